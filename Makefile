@@ -1,0 +1,51 @@
+# make run    sets itself up, then runs the whole pipeline on real CarRacing: collect, train, encode, verify, pictures
+# make test   sets itself up, then lint, types and tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+OUT ?= runs/quickstart
+
+export SDL_VIDEODRIVER ?= dummy
+
+.DEFAULT_GOAL := help
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+
+run: $(INSTALLED) ## Real CarRacing to latents in a few minutes; again: continues, or says that all is done
+	$(BIN)/wm-pipeline run pipelines/quickstart.yaml --out $(OUT)
+
+example: run ## Train an MDN-RNN on the latents of `make run`
+	$(BIN)/python examples/train_mdn_rnn.py --latents $(OUT)/latents --vae $(OUT)/vae --out $(OUT)/mdn_rnn
+
+test: lint types ## Lint, types, and every test but the slow ones
+	$(BIN)/pytest
+
+test-slow: $(INSTALLED) ## The slow tests alone
+	$(BIN)/pytest -m slow
+
+test-all: test test-slow ## Everything
+
+lint: $(INSTALLED) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED) ## mypy
+	$(BIN)/mypy
+
+install: $(INSTALLED) ## Set up .venv with the pinned versions
+
+$(INSTALLED): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "worldmodel_v needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
+	  || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean: ## Remove .venv and caches (not runs/)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+.PHONY: help run example test test-slow test-all lint types install clean

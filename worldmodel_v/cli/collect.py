@@ -1,0 +1,10 @@
+"""`wm-collect`: roll out episodes into a dataset."""
+
+from worldmodel_v.cli.main import run
+
+
+def main() -> None:
+    """Entry point of `wm-collect`."""
+    from worldmodel_v.collect import CollectConfig, collect
+
+    run("wm-collect", CollectConfig, collect)

@@ -1,0 +1,10 @@
+"""`wm-encode`: encode rollouts into latent sequences."""
+
+from worldmodel_v.cli.main import run
+
+
+def main() -> None:
+    """Entry point of `wm-encode`."""
+    from worldmodel_v.encode import EncodeConfig, encode
+
+    run("wm-encode", EncodeConfig, encode)

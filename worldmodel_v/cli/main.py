@@ -1,0 +1,87 @@
+"""What all commands share: parsing, output, and the way from an error to an exit code."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from worldmodel_v.cli.progress import open_progress
+from worldmodel_v.errors import WorldModelError
+from worldmodel_v.progress import Progress
+
+Config = TypeVar("Config")
+Result = TypeVar("Result")
+EXIT_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """How a command tells of itself."""
+
+    quiet: bool = False
+    """Print no progress, only the result."""
+
+    json: bool = False
+    """Print the result as one JSON object."""
+
+
+def run(
+    program: str,
+    config_class: type[Config],
+    work: Callable[[Config, Progress], Result],
+    show: Callable[[Result], None] | None = None,
+) -> None:
+    """Parse the command line into `config_class`, do the work, print its result and exit.
+
+    `work` returns a dataclass or dictionary, which `show` prints (default: `name: value` lines). Exit codes: 0 done,
+    1 failed, 2 asked wrongly, 130 interrupted.
+    """
+    config, output = parse(program, config_class)
+    try:
+        with open_progress(quiet=output.quiet) as progress:
+            result = work(config, progress)
+    except WorldModelError as error:
+        leave_with_error(program, error)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; run the same command again to continue", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    if output.json:
+        print(json.dumps(_facts(result), default=str, indent=2))
+    else:
+        (show or _show_lines)(result)
+
+
+def parse(program: str, config_class: type[Config]) -> tuple[Config, Output]:
+    """The command line as a config and output options; prints help or an error and exits if it must."""
+
+    def command(config: Any, output: Any) -> tuple[Any, Any]:
+        return config, output
+
+    command.__annotations__ = {
+        "config": tyro.conf.OmitArgPrefixes[config_class],  # type: ignore[misc, valid-type]
+        "output": tyro.conf.OmitArgPrefixes[Output],
+    }
+    try:
+        return tyro.cli(command, prog=program, description="", config=(tyro.conf.FlagCreatePairsOff,))
+    except WorldModelError as error:
+        leave_with_error(program, error)
+
+
+def leave_with_error(program: str, error: WorldModelError) -> NoReturn:
+    """Print one line for each line of the error, and exit with its code."""
+    for line in str(error).splitlines():
+        print(f"{program}: {line}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def _show_lines(result: Any) -> None:
+    for name, value in _facts(result).items():
+        print(f"{name.replace('_', ' ')}: {value}")
+
+
+def _facts(result: Any) -> dict[str, Any]:
+    return dataclasses.asdict(result) if dataclasses.is_dataclass(result) and not isinstance(result, type) else result

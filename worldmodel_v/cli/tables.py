@@ -1,0 +1,61 @@
+"""Results as tables for a person to read."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+    """Facts by name; nested ones indented below theirs."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    _add_rows(table, facts, indent="")
+    Console(highlight=False, soft_wrap=False).print(table)
+
+
+def print_pipeline(report: Any) -> None:
+    """What a pipeline made, and how good its VAE is on held-out episodes."""
+    console = Console(highlight=False)
+    heldout = report.train.heldout
+    quality = Table(title=f"The VAE on {heldout.num_frames} frames of held-out episodes", title_justify="left")
+    for heading in ("PSNR", "squared error a frame", "KL", "active units"):
+        quality.add_column(heading, justify="right")
+    quality.add_row(
+        f"{heldout.psnr_db:.1f} dB",
+        f"{heldout.squared_error:.1f}",
+        f"{heldout.kl_nats:.1f} nats",
+        f"{heldout.active_units} of {heldout.latent_dim}",
+    )
+    console.print("everything was done already" if report.did_nothing else "done", style="bold")
+    console.print(quality)
+    made = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    made.add_row("rollouts", str(report.collect.out), f"{report.collect.episodes} episodes, {report.collect.frames} frames")
+    made.add_row("VAE", str(report.train.out), f"{report.train.steps} steps")
+    made.add_row("latents", str(report.encode.out), f"{report.encode.episodes} sequences, {report.encode.rows} rows")
+    made.add_row("frames", str(report.preview), "some of the rollouts")
+    made.add_row("picture", str(report.train.picture), "held-out frames above their reconstructions")
+    console.print(made)
+
+
+def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
+    for name, value in facts.items():
+        if isinstance(value, dict) and value and not _is_short(value):
+            table.add_row(Text(indent + name), "")
+            _add_rows(table, value, indent + "  ")
+        else:
+            table.add_row(Text(indent + name), Text(_text(value)))
+
+
+def _text(value: Any) -> str:
+    if value is None or value == {} or value == []:
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _is_short(value: dict[str, Any]) -> bool:
+    return len(value) <= 3 and all(isinstance(item, int | float) for item in value.values())

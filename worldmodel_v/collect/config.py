@@ -1,0 +1,78 @@
+"""What `wm-collect` can be asked for."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.storage.schema import MAX_EPISODES_PER_SHARD
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig:
+    """Roll out episodes of an environment into a dataset of frames, actions, rewards and ends.
+
+    The same command again continues where it stopped; a larger --episodes extends the dataset. Episode i depends only on
+    the settings and i, so the number of workers changes nothing in the files.
+    """
+
+    out: Path
+    """The dataset's directory: new, empty, or a dataset made with these settings."""
+
+    env: str = "CarRacing-v3"
+    """A Gymnasium id, or module:EnvId to import a module first. Needs an image observation or rgb_array rendering."""
+
+    env_kwargs: str = "{}"
+    """Arguments of the environment as JSON, such as '{"continuous": false}'."""
+
+    episodes: int = 100
+    """How many episodes the dataset shall have."""
+
+    max_steps: int = 1000
+    """Actions after which an episode is cut (and recorded as truncated)."""
+
+    policy: str = "brownian"
+    """random, brownian (a random walk in action space), or module:factory of your own (see worldmodel_v.policies)."""
+
+    seed: int = 0
+    """The root seed; episode i uses numpy's SeedSequence(seed, spawn_key=(i,))."""
+
+    workers: int = 2
+    """Ray workers, one CPU each; 0 collects in this process, without Ray."""
+
+    address: str | None = None
+    """A Ray cluster to join (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
+
+    episodes_per_shard: int = 10
+    """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
+
+    frame_size: int = 64
+    """Height and width of the recorded frames, by area averaging."""
+
+    crop: str = AUTO
+    """Rows and columns kept before resizing: TOP:BOTTOM,LEFT:RIGHT, full, or auto (CarRacing: 0:84,0:96, without the panel)."""
+
+    def __post_init__(self) -> None:
+        for name in ("episodes", "max_steps", "episodes_per_shard", "frame_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        for name in ("workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--{name} must be at least 0, got {getattr(self, name)}")
+        if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
+            raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
+        self.parsed_env_kwargs()
+
+    def parsed_env_kwargs(self) -> dict:
+        """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object."""
+        try:
+            kwargs = json.loads(self.env_kwargs)
+        except ValueError as error:
+            raise ConfigError(f"--env-kwargs {self.env_kwargs!r} is not JSON: {error}") from None
+        if not isinstance(kwargs, dict):
+            raise ConfigError(
+                f"--env-kwargs must be a JSON object such as '{{\"continuous\": false}}', got {self.env_kwargs!r}"
+            )
+        return kwargs

@@ -1,0 +1,95 @@
+"""One episode, start to end, as a function of the dataset's settings and the episode's number alone. No Ray here."""
+
+from typing import Any
+
+import numpy as np
+
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
+from worldmodel_v.errors import EpisodeFailed, WorldModelError
+from worldmodel_v.policies import Policy, make_policy
+from worldmodel_v.records import Episode
+from worldmodel_v.spec import RolloutSpec
+
+
+def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Generator]:
+    """The environment's seed (32 bits) and the policy's generator of episode `episode_id`."""
+    sequence = np.random.SeedSequence(root_seed, spawn_key=(episode_id,))
+    return int(sequence.generate_state(1)[0]), np.random.default_rng(sequence.spawn(1)[0])
+
+
+def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
+    """Play one episode in a fresh environment.
+
+    Raises EpisodeFailed, naming episode and seed, if the environment or the policy raises or breaks its contract.
+    """
+    seed, policy_rng = episode_seeds(spec.seed, episode_id)
+    try:
+        env = make_image_env(spec.env, spec.env_kwargs)
+        try:
+            policy = make_policy(spec.policy, env.gym)
+            policy.reset(policy_rng)
+            return _play(env, policy, spec, episode_id, seed)
+        finally:
+            env.close()
+    except WorldModelError:
+        raise
+    except Exception as error:
+        raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {spec.env}: {type(error).__name__}: {error}") from error
+
+
+def _play(env: ImageEnv, policy: Policy, spec: RolloutSpec, episode_id: int, seed: int) -> Episode:
+    raw = env.reset(seed)
+    preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
+    rows = _Rows()
+    ended = False
+    while not ended:
+        action = env.record_action(policy.act(raw))
+        observed = preprocess(raw), env.state()
+        raw, reward, terminated, truncated = env.step(action)
+        truncated = truncated or (not terminated and len(rows) + 1 == spec.max_steps)
+        rows.add(observed, action, reward, terminated, truncated)
+        ended = terminated or truncated
+    final_action = -1 if isinstance(action, int) else np.full_like(action, np.nan)
+    rows.add((preprocess(raw), env.state()), final_action, np.nan, False, False)
+    return rows.to_episode(episode_id, seed)
+
+
+class _Rows:
+    """The rows of an episode that is being played."""
+
+    def __init__(self) -> None:
+        self._pixels: list[np.ndarray] = []
+        self._states: list[dict[str, float]] = []
+        self._others: list[tuple[Any, float, bool, bool]] = []
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def add(
+        self,
+        observed: tuple[np.ndarray, dict[str, float]],
+        action: Any,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+    ) -> None:
+        frame, state = observed
+        self._pixels.append(frame)
+        self._states.append(state)
+        self._others.append((action, reward, terminated, truncated))
+
+    def to_episode(self, episode_id: int, seed: int) -> Episode:
+        actions, rewards, terminated, truncated = zip(*self._others, strict=True)
+        names = tuple(self._states[0])
+        state = np.array([[values[name] for name in names] for values in self._states], dtype=np.float32)
+        return Episode(
+            episode_id=episode_id,
+            seed=seed,
+            pixels=np.stack(self._pixels),
+            action=np.array(actions, dtype=np.int64 if isinstance(actions[0], int) else np.float32),
+            reward=np.array(rewards, dtype=np.float32),
+            terminated=np.array(terminated, dtype=np.bool_),
+            truncated=np.array(truncated, dtype=np.bool_),
+            state=state if names else None,
+            state_names=names,
+        )

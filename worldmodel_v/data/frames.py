@@ -1,0 +1,181 @@
+"""Frames for training: streamed from compressed shards in shuffled order, in bounded memory.
+
+The order is a pure function of (seed, position): each epoch permutes the chunks of 64 frames, takes them in pools of
+`chunks_per_pool`, and permutes the frames within a pool. So memory is two pools (200 MB at 64x64) whatever the dataset's
+size, a batch mixes as many episodes as a pool holds, and a run resumes at any batch without replaying. The next pool is
+read and decompressed in threads while the present one is consumed. Rejected: a rolling shuffle buffer, which mixes
+slightly better but whose content depends on the whole past, and one global permutation of frames, which would
+decompress 64 frames for every one it uses.
+
+Legend: N frames, H, W, C.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from worldmodel_v.storage import Dataset, IndexEntry, Shard
+
+CHUNKS_PER_POOL = 128
+READER_THREADS = 2
+MAX_OPEN_SHARDS = 64
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """The wanted rows of one stored chunk."""
+
+    entry: IndexEntry
+    number: int
+    wanted: np.ndarray
+    """int (n,): rows within the chunk."""
+
+
+class FrameStream:
+    """An endless stream of shuffled batches, uint8 (batch_size, H, W, 3), over the chosen episodes.
+
+    Iterating starts at batch `start`; epochs follow each other without a seam, so every batch is full even where the
+    dataset is smaller than one. Every frame comes exactly once an epoch. Raises ShardDamaged when it meets damage.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        wanted: Callable[[int], bool],
+        *,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        chunks_per_pool: int = CHUNKS_PER_POOL,
+    ) -> None:
+        """`wanted` says of an episode number whether its frames belong to the stream."""
+        self._dataset = dataset
+        self._batch_size, self._seed, self._start = batch_size, seed, start
+        self._chunks_per_pool = chunks_per_pool
+        self._chunks = _find_chunks(dataset, wanted)
+        self.num_frames = sum(len(chunk.wanted) for chunk in self._chunks)
+        """Frames in one epoch."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        first_position = self._start * self._batch_size
+        with ThreadPoolExecutor(READER_THREADS) as readers, _OpenShards(self._dataset) as shards:
+            pools = self._pools(first_position, shards, readers)
+            yield from _batches(pools, self._batch_size)
+
+    def _pools(self, position: int, shards: "_OpenShards", readers: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+        """The shuffled pools from stream position `position` on, each uint8 (n, H, W, 3); the first may begin midway."""
+        plans = self._plans(position)
+        upcoming = _start_reading(next(plans), shards, readers)
+        while True:
+            current, upcoming = upcoming, _start_reading(next(plans), shards, readers)
+            yield current.collect()
+
+    def _plans(self, position: int) -> Iterator["_PoolPlan"]:
+        epoch, skip = divmod(position, self.num_frames)
+        while True:
+            order = np.random.default_rng((self._seed, epoch)).permutation(len(self._chunks))
+            for pool, start in enumerate(range(0, len(order), self._chunks_per_pool)):
+                chunks = [self._chunks[i] for i in order[start : start + self._chunks_per_pool]]
+                size = sum(len(chunk.wanted) for chunk in chunks)
+                if skip >= size:
+                    skip -= size
+                    continue
+                frames = np.random.default_rng((self._seed, epoch, pool)).permutation(size)[skip:]
+                skip = 0
+                yield _PoolPlan(chunks, frames)
+            epoch += 1
+
+
+def read_frames(dataset: Dataset, wanted: Callable[[int], bool], limit: int) -> np.ndarray:
+    """At most `limit` frames of the chosen episodes, evenly spaced and in order: uint8 (n, H, W, 3)."""
+    chunks = _find_chunks(dataset, wanted)
+    total = sum(len(chunk.wanted) for chunk in chunks)
+    picked = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(np.int64))
+    frames: list[np.ndarray] = []
+    first = 0
+    with _OpenShards(dataset) as shards:
+        for chunk in chunks:
+            inside = picked[(picked >= first) & (picked < first + len(chunk.wanted))] - first
+            if inside.size:
+                frames.append(shards.get(chunk.entry).pixel_chunk(chunk.number)[chunk.wanted[inside]])
+            first += len(chunk.wanted)
+    return np.concatenate(frames)
+
+
+@dataclass
+class _PoolPlan:
+    """Which chunks make a pool, and the order in which its frames come."""
+
+    chunks: list[_Chunk]
+    order: np.ndarray
+
+
+@dataclass
+class _PoolInReading:
+    """A pool whose chunks are being decompressed."""
+
+    futures: list[Future[np.ndarray]]
+    order: np.ndarray
+
+    def collect(self) -> np.ndarray:
+        return np.concatenate([future.result() for future in self.futures])[self.order]
+
+
+def _start_reading(plan: _PoolPlan, shards: "_OpenShards", readers: ThreadPoolExecutor) -> _PoolInReading:
+    def read(chunk: _Chunk) -> np.ndarray:
+        return shards.get(chunk.entry).pixel_chunk(chunk.number)[chunk.wanted]
+
+    return _PoolInReading([readers.submit(read, chunk) for chunk in plan.chunks], plan.order)
+
+
+def _batches(pools: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
+    """Cut a stream of pools into full batches, joining what is left of one pool with the next."""
+    rest = next(pools)
+    while True:
+        while len(rest) < batch_size:
+            rest = np.concatenate([rest, next(pools)])
+        yield rest[:batch_size]
+        rest = rest[batch_size:]
+
+
+def _find_chunks(dataset: Dataset, wanted: Callable[[int], bool]) -> list[_Chunk]:
+    chunks: list[_Chunk] = []
+    for entry in dataset.entries:
+        with dataset.open_shard(entry) as shard:
+            keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
+            for number in range(shard.num_pixel_chunks):
+                inside = keep[number * shard.chunk_rows : (number + 1) * shard.chunk_rows]
+                if inside.any():
+                    chunks.append(_Chunk(entry, number, np.flatnonzero(inside)))
+    return chunks
+
+
+class _OpenShards:
+    """The shards that are open, the least recently used closed first; shared by the reader threads.
+
+    A shard that is pushed out while a thread still reads from it is closed when that thread lets go of it.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, entry: IndexEntry) -> Shard:
+        with self._lock:
+            shard = self._open.pop(entry.shard, None) or self._dataset.open_shard(entry)
+            self._open[entry.shard] = shard
+            if len(self._open) > MAX_OPEN_SHARDS:
+                self._open.popitem(last=False)
+            return shard
+
+    def __enter__(self) -> "_OpenShards":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for shard in self._open.values():
+            shard.close()

@@ -1,0 +1,24 @@
+"""Which episodes are held out: every k-th, by number.
+
+Episodes are independent draws, so any fixed choice of numbers is as random as another; this one needs no file, is the
+same in training, evaluation and the MDN-RNN, and does not change when a dataset is extended. The split is by episode
+because neighbouring frames are nearly equal: a split by frame would test on the training set.
+"""
+
+from pathlib import Path
+
+from worldmodel_v.errors import DatasetTooSmall
+
+
+def is_held_out(episode_id: int, holdout_every: int) -> bool:
+    """Whether an episode is held out: numbers k - 1, 2k - 1, 3k - 1, … for `holdout_every` = k."""
+    return episode_id % holdout_every == holdout_every - 1
+
+
+def require_split(path: Path, num_episodes: int, holdout_every: int) -> None:
+    """Raise DatasetTooSmall unless at least one episode is left on each side."""
+    if num_episodes < holdout_every or num_episodes < 2:
+        raise DatasetTooSmall(
+            f"{path}: has {num_episodes} episodes; holding out every {holdout_every}th needs at least {max(2, holdout_every)}; "
+            "collect more, or lower --holdout-every (2 or more)"
+        )

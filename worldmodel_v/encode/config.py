@@ -1,0 +1,49 @@
+"""What `wm-encode` can be asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from worldmodel_v.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig:
+    """Encode every episode of a rollout dataset into a latent sequence: mu, logvar, and the columns beside them.
+
+    One latent shard for each rollout shard, bound by hash to it and to the VAE. The same command again encodes what is
+    new; latents of another VAE or of other rollouts in the same directory are refused.
+    """
+
+    data: Path
+    """The rollouts that wm-collect wrote."""
+
+    vae: Path
+    """The directory that wm-train wrote."""
+
+    out: Path
+    """The latent dataset's directory: new, empty, or one made from the same rollouts and VAE."""
+
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """fp32 is exact; bf16 (autocast) is faster and off by a share of σ."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    """How mu and logvar are stored."""
+
+    batch_size: int = 256
+    """Frames encoded at once."""
+
+    workers: int = 0
+    """Ray workers; 0 encodes in this process, which is the fastest way on one machine without several GPUs."""
+
+    address: str | None = None
+    """A Ray cluster to join (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ConfigError(f"--workers must be at least 0, got {self.workers}")
+        if self.batch_size < 1:
+            raise ConfigError(f"--batch-size must be at least 1, got {self.batch_size}")

@@ -1,0 +1,138 @@
+"""The whole run: which rollout shards are not encoded yet, have them encoded, commit each as it comes.
+
+Latent shard i is made from rollout shard i alone and says so (`source_sha256`), so latents whose rollouts were replaced
+are found by comparing two index files.
+"""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldmodel_v.encode.config import EncodeConfig
+from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
+from worldmodel_v.errors import ModelMismatch, ShardDamaged, StaleLatents
+from worldmodel_v.models import resolve_device
+from worldmodel_v.models.weights import LoadedVAE, read_weights, vae_from_bytes
+from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.ray_pool import WorkerSettings, map_tasks
+from worldmodel_v.spec import LatentSpec
+from worldmodel_v.storage import Dataset, DatasetWriter, IndexEntry, require_format
+from worldmodel_v.storage.schema import ROLLOUTS
+from worldmodel_v.storage.writer import refuse_foreign_directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    """What a run of `encode` found and did."""
+
+    out: Path
+    episodes: int
+    """Episodes in the latent dataset now."""
+
+    rows: int
+    new_rows: int
+    """Rows that this run encoded; 0 if everything was there."""
+
+
+def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeReport:
+    """Make `config.out` hold the latents of every episode of `config.data`; continues what is there.
+
+    Raises UsageError (NotADataset, NotAModel, ModelMismatch, SettingsDiffer, StaleLatents, ShardDamaged, …) before it
+    writes anything that they concern, and WorkerLost or WriteFailed later; everything committed by then stays.
+    """
+    progress = progress or Silent()
+    rollouts = require_format(config.data, ROLLOUTS)
+    weights = read_weights(config.vae)
+    vae = vae_from_bytes(weights, str(config.vae))
+    require_fit(vae, rollouts, config.vae)
+    if config.workers == 0:
+        resolve_device(config.device)
+    spec = _latent_spec(config, rollouts, vae)
+    refuse_foreign_directory(config.out, spec)
+    settings = EncoderSettings(
+        weights=weights,
+        spec_hash=spec.hash,
+        vae_sha256=vae.sha256,
+        device=config.device,
+        precision=config.precision,
+        dtype=config.dtype,
+        batch_size=config.batch_size,
+    )
+    with DatasetWriter(config.out, spec) as writer:
+        require_current(writer.dataset(), rollouts)
+        committed = {entry.shard for entry in writer.entries}
+        missing = [entry for entry in rollouts.entries if entry.shard not in committed]
+        new_rows = _encode_shards(config, settings, rollouts, missing, writer, progress)
+        latents = writer.dataset()
+    return EncodeReport(out=config.out, episodes=latents.num_episodes, rows=latents.num_rows, new_rows=new_rows)
+
+
+def require_fit(vae: LoadedVAE, rollouts: Dataset, vae_path: Path) -> None:
+    """Raise ModelMismatch unless the VAE was trained on frames of the rollouts' size."""
+    wanted, found = vae.model.config.frame_size, rollouts.spec["frame_size"]
+    if wanted != found:
+        raise ModelMismatch(
+            f"{vae_path}: the VAE takes {wanted}x{wanted} frames, {rollouts.path} holds {found}x{found}; "
+            f"collect with --frame-size {wanted}, or train a VAE on these rollouts"
+        )
+
+
+def require_current(latents: Dataset, rollouts: Dataset) -> None:
+    """Raise StaleLatents if a latent shard was made from another file than the rollout shard of its number."""
+    sources = {entry.shard: entry.sha256 for entry in rollouts.entries}
+    for entry in latents.entries:
+        if sources.get(entry.shard) != entry.source_sha256:
+            raise StaleLatents(
+                f"{latents.path / entry.name}: was not encoded from the {rollouts.path / entry.name} that is there; "
+                "encode into a new directory"
+            )
+
+
+def _latent_spec(config: EncodeConfig, rollouts: Dataset, vae: LoadedVAE) -> LatentSpec:
+    return LatentSpec(
+        vae_sha256=vae.sha256,
+        source_spec_hash=rollouts.spec_hash,
+        latent_dim=vae.model.config.latent_dim,
+        dtype=config.dtype,
+        precision=config.precision,
+        source=rollouts.spec,
+    )
+
+
+def _encode_shards(
+    config: EncodeConfig,
+    settings: EncoderSettings,
+    rollouts: Dataset,
+    missing: list[IndexEntry],
+    writer: DatasetWriter,
+    progress: Progress,
+) -> int:
+    if not missing:
+        return 0
+    done = rollouts.num_rows - sum(entry.num_rows for entry in missing)
+    task = progress.task("encode", rollouts.num_rows, "frames", done=done)
+    workers = WorkerSettings(
+        num_workers=min(config.workers, len(missing)),
+        address=config.address,
+        num_gpus_per_worker=1.0 if config.device.startswith("cuda") else 0.0,
+    )
+    try:
+        for source, image in map_tasks(
+            functools.partial(shard_encoder, settings), _tasks(rollouts, missing), workers, progress
+        ):
+            entry = writer.commit(source.entry.shard, image)
+            task.advance(entry.num_rows)
+    finally:
+        task.close()
+    return sum(entry.num_rows for entry in missing)
+
+
+def _tasks(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
+    """The shards' bytes, read when a worker is free for them; raises ShardDamaged."""
+    for entry in missing:
+        rollouts.open_shard(entry).close()
+        image = rollouts.shard_path(entry).read_bytes()
+        if len(image) != entry.bytes:
+            raise ShardDamaged(f"{rollouts.shard_path(entry)}: changed while it was read")
+        yield EncodeTask(entry, image)

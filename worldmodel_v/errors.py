@@ -1,0 +1,94 @@
+"""Every failure that a user can meet, one class each.
+
+A message says what is wrong, where, what was expected, what was found and what to do next, in one line. The command line
+prints it and leaves with the class's `exit_code`: 2 for a mistake in what was asked, 1 for work that failed.
+Each class takes one message, so that it survives pickling on its way back from a worker.
+"""
+
+
+class WorldModelError(Exception):
+    """Base class: work that was asked for correctly, and failed."""
+
+    exit_code = 1
+
+
+class UsageError(WorldModelError, ValueError):
+    """Base class: what was asked for cannot be done as asked."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A setting has a value that makes no sense, alone or beside another."""
+
+
+class EnvironmentNotUsable(UsageError):
+    """The environment is unknown, cannot be built, gives no images, or has actions that are neither Box nor Discrete."""
+
+
+class PolicyNotUsable(UsageError):
+    """The policy is unknown, cannot be built, or does not keep the protocol of `worldmodel_v.policies`."""
+
+
+class NotADataset(UsageError):
+    """A directory does not hold the dataset that was expected there."""
+
+
+class SettingsDiffer(UsageError):
+    """A directory holds work made with other settings, so that continuing it would mix two things."""
+
+
+class DatasetBusy(UsageError):
+    """Another process is writing into the dataset."""
+
+
+class DatasetTooSmall(UsageError):
+    """The dataset has fewer episodes or rows than the work needs."""
+
+
+class ShardDamaged(UsageError):
+    """A shard is missing, truncated, changed, or not what the index and the format promise."""
+
+
+class NotAModel(UsageError):
+    """A directory holds no finished VAE, or its files are damaged."""
+
+
+class ModelMismatch(UsageError):
+    """The VAE does not fit the data: another frame size, channel count or latent size."""
+
+
+class StaleLatents(UsageError):
+    """Latents were made from another rollout shard or by another VAE than the ones at hand."""
+
+
+class PipelineFileError(UsageError):
+    """A pipeline file is not valid; the message starts with its path and line."""
+
+
+class ClusterNotUsable(UsageError):
+    """No Ray cluster answers at the address, or it lacks the resources."""
+
+
+class DiskFull(UsageError):
+    """The disk cannot hold what is about to be written; nothing was started."""
+
+
+class WriteFailed(WorldModelError):
+    """Writing stopped halfway; everything committed before is intact."""
+
+
+class EpisodeFailed(WorldModelError):
+    """An environment or policy raised an error, or broke its contract, in the middle of an episode."""
+
+
+class WorkerLost(WorldModelError):
+    """A block of work was given to several workers in turn, and each of them died."""
+
+
+class TrainingDiverged(WorldModelError):
+    """The loss or a gradient became NaN or infinite."""
+
+
+class VerificationFailed(WorldModelError):
+    """A dataset does not match its index; the message names every shard that is off."""

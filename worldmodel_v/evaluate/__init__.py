@@ -1,0 +1,6 @@
+"""How good a VAE is: numbers on held-out frames, and pictures."""
+
+from worldmodel_v.evaluate.grids import frame_grid, reconstruction_grid, sample_grid, to_png
+from worldmodel_v.evaluate.metrics import Evaluation, evaluate
+
+__all__ = ["Evaluation", "evaluate", "frame_grid", "reconstruction_grid", "sample_grid", "to_png"]

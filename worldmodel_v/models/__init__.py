@@ -1,0 +1,21 @@
+"""The VAE, its likelihoods and losses, and its weights on disk. Needs torch, numpy and safetensors only."""
+
+from worldmodel_v.models.device import resolve_device
+from worldmodel_v.models.losses import Elbo, elbo, gaussian_kl
+from worldmodel_v.models.vae import ConvVAE, Likelihood, Posterior, VAEConfig, frames_to_input
+from worldmodel_v.models.weights import LoadedVAE, load_vae, save_vae
+
+__all__ = [
+    "ConvVAE",
+    "Elbo",
+    "Likelihood",
+    "LoadedVAE",
+    "Posterior",
+    "VAEConfig",
+    "elbo",
+    "frames_to_input",
+    "gaussian_kl",
+    "load_vae",
+    "resolve_device",
+    "save_vae",
+]

@@ -1,0 +1,71 @@
+"""A finished VAE on disk: `vae.safetensors`, weights with the configuration inside, and its hash.
+
+The file's SHA-256 names the VAE: latents carry it, so that they can be told from those of another training. Loading it
+runs no code. The configuration stands inside the file, so weights cannot be paired with the wrong one.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from worldmodel_v.errors import ConfigError, NotAModel
+from worldmodel_v.models.vae import ConvVAE, VAEConfig
+
+WEIGHTS_NAME = "vae.safetensors"
+
+
+@dataclass(frozen=True)
+class LoadedVAE:
+    """A VAE in evaluation mode, and the SHA-256 (hexadecimal) of the file it came from."""
+
+    model: ConvVAE
+    sha256: str
+
+
+def save_vae(model: ConvVAE) -> bytes:
+    """The bytes of `vae.safetensors`: float32 weights, with the configuration as metadata."""
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(weights, metadata={"config": json.dumps(asdict(model.config), sort_keys=True)})
+
+
+def load_vae(path: Path) -> LoadedVAE:
+    """Load a VAE from the directory that `wm-train` wrote; raises NotAModel if there is no finished or valid one."""
+    return vae_from_bytes(read_weights(path), str(path))
+
+
+def read_weights(path: Path) -> bytes:
+    """The bytes of a directory's `vae.safetensors`; raises NotAModel if there are none."""
+    file = path / WEIGHTS_NAME
+    if not file.is_file():
+        state = (
+            "its training is not finished" if (path / "checkpoint.safetensors").exists() else "it is no directory of wm-train"
+        )
+        raise NotAModel(
+            f"{path}: holds no {WEIGHTS_NAME}: {state}; run wm-train --out {path} to the end, or give another directory"
+        )
+    return file.read_bytes()
+
+
+def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
+    """Load a VAE from the bytes of its file; `source` names it in errors. Raises NotAModel if they are damaged."""
+    try:
+        config = VAEConfig(**json.loads(_metadata(content)["config"]))
+        model = ConvVAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.load_state_dict(safetensors.torch.load(content))
+    except (safetensors.SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise NotAModel(
+            f"{source}: {WEIGHTS_NAME} is damaged or of another version ({reason}); restore it, or train again"
+        ) from None
+    return LoadedVAE(model.eval(), hashlib.sha256(content).hexdigest())
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file in memory: an 8-byte length, then a JSON header with `__metadata__`."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length])["__metadata__"]

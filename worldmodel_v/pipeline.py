@@ -1,0 +1,160 @@
+"""A whole pipeline from one readable file: collect, train, encode, verify, in order, skipping what is complete.
+
+The file is YAML with a mapping for each stage, whose fields are those of the stage's config class; paths between stages
+are filled in. Completion is decided by each stage itself, so a pipeline has no state of its own to go stale.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from worldmodel_v.collect import CollectConfig, CollectReport, collect
+from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
+from worldmodel_v.errors import PipelineFileError
+from worldmodel_v.evaluate import to_png
+from worldmodel_v.inspection import preview, require_binding, require_intact
+from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.storage.publish import publish
+from worldmodel_v.train import TrainConfig, TrainReport, train
+
+STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "encode": EncodeConfig}
+FILLED_IN = ("out", "data", "vae")
+"""Fields that the pipeline sets itself."""
+
+ROLLOUTS_NAME, VAE_NAME, LATENTS_NAME, PREVIEW_NAME = "rollouts", "vae", "latents", "rollouts.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """The stages' configs, with their paths under one output directory."""
+
+    collect: CollectConfig
+    train: TrainConfig
+    encode: EncodeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineReport:
+    """What a run of a pipeline found and did."""
+
+    collect: CollectReport
+    train: TrainReport
+    encode: EncodeReport
+    preview: Path
+    """Frames of some of the rollouts."""
+
+    @property
+    def did_nothing(self) -> bool:
+        """Whether every stage was complete already."""
+        return not (self.collect.new_episodes or self.train.new_steps or self.encode.new_rows)
+
+
+def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> PipelineReport:
+    """Run the stages of a pipeline file into `out`; run again it continues, and does only what is not complete.
+
+    Raises PipelineFileError, what the stages raise, and VerificationFailed if a dataset does not match its index.
+    """
+    progress = progress or Silent()
+    pipeline = load_pipeline(file, out)
+    collected = collect(pipeline.collect, progress)
+    progress.say(f"collect: {collected.episodes} episodes, {collected.frames} frames ({collected.new_episodes} new episodes)")
+    trained = train(pipeline.train, progress)
+    progress.say(f"train: {trained.steps} steps ({trained.new_steps} new)")
+    encoded = encode(pipeline.encode, progress)
+    progress.say(f"encode: {encoded.rows} latents ({encoded.new_rows} new)")
+    for path in (collected.out, encoded.out):
+        require_intact(path, progress)
+    require_binding(encoded.out, data=collected.out, vae=trained.out)
+    progress.say("verify: every byte of rollouts and latents matches its index; the latents are of this VAE and these rollouts")
+    picture = out / PREVIEW_NAME
+    publish(picture, to_png(preview(collected.out)))
+    return PipelineReport(collect=collected, train=trained, encode=encoded, preview=picture)
+
+
+def load_pipeline(file: Path, out: Path) -> Pipeline:
+    """Read and check a pipeline file; raises PipelineFileError, whose message begins with the file, line and field."""
+    root = _compose(file)
+    stages = _mapping(file, root, "the file")
+    for name, (key, _) in stages.items():
+        if name not in (*STAGES, "description"):
+            raise _error(file, key, f"unknown stage {name!r}{_hint(name, STAGES)}; expected {', '.join(STAGES)}, description")
+    for name in STAGES:
+        if name not in stages:
+            raise _error(file, root, f"the stage {name!r} is missing; add `{name}: {{}}` for its defaults")
+    rollouts, vae, latents = out / ROLLOUTS_NAME, out / VAE_NAME, out / LATENTS_NAME
+    return Pipeline(
+        collect=_stage(file, stages, "collect", {"out": rollouts}),
+        train=_stage(file, stages, "train", {"out": vae, "data": rollouts}),
+        encode=_stage(file, stages, "encode", {"out": latents, "data": rollouts, "vae": vae}),
+    )
+
+
+Fields = dict[str, tuple[yaml.Node, yaml.Node]]
+"""A mapping's keys with the nodes of key and value, which know their lines."""
+
+
+def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> Any:
+    key, value = stages[stage]
+    fields = _mapping(file, value, stage)
+    config = STAGES[stage]
+    known = [field.name for field in dataclasses.fields(config) if field.name not in FILLED_IN]
+    for name, (node, _) in fields.items():
+        if name in FILLED_IN:
+            raise _error(file, node, f"{stage}.{name}: is set by --out; leave it out")
+        if name not in known:
+            raise _error(file, node, f"{stage}.{name}: unknown field{_hint(name, known)}; expected one of {', '.join(known)}")
+    values = {name: yaml.safe_load(yaml.serialize(node)) for name, (_, node) in fields.items()}
+    try:
+        return TypeAdapter(config).validate_python({**values, **paths})
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
+        where = fields[field][1] if field in fields else key
+        got = f", got {first['input']!r}" if field in fields else ""
+        raise _error(file, where, f"{'.'.join(filter(None, (stage, field)))}: {first['msg']}{got}") from None
+
+
+def _compose(file: Path) -> yaml.Node:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PipelineFileError(
+            f"{file}: cannot be read ({error}); give a pipeline file such as pipelines/quickstart.yaml"
+        ) from None
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise PipelineFileError(f"{file}:{line}: not valid YAML: {error.problem}; mend the line") from None
+    except yaml.YAMLError as error:
+        raise PipelineFileError(f"{file}:1: not valid YAML: {str(error).splitlines()[0]}; mend the file") from None
+    if root is None:
+        raise PipelineFileError(f"{file}:1: the file is empty; expected the stages {', '.join(STAGES)}")
+    return root
+
+
+def _mapping(file: Path, node: yaml.Node, what: str) -> Fields:
+    if isinstance(node, yaml.ScalarNode) and node.value == "":
+        return {}
+    if not isinstance(node, yaml.MappingNode):
+        raise _error(file, node, f"{what}: expected fields (name: value), got {node.value!r}")
+    fields: Fields = {}
+    for key, value in node.value:
+        if key.value in fields:
+            raise _error(file, key, f"{what}.{key.value}: stands here twice; delete one")
+        fields[str(key.value)] = (key, value)
+    return fields
+
+
+def _error(file: Path, node: yaml.Node, message: str) -> PipelineFileError:
+    return PipelineFileError(f"{file}:{node.start_mark.line + 1}: {message}")
+
+
+def _hint(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

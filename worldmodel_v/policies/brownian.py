@@ -1,0 +1,35 @@
+"""`brownian`: a random walk in action space, the correlated noise that CarRacing work collects with.
+
+White noise averages out before the car has moved; a walk holds a direction long enough to go somewhere. The step's
+variance is 1/50 per action, one second of CarRacing's 50 frames (as ctallec/world-models' rollouts use it).
+"""
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+from worldmodel_v.errors import PolicyNotUsable
+
+STEPS_PER_SECOND = 50
+
+
+class BrownianPolicy:
+    """a_0 uniform in the action space; a_t+1 = a_t + N(0, 1/50), clipped to the space. Needs a bounded Box."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        space = env.action_space
+        if not isinstance(space, Box) or not space.is_bounded():
+            raise PolicyNotUsable(f"policy brownian needs bounded continuous actions, this environment has {space}; use random")
+        self._low, self._high = space.low.astype(np.float64), space.high.astype(np.float64)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._action: np.ndarray | None = None
+
+    def act(self, frame: np.ndarray) -> np.ndarray:
+        if self._action is None:
+            self._action = self._rng.uniform(self._low, self._high)
+        else:
+            step = self._rng.standard_normal(self._low.shape) / np.sqrt(STEPS_PER_SECOND)
+            self._action = np.clip(self._action + step, self._low, self._high)
+        return self._action

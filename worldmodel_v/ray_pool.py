@@ -1,0 +1,217 @@
+"""A bounded, retrying map over Ray actors: the only module that imports Ray.
+
+One loop serves collection and encoding. Tasks are handed out lazily, about two in flight for each worker, so memory stays
+flat however many there are; results come back in order of completion as bytes; nothing is written on a worker, so a task
+that ran twice (Ray retries, a worker lost after finishing) leaves no trace. Rejected: Ray's own `max_task_retries`, which
+hides which attempt produced a result, and Ray Data, whose streaming executor has no hook for a single committer.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from worldmodel_v.errors import ClusterNotUsable, ConfigError, WorkerLost, WorldModelError
+from worldmodel_v.progress import Progress, Silent
+
+Task = TypeVar("Task")
+Run = Callable[[Task], bytes]
+
+TASKS_IN_FLIGHT_PER_WORKER = 2
+ATTEMPTS = 4
+"""How many workers a task may cost before the run gives up."""
+
+WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """Where the work runs."""
+
+    num_workers: int
+    """Ray actors, one CPU each; 0 runs in this process, without Ray."""
+
+    address: str | None = None
+    """The Ray cluster to join; None starts a local one, unless RAY_ADDRESS names a cluster."""
+
+    threads_per_worker: int = 1
+
+    num_gpus_per_worker: float = 0.0
+
+
+def map_tasks(
+    setup: Callable[[], Run[Task]], tasks: Iterable[Task], settings: WorkerSettings, progress: Progress | None = None
+) -> Iterator[tuple[Task, bytes]]:
+    """Yield (task, result) for every task, in order of completion.
+
+    `setup` runs once in each worker and returns what turns a task into bytes; both must be picklable. A dead worker is
+    replaced and its tasks are given to others. Raises what `run` raised if it is one of our errors, WorkerLost if a task
+    has cost `ATTEMPTS` workers, ClusterNotUsable if there is no cluster to run on.
+    """
+    if settings.num_workers == 0:
+        run = setup()
+        for task in tasks:
+            yield task, run(task)
+        return
+    with _cluster(settings), contextlib.closing(_Pool(setup, settings, progress or Silent())) as pool:
+        yield from pool.map(iter(tasks))
+
+
+class _Pool(Generic[Task]):
+    """The actors, the tasks in flight, and the attempts that each task has cost."""
+
+    def __init__(self, setup: Callable[[], Run[Task]], settings: WorkerSettings, progress: Progress) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._setup = setup
+        self._workers = [self._start_worker() for _ in range(settings.num_workers)]
+        self._in_flight: dict[Any, tuple[Task, int, int]] = {}
+        """The result's reference -> (task, worker's place, attempt)."""
+
+    def map(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, bytes]]:
+        import ray
+
+        for _ in range(TASKS_IN_FLIGHT_PER_WORKER):
+            for place in range(len(self._workers)):
+                self._submit_next(tasks, place)
+        while self._in_flight:
+            (reference,), _ = ray.wait(list(self._in_flight), num_returns=1)
+            if reference not in self._in_flight:
+                continue
+            task, place, attempt = self._in_flight.pop(reference)
+            try:
+                result = ray.get(reference)
+            except ray.exceptions.RayActorError as error:
+                self._give_to_another(task, place, attempt, error)
+                continue
+            except ray.exceptions.RayTaskError as error:
+                raise _our_error(error) from error
+            self._submit_next(tasks, place)
+            yield task, result
+
+    def close(self) -> None:
+        import ray
+
+        for worker in self._workers:
+            ray.kill(worker, no_restart=True)
+
+    def _submit_next(self, tasks: Iterator[Task], place: int) -> None:
+        for task in tasks:
+            self._submit(task, place, attempt=1)
+            return
+
+    def _submit(self, task: Task, place: int, attempt: int) -> None:
+        self._in_flight[self._workers[place].run.remote(task)] = (task, place, attempt)
+
+    def _give_to_another(self, task: Task, place: int, attempt: int, error: Exception) -> None:
+        """Replace a dead worker (once, though each of its tasks reports the death) and submit the task again."""
+        if attempt >= ATTEMPTS:
+            raise WorkerLost(
+                f"{task}: given to {attempt} workers, each of which died ({_first_line(error)}); look for lack of memory "
+                "or a crash in the environment; what is committed is kept, and the same command continues"
+            ) from error
+        self._progress.say(f"a worker died ({_first_line(error)}); {task} is given to another (attempt {attempt + 1})")
+        if not self._is_alive(place):
+            self._workers[place] = self._start_worker()
+        self._submit(task, place, attempt + 1)
+
+    def _is_alive(self, place: int) -> bool:
+        import ray
+
+        try:
+            ray.get(self._workers[place].ping.remote())
+        except ray.exceptions.RayActorError:
+            return False
+        return True
+
+    def _start_worker(self) -> Any:
+        import ray
+
+        environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(self._settings.threads_per_worker)}
+        options = {
+            "num_cpus": self._settings.threads_per_worker,
+            "num_gpus": self._settings.num_gpus_per_worker,
+            "max_restarts": 0,
+            "runtime_env": {"env_vars": environment},
+        }
+        return ray.remote(**options)(_Worker).remote(self._setup)
+
+
+class _Worker:
+    """The actor: sets up once, then runs task after task."""
+
+    def __init__(self, setup: Callable[[], Run[Any]]) -> None:
+        self._run = setup()
+
+    def run(self, task: Any) -> bytes:
+        return self._run(task)
+
+    def ping(self) -> None:
+        """Answers if the actor is alive."""
+
+
+@contextlib.contextmanager
+def _cluster(settings: WorkerSettings) -> Iterator[None]:
+    """A Ray connection for the time of one map: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            f"workers need Ray, which is not installed ({error}); pip install ray, or ask for 0 workers"
+        ) from error
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(settings)
+    try:
+        _check_cpus(settings)
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(settings: WorkerSettings) -> None:
+    import ray
+
+    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        cpus = settings.num_workers * settings.threads_per_worker
+        options |= {"include_dashboard": False, "num_cpus": max(cpus, os.cpu_count() or 1)}
+    try:
+        ray.init(**options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ClusterNotUsable(
+            f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, or leave out --address "
+            "(and RAY_ADDRESS) for a local one"
+        ) from error
+
+
+def _check_cpus(settings: WorkerSettings) -> None:
+    import ray
+
+    wanted = settings.num_workers * settings.threads_per_worker
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if wanted > there:
+        raise ClusterNotUsable(
+            f"{settings.num_workers} workers of {settings.threads_per_worker} CPU need {wanted}, the cluster has {there}; "
+            "ask for fewer workers, or add nodes"
+        )
+
+
+def _our_error(error: Any) -> WorldModelError:
+    """The error that a worker raised, as itself if it is ours, and named otherwise."""
+    cause = error.cause
+    if isinstance(cause, WorldModelError):
+        return cause
+    return WorldModelError(
+        f"a worker failed with {type(cause).__name__}: {_first_line(cause)}; this is a defect, please report it"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

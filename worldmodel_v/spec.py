@@ -1,0 +1,80 @@
+"""The settings that determine a dataset's content, their hash, and the comparison that names what differs.
+
+Two runs with the same spec write the same bytes, whatever the number of workers, and a dataset is continued only under
+the spec that it was begun with. Settings that change nothing in the content (workers, episodes, paths) stay out.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """Base class: a flat record of JSON values with a hash."""
+
+    format: ClassVar[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `dataset.json`."""
+        return {"format": self.format, "format_version": FORMAT_VERSION, "spec": asdict(self), "spec_hash": self.hash}
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hexadecimal) of the canonical JSON of format, version and settings."""
+        content = {"format": self.format, "format_version": FORMAT_VERSION, "spec": asdict(self)}
+        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSpec(Spec):
+    """What determines the frames, actions and rewards of every episode."""
+
+    format: ClassVar[str] = "worldmodel_v/rollouts"
+
+    env: str
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    policy: str
+    seed: int
+    max_steps: int
+    frame_size: int
+    crop: str
+    episodes_per_shard: int
+    gymnasium: str
+    """Gymnasium's version, since another version may be another environment."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentSpec(Spec):
+    """What determines a latent dataset: which VAE, over which rollouts, in which arithmetic."""
+
+    format: ClassVar[str] = "worldmodel_v/latents"
+
+    vae_sha256: str
+    source_spec_hash: str
+    latent_dim: int
+    dtype: str
+    precision: str
+    source: dict[str, Any]
+    """The settings of the rollouts, so that latents alone still tell where they come from."""
+
+
+SPEC_CLASSES: dict[str, type[Spec]] = {cls.format: cls for cls in (RolloutSpec, LatentSpec)}
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Name every field in which two specs differ, with both values: `seed is 1 there, 2 asked`."""
+    missing = "not set"
+    return [
+        f"{name} is {recorded.get(name, missing)!r} there, {asked.get(name, missing)!r} asked"
+        for name in sorted(recorded.keys() | asked.keys())
+        if recorded.get(name, missing) != asked.get(name, missing)
+    ]

@@ -1,0 +1,23 @@
+"""The dataset contract and nothing else: immutable HDF5 shards, an append-only index, atomic publication.
+
+The invariant: an episode exists if and only if a line of `index.jsonl` names a shard whose size and SHA-256 match the
+file. This package is the only one that imports h5py.
+"""
+
+from worldmodel_v.storage.dataset import Dataset, open_dataset, require_format
+from worldmodel_v.storage.index import IndexEntry
+from worldmodel_v.storage.shard_reader import Shard
+from worldmodel_v.storage.shard_writer import build_shard
+from worldmodel_v.storage.verify import verify
+from worldmodel_v.storage.writer import DatasetWriter
+
+__all__ = [
+    "Dataset",
+    "DatasetWriter",
+    "IndexEntry",
+    "Shard",
+    "build_shard",
+    "open_dataset",
+    "require_format",
+    "verify",
+]

@@ -1,0 +1,106 @@
+"""Reading a dataset: its settings, what is committed, and its shards.
+
+A `Dataset` holds no open file, so it can be pickled and sent to a worker; shards are opened where they are read.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldmodel_v.errors import DatasetTooSmall, NotADataset
+from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, canonical_json
+from worldmodel_v.storage.index import INDEX_NAME, IndexEntry, read_index
+from worldmodel_v.storage.shard_reader import Shard
+
+SPEC_NAME = "dataset.json"
+_STAGES = {"worldmodel_v/rollouts": "wm-collect", "worldmodel_v/latents": "wm-encode"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset directory holds, as read at one moment."""
+
+    path: Path
+    format: str
+    spec: dict[str, Any]
+    spec_hash: str
+    entries: tuple[IndexEntry, ...]
+    """The committed shards, by number."""
+
+    @property
+    def num_episodes(self) -> int:
+        return sum(entry.num_episodes for entry in self.entries)
+
+    @property
+    def num_rows(self) -> int:
+        return sum(entry.num_rows for entry in self.entries)
+
+    def shard_path(self, entry: IndexEntry) -> Path:
+        return self.path / entry.name
+
+    def open_shard(self, entry: IndexEntry) -> Shard:
+        """Open a committed shard, checking it against its index line; raises ShardDamaged."""
+        shard = Shard.open(self.shard_path(entry), entry.bytes)
+        found = (shard.spec_hash, shard.num_episodes, shard.num_rows, int(shard.episode_ids[0]))
+        expected = (self.spec_hash, entry.num_episodes, entry.num_rows, entry.first_episode)
+        if found != expected:
+            shard.close()
+            shard._refuse(f"spec hash, episodes, rows, first episode are {found}, the index and dataset.json say {expected}")
+        return shard
+
+    def episode_lengths(self) -> dict[int, int]:
+        """The number of rows of every committed episode, by episode id."""
+        lengths: dict[int, int] = {}
+        for entry in self.entries:
+            with self.open_shard(entry) as shard:
+                lengths.update(zip(shard.episode_ids.tolist(), shard.ep_len.tolist(), strict=True))
+        return lengths
+
+    def episode(self, episode_id: int) -> Any:
+        """One episode as a record (Episode or LatentSequence); raises DatasetTooSmall if it is not committed."""
+        for entry in self.entries:
+            if entry.first_episode <= episode_id < entry.end_episode:
+                with self.open_shard(entry) as shard:
+                    return shard.episode(episode_id - entry.first_episode)
+        raise DatasetTooSmall(f"{self.path}: episode {episode_id} is not there; it has {self.num_episodes} episodes")
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Read `dataset.json` and the index; raises NotADataset or ShardDamaged."""
+    format_, spec, spec_hash = read_spec(path)
+    entries = tuple(read_index(path / INDEX_NAME))
+    return Dataset(path=path, format=format_, spec=spec, spec_hash=spec_hash, entries=entries)
+
+
+def require_format(path: Path, expected: str) -> Dataset:
+    """Open a dataset that must be of one format and not empty; raises NotADataset or DatasetTooSmall."""
+    dataset = open_dataset(path)
+    if dataset.format != expected:
+        raise NotADataset(
+            f"{path}: expected a dataset of {expected} (made by {_STAGES[expected]}), found {dataset.format}; "
+            f"give the directory that {_STAGES[expected]} wrote"
+        )
+    if not dataset.entries:
+        raise DatasetTooSmall(f"{path}: the dataset is empty; run {_STAGES[expected]} first, or let it finish")
+    return dataset
+
+
+def read_spec(path: Path) -> tuple[str, dict[str, Any], str]:
+    """(format, settings, hash) of `dataset.json`; raises NotADataset if it is missing or damaged."""
+    file = path / SPEC_NAME
+    if not file.is_file():
+        found = "is no directory" if not path.is_dir() else f"holds no {SPEC_NAME}"
+        raise NotADataset(f"{path}: {found}; give a directory that wm-collect or wm-encode wrote")
+    try:
+        content = json.loads(file.read_text())
+        format_, version = content["format"], content["format_version"]
+        spec, spec_hash = content["spec"], content["spec_hash"]
+        spec_class = SPEC_CLASSES[format_]
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format_version {version}, this version reads {FORMAT_VERSION}")
+        if spec_class(**spec).hash != spec_hash:
+            raise ValueError(f"spec_hash does not match the settings {canonical_json(spec)}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise NotADataset(f"{file}: not a valid description of a dataset ({error}); restore it from a copy") from None
+    return format_, spec, spec_hash

@@ -1,0 +1,97 @@
+"""`index.jsonl`: one line per committed shard, written by the single committer.
+
+A shard's number fixes its name and its place, and lines may come in any order (blocks finish in any order). A torn last
+line is the trace of a kill in the middle of an append and is dropped; any other malformed line is damage and is refused.
+"""
+
+import itertools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from worldmodel_v.errors import ShardDamaged
+
+INDEX_NAME = "index.jsonl"
+SHARD_FOLDER = "shards"
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class IndexEntry:
+    """One committed shard."""
+
+    shard: int
+    """Its number; the file is `shards/{shard:06d}.h5`."""
+
+    first_episode: int
+    num_episodes: int
+    num_rows: int
+    bytes: int
+    sha256: str
+    source_sha256: str | None = None
+    """Latents only: the SHA-256 of the rollout shard that these latents were made from."""
+
+    @property
+    def name(self) -> str:
+        """The file's path inside the dataset."""
+        return shard_name(self.shard)
+
+    @property
+    def end_episode(self) -> int:
+        """One past the last episode."""
+        return self.first_episode + self.num_episodes
+
+    def to_line(self) -> str:
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
+
+    def __post_init__(self) -> None:
+        for name in ("shard", "first_episode", "num_episodes", "num_rows", "bytes"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} must be a whole number from 0, got {value!r}")
+        for name in ("sha256", "source_sha256"):
+            value = getattr(self, name)
+            if value is not None and not _is_sha256(value):
+                raise ValueError(f"{name} must be 64 hexadecimal digits, got {value!r}")
+
+
+def shard_name(number: int) -> str:
+    """The path of a shard inside its dataset."""
+    return f"{SHARD_FOLDER}/{number:06d}.h5"
+
+
+def read_index(path: Path) -> list[IndexEntry]:
+    """The committed shards of `index.jsonl`, in the order of their numbers; raises ShardDamaged on a malformed line."""
+    if not path.exists():
+        return []
+    lines = complete_lines(path.read_bytes()).splitlines()
+    entries = sorted(_parse(path, number, line) for number, line in enumerate(lines, start=1))
+    _check_disjoint(path, entries)
+    return entries
+
+
+def complete_lines(content: bytes) -> bytes:
+    """`content` up to its last newline: what is left once a torn last line is dropped."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _parse(path: Path, number: int, line: bytes) -> IndexEntry:
+    try:
+        return IndexEntry(**json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ShardDamaged(
+            f"{path}:{number}: not a line of an index ({error}); restore the file from a copy, or delete the line to "
+            "have its shard verified and adopted again"
+        ) from None
+
+
+def _check_disjoint(path: Path, entries: list[IndexEntry]) -> None:
+    for before, after in itertools.pairwise(entries):
+        if after.shard == before.shard or after.first_episode < before.end_episode:
+            raise ShardDamaged(
+                f"{path}: {before.name} (episodes {before.first_episode} to {before.end_episode - 1}) and {after.name} "
+                f"(from {after.first_episode}) hold the same episode twice; delete the wrong line"
+            )
+
+
+def _is_sha256(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")

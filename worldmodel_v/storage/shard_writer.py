@@ -1,0 +1,60 @@
+"""Episodes -> the bytes of one shard, built in memory.
+
+Built in memory because HDF5 writing to a disk that fills raises and then kills the process, and a kill in the middle of a
+write leaves a file that does not open; bytes can be published whole. The same episodes give the same bytes: no time
+stamps, no names of hosts or paths, a fixed order of creation.
+"""
+
+from collections.abc import Sequence
+
+import h5py
+import hdf5plugin
+import numpy as np
+
+from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.storage import schema
+
+
+def build_shard(
+    episodes: Sequence[Episode] | Sequence[LatentSequence], *, spec_hash: str, attributes: dict[str, str] | None = None
+) -> bytes:
+    """The HDF5 image of a shard that holds `episodes` (consecutive, all of one kind, at least one).
+
+    `attributes` are further root attributes (latents: `vae_sha256`, `source_sha256`).
+    """
+    dataset_format = schema.LATENTS if isinstance(episodes[0], LatentSequence) else schema.ROLLOUTS
+    with h5py.File.in_memory(libver=schema.HDF5_VERSIONS, track_order=False) as file:
+        file.attrs["format"] = dataset_format
+        file.attrs["format_version"] = np.int64(1)
+        file.attrs["spec_hash"] = spec_hash
+        file.attrs["alignment"] = schema.ALIGNMENT
+        for name, value in (attributes or {}).items():
+            file.attrs[name] = value
+        per_episode = [episode.columns() for episode in episodes]
+        for name in per_episode[0]:
+            _write_column(file, name, np.concatenate([columns[name] for columns in per_episode]))
+        if episodes[0].state is not None:
+            file["state"].attrs["names"] = list(episodes[0].state_names)
+        _write_episode_table(file, episodes)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def _write_column(file: h5py.File, name: str, rows: np.ndarray) -> None:
+    options = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
+    chunk_rows = schema.ROW_CHUNK_ROWS
+    if name == "pixels":
+        options = dict(hdf5plugin.Zstd(clevel=schema.ZSTD_LEVEL))
+        chunk_rows = schema.PIXEL_CHUNK_ROWS
+    chunks = (min(chunk_rows, len(rows)), *rows.shape[1:])
+    file.create_dataset(name, data=rows, chunks=chunks, fletcher32=True, **options)
+
+
+def _write_episode_table(file: h5py.File, episodes: Sequence[Episode] | Sequence[LatentSequence]) -> None:
+    lengths = np.array([episode.num_rows for episode in episodes], dtype=np.int32)
+    offsets = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64)]).astype(np.int64)
+    ep_len = file.create_dataset("ep_len", data=lengths, chunks=lengths.shape, fletcher32=True)
+    file.create_dataset("ep_offset", data=offsets, chunks=offsets.shape, fletcher32=True)
+    ep_len.attrs["episode_id"] = np.array([episode.episode_id for episode in episodes], dtype=np.int64)
+    ep_len.attrs["seed"] = np.array([episode.seed for episode in episodes], dtype=np.int64)
+    ep_len.attrs["return"] = np.array([episode.episode_return for episode in episodes], dtype=np.float64)

@@ -1,0 +1,65 @@
+"""Checking every byte of a dataset against its index, and every row against the contract."""
+
+from pathlib import Path
+
+import numpy as np
+
+from worldmodel_v.errors import ShardDamaged, WorldModelError
+from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.storage.checksum import sha256_of_file
+from worldmodel_v.storage.dataset import Dataset
+from worldmodel_v.storage.index import SHARD_FOLDER, IndexEntry
+
+
+def verify(dataset: Dataset, progress: Progress | None = None) -> list[str]:
+    """What is wrong with a dataset, one line for each finding; an empty list if nothing is.
+
+    Compares size and SHA-256 of every shard with the index, decodes every chunk, checks every episode's rows (shapes,
+    dtypes, endings, where NaN may stand), and names episodes that are missing between others and files nobody indexed.
+    """
+    task = (progress or Silent()).task(f"verify {dataset.path.name}", len(dataset.entries), "shards")
+    findings: list[str] = []
+    for entry in dataset.entries:
+        findings += _verify_shard(dataset, entry)
+        task.advance()
+    task.close()
+    return findings + _missing_episodes(dataset) + _unindexed_files(dataset)
+
+
+def _verify_shard(dataset: Dataset, entry: IndexEntry) -> list[str]:
+    path = dataset.shard_path(entry)
+    try:
+        with dataset.open_shard(entry) as shard:
+            digest = sha256_of_file(path)
+            if digest != entry.sha256:
+                return [f"{path}: SHA-256 is {digest[:12]}…, the index says {entry.sha256[:12]}…; restore it from a copy"]
+            for position in range(shard.num_episodes):
+                shard.episode(position)
+    except ShardDamaged as error:
+        return [str(error)]
+    except WorldModelError as error:
+        return [f"{path}: {error}"]
+    return []
+
+
+def _missing_episodes(dataset: Dataset) -> list[str]:
+    present = np.zeros(max((entry.end_episode for entry in dataset.entries), default=0), dtype=bool)
+    for entry in dataset.entries:
+        present[entry.first_episode : entry.end_episode] = True
+    absent = np.flatnonzero(~present)
+    if not absent.size:
+        return []
+    return [
+        f"{dataset.path}: {absent.size} episodes between the committed ones are missing, the first is {absent[0]}; "
+        "run the same command again to complete it"
+    ]
+
+
+def _unindexed_files(dataset: Dataset) -> list[str]:
+    indexed = {dataset.shard_path(entry) for entry in dataset.entries}
+    files: list[Path] = sorted((dataset.path / SHARD_FOLDER).glob("*.h5"))
+    return [
+        f"{file}: is not in the index, so its episodes do not exist; run the same command again to adopt or remove it"
+        for file in files
+        if file not in indexed
+    ]

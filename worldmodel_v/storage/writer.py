@@ -1,0 +1,161 @@
+"""The single committer of a dataset: begins or continues it, and makes shards exist.
+
+One process writes at a time (a lock on the directory that the kernel drops when the process dies). A commit is: bytes
+under a temporary name, synced, linked to the final name, folder synced, index line appended and synced. A kill between
+the last two leaves a finished shard without a line, which the next run verifies and adopts, or removes.
+"""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+from worldmodel_v.errors import DatasetBusy, NotADataset, SettingsDiffer, ShardDamaged
+from worldmodel_v.spec import Spec, differences
+from worldmodel_v.storage.checksum import sha256_of_file
+from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, open_dataset, read_spec
+from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
+from worldmodel_v.storage.publish import TEMPORARY_PREFIX, append_line, publish, publish_new, remove_temporaries
+from worldmodel_v.storage.shard_reader import Shard
+
+LOCK_NAME = ".lock"
+
+
+class DatasetWriter:
+    """A dataset that is open for commits; use it as a context manager. It cannot be pickled: only the driver commits."""
+
+    def __init__(self, path: Path, spec: Spec) -> None:
+        """Begin a dataset at `path`, or continue the one that is there.
+
+        Raises NotADataset if the directory holds something else, SettingsDiffer (naming the fields) if the dataset was
+        made with another spec, DatasetBusy if another process is writing, ShardDamaged if a committed shard is gone.
+        """
+        self.path = path
+        self.spec = spec
+        refuse_foreign_directory(path, spec)
+        (path / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(path)
+        self.entries: list[IndexEntry] = []
+        """What is committed, by shard number."""
+        try:
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, number: int, image: bytes) -> IndexEntry:
+        """Make shard `number` exist: its file, then its line. Raises WriteFailed; then nothing of it is visible."""
+        path = self.path / shard_name(number)
+        publish_new(path, image)
+        return self._adopt(number)
+
+    def dataset(self) -> Dataset:
+        """What is committed now, for reading."""
+        return open_dataset(self.path)
+
+    def close(self) -> None:
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a DatasetWriter cannot be pickled; workers return the bytes of a shard and the driver commits them")
+
+    def _recover(self) -> None:
+        """Bring the directory to the invariant: settings written, no temporaries, no torn line, no shard without a line."""
+        for folder in (self.path, self.path / SHARD_FOLDER):
+            remove_temporaries(folder)
+        if not (self.path / SPEC_NAME).exists():
+            publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
+        index = self.path / INDEX_NAME
+        index.touch()
+        os.truncate(index, len(complete_lines(index.read_bytes())))
+        self.entries = read_index(index)
+        dataset = self.dataset()
+        for entry in self.entries:
+            dataset.open_shard(entry).close()
+        committed = {entry.shard for entry in self.entries}
+        for file in sorted((self.path / SHARD_FOLDER).glob("??????.h5")):
+            if file.stem.isdecimal() and int(file.stem) not in committed:
+                self._adopt_or_remove(int(file.stem))
+
+    def _adopt_or_remove(self, number: int) -> None:
+        path = self.path / shard_name(number)
+        try:
+            with Shard.open(path) as shard:
+                belongs = shard.spec_hash == self.spec.hash and not self._taken(shard)
+                for column in shard.columns:
+                    shard.rows(column)
+        except ShardDamaged:
+            belongs = False
+        if belongs:
+            self._adopt(number)
+        else:
+            path.unlink()
+
+    def _taken(self, shard: Shard) -> bool:
+        first, end = int(shard.episode_ids[0]), int(shard.episode_ids[-1]) + 1
+        return any(first < entry.end_episode and entry.first_episode < end for entry in self.entries)
+
+    def _adopt(self, number: int) -> IndexEntry:
+        """Write the index line of a shard that is in place."""
+        path = self.path / shard_name(number)
+        with Shard.open(path) as shard:
+            entry = IndexEntry(
+                shard=number,
+                first_episode=int(shard.episode_ids[0]),
+                num_episodes=shard.num_episodes,
+                num_rows=shard.num_rows,
+                bytes=path.stat().st_size,
+                sha256=sha256_of_file(path),
+                source_sha256=shard.attributes.get("source_sha256"),
+            )
+        append_line(self.path / INDEX_NAME, entry.to_line())
+        self.entries.append(entry)
+        self.entries.sort()
+        return entry
+
+
+def refuse_foreign_directory(path: Path, spec: Spec) -> None:
+    """Raise NotADataset or SettingsDiffer unless `path` is absent, empty, or a dataset of this spec. Writes nothing."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise NotADataset(f"{path}: is a file; give a directory that is empty, new, or a dataset to continue")
+    if not (path / SPEC_NAME).exists():
+        foreign = sorted(item.name for item in path.iterdir() if not _is_ours(item))
+        if foreign:
+            raise NotADataset(
+                f"{path}: holds {foreign[0]!r}{' and more' if len(foreign) > 1 else ''} but no {SPEC_NAME}; "
+                "give a directory that is empty, new, or a dataset to continue"
+            )
+        return
+    format_, recorded, recorded_hash = read_spec(path)
+    if format_ != spec.format:
+        raise NotADataset(f"{path}: holds a dataset of {format_}, this command writes {spec.format}; give another directory")
+    if recorded_hash != spec.hash:
+        fields = "; ".join(differences(recorded, spec.to_json()["spec"]))
+        raise SettingsDiffer(f"{path}: was made with other settings: {fields}; use those settings, or another directory")
+
+
+def _is_ours(item: Path) -> bool:
+    """What a run that was killed before `dataset.json` may leave behind."""
+    if item.name == LOCK_NAME or item.name.startswith(TEMPORARY_PREFIX):
+        return True
+    return item.name == SHARD_FOLDER and item.is_dir() and not any(item.iterdir())
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise DatasetBusy(f"{path}: another process is writing this dataset; wait for it or stop it, then run again") from None
+    return descriptor
