@@ -12,7 +12,7 @@ class WorldModelError(Exception):
     exit_code = 1
 
 
-class UsageError(WorldModelError, ValueError):
+class UsageError(WorldModelError):
     """Base class: what was asked for cannot be done as asked."""
 
     exit_code = 2

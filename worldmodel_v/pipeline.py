@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldmodel_v.collect import CollectConfig, CollectReport, collect
 from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
-from worldmodel_v.errors import PipelineFileError
+from worldmodel_v.errors import ConfigError, PipelineFileError
 from worldmodel_v.evaluate import to_png
 from worldmodel_v.inspection import preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
@@ -111,6 +111,8 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
     values = {name: yaml.safe_load(yaml.serialize(node)) for name, (_, node) in fields.items()}
     try:
         return TypeAdapter(config).validate_python({**values, **paths})
+    except ConfigError as error:
+        raise _error(file, key, f"{stage}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else ""

@@ -82,11 +82,11 @@ class _Pool(Generic[Task]):
             task, place, attempt = self._in_flight.pop(reference)
             try:
                 result = ray.get(reference)
-            except ray.exceptions.RayActorError as error:
-                self._give_to_another(task, place, attempt, error)
-                continue
             except ray.exceptions.RayTaskError as error:
                 raise _our_error(error) from error
+            except ray.exceptions.RayError as error:
+                self._give_to_another(task, place, attempt, error)
+                continue
             self._submit_next(tasks, place)
             yield task, result
 
@@ -121,7 +121,7 @@ class _Pool(Generic[Task]):
 
         try:
             ray.get(self._workers[place].ping.remote())
-        except ray.exceptions.RayActorError:
+        except ray.exceptions.RayError:
             return False
         return True
 
@@ -139,12 +139,15 @@ class _Pool(Generic[Task]):
 
 
 class _Worker:
-    """The actor: sets up once, then runs task after task."""
+    """The actor: sets up at its first task (so that a failing setup is an error, not a death), then runs task after task."""
 
     def __init__(self, setup: Callable[[], Run[Any]]) -> None:
-        self._run = setup()
+        self._setup = setup
+        self._run: Run[Any] | None = None
 
     def run(self, task: Any) -> bytes:
+        if self._run is None:
+            self._run = self._setup()
         return self._run(task)
 
     def ping(self) -> None:

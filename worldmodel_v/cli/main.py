@@ -5,12 +5,13 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
 
 from worldmodel_v.cli.progress import open_progress
-from worldmodel_v.errors import WorldModelError
+from worldmodel_v.errors import WorldModelError, WriteFailed
 from worldmodel_v.progress import Progress
 
 Config = TypeVar("Config")
@@ -41,11 +42,14 @@ def run(
     1 failed, 2 asked wrongly, 130 interrupted.
     """
     config, output = parse(program, config_class)
+    sys.path.insert(0, str(Path.cwd()))  # a user's own module:factory and module:EnvId
     try:
         with open_progress(quiet=output.quiet) as progress:
             result = work(config, progress)
     except WorldModelError as error:
         leave_with_error(program, error)
+    except OSError as error:
+        leave_with_error(program, WriteFailed(f"the system refused: {error}"))
     except KeyboardInterrupt:
         print(f"{program}: interrupted; run the same command again to continue", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

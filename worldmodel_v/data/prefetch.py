@@ -1,6 +1,6 @@
 """Run an iterator ahead of its consumer, in a thread."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from queue import Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
@@ -8,7 +8,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def prefetch(source: Iterator[Item], depth: int) -> Iterator[Item]:
+def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
     """Yield what `source` yields, up to `depth` items ahead; an error in `source` is raised here, at its place.
 
     When the consumer stops early the thread is told and waited for, and `source` is closed in it.

@@ -5,9 +5,7 @@ gets a fresh environment: hidden state that an environment carries from one epis
 would make an episode depend on its predecessors, and building CarRacing costs 14 ms against seconds of stepping.
 """
 
-import contextlib
 import importlib
-import io
 import os
 from typing import Any
 
@@ -91,6 +89,7 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any]) -> ImageEnv:
     Raises EnvironmentNotUsable if it is unknown, cannot be built, gives no images, or has other actions than Box or Discrete.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     env = _make(env_id, env_kwargs)
     if not isinstance(env.action_space, Box | Discrete):
         raise EnvironmentNotUsable(f"{env_id}: expected Box or Discrete actions, got {type(env.action_space).__name__}")
@@ -110,8 +109,7 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
     try:
         if ":" in env_id:
             importlib.import_module(env_id.split(":")[0])
-        with contextlib.redirect_stdout(io.StringIO()):
-            return gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+        return gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
     except Exception as error:
         raise EnvironmentNotUsable(
             f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {_one_line(error)}; "

@@ -35,8 +35,7 @@ class DatasetWriter:
         self.path = path
         self.spec = spec
         refuse_foreign_directory(path, spec)
-        (path / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(path)
+        self._lock = _make_and_lock(path)
         self.entries: list[IndexEntry] = []
         """What is committed, by shard number."""
         try:
@@ -151,8 +150,12 @@ def _is_ours(item: Path) -> bool:
     return item.name == SHARD_FOLDER and item.is_dir() and not any(item.iterdir())
 
 
-def _lock(path: Path) -> int:
-    descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+def _make_and_lock(path: Path) -> int:
+    try:
+        (path / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise NotADataset(f"{path}: cannot be written to ({error.strerror}); give a directory that can") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -6,30 +6,28 @@ so a run that was killed and continued is, on one machine, the run that was not.
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from worldmodel_v.data import FrameStream, is_held_out, read_frames, require_split
-from worldmodel_v.data.prefetch import prefetch
+from worldmodel_v.data import require_split
 from worldmodel_v.errors import NotAModel, SettingsDiffer, TrainingDiverged
 from worldmodel_v.evaluate import Evaluation, evaluate, reconstruction_grid, sample_grid, to_png
-from worldmodel_v.models import ConvVAE, VAEConfig, elbo, frames_to_input, resolve_device, save_vae
+from worldmodel_v.models import resolve_device, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import differences
-from worldmodel_v.storage import Dataset, require_format
+from worldmodel_v.storage import require_format
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.storage.schema import ROLLOUTS
-from worldmodel_v.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from worldmodel_v.train.checkpoint import Checkpoint, load_checkpoint
 from worldmodel_v.train.config import TrainConfig
+from worldmodel_v.train.interrupts import deferred_interrupts
 from worldmodel_v.train.metrics import MetricsLog
-from worldmodel_v.train.schedules import annealed_beta
+from worldmodel_v.train.run import StepTerms, TrainingRun
 
 CONFIG_NAME = "config.json"
 HELDOUT_NAME = "heldout.json"
@@ -68,10 +66,10 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     require_split(config.data, dataset.num_episodes, config.holdout_every)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
     checkpoint = _load_own_checkpoint(config.out, settings)
-    run = _Run(config, settings, device, dataset, checkpoint)
+    run = TrainingRun(config, settings, device, dataset, checkpoint)
     first_step = run.step
     if run.step < config.steps:
-        _steps(run, progress)
+        _train_to_the_end(run, progress)
     heldout = _published_evaluation(config.out, run.step) or _finish(run, progress)
     return TrainReport(
         out=config.out,
@@ -82,115 +80,37 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     )
 
 
-class _Run:
-    """A training in progress: the model, its optimiser, the data and the step."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        settings: dict[str, Any],
-        device: torch.device,
-        dataset: Dataset,
-        checkpoint: Checkpoint | None,
-    ) -> None:
-        self.config, self.settings, self.device, self.dataset = config, settings, device, dataset
-        torch.manual_seed(config.seed)
-        vae_config = VAEConfig(
-            frame_size=dataset.spec["frame_size"], latent_dim=config.latent_dim, likelihood=config.likelihood
-        )
-        self.model = ConvVAE(vae_config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.step = 0
-        if checkpoint is not None:
-            checkpoint.restore(self.model, self.optimizer)
-            self.step = checkpoint.step
-        self._noise = torch.Generator(device)
-
-    def batches(self) -> Iterator[torch.Tensor]:
-        """The batches from the present step on: float (B, 3, S, S) on the device."""
-        stream = FrameStream(
-            self.dataset, self.is_trained_on, batch_size=self.config.batch_size, seed=self.config.seed, start=self.step
-        )
-        for frames_BHWC in prefetch(iter(stream), depth=4):
-            frames = torch.from_numpy(frames_BHWC)
-            if self.device.type == "cuda":
-                frames = frames.pin_memory().to(self.device, non_blocking=True)
-            yield frames_to_input(frames)
-
-    def is_trained_on(self, episode_id: int) -> bool:
-        return not is_held_out(episode_id, self.config.holdout_every)
-
-    def heldout_frames(self, limit: int) -> np.ndarray:
-        """uint8 (n, S, S, 3), evenly spaced over the held-out episodes."""
-        return read_frames(self.dataset, lambda episode: is_held_out(episode, self.config.holdout_every), limit)
-
-    def take_step(self, x_BCHW: torch.Tensor) -> dict[str, torch.Tensor | float]:
-        """One optimiser step; returns its terms (tensors stay on the device until they are logged)."""
-        config = self.config
-        beta = annealed_beta(self.step, config.beta, config.beta_warmup_steps)
-        self._noise.manual_seed(_noise_seed(config.seed, self.step))
-        self.model.train()
-        with self._autocast():
-            terms = elbo(self.model, x_BCHW, self._noise)
-        loss = terms.loss(beta)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
-        self.optimizer.step()
-        self.step += 1
-        return {
-            "loss": loss.detach(),
-            "reconstruction": terms.reconstruction.detach(),
-            "kl": terms.kl.detach(),
-            "grad_norm": grad_norm,
-            "beta": beta,
-        }
-
-    def save(self) -> None:
-        save_checkpoint(self.config.out, self.step, self.settings, self.model, self.optimizer)
-
-    def _autocast(self) -> AbstractContextManager:
-        wanted = self.config.precision
-        if wanted == "auto":
-            wanted = "bf16" if self.device.type == "cuda" else "fp32"
-        return torch.autocast(self.device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
-
-
-def _steps(run: _Run, progress: Progress) -> None:
+def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     """Train from the run's step to the last one, with metrics, checkpoints and pictures on the way."""
     config = run.config
     config.out.mkdir(parents=True, exist_ok=True)
     remove_temporaries(config.out)
     probe = run.heldout_frames(QUICK_EVALUATION_FRAMES)
-    log = MetricsLog(config.out, run.step)
     task = progress.task("train", config.steps, "steps", done=run.step)
-    last_good = run.step
-    try:
-        for x_BCHW in run.batches():
+    saved_step = run.step
+    log = MetricsLog(config.out, run.step)
+    with closing(task), closing(log), closing(run.batches()) as batches, deferred_interrupts() as interrupted:
+        for x_BCHW in batches:
             terms = run.take_step(x_BCHW)
-            due = run.step == config.steps or run.step % config.checkpoint_every == 0
-            if due or run.step % config.log_every == 0:
-                values = _require_finite(terms, run.step, last_good, config)
+            task.advance()
+            is_last, stopping = run.step == config.steps, interrupted()
+            due = is_last or run.step % config.checkpoint_every == 0
+            if due or stopping or run.step % config.log_every == 0:
+                values = _require_finite(terms, run.step, saved_step, config)
                 log.write(run.step, "train", values)
                 task.advance(0, loss=values["loss"], kl=values["kl"])
-            task.advance()
             if due:
                 _evaluate_quickly(run, probe, log)
+            if due or stopping:
                 run.save()
-                last_good = run.step
-            if run.step == config.steps:
+                saved_step = run.step
+            if stopping and not is_last:
+                raise KeyboardInterrupt
+            if is_last:
                 break
-    except KeyboardInterrupt:
-        run.save()
-        raise
-    finally:
-        task.close()
-        log.close()
 
 
-def _evaluate_quickly(run: _Run, frames: np.ndarray, log: MetricsLog) -> None:
+def _evaluate_quickly(run: TrainingRun, frames: np.ndarray, log: MetricsLog) -> None:
     log.write(run.step, "held-out", asdict(evaluate(run.model, frames, run.device)))
     folder = run.config.out / SAMPLES_FOLDER
     folder.mkdir(exist_ok=True)
@@ -209,7 +129,7 @@ def _published_evaluation(out: Path, step: int) -> Evaluation | None:
     return Evaluation(**published["heldout"]) if published["steps"] == step else None
 
 
-def _finish(run: _Run, progress: Progress) -> Evaluation:
+def _finish(run: TrainingRun, progress: Progress) -> Evaluation:
     """Evaluate on the held-out episodes, and publish weights, configuration, picture and, last, the evaluation."""
     out = run.config.out
     frames = run.heldout_frames(FINAL_EVALUATION_FRAMES)
@@ -243,16 +163,12 @@ def _load_own_checkpoint(out: Path, settings: dict[str, Any]) -> Checkpoint | No
     return checkpoint
 
 
-def _require_finite(terms: dict[str, torch.Tensor | float], step: int, last_good: int, config: TrainConfig) -> dict[str, float]:
+def _require_finite(terms: StepTerms, step: int, saved_step: int, config: TrainConfig) -> dict[str, float]:
     values = {name: float(value) for name, value in terms.items()}
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
         raise TrainingDiverged(
-            f"step {step}: {', '.join(broken)} is NaN or infinite; {config.out} keeps the checkpoint of step {last_good}; "
+            f"step {step}: {', '.join(broken)} is NaN or infinite; {config.out} keeps the checkpoint of step {saved_step}; "
             "train again from scratch elsewhere with a lower --learning-rate or --max-grad-norm, or with --precision fp32"
         )
     return values
-
-
-def _noise_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

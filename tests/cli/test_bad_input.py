@@ -1,0 +1,376 @@
+"""Every mistake that a user can make: one line that says what, where and what to do; exit code 2; nothing half-written."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+from worldmodel_v.cli import collect, encode, inspect, pipeline, train
+from worldmodel_v.train import TrainConfig
+
+MAINS: dict[str, Callable[[], None]] = {
+    "wm-collect": collect.main,
+    "wm-train": train.main,
+    "wm-encode": encode.main,
+    "wm-inspect": inspect.main,
+    "wm-pipeline": pipeline.main,
+}
+
+
+class Blind(gymnasium.Env):
+    """An environment without images."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (4,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+
+gymnasium.register("tests/Blind-v0", entry_point=Blind)
+
+
+class Refusal:
+    """Runs a command that must be refused, and gives its one line of error."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, *argv: object, code: int = 2) -> str:
+        self._monkeypatch.setattr(sys, "argv", [str(word) for word in argv])
+        self._monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as exit_:
+            MAINS[str(argv[0])]()
+        printed = self._capsys.readouterr()
+        assert exit_.value.code == code
+        assert printed.out == ""
+        assert "Traceback" not in printed.err
+        assert printed.err.startswith(f"{argv[0]}: ")
+        assert printed.err.count("\n") == 1
+        return printed.err
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    return Refusal(monkeypatch, capsys)
+
+
+@pytest.fixture
+def collect_refused(refuse: Refusal, tmp_path: Path) -> Callable[..., str]:
+    """Runs wm-collect into a new directory, which must not exist afterwards."""
+
+    def run(*options: object) -> str:
+        out = tmp_path / "out"
+        line = refuse("wm-collect", "--out", out, "--workers", 0, "--env", "worldmodel_v/Stamp-v0", *options)
+        assert not out.exists()
+        return line
+
+    return run
+
+
+# Collecting
+
+
+def test_an_unknown_environment(collect_refused: Callable[..., str]) -> None:
+    line = collect_refused("--env", "NoSuchEnv-v0")
+    assert "environment 'NoSuchEnv-v0'" in line
+    assert "doesn't exist" in line
+
+
+def test_a_module_that_cannot_be_imported(collect_refused: Callable[..., str]) -> None:
+    assert "No module named 'no_such_module'" in collect_refused("--env", "no_such_module:Env-v0")
+
+
+def test_arguments_that_the_environment_does_not_take(collect_refused: Callable[..., str]) -> None:
+    assert "wheels" in collect_refused("--env-kwargs", '{"wheels": 3}')
+
+
+def test_arguments_that_are_not_json(collect_refused: Callable[..., str]) -> None:
+    assert "--env-kwargs 'continuous=False' is not JSON" in collect_refused("--env-kwargs", "continuous=False")
+
+
+def test_an_environment_without_images(collect_refused: Callable[..., str]) -> None:
+    line = collect_refused("--env", "tests/Blind-v0")
+    assert "tests/Blind-v0: gives no images" in line
+    assert "expected a uint8 image observation or the render mode rgb_array" in line
+
+
+def test_an_unknown_policy(collect_refused: Callable[..., str]) -> None:
+    assert "unknown policy 'bronian': expected one of random, brownian, or module:factory" in collect_refused(
+        "--policy", "bronian"
+    )
+
+
+def test_a_policy_that_does_not_fit_the_actions(collect_refused: Callable[..., str]) -> None:
+    line = collect_refused("--env-kwargs", '{"discrete": true}', "--policy", "brownian")
+    assert "brownian needs bounded continuous actions" in line
+
+
+@pytest.mark.parametrize("option", ["--episodes", "--max-steps", "--episodes-per-shard", "--frame-size"])
+def test_counts_that_must_be_positive(collect_refused: Callable[..., str], option: str) -> None:
+    assert f"{option} must be at least 1, got 0" in collect_refused(option, 0)
+
+
+@pytest.mark.parametrize("crop", ["0:65,0:64", "5:5,0:64", "rows", "0:64"])
+def test_a_crop_outside_the_frame_or_malformed(collect_refused: Callable[..., str], crop: str) -> None:
+    assert f"--crop {crop}" in collect_refused("--crop", crop).replace("'", "")
+
+
+def test_no_disk_space(collect_refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000))
+    assert "no disk space: 0.0 MB are free" in collect_refused()
+
+
+def test_a_directory_that_holds_something_else(refuse: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("42")
+    line = refuse("wm-collect", "--out", tmp_path, "--workers", 0, "--env", "worldmodel_v/Stamp-v0")
+    assert "holds 'thesis.tex' but no dataset.json; give a directory that is empty, new, or a dataset to continue" in line
+    assert [item.name for item in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_other_settings_than_the_datasets(refuse: Refusal, stamp_rollouts: Path) -> None:
+    before = (stamp_rollouts / "index.jsonl").read_bytes()
+    settings = ("--env", "worldmodel_v/Stamp-v0", "--episodes-per-shard", 3, "--policy", "random", "--workers", 0)
+    line = refuse("wm-collect", "--out", stamp_rollouts, *settings, "--seed", 8, "--max-steps", 9)
+    assert "max_steps is 1000 there, 9 asked; seed is 7 there, 8 asked" in line
+    assert (stamp_rollouts / "index.jsonl").read_bytes() == before
+
+
+def test_an_output_that_is_a_file(refuse: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    assert "is a file" in refuse("wm-collect", "--out", tmp_path / "out", "--workers", 0, "--env", "worldmodel_v/Stamp-v0")
+
+
+def test_an_output_below_a_file(refuse: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = refuse("wm-collect", "--out", tmp_path / "file" / "out", "--workers", 0, "--env", "worldmodel_v/Stamp-v0")
+    assert "cannot be written to (Not a directory)" in line
+
+
+# Training
+
+
+def test_training_on_nothing(refuse: Refusal, tmp_path: Path) -> None:
+    line = refuse("wm-train", "--data", tmp_path / "absent", "--out", tmp_path / "vae")
+    assert "is no directory; give a directory that wm-collect or wm-encode wrote" in line
+
+
+def test_training_on_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
+    line = refuse("wm-train", "--data", stamp_latents, "--out", tmp_path / "vae")
+    assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), found worldmodel_v/latents" in line
+    assert not (tmp_path / "vae").exists()
+
+
+def test_training_on_an_empty_dataset(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    shutil.copytree(stamp_rollouts, tmp_path / "data")
+    (tmp_path / "data" / "index.jsonl").write_bytes(b"")
+    assert "the dataset is empty; run wm-collect first" in refuse(
+        "wm-train", "--data", tmp_path / "data", "--out", tmp_path / "vae"
+    )
+
+
+def test_training_on_fewer_episodes_than_the_split_needs(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 9)
+    assert "has 8 episodes; holding out every 9th needs at least 9; collect more, or lower --holdout-every" in line
+    assert not (tmp_path / "vae").exists()
+
+
+def test_training_on_with_other_settings(refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path) -> None:
+    line = refuse("wm-train", "--data", stamp_rollouts, "--out", stamp_vae, "--steps", 3, "--holdout-every", 4)
+    assert "batch_size is 16 there, 256 asked; latent_dim is 8 there, 32 asked" in line
+
+
+def test_a_device_that_is_not_there(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path, "--holdout-every", 4, "--device", "teapot")
+    assert "--device 'teapot' cannot be used" in line
+
+
+def test_a_loss_that_diverges_keeps_the_last_good_checkpoint(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    command = ("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 4, "--batch-size", 8)
+    line = refuse(*command, "--learning-rate", 1e30, "--max-grad-norm", 1e30, "--log-every", 1, "--quiet", code=1)
+    assert "NaN or infinite" in line
+    assert "keeps the checkpoint of step 0" in line
+    assert not (tmp_path / "vae" / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "vae" / "vae.safetensors").exists()
+
+
+# Damaged data
+
+
+@pytest.mark.parametrize("command", ["wm-train", "wm-encode", "wm-inspect"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "other bytes"])
+def test_a_shard_that_is_damaged(
+    refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path, command: str, damage: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(stamp_rollouts, data)
+    shard = data / "shards" / "000001.h5"
+    content = shard.read_bytes()
+    if damage == "missing":
+        shard.unlink()
+    else:
+        shard.write_bytes(content[: len(content) // 2] if damage == "truncated" else content[:-2000] + b"\0" * 2000)
+    options = {
+        "wm-train": ("--data", data, "--out", tmp_path / "vae", "--holdout-every", 4),
+        "wm-encode": ("--data", data, "--vae", stamp_vae, "--out", tmp_path / "latents", "--quiet"),
+        "wm-inspect": (data,),
+    }
+    line = refuse(command, *options[command])
+    assert "shards/000001.h5" in line
+
+
+def test_a_description_that_is_damaged(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    shutil.copytree(stamp_rollouts, tmp_path / "data")
+    description = json.loads((tmp_path / "data" / "dataset.json").read_text())
+    description["spec"]["seed"] = 8
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(description))
+    assert "dataset.json: not a valid description of a dataset (spec_hash" in refuse("wm-inspect", tmp_path / "data")
+
+
+# Encoding
+
+
+def test_a_vae_that_is_not_there_or_not_finished(
+    refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path
+) -> None:
+    command = ("wm-encode", "--data", stamp_rollouts, "--out", tmp_path / "latents", "--vae")
+    assert "it is no directory of wm-train" in refuse(*command, tmp_path / "absent")
+    shutil.copytree(stamp_vae, tmp_path / "unfinished")
+    (tmp_path / "unfinished" / "vae.safetensors").unlink()
+    assert "its training is not finished" in refuse(*command, tmp_path / "unfinished")
+    assert not (tmp_path / "latents").exists()
+
+
+def test_a_vae_for_frames_of_another_size(
+    refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("--env", "worldmodel_v/Stamp-v0", "--frame-size", 32, "--episodes", 1, "--workers", 0, "--quiet", "--json")
+    monkeypatch.setattr(sys, "argv", ["wm-collect", "--out", str(tmp_path / "small"), *map(str, small)])
+    collect.main()
+    monkeypatch.undo()
+    from worldmodel_v.encode import EncodeConfig
+    from worldmodel_v.encode import encode as run_encode
+    from worldmodel_v.errors import ModelMismatch
+
+    with pytest.raises(ModelMismatch, match=r"takes 64x64 frames, .*small holds 32x32"):
+        run_encode(EncodeConfig(data=tmp_path / "small", vae=stamp_vae, out=tmp_path / "latents"))
+    assert not (tmp_path / "latents").exists()
+
+
+def test_latents_of_another_vae_in_the_same_directory(
+    refuse: Refusal, stamp_rollouts: Path, stamp_latents: Path, tmp_path: Path
+) -> None:
+    from worldmodel_v.train import train as run_train
+
+    other = tmp_path / "other"
+    run_train(TrainConfig(data=stamp_rollouts, out=other, steps=1, batch_size=4, latent_dim=8, holdout_every=4, seed=1))
+    line = refuse("wm-encode", "--data", stamp_rollouts, "--vae", other, "--out", stamp_latents)
+    assert "was made with other settings: vae_sha256 is" in line
+    line = refuse("wm-inspect", stamp_latents, "--vae", other)
+    assert "was made by the VAE" in line
+
+
+def test_latents_whose_rollouts_were_replaced(
+    refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(stamp_rollouts, data)
+    lines = (data / "index.jsonl").read_text().splitlines()
+    entry = json.loads(lines[0]) | {"sha256": "0" * 64}
+    (data / "index.jsonl").write_text("\n".join([json.dumps(entry), *lines[1:]]) + "\n")
+    line = refuse("wm-encode", "--data", data, "--vae", stamp_vae, "--out", stamp_latents)
+    assert "shards/000000.h5: was not encoded from the" in line
+
+
+# Inspecting
+
+
+def test_inspecting_what_is_neither_dataset_nor_model(refuse: Refusal, tmp_path: Path) -> None:
+    assert "neither dataset.json nor vae.safetensors is in it" in refuse("wm-inspect", tmp_path)
+    assert "no such directory" in refuse("wm-inspect", tmp_path / "absent")
+
+
+def test_verification_names_the_shard_that_is_off(stamp_rollouts: Path, tmp_path: Path, refuse: Refusal) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(stamp_rollouts, data)
+    shard = data / "shards" / "000002.h5"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    line = refuse("wm-inspect", data, "--verify", "--quiet", code=1)
+    assert "shards/000002.h5" in line
+
+
+def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
+    assert "--preview needs frames" in refuse("wm-inspect", stamp_latents, "--preview", tmp_path / "out.png")
+
+
+# Pipelines
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("collect: {}\ntrain: {}\n", ":1: the stage 'encode' is missing"),
+        ("collect:\n  episdoes: 3\ntrain: {}\nencode: {}\n", ":2: collect.episdoes: unknown field (did you mean 'episodes'?)"),
+        ("collect:\n  episodes: many\ntrain: {}\nencode: {}\n", ":2: collect.episodes: Input should be a valid integer"),
+        (
+            "collect:\n  max_steps: 0\ntrain: {}\nencode: {}\n",
+            ":1: collect: --max-steps must be at least 1",
+        ),
+        ("collect: {}\ntrain:\n  out: x\nencode: {}\n", ":3: train.out: is set by --out; leave it out"),
+        ("collect: {}\ntrian: {}\nencode: {}\n", ":2: unknown stage 'trian' (did you mean 'train'?)"),
+        ("collect: {}\ntrain: [1, 2\nencode: {}\n", ":3: not valid YAML"),
+        ("collect: {}\ntrain: {}\nencode: {}\nencode: {}\n", ":4: the file.encode: stands here twice"),
+        ("collect: {}\ntrain: 3\nencode: {}\n", ":2: train: expected fields (name: value), got '3'"),
+        ("collect: !!python/object/apply:os.system [ls]\ntrain: {}\nencode: {}\n", ":1: collect: expected fields"),
+        ("", ":1: the file is empty"),
+    ],
+)
+def test_a_broken_pipeline_file(refuse: Refusal, tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(text)
+    line = refuse("wm-pipeline", "run", file, "--out", tmp_path / "out")
+    assert f"{file}{expected}" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipeline_file_that_is_not_there(refuse: Refusal, tmp_path: Path) -> None:
+    assert "cannot be read" in refuse("wm-pipeline", "run", tmp_path / "absent.yaml", "--out", tmp_path / "out")
+
+
+# The command line itself
+
+
+@pytest.mark.parametrize("program", MAINS)
+def test_an_unknown_option_leaves_with_2(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = {
+        "wm-collect": "--out x",
+        "wm-train": "--data x --out x",
+        "wm-encode": "--data x --vae x --out x",
+        "wm-inspect": "x",
+        "wm-pipeline": "run x --out x",
+    }
+    monkeypatch.setattr(sys, "argv", [program, *required[program].split(), "--no-such-option", "1"])
+    with pytest.raises(SystemExit) as exit_:
+        MAINS[program]()
+    assert exit_.value.code == 2
+    printed = capsys.readouterr()
+    assert "no-such-option" in printed.err + printed.out
+
+
+@pytest.mark.parametrize("program", MAINS)
+def test_help_says_what_the_command_does_and_every_option(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "--help"])
+    with pytest.raises(SystemExit) as exit_:
+        MAINS[program]()
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert "--quiet" in text

@@ -1,0 +1,87 @@
+"""The rules of the house, read from the source: who may import whom, who may print, what loads what."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import worldmodel_v
+
+ROOT = Path(worldmodel_v.__file__).parent
+ROOMS = (
+    *("errors", "progress", "spec", "records", "storage", "ray_pool", "envs", "policies", "collect", "models", "data"),
+    *("evaluate", "train", "encode", "inspection", "pipeline", "cli"),
+)
+"""Each may import from those before it."""
+
+ONLY_THERE = {"ray": {"ray_pool"}, "h5py": {"storage"}, "hdf5plugin": {"storage"}, "tyro": {"cli"}, "rich": {"cli"}}
+"""A library -> the rooms that may import it."""
+
+
+def room(file: Path) -> str:
+    return file.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def sources() -> list[Path]:
+    return sorted(file for file in ROOT.rglob("*.py") if room(file) != "__init__")
+
+
+def imports(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_room_is_known() -> None:
+    assert {room(file) for file in sources()} == set(ROOMS)
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_point_back_along_the_flow(file: Path) -> None:
+    for name in imports(file):
+        package, _, rest = name.partition(".")
+        if package == "worldmodel_v" and rest.split(".")[0] in ROOMS:
+            assert ROOMS.index(rest.split(".")[0]) <= ROOMS.index(room(file)), f"{file} imports {name}"
+        assert room(file) in ONLY_THERE.get(package, {room(file)}), f"{file} imports {name}"
+        assert not name.startswith("gymnasium.envs") or room(file) == "envs", f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_only_the_command_line_prints(file: Path) -> None:
+    calls = (node.func for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
+    prints = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+    assert room(file) == "cli" or not prints
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_every_module_and_public_name_is_documented(file: Path) -> None:
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree), f"{file} has no docstring"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{file}: {node.name} has no docstring"
+
+
+def run_python(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_importing_the_package_loads_neither_torch_nor_ray() -> None:
+    run_python("import sys, worldmodel_v; assert not {'torch', 'ray', 'h5py'} & sys.modules.keys()")
+
+
+def test_training_and_encoding_need_no_ray_gymnasium_or_tensorboard() -> None:
+    absent = ["ray", "gymnasium", "tensorboard", "tyro", "rich", "yaml", "pydantic"]
+    block = f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
+    run_python(block + "import worldmodel_v.train, worldmodel_v.encode, worldmodel_v.data, worldmodel_v.evaluate")
+
+
+def test_every_public_name_is_there() -> None:
+    for name in worldmodel_v.__all__:
+        assert getattr(worldmodel_v, name) is not None
