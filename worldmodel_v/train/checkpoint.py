@@ -34,12 +34,17 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
 
     def restore(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
-        """Put weights and moments back; the optimiser must be over `model.parameters()`."""
+        """Put weights and moments back; the optimiser must be over `model.parameters()`.
+
+        Moments take the memory layout of their parameter: fused optimisers pair the two element by element in memory.
+        """
         model.load_state_dict(self._under(_MODEL))
+        parameters = list(model.parameters())
         state = optimizer.state_dict()
         for name, tensor in self._under(_OPTIMIZER).items():
-            parameter, key = name.split(".")
-            state["state"].setdefault(int(parameter), {})[key] = tensor
+            number, key = name.split(".")
+            moment = tensor if tensor.ndim == 0 else torch.empty_like(parameters[int(number)]).copy_(tensor)
+            state["state"].setdefault(int(number), {})[key] = moment
         optimizer.load_state_dict(state)
 
     def _under(self, prefix: str) -> dict[str, torch.Tensor]:

@@ -1,0 +1,144 @@
+"""Killed at any moment and run again: nothing lost, nothing doubled, and the same bytes as an unbroken run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.collect.test_identical_shards import digests
+from tests.conftest import stamp_config
+from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.errors import DatasetBusy
+from worldmodel_v.storage import open_dataset, verify
+
+BIN = Path(sys.executable).parent
+CAR_RACING = {"env": "CarRacing-v3", "episodes": 6, "episodes_per_shard": 1, "max_steps": 40, "seed": 3}
+
+
+def start(*argv: object, **environment: str) -> subprocess.Popen[str]:
+    """Start a console script in a process group of its own."""
+    command = [str(BIN / str(argv[0])), *map(str, argv[1:])]
+    return subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
+    )
+
+
+def finish(*argv: object) -> None:
+    """Run a console script to its end, which must be a good one."""
+    process = start(*argv)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Poll while the process lives; fails if it ends first."""
+    while not condition():
+        assert process.poll() is None, f"ended before it could be interrupted: {process.communicate()}"
+        time.sleep(0.02)
+
+
+def options(settings: dict[str, object]) -> list[str]:
+    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def committed(dataset: Path) -> int:
+    index = dataset / "index.jsonl"
+    return index.read_bytes().count(b"\n") if index.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same real CarRacing episodes, collected in one go in one process."""
+    out = tmp_path_factory.mktemp("unbroken") / "rollouts"
+    collect(CollectConfig(out=out, workers=0, **CAR_RACING))  # type: ignore[arg-type]
+    return out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_driver_killed_with_sigkill_and_run_again_gives_the_bytes_of_an_unbroken_run(
+    tmp_path: Path, unbroken: Path, workers: int
+) -> None:
+    out = tmp_path / "rollouts"
+    command = ("wm-collect", "--out", out, "--workers", workers, *options(CAR_RACING))
+    driver = start(*command)
+    wait_until(lambda: committed(out) >= 2, driver)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+    assert 2 <= committed(out) < 6
+    finish(*command)
+    assert verify(open_dataset(out)) == []
+    assert digests(out) == digests(unbroken)
+    assert committed(out) == 6
+
+
+def test_a_driver_interrupted_with_ctrl_c_leaves_with_130_and_continues(tmp_path: Path, unbroken: Path) -> None:
+    out = tmp_path / "rollouts"
+    command = ("wm-collect", "--out", out, "--workers", 2, *options(CAR_RACING))
+    driver = start(*command)
+    wait_until(lambda: committed(out) >= 1, driver)
+    driver.send_signal(signal.SIGINT)
+    _, errors = driver.communicate()
+    assert driver.returncode == 130
+    assert "wm-collect: interrupted; run the same command again to continue" in errors
+    assert "Traceback" not in errors
+    collect(CollectConfig(out=out, workers=0, **CAR_RACING))  # type: ignore[arg-type]
+    assert verify(open_dataset(out)) == []
+    assert digests(out) == digests(unbroken)
+
+
+def test_a_worker_killed_with_sigkill_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker, out = tmp_path / "killed", tmp_path / "rollouts"
+    policy = "tests.integration.deadly_policy:DiesOnce"
+    settings = {"env": "worldmodel_v/Stamp-v0", "episodes": 8, "episodes_per_shard": 2, "seed": 7, "policy": policy}
+    driver = start("wm-collect", "--out", out, "--workers", 2, *options(settings), DEADLY_MARKER=str(marker))
+    _, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    assert marker.exists()
+    assert "a worker died" in errors
+    assert "is given to another (attempt 2)" in errors
+    assert verify(open_dataset(out)) == []
+    monkeypatch.setenv("DEADLY_MARKER", str(marker))
+    collect(stamp_config(tmp_path / "unbroken", **settings))
+    assert digests(out) == digests(tmp_path / "unbroken")
+
+
+def test_a_second_collector_on_the_same_directory_is_told(tmp_path: Path) -> None:
+    out = tmp_path / "rollouts"
+    settings = CAR_RACING | {"episodes": 200}
+    driver = start("wm-collect", "--out", out, "--workers", 0, *options(settings))
+    wait_until(lambda: committed(out) >= 1, driver)
+    with pytest.raises(DatasetBusy, match="another process is writing this dataset"):
+        collect(CollectConfig(out=out, workers=0, **settings))  # type: ignore[arg-type]
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate()
+
+
+def test_training_killed_or_interrupted_and_continued_gives_the_weights_of_an_unbroken_run(
+    tmp_path: Path, stamp_rollouts: Path
+) -> None:
+    def command(out: Path) -> tuple[object, ...]:
+        settings = {"data": stamp_rollouts, "steps": 60, "batch_size": 8, "latent_dim": 4, "holdout_every": 4}
+        return ("wm-train", "--out", out, *options(settings | {"checkpoint_every": 10, "log_every": 1}))
+
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    finish(*command(straight))
+    for interruption, after, code in ((signal.SIGKILL, 12, -9), (signal.SIGINT, 33, 130)):
+        process = start(*command(broken))
+        metrics = broken / "metrics.jsonl"
+        wait_until(lambda path=metrics, step=after: path.exists() and f'"step": {step},' in path.read_text(), process)
+        process.send_signal(interruption)
+        _, errors = process.communicate()
+        assert process.returncode == code, errors
+        assert not (broken / "vae.safetensors").exists()
+    finish(*command(broken))
+    assert (broken / "vae.safetensors").read_bytes() == (straight / "vae.safetensors").read_bytes()
+    assert training_lines(broken) == training_lines(straight)
+
+
+def training_lines(folder: Path) -> list[str]:
+    return [line for line in (folder / "metrics.jsonl").read_text().splitlines() if '"train"' in line]
