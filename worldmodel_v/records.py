@@ -127,6 +127,7 @@ class Episode(_Trajectory):
 
     def _check_dtypes(self) -> None:
         self._require_dtype("pixels", np.uint8, ndim=4)
+        self._require(self.pixels.shape[3] == 3, f"pixels: expected 3 channels, got frames of {self.pixels.shape[1:]}")
         super()._check_dtypes()
 
 
@@ -148,4 +149,6 @@ class LatentSequence(_Trajectory):
             self._require(column.dtype in (np.float32, np.float16), f"{name}: expected float32 or float16, got {column.dtype}")
             self._require(column.ndim == 2, f"{name}: expected 2 axes, got {column.ndim}")
             self._require(bool(np.isfinite(column).all()), f"{name} holds NaN or infinite values")
+        same = (self.mu.dtype, self.mu.shape) == (self.logvar.dtype, self.logvar.shape)
+        self._require(same, f"mu is {self.mu.dtype}{self.mu.shape}, logvar {self.logvar.dtype}{self.logvar.shape}")
         super()._check_dtypes()

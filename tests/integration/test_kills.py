@@ -84,7 +84,7 @@ def test_a_driver_interrupted_with_ctrl_c_leaves_with_130_and_continues(tmp_path
     driver.send_signal(signal.SIGINT)
     _, errors = driver.communicate()
     assert driver.returncode == 130
-    assert "wm-collect: interrupted; run the same command again to continue" in errors
+    assert "wm-collect: interrupted; what is committed is kept, and the same command continues" in errors
     assert "Traceback" not in errors
     collect(CollectConfig(out=out, workers=0, **CAR_RACING))  # type: ignore[arg-type]
     assert verify(open_dataset(out)) == []

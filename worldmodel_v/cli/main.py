@@ -51,7 +51,7 @@ def run(
     except OSError as error:
         leave_with_error(program, WriteFailed(f"the system refused: {error}"))
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; run the same command again to continue", file=sys.stderr)
+        print(f"{program}: interrupted; what is committed is kept, and the same command continues", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     if output.json:
         print(json.dumps(_facts(result), default=str, indent=2))

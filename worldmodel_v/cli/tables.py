@@ -31,13 +31,15 @@ def print_pipeline(report: Any) -> None:
     )
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(quality)
-    made = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    made.add_row("rollouts", str(report.collect.out), f"{report.collect.episodes} episodes, {report.collect.frames} frames")
-    made.add_row("VAE", str(report.train.out), f"{report.train.steps} steps")
-    made.add_row("latents", str(report.encode.out), f"{report.encode.episodes} sequences, {report.encode.rows} rows")
-    made.add_row("frames", str(report.preview), "some of the rollouts")
-    made.add_row("picture", str(report.train.picture), "held-out frames above their reconstructions")
-    console.print(made)
+    made = {
+        report.collect.out: f"rollouts: {report.collect.episodes} episodes, {report.collect.frames} frames",
+        report.preview: "frames of some of the rollouts",
+        report.train.out: f"VAE: {report.train.steps} steps",
+        report.train.picture: "held-out frames above their reconstructions",
+        report.encode.out: f"latents: {report.encode.episodes} sequences, {report.encode.rows} rows",
+    }
+    for path, what in made.items():
+        console.print(Text(f"{path}  {what}"), soft_wrap=True)
 
 
 def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:

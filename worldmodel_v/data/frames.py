@@ -18,6 +18,7 @@ from threading import Lock
 
 import numpy as np
 
+from worldmodel_v.errors import DatasetTooSmall
 from worldmodel_v.storage import Dataset, IndexEntry, Shard
 
 CHUNKS_PER_POOL = 128
@@ -59,10 +60,12 @@ class FrameStream:
         self._chunks = _find_chunks(dataset, wanted)
         self.num_frames = sum(len(chunk.wanted) for chunk in self._chunks)
         """Frames in one epoch."""
+        if not self.num_frames:
+            raise DatasetTooSmall(f"{dataset.path}: none of its {dataset.num_episodes} episodes is wanted; collect more")
 
     def __iter__(self) -> Iterator[np.ndarray]:
         first_position = self._start * self._batch_size
-        with ThreadPoolExecutor(READER_THREADS) as readers, _OpenShards(self._dataset) as shards:
+        with _OpenShards(self._dataset) as shards, ThreadPoolExecutor(READER_THREADS) as readers:
             pools = self._pools(first_position, shards, readers)
             yield from _batches(pools, self._batch_size)
 
@@ -91,9 +94,11 @@ class FrameStream:
 
 
 def read_frames(dataset: Dataset, wanted: Callable[[int], bool], limit: int) -> np.ndarray:
-    """At most `limit` frames of the chosen episodes, evenly spaced and in order: uint8 (n, H, W, 3)."""
+    """At most `limit` (1 or more) frames of the chosen episodes, evenly spaced and in order: uint8 (n, H, W, 3)."""
     chunks = _find_chunks(dataset, wanted)
     total = sum(len(chunk.wanted) for chunk in chunks)
+    if not total:
+        raise DatasetTooSmall(f"{dataset.path}: none of its {dataset.num_episodes} episodes is wanted; collect more")
     picked = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(np.int64))
     frames: list[np.ndarray] = []
     first = 0

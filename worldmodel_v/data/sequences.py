@@ -52,6 +52,8 @@ class LatentSequences(TorchDataset[Window]):
         """
         if length < 1:
             raise ConfigError(f"a window needs at least one transition, got length {length}")
+        if seed < 0:
+            raise ConfigError(f"the seed must be at least 0, got {seed}")
         self.path, self.length, self.sample, self.seed = Path(path), length, sample, seed
         self._columns, ep_len, ep_offset = _load(self.path, _episode_filter(split, holdout_every))
         windows_per_episode = np.maximum(ep_len - length, 0)
@@ -62,7 +64,7 @@ class LatentSequences(TorchDataset[Window]):
         )
         if not len(self._starts):
             raise DatasetTooSmall(
-                f"{self.path}: no {split} episode has {length} actions (the longest has {max(ep_len, default=1) - 1}); "
+                f"{self.path}: no episode ({split}) has {length} actions (the longest has {max(ep_len, default=1) - 1}); "
                 "ask for a shorter window, or collect longer episodes"
             )
         self._generator: torch.Generator | None = None
@@ -127,6 +129,8 @@ def _episode_filter(split: str, holdout_every: int) -> Callable[[int], bool]:
         "train": lambda episode: not is_held_out(episode, holdout_every),
         "held-out": lambda episode: is_held_out(episode, holdout_every),
     }
+    if holdout_every < 2:
+        raise ConfigError(f"holdout_every must be at least 2, got {holdout_every}")
     if split not in filters:
         raise ConfigError(f"unknown split {split!r}: expected one of {', '.join(filters)}")
     return filters[split]

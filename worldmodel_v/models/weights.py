@@ -56,7 +56,10 @@ def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
     try:
         config = VAEConfig(**json.loads(_metadata(content)["config"]))
         model = ConvVAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model.load_state_dict(safetensors.torch.load(content))
+        weights = safetensors.torch.load(content)
+        if wrong := [name for name, tensor in weights.items() if tensor.dtype != torch.float32]:
+            raise ValueError(f"{wrong[0]} is not float32")
+        model.load_state_dict(weights)
     except (safetensors.SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise NotAModel(

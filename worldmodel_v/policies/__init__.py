@@ -40,9 +40,10 @@ def find_policy(name: str) -> PolicyFactory:
         raise PolicyNotUsable(f"unknown policy {name!r}: expected one of {', '.join(POLICIES)}, or module:factory")
     try:
         factory = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:
+        what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
         raise PolicyNotUsable(
-            f"policy {name!r} cannot be loaded: {error}; expected module:factory on the Python path"
+            f"policy {name!r} cannot be loaded: {what}; expected module:factory on the Python path"
         ) from error
     if not callable(factory):
         raise PolicyNotUsable(f"policy {name!r}: {attribute} is not callable; expected a factory(env) that returns a Policy")

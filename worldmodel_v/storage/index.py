@@ -15,7 +15,7 @@ INDEX_NAME = "index.jsonl"
 SHARD_FOLDER = "shards"
 
 
-@dataclass(frozen=True, kw_only=True, order=True)
+@dataclass(frozen=True, kw_only=True)
 class IndexEntry:
     """One committed shard."""
 
@@ -64,7 +64,8 @@ def read_index(path: Path) -> list[IndexEntry]:
     if not path.exists():
         return []
     lines = complete_lines(path.read_bytes()).splitlines()
-    entries = sorted(_parse(path, number, line) for number, line in enumerate(lines, start=1))
+    entries = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    entries.sort(key=lambda entry: entry.shard)
     _check_disjoint(path, entries)
     return entries
 

@@ -6,6 +6,8 @@ which fails rather than overwrite; files that are meant to be replaced (checkpoi
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from worldmodel_v.errors import WriteFailed
@@ -17,27 +19,30 @@ def publish_new(path: Path, content: bytes) -> None:
     """Put `content` at `path`, which must not exist; raises FileExistsError if it does, WriteFailed if the disk fails."""
     temporary = _write_temporary(path, content)
     try:
-        os.link(temporary, path)
+        with _named_failure(path):
+            os.link(temporary, path)
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def publish(path: Path, content: bytes) -> None:
     """Put `content` at `path` in one step, replacing what is there; raises WriteFailed if the disk fails."""
     temporary = _write_temporary(path, content)
-    temporary.replace(path)
-    sync_folder(path.parent)
+    try:
+        with _named_failure(path):
+            temporary.replace(path)
+            sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:
     """Append one line and sync it; raises WriteFailed (the torn line, if any, is dropped by the next reader)."""
-    try:
-        with path.open("ab", buffering=0) as file:
-            file.write(line.encode() + b"\n")
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise _write_failed(path, error) from error
+    with _named_failure(path), path.open("ab") as file:
+        file.write(line.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -58,14 +63,25 @@ def sync_folder(folder: Path) -> None:
 def _write_temporary(path: Path, content: bytes) -> Path:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
-        with temporary.open("wb") as file:
+        with _named_failure(path), temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
+    except WriteFailed:
         temporary.unlink(missing_ok=True)
-        raise _write_failed(path, error) from error
+        raise
     return temporary
+
+
+@contextmanager
+def _named_failure(path: Path) -> Iterator[None]:
+    """Turn the system's refusal into a WriteFailed that names the file; a file that is there already stays what it is."""
+    try:
+        yield
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise _write_failed(path, error) from error
 
 
 def _write_failed(path: Path, error: OSError) -> WriteFailed:

@@ -2,7 +2,8 @@
 
 Built in memory because HDF5 writing to a disk that fills raises and then kills the process, and a kill in the middle of a
 write leaves a file that does not open; bytes can be published whole. The same episodes give the same bytes: no time
-stamps, no names of hosts or paths, a fixed order of creation.
+stamps, no names of hosts or paths, a fixed order of creation. Texts are attributes of fixed length: they stand in the
+object header, which carries a checksum, while HDF5 keeps strings of variable length in a heap that has none.
 """
 
 from collections.abc import Sequence
@@ -24,17 +25,15 @@ def build_shard(
     """
     dataset_format = schema.LATENTS if isinstance(episodes[0], LatentSequence) else schema.ROLLOUTS
     with h5py.File.in_memory(libver=schema.HDF5_VERSIONS, track_order=False) as file:
-        file.attrs["format"] = dataset_format
+        texts = {"format": dataset_format, "spec_hash": spec_hash, "alignment": schema.ALIGNMENT, **(attributes or {})}
+        for name, text in texts.items():
+            file.attrs[name] = np.bytes_(text.encode())
         file.attrs["format_version"] = np.int64(1)
-        file.attrs["spec_hash"] = spec_hash
-        file.attrs["alignment"] = schema.ALIGNMENT
-        for name, value in (attributes or {}).items():
-            file.attrs[name] = value
         per_episode = [episode.columns() for episode in episodes]
         for name in per_episode[0]:
             _write_column(file, name, np.concatenate([columns[name] for columns in per_episode]))
         if episodes[0].state is not None:
-            file["state"].attrs["names"] = list(episodes[0].state_names)
+            file["state"].attrs["names"] = np.array([name.encode() for name in episodes[0].state_names])
         _write_episode_table(file, episodes)
         file.flush()
         return bytes(file.id.get_file_image())

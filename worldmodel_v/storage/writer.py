@@ -35,7 +35,7 @@ class DatasetWriter:
         self.path = path
         self.spec = spec
         refuse_foreign_directory(path, spec)
-        self._lock = _make_and_lock(path)
+        self._lock: int | None = _make_and_lock(path)
         self.entries: list[IndexEntry] = []
         """What is committed, by shard number."""
         try:
@@ -55,7 +55,10 @@ class DatasetWriter:
         return open_dataset(self.path)
 
     def close(self) -> None:
-        os.close(self._lock)
+        """Let go of the dataset; may be called again."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -70,6 +73,7 @@ class DatasetWriter:
         """Bring the directory to the invariant: settings written, no temporaries, no torn line, no shard without a line."""
         for folder in (self.path, self.path / SHARD_FOLDER):
             remove_temporaries(folder)
+        refuse_foreign_directory(self.path, self.spec)  # again: another process may have begun it before the lock
         if not (self.path / SPEC_NAME).exists():
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
         index = self.path / INDEX_NAME
@@ -117,7 +121,7 @@ class DatasetWriter:
             )
         append_line(self.path / INDEX_NAME, entry.to_line())
         self.entries.append(entry)
-        self.entries.sort()
+        self.entries.sort(key=lambda entry: entry.shard)
         return entry
 
 

@@ -1,0 +1,188 @@
+"""Small records made by hand, for tests that need exact content and no environment."""
+
+import errno
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+
+from worldmodel_v.records import Array, Episode, LatentSequence
+from worldmodel_v.spec import LatentSpec, RolloutSpec
+from worldmodel_v.storage import build_shard
+
+ROLLOUT_SETTINGS = {
+    "env": "worldmodel_v/Stamp-v0",
+    "env_kwargs": {"length": 3},
+    "policy": "random",
+    "seed": 7,
+    "max_steps": 100,
+    "frame_size": 8,
+    "crop": "full",
+    "episodes_per_shard": 2,
+    "gymnasium": "1.0.0",
+}
+
+
+def rollout_spec(**changes: object) -> RolloutSpec:
+    """The settings of a small rollout dataset, with some of them changed."""
+    return RolloutSpec(**{**ROLLOUT_SETTINGS, **changes})
+
+
+def latent_spec(**changes: object) -> LatentSpec:
+    """The settings of a small latent dataset, with some of them changed."""
+    settings = {
+        "vae_sha256": "a" * 64,
+        "source_spec_hash": "b" * 64,
+        "latent_dim": 4,
+        "dtype": "float32",
+        "precision": "fp32",
+        "source": ROLLOUT_SETTINGS,
+    }
+    return LatentSpec(**{**settings, **changes})
+
+
+def shared_columns(
+    rng: np.random.Generator, num_steps: int, *, action_size: int = 2, num_factors: int = 0, ending: str = "terminated"
+) -> dict[str, object]:
+    """The columns that both records share; `action_size` 0 is a discrete action."""
+    ended = np.zeros(num_steps + 1, dtype=np.bool_)
+    ended[-2] = True
+    if action_size:
+        action: Array = rng.normal(size=(num_steps + 1, action_size)).astype(np.float32)
+        action[-1] = np.nan
+    else:
+        action = rng.integers(0, 5, num_steps + 1)
+        action[-1] = -1
+    reward = rng.normal(size=num_steps + 1).astype(np.float32)
+    reward[-1] = np.nan
+    state = rng.normal(size=(num_steps + 1, num_factors)).astype(np.float32) if num_factors else None
+    return {
+        "action": action,
+        "reward": reward,
+        "terminated": ended & (ending in ("terminated", "both")),
+        "truncated": ended & (ending in ("truncated", "both")),
+        "state": state,
+        "state_names": tuple(f"factor_{i}" for i in range(num_factors)),
+    }
+
+
+def make_episode(
+    episode_id: int = 0, num_steps: int = 5, *, size: int = 8, seed: int | None = None, noise: int = 0, **shared: object
+) -> Episode:
+    """An episode of random content that is a function of its arguments."""
+    rng = np.random.default_rng([noise, episode_id, num_steps])
+    pixels = rng.integers(0, 256, (num_steps + 1, size, size, 3), dtype=np.uint8)
+    columns = shared_columns(rng, num_steps, **shared)
+    return Episode(episode_id=episode_id, seed=1000 + episode_id if seed is None else seed, pixels=pixels, **columns)
+
+
+def make_latents(
+    episode_id: int = 0, num_steps: int = 5, *, latent_dim: int = 4, dtype: type = np.float32, noise: int = 0, **shared: object
+) -> LatentSequence:
+    """A latent sequence of random content that is a function of its arguments."""
+    rng = np.random.default_rng([noise, episode_id, num_steps])
+    mu, logvar = rng.normal(size=(2, num_steps + 1, latent_dim)).astype(dtype)
+    return LatentSequence(
+        episode_id=episode_id, seed=1000 + episode_id, mu=mu, logvar=logvar, **shared_columns(rng, num_steps, **shared)
+    )
+
+
+def make_shard(first: int = 0, num_episodes: int = 2, *, spec: RolloutSpec | None = None, **settings: object) -> bytes:
+    """The image of a rollout shard of short episodes."""
+    episodes = [make_episode(first + i, **settings) for i in range(num_episodes)]
+    return build_shard(episodes, spec_hash=(spec or rollout_spec()).hash)
+
+
+def assert_same_record(found: Episode | LatentSequence, expected: Episode | LatentSequence) -> None:
+    """Equality of every field, bit for bit, with NaN equal to NaN."""
+    assert type(found) is type(expected)
+    assert (found.episode_id, found.seed, found.state_names) == (expected.episode_id, expected.seed, expected.state_names)
+    assert list(found.columns()) == list(expected.columns())
+    for name, column in expected.columns().items():
+        np.testing.assert_array_equal(found.columns()[name], column, err_msg=name, strict=True)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path there."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def run_python(code: str, *arguments: object) -> str:
+    """What a fresh interpreter prints for `code`, run in the repository's root; warnings are errors there too."""
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    finished = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()
+
+
+class FullDisk:
+    """A disk that is full at one call: the `fail_at`-th (from 1) of one kind raises ENOSPC, all others work.
+
+    Kinds: "open" (for writing), "write" (half of it arrives), "fsync file", "fsync folder", "link", "rename".
+    """
+
+    KINDS = ("open", "write", "fsync file", "fsync folder", "link", "rename")
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str, fail_at: int) -> None:
+        self._kind, self._fail_at, self._calls = kind, fail_at, 0
+        self._real_open, self._real_fsync = Path.open, os.fsync
+        monkeypatch.setattr(Path, "open", lambda path, mode="r", *rest, **named: self._open(path, mode, *rest, **named))
+        monkeypatch.setattr(os, "fsync", self._fsync)
+        monkeypatch.setattr(os, "link", self._counted("link", os.link))
+        monkeypatch.setattr(Path, "replace", self._counted("rename", Path.replace))
+
+    @property
+    def failed(self) -> bool:
+        """Whether the call that was to fail has been reached."""
+        return self._calls >= self._fail_at
+
+    def count(self, kind: str) -> bool:
+        """Count a call of this kind; raises OSError if it is the one that is to fail."""
+        if kind == self._kind:
+            self._calls += 1
+            if self._calls == self._fail_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return True
+
+    def _counted(self, kind: str, real: Callable) -> Callable:
+        return lambda *arguments, **named: self.count(kind) and real(*arguments, **named)
+
+    def _fsync(self, descriptor: int) -> None:
+        self.count("fsync folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "fsync file")
+        self._real_fsync(descriptor)
+
+    def _open(self, path: Path, mode: str, *rest: object, **named: object) -> object:
+        if not set(mode) & set("wax"):
+            return self._real_open(path, mode, *rest, **named)
+        self.count("open")
+        return _FileOnFullDisk(self._real_open(path, mode, *rest, **named), self)
+
+
+class _FileOnFullDisk:
+    """A file that is open for writing on a `FullDisk`."""
+
+    def __init__(self, file: IO[bytes], disk: FullDisk) -> None:
+        self._file, self._disk = file, disk
+
+    def write(self, content: bytes) -> int:
+        try:
+            self._disk.count("write")
+        except OSError:
+            self._file.write(content[: len(content) // 2])
+            raise
+        return self._file.write(content)
+
+    def __enter__(self) -> "_FileOnFullDisk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._file, name)

@@ -1,0 +1,239 @@
+"""Frames for training: what an epoch holds, that order is a function of seed and position, damage, clean ends."""
+
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the zstd filter with HDF5)
+import numpy as np
+import pytest
+
+from tests.conftest import stamp_config
+from worldmodel_v.collect import collect
+from worldmodel_v.data import FrameStream, read_frames
+from worldmodel_v.envs.stamp import read_stamps
+from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.storage import Dataset, open_dataset
+
+Stamps = tuple[int, int, int, int]
+"""(step, action, episode, return): enough to tell every frame of the toy dataset from every other."""
+
+
+def every_episode(_: int) -> bool:
+    return True
+
+
+def even_episode(episode_id: int) -> bool:
+    return episode_id % 2 == 0
+
+
+def stamps_of(frames_NHWC: Iterable[np.ndarray]) -> list[Stamps]:
+    return [read_stamps(frame) for frame in frames_NHWC]
+
+
+def wanted_frames(dataset: Dataset, wanted: Callable[[int], bool]) -> list[Stamps]:
+    """The stamps of every wanted frame, in the order of episodes and rows."""
+    episodes = [episode for episode in range(dataset.num_episodes) if wanted(episode)]
+    return [stamps for episode in episodes for stamps in stamps_of(dataset.episode(episode).pixels)]
+
+
+def take(stream: FrameStream, num_batches: int) -> list[np.ndarray]:
+    batches = iter(stream)
+    taken = list(islice(batches, num_batches))
+    batches.close()  # type: ignore[attr-defined]
+    return taken
+
+
+def order_of(dataset: Dataset, seed: int, num_frames: int, **options: int) -> list[Stamps]:
+    """The first frames of a stream, in its order."""
+    stream = FrameStream(dataset, every_episode, batch_size=num_frames, seed=seed, **options)
+    return stamps_of(take(stream, 1)[0])
+
+
+@pytest.fixture(scope="module")
+def rollouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Toy rollouts in which no two frames are alike (the seed was chosen for it): 8 episodes, 3 shards, 5 pixel chunks."""
+    out = tmp_path_factory.mktemp("frames") / "rollouts"
+    collect(stamp_config(out, seed=0))
+    return out
+
+
+@pytest.fixture(scope="module")
+def dataset(rollouts: Path) -> Dataset:
+    dataset = open_dataset(rollouts)
+    frames = wanted_frames(dataset, every_episode)
+    assert len(set(frames)) == len(frames) == dataset.num_rows
+    return dataset
+
+
+# What an epoch holds
+
+
+@pytest.mark.parametrize("chunks_per_pool", [1, 2, 128])
+@pytest.mark.parametrize("wanted", [every_episode, even_episode, lambda episode: episode == 5])
+def test_each_epoch_holds_every_wanted_frame_once_and_no_other(
+    dataset: Dataset, wanted: Callable[[int], bool], chunks_per_pool: int
+) -> None:
+    expected = wanted_frames(dataset, wanted)
+    stream = FrameStream(dataset, wanted, batch_size=7, seed=3, chunks_per_pool=chunks_per_pool)
+    assert stream.num_frames == len(expected)
+    batches = take(stream, -(-3 * len(expected) // 7))
+    assert {batch.shape for batch in batches} == {(7, 64, 64, 3)}
+    assert {batch.dtype for batch in batches} == {np.dtype(np.uint8)}
+    found = stamps_of(np.concatenate(batches))
+    for epoch in range(3):
+        assert Counter(found[epoch * len(expected) : (epoch + 1) * len(expected)]) == Counter(expected)
+
+
+def test_a_batch_may_be_larger_than_the_dataset(dataset: Dataset) -> None:
+    expected = wanted_frames(dataset, even_episode)
+    batch_size = 2 * len(expected) + 5
+    (batch,) = take(FrameStream(dataset, even_episode, batch_size=batch_size, seed=0), 1)
+    assert len(batch) == batch_size
+    assert set(Counter(stamps_of(batch[: 2 * len(expected)])).values()) == {2}
+
+
+def test_frames_come_as_they_were_recorded(dataset: Dataset) -> None:
+    known = {frame.tobytes() for episode in range(8) for frame in dataset.episode(episode).pixels}
+    (batch,) = take(FrameStream(dataset, every_episode, batch_size=dataset.num_rows, seed=0), 1)
+    assert {frame.tobytes() for frame in batch} == known
+
+
+# Order
+
+
+def test_the_order_is_a_function_of_the_seed(dataset: Dataset) -> None:
+    rows = dataset.num_rows
+    assert order_of(dataset, 1, rows) == order_of(dataset, 1, rows)
+    assert order_of(dataset, 1, rows) != order_of(dataset, 2, rows)
+    assert order_of(dataset, 1, rows) != wanted_frames(dataset, every_episode)
+
+
+@pytest.mark.parametrize("chunks_per_pool", [1, 2, 128])
+def test_each_epoch_has_an_order_of_its_own(dataset: Dataset, chunks_per_pool: int) -> None:
+    rows = dataset.num_rows
+    order = order_of(dataset, 1, 3 * rows, chunks_per_pool=chunks_per_pool)
+    epochs = [order[epoch * rows : (epoch + 1) * rows] for epoch in range(3)]
+    assert epochs[0] != epochs[1]
+    assert epochs[1] != epochs[2]
+    assert epochs[0] != epochs[2]
+
+
+def test_the_batch_size_does_not_change_the_order(dataset: Dataset) -> None:
+    rows = dataset.num_rows
+    small = take(FrameStream(dataset, every_episode, batch_size=5, seed=4, chunks_per_pool=2), rows // 5)
+    assert stamps_of(np.concatenate(small)) == order_of(dataset, 4, rows, chunks_per_pool=2)[: rows // 5 * 5]
+
+
+def test_a_pool_mixes_episodes(dataset: Dataset) -> None:
+    episode_stamps = [stamps[2] for stamps in order_of(dataset, 1, 16)]
+    assert len(set(episode_stamps)) > 2
+
+
+# Starting midway
+
+
+@pytest.mark.parametrize("chunks_per_pool", [1, 2, 128])
+@pytest.mark.parametrize("start", [0, 1, 5, 17, 18, 40])
+def test_starting_at_a_batch_equals_skipping_those_before(dataset: Dataset, chunks_per_pool: int, start: int) -> None:
+    def batches(first: int, number: int) -> list[np.ndarray]:
+        stream = FrameStream(dataset, every_episode, batch_size=10, seed=9, start=first, chunks_per_pool=chunks_per_pool)
+        return take(stream, number)
+
+    for skipped, started in zip(batches(0, start + 4)[start:], batches(start, 4), strict=True):
+        np.testing.assert_array_equal(skipped, started)
+
+
+def test_starting_on_the_seam_between_two_epochs_begins_the_second(dataset: Dataset) -> None:
+    rows = dataset.num_rows
+    second = order_of(dataset, 6, 2 * rows, chunks_per_pool=2)[rows:]
+    assert order_of(dataset, 6, rows, start=1, chunks_per_pool=2) == second
+
+
+def test_a_stream_can_be_iterated_again_and_twice_at_once(dataset: Dataset) -> None:
+    stream = FrameStream(dataset, every_episode, batch_size=8, seed=0)
+    for left, right, again in zip(islice(stream, 3), islice(stream, 3), take(stream, 3), strict=True):
+        np.testing.assert_array_equal(left, right)
+        np.testing.assert_array_equal(left, again)
+
+
+# read_frames
+
+
+@pytest.mark.parametrize("limit", [1, 2, 10, 10_000])
+@pytest.mark.parametrize("wanted", [every_episode, even_episode])
+def test_read_frames_gives_evenly_spaced_frames_in_order(dataset: Dataset, wanted: Callable[[int], bool], limit: int) -> None:
+    expected = wanted_frames(dataset, wanted)
+    number = min(limit, len(expected))
+    frames = read_frames(dataset, wanted, limit)
+    assert (frames.dtype, frames.shape) == (np.uint8, (number, 64, 64, 3))
+    picked = [round_down * (len(expected) - 1) // max(number - 1, 1) for round_down in range(number)]
+    assert stamps_of(frames) == [expected[i] for i in picked]
+
+
+# Damage
+
+
+def damaged_copy(source: Path, out: Path, shard: int, chunk: int, offset: int) -> str:
+    """Copy a dataset and flip one byte inside a stored pixel chunk (negative offsets count from its end); gives the shard."""
+    shutil.copytree(source, out)
+    path = out / "shards" / f"{shard:06d}.h5"
+    with h5py.File(path) as file:
+        stored = file["pixels"].id.get_chunk_info(chunk)
+    content = bytearray(path.read_bytes())
+    content[stored.byte_offset + offset % stored.size] ^= 0x10
+    path.write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize(("shard", "chunk", "offset"), [(0, 0, 0), (1, 0, 100), (1, 1, 20), (2, 0, -1)])
+def test_a_damaged_chunk_is_refused_and_the_shard_named(
+    rollouts: Path, tmp_path: Path, shard: int, chunk: int, offset: int
+) -> None:
+    path = damaged_copy(rollouts, tmp_path / "copy", shard, chunk, offset)
+    dataset = open_dataset(tmp_path / "copy")
+    expected = f"{path}: pixel chunk {chunk} (rows from {chunk * 64}) fails its checksum; "
+    before = threading.enumerate()
+    with pytest.raises(ShardDamaged) as from_stream:
+        take(FrameStream(dataset, every_episode, batch_size=dataset.num_rows, seed=0, chunks_per_pool=2), 1)
+    with pytest.raises(ShardDamaged) as from_reading:
+        read_frames(dataset, every_episode, dataset.num_rows)
+    assert str(from_stream.value).startswith(expected)
+    assert str(from_reading.value) == str(from_stream.value)
+    assert threading.enumerate() == before
+
+
+def test_damage_in_a_chunk_without_wanted_frames_is_not_met(rollouts: Path, tmp_path: Path) -> None:
+    damaged_copy(rollouts, tmp_path / "copy", shard=0, chunk=0, offset=0)
+    dataset = open_dataset(tmp_path / "copy")
+    expected = wanted_frames(dataset, lambda episode: episode == 7)
+    (batch,) = take(FrameStream(dataset, lambda episode: episode == 7, batch_size=len(expected), seed=0), 1)
+    assert Counter(stamps_of(batch)) == Counter(expected)
+
+
+# Ends
+
+
+@pytest.mark.parametrize("num_batches", [1, 4])
+@pytest.mark.parametrize("chunks_per_pool", [1, 128])
+def test_closing_the_iterator_leaves_no_thread_behind(dataset: Dataset, num_batches: int, chunks_per_pool: int) -> None:
+    before = threading.enumerate()
+    batches = iter(FrameStream(dataset, every_episode, batch_size=20, seed=0, chunks_per_pool=chunks_per_pool))
+    for _ in range(num_batches):
+        next(batches)
+    assert len(threading.enumerate()) > len(before)
+    batches.close()  # type: ignore[attr-defined]
+    assert threading.enumerate() == before
+
+
+def test_closing_while_many_shards_are_being_opened_is_no_error(tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "out", episodes=24, episodes_per_shard=1))
+    dataset = open_dataset(tmp_path / "out")
+    before = threading.enumerate()
+    for seed in range(15):
+        take(FrameStream(dataset, every_episode, batch_size=4, seed=seed, chunks_per_pool=8), 1)
+    assert threading.enumerate() == before

@@ -1,0 +1,314 @@
+"""Windows of latents: exact alignment from the environment to the MDN-RNN, sampling, splits, refusals, DataLoader.
+
+Legend: B windows, L window length, Z latent.
+"""
+
+import math
+import pickle
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from worldmodel_v.data import LatentSequences
+from worldmodel_v.envs.stamp import action_stamp
+from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotADataset
+from worldmodel_v.records import LatentSequence
+from worldmodel_v.spec import LatentSpec
+from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
+
+EPISODES = range(8)
+LENGTH = 6
+HELD_OUT = {"train": [0, 1, 2, 4, 5, 6], "held-out": [3, 7]}
+"""The episodes of each split with every fourth held out."""
+
+
+def expected_windows(path: Path, episodes: Iterable[int], length: int) -> dict[str, np.ndarray]:
+    """Every window, cut by hand out of the episode records; each column has B in front. `z` is mu."""
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("z", "next_z", "action", "reward", "terminated")}
+    for episode_id in episodes:
+        episode = open_dataset(path).episode(episode_id)
+        for t in range(episode.num_steps - length + 1):
+            columns["z"].append(episode.mu[t : t + length])
+            columns["next_z"].append(episode.mu[t + 1 : t + length + 1])
+            for name in ("action", "reward", "terminated"):
+                columns[name].append(getattr(episode, name)[t : t + length])
+    return {name: np.stack(rows) for name, rows in columns.items()}
+
+
+def all_windows(data: LatentSequences) -> dict[str, np.ndarray]:
+    return {name: column.numpy() for name, column in data.batch(np.arange(len(data))).items()}
+
+
+def assert_same_windows(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert found.keys() == expected.keys()
+    for name, column in expected.items():
+        assert found[name].dtype == column.dtype, name
+        np.testing.assert_array_equal(found[name], column, err_msg=name)
+
+
+def write_latents(path: Path, steps: list[int], *, discrete: bool = False, dtype: str = "float32") -> None:
+    """A made-up latent dataset, one episode a shard: row t of episode e has mu 100 e + t and logvar -6, 0 and 2 (Z = 3)."""
+    spec = LatentSpec(
+        vae_sha256="0" * 64, source_spec_hash="0" * 64, latent_dim=3, dtype=dtype, precision="fp32", source={"env": "made up"}
+    )
+    with DatasetWriter(path, spec) as writer:
+        for episode_id, num_steps in enumerate(steps):
+            ends = np.arange(num_steps + 1) == num_steps - 1
+            row = np.arange(num_steps + 1, dtype=np.float32)
+            action = np.append(row[:-1], -1).astype(np.int64) if discrete else np.append(row[:-1], np.nan)[:, None]
+            record = LatentSequence(
+                episode_id=episode_id,
+                seed=0,
+                mu=np.repeat(100 * episode_id + row[:, None], 3, axis=1).astype(dtype),
+                logvar=np.tile([-6.0, 0.0, 2.0], (num_steps + 1, 1)).astype(dtype),
+                action=action if discrete else action.astype(np.float32),
+                reward=np.append(row[:-1], np.nan).astype(np.float32),
+                terminated=ends,
+                truncated=np.zeros_like(ends),
+            )
+            attributes = {"vae_sha256": "0" * 64, "source_sha256": "0" * 64}
+            writer.commit(episode_id, build_shard([record], spec_hash=spec.hash, attributes=attributes))
+
+
+# Alignment
+
+
+@pytest.mark.parametrize("length", [1, 6, 20])
+def test_the_windows_are_exactly_those_inside_one_episode(stamp_latents: Path, length: int) -> None:
+    data = LatentSequences(stamp_latents, length=length, sample=False)
+    steps = [open_dataset(stamp_latents).episode(episode).num_steps for episode in EPISODES]
+    assert len(data) == sum(max(0, count - length + 1) for count in steps)
+    assert_same_windows(all_windows(data), expected_windows(stamp_latents, EPISODES, length))
+
+
+def test_every_window_holds_consecutive_steps_of_one_rollout_episode(stamp_latents: Path, stamp_rollouts: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH, sample=False)
+    rollouts, latents = open_dataset(stamp_rollouts), open_dataset(stamp_latents)
+    index = 0
+    for episode_id in EPISODES:
+        frames, encoded = rollouts.episode(episode_id), latents.episode(episode_id)
+        names = frames.state_names
+        step, came_from = (frames.state[:, names.index(name)] for name in ("step", "action_stamp"))
+        np.testing.assert_array_equal(step, np.arange(frames.num_rows))
+        for first in range(frames.num_steps - LENGTH + 1):
+            window = data[index]
+            stamps = [action_stamp(action) for action in window["action"].numpy()]
+            assert stamps == came_from[first + 1 : first + 1 + LENGTH].tolist()
+            assert (window["reward"].numpy() - stamps).tolist() == step[first : first + LENGTH].tolist()
+            np.testing.assert_array_equal(window["action"], frames.action[first : first + LENGTH])
+            np.testing.assert_array_equal(window["z"], encoded.mu[first : first + LENGTH])
+            np.testing.assert_array_equal(window["next_z"], encoded.mu[first + 1 : first + 1 + LENGTH])
+            index += 1
+    assert index == len(data)
+
+
+def test_the_last_transition_of_every_episode_is_there_and_no_window_reaches_past_it(stamp_latents: Path) -> None:
+    windows = all_windows(LatentSequences(stamp_latents, length=LENGTH, sample=False))
+    last = np.flatnonzero(windows["terminated"][:, -1])
+    final_latents = [open_dataset(stamp_latents).episode(episode).mu[-1] for episode in EPISODES]
+    np.testing.assert_array_equal(windows["next_z"][last, -1], np.stack(final_latents))
+    assert not windows["terminated"][:, :-1].any()
+    assert np.isfinite(windows["action"]).all()
+    assert np.isfinite(windows["reward"]).all()
+
+
+def test_an_episode_as_long_as_the_window_holds_exactly_one_and_shorter_ones_are_counted(tmp_path: Path) -> None:
+    write_latents(tmp_path / "latents", [4, 5, 6, 1])
+    data = LatentSequences(tmp_path / "latents", length=5, sample=False)
+    assert (len(data), data.num_short_episodes) == (3, 2)
+    assert all_windows(data)["z"][:, 0, 0].tolist() == [100, 200, 201]
+
+
+def test_discrete_actions_come_as_whole_numbers(tmp_path: Path) -> None:
+    write_latents(tmp_path / "latents", [4, 3], discrete=True)
+    data = LatentSequences(tmp_path / "latents", length=2)
+    assert data.num_actions is None
+    window = data.batch(np.arange(len(data)))
+    assert window["action"].dtype == torch.int64
+    assert window["action"].tolist() == [[0, 1], [1, 2], [2, 3], [0, 1], [1, 2]]
+
+
+# Items and batches
+
+
+def test_the_sizes_and_items_are_those_of_the_dataset(stamp_latents: Path) -> None:
+    data = LatentSequences(str(stamp_latents), length=LENGTH, sample=False)
+    assert (data.latent_dim, data.num_actions) == (8, 2)
+    batch = data.batch(np.array([0, len(data) - 1]))
+    for index, row in ((0, 0), (-1, 1), (len(data) - 1, 1), (-len(data), 0)):
+        for name, column in data[index].items():
+            assert torch.equal(column, batch[name][row])
+    for index in (len(data), -len(data) - 1):
+        with pytest.raises(IndexError, match=f"window {index} of {len(data)}"):
+            data[index]
+
+
+def test_a_sampled_batch_has_the_documented_shapes_and_dtypes(stamp_latents: Path) -> None:
+    batch = LatentSequences(stamp_latents, length=LENGTH).sample_batch(5)
+    assert {name: (column.dtype, tuple(column.shape)) for name, column in batch.items()} == {
+        "z": (torch.float32, (5, LENGTH, 8)),
+        "next_z": (torch.float32, (5, LENGTH, 8)),
+        "action": (torch.float32, (5, LENGTH, 2)),
+        "reward": (torch.float32, (5, LENGTH)),
+        "terminated": (torch.bool, (5, LENGTH)),
+    }
+
+
+def test_a_sampled_batch_holds_whole_windows_of_the_dataset_and_in_time_all_of_them(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH, sample=False)
+    known = {row.tobytes(): index for index, row in enumerate(all_windows(data)["z"])}
+    assert len(known) == len(data)
+    drawn = data.sample_batch(4000)
+    indices = np.array([known[row.tobytes()] for row in drawn["z"].numpy()])
+    assert set(indices.tolist()) == set(range(len(data)))
+    for name, column in data.batch(indices).items():
+        assert torch.equal(column, drawn[name]), name
+
+
+# Sampling
+
+
+def test_latents_are_mu_plus_sigma_times_standard_normal_noise(tmp_path: Path) -> None:
+    write_latents(tmp_path / "latents", [12, 9])
+    data = LatentSequences(tmp_path / "latents", length=LENGTH)
+    mu = expected_windows(tmp_path / "latents", range(2), LENGTH)["z"]
+    draws = np.stack([data.batch(np.arange(len(data)))["z"].numpy() for _ in range(2000)])
+    noise = (draws - mu) / np.exp(0.5 * np.array([-6.0, 0.0, 2.0]))
+    per_latent = noise.reshape(-1, 3)
+    five_standard_errors = 5 / math.sqrt(len(per_latent))
+    np.testing.assert_allclose(per_latent.mean(axis=0), 0, atol=five_standard_errors)
+    np.testing.assert_allclose(per_latent.std(axis=0), 1, atol=five_standard_errors)
+    np.testing.assert_allclose(np.corrcoef(per_latent.T), np.eye(3), atol=five_standard_errors)
+
+
+def test_the_same_generator_gives_the_posterior_sample_exactly(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH)
+    episode = open_dataset(stamp_latents).episode(0)
+    mu, logvar = (torch.from_numpy(column[: LENGTH + 1]) for column in (episode.mu, episode.logvar))
+    noise = torch.randn((1, *mu.shape), generator=torch.Generator().manual_seed(3))[0]
+    drawn = data.batch(np.array([0]), torch.Generator().manual_seed(3))
+    torch.testing.assert_close(drawn["z"][0], (mu + torch.exp(0.5 * logvar) * noise)[:-1])
+    torch.testing.assert_close(drawn["next_z"][0], (mu + torch.exp(0.5 * logvar) * noise)[1:])
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_a_latent_and_its_predecessors_successor_are_the_same_draw(stamp_latents: Path, sample: bool) -> None:
+    batch = LatentSequences(stamp_latents, length=LENGTH, sample=sample).sample_batch(16)
+    assert torch.equal(batch["z"][:, 1:], batch["next_z"][:, :-1])
+
+
+def test_every_visit_draws_anew_and_the_seed_determines_all_draws(stamp_latents: Path) -> None:
+    def draws(seed: int) -> list[torch.Tensor]:
+        data = LatentSequences(stamp_latents, length=LENGTH, seed=seed)
+        return [data[0]["z"], data[0]["z"], data.sample_batch(3)["z"], data.batch(np.array([0]))["z"][0]]
+
+    first, second, other = draws(1), draws(1), draws(2)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], first[3])
+
+
+def test_without_sampling_every_visit_gives_mu(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH, sample=False)
+    mu = open_dataset(stamp_latents).episode(0).mu
+    for _ in range(2):
+        np.testing.assert_array_equal(data[0]["z"], mu[:LENGTH])
+
+
+def test_latents_stored_in_half_precision_come_out_in_single(tmp_path: Path) -> None:
+    write_latents(tmp_path / "latents", [4], dtype="float16")
+    for sample in (False, True):
+        window = LatentSequences(tmp_path / "latents", length=2, sample=sample)[0]
+        assert (window["z"].dtype, window["next_z"].dtype) == (torch.float32, torch.float32)
+    assert LatentSequences(tmp_path / "latents", length=2, sample=False)[1]["z"][:, 0].tolist() == [1.0, 2.0]
+
+
+# Splits
+
+
+@pytest.mark.parametrize("split", ["train", "held-out"])
+def test_a_split_holds_the_windows_of_its_episodes(stamp_latents: Path, split: str) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH, sample=False, split=split, holdout_every=4)
+    assert_same_windows(all_windows(data), expected_windows(stamp_latents, HELD_OUT[split], LENGTH))
+
+
+def test_the_splits_are_disjoint_and_complete(stamp_latents: Path) -> None:
+    def windows(split: str) -> list[bytes]:
+        data = LatentSequences(stamp_latents, length=LENGTH, sample=False, split=split, holdout_every=4)
+        return [row.tobytes() for row in all_windows(data)["z"]]
+
+    train, heldout, everything = windows("train"), windows("held-out"), windows("all")
+    assert len(set(everything)) == len(everything)
+    assert not set(train) & set(heldout)
+    assert sorted(train + heldout) == sorted(everything)
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(("split", "episodes"), [("held-out", [3, 7]), ("train", [0, 1, 2, 4, 5, 6])])
+def test_a_window_longer_than_every_episode_is_refused(stamp_latents: Path, split: str, episodes: list[int]) -> None:
+    longest = max(open_dataset(stamp_latents).episode(episode).num_steps for episode in episodes)
+    assert len(LatentSequences(stamp_latents, length=longest, split=split, holdout_every=4)) >= 1
+    with pytest.raises(DatasetTooSmall) as caught:
+        LatentSequences(stamp_latents, length=longest + 1, split=split, holdout_every=4)
+    assert str(caught.value) == (
+        f"{stamp_latents}: no episode ({split}) has {longest + 1} actions (the longest has {longest}); "
+        "ask for a shorter window, or collect longer episodes"
+    )
+
+
+def test_a_split_without_episodes_is_refused(stamp_latents: Path) -> None:
+    with pytest.raises(DatasetTooSmall, match=r"no episode \(held-out\) has 1 actions"):
+        LatentSequences(stamp_latents, length=1, split="held-out", holdout_every=9)
+
+
+def test_an_unknown_split_is_refused(stamp_latents: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^unknown split 'test': expected one of all, train, held-out$"):
+        LatentSequences(stamp_latents, length=LENGTH, split="test")
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_a_window_without_a_transition_is_refused(stamp_latents: Path, length: int) -> None:
+    with pytest.raises(ConfigError, match=f"^a window needs at least one transition, got length {length}$"):
+        LatentSequences(stamp_latents, length=length)
+
+
+def test_rollouts_are_refused(stamp_rollouts: Path) -> None:
+    expected = f"{stamp_rollouts}: expected a dataset of worldmodel_v/latents (made by wm-encode)"
+    with pytest.raises(NotADataset, match=re.escape(expected)):
+        LatentSequences(stamp_rollouts, length=LENGTH)
+
+
+# Other processes
+
+
+def test_a_pickled_copy_starts_its_own_draws_from_the_seed(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH, seed=5)
+    first = data[0]["z"]
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[0]["z"], first)
+    assert not torch.equal(data[0]["z"], first)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_data_loader_with_two_workers_gives_the_same_windows_and_other_noise(stamp_latents: Path, context: str) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH)
+    data.sample_batch(1)
+    order = [0, 1, 0, 1, len(data) - 2, len(data) - 1]
+    loader = DataLoader(data, batch_size=2, sampler=order, num_workers=2, multiprocessing_context=context, timeout=120)
+    batches = list(loader)
+    expected = data.batch(np.array(order))
+    for name in ("action", "reward", "terminated"):
+        assert torch.equal(torch.cat([batch[name] for batch in batches]), expected[name])
+    from_first_worker, from_second_worker, again_from_first = (batch["z"] for batch in batches)
+    assert from_first_worker.shape == (2, LENGTH, data.latent_dim)
+    assert not torch.equal(from_first_worker, from_second_worker)
+    assert torch.equal(again_from_first[:, 1:], batches[2]["next_z"][:, :-1])

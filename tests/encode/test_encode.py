@@ -1,0 +1,105 @@
+"""Encoding: rows stay in their place, batches equal single frames, results are bound to their sources and resumable."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.collect.test_identical_shards import digests
+from worldmodel_v.encode import EncodeConfig, encode, encode_frames
+from worldmodel_v.models import load_vae
+from worldmodel_v.storage import open_dataset, verify
+
+CPU = torch.device("cpu")
+
+
+def test_every_latent_row_is_its_frame_encoded_alone_and_the_other_columns_are_the_rollouts(
+    stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path
+) -> None:
+    model = load_vae(stamp_vae).model
+    rollouts, latents = open_dataset(stamp_rollouts), open_dataset(stamp_latents)
+    assert latents.num_episodes == rollouts.num_episodes == 8
+    for episode_id in range(8):
+        episode, sequence = rollouts.episode(episode_id), latents.episode(episode_id)
+        one_by_one = [encode_frames(model, frame[None], CPU) for frame in episode.pixels]
+        np.testing.assert_allclose(sequence.mu, torch.cat([posterior.mu for posterior in one_by_one]), atol=1e-5)
+        np.testing.assert_allclose(sequence.logvar, torch.cat([posterior.logvar for posterior in one_by_one]), atol=1e-5)
+        for name in ("action", "reward", "terminated", "truncated", "state"):
+            np.testing.assert_array_equal(getattr(sequence, name), getattr(episode, name))
+        assert (sequence.episode_id, sequence.seed) == (episode.episode_id, episode.seed)
+        assert sequence.state_names == episode.state_names
+
+
+def test_each_latent_shard_names_its_vae_and_its_rollout_shard(
+    stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path
+) -> None:
+    rollouts, latents = open_dataset(stamp_rollouts), open_dataset(stamp_latents)
+    assert len(latents.entries) == len(rollouts.entries) == 3
+    for source, entry in zip(rollouts.entries, latents.entries, strict=True):
+        with latents.open_shard(entry) as shard:
+            assert shard.attributes["vae_sha256"] == load_vae(stamp_vae).sha256
+            assert shard.attributes["source_sha256"] == source.sha256 == entry.source_sha256
+    assert latents.spec["source"] == rollouts.spec
+
+
+def test_encoding_continues_with_what_is_missing_and_gives_the_same_bytes(
+    stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "latents"
+    shutil.copytree(stamp_latents, out)
+    lines = (out / "index.jsonl").read_text().splitlines()
+    (out / "index.jsonl").write_text("".join(line + "\n" for line in lines[:1]))
+    (out / "shards" / "000001.h5").unlink()
+    report = encode(EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=out, device="cpu"))
+    assert report.new_rows == json.loads(lines[1])["num_rows"]
+    assert digests(out) == digests(stamp_latents)
+    assert verify(open_dataset(out)) == []
+    assert encode(EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=out, device="cpu")).new_rows == 0
+
+
+def test_the_batch_size_changes_nothing_but_rounding(
+    stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path
+) -> None:
+    encode(EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=tmp_path / "7", device="cpu", batch_size=7))
+    for episode_id in (0, 7):
+        by_7 = open_dataset(tmp_path / "7").episode(episode_id)
+        by_256 = open_dataset(stamp_latents).episode(episode_id)
+        np.testing.assert_allclose(by_7.mu, by_256.mu, atol=1e-5)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_ray_workers_give_what_this_process_gives(
+    stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path
+) -> None:
+    encode(EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=tmp_path / "ray", device="cpu", workers=2))
+    assert verify(open_dataset(tmp_path / "ray")) == []
+    for episode_id in range(8):
+        by_ray, alone = (open_dataset(path).episode(episode_id) for path in (tmp_path / "ray", stamp_latents))
+        np.testing.assert_allclose(by_ray.mu, alone.mu, atol=1e-5)
+        np.testing.assert_allclose(by_ray.logvar, alone.logvar, atol=1e-5)
+
+
+def test_latents_in_half_precision_are_the_rounded_ones(
+    stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path
+) -> None:
+    encode(EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=tmp_path / "half", device="cpu", dtype="float16"))
+    half, full = open_dataset(tmp_path / "half").episode(2), open_dataset(stamp_latents).episode(2)
+    assert half.mu.dtype == np.float16
+    np.testing.assert_array_equal(half.mu, full.mu.astype(np.float16))
+
+
+def test_rollouts_that_grew_are_encoded_from_where_it_stopped(stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    from tests.conftest import stamp_config
+    from worldmodel_v.collect import collect
+
+    rollouts = tmp_path / "rollouts"
+    shutil.copytree(stamp_rollouts, rollouts)
+    config = EncodeConfig(data=rollouts, vae=stamp_vae, out=tmp_path / "latents", device="cpu")
+    before = encode(config).rows
+    collect(stamp_config(rollouts, episodes=10))
+    report = encode(config)
+    assert report.episodes == 10
+    assert report.new_rows == report.rows - before > 0

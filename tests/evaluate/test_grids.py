@@ -1,0 +1,106 @@
+"""Where each frame stands in a picture."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from worldmodel_v.evaluate import frame_grid, reconstruction_grid, sample_grid, to_png
+from worldmodel_v.evaluate.grids import to_frames
+from worldmodel_v.models import ConvVAE, VAEConfig, frames_to_input
+
+CPU = torch.device("cpu")
+
+
+def random_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
+
+
+def small_vae() -> ConvVAE:
+    torch.manual_seed(0)
+    return ConvVAE(VAEConfig(frame_size=8, latent_dim=3))
+
+
+class TestFrameGrid:
+    def test_two_frames_of_one_pixel_are_laid_out_exactly(self) -> None:
+        row = np.array([10, 20], np.uint8).reshape(2, 1, 1, 1).repeat(3, axis=3)
+        white, one, other = [255] * 4, [10] * 2, [20] * 2
+        line = [*white, *one, *white, *other, *white]
+        expected = [[255] * 16] * 4 + [line] * 2 + [[255] * 16] * 4
+        found = frame_grid([row])
+        assert found.dtype == np.uint8
+        assert found.shape == (10, 16, 3)
+        for channel in range(3):
+            assert found[:, :, channel].tolist() == expected
+
+    def test_every_frame_is_in_its_place_and_the_rest_is_white(self) -> None:
+        rows = [random_frames(3, 5, 4, seed) for seed in range(2)]
+        picture = frame_grid(rows)
+        assert picture.shape == (2 * (2 * (5 + 2) + 2), 2 * (3 * (4 + 2) + 2), 3)
+        np.testing.assert_array_equal(picture, picture[::2, ::2].repeat(2, axis=0).repeat(2, axis=1))
+        small = picture[::2, ::2].copy()
+        for i, row in enumerate(rows):
+            for j, frame in enumerate(row):
+                place = small[2 + 7 * i : 7 + 7 * i, 2 + 6 * j : 6 + 6 * j]
+                np.testing.assert_array_equal(place, frame)
+                place[:] = 255
+        assert (small == 255).all()
+
+    def test_a_shorter_row_leaves_white_at_its_end(self) -> None:
+        picture = frame_grid([random_frames(3, 4, 4), random_frames(1, 4, 4)])[::2, ::2]
+        assert (picture[8:, 8:] == 255).all()
+        assert (picture[8:12, 2:6] != 255).all()
+
+
+class TestModelGrids:
+    def test_reconstructions_stand_below_their_frames(self) -> None:
+        model, frames = small_vae(), random_frames(4, 8, 8)
+        with torch.no_grad():
+            x = frames_to_input(torch.from_numpy(frames))
+            expected = frame_grid([frames, to_frames(model.decode(model.encode(x).mu))])
+        np.testing.assert_array_equal(reconstruction_grid(model.train(), frames, CPU), expected)
+        assert not model.training
+
+    def test_frames_may_be_a_view_with_steps(self) -> None:
+        frames = random_frames(8, 8, 8)
+        np.testing.assert_array_equal(
+            reconstruction_grid(small_vae(), frames[::2], CPU), reconstruction_grid(small_vae(), frames[::2].copy(), CPU)
+        )
+
+    def test_samples_are_decoded_from_the_seeds_latents_row_by_row(self) -> None:
+        model = small_vae()
+        z = torch.randn(6, 3, generator=torch.Generator().manual_seed(9))
+        with torch.no_grad():
+            frames = to_frames(model.decode(z))
+        expected = frame_grid([frames[:3], frames[3:]])
+        np.testing.assert_array_equal(sample_grid(model, rows=2, columns=3, seed=9, device=CPU), expected)
+
+    def test_another_seed_gives_other_samples(self) -> None:
+        one, other = (sample_grid(small_vae(), rows=1, columns=2, seed=seed, device=CPU) for seed in (1, 2))
+        assert (one != other).any()
+
+
+class TestToFrames:
+    def test_it_undoes_frames_to_input(self) -> None:
+        frames = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+        np.testing.assert_array_equal(to_frames(frames_to_input(torch.from_numpy(frames))), frames, strict=True)
+
+    @pytest.mark.parametrize(("value", "byte"), [(-1.0, 0), (0.0, 0), (0.4 / 255, 0), (0.6 / 255, 1), (1.0, 255), (1.5, 255)])
+    def test_values_are_rounded_and_kept_within_a_byte(self, value: float, byte: int) -> None:
+        assert to_frames(torch.full((1, 3, 1, 1), value)).tolist() == [[[[byte] * 3]]]
+
+
+def test_a_png_holds_the_picture_bit_for_bit() -> None:
+    picture = random_frames(1, 30, 17)[0]
+    content = to_png(picture)
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), picture, strict=True)
+
+
+def test_the_same_picture_gives_the_same_png() -> None:
+    picture = frame_grid([random_frames(2, 8, 8)])
+    assert to_png(picture) == to_png(picture)

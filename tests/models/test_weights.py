@@ -1,0 +1,153 @@
+"""A VAE on disk: what is saved is what is loaded, and damage is named."""
+
+import hashlib
+import json
+import random
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from worldmodel_v.errors import NotAModel
+from worldmodel_v.models import ConvVAE, VAEConfig, load_vae, save_vae
+from worldmodel_v.models.weights import WEIGHTS_NAME, vae_from_bytes
+
+CONFIG = VAEConfig(frame_size=8, latent_dim=3, likelihood="bernoulli")
+
+
+def make_model(seed: int = 0) -> ConvVAE:
+    torch.manual_seed(seed)
+    return ConvVAE(CONFIG)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A directory with a finished VAE."""
+    (tmp_path / WEIGHTS_NAME).write_bytes(save_vae(make_model()))
+    return tmp_path
+
+
+def assert_same_weights(found: ConvVAE, expected: ConvVAE) -> None:
+    assert list(found.state_dict()) == list(expected.state_dict())
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[name], weight), name
+
+
+def test_what_is_saved_is_what_is_loaded(saved: Path) -> None:
+    loaded = load_vae(saved)
+    assert loaded.model.config == CONFIG
+    assert not loaded.model.training
+    assert_same_weights(loaded.model, make_model())
+
+
+def test_the_hash_is_that_of_the_file(saved: Path) -> None:
+    assert load_vae(saved).sha256 == hashlib.sha256((saved / WEIGHTS_NAME).read_bytes()).hexdigest()
+
+
+def test_the_same_weights_give_the_same_bytes_and_others_do_not() -> None:
+    assert save_vae(make_model()) == save_vae(make_model())
+    assert save_vae(make_model(0)) != save_vae(make_model(1))
+
+
+def test_saving_what_was_loaded_gives_the_same_bytes(saved: Path) -> None:
+    assert save_vae(load_vae(saved).model) == (saved / WEIGHTS_NAME).read_bytes()
+
+
+def test_a_model_in_other_memory_formats_or_dtypes_is_saved_as_contiguous_float32(tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS_NAME).write_bytes(save_vae(make_model().to(memory_format=torch.channels_last).bfloat16()))
+    assert_same_weights(load_vae(tmp_path).model, make_model().bfloat16().float())
+
+
+def test_the_file_is_read_by_plain_safetensors(saved: Path) -> None:
+    with safe_open(saved / WEIGHTS_NAME, "pt") as file:
+        assert json.loads(file.metadata()["config"]) == asdict(CONFIG)
+        assert torch.equal(file.get_tensor("from_latent.bias"), make_model().from_latent.bias)
+
+
+class TestMissing:
+    def test_a_directory_without_a_vae_is_refused(self, tmp_path: Path) -> None:
+        text = (
+            f"{tmp_path}: holds no vae.safetensors: it is no directory of wm-train; "
+            f"run wm-train --out {tmp_path} to the end, or give another directory"
+        )
+        with pytest.raises(NotAModel, match=f"^{re.escape(text)}$"):
+            load_vae(tmp_path)
+
+    def test_a_directory_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(NotAModel, match="it is no directory of wm-train"):
+            load_vae(tmp_path / "missing")
+
+    def test_an_unfinished_training_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "checkpoint.safetensors").write_bytes(b"anything")
+        with pytest.raises(NotAModel, match=r"its training is not finished; run wm-train --out .* to the end"):
+            load_vae(tmp_path)
+
+
+class TestDamage:
+    @pytest.mark.parametrize("length", [0, 1, 7, 8, 9, 100, 2000, -1])
+    def test_a_truncated_file_is_refused_by_name(self, saved: Path, length: int) -> None:
+        file = saved / WEIGHTS_NAME
+        file.write_bytes(file.read_bytes()[:length])
+        with pytest.raises(NotAModel, match=f"^{re.escape(str(saved))}: vae.safetensors is damaged or of another version"):
+            load_vae(saved)
+
+    def test_a_file_with_bytes_behind_its_end_is_refused(self) -> None:
+        with pytest.raises(NotAModel):
+            vae_from_bytes(save_vae(make_model()) + b"\0", "here")
+
+    def test_a_byte_of_the_header_that_is_no_text_is_refused(self) -> None:
+        content = save_vae(make_model())
+        for position in range(8 + int.from_bytes(content[:8], "little")):
+            damaged = bytearray(content)
+            damaged[position] ^= 0xFF
+            with pytest.raises(NotAModel, match=r"^here: vae\.safetensors is damaged or of another version"):
+                vae_from_bytes(bytes(damaged), "here")
+
+    def test_any_flip_in_the_header_is_refused_or_changes_nothing(self) -> None:
+        content, rng, refused = save_vae(make_model()), random.Random(0), 0
+        header_end = 8 + int.from_bytes(content[:8], "little")
+        for _ in range(500):
+            damaged = bytearray(content)
+            damaged[rng.randrange(header_end)] ^= rng.randrange(1, 256)
+            try:
+                loaded = vae_from_bytes(bytes(damaged), "here")
+            except NotAModel:
+                refused += 1
+            else:
+                assert loaded.model.config == CONFIG
+                assert_same_weights(loaded.model, make_model())
+        assert refused > 400
+
+    def test_weights_of_another_dtype_are_refused(self) -> None:
+        """One flipped byte turns a tensor's F32 into I32, of the same size."""
+        content = save_vae(make_model())
+        assert content.count(b'"F32"') == len(make_model().state_dict())
+        with pytest.raises(NotAModel):
+            vae_from_bytes(content.replace(b'"F32"', b'"I32"', 1), "here")
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (b'\\"frame_size\\": 8', b'\\"frame_size\\": 9'),
+            (b'\\"latent_dim\\": 3', b'\\"latent_dim\\": 4'),
+            (b'\\"latent_dim\\": 3', b'\\"latent_dim\\": 0'),
+            (b"bernoulli", b"bernoulla"),
+            (b"frame_size", b"frame_sizf"),
+            (b"__metadata__", b"__metadatb__"),
+            (b'"config"', b'"conf1g"'),
+            (b"encoder.0.bias", b"encoder.9.bias"),
+        ],
+    )
+    def test_a_header_that_says_something_else_is_refused(self, before: bytes, after: bytes) -> None:
+        content = save_vae(make_model())
+        assert before in content
+        with pytest.raises(NotAModel, match=r"^here: vae\.safetensors is damaged or of another version"):
+            vae_from_bytes(content.replace(before, after), "here")
+
+    def test_another_kind_of_file_is_refused(self) -> None:
+        for content in (b"", b"PK\x03\x04" * 100, b"{}" * 100, b"\x02" + bytes(7) + b"{}", b"\x02" + bytes(7) + b"[]"):
+            with pytest.raises(NotAModel):
+                vae_from_bytes(content, "here")

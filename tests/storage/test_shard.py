@@ -1,0 +1,512 @@
+"""Shards: what is written is what is read, by us and by plain h5py, and damage is never silent."""
+
+import hashlib
+import io
+import pickle
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.builders import assert_same_record, make_episode, make_latents, make_shard, run_python
+from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.storage import Shard, build_shard
+from worldmodel_v.storage.checksum import fletcher32
+
+SPEC_HASH = "c" * 64
+
+LENGTHS = st.lists(st.integers(1, 70), min_size=1, max_size=4)
+SHARED = st.fixed_dictionaries(
+    {
+        "action_size": st.integers(0, 3),
+        "num_factors": st.integers(0, 3),
+        "ending": st.sampled_from(["terminated", "truncated", "both"]),
+        "noise": st.integers(0, 2**32 - 1),
+    }
+)
+
+
+def assert_round_trip(records: list) -> None:
+    with Shard.from_bytes(build_shard(records, spec_hash=SPEC_HASH)) as shard:
+        assert shard.num_episodes == len(records)
+        assert shard.num_rows == sum(record.num_rows for record in records)
+        assert shard.returns.tolist() == [record.episode_return for record in records]
+        for position, record in enumerate(records):
+            assert_same_record(shard.episode(position), record)
+
+
+class TestRoundTrip:
+    @settings(max_examples=30, deadline=None)
+    @given(lengths=LENGTHS, shared=SHARED, size=st.integers(1, 9), first=st.integers(0, 10**6))
+    def test_episodes_come_back_as_they_were(self, lengths: list[int], shared: dict, size: int, first: int) -> None:
+        assert_round_trip([make_episode(first + i, length, size=size, **shared) for i, length in enumerate(lengths)])
+
+    @settings(max_examples=30, deadline=None)
+    @given(lengths=LENGTHS, shared=SHARED, latent_dim=st.integers(1, 9), dtype=st.sampled_from([np.float32, np.float16]))
+    def test_latents_come_back_as_they_were(self, lengths: list[int], shared: dict, latent_dim: int, dtype: type) -> None:
+        records = [make_latents(i, length, latent_dim=latent_dim, dtype=dtype, **shared) for i, length in enumerate(lengths)]
+        assert_round_trip(records)
+
+    def test_the_largest_seed_of_32_bits_comes_back(self) -> None:
+        with Shard.from_bytes(build_shard([make_episode(seed=2**32 - 1)], spec_hash=SPEC_HASH)) as shard:
+            assert shard.episode(0).seed == 2**32 - 1
+
+    def test_further_attributes_come_back(self) -> None:
+        attributes = {"vae_sha256": "a" * 64, "source_sha256": "b" * 64}
+        with Shard.from_bytes(build_shard([make_latents()], spec_hash=SPEC_HASH, attributes=attributes)) as shard:
+            found = shard.attributes
+        assert {name: found[name] for name in attributes} == attributes
+
+    @settings(max_examples=40, deadline=None)
+    @given(bounds=st.lists(st.integers(0, 200), min_size=2, max_size=2, unique=True).map(sorted))
+    def test_frames_are_read_across_the_borders_of_chunks(self, bounds: list[int]) -> None:
+        start, stop = bounds
+        episode = make_episode(num_steps=199, size=4)
+        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH)) as shard:
+            np.testing.assert_array_equal(shard.rows("pixels", start, stop), episode.pixels[start:stop], strict=True)
+
+    def test_every_chunk_of_frames_is_whole_but_the_last(self) -> None:
+        episode = make_episode(num_steps=129, size=4)
+        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH)) as shard:
+            chunks = [shard.pixel_chunk(number) for number in range(shard.num_pixel_chunks)]
+        assert [len(chunk) for chunk in chunks] == [64, 64, 2]
+        np.testing.assert_array_equal(np.concatenate(chunks), episode.pixels)
+
+
+class TestSameBytes:
+    def test_the_same_episodes_give_the_same_bytes(self) -> None:
+        assert make_shard(num_steps=70, num_factors=2) == make_shard(num_steps=70, num_factors=2)
+
+    def test_another_process_gives_the_same_bytes(self) -> None:
+        code = (
+            "import hashlib; from tests.builders import make_shard; "
+            "print(hashlib.sha256(make_shard(num_steps=70, num_factors=2)).hexdigest())"
+        )
+        assert run_python(code) == hashlib.sha256(make_shard(num_steps=70, num_factors=2)).hexdigest()
+
+    def test_other_pixels_give_other_bytes(self) -> None:
+        assert make_shard(noise=0) != make_shard(noise=1)
+
+
+def filters_of(column: h5py.Dataset) -> list[int]:
+    creation = column.id.get_create_plist()
+    return [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
+
+
+class TestLayoutOnDisk:
+    def test_rollouts_are_laid_out_as_the_format_says(self) -> None:
+        episodes = [make_episode(5, 80, num_factors=2), make_episode(6, 20, num_factors=2)]
+        with h5py.File(io.BytesIO(build_shard(episodes, spec_hash=SPEC_HASH)), "r") as file:
+            assert sorted(file) == [
+                "action",
+                "ep_len",
+                "ep_offset",
+                "pixels",
+                "reward",
+                "state",
+                "terminated",
+                "truncated",
+            ]
+            assert all(isinstance(file.get(name, getlink=True), h5py.HardLink) for name in file)
+            assert all(isinstance(column, h5py.Dataset) for column in file.values())
+            assert file["pixels"].chunks == (64, 8, 8, 3)
+            assert filters_of(file["pixels"]) == [32015, h5py.h5z.FILTER_FLETCHER32]
+            assert {name: column.dtype for name, column in file.items()} == {
+                "pixels": np.uint8,
+                "action": np.float32,
+                "reward": np.float32,
+                "terminated": np.bool_,
+                "truncated": np.bool_,
+                "state": np.float32,
+                "ep_len": np.int32,
+                "ep_offset": np.int64,
+            }
+            assert file["ep_len"][:].tolist() == [81, 21]
+            assert file["ep_offset"][:].tolist() == [0, 81]
+            assert file["ep_len"].attrs["episode_id"].tolist() == [5, 6]
+            assert file["ep_len"].attrs["seed"].tolist() == [1005, 1006]
+            assert file["ep_len"].attrs["return"].tolist() == [episode.episode_return for episode in episodes]
+            assert list(file["state"].attrs["names"]) == [b"factor_0", b"factor_1"]
+            assert file.attrs["format"] == b"worldmodel_v/rollouts"
+            assert file.attrs["format_version"] == 1
+            assert file.attrs["spec_hash"] == SPEC_HASH.encode()
+            assert file.attrs["alignment"].startswith(b"Row t holds the observation o_t, the action a_t chosen on it")
+
+    def test_latents_use_only_filters_that_are_built_into_hdf5(self) -> None:
+        built_in = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+        image = build_shard([make_latents(num_factors=1)], spec_hash=SPEC_HASH)
+        with h5py.File(io.BytesIO(image), "r") as file:
+            assert file.attrs["format"] == b"worldmodel_v/latents"
+            assert {"mu", "logvar"} <= set(file)
+            assert "pixels" not in file
+            for column in file.values():
+                assert set(filters_of(column)) <= built_in
+                assert filters_of(column)[-1] == h5py.h5z.FILTER_FLETCHER32
+
+    def test_the_superblock_is_the_checksummed_one_of_version_3(self) -> None:
+        image = make_shard()
+        assert image[:8] == b"\x89HDF\r\n\x1a\n"
+        assert image[8] == 3
+
+    def test_latents_are_read_by_plain_h5py_in_a_process_without_plugins(self, tmp_path: Path) -> None:
+        path, latents = tmp_path / "latents.h5", make_latents(num_steps=30)
+        path.write_bytes(build_shard([latents], spec_hash=SPEC_HASH))
+        code = (
+            "import sys, h5py; mu = h5py.File(sys.argv[1])['mu'][:]; "
+            "assert 'hdf5plugin' not in sys.modules; print(mu.dtype, mu.shape, mu.tobytes().hex())"
+        )
+        assert run_python(code, path) == f"float32 (31, 4) {latents.mu.tobytes().hex()}"
+
+    def test_pixels_are_read_by_h5py_with_the_plugin_in_a_process_without_us(self, tmp_path: Path) -> None:
+        path, episode = tmp_path / "rollouts.h5", make_episode(num_steps=150)
+        path.write_bytes(build_shard([episode], spec_hash=SPEC_HASH))
+        code = (
+            "import hashlib, sys, h5py, hdf5plugin; pixels = h5py.File(sys.argv[1])['pixels'][:]; "
+            "print(pixels.dtype, pixels.shape, hashlib.sha256(pixels.tobytes()).hexdigest())"
+        )
+        assert run_python(code, path) == f"uint8 (151, 8, 8, 3) {hashlib.sha256(episode.pixels.tobytes()).hexdigest()}"
+
+
+def test_an_open_shard_refuses_to_be_pickled() -> None:
+    with (
+        Shard.from_bytes(make_shard()) as shard,
+        pytest.raises(TypeError, match=r"^an open Shard cannot be pickled; send its path and open it in the other process$"),
+    ):
+        pickle.dumps(shard)
+
+
+def everything_in(shard: Shard) -> dict[str, object]:
+    """All that a shard's columns and episode table hold, in a form that compares NaN by its bytes."""
+    table = {name: getattr(shard, name).tobytes() for name in ("episode_ids", "seeds", "returns", "ep_len", "ep_offset")}
+    columns = {name: (shard.columns[name], shard.rows(name).tobytes()) for name in shard.columns}
+    return {**table, **columns, "format": shard.format}
+
+
+def flipped(image: bytes, position: int, mask: int) -> bytes:
+    return image[:position] + bytes([image[position] ^ mask]) + image[position + 1 :]
+
+
+class TestDamage:
+    def test_a_flipped_byte_anywhere_is_refused_or_changes_no_value(self, tmp_path: Path) -> None:
+        path, image = tmp_path / "000000.h5", make_shard(num_steps=80, num_factors=2)
+        with Shard.from_bytes(image) as shard:
+            expected = everything_in(shard)
+        rng, refused = random.Random(0), []
+        for _ in range(250):
+            path.write_bytes(flipped(image, rng.randrange(len(image)), rng.randrange(1, 256)))
+            try:
+                with Shard.open(path, len(image)) as shard:
+                    assert everything_in(shard) == expected
+            except ShardDamaged as error:
+                refused.append(str(error))
+        assert len(refused) > 150
+        assert all(message.startswith(f"{path}: ") for message in refused)
+
+    def test_a_flipped_byte_in_a_latent_shard_is_refused_or_changes_no_value(self, tmp_path: Path) -> None:
+        path, image = tmp_path / "000000.h5", build_shard([make_latents(num_steps=90)], spec_hash=SPEC_HASH)
+        with Shard.from_bytes(image) as shard:
+            expected = everything_in(shard)
+        rng = random.Random(1)
+        for _ in range(150):
+            path.write_bytes(flipped(image, rng.randrange(len(image)), rng.randrange(1, 256)))
+            try:
+                with Shard.open(path, len(image)) as shard:
+                    assert everything_in(shard) == expected
+            except ShardDamaged:
+                pass
+
+    @pytest.mark.parametrize(
+        "text",
+        [b"factor_0", b"Row t holds", b"c" * 64, b"worldmodel_v/rollouts"],
+        ids=["state names", "alignment", "spec hash", "format"],
+    )
+    def test_a_flipped_byte_in_a_text_is_never_silent(self, text: bytes) -> None:
+        image = build_shard([make_episode(num_factors=2)], spec_hash=SPEC_HASH)
+        with pytest.raises(ShardDamaged):
+            Shard.from_bytes(flipped(image, image.index(text) + 3, 1)).close()
+
+    def test_a_flipped_byte_in_a_compressed_chunk_of_frames_always_raises(self) -> None:
+        image = make_shard(num_steps=80)
+        with h5py.File(io.BytesIO(image), "r") as file:
+            chunks = [file["pixels"].id.get_chunk_info(i) for i in range(file["pixels"].id.get_num_chunks())]
+        positions = [chunk.byte_offset + i for chunk in chunks for i in range(chunk.size)]
+        rng = random.Random(2)
+        for position in rng.sample(positions, 200):
+            with (
+                Shard.from_bytes(flipped(image, position, rng.randrange(1, 256))) as shard,
+                pytest.raises(ShardDamaged, match=r"pixel chunk \d+ \(rows from \d+\) fails its checksum"),
+            ):
+                shard.rows("pixels")
+
+    def test_plain_h5py_refuses_a_flipped_byte_in_a_chunk_of_frames(self) -> None:
+        image = make_shard(num_steps=80)
+        with h5py.File(io.BytesIO(image), "r") as file:
+            chunk = file["pixels"].id.get_chunk_info(1)
+        for position in random.Random(3).sample(range(chunk.byte_offset, chunk.byte_offset + chunk.size), 50):
+            with h5py.File(io.BytesIO(flipped(image, position, 0x10)), "r") as file, pytest.raises(OSError, match="filter"):
+                file["pixels"][64:128]
+
+    @pytest.mark.parametrize("with_size", [False, True])
+    @pytest.mark.parametrize("cut", ["nothing left", "one byte", "half", "one byte short"])
+    def test_a_truncated_shard_is_refused(self, tmp_path: Path, cut: str, with_size: bool) -> None:
+        path, image = tmp_path / "000000.h5", make_shard(num_steps=80)
+        length = {"nothing left": 0, "one byte": 1, "half": len(image) // 2, "one byte short": len(image) - 1}[cut]
+        path.write_bytes(image[:length])
+        with pytest.raises(ShardDamaged, match=re.escape(str(path))):
+            Shard.open(path, len(image) if with_size else None)
+        with pytest.raises(ShardDamaged):
+            Shard.from_bytes(image[:length])
+
+    def test_a_missing_shard_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ShardDamaged, match=re.escape(f"{tmp_path / 'x.h5'}: the shard is missing; restore it from a copy")):
+            Shard.open(tmp_path / "x.h5")
+
+    def test_a_shard_of_another_size_than_the_index_says_is_refused(self, tmp_path: Path) -> None:
+        path, image = tmp_path / "000000.h5", make_shard()
+        path.write_bytes(image + b"\0")
+        with pytest.raises(ShardDamaged, match=f"expected {len(image)} bytes as the index says, found {len(image) + 1}; "):
+            Shard.open(path, len(image))
+
+    def test_a_file_that_is_no_hdf5_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "text.h5").write_text("not a shard\n" * 100)
+        with pytest.raises(ShardDamaged, match=r"text\.h5: not a readable HDF5 file"):
+            Shard.open(tmp_path / "text.h5")
+
+
+def replace(file: h5py.File, name: str, **settings: object) -> h5py.Dataset:
+    """Store a column again, with other settings."""
+    rows = file[name][:]
+    del file[name]
+    return file.create_dataset(name, **{"data": rows, "chunks": True, "fletcher32": True, **settings})
+
+
+def external_storage(file: h5py.File) -> None:
+    rows = file["reward"][:]
+    elsewhere = Path(file.filename).with_name("elsewhere.bin")
+    elsewhere.write_bytes(rows.tobytes())
+    del file["reward"]
+    file.create_dataset("reward", rows.shape, rows.dtype, external=[(str(elsewhere), 0, rows.nbytes)])
+
+
+def soft_link(file: h5py.File) -> None:
+    del file["truncated"]
+    file["truncated"] = h5py.SoftLink("/terminated")
+
+
+def external_link(file: h5py.File) -> None:
+    other = Path(file.filename).with_name("other.h5")
+    other.write_bytes(make_shard())
+    del file["reward"]
+    file["reward"] = h5py.ExternalLink(str(other), "/reward")
+
+
+def dangling_link(file: h5py.File) -> None:
+    del file["reward"]
+    file["reward"] = h5py.SoftLink("/nowhere")
+
+
+def virtual_dataset(file: h5py.File) -> None:
+    shape = file["reward"].shape
+    layout = h5py.VirtualLayout(shape, np.float32)
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "reward", shape)
+    del file["reward"]
+    file.create_virtual_dataset("reward", layout)
+
+
+def group_as_column(file: h5py.File) -> None:
+    del file["reward"]
+    file.create_group("reward")
+
+
+def texts_as_rewards(file: h5py.File) -> None:
+    replace(file, "reward", dtype=h5py.string_dtype(), data=["x"] * 12, fletcher32=False)
+
+
+def unknown_column(file: h5py.File) -> None:
+    file.create_dataset("extra", data=np.zeros(12), fletcher32=True)
+
+
+def other_lengths(file: h5py.File) -> None:
+    file["ep_len"][0] += 1
+
+
+def overlapping_episodes(file: h5py.File) -> None:
+    file["ep_offset"][1] -= 1
+
+
+def episode_of_one_row(file: h5py.File) -> None:
+    file["ep_len"][:] = [1, 11]
+    file["ep_offset"][:] = [0, 1]
+
+
+def no_episodes(file: h5py.File) -> None:
+    for name in file:
+        replace(file, name, data=file[name][:0], maxshape=(None, *file[name].shape[1:]))
+
+
+def not_consecutive(file: h5py.File) -> None:
+    file["ep_len"].attrs["episode_id"] = np.array([0, 2])
+
+
+def no_episode_ids(file: h5py.File) -> None:
+    del file["ep_len"].attrs["episode_id"]
+
+
+def too_few_seeds(file: h5py.File) -> None:
+    file["ep_len"].attrs["seed"] = np.array([1])
+
+
+def texts_as_episode_ids(file: h5py.File) -> None:
+    file["ep_len"].attrs["episode_id"] = ["0", "1"]
+
+
+def frames_cut_by_chunks(file: h5py.File) -> None:
+    replace(file, "pixels", chunks=(12, 4, 8, 3), **hdf5plugin.Zstd())
+
+
+def too_many_frames_a_chunk(file: h5py.File) -> None:
+    replace(file, "pixels", chunks=(65, 8, 8, 3), maxshape=(None, 8, 8, 3), **hdf5plugin.Zstd())
+
+
+def four_channels(file: h5py.File) -> None:
+    replace(file, "pixels", data=np.zeros((12, 8, 8, 4), np.uint8), chunks=(12, 8, 8, 4), **hdf5plugin.Zstd())
+
+
+HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
+    "external storage": (external_storage, "reward is not stored in this file"),
+    "soft link": (soft_link, "truncated is a link to somewhere else"),
+    "external link": (external_link, "reward is a link to somewhere else"),
+    "dangling link": (dangling_link, "reward is a link to somewhere else"),
+    "virtual dataset": (virtual_dataset, "reward is not stored in this file"),
+    "group": (group_as_column, "reward is not stored in this file"),
+    "unknown column": (unknown_column, "expected the columns"),
+    "missing column": (lambda file: file.pop("reward"), "expected the columns"),
+    "wrong dtype": (lambda file: replace(file, "reward", dtype=np.float64), "reward has dtype float64 and 1 axes"),
+    "big endian": (lambda file: replace(file, "reward", dtype=">f4"), "reward has dtype >f4"),
+    "texts": (texts_as_rewards, "reward has dtype object"),
+    "wrong number of axes": (lambda file: replace(file, "reward", data=np.zeros((12, 1), np.float32)), "and 2 axes"),
+    "unknown filter": (lambda file: replace(file, "reward", compression="lzf"), "reward has the filters [3, 32000]"),
+    "no fletcher32": (lambda file: replace(file, "reward", fletcher32=False), "reward has the filters []"),
+    "no fletcher32 on pixels": (lambda file: replace(file, "pixels", fletcher32=False, **hdf5plugin.Zstd()), "[32015]"),
+    "uncompressed pixels": (lambda file: replace(file, "pixels"), "expected zstd and then Fletcher-32"),
+    "other lengths": (other_lengths, "ep_len and ep_offset do not describe consecutive episodes"),
+    "overlapping episodes": (overlapping_episodes, "ep_len and ep_offset do not describe consecutive episodes"),
+    "episode of one row": (episode_of_one_row, "ep_len and ep_offset do not describe consecutive episodes"),
+    "a column too short": (lambda f: replace(f, "reward", data=f["reward"][:-1]), "reward has 11 rows, ep_len adds up to 12"),
+    "no episodes": (no_episodes, "ep_len and ep_offset do not describe consecutive episodes"),
+    "episodes not consecutive": (not_consecutive, "its episodes are not consecutive: [0 2]"),
+    "no episode ids": (no_episode_ids, "its structure cannot be read"),
+    "texts as episode ids": (texts_as_episode_ids, ""),
+    "too few seeds": (too_few_seeds, "attribute seed of ep_len has shape (1,), expected (2,)"),
+    "frames cut by chunks": (frames_cut_by_chunks, "expected whole RGB frames, up to 64 a chunk"),
+    "too many frames a chunk": (too_many_frames_a_chunk, "expected whole RGB frames, up to 64 a chunk"),
+    "four channels": (four_channels, "expected whole RGB frames, up to 64 a chunk"),
+    "other format": (
+        lambda file: file.attrs.create("format", np.bytes_("other")),
+        "unknown format 'other'",
+    ),
+    "number as format": (
+        lambda file: file.attrs.create("format", 1),
+        "root attribute format: expected a text",
+    ),
+    "later version": (lambda file: file.attrs.modify("format_version", 2), "this version reads 1"),
+    "no spec hash": (
+        lambda file: file.attrs.pop("spec_hash"),
+        "root attribute spec_hash: expected a text",
+    ),
+}
+
+
+@pytest.fixture
+def two_episodes(tmp_path: Path) -> Path:
+    """A valid shard of two episodes of 6 rows, to be made hostile."""
+    path = tmp_path / "000000.h5"
+    path.write_bytes(make_shard(num_factors=2))
+    return path
+
+
+class TestHostile:
+    @pytest.mark.parametrize("what", HOSTILE)
+    def test_what_was_not_promised_is_refused_by_name_when_the_shard_is_opened(self, two_episodes: Path, what: str) -> None:
+        edit, text = HOSTILE[what]
+        with h5py.File(two_episodes, "r+") as file:
+            edit(file)
+        with pytest.raises(ShardDamaged) as caught:
+            Shard.open(two_episodes)
+        assert str(caught.value).startswith(f"{two_episodes}: ")
+        assert text in str(caught.value)
+
+    def test_state_without_its_names_is_refused(self, two_episodes: Path) -> None:
+        with h5py.File(two_episodes, "r+") as file:
+            del file["state"].attrs["names"]
+        with pytest.raises(ShardDamaged, match=re.escape(str(two_episodes))):
+            read_all_episodes(two_episodes)
+
+    def test_a_column_whose_chunks_were_never_written_is_refused_and_never_zeros(self, tmp_path: Path) -> None:
+        path = tmp_path / "000000.h5"
+        path.write_bytes(build_shard([make_latents()], spec_hash=SPEC_HASH))
+        with h5py.File(path, "r+") as file:
+            del file["mu"]
+            file.create_dataset("mu", (6, 4), np.float32, chunks=(6, 4), fletcher32=True)
+        with pytest.raises(ShardDamaged, match=re.escape(str(path))):
+            read_all_episodes(path)
+
+    def test_a_chunk_of_frames_that_was_never_written_is_refused(self, two_episodes: Path) -> None:
+        with h5py.File(two_episodes, "r+") as file:
+            del file["pixels"]
+            file.create_dataset("pixels", (12, 8, 8, 3), np.uint8, chunks=(12, 8, 8, 3), fletcher32=True, **hdf5plugin.Zstd())
+        with pytest.raises(ShardDamaged, match="pixels has chunks that were never written"):
+            Shard.open(two_episodes)
+
+    def test_an_episode_table_that_claims_more_than_memory_holds_is_refused(self, two_episodes: Path) -> None:
+        with h5py.File(two_episodes, "r+") as file:
+            del file["ep_len"]
+            file.create_dataset("ep_len", (2**42,), np.int32, chunks=(64,), fletcher32=True)
+        with pytest.raises(ShardDamaged, match=re.escape(str(two_episodes))):
+            Shard.open(two_episodes)
+
+    @pytest.mark.parametrize("num_bytes", [0, 12 * 192 - 1, 12 * 192 + 1, 10**7])
+    def test_a_chunk_that_holds_another_number_of_frames_than_declared_is_refused(
+        self, two_episodes: Path, num_bytes: int
+    ) -> None:
+        store_chunk(two_episodes, zstandard.compress(bytes(num_bytes)))
+        with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match=re.escape(f"{two_episodes}: pixel chunk 0")):
+            shard.rows("pixels")
+
+    def test_a_chunk_whose_frame_claims_more_than_memory_holds_is_refused(self, two_episodes: Path) -> None:
+        frame_header = b"\x28\xb5\x2f\xfd\xc0\x40" + (2**45).to_bytes(8, "little")
+        empty_last_block = b"\x01\x00\x00"
+        store_chunk(two_episodes, frame_header + empty_last_block)
+        with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match=re.escape(f"{two_episodes}: pixel chunk 0")):
+            shard.rows("pixels")
+
+    def test_a_chunk_that_is_no_zstd_frame_is_refused(self, two_episodes: Path) -> None:
+        store_chunk(two_episodes, b"not zstd")
+        with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match="pixel chunk 0 cannot be decompressed"):
+            shard.rows("pixels")
+
+    def test_a_chunk_whose_filters_were_skipped_is_refused(self, two_episodes: Path) -> None:
+        with h5py.File(two_episodes, "r+") as file:
+            file["pixels"].id.write_direct_chunk((0, 0, 0, 0), bytes(12 * 192), filter_mask=3)
+        with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match="pixel chunk 0"):
+            shard.rows("pixels")
+
+
+def read_all_episodes(path: Path) -> None:
+    with Shard.open(path) as shard:
+        for position in range(shard.num_episodes):
+            shard.episode(position)
+
+
+def store_chunk(path: Path, payload: bytes) -> None:
+    """Replace the first chunk of frames by `payload` with a checksum that is right for it."""
+    with h5py.File(path, "r+") as file:
+        file["pixels"].id.write_direct_chunk((0, 0, 0, 0), payload + fletcher32(payload).to_bytes(4, "little"))

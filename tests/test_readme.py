@@ -1,0 +1,69 @@
+"""The README's commands exist: every flag parses, every make target and every file is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from worldmodel_v.cli.inspect import InspectConfig
+from worldmodel_v.cli.main import Output
+from worldmodel_v.cli.pipeline import PipelineConfig
+from worldmodel_v.collect import CollectConfig
+from worldmodel_v.encode import EncodeConfig
+from worldmodel_v.train import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = {
+    "wm-collect": CollectConfig,
+    "wm-train": TrainConfig,
+    "wm-encode": EncodeConfig,
+    "wm-inspect": InspectConfig,
+    "wm-pipeline": PipelineConfig,
+}
+DOCUMENTS = [
+    "README.md",
+    *(str(path.relative_to(ROOT)) for folder in ("pipelines", "docker") for path in (ROOT / folder).iterdir()),
+]
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+
+
+def commands(document: str) -> list[list[str]]:
+    """Every `wm-…` command line of a document, without what stands before the command."""
+    text = (ROOT / document).read_text().replace("\\\n", " ")
+    lines = re.findall(r"(wm-(?:collect|train|encode|inspect|pipeline) (?:run )?[^`\n|#]*--[^`\n|#]*)", text)
+    return [shlex.split(line) for line in lines]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_flag_of_a_documented_command_exists(document: str) -> None:
+    for program, *words in commands(document):
+        fields = {*CONFIGS[program].__dataclass_fields__, *Output.__dataclass_fields__, "help"}
+        for word in words:
+            if word.startswith("--"):
+                assert word[2:].replace("-", "_") in fields, f"{document}: {program} {word}"
+
+
+def test_the_readme_shows_each_command_and_its_flags() -> None:
+    shown = {words[0] for words in commands("README.md")}
+    assert {"wm-collect", "wm-train", "wm-encode", "wm-inspect"} <= shown
+    assert len(commands("README.md")) >= 5
+
+
+def test_every_make_target_that_documents_name_exists() -> None:
+    for document in ("README.md", "CONTRIBUTING.md", ".ci/run"):
+        for target in re.findall(r"(?:^|`)make ([a-z-]+)\b", (ROOT / document).read_text(), flags=re.MULTILINE):
+            assert target in TARGETS, f"{document}: make {target}"
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    text = (ROOT / "README.md").read_text()
+    for path in re.findall(r"\b((?:pipelines|examples|docker|tests|docs)/[\w./-]+\.\w+)", text):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_option_of_the_commands_is_documented_where_it_is_defined() -> None:
+    for config in CONFIGS.values():
+        source = Path(__import__("inspect").getsourcefile(config) or "").read_text()
+        for name in config.__dataclass_fields__:
+            assert re.search(rf"^    {name}: [^\n]+\n    \"\"\"", source, flags=re.MULTILINE), f"{config.__name__}.{name}"

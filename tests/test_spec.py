@@ -1,0 +1,78 @@
+"""The settings of a dataset: their hash is the same everywhere, and differences are named."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tests.builders import ROLLOUT_SETTINGS, latent_spec, rollout_spec, run_python
+from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, canonical_json, differences
+
+ROLLOUT_HASH = "153e62a9126b204167d480551266249af47eb3bd2b94fe5bf9fdb47dff9686b1"
+LATENT_HASH = "b7e94645ef73d4d986ede3eb222cef273e488cb9ed867483fdbabe0bcc7cd826"
+
+
+def test_the_hash_of_known_settings_never_changes() -> None:
+    """A change here makes every dataset on disk unreadable: it needs a new format_version."""
+    assert FORMAT_VERSION == 1
+    assert rollout_spec().hash == ROLLOUT_HASH
+    assert latent_spec().hash == LATENT_HASH
+
+
+def test_the_hash_is_the_same_in_another_process() -> None:
+    assert run_python("from tests.builders import rollout_spec; print(rollout_spec().hash)") == ROLLOUT_HASH
+
+
+def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
+    reordered = dict(reversed(ROLLOUT_SETTINGS.items()))
+    assert RolloutSpec(**reordered).hash == rollout_spec().hash
+    one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
+    assert rollout_spec(env_kwargs=one).hash == rollout_spec(env_kwargs=other).hash
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RolloutSpec)])
+def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
+    other = {"env_kwargs": {"length": 4}}.get(field, 99 if isinstance(ROLLOUT_SETTINGS[field], int) else "other")
+    assert rollout_spec(**{field: other}).hash != rollout_spec().hash
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(LatentSpec)])
+def test_every_setting_of_latents_changes_the_hash(field: str) -> None:
+    other = {"latent_dim": 99, "source": {}}.get(field, "other")
+    assert latent_spec(**{field: other}).hash != latent_spec().hash
+
+
+def test_the_content_of_dataset_json_gives_the_same_spec_back() -> None:
+    for spec in (rollout_spec(), latent_spec()):
+        content = json.loads(json.dumps(spec.to_json()))
+        assert set(content) == {"format", "format_version", "spec", "spec_hash"}
+        assert SPEC_CLASSES[content["format"]](**content["spec"]) == spec
+        assert content["spec_hash"] == spec.hash
+
+
+def test_formats_are_named_as_in_the_contract() -> None:
+    assert set(SPEC_CLASSES) == {"worldmodel_v/rollouts", "worldmodel_v/latents"}
+
+
+def test_canonical_json_is_one_text_for_one_value() -> None:
+    assert canonical_json({"b": [1, 2.5, None], "a": "ä"}) == '{"a":"\\u00e4","b":[1,2.5,null]}'
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_canonical_json_refuses_what_json_cannot_hold(value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json({"a": value})
+
+
+def test_differences_name_each_field_with_both_values_in_order() -> None:
+    recorded, asked = {"seed": 1, "env": "a", "same": 0, "old": 5}, {"seed": 2, "env": "b", "same": 0, "new": None}
+    assert differences(recorded, asked) == [
+        "env is 'a' there, 'b' asked",
+        "new is 'not set' there, None asked",
+        "old is 5 there, 'not set' asked",
+        "seed is 1 there, 2 asked",
+    ]
+
+
+def test_equal_settings_have_no_differences() -> None:
+    assert differences(dict(ROLLOUT_SETTINGS), dict(reversed(ROLLOUT_SETTINGS.items()))) == []

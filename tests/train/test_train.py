@@ -1,0 +1,106 @@
+"""Training on the toy world: what it leaves behind, what it learns, and how it continues."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from worldmodel_v.errors import NotAModel
+from worldmodel_v.models import load_vae
+from worldmodel_v.storage import open_dataset
+from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.train.checkpoint import load_checkpoint
+
+
+def config(data: Path, out: Path, **changes: object) -> TrainConfig:
+    settings = {"steps": 6, "batch_size": 8, "latent_dim": 4, "holdout_every": 4, "device": "cpu", "log_every": 1}
+    return TrainConfig(data=data, out=out, **{**settings, "checkpoint_every": 3, **changes})  # type: ignore[arg-type]
+
+
+def lines(out: Path, group: str) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if record["group"] == group]
+
+
+def test_a_short_training_learns_on_frames_it_has_not_seen(stamp_rollouts: Path, tmp_path: Path) -> None:
+    settings = {"steps": 150, "batch_size": 32, "checkpoint_every": 75, "beta_warmup_steps": 50, "latent_dim": 8}
+    report = train(config(stamp_rollouts, tmp_path / "vae", **settings))
+    first, *_, last = lines(tmp_path / "vae", "train")
+    assert last["reconstruction"] < 0.2 * first["reconstruction"]
+    assert report.heldout.psnr_db > 20
+    assert report.heldout.kl_nats > 1
+    assert report.heldout.num_frames == sum(open_dataset(stamp_rollouts).episode(i).num_rows for i in (3, 7))
+
+
+def test_a_training_leaves_weights_record_curves_and_pictures(stamp_rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vae"
+    report = train(config(stamp_rollouts, out))
+    assert report.new_steps == 6
+    assert [record["step"] for record in lines(out, "train")] == [1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in lines(out, "held-out")] == [3, 6]
+    assert {"loss", "reconstruction", "kl", "grad_norm", "beta"} <= lines(out, "train")[0].keys()
+    assert list((out / "tensorboard").glob("events.out.tfevents.*"))
+    for step in (3, 6):
+        for picture in ("reconstructions", "prior"):
+            assert np.asarray(Image.open(out / "samples" / f"step_{step:07d}_{picture}.png")).std() > 0
+    assert np.asarray(Image.open(report.picture)).shape == (2 * (2 * 66 + 2), 2 * (10 * 66 + 2), 3)
+    description = json.loads((out / "config.json").read_text())
+    assert description["steps"] == 6
+    assert description["training"]["data_spec_hash"] == open_dataset(stamp_rollouts).spec_hash
+    assert load_vae(out).model.config.latent_dim == 4
+
+
+def test_a_complete_training_does_nothing_and_more_steps_train_on(stamp_rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vae"
+    train(config(stamp_rollouts, out))
+    weights = (out / "vae.safetensors").read_bytes()
+    again = train(config(stamp_rollouts, out))
+    assert again.new_steps == 0
+    assert (out / "vae.safetensors").read_bytes() == weights
+    longer = train(config(stamp_rollouts, out, steps=9))
+    assert (longer.new_steps, longer.steps) == (3, 9)
+    straight = train(config(stamp_rollouts, tmp_path / "straight", steps=9))
+    assert (out / "vae.safetensors").read_bytes() == (straight.out / "vae.safetensors").read_bytes()
+    assert longer.heldout == straight.heldout
+
+
+def test_the_weight_of_the_kl_rises_linearly_in_the_record(stamp_rollouts: Path, tmp_path: Path) -> None:
+    train(config(stamp_rollouts, tmp_path / "vae", beta=2.0, beta_warmup_steps=4))
+    assert [record["beta"] for record in lines(tmp_path / "vae", "train")] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
+    for record in lines(tmp_path / "vae", "train"):
+        assert record["loss"] == pytest.approx(record["reconstruction"] + record["beta"] * record["kl"], rel=1e-6)
+
+
+def test_gradients_are_scaled_down_to_the_norm_asked_for(stamp_rollouts: Path, tmp_path: Path) -> None:
+    """With plain descent in mind, compare the first update of Adam's moments: exp_avg = (1 - 0.9) * clipped gradient."""
+    for name, bound in (("free", 1e9), ("clipped", 0.5)):
+        train(config(stamp_rollouts, tmp_path / name, steps=1, checkpoint_every=1, max_grad_norm=bound))
+    norms = {}
+    for name in ("free", "clipped"):
+        checkpoint = load_checkpoint(tmp_path / name)
+        assert checkpoint is not None
+        moments = [t for key, t in checkpoint.tensors.items() if key.endswith("exp_avg")]
+        norms[name] = 10 * float(torch.cat([moment.flatten() for moment in moments]).norm())
+    assert norms["clipped"] == pytest.approx(0.5, rel=1e-4)
+    assert norms["free"] == pytest.approx(lines(tmp_path / "free", "train")[0]["grad_norm"], rel=1e-4)
+    assert norms["free"] > 10 * norms["clipped"]
+
+
+def test_both_likelihoods_and_bf16_train(stamp_rollouts: Path, tmp_path: Path) -> None:
+    for name, changes in {"bernoulli": {"likelihood": "bernoulli"}, "bf16": {"precision": "bf16"}}.items():
+        train(config(stamp_rollouts, tmp_path / name, **changes))
+        weights = safetensors.torch.load_file(tmp_path / name / "vae.safetensors")
+        assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_damaged_checkpoint_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vae"
+    train(config(stamp_rollouts, out))
+    file = out / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(NotAModel, match="the checkpoint is damaged"):
+        train(config(stamp_rollouts, out, steps=9))
