@@ -107,5 +107,5 @@ def test_windows_longer_than_the_held_out_episodes_end_in_one_line(
     finished = run_example(stamp_latents, stamp_vae, tmp_path / "out", "--length", "24")
     assert finished.returncode == 2
     (line,) = finished.stderr.splitlines()
-    assert line.startswith(f"train_mdn_rnn.py: {stamp_latents}: no train episode has 24 actions (the longest has ")
+    assert line.startswith(f"train_mdn_rnn.py: {stamp_latents}: no episode (train) has 24 actions (the longest has ")
     assert not (tmp_path / "out").exists()
