@@ -1,5 +1,6 @@
 """Fixtures that many tests share: small datasets of the toy world, made once."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.envs import STAMP_ENV_ID
 from worldmodel_v.train import TrainConfig, train
+
+os.environ.pop("RAY_ADDRESS", None)  # the tests' Ray is their own
 
 
 def stamp_config(out: Path, **changes: object) -> CollectConfig:

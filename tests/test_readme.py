@@ -1,10 +1,14 @@
 """The README's commands exist: every flag parses, every make target and every file is there."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from worldmodel_v.cli.inspect import InspectConfig
 from worldmodel_v.cli.main import Output
@@ -60,6 +64,30 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     text = (ROOT / "README.md").read_text()
     for path in re.findall(r"\b((?:pipelines|examples|docker|tests|docs)/[\w./-]+\.\w+)", text):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.slow
+def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
+    """Every shell line of the tour, then the Python blocks on what it made."""
+    text = (ROOT / "README.md").read_text()
+    (tour,) = (block for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) if "runs/tour" in block)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", "-ec", tour], cwd=tmp_path, check=True, env=os.environ | {"PATH": path})
+    assert (tmp_path / "runs/tour/frames.png").stat().st_size > 1000
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        code = block.replace("runs/quickstart/", "runs/tour/").replace("holdout_every=8", "holdout_every=4")
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_the_containers_install_as_make_run_does() -> None:
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+    assert {"head", "worker", "driver"} == compose["services"].keys()
+    for service in compose["services"].values():
+        assert (ROOT / "docker" / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    for name in ("Dockerfile", "Dockerfile.cuda"):
+        text = (ROOT / "docker" / name).read_text()
+        assert "make install" in text
+        assert re.search(r"^USER wm$", text, flags=re.MULTILINE)
 
 
 def test_every_option_of_the_commands_is_documented_where_it_is_defined() -> None:

@@ -8,6 +8,7 @@ hides which attempt produced a result, and Ray Data, whose streaming executor ha
 
 import contextlib
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,9 @@ Run = Callable[[Task], bytes]
 TASKS_IN_FLIGHT_PER_WORKER = 2
 ATTEMPTS = 4
 """How many workers a task may cost before the run gives up."""
+
+CONNECT_SECONDS = 10.0
+"""How long a cluster's address may take to answer."""
 
 WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
 
@@ -185,12 +189,20 @@ def _connect(settings: WorkerSettings) -> None:
         cpus = settings.num_workers * settings.threads_per_worker
         options |= {"include_dashboard": False, "num_cpus": max(cpus, os.cpu_count() or 1)}
     try:
+        _require_listener(address)
         ray.init(**options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ClusterNotUsable(
             f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, or leave out --address "
             "(and RAY_ADDRESS) for a local one"
         ) from error
+
+
+def _require_listener(address: str) -> None:
+    """Raise OSError unless something listens at HOST:PORT or ray://HOST:PORT; `ray.init` itself would wait for ever."""
+    host, separator, port = address.removeprefix("ray://").rpartition(":")
+    if separator:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _check_cpus(settings: WorkerSettings) -> None:

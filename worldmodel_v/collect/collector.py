@@ -25,7 +25,7 @@ from worldmodel_v.storage.index import INDEX_NAME, read_index
 from worldmodel_v.storage.writer import refuse_foreign_directory
 
 SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
-"""No image environment measured compresses better than this; a disk without even that much room is refused at once."""
+"""CarRacing shrinks to a tenth; a disk that lacks even a hundredth of one shard is refused before anything is written."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,12 +50,15 @@ class TrainingRun:
         stream = FrameStream(
             self.dataset, self.is_trained_on, batch_size=self.config.batch_size, seed=self.config.seed, start=self.step
         )
-        with closing(prefetch(iter(stream), depth=4)) as batches:
+        tensors = (self._to_tensor(frames_BHWC) for frames_BHWC in stream)
+        with closing(prefetch(tensors, depth=4)) as batches:
             for frames_BHWC in batches:
-                frames = torch.from_numpy(frames_BHWC)
-                if self.device.type == "cuda":
-                    frames = frames.pin_memory().to(self.device, non_blocking=True)
-                yield frames_to_input(frames)
+                yield frames_to_input(frames_BHWC.to(self.device, non_blocking=True))
+
+    def _to_tensor(self, frames_BHWC: np.ndarray) -> torch.Tensor:
+        """Runs in the prefetch thread: for CUDA the copy into pinned memory, from where the transfer is asynchronous."""
+        frames = torch.from_numpy(frames_BHWC)
+        return frames.pin_memory() if self.device.type == "cuda" else frames
 
     def is_trained_on(self, episode_id: int) -> bool:
         return not is_held_out(episode_id, self.config.holdout_every)

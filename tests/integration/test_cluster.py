@@ -1,0 +1,86 @@
+"""Joining a cluster by its address, and never one that merely happens to run."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.collect.test_identical_shards import digests
+from tests.conftest import stamp_config
+from tests.integration.test_kills import start
+from worldmodel_v.collect import collect
+from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.errors import ClusterNotUsable
+from worldmodel_v.storage import open_dataset, verify
+
+HEAD = """
+import json, ray
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+print(json.dumps({"address": cluster.address}), flush=True)
+input()
+cluster.shutdown()
+"""
+COLLECT = ("--env", "worldmodel_v/Stamp-v0", "--episodes", 8, "--episodes-per-shard", 3, "--policy", "random", "--seed", 7)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A cluster of one node in processes of its own."""
+    head = subprocess.Popen([sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert head.stdout is not None
+    yield json.loads(head.stdout.readline())["address"]
+    head.communicate("\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["option", "RAY_ADDRESS"])
+def test_a_cluster_is_joined_by_its_address(address: str, how: str, tmp_path: Path, stamp_rollouts: Path) -> None:
+    out = tmp_path / "rollouts"
+    options = ("--address", address) if how == "option" else ()
+    environment = {"RAY_ADDRESS": address} if how == "RAY_ADDRESS" else {}
+    driver = start("wm-collect", "--out", out, "--workers", 2, *COLLECT, *options, **environment)
+    _, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    assert digests(out) == digests(stamp_rollouts)
+    too_many = start("wm-collect", "--out", tmp_path / "more", "--workers", 3, *COLLECT, *options, **environment)
+    _, errors = too_many.communicate()
+    assert too_many.returncode == 2
+    assert "3 workers of 1 CPU need 3, the cluster has 2; ask for fewer workers, or add nodes" in errors
+
+
+@pytest.mark.slow
+def test_a_cluster_that_merely_runs_is_not_joined(address: str, tmp_path: Path) -> None:
+    """Three workers do not fit on the cluster of two CPUs that runs, so they can only run on a local one."""
+    out = tmp_path / "rollouts"
+    driver = start("wm-collect", "--out", out, "--workers", 3, *COLLECT)
+    _, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    assert verify(open_dataset(out)) == []
+
+
+@pytest.mark.slow
+def test_encoding_joins_a_cluster_too(
+    address: str, tmp_path: Path, stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path
+) -> None:
+    paths = ("--data", stamp_rollouts, "--vae", stamp_vae, "--out", tmp_path / "latents")
+    driver = start("wm-encode", *paths, "--workers", 2, "--address", address, "--device", "cpu")
+    _, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    assert verify(open_dataset(tmp_path / "latents")) == []
+    assert open_dataset(tmp_path / "latents").num_rows == open_dataset(stamp_latents).num_rows
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+def test_an_address_where_nothing_answers_is_refused(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ClusterNotUsable, match=f"no Ray cluster at '{address}'"):
+        collect(stamp_config(tmp_path / "out", workers=1, address=address))
+
+
+def test_encoding_refuses_an_address_where_nothing_answers(stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    config = EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=tmp_path / "out", workers=1, address="127.0.0.1:1")
+    with pytest.raises(ClusterNotUsable, match="start one with `ray start --head`"):
+        encode(config)
