@@ -39,6 +39,9 @@ class _Trajectory:
     truncated: Array
     """bool (T + 1,): whether the episode was cut after the row's action."""
 
+    policy: str = ""
+    """Which policy drove it: of a mixture, the one that was drawn. Empty where the file does not say."""
+
     state: Array | None = None
     """float32 (T + 1, S): the environment's ground truth, where it offers one."""
 

@@ -98,8 +98,9 @@ def test_an_environment_without_images(collect_refused: Callable[..., str]) -> N
 
 
 def test_an_unknown_policy(collect_refused: Callable[..., str]) -> None:
-    assert "unknown policy 'bronian': expected one of random, brownian, or module:factory" in collect_refused(
-        "--policy", "bronian"
+    assert (
+        "unknown policy 'bronian': expected one of random, brownian, driver, random-start, mixture, or module:factory"
+        in collect_refused("--policy", "bronian")
     )
 
 

@@ -155,7 +155,7 @@ class TestSeeding:
 
 class TestFinding:
     def test_the_policies_that_ship_are_found_by_name(self) -> None:
-        assert list(POLICIES.items()) == [("random", RandomPolicy), ("brownian", BrownianPolicy)]
+        assert list(POLICIES) == ["random", "brownian", "driver", "random-start", "mixture"]
         assert find_policy("random") is RandomPolicy
         assert find_policy("brownian") is BrownianPolicy
 
@@ -166,7 +166,7 @@ class TestFinding:
 
     @pytest.mark.parametrize("name", ["", "Random", "greedy"])
     def test_an_unknown_name_is_refused(self, name: str) -> None:
-        text = f"unknown policy {name!r}: expected one of random, brownian, or module:factory"
+        text = f"unknown policy {name!r}: expected one of random, brownian, driver, random-start, mixture, or module:factory"
         with pytest.raises(PolicyNotUsable, match=f"^{re.escape(text)}$"):
             find_policy(name)
 

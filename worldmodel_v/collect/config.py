@@ -34,7 +34,8 @@ class CollectConfig:
     """Actions after which an episode is cut (and recorded as truncated)."""
 
     policy: str = "brownian"
-    """random, brownian (a random walk in action space), or module:factory of your own (see worldmodel_v.policies)."""
+    """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
+    mixture(4*driver, brownian), checkpoint:MODULE:FACTORY:FILE, or module:factory of your own (see worldmodel_v.policies)."""
 
     seed: int = 0
     """The root seed; episode i uses numpy's SeedSequence(seed, spawn_key=(i,))."""

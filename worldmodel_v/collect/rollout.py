@@ -27,8 +27,7 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
         env = make_image_env(spec.env, spec.env_kwargs)
         try:
             policy = make_policy(spec.policy, env.gym)
-            policy.reset(policy_rng)
-            return _play(env, policy, spec, episode_id, seed)
+            return _play(env, policy, spec, episode_id, seed, policy_rng)
         finally:
             env.close()
     except WorldModelError:
@@ -37,8 +36,12 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
         raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {spec.env}: {type(error).__name__}: {error}") from error
 
 
-def _play(env: ImageEnv, policy: Policy, spec: RolloutSpec, episode_id: int, seed: int) -> Episode:
+def _play(
+    env: ImageEnv, policy: Policy, spec: RolloutSpec, episode_id: int, seed: int, policy_rng: np.random.Generator
+) -> Episode:
     raw = env.reset(seed)
+    moved = policy.reset(policy_rng)
+    raw = raw if moved is None else moved
     preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
     rows = _Rows()
     ended = False
@@ -51,7 +54,7 @@ def _play(env: ImageEnv, policy: Policy, spec: RolloutSpec, episode_id: int, see
         ended = terminated or truncated
     final_action = -1 if isinstance(action, int) else np.full_like(action, np.nan)
     rows.add((preprocess(raw), env.state()), final_action, np.nan, False, False)
-    return rows.to_episode(episode_id, seed)
+    return rows.to_episode(episode_id, seed, getattr(policy, "chosen", spec.policy))
 
 
 class _Rows:
@@ -78,13 +81,14 @@ class _Rows:
         self._states.append(state)
         self._others.append((action, reward, terminated, truncated))
 
-    def to_episode(self, episode_id: int, seed: int) -> Episode:
+    def to_episode(self, episode_id: int, seed: int, policy: str) -> Episode:
         actions, rewards, terminated, truncated = zip(*self._others, strict=True)
         names = tuple(self._states[0])
         state = np.array([[values[name] for name in names] for values in self._states], dtype=np.float32)
         return Episode(
             episode_id=episode_id,
             seed=seed,
+            policy=policy,
             pixels=np.stack(self._pixels),
             action=np.array(actions, dtype=np.int64 if isinstance(actions[0], int) else np.float32),
             reward=np.array(rewards, dtype=np.float32),

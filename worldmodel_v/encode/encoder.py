@@ -98,6 +98,7 @@ def _sequence(shard: Shard, position: int, posterior: dict[str, np.ndarray]) -> 
     return LatentSequence(
         episode_id=int(shard.episode_ids[position]),
         seed=int(shard.seeds[position]),
+        policy=shard.policies[position],
         state_names=shard.state_names,
         **{name: shard.rows(name, rows.start, rows.stop) for name in copied},
         **{name: rows_NZ[rows] for name, rows_NZ in posterior.items()},

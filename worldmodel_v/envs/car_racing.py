@@ -1,7 +1,8 @@
-"""The ground truth behind a CarRacing frame, read from Gymnasium's environment."""
+"""CarRacing's inside: the ground truth behind a frame, and the car put elsewhere on the track."""
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.box2d.car_dynamics import Car
 
 WHEELS = ("front_left", "front_right", "rear_left", "rear_right")
 """The order of Gymnasium's `car.wheels`."""
@@ -30,3 +31,15 @@ def car_racing_state(env: gymnasium.Env) -> dict[str, float]:
         "progress": world.tile_visited_count / len(world.track),
         "on_road": float(np.mean([bool(wheel.tiles) for wheel in wheels])),
     }
+
+
+def move_car_to_tile(env: gymnasium.Env, tile: int) -> np.ndarray:
+    """Put a new car on a tile of the track, facing along it, right after a reset; returns the frame from there.
+
+    The frame is uint8 (96, 96, 3). As Gymnasium's own reset does, physics run for one frame without an action, so that
+    the wheels touch the road; the tiles they touch count as visited, as those of the start do.
+    """
+    world = env.unwrapped
+    world.car.destroy()
+    world.car = Car(world.world, *world.track[tile][1:4])
+    return world.step(None)[0]

@@ -1,11 +1,13 @@
-"""Who drives: the `Policy` protocol, the policies that ship, and how one is found by name.
+"""Who drives: the `Policy` protocol, the policies that ship, and how one is built from its line.
 
-A user's own policy is `module:factory`, where `factory(env)` gets the Gymnasium environment of one episode and returns a
-`Policy`. Its action is cast to float32 (Box) or int (Discrete) and then to the action space's dtype before the step.
+`random`, `brownian`, `driver`, `random-start(…)`, `mixture(…)` and `checkpoint:…` ship; a user's own is `module:factory`, where
+`factory(env)` gets the Gymnasium environment of one episode and returns a `Policy`. Numbers in the line become keyword
+arguments of the factory. An action is cast to float32 (Box) or int (Discrete), and then to the action space's dtype.
 """
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import gymnasium
@@ -13,28 +15,45 @@ import numpy as np
 
 from worldmodel_v.errors import PolicyNotUsable
 from worldmodel_v.policies.brownian import BrownianPolicy
+from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
+from worldmodel_v.policies.checkpoint import CheckpointPolicy
+from worldmodel_v.policies.composed import InnerPolicy, MixturePolicy, RandomStartPolicy
+from worldmodel_v.policies.driver import DriverPolicy
+from worldmodel_v.policies.expression import PolicyExpression, parse_policy
 from worldmodel_v.policies.uniform import RandomPolicy
 
 
 class Policy(Protocol):
-    """Chooses actions. May keep state within an episode; `reset` starts the next one afresh."""
+    """Chooses actions. May keep state within an episode; `reset` starts the next one afresh.
 
-    def reset(self, rng: np.random.Generator) -> None:
-        """Begin an episode. All randomness must come from `rng`, which is seeded for this episode alone."""
+    A policy that decides at `reset` who drives says so in an attribute `chosen`, which is recorded with the episode.
+    """
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray | None:
+        """Begin an episode, the environment having been reset. All randomness must come from `rng`, which is seeded for
+        this episode alone. Returns the first frame if the policy changed the environment, None otherwise."""
 
     def act(self, frame: np.ndarray) -> Any:
         """The action on a raw frame (uint8, (H, W, 3) or (H, W)) as the environment gives it, before crop and resize."""
 
 
-PolicyFactory = Callable[[gymnasium.Env], Policy]
+PolicyFactory = Callable[..., Policy]
 
-POLICIES: dict[str, PolicyFactory] = {"random": RandomPolicy, "brownian": BrownianPolicy}
+POLICIES: dict[str, PolicyFactory] = {
+    "random": RandomPolicy,
+    "brownian": BrownianPolicy,
+    "driver": DriverPolicy,
+    "random-start": RandomStartPolicy,
+    "mixture": MixturePolicy,
+}
 
 
 def find_policy(name: str) -> PolicyFactory:
-    """The factory of a policy, by its name or as `module:factory`; raises PolicyNotUsable."""
+    """The factory of a policy, by its name, as `checkpoint:…` or as `module:factory`; raises PolicyNotUsable."""
     if name in POLICIES:
         return POLICIES[name]
+    if name.startswith(CHECKPOINT_PREFIX):
+        return partial(CheckpointPolicy, source=name.removeprefix(CHECKPOINT_PREFIX))
     module, separator, attribute = name.partition(":")
     if not separator:
         raise PolicyNotUsable(f"unknown policy {name!r}: expected one of {', '.join(POLICIES)}, or module:factory")
@@ -50,21 +69,39 @@ def find_policy(name: str) -> PolicyFactory:
     return factory
 
 
-def make_policy(name: str, env: gymnasium.Env) -> Policy:
-    """Build a policy for an environment; raises PolicyNotUsable if it does not keep the protocol."""
-    factory = find_policy(name)
+def make_policy(text: str, env: gymnasium.Env) -> Policy:
+    """Build a policy for an environment from its line; raises PolicyNotUsable if it does not keep the protocol."""
+    return _build(parse_policy(text), env)
+
+
+def _build(expression: PolicyExpression, env: gymnasium.Env) -> Policy:
+    factory = find_policy(expression.name)
+    inner = [InnerPolicy(weight, str(member), _build(member, env)) for weight, member in expression.inner]
     try:
-        policy = factory(env)
+        policy = factory(env, *([inner] if inner else []), **expression.numbers)
     except PolicyNotUsable:
         raise
     except Exception as error:
-        raise PolicyNotUsable(f"policy {name!r} cannot be built: {type(error).__name__}: {error}") from error
+        raise PolicyNotUsable(f"policy '{expression}' cannot be built: {type(error).__name__}: {error}") from error
     for method in ("reset", "act"):
         if not callable(getattr(policy, method, None)):
             raise PolicyNotUsable(
-                f"policy {name!r}: {type(policy).__name__} has no method {method}; see worldmodel_v.policies.Policy"
+                f"policy '{expression}': {type(policy).__name__} has no method {method}; see worldmodel_v.policies.Policy"
             )
     return policy
 
 
-__all__ = ["POLICIES", "BrownianPolicy", "Policy", "PolicyFactory", "RandomPolicy", "find_policy", "make_policy"]
+__all__ = [
+    "POLICIES",
+    "BrownianPolicy",
+    "CheckpointPolicy",
+    "DriverPolicy",
+    "MixturePolicy",
+    "Policy",
+    "PolicyFactory",
+    "RandomPolicy",
+    "RandomStartPolicy",
+    "find_policy",
+    "make_policy",
+    "parse_policy",
+]

@@ -128,6 +128,7 @@ class Shard:
         return record(
             episode_id=int(self.episode_ids[position]),
             seed=int(self.seeds[position]),
+            policy=self.policies[position],
             state_names=self.state_names,
             **columns,
         )
@@ -211,6 +212,11 @@ class Shard:
         for name, values in (("episode_id", self.episode_ids), ("seed", self.seeds), ("return", self.returns)):
             if np.shape(values) != (self.num_episodes,):
                 self._refuse(f"attribute {name} of ep_len has shape {np.shape(values)}, expected {(self.num_episodes,)}")
+        policies = table.attrs.get("policy", np.zeros(self.num_episodes, dtype="S1"))
+        if np.shape(policies) != (self.num_episodes,) or policies.dtype.kind != "S":
+            self._refuse(f"attribute policy of ep_len is {policies!r}, expected {self.num_episodes} texts of fixed length")
+        self.policies = tuple(_decoded(policy) for policy in policies)
+        """Which policy drove each episode; empty texts where the file does not say."""
         if (np.diff(self.episode_ids) != 1).any():
             self._refuse(f"its episodes are not consecutive: {self.episode_ids}")
         if "state" in self._file and np.shape(self._file["state"].attrs.get("names")) != self._file["state"].shape[1:]:

@@ -56,4 +56,5 @@ def _write_episode_table(file: h5py.File, episodes: Sequence[Episode] | Sequence
     file.create_dataset("ep_offset", data=offsets, chunks=offsets.shape, fletcher32=True)
     ep_len.attrs["episode_id"] = np.array([episode.episode_id for episode in episodes], dtype=np.int64)
     ep_len.attrs["seed"] = np.array([episode.seed for episode in episodes], dtype=np.int64)
+    ep_len.attrs["policy"] = np.array([episode.policy.encode() for episode in episodes])
     ep_len.attrs["return"] = np.array([episode.episode_return for episode in episodes], dtype=np.float64)

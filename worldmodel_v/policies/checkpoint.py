@@ -1,0 +1,58 @@
+"""`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, its weights read from a file that runs no code."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Discrete
+
+from worldmodel_v.errors import PolicyNotUsable
+
+PREFIX = "checkpoint:"
+
+
+class CheckpointPolicy:
+    """A network as a policy: `FACTORY(env)` builds the torch module, FILE (`.safetensors`, or `.pt` of tensors) fills it.
+
+    The module maps one frame, float32 (1, 3, H, W) in [0, 1], to an action (1, A), or to logits (1, n) for discrete
+    actions, of which the largest is taken. It runs on one CPU thread of the worker, in evaluation mode.
+    """
+
+    def __init__(self, env: gymnasium.Env, source: str) -> None:
+        """`source` is what stands behind "checkpoint:"; raises PolicyNotUsable."""
+        import torch
+
+        module, _, rest = source.partition(":")
+        factory, _, file = rest.partition(":")
+        if not file:
+            raise PolicyNotUsable(f"policy checkpoint:{source}: expected checkpoint:MODULE:FACTORY:FILE")
+        self._torch = torch
+        self._network = getattr(importlib.import_module(module), factory)(env)
+        self._network.load_state_dict(_read_weights(Path(file)))
+        self._network.eval()
+        self._discrete = isinstance(env.action_space, Discrete)
+
+    def reset(self, rng: np.random.Generator) -> None:
+        reset = getattr(self._network, "reset", None)
+        if callable(reset):
+            reset(rng)
+
+    def act(self, frame: np.ndarray) -> Any:
+        x_1CHW = self._torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
+        with self._torch.no_grad():
+            output = self._network(x_1CHW)[0]
+        return int(output.argmax()) if self._discrete else output.numpy()
+
+
+def _read_weights(file: Path) -> Any:
+    if not file.is_file():
+        raise PolicyNotUsable(f"policy checkpoint: {file} is not there; give the path of a .safetensors or .pt file")
+    if file.suffix == ".safetensors":
+        import safetensors.torch
+
+        return safetensors.torch.load_file(file)
+    import torch
+
+    return torch.load(file, map_location="cpu", weights_only=True)

@@ -1,0 +1,62 @@
+"""Policies made of others: `random-start` and `mixture`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import numpy as np
+
+from worldmodel_v.envs.car_racing import is_car_racing, move_car_to_tile
+from worldmodel_v.errors import PolicyNotUsable
+
+if TYPE_CHECKING:
+    from worldmodel_v.policies import Policy
+
+
+@dataclass(frozen=True)
+class InnerPolicy:
+    """A policy inside another."""
+
+    weight: float
+    text: str
+    """How it was written."""
+
+    policy: "Policy"
+
+
+class RandomStartPolicy:
+    """`random-start(policy)`: puts the car on a random tile of the track, facing along it, and lets `policy` drive."""
+
+    def __init__(self, env: gymnasium.Env, inner: list[InnerPolicy]) -> None:
+        if len(inner) != 1:
+            raise PolicyNotUsable(f"policy random-start drives with one policy, as in random-start(driver); got {len(inner)}")
+        if not is_car_racing(env):
+            raise PolicyNotUsable("policy random-start needs CarRacing, whose track it starts on")
+        self._env, self._policy = env, inner[0].policy
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray:
+        frame = move_car_to_tile(self._env, int(rng.integers(len(self._env.unwrapped.track))))
+        self._policy.reset(rng)
+        return frame
+
+    def act(self, frame: np.ndarray) -> Any:
+        return self._policy.act(frame)
+
+
+class MixturePolicy:
+    """`mixture(4*a, b)`: each episode is driven by one of the policies, drawn by weight from the episode's own seed."""
+
+    def __init__(self, env: gymnasium.Env, inner: list[InnerPolicy]) -> None:
+        if not inner or min(member.weight for member in inner) <= 0:
+            raise PolicyNotUsable("policy mixture needs policies with positive weights, as in mixture(4*driver, 1*random)")
+        self._inner = inner
+        self._probabilities = np.array([member.weight for member in inner]) / sum(member.weight for member in inner)
+
+    def reset(self, rng: np.random.Generator) -> np.ndarray | None:
+        member = self._inner[rng.choice(len(self._inner), p=self._probabilities)]
+        self.chosen = getattr(member.policy, "chosen", member.text)
+        self._policy = member.policy
+        return self._policy.reset(rng)
+
+    def act(self, frame: np.ndarray) -> Any:
+        return self._policy.act(frame)
