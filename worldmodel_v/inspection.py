@@ -73,6 +73,8 @@ def preview(path: Path) -> np.ndarray:
 
 
 def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    from worldmodel_v.evaluate.coverage import driving
+
     lengths: list[np.ndarray] = []
     returns: list[np.ndarray] = []
     columns: dict[str, str] = {}
@@ -100,6 +102,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "ends": ends,
         "columns": columns,
         "state_names": list(state_names),
+        "driving": driving(dataset),
         "settings": dataset.spec,
         "spec_hash": dataset.spec_hash,
     }
@@ -134,4 +137,4 @@ def _spread(parts: list[np.ndarray]) -> dict[str, float] | None:
     if not parts:
         return None
     values = np.concatenate(parts)
-    return {"min": float(values.min()), "mean": round(float(values.mean()), 3), "max": float(values.max())}
+    return {name: round(float(getattr(values, name)()), 3) for name in ("min", "mean", "max")}

@@ -44,9 +44,11 @@ def print_pipeline(report: Any) -> None:
 
 def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
     for name, value in facts.items():
-        if isinstance(value, dict) and value and not _is_short(value):
+        nested = value if isinstance(value, list) else [value]
+        if nested and all(isinstance(item, dict) and item and not _is_short(item) for item in nested):
             table.add_row(Text(indent + name), "")
-            _add_rows(table, value, indent + "  ")
+            for item in nested:
+                _add_rows(table, item, indent + "  ")
         else:
             table.add_row(Text(indent + name), Text(_text(value)))
 
@@ -60,4 +62,4 @@ def _text(value: Any) -> str:
 
 
 def _is_short(value: dict[str, Any]) -> bool:
-    return len(value) <= 3 and all(isinstance(item, int | float) for item in value.values())
+    return all(isinstance(item, int | float) for item in value.values())

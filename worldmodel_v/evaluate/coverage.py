@@ -1,0 +1,44 @@
+"""What the drivers of a CarRacing dataset saw of it, by policy, from the recorded `state`."""
+
+import itertools
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from worldmodel_v.storage import Dataset
+
+FACTORS = ("progress", "on_road", "velocity_x", "velocity_y")
+STANDSTILL = 1.0
+"""Below this speed, in world units a second, a car stands."""
+
+SPEED_EDGES = (0.0, 1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0)
+
+
+def driving(dataset: Dataset) -> list[dict[str, Any]]:
+    """For each policy: its episodes, the mean share of tiles visited, the shares of frames off the road (fewer than two
+    wheels on it) and standing, and the share of frames in each range of speed. Empty without CarRacing's `state`."""
+    seen: dict[str, list[np.ndarray]] = defaultdict(list)
+    for entry in dataset.entries:
+        with dataset.open_shard(entry) as shard:
+            if not set(FACTORS) <= set(shard.state_names):
+                return []
+            columns = [shard.state_names.index(name) for name in FACTORS]
+            state = shard.rows("state")[:, columns]
+            for policy, start, length in zip(shard.policies, shard.ep_offset, shard.ep_len, strict=True):
+                seen[policy].append(state[start : start + length])
+    return [{"policy": policy, **_summary(episodes)} for policy, episodes in sorted(seen.items())]
+
+
+def _summary(episodes: list[np.ndarray]) -> dict[str, Any]:
+    _progress, on_road, *velocity = np.concatenate(episodes).T
+    speed = np.hypot(*velocity)
+    counts, _ = np.histogram(speed, bins=[*SPEED_EDGES, np.inf])
+    ranges = [f"{low:g}-{high:g}" for low, high in itertools.pairwise(SPEED_EDGES)] + [f"over {SPEED_EDGES[-1]:g}"]
+    return {
+        "episodes": len(episodes),
+        "tiles_visited": round(float(np.mean([episode[-1, 0] for episode in episodes])), 3),
+        "off_road": round(float((on_road < 0.5).mean()), 3),
+        "standing": round(float((speed < STANDSTILL).mean()), 3),
+        "frames_by_speed": dict(zip(ranges, (counts / len(speed)).round(3).tolist(), strict=True)),
+    }
