@@ -26,6 +26,7 @@ ROLLOUT_SETTINGS = {
     "crop": "full",
     "episodes_per_shard": 2,
     "gymnasium": "1.0.0",
+    "policy_weights": {},
 }
 
 

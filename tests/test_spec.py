@@ -8,8 +8,8 @@ import pytest
 from tests.builders import ROLLOUT_SETTINGS, latent_spec, rollout_spec, run_python
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, canonical_json, differences
 
-ROLLOUT_HASH = "153e62a9126b204167d480551266249af47eb3bd2b94fe5bf9fdb47dff9686b1"
-LATENT_HASH = "b7e94645ef73d4d986ede3eb222cef273e488cb9ed867483fdbabe0bcc7cd826"
+ROLLOUT_HASH = "65b6418fd1e6051088d2361d8483ffb5f268e99db15c752342a54fe00be42113"
+LATENT_HASH = "0cf0d6f98086ec7790f0cabe997fedc7e26d8749d6d2384ecb04dea529b56139"
 
 
 def test_the_hash_of_known_settings_never_changes() -> None:
@@ -32,7 +32,10 @@ def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RolloutSpec)])
 def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
-    other = {"env_kwargs": {"length": 4}}.get(field, 99 if isinstance(ROLLOUT_SETTINGS[field], int) else "other")
+    nested = {"env_kwargs": {"length": 4}, "policy_weights": {"w.pt": "0"}}
+    other = nested.get(field, 99 if isinstance(ROLLOUT_SETTINGS[field], int) else "other")
+        field, 99 if isinstance(ROLLOUT_SETTINGS[field], int) else "other"
+    )
     assert rollout_spec(**{field: other}).hash != rollout_spec().hash
 
 

@@ -6,6 +6,12 @@ Each class takes one message, so that it survives pickling on its way back from 
 """
 
 
+def one_line(error: BaseException) -> str:
+    """The class and the first line of an error of somebody else's, to stand inside a message of ours."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
 class WorldModelError(Exception):
     """Base class: work that was asked for correctly, and failed."""
 

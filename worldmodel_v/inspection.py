@@ -1,6 +1,5 @@
 """What a directory is: a rollout dataset, a latent dataset or a VAE, as plain facts for a screen or a program."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from worldmodel_v.storage import Dataset, open_dataset, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.schema import LATENTS, ROLLOUTS
 
+MODEL_NAMES = ("vae.safetensors", "checkpoint.safetensors")
 PREVIEW_EPISODES = 6
 PREVIEW_FRAMES = 10
 
@@ -20,15 +20,15 @@ def describe(path: Path) -> dict[str, Any]:
     """The facts of a dataset or model directory, as JSON values; raises UsageError if it is neither or is damaged."""
     if (path / SPEC_NAME).exists():
         return _describe_dataset(open_dataset(path))
-    if any((path / name).exists() for name in ("vae.safetensors", "checkpoint.safetensors")):
+    if any((path / name).exists() for name in MODEL_NAMES):
         return _describe_model(path)
-    found = "no such directory" if not path.is_dir() else f"neither {SPEC_NAME} nor vae.safetensors is in it"
+    found = "no such directory" if not path.is_dir() else f"neither {SPEC_NAME} nor {MODEL_NAMES[0]} is in it"
     raise NotADataset(f"{path}: {found}; give a directory that wm-collect, wm-train or wm-encode wrote")
 
 
 def require_intact(path: Path, progress: Progress | None = None) -> str:
     """Verify every byte and row of a dataset, and say what was checked; raises VerificationFailed with every finding."""
-    dataset = open_dataset(path)
+    dataset = _require_dataset(path, "--verify")
     if findings := verify(dataset, progress):
         raise VerificationFailed("\n".join(findings))
     return f"{len(dataset.entries)} shards, {dataset.num_episodes} episodes, {dataset.num_rows} rows: every byte as indexed"
@@ -58,7 +58,7 @@ def preview(path: Path) -> np.ndarray:
     """A picture of frames of some episodes, one row each, evenly spaced in time: uint8 (H, W, 3)."""
     from worldmodel_v.evaluate.grids import frame_grid
 
-    dataset = open_dataset(path)
+    dataset = _require_dataset(path, "--preview")
     if dataset.format != ROLLOUTS:
         raise ConfigError(f"--preview needs frames, {path} holds latents; give the rollouts that they were made from")
     if not dataset.num_episodes:
@@ -70,6 +70,12 @@ def preview(path: Path) -> np.ndarray:
         pixels = dataset.episode(episode_ids[position]).pixels
         rows.append(pixels[np.linspace(0, len(pixels) - 1, PREVIEW_FRAMES).astype(int)])
     return frame_grid(rows)
+
+
+def _require_dataset(path: Path, option: str) -> Dataset:
+    if not (path / SPEC_NAME).exists() and any((path / name).exists() for name in MODEL_NAMES):
+        raise NotADataset(f"{option} is for datasets, {path} holds a VAE; leave it out")
+    return open_dataset(path)
 
 
 def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
@@ -111,6 +117,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
 def _describe_model(path: Path) -> dict[str, Any]:
     from worldmodel_v.models import load_vae
     from worldmodel_v.train.checkpoint import load_checkpoint
+    from worldmodel_v.train.publication import read_evaluation
 
     checkpoint = load_checkpoint(path)
     facts: dict[str, Any] = {"kind": "vae", "path": str(path)}
@@ -118,10 +125,10 @@ def _describe_model(path: Path) -> dict[str, Any]:
     try:
         vae = load_vae(path)
     except NotAModel:
-        if (path / "vae.safetensors").exists() or checkpoint is None:
+        if (path / MODEL_NAMES[0]).exists() or checkpoint is None:
             raise
         return facts | {"finished": False, "settings": checkpoint.settings}
-    published = json.loads((path / "heldout.json").read_text()) if (path / "heldout.json").exists() else {}
+    published = read_evaluation(path) or {}
     parameters = sum(parameter.numel() for parameter in vae.model.parameters())
     facts |= {"finished": True, "vae_sha256": vae.sha256, "parameters": parameters, "steps": published.get("steps")}
     facts["model"] = vars(vae.model.config)

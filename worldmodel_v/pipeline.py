@@ -6,9 +6,10 @@ are filled in. Completion is decided by each stage itself, so a pipeline has no 
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -81,8 +82,8 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
     root = _compose(file)
     stages = _mapping(file, root, "the file")
     for name, (key, _) in stages.items():
-        if name not in (*STAGES, "description"):
-            raise _error(file, key, f"unknown stage {name!r}{_hint(name, STAGES)}; expected {', '.join(STAGES)}, description")
+        if name not in STAGES:
+            raise _error(file, key, f"unknown stage {name!r}{_hint(name, STAGES)}; expected {', '.join(STAGES)}")
     for name in STAGES:
         if name not in stages:
             raise _error(file, root, f"the stage {name!r} is missing; add `{name}: {{}}` for its defaults")
@@ -108,17 +109,32 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
             raise _error(file, node, f"{stage}.{name}: is set by --out; leave it out")
         if name not in known:
             raise _error(file, node, f"{stage}.{name}: unknown field{_hint(name, known)}; expected one of {', '.join(known)}")
-    values = {name: yaml.safe_load(yaml.serialize(node)) for name, (_, node) in fields.items()}
+    hints = get_type_hints(config)
+    values = {name: _value(file, f"{stage}.{name}", hints[name], node) for name, (_, node) in fields.items()}
     try:
-        return TypeAdapter(config).validate_python({**values, **paths})
+        return config(**values, **paths)
     except ConfigError as error:
-        raise _error(file, key, f"{stage}: {error}") from None
+        named = [node for name, (node, _) in fields.items() if f"--{name.replace('_', '-')} " in str(error)]
+        raise _error(file, (named or [key])[0], f"{stage}: {error}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe values, with 1e-3 read as a number (YAML 1.1, which PyYAML follows, wants 1.0e-3)."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
+    """The value of one field, of exactly the type that its config class declares."""
+    if not isinstance(node, yaml.ScalarNode):
+        raise _error(file, node, f"{name}: expected one value")
+    try:
+        return TypeAdapter(expected).validate_python(_Loader("").construct_object(node), strict=True)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else ""
-        where = fields[field][1] if field in fields else key
-        got = f", got {first['input']!r}" if field in fields else ""
-        raise _error(file, where, f"{'.'.join(filter(None, (stage, field)))}: {first['msg']}{got}") from None
+        raise _error(file, node, f"{name}: {error.errors()[0]['msg']}, got {node.value!r}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise _error(file, node, f"{name}: not a plain value ({str(error).splitlines()[0]})") from None
 
 
 def _compose(file: Path) -> yaml.Node:
@@ -129,11 +145,11 @@ def _compose(file: Path) -> yaml.Node:
             f"{file}: cannot be read ({error}); give a pipeline file such as pipelines/quickstart.yaml"
         ) from None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise PipelineFileError(f"{file}:{line}: not valid YAML: {error.problem}; mend the line") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise PipelineFileError(f"{file}:1: not valid YAML: {str(error).splitlines()[0]}; mend the file") from None
     if root is None:
         raise PipelineFileError(f"{file}:1: the file is empty; expected the stages {', '.join(STAGES)}")
@@ -147,6 +163,8 @@ def _mapping(file: Path, node: yaml.Node, what: str) -> Fields:
         raise _error(file, node, f"{what}: expected fields (name: value), got {node.value!r}")
     fields: Fields = {}
     for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _error(file, key, f"{what}: expected a name")
         if key.value in fields:
             raise _error(file, key, f"{what}.{key.value}: stands here twice; delete one")
         fields[str(key.value)] = (key, value)

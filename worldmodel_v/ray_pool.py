@@ -39,8 +39,6 @@ class WorkerSettings:
     address: str | None = None
     """The Ray cluster to join; None starts a local one, unless RAY_ADDRESS names a cluster."""
 
-    threads_per_worker: int = 1
-
     num_gpus_per_worker: float = 0.0
 
 
@@ -132,12 +130,11 @@ class _Pool(Generic[Task]):
     def _start_worker(self) -> Any:
         import ray
 
-        environment = WORKER_ENVIRONMENT | {"OMP_NUM_THREADS": str(self._settings.threads_per_worker)}
         options = {
-            "num_cpus": self._settings.threads_per_worker,
+            "num_cpus": 1,
             "num_gpus": self._settings.num_gpus_per_worker,
             "max_restarts": 0,
-            "runtime_env": {"env_vars": environment},
+            "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
         }
         return ray.remote(**options)(_Worker).remote(self._setup)
 
@@ -173,7 +170,7 @@ def _cluster(settings: WorkerSettings) -> Iterator[None]:
     if ours:
         _connect(settings)
     try:
-        _check_cpus(settings)
+        _require_resources(settings)
         yield
     finally:
         if ours:
@@ -186,8 +183,7 @@ def _connect(settings: WorkerSettings) -> None:
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
-        cpus = settings.num_workers * settings.threads_per_worker
-        options |= {"include_dashboard": False, "num_cpus": max(cpus, os.cpu_count() or 1)}
+        options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
     try:
         _require_listener(address)
         ray.init(**options)
@@ -205,16 +201,18 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def _check_cpus(settings: WorkerSettings) -> None:
+def _require_resources(settings: WorkerSettings) -> None:
+    """Raise ClusterNotUsable unless the cluster could ever hold all workers; Ray itself would wait for ever."""
     import ray
 
-    wanted = settings.num_workers * settings.threads_per_worker
-    there = int(ray.cluster_resources().get("CPU", 0))
-    if wanted > there:
-        raise ClusterNotUsable(
-            f"{settings.num_workers} workers of {settings.threads_per_worker} CPU need {wanted}, the cluster has {there}; "
-            "ask for fewer workers, or add nodes"
-        )
+    total = ray.cluster_resources()
+    for resource, each in (("CPU", 1.0), ("GPU", settings.num_gpus_per_worker)):
+        wanted, there = settings.num_workers * each, total.get(resource, 0)
+        if wanted > there:
+            raise ClusterNotUsable(
+                f"{settings.num_workers} workers of {each:g} {resource} need {wanted:g}, the cluster has {there:g}; "
+                "ask for fewer workers, or add nodes"
+            )
 
 
 def _our_error(error: Any) -> WorldModelError:

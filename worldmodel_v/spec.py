@@ -46,6 +46,9 @@ class RolloutSpec(Spec):
     gymnasium: str
     """Gymnasium's version, since another version may be another environment."""
 
+    policy_weights: dict[str, str] = field(default_factory=dict)
+    """The SHA-256 of every file of weights that the policy reads, by its path."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LatentSpec(Spec):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from worldmodel_v.cli import collect, encode, inspect, pipeline, train
+from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.train import TrainConfig
 
 MAINS: dict[str, Callable[[], None]] = {
@@ -192,7 +194,7 @@ def test_a_loss_that_diverges_keeps_the_last_good_checkpoint(refuse: Refusal, st
     command = ("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 4, "--batch-size", 8)
     line = refuse(*command, "--learning-rate", 1e30, "--max-grad-norm", 1e30, "--log-every", 1, "--quiet", code=1)
     assert "NaN or infinite" in line
-    assert "keeps the checkpoint of step 0" in line
+    assert "has no checkpoint yet" in line
     assert not (tmp_path / "vae" / "checkpoint.safetensors").exists()
     assert not (tmp_path / "vae" / "vae.safetensors").exists()
 
@@ -268,7 +270,7 @@ def test_latents_of_another_vae_in_the_same_directory(
     other = tmp_path / "other"
     run_train(TrainConfig(data=stamp_rollouts, out=other, steps=1, batch_size=4, latent_dim=8, holdout_every=4, seed=1))
     line = refuse("wm-encode", "--data", stamp_rollouts, "--vae", other, "--out", stamp_latents)
-    assert "was made with other settings: vae_sha256 is" in line
+    assert "holds latents of another VAE" in line
     line = refuse("wm-inspect", stamp_latents, "--vae", other)
     assert "was made by the VAE" in line
 
@@ -319,12 +321,20 @@ def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Pa
         ("collect:\n  episodes: many\ntrain: {}\nencode: {}\n", ":2: collect.episodes: Input should be a valid integer"),
         (
             "collect:\n  max_steps: 0\ntrain: {}\nencode: {}\n",
-            ":1: collect: --max-steps must be at least 1",
+            ":2: collect: --max-steps must be at least 1",
         ),
         ("collect: {}\ntrain:\n  out: x\nencode: {}\n", ":3: train.out: is set by --out; leave it out"),
         ("collect: {}\ntrian: {}\nencode: {}\n", ":2: unknown stage 'trian' (did you mean 'train'?)"),
         ("collect: {}\ntrain: [1, 2\nencode: {}\n", ":3: not valid YAML"),
         ("collect: {}\ntrain: {}\nencode: {}\nencode: {}\n", ":4: the file.encode: stands here twice"),
+        (
+            "collect:\n  episodes: yes\ntrain: {}\nencode: {}\n",
+            ":2: collect.episodes: Input should be a valid integer",
+        ),
+        ("collect: {}\ntrain:\n  beta: [1]\nencode: {}\n", ":3: train.beta: expected one value"),
+        ("? [a]\n: 3\ntrain: {}\nencode: {}\n", ":1: the file: expected a name"),
+        ("collect:\n  seed: 2024-13-45\ntrain: {}\nencode: {}\n", ":2: collect.seed: not a plain value"),
+        ("[" * 5000, ":1: not valid YAML"),
         ("collect: {}\ntrain: 3\nencode: {}\n", ":2: train: expected fields (name: value), got '3'"),
         ("collect: !!python/object/apply:os.system [ls]\ntrain: {}\nencode: {}\n", ":1: collect: expected fields"),
         ("", ":1: the file is empty"),
@@ -342,7 +352,87 @@ def test_a_pipeline_file_that_is_not_there(refuse: Refusal, tmp_path: Path) -> N
     assert "cannot be read" in refuse("wm-pipeline", "run", tmp_path / "absent.yaml", "--out", tmp_path / "out")
 
 
+def test_numbers_such_as_1e_3_are_numbers(tmp_path: Path) -> None:
+    from worldmodel_v.pipeline import load_pipeline
+
+    (tmp_path / "p.yaml").write_text("collect: {}\ntrain:\n  learning_rate: 1e-3\n  beta: 1\nencode: {}\n")
+    assert load_pipeline(tmp_path / "p.yaml", tmp_path).train.learning_rate == 1e-3
+
+
 # The command line itself
+
+
+def test_a_closed_pipe_ends_a_command_quietly(stamp_rollouts: Path) -> None:
+    wm_inspect = Path(sys.executable).parent / "wm-inspect"
+    finished = subprocess.run(
+        ["sh", "-c", f"{wm_inspect} {stamp_rollouts} | head -1"], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.startswith("kind")
+    assert finished.stderr == ""
+
+
+class Chatty(StampEnv):
+    """An environment that prints."""
+
+    def reset(self, **options: object) -> tuple[np.ndarray, dict]:
+        print("hello")  # noqa: T201
+        return super().reset(**options)  # type: ignore[arg-type]
+
+
+class Leaving(StampEnv):
+    """An environment that leaves Python in the middle of an episode."""
+
+    def step(self, action: object) -> tuple[np.ndarray, float, bool, bool, dict]:
+        if self.stamps[0] == 3:
+            raise SystemExit(3)
+        return super().step(action)
+
+
+gymnasium.register("tests/Chatty-v0", entry_point=Chatty)
+gymnasium.register("tests/Leaving-v0", entry_point=Leaving)
+
+
+def test_json_is_all_that_goes_to_standard_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--env", "tests/Chatty-v0", "--episodes", 1, "--workers", 0, "--policy", "random", "--json", "--quiet")
+    monkeypatch.setattr(sys, "argv", ["wm-collect", "--out", str(tmp_path / "out"), *map(str, options)])
+    collect.main()
+    assert json.loads(capsys.readouterr().out)["episodes"] == 1
+
+
+def test_an_environment_that_leaves_python_fails_its_episode_by_name(refuse: Refusal, tmp_path: Path) -> None:
+    options = ("--env", "tests/Leaving-v0", "--episodes", 1, "--workers", 0, "--policy", "random", "--quiet")
+    line = refuse("wm-collect", "--out", tmp_path / "out", *options, code=1)
+    assert "episode 0 (seed" in line
+    assert "SystemExit: 3" in line
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "expected"),
+    [('{"length": NaN}', "NaN is no JSON number"), ('{"length": "x"}', "cannot begin an episode: TypeError")],
+)
+def test_arguments_that_break_the_environment(collect_refused: Callable[..., str], kwargs: str, expected: str) -> None:
+    assert expected in collect_refused("--env-kwargs", kwargs, "--policy", "random")
+
+
+def test_settings_under_which_nothing_was_committed_lock_nothing_in(tmp_path: Path, refuse: Refusal) -> None:
+    out = tmp_path / "out"
+    options = ("--episodes", 1, "--workers", 0, "--policy", "random", "--quiet")
+    refuse("wm-collect", "--out", out, "--env", "tests/Leaving-v0", *options, code=1)
+    from tests.conftest import stamp_config
+    from worldmodel_v.collect import collect as run_collect
+
+    assert run_collect(stamp_config(out, episodes=2)).episodes == 2
+
+
+def test_verify_and_preview_are_not_for_models(refuse: Refusal, stamp_vae: Path, tmp_path: Path) -> None:
+    assert "--verify is for datasets" in refuse("wm-inspect", stamp_vae, "--verify")
+    assert "--preview is for datasets" in refuse("wm-inspect", stamp_vae, "--preview", tmp_path / "x.png")
+
+
+def test_a_preview_into_a_folder_that_is_not_there(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    assert "its folder is not there" in refuse("wm-inspect", stamp_rollouts, "--preview", tmp_path / "no" / "x.png")
 
 
 @pytest.mark.parametrize("program", MAINS)

@@ -6,9 +6,11 @@ Legend: B windows, L window length, Z latent.
 import math
 import pickle
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.envs.stamp import action_stamp
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotADataset
+from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotADataset, ShardDamaged
 from worldmodel_v.records import LatentSequence
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
@@ -265,7 +267,7 @@ def test_a_window_longer_than_every_episode_is_refused(stamp_latents: Path, spli
 
 
 def test_a_split_without_episodes_is_refused(stamp_latents: Path) -> None:
-    with pytest.raises(DatasetTooSmall, match=r"no episode \(held-out\) has 1 actions"):
+    with pytest.raises(DatasetTooSmall, match="no episode is in the split 'held-out'"):
         LatentSequences(stamp_latents, length=1, split="held-out", holdout_every=9)
 
 
@@ -312,3 +314,12 @@ def test_a_data_loader_with_two_workers_gives_the_same_windows_and_other_noise(s
     assert from_first_worker.shape == (2, LENGTH, data.latent_dim)
     assert not torch.equal(from_first_worker, from_second_worker)
     assert torch.equal(again_from_first[:, 1:], batches[2]["next_z"][:, :-1])
+
+
+@pytest.mark.parametrize("column", ["mu", "reward"])
+def test_nan_where_data_should_be_is_refused(stamp_latents: Path, tmp_path: Path, column: str) -> None:
+    shutil.copytree(stamp_latents, tmp_path / "latents")
+    with h5py.File(tmp_path / "latents" / "shards" / "000001.h5", "r+") as file:
+        file[column][3] = np.nan
+    with pytest.raises(ShardDamaged, match=rf"000001.h5: {column} is NaN or infinite where data should be"):
+        LatentSequences(tmp_path / "latents", length=4)

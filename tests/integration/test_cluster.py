@@ -12,8 +12,6 @@ from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
 from tests.integration.test_kills import start
 from worldmodel_v.collect import collect
-from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.errors import ClusterNotUsable
 from worldmodel_v.storage import open_dataset, verify
 
 HEAD = """
@@ -75,12 +73,12 @@ def test_encoding_joins_a_cluster_too(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
-def test_an_address_where_nothing_answers_is_refused(address: str, tmp_path: Path) -> None:
-    with pytest.raises(ClusterNotUsable, match=f"no Ray cluster at '{address}'"):
-        collect(stamp_config(tmp_path / "out", workers=1, address=address))
-
-
-def test_encoding_refuses_an_address_where_nothing_answers(stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
-    config = EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=tmp_path / "out", workers=1, address="127.0.0.1:1")
-    with pytest.raises(ClusterNotUsable, match="start one with `ray start --head`"):
-        encode(config)
+def test_an_address_where_nothing_answers_is_refused_and_nothing_is_locked_in(address: str, tmp_path: Path) -> None:
+    out = tmp_path / "rollouts"
+    driver = start("wm-collect", "--out", out, "--workers", 1, *COLLECT, "--address", address)
+    _, errors = driver.communicate()
+    assert driver.returncode == 2
+    assert f"no Ray cluster at '{address}'" in errors
+    assert "start one with `ray start --head`" in errors
+    report = collect(stamp_config(out, max_steps=5))
+    assert report.episodes == 8

@@ -75,7 +75,7 @@ def test_a_size_that_is_no_power_of_two_from_8_is_refused(size: int) -> None:
 
 
 def test_other_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^--latent-dim must be at least 1, got 0$"):
+    with pytest.raises(ConfigError, match=r"^--latent-dim must be 1 to 4096, got 0$"):
         VAEConfig(latent_dim=0)
     with pytest.raises(ConfigError, match=r"^--likelihood: expected gaussian or bernoulli, got 'poisson'$"):
         VAEConfig(likelihood="poisson")

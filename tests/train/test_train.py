@@ -1,6 +1,7 @@
 """Training on the toy world: what it leaves behind, what it learns, and how it continues."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,12 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from worldmodel_v.errors import NotAModel
+from tests.conftest import stamp_config
+from worldmodel_v.collect import collect
+from worldmodel_v.errors import DatasetBusy, NotAModel, SettingsDiffer
 from worldmodel_v.models import load_vae
 from worldmodel_v.storage import open_dataset
+from worldmodel_v.storage.lock import locked_directory
 from worldmodel_v.train import TrainConfig, train
 from worldmodel_v.train.checkpoint import load_checkpoint
 
@@ -104,3 +108,53 @@ def test_a_damaged_checkpoint_is_refused(stamp_rollouts: Path, tmp_path: Path) -
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(NotAModel, match="the checkpoint is damaged"):
         train(config(stamp_rollouts, out, steps=9))
+
+
+def test_a_vae_that_was_lost_or_damaged_is_published_again_from_the_checkpoint(stamp_rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vae"
+    train(config(stamp_rollouts, out))
+    weights = (out / "vae.safetensors").read_bytes()
+    for damage in (Path.unlink, lambda file: file.write_bytes(b"garbage")):
+        for name in ("vae.safetensors", "heldout.json"):
+            damage(out / name)
+            assert train(config(stamp_rollouts, out)).new_steps == 0
+            assert (out / "vae.safetensors").read_bytes() == weights
+
+
+def test_no_resume_trains_anew_and_an_old_vae_is_never_taken_for_the_new_one(stamp_rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vae"
+    train(config(stamp_rollouts, out))
+    weights = (out / "vae.safetensors").read_bytes()
+    report = train(config(stamp_rollouts, out, resume=False, seed=5))
+    assert report.new_steps == 6
+    assert (out / "vae.safetensors").read_bytes() != weights
+    assert [record["step"] for record in lines(out, "train")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_fewer_steps_than_are_done_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    train(config(stamp_rollouts, tmp_path / "vae"))
+    with pytest.raises(SettingsDiffer, match="has trained 6 steps, 5 asked; ask for at least 6"):
+        train(config(stamp_rollouts, tmp_path / "vae", steps=5))
+
+
+def test_a_directory_that_holds_something_else_is_refused(stamp_rollouts: Path, stamp_latents: Path, tmp_path: Path) -> None:
+    for out in (stamp_rollouts, stamp_latents):
+        with pytest.raises(NotAModel, match=r"holds 'dataset.json', which is not of a training"):
+            train(config(stamp_rollouts, out))
+
+
+def test_two_trainings_in_one_directory_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    with locked_directory(tmp_path / "vae"), pytest.raises(DatasetBusy, match="another process is writing there"):
+        train(config(stamp_rollouts, tmp_path / "vae"))
+
+
+def test_rollouts_that_grew_are_evaluated_again_with_the_same_weights(stamp_rollouts: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "rollouts", tmp_path / "vae"
+    shutil.copytree(stamp_rollouts, data)
+    before = train(config(data, out))
+    weights = (out / "vae.safetensors").read_bytes()
+    collect(stamp_config(data, episodes=12))
+    after = train(config(data, out))
+    assert after.new_steps == 0
+    assert after.heldout.num_frames > before.heldout.num_frames
+    assert (out / "vae.safetensors").read_bytes() == weights

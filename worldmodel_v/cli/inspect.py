@@ -8,6 +8,7 @@ import tyro
 
 from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_facts
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.progress import Progress
 
 
@@ -46,12 +47,15 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     from worldmodel_v.evaluate.grids import to_png
     from worldmodel_v.storage.publish import publish
 
+    checked: dict[str, Any] = {}
+    if config.preview is not None and not config.preview.absolute().parent.is_dir():
+        raise ConfigError(f"--preview {config.preview}: its folder is not there; make it first")
+    if config.verify:
+        checked["verified"] = inspection.require_intact(config.path, progress)
     facts = inspection.describe(config.path)
     if config.data is not None or config.vae is not None:
         inspection.require_binding(config.path, data=config.data, vae=config.vae)
-    if config.verify:
-        facts["verified"] = inspection.require_intact(config.path, progress)
     if config.preview is not None:
         publish(config.preview, to_png(inspection.preview(config.path)))
-        facts["preview"] = str(config.preview)
-    return facts
+        checked["preview"] = str(config.preview)
+    return facts | checked

@@ -1,7 +1,9 @@
 """What all commands share: parsing, output, and the way from an error to an exit code."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 
 from worldmodel_v.cli.progress import open_progress
+from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.errors import WorldModelError, WriteFailed
 from worldmodel_v.progress import Progress
 
@@ -38,25 +41,28 @@ def run(
 ) -> None:
     """Parse the command line into `config_class`, do the work, print its result and exit.
 
-    `work` returns a dataclass or dictionary, which `show` prints (default: `name: value` lines). Exit codes: 0 done,
+    `work` returns a dataclass or dictionary, which `show` prints (default: a table of its facts). Exit codes: 0 done,
     1 failed, 2 asked wrongly, 130 interrupted.
     """
     config, output = parse(program, config_class)
     sys.path.insert(0, str(Path.cwd()))  # a user's own module:factory and module:EnvId
     try:
-        with open_progress(quiet=output.quiet) as progress:
+        with open_progress(quiet=output.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
             result = work(config, progress)
+        if output.json:
+            print(json.dumps(_facts(result), default=str, indent=2))
+        else:
+            (show or _show_facts)(result)
+        sys.stdout.flush()
     except WorldModelError as error:
         leave_with_error(program, error)
+    except BrokenPipeError:
+        _leave_a_closed_pipe()
     except OSError as error:
         leave_with_error(program, WriteFailed(f"the system refused: {error}"))
     except KeyboardInterrupt:
         print(f"{program}: interrupted; what is committed is kept, and the same command continues", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
-    if output.json:
-        print(json.dumps(_facts(result), default=str, indent=2))
-    else:
-        (show or _show_lines)(result)
 
 
 def parse(program: str, config_class: type[Config]) -> tuple[Config, Output]:
@@ -73,6 +79,8 @@ def parse(program: str, config_class: type[Config]) -> tuple[Config, Output]:
         return tyro.cli(command, prog=program, description="", config=(tyro.conf.FlagCreatePairsOff,))
     except WorldModelError as error:
         leave_with_error(program, error)
+    except BrokenPipeError:
+        _leave_a_closed_pipe()
 
 
 def leave_with_error(program: str, error: WorldModelError) -> NoReturn:
@@ -82,9 +90,14 @@ def leave_with_error(program: str, error: WorldModelError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def _show_lines(result: Any) -> None:
-    for name, value in _facts(result).items():
-        print(f"{name.replace('_', ' ')}: {value}")
+def _show_facts(result: Any) -> None:
+    print_facts(_facts(result))
+
+
+def _leave_a_closed_pipe() -> NoReturn:
+    """Whoever read the output has seen enough (`| head`): leave quietly, and keep Python from flushing into nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
 
 
 def _facts(result: Any) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Results as tables for a person to read."""
 
+import sys
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+PIPED_WIDTH = 240
 
 
 def print_facts(facts: dict[str, Any]) -> None:
@@ -13,12 +16,12 @@ def print_facts(facts: dict[str, Any]) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     _add_rows(table, facts, indent="")
-    Console(highlight=False, soft_wrap=False).print(table)
+    _console().print(table)
 
 
 def print_pipeline(report: Any) -> None:
     """What a pipeline made, and how good its VAE is on held-out episodes."""
-    console = Console(highlight=False)
+    console = _console()
     heldout = report.train.heldout
     quality = Table(title=f"The VAE on {heldout.num_frames} frames of held-out episodes", title_justify="left")
     for heading in ("PSNR", "squared error a frame", "KL", "active units"):
@@ -40,6 +43,11 @@ def print_pipeline(report: Any) -> None:
     }
     for path, what in made.items():
         console.print(Text(f"{path}  {what}"), soft_wrap=True)
+
+
+def _console() -> Console:
+    """As wide as the terminal; piped, so wide that no path or hash is folded."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:

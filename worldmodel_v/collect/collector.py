@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium
-import numpy as np
 
 from worldmodel_v.collect.block import Block, block_collector, missing_blocks
 from worldmodel_v.collect.config import AUTO, CollectConfig
+from worldmodel_v.collect.rollout import episode_seeds
 from worldmodel_v.envs import FramePreprocessor, make_image_env
-from worldmodel_v.errors import DiskFull
-from worldmodel_v.policies import make_policy
+from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, WorldModelError, one_line
+from worldmodel_v.policies import make_policy, policy_weights
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.ray_pool import WorkerSettings, map_tasks
 from worldmodel_v.spec import RolloutSpec
@@ -72,8 +72,14 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
     env = make_image_env(config.env, env_kwargs)
     try:
         crop = env.default_crop if config.crop == AUTO else config.crop
-        FramePreprocessor(env.reset(seed=config.seed).shape, crop, config.frame_size)
-        make_policy(config.policy, env.gym).reset(np.random.default_rng(config.seed))
+        seed, policy_rng = episode_seeds(config.seed, 0)
+        raw = env.reset(seed)
+        FramePreprocessor(raw.shape, crop, config.frame_size)(raw)
+        make_policy(config.policy, env.gym).reset(policy_rng)
+    except WorldModelError:
+        raise
+    except Exception as error:
+        raise EnvironmentNotUsable(f"{config.env} with {env_kwargs}: cannot begin an episode: {one_line(error)}") from error
     finally:
         env.close()
     return RolloutSpec(
@@ -86,14 +92,16 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         crop=crop,
         episodes_per_shard=config.episodes_per_shard,
         gymnasium=gymnasium.__version__,
+        policy_weights=policy_weights(config.policy),
     )
 
 
 def _collect_blocks(
     config: CollectConfig, spec: RolloutSpec, blocks: list[Block], writer: DatasetWriter, progress: Progress
 ) -> None:
-    done = config.episodes - sum(block.num_episodes for block in blocks)
-    task = progress.task("collect", config.episodes, "episodes", done=done)
+    done = sum(entry.num_episodes for entry in writer.entries)
+    total = done + sum(block.num_episodes for block in blocks)
+    task = progress.task("collect", total, "episodes", done=done)
     settings = WorkerSettings(num_workers=min(config.workers, len(blocks)), address=config.address)
     frames = 0
     try:

@@ -10,6 +10,10 @@ from worldmodel_v.storage.schema import MAX_EPISODES_PER_SHARD
 AUTO = "auto"
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CollectConfig:
     """Roll out episodes of an environment into a dataset of frames, actions, rewards and ends.
@@ -69,8 +73,8 @@ class CollectConfig:
     def parsed_env_kwargs(self) -> dict:
         """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object."""
         try:
-            kwargs = json.loads(self.env_kwargs)
-        except ValueError as error:
+            kwargs = json.loads(self.env_kwargs, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"--env-kwargs {self.env_kwargs!r} is not JSON: {error}") from None
         if not isinstance(kwargs, dict):
             raise ConfigError(

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
-from worldmodel_v.errors import EpisodeFailed, WorldModelError
+from worldmodel_v.errors import EpisodeFailed, WorldModelError, one_line
 from worldmodel_v.policies import Policy, make_policy
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import RolloutSpec
@@ -32,8 +32,8 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
             env.close()
     except WorldModelError:
         raise
-    except Exception as error:
-        raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {spec.env}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {spec.env}: {one_line(error)}") from error
 
 
 def _play(
@@ -48,7 +48,10 @@ def _play(
     while not ended:
         action = env.record_action(policy.act(raw))
         observed = preprocess(raw), env.state()
+        before = raw.shape
         raw, reward, terminated, truncated = env.step(action)
+        if raw.shape != before:
+            raise ValueError(f"the frame's shape changed from {before} to {raw.shape}")
         truncated = truncated or (not terminated and len(rows) + 1 == spec.max_steps)
         rows.add(observed, action, reward, terminated, truncated)
         ended = terminated or truncated

@@ -18,8 +18,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import get_worker_info
 
 from worldmodel_v.data.split import is_held_out
-from worldmodel_v.errors import ConfigError, DatasetTooSmall
-from worldmodel_v.storage import require_format
+from worldmodel_v.errors import ConfigError, DatasetTooSmall, ShardDamaged
+from worldmodel_v.storage import Shard, require_format
 from worldmodel_v.storage.schema import LATENTS
 
 Window = dict[str, torch.Tensor]
@@ -62,9 +62,11 @@ class LatentSequences(TorchDataset[Window]):
             [np.arange(offset, offset + count) for offset, count in zip(ep_offset, windows_per_episode, strict=True)]
             or [np.zeros(0, dtype=np.int64)]
         )
+        if not len(ep_len):
+            raise DatasetTooSmall(f"{self.path}: no episode is in the split {split!r}; collect more, or lower holdout_every")
         if not len(self._starts):
             raise DatasetTooSmall(
-                f"{self.path}: no episode ({split}) has {length} actions (the longest has {max(ep_len, default=1) - 1}); "
+                f"{self.path}: no episode ({split}) has {length} actions (the longest has {max(ep_len) - 1}); "
                 "ask for a shorter window, or collect longer episodes"
             )
         self._generator: torch.Generator | None = None
@@ -123,6 +125,16 @@ class LatentSequences(TorchDataset[Window]):
         return self.__dict__ | {"_generator": None}
 
 
+def _refuse_nan(shard: Shard, columns: dict[str, np.ndarray], ep_len: np.ndarray) -> None:
+    """Raise ShardDamaged if NaN or infinity stands anywhere but in an episode's last action and reward."""
+    acted = np.ones(len(columns["reward"]), dtype=bool)
+    acted[np.cumsum(ep_len) - 1] = False
+    for name, rows in columns.items():
+        data = rows[acted] if name in ("action", "reward") else rows
+        if not np.isfinite(data).all():
+            raise ShardDamaged(f"{shard.source}: {name} is NaN or infinite where data should be; restore it, or encode again")
+
+
 def _episode_filter(split: str, holdout_every: int) -> Callable[[int], bool]:
     filters: dict[str, Callable[[int], bool]] = {
         "all": lambda _: True,
@@ -149,6 +161,7 @@ def _load(path: Path, wanted: Callable[[int], bool]) -> tuple[dict[str, torch.Te
             lengths.append(shard.ep_len[keep])
             for name in names:
                 parts[name].append(shard.rows(name)[rows])
+            _refuse_nan(shard, {name: arrays[-1] for name, arrays in parts.items()}, shard.ep_len[keep])
     columns = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()}
     for name in ("mu", "logvar"):
         columns[name] = columns[name].float()

@@ -45,5 +45,7 @@ class EncodeConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
+        if self.workers > 0 and self.device.startswith("cuda:"):
+            raise ConfigError(f"--device {self.device}: each worker sees one GPU of its own; ask for --device cuda")
         if self.batch_size < 1:
             raise ConfigError(f"--batch-size must be at least 1, got {self.batch_size}")

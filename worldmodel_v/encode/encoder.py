@@ -25,6 +25,8 @@ class EncodeTask:
 
     entry: IndexEntry
     image: bytes
+    source: str
+    """Where the bytes come from, for errors."""
 
     def __str__(self) -> str:
         return f"shard {self.entry.shard}"
@@ -53,7 +55,7 @@ def shard_encoder(settings: EncoderSettings) -> Callable[[EncodeTask], bytes]:
     model = vae_from_bytes(settings.weights, "the VAE").model.to(device)
 
     def encode_shard(task: EncodeTask) -> bytes:
-        with Shard.from_bytes(task.image, f"rollout {task.entry.name}") as shard:
+        with Shard.from_bytes(task.image, task.source) as shard:
             posterior = _encode_rows(model, shard, settings, device)
             sequences = [_sequence(shard, position, posterior) for position in range(shard.num_episodes)]
         attributes = {"vae_sha256": settings.vae_sha256, "source_sha256": task.entry.sha256}

@@ -5,6 +5,7 @@ are found by comparing two index files.
 """
 
 import functools
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,8 @@ def _tasks(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[EncodeTask]
     """The shards' bytes, read when a worker is free for them; raises ShardDamaged."""
     for entry in missing:
         rollouts.open_shard(entry).close()
-        image = rollouts.shard_path(entry).read_bytes()
-        if len(image) != entry.bytes:
-            raise ShardDamaged(f"{rollouts.shard_path(entry)}: changed while it was read")
-        yield EncodeTask(entry, image)
+        path = rollouts.shard_path(entry)
+        image = path.read_bytes()
+        if hashlib.sha256(image).hexdigest() != entry.sha256:
+            raise ShardDamaged(f"{path}: its SHA-256 is not the index's; restore the shard from a copy")
+        yield EncodeTask(entry, image, str(path))

@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Discrete
 
 from worldmodel_v.envs.car_racing import car_racing_state, is_car_racing
 from worldmodel_v.envs.frames import FULL
-from worldmodel_v.errors import EnvironmentNotUsable
+from worldmodel_v.errors import EnvironmentNotUsable, one_line
 
 CAR_RACING_CROP = "0:84,0:96"
 """The paper's: the 84 rows above the indicator panel."""
@@ -78,8 +78,10 @@ class ImageEnv:
 
     def _frame(self, observation: Any) -> np.ndarray:
         frame = observation if self._observes_image else self.gym.render()
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim not in (2, 3):
-            raise ValueError(f"expected a uint8 frame of 2 or 3 axes, got {getattr(frame, 'dtype', type(frame))}")
+        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+            raise ValueError(f"expected a uint8 frame, got {getattr(frame, 'dtype', type(frame).__name__)}")
+        if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):
+            raise ValueError(f"expected a frame of shape (H, W), (H, W, 1) or (H, W, 3), got {frame.shape}")
         return frame
 
 
@@ -112,7 +114,7 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
         return gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
     except Exception as error:
         raise EnvironmentNotUsable(
-            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {_one_line(error)}; "
+            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {one_line(error)}; "
             "`python -m gymnasium.envs.registration` lists the registered ids"
         ) from error
 
@@ -121,8 +123,3 @@ def _is_image(space: gymnasium.Space) -> bool:
     if not isinstance(space, Box) or space.dtype != np.uint8:
         return False
     return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"

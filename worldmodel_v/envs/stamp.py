@@ -54,13 +54,8 @@ class StampEnv(gymnasium.Env):
         stamp = action_stamp(action)
         self.stamps = [step + 1, stamp, episode, (total + stamp) % 256]
         ended = step + 1 == self.end
-        return (
-            self._observation(),
-            float(stamp + step),
-            ended and self.ending == "terminated",
-            self._truncated(ended),
-            {},
-        )
+        terminated, truncated = ended and self.ending == "terminated", ended and self.ending == "truncated"
+        return self._observation(), float(stamp + step), terminated, truncated, {}
 
     def render(self) -> np.ndarray:
         half = self.size // 2
@@ -70,9 +65,6 @@ class StampEnv(gymnasium.Env):
     def ground_truth(self) -> dict[str, float]:
         """What the pipeline records as `state`."""
         return dict(zip(("step", "action_stamp", "episode_stamp", "return_stamp"), map(float, self.stamps), strict=True))
-
-    def _truncated(self, ended: bool) -> bool:
-        return ended and self.ending == "truncated"
 
     def _observation(self) -> np.ndarray:
         return self.render() if self.image_observation else np.array(self.stamps, dtype=np.float32)

@@ -1,6 +1,7 @@
 """What the drivers of a CarRacing dataset saw of it, by policy, from the recorded `state`."""
 
 import itertools
+import re
 from collections import defaultdict
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy as np
 from worldmodel_v.storage import Dataset
 
 FACTORS = ("progress", "on_road", "velocity_x", "velocity_y")
+_START_TILE = re.compile(r", tile=\d+")
+"""What tells one random start from another; it is no other policy."""
+
 STANDSTILL = 1.0
 """Below this speed, in world units a second, a car stands."""
 
@@ -26,7 +30,7 @@ def driving(dataset: Dataset) -> list[dict[str, Any]]:
             columns = [shard.state_names.index(name) for name in FACTORS]
             state = shard.rows("state")[:, columns]
             for policy, start, length in zip(shard.policies, shard.ep_offset, shard.ep_len, strict=True):
-                seen[policy].append(state[start : start + length])
+                seen[_START_TILE.sub("", policy)].append(state[start : start + length])
     return [{"policy": policy, **_summary(episodes)} for policy, episodes in sorted(seen.items())]
 
 

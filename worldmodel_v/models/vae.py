@@ -22,6 +22,7 @@ Likelihood = Literal["gaussian", "bernoulli"]
 BASE_CHANNELS = 32
 MAX_CHANNELS = 256
 BOTTOM_SIZE = 4
+MAX_LATENT_DIM = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,8 @@ class VAEConfig:
     def __post_init__(self) -> None:
         if self.frame_size < 8 or self.frame_size & (self.frame_size - 1):
             raise ConfigError(f"the VAE needs frames whose size is a power of two from 8, got {self.frame_size}")
-        if self.latent_dim < 1:
-            raise ConfigError(f"--latent-dim must be at least 1, got {self.latent_dim}")
+        if not 1 <= self.latent_dim <= MAX_LATENT_DIM:
+            raise ConfigError(f"--latent-dim must be 1 to {MAX_LATENT_DIM}, got {self.latent_dim}")
         if self.likelihood not in ("gaussian", "bernoulli"):
             raise ConfigError(f"--likelihood: expected gaussian or bernoulli, got {self.likelihood!r}")
 

@@ -5,9 +5,11 @@
 arguments of the factory. An action is cast to float32 (Box) or int (Discrete), and then to the action space's dtype.
 """
 
+import hashlib
 import importlib
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import gymnasium
@@ -69,6 +71,15 @@ def find_policy(name: str) -> PolicyFactory:
     return factory
 
 
+def policy_weights(text: str) -> dict[str, str]:
+    """The SHA-256 of every file of weights that a policy's line names, by its path; raises PolicyNotUsable."""
+    sources = [
+        name.removeprefix(CHECKPOINT_PREFIX) for name in parse_policy(text).names() if name.startswith(CHECKPOINT_PREFIX)
+    ]
+    files = [source.split(":", 2)[-1] for source in sources]
+    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
+
+
 def make_policy(text: str, env: gymnasium.Env) -> Policy:
     """Build a policy for an environment from its line; raises PolicyNotUsable if it does not keep the protocol."""
     return _build(parse_policy(text), env)
@@ -104,4 +115,5 @@ __all__ = [
     "find_policy",
     "make_policy",
     "parse_policy",
+    "policy_weights",
 ]

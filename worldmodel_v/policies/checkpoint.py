@@ -28,6 +28,7 @@ class CheckpointPolicy:
         factory, _, file = rest.partition(":")
         if not file:
             raise PolicyNotUsable(f"policy checkpoint:{source}: expected checkpoint:MODULE:FACTORY:FILE")
+        torch.set_num_threads(1)  # so that a worker and a lone process add up in the same order
         self._torch = torch
         self._network = getattr(importlib.import_module(module), factory)(env)
         self._network.load_state_dict(_read_weights(Path(file)))
@@ -40,7 +41,8 @@ class CheckpointPolicy:
             reset(rng)
 
     def act(self, frame: np.ndarray) -> Any:
-        x_1CHW = self._torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)[None].float() / 255
+        frame_HWC = np.ascontiguousarray(frame if frame.ndim == 3 else frame[:, :, None])
+        x_1CHW = self._torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
         with self._torch.no_grad():
             output = self._network(x_1CHW)[0]
         return int(output.argmax()) if self._discrete else output.numpy()

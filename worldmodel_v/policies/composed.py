@@ -25,18 +25,26 @@ class InnerPolicy:
 
 
 class RandomStartPolicy:
-    """`random-start(policy)`: puts the car on a random tile of the track, facing along it, and lets `policy` drive."""
+    """`random-start(policy)`: puts the car on a random tile of the track, facing along it, and lets `policy` drive.
 
-    def __init__(self, env: gymnasium.Env, inner: list[InnerPolicy]) -> None:
+    What is recorded as the episode's policy names the tile, as in random-start(driver, tile=137), and read back as a policy
+    it starts there: with the recorded seed and actions, that replays the episode.
+    """
+
+    def __init__(self, env: gymnasium.Env, inner: list[InnerPolicy], *, tile: float | None = None) -> None:
         if len(inner) != 1:
             raise PolicyNotUsable(f"policy random-start drives with one policy, as in random-start(driver); got {len(inner)}")
         if not is_car_racing(env):
             raise PolicyNotUsable("policy random-start needs CarRacing, whose track it starts on")
-        self._env, self._policy = env, inner[0].policy
+        self._env, self._policy, self._text, self._tile = env, inner[0].policy, inner[0].text, tile
 
     def reset(self, rng: np.random.Generator) -> np.ndarray:
-        frame = move_car_to_tile(self._env, int(rng.integers(len(self._env.unwrapped.track))))
+        num_tiles = len(self._env.unwrapped.track)
+        drawn = int(rng.integers(num_tiles))
+        tile = drawn if self._tile is None else int(self._tile) % num_tiles
+        frame = move_car_to_tile(self._env, tile)
         self._policy.reset(rng)
+        self.chosen = f"random-start({getattr(self._policy, 'chosen', self._text)}, tile={tile})"
         return frame
 
     def act(self, frame: np.ndarray) -> Any:
@@ -54,9 +62,10 @@ class MixturePolicy:
 
     def reset(self, rng: np.random.Generator) -> np.ndarray | None:
         member = self._inner[rng.choice(len(self._inner), p=self._probabilities)]
-        self.chosen = getattr(member.policy, "chosen", member.text)
         self._policy = member.policy
-        return self._policy.reset(rng)
+        frame = self._policy.reset(rng)
+        self.chosen = getattr(member.policy, "chosen", member.text)
+        return frame
 
     def act(self, frame: np.ndarray) -> Any:
         return self._policy.act(frame)

@@ -23,6 +23,9 @@ _TOKEN = re.compile(
 )
 
 
+MAX_DEPTH = 10
+
+
 @dataclass(frozen=True)
 class PolicyExpression:
     """A parsed policy."""
@@ -33,6 +36,10 @@ class PolicyExpression:
 
     inner: tuple[tuple[float, "PolicyExpression"], ...]
     """The policies inside, with their weights (1 where none is written)."""
+
+    def names(self) -> list[str]:
+        """The names of this policy and of all policies inside it."""
+        return [self.name, *(name for _, policy in self.inner for name in policy.names())]
 
     def __str__(self) -> str:
         inner = [f"{'' if weight == 1 else f'{weight:g}*'}{policy}" for weight, policy in self.inner]
@@ -47,7 +54,7 @@ def parse_policy(text: str) -> PolicyExpression:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self._text, self._position = text, 0
+        self._text, self._position, self._depth = text, 0, 0
         self._advance()
 
     def whole(self) -> PolicyExpression:
@@ -61,6 +68,9 @@ class _Parser:
         numbers: dict[str, float] = {}
         inner: list[tuple[float, PolicyExpression]] = []
         if self._value == "(":
+            self._depth += 1
+            if self._depth > MAX_DEPTH:
+                self._refuse(f"at most {MAX_DEPTH} policies inside each other")
             self._advance()
             while True:
                 self._argument(numbers, inner)
@@ -68,6 +78,7 @@ class _Parser:
                     break
                 self._advance()
             self._expect(")")
+            self._depth -= 1
         return PolicyExpression(name, numbers, tuple(inner))
 
     def _argument(self, numbers: dict[str, float], inner: list[tuple[float, PolicyExpression]]) -> None:

@@ -49,14 +49,6 @@ class Dataset:
             shard._refuse(f"spec hash, episodes, rows, first episode are {found}, the index and dataset.json say {expected}")
         return shard
 
-    def episode_lengths(self) -> dict[int, int]:
-        """The number of rows of every committed episode, by episode id."""
-        lengths: dict[int, int] = {}
-        for entry in self.entries:
-            with self.open_shard(entry) as shard:
-                lengths.update(zip(shard.episode_ids.tolist(), shard.ep_len.tolist(), strict=True))
-        return lengths
-
     def episode(self, episode_id: int) -> Any:
         """One episode as a record (Episode or LatentSequence); raises DatasetTooSmall if it is not committed."""
         for entry in self.entries:

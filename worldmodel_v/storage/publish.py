@@ -45,6 +45,11 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
+def is_temporary(path: Path) -> bool:
+    """Whether a file is what a killed writer left under a temporary name."""
+    return path.name.startswith(TEMPORARY_PREFIX)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Delete what a killed writer left under a temporary name."""
     for leftover in folder.glob(TEMPORARY_PREFIX + "*"):

@@ -137,11 +137,6 @@ class Shard:
     def num_pixel_chunks(self) -> int:
         return -(-self.num_rows // self.chunk_rows)
 
-    @property
-    def frame_shape(self) -> tuple[int, ...]:
-        """(H, W, 3) of the frames; rollouts only."""
-        return tuple(self._pixels.shape[1:])
-
     def close(self) -> None:
         self._file.close()
 

@@ -5,22 +5,20 @@ under a temporary name, synced, linked to the final name, folder synced, index l
 the last two leaves a finished shard without a line, which the next run verifies and adopts, or removes.
 """
 
-import fcntl
 import json
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
-from worldmodel_v.errors import DatasetBusy, NotADataset, SettingsDiffer, ShardDamaged
+from worldmodel_v.errors import NotADataset, SettingsDiffer, ShardDamaged, StaleLatents
 from worldmodel_v.spec import Spec, differences
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, open_dataset, read_spec
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
-from worldmodel_v.storage.publish import TEMPORARY_PREFIX, append_line, publish, publish_new, remove_temporaries
+from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
+from worldmodel_v.storage.publish import append_line, is_temporary, publish, publish_new, remove_temporaries
 from worldmodel_v.storage.shard_reader import Shard
-
-LOCK_NAME = ".lock"
 
 
 class DatasetWriter:
@@ -35,7 +33,7 @@ class DatasetWriter:
         self.path = path
         self.spec = spec
         refuse_foreign_directory(path, spec)
-        self._lock: int | None = _make_and_lock(path)
+        self._lock: int | None = lock_directory(path)
         self.entries: list[IndexEntry] = []
         """What is committed, by shard number."""
         try:
@@ -71,10 +69,11 @@ class DatasetWriter:
 
     def _recover(self) -> None:
         """Bring the directory to the invariant: settings written, no temporaries, no torn line, no shard without a line."""
+        (self.path / SHARD_FOLDER).mkdir(exist_ok=True)
         for folder in (self.path, self.path / SHARD_FOLDER):
             remove_temporaries(folder)
         refuse_foreign_directory(self.path, self.spec)  # again: another process may have begun it before the lock
-        if not (self.path / SPEC_NAME).exists():
+        if not (self.path / SPEC_NAME).exists() or read_spec(self.path)[2] != self.spec.hash:
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
         index = self.path / INDEX_NAME
         index.touch()
@@ -85,7 +84,7 @@ class DatasetWriter:
             dataset.open_shard(entry).close()
         committed = {entry.shard for entry in self.entries}
         for file in sorted((self.path / SHARD_FOLDER).glob("??????.h5")):
-            if file.stem.isdecimal() and int(file.stem) not in committed:
+            if file.is_file() and file.stem.isdecimal() and int(file.stem) not in committed:
                 self._adopt_or_remove(int(file.stem))
 
     def _adopt_or_remove(self, number: int) -> None:
@@ -143,26 +142,25 @@ def refuse_foreign_directory(path: Path, spec: Spec) -> None:
     if format_ != spec.format:
         raise NotADataset(f"{path}: holds a dataset of {format_}, this command writes {spec.format}; give another directory")
     if recorded_hash != spec.hash:
-        fields = "; ".join(differences(recorded, spec.to_json()["spec"]))
-        raise SettingsDiffer(f"{path}: was made with other settings: {fields}; use those settings, or another directory")
+        _refuse_other_settings(path, recorded, spec)
+
+
+def _refuse_other_settings(path: Path, recorded: dict[str, Any], spec: Spec) -> None:
+    """Raise SettingsDiffer or StaleLatents, unless nothing was ever committed under the recorded settings."""
+    if not read_index(path / INDEX_NAME) and not any((path / SHARD_FOLDER).glob("*")):
+        return
+    asked = spec.to_json()["spec"]
+    if {name for name in asked if recorded.get(name) != asked[name]} == {"vae_sha256"}:
+        raise StaleLatents(
+            f"{path}: holds latents of another VAE ({recorded['vae_sha256'][:12]}…, now {asked['vae_sha256'][:12]}…); "
+            "remove it to encode anew, or give another directory"
+        )
+    fields = "; ".join(differences(recorded, asked))
+    raise SettingsDiffer(f"{path}: was made with other settings: {fields}; use those settings, or another directory")
 
 
 def _is_ours(item: Path) -> bool:
     """What a run that was killed before `dataset.json` may leave behind."""
-    if item.name == LOCK_NAME or item.name.startswith(TEMPORARY_PREFIX):
+    if item.name == LOCK_NAME or is_temporary(item):
         return True
     return item.name == SHARD_FOLDER and item.is_dir() and not any(item.iterdir())
-
-
-def _make_and_lock(path: Path) -> int:
-    try:
-        (path / SHARD_FOLDER).mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise NotADataset(f"{path}: cannot be written to ({error.strerror}); give a directory that can") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise DatasetBusy(f"{path}: another process is writing this dataset; wait for it or stop it, then run again") from None
-    return descriptor

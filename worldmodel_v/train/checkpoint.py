@@ -18,6 +18,7 @@ from worldmodel_v.models import ConvVAE
 from worldmodel_v.storage.publish import publish
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
+_REMEDY = "restore it from a copy, or train anew with --no-resume"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
 
 
@@ -38,6 +39,13 @@ class Checkpoint:
 
         Moments take the memory layout of their parameter: fused optimisers pair the two element by element in memory.
         """
+        try:
+            self._restore(model, optimizer)
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+            reason = str(error).splitlines()[0]
+            raise NotAModel(f"the checkpoint of step {self.step} does not fit its settings ({reason}); {_REMEDY}") from None
+
+    def _restore(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
         model.load_state_dict(self._under(_MODEL))
         parameters = list(model.parameters())
         state = optimizer.state_dict()
@@ -74,6 +82,4 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a dict)
         return Checkpoint(int(metadata["step"]), json.loads(metadata["settings"]), tensors)
     except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise NotAModel(
-            f"{file}: the checkpoint is damaged ({error}); restore it from a copy, or delete it to train anew"
-        ) from None
+        raise NotAModel(f"{file}: the checkpoint is damaged ({error}); {_REMEDY}") from None

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.models import Likelihood
 
-Device = str
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -58,11 +57,14 @@ class TrainConfig:
     seed: int = 0
     """Seeds the weights, the order of the frames and the latent noise."""
 
-    device: Device = "auto"
+    device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU."""
+
+    resume: bool = True
+    """Continue from the checkpoint that is there; --no-resume replaces it and trains anew."""
 
     log_every: int = 20
     """Steps between two lines of metrics."""
@@ -76,11 +78,13 @@ class TrainConfig:
         for name, bound in at_least.items():
             if not getattr(self, name) >= bound:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
+        if self.seed >= 2**63:
+            raise ConfigError(f"--seed must be below 2^63, got {self.seed}")
         for name in ("learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the weights after a given number of steps; a continued run must share them."""
-        free = {"data", "out", "steps", "device", "log_every", "checkpoint_every"}
+        free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every"}
         return {name: value for name, value in asdict(self).items() if name not in free}

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from worldmodel_v.errors import NotAModel
 from worldmodel_v.storage.index import complete_lines
 from worldmodel_v.storage.publish import publish
 
@@ -43,7 +44,10 @@ def _drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = complete_lines(path.read_bytes()).decode().splitlines()
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
+    try:
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotAModel(f"{path}: not a record of a training ({error}); delete it to continue without the past") from None
     publish(path, "".join(line + "\n" for line in kept).encode())
 
 

@@ -1,0 +1,87 @@
+"""What a finished training leaves for others: weights, configuration, picture, and its figures on held-out episodes.
+
+`heldout.json` is written last and says of which steps, settings, data and weights it speaks; a directory where any of them
+differs is not finished, and is published anew from the checkpoint.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodel_v.evaluate import Evaluation, evaluate, reconstruction_grid, sample_grid, to_png
+from worldmodel_v.models import save_vae
+from worldmodel_v.models.weights import WEIGHTS_NAME
+from worldmodel_v.progress import Progress
+from worldmodel_v.storage.checksum import sha256_of_file
+from worldmodel_v.storage.publish import publish
+from worldmodel_v.train.metrics import MetricsLog
+from worldmodel_v.train.run import TrainingRun
+
+CONFIG_NAME = "config.json"
+HELDOUT_NAME = "heldout.json"
+PICTURE_NAME = "reconstructions.png"
+SAMPLES_FOLDER = "samples"
+FINAL_EVALUATION_FRAMES = 2000
+PICTURE_FRAMES = 10
+
+
+def read_evaluation(out: Path) -> dict[str, Any] | None:
+    """What `heldout.json` holds; None if it is missing or damaged."""
+    try:
+        content = json.loads((out / HELDOUT_NAME).read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def published_evaluation(run: TrainingRun) -> Evaluation | None:
+    """The held-out figures of exactly this training, if everything that it publishes is in place; None otherwise."""
+    out = run.config.out
+    content = read_evaluation(out)
+    in_place = all((out / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME, PICTURE_NAME))
+    if content is None or not in_place:
+        return None
+    expected = {**_identity(run), "vae_sha256": sha256_of_file(out / WEIGHTS_NAME)}
+    try:
+        matches = all(content.get(name) == value for name, value in expected.items())
+        return Evaluation(**content["heldout"]) if matches else None
+    except (KeyError, TypeError):
+        return None
+
+
+def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
+    """Evaluate on the held-out episodes, and publish weights, configuration, picture and, last, the evaluation."""
+    out = run.config.out
+    frames = run.heldout_frames(FINAL_EVALUATION_FRAMES)
+    heldout = evaluate(run.model, frames, run.device, progress)
+    weights = save_vae(run.model)
+    evenly = np.linspace(0, len(frames) - 1, PICTURE_FRAMES).astype(int)
+    publish(out / PICTURE_NAME, to_png(reconstruction_grid(run.model, frames[evenly], run.device)))
+    publish(out / CONFIG_NAME, _json({"model": asdict(run.model.config), **_identity(run), "data": run.dataset.spec}))
+    publish(out / WEIGHTS_NAME, weights)
+    vae_sha256 = hashlib.sha256(weights).hexdigest()
+    publish(out / HELDOUT_NAME, _json({**_identity(run), "vae_sha256": vae_sha256, "heldout": asdict(heldout)}))
+    return heldout
+
+
+def publish_progress(run: TrainingRun, frames: np.ndarray, log: MetricsLog) -> None:
+    """Held-out figures on a few frames for the record, and pictures of reconstructions and of samples from the prior."""
+    log.write(run.step, "held-out", asdict(evaluate(run.model, frames, run.device)))
+    folder = run.config.out / SAMPLES_FOLDER
+    folder.mkdir(exist_ok=True)
+    picture = reconstruction_grid(run.model, frames[:: max(1, len(frames) // PICTURE_FRAMES)][:PICTURE_FRAMES], run.device)
+    publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(picture))
+    prior = sample_grid(run.model, rows=2, columns=PICTURE_FRAMES, seed=run.config.seed, device=run.device)
+    publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior))
+
+
+def _identity(run: TrainingRun) -> dict[str, Any]:
+    return {"steps": run.step, "training": run.settings, "data_rows": run.dataset.num_rows}
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()
