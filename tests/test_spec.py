@@ -34,8 +34,6 @@ def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
 def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
     nested = {"env_kwargs": {"length": 4}, "policy_weights": {"w.pt": "0"}}
     other = nested.get(field, 99 if isinstance(ROLLOUT_SETTINGS[field], int) else "other")
-        field, 99 if isinstance(ROLLOUT_SETTINGS[field], int) else "other"
-    )
     assert rollout_spec(**{field: other}).hash != rollout_spec().hash
 
 
