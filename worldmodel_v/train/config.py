@@ -64,7 +64,7 @@ class TrainConfig:
     """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU."""
 
     resume: bool = True
-    """Continue from the checkpoint that is there; --no-resume replaces it and trains anew."""
+    """Whether to continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
 
     log_every: int = 20
     """Steps between two lines of metrics."""
