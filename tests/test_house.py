@@ -17,7 +17,10 @@ ROOMS = (
 )
 """Each may import from those before it."""
 
-ONLY_THERE = {"ray": {"ray_pool"}, "h5py": {"storage"}, "hdf5plugin": {"storage"}, "tyro": {"cli"}, "rich": {"cli"}}
+ONLY_THERE = {
+    **{"numba": {"envs"}, "ray": {"ray_pool"}, "h5py": {"storage"}, "hdf5plugin": {"storage"}},
+    **{"tyro": {"cli"}, "rich": {"cli"}},
+}
 """A library -> the rooms that may import it."""
 
 

@@ -1,6 +1,7 @@
 """Environments as the pipeline sees them: seeded episodes of uint8 RGB frames, with ground truth where there is one.
 
-Importing this package registers the toy environment `worldmodel_v/Stamp-v0`.
+Importing this package registers `worldmodel_v/CarRacing-v3`, Gymnasium's CarRacing-v3 drawn faster to the same bytes, and the
+toy environment `worldmodel_v/Stamp-v0`.
 """
 
 import gymnasium
@@ -9,8 +10,17 @@ from worldmodel_v.envs.frames import FramePreprocessor
 from worldmodel_v.envs.image_env import ImageEnv, make_image_env
 
 STAMP_ENV_ID = "worldmodel_v/Stamp-v0"
+FAST_CAR_RACING_ENV_ID = "worldmodel_v/CarRacing-v3"
 
 if STAMP_ENV_ID not in gymnasium.registry:
     gymnasium.register(STAMP_ENV_ID, entry_point="worldmodel_v.envs.stamp:StampEnv")
 
-__all__ = ["STAMP_ENV_ID", "FramePreprocessor", "ImageEnv", "make_image_env"]
+if FAST_CAR_RACING_ENV_ID not in gymnasium.registry:
+    gymnasium.register(
+        FAST_CAR_RACING_ENV_ID,
+        entry_point="worldmodel_v.envs.fast_car_racing:FastCarRacing",
+        max_episode_steps=1000,
+        reward_threshold=900,
+    )
+
+__all__ = ["FAST_CAR_RACING_ENV_ID", "STAMP_ENV_ID", "FramePreprocessor", "ImageEnv", "make_image_env"]
