@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from worldmodel_v.errors import ClusterNotUsable, ConfigError, WorkerLost, WorldModelError
+from worldmodel_v.errors import ClusterNotUsable, ConfigError, WorkerLost, WorldModelError, one_line
 from worldmodel_v.progress import Progress, Silent
 
 Task = TypeVar("Task")
@@ -220,9 +220,7 @@ def _our_error(error: Any) -> WorldModelError:
     cause = error.cause
     if isinstance(cause, WorldModelError):
         return cause
-    return WorldModelError(
-        f"a worker failed with {type(cause).__name__}: {_first_line(cause)}; this is a defect, please report it"
-    )
+    return WorldModelError(f"a worker failed with {one_line(cause)}; this is a defect, please report it")
 
 
 def _first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
-from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.errors import PolicyNotUsable, one_line
 from worldmodel_v.policies.brownian import BrownianPolicy
 from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
 from worldmodel_v.policies.checkpoint import CheckpointPolicy
@@ -62,7 +62,7 @@ def find_policy(name: str) -> PolicyFactory:
     try:
         factory = getattr(importlib.import_module(module), attribute)
     except Exception as error:
-        what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         raise PolicyNotUsable(
             f"policy {name!r} cannot be loaded: {what}; expected module:factory on the Python path"
         ) from error
@@ -93,7 +93,7 @@ def _build(expression: PolicyExpression, env: gymnasium.Env) -> Policy:
     except PolicyNotUsable:
         raise
     except Exception as error:
-        raise PolicyNotUsable(f"policy '{expression}' cannot be built: {type(error).__name__}: {error}") from error
+        raise PolicyNotUsable(f"policy '{expression}' cannot be built: {one_line(error)}") from error
     for method in ("reset", "act"):
         if not callable(getattr(policy, method, None)):
             raise PolicyNotUsable(
