@@ -52,6 +52,10 @@ class DatasetTooSmall(UsageError):
     """The dataset has fewer episodes or rows than the work needs."""
 
 
+class ConstantFrames(UsageError):
+    """Every frame of the dataset is the same, so there is nothing to learn from it."""
+
+
 class ShardDamaged(UsageError):
     """A shard is missing, truncated, changed, or not what the index and the format promise."""
 
@@ -94,6 +98,10 @@ class WorkerLost(WorldModelError):
 
 class TrainingDiverged(WorldModelError):
     """The loss or a gradient became NaN or infinite."""
+
+
+class PosteriorCollapsed(WorldModelError):
+    """The latents say nothing about the frames any more, and the training was asked to stop then."""
 
 
 class VerificationFailed(WorldModelError):

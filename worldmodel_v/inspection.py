@@ -116,12 +116,16 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
 
 def _describe_model(path: Path) -> dict[str, Any]:
     from worldmodel_v.models import load_vae
-    from worldmodel_v.train.checkpoint import load_checkpoint
+    from worldmodel_v.train.best import load_best
+    from worldmodel_v.train.checkpoint import kept_checkpoints, load_checkpoint
     from worldmodel_v.train.publication import read_evaluation
 
     checkpoint = load_checkpoint(path)
     facts: dict[str, Any] = {"kind": "vae", "path": str(path)}
     facts["checkpoint_step"] = checkpoint.step if checkpoint else None
+    facts["kept_checkpoints"] = [file.name for file in kept_checkpoints(path)]
+    best = load_best(path)
+    facts["best"] = {"step": best.step, "elbo_nats": round(best.heldout.elbo_nats, 2)} if best else None
     try:
         vae = load_vae(path)
     except NotAModel:
@@ -131,6 +135,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
     published = read_evaluation(path) or {}
     parameters = sum(parameter.numel() for parameter in vae.model.parameters())
     facts |= {"finished": True, "vae_sha256": vae.sha256, "parameters": parameters, "steps": published.get("steps")}
+    facts["weights_of_step"] = published.get("weights_of_step")
     facts["model"] = vars(vae.model.config)
     facts["held_out"] = published.get("heldout")
     return facts | {"settings": checkpoint.settings if checkpoint else None}

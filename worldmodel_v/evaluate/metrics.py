@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from worldmodel_v.models import ConvVAE, Posterior, frames_to_input, gaussian_kl
+from worldmodel_v.models import ConvVAE, Posterior, elbo, frames_to_input, gaussian_kl
 from worldmodel_v.progress import Progress, Silent
 
 BATCH_SIZE = 250
@@ -30,6 +30,10 @@ class Evaluation:
     kl_nats: float
     """KL(q(z|x) || N(0, I)) of a frame, averaged over frames: how much the latent says."""
 
+    elbo_nats: float
+    """-(reconstruction + KL) of a frame by the model's own likelihood, with one z from its posterior (the same noise at every
+    call), averaged over frames: the bound on log p(x), up to a constant for the Gaussian."""
+
     active_units: int
     """Latents whose mean varies over the frames with a variance above 0.01 (Burda et al. 2016, arXiv:1509.00519)."""
 
@@ -43,11 +47,15 @@ def evaluate(model: ConvVAE, frames_NHWC: np.ndarray, device: torch.device, prog
     model.eval()
     errors: list[torch.Tensor] = []
     posteriors: list[Posterior] = []
+    bound = 0.0
+    noise = torch.Generator(device).manual_seed(0)
     for start in range(0, len(frames_NHWC), BATCH_SIZE):
         x = frames_to_input(torch.from_numpy(frames_NHWC[start : start + BATCH_SIZE]).to(device))
         posterior = model.encode(x)
         errors.append((model.decode(posterior.mu) - x).square().flatten(start_dim=1).sum(dim=1).double().cpu())
         posteriors.append(Posterior(*(part.double().cpu() for part in posterior)))
+        terms = elbo(model, x, noise)
+        bound -= float(terms.reconstruction + terms.kl) * len(x)
         task.advance(len(x))
     task.close()
     error_N = torch.cat(errors)
@@ -57,6 +65,7 @@ def evaluate(model: ConvVAE, frames_NHWC: np.ndarray, device: torch.device, prog
         psnr_db=float(psnr(error_N, num_values=frames_NHWC[0].size).mean()),
         squared_error=float(error_N.mean()),
         kl_nats=float(gaussian_kl(Posterior(mu, logvar)).sum(dim=1).mean()),
+        elbo_nats=bound / len(frames_NHWC),
         active_units=int((mu.var(dim=0, unbiased=False) > ACTIVE_VARIANCE).sum()),
         latent_dim=mu.shape[1],
     )

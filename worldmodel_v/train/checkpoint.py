@@ -1,10 +1,16 @@
 """Where a training stands: one `checkpoint.safetensors`, put in place whole, that runs no code when it is loaded.
 
 It holds the weights, the optimiser's moments and the step. Nothing else is needed to continue: the order of the frames,
-the latent noise and the schedule are functions of the seed and the step.
+the latent noise and the schedule are functions of the seed and the step. A SHA-256 of all of it stands in its metadata and is
+verified at every load, since the format itself has no checksum.
+
+Kept ones are further names (hard links) of the same files, `checkpoints/step_0001500.safetensors`, so that keeping costs no
+second write; to go back to one, copy it over `checkpoint.safetensors`.
 """
 
+import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ from worldmodel_v.models import ConvVAE
 from worldmodel_v.storage.publish import publish
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
+KEPT_FOLDER = "checkpoints"
 _REMEDY = "restore it from a copy, or train anew with --no-resume"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
 
@@ -60,26 +67,82 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    folder: Path, step: int, settings: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer
+    folder: Path, step: int, settings: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer, keep: int = 1
 ) -> None:
-    """Replace the folder's checkpoint; raises WriteFailed, and then the previous one stays."""
+    """Replace the folder's checkpoint; raises WriteFailed, and then the previous one stays. Above 1, `keep` stay by step."""
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
     for parameter, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{parameter}.{key}": tensor for key, tensor in moments.items()}
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}
-    publish(folder / CHECKPOINT_NAME, safetensors.torch.save(contiguous, metadata=metadata))
+    publish(folder / CHECKPOINT_NAME, sealed(tensors, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}))
+    _keep(folder, step, keep)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The folder's checkpoint, or None if there is none; raises NotAModel if it is damaged."""
+    """The folder's checkpoint, or None if there is none; raises NotAModel if it is damaged or lost while others are kept."""
     file = folder / CHECKPOINT_NAME
     if not file.exists():
+        if kept := kept_checkpoints(folder):
+            raise NotAModel(
+                f"{file}: is missing, though {kept[-1].relative_to(folder)} is kept; copy that one here to continue from it, "
+                "or train anew with --no-resume"
+            )
         return None
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            metadata = opened.metadata()
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a dict)
-        return Checkpoint(int(metadata["step"]), json.loads(metadata["settings"]), tensors)
+        tensors, notes = read_sealed(file)
+        return Checkpoint(int(notes["step"]), json.loads(notes["settings"]), tensors)
     except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise NotAModel(f"{file}: the checkpoint is damaged ({error}); {_REMEDY}") from None
+
+
+def kept_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints that stay beside the one to continue from, in the order of their steps."""
+    return sorted((folder / KEPT_FOLDER).glob("step_*.safetensors"))
+
+
+def discard_kept(folder: Path) -> None:
+    """Delete the kept checkpoints of a training that is replaced."""
+    for file in kept_checkpoints(folder):
+        file.unlink()
+
+
+def sealed(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> bytes:
+    """A safetensors file of tensors and notes, with a SHA-256 over both among its metadata."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    return safetensors.torch.save(contiguous, metadata=notes | {"sha256": _digest(contiguous, notes)})
+
+
+def read_sealed(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors and notes of a file that `sealed` made; raises ValueError, OSError or SafetensorError if it is damaged."""
+    with safetensors.safe_open(file, framework="pt") as opened:
+        notes = dict(opened.metadata() or {})
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a dict)
+    if notes.pop("sha256", None) != _digest(tensors, notes):
+        raise ValueError("its SHA-256 is not the one that it was saved with")
+    return tensors, notes
+
+
+def _digest(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:
+    """Hexadecimal, over each tensor's name, dtype, shape and bytes, and over the notes."""
+    sha256 = hashlib.sha256(json.dumps(notes, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return sha256.hexdigest()
+
+
+def _keep(folder: Path, step: int, keep: int) -> None:
+    """Give the checkpoint a name that stays, and drop names beyond `keep` and of steps that were undone."""
+    kept = folder / KEPT_FOLDER
+    if keep > 1:
+        kept.mkdir(exist_ok=True)
+        named = kept / _kept_name(step)
+        named.unlink(missing_ok=True)
+        os.link(folder / CHECKPOINT_NAME, named)
+    staying = [file for file in kept_checkpoints(folder) if file.name <= _kept_name(step)]
+    staying = staying[-keep:] if keep > 1 else []
+    for file in set(kept_checkpoints(folder)) - set(staying):
+        file.unlink()
+
+
+def _kept_name(step: int) -> str:
+    return f"step_{step:07d}.safetensors"

@@ -8,6 +8,7 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.models import Likelihood
 
 Precision = Literal["auto", "fp32", "bf16"]
+Publish = Literal["last", "best"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,17 @@ class TrainConfig:
     checkpoint_every: int = 500
     """Steps between two checkpoints, each with a held-out evaluation and a picture."""
 
+    keep: int = 1
+    """Checkpoints to keep; above 1, the latest ones stay under checkpoints/, named by step, beside the one to continue from."""
+
+    publish: Publish = "last"
+    """Which weights become the finished VAE: last, or best (by the held-out ELBO, measured at every checkpoint)."""
+
+    stop_on_collapse: bool = False
+    """Stop, after a checkpoint, when the posterior has collapsed; otherwise there is only a warning."""
+
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1}
+        at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1, "keep": 1}
         at_least |= {"beta": 0, "beta_warmup_steps": 0, "weight_decay": 0, "seed": 0, "holdout_every": 2}
         for name, bound in at_least.items():
             if not getattr(self, name) >= bound:
@@ -87,4 +97,5 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The settings that determine the weights after a given number of steps; a continued run must share them."""
         free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every"}
+        free |= {"keep", "publish", "stop_on_collapse"}
         return {name: value for name, value in asdict(self).items() if name not in free}

@@ -5,8 +5,11 @@ where the package is missing, the JSON lines are written alone.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.storage.index import complete_lines
@@ -26,13 +29,16 @@ class MetricsLog:
         self._file = self._path.open("a")
         self._board = _tensorboard(folder / TENSORBOARD_FOLDER, first_step)
 
-    def write(self, step: int, group: str, values: dict[str, float]) -> None:
-        """Record numbers of one group ("train" or "held-out") at a step."""
+    def write(self, step: int, group: str, values: Mapping[str, float | list[float]]) -> None:
+        """Record numbers of one group ("train", "held-out" or "health") at a step; TensorBoard shows a list's histogram."""
         self._file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
         self._file.flush()
         if self._board is not None:
             for name, value in values.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)
+                if isinstance(value, list):
+                    self._board.add_histogram(f"{group}/{name}", np.array(value), step)
+                else:
+                    self._board.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
         self._file.close()

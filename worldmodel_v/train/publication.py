@@ -1,9 +1,10 @@
-"""What a finished training leaves for others: weights, configuration, picture, and its figures on held-out episodes.
+"""What a training leaves for others: its best weights on the way; at the end weights, configuration, picture and figures.
 
 `heldout.json` is written last and says of which steps, settings, data and weights it speaks; a directory where any of them
 differs is not finished, and is published anew from the checkpoint.
 """
 
+import copy
 import hashlib
 import json
 from dataclasses import asdict
@@ -12,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import Evaluation, evaluate, reconstruction_grid, sample_grid, to_png
-from worldmodel_v.models import save_vae
+from worldmodel_v.models import ConvVAE, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.publish import publish
-from worldmodel_v.train.metrics import MetricsLog
+from worldmodel_v.train.best import BEST_NAME, load_best
 from worldmodel_v.train.run import TrainingRun
 
 CONFIG_NAME = "config.json"
@@ -54,23 +56,27 @@ def published_evaluation(run: TrainingRun) -> Evaluation | None:
 
 
 def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
-    """Evaluate on the held-out episodes, and publish weights, configuration, picture and, last, the evaluation."""
+    """Evaluate on the held-out episodes, and publish weights, configuration, picture and, last, the evaluation.
+
+    The weights are the last step's, or with --publish best those of `best.safetensors`; raises NotAModel if it is not there.
+    """
     out = run.config.out
+    model, step = (run.model, run.step) if run.config.publish == "last" else _best_model(run)
     frames = run.heldout_frames(FINAL_EVALUATION_FRAMES)
-    heldout = evaluate(run.model, frames, run.device, progress)
-    weights = save_vae(run.model)
+    heldout = evaluate(model, frames, run.device, progress)
+    weights = save_vae(model)
     evenly = np.linspace(0, len(frames) - 1, PICTURE_FRAMES).astype(int)
-    publish(out / PICTURE_NAME, to_png(reconstruction_grid(run.model, frames[evenly], run.device)))
-    publish(out / CONFIG_NAME, _json({"model": asdict(run.model.config), **_identity(run), "data": run.dataset.spec}))
+    identity = _identity(run) | {"weights_of_step": step}
+    publish(out / PICTURE_NAME, to_png(reconstruction_grid(model, frames[evenly], run.device)))
+    publish(out / CONFIG_NAME, _json({"model": asdict(model.config), **identity, "data": run.dataset.spec}))
     publish(out / WEIGHTS_NAME, weights)
     vae_sha256 = hashlib.sha256(weights).hexdigest()
-    publish(out / HELDOUT_NAME, _json({**_identity(run), "vae_sha256": vae_sha256, "heldout": asdict(heldout)}))
+    publish(out / HELDOUT_NAME, _json({**identity, "vae_sha256": vae_sha256, "heldout": asdict(heldout)}))
     return heldout
 
 
-def publish_progress(run: TrainingRun, frames: np.ndarray, log: MetricsLog) -> None:
-    """Held-out figures on a few frames for the record, and pictures of reconstructions and of samples from the prior."""
-    log.write(run.step, "held-out", asdict(evaluate(run.model, frames, run.device)))
+def draw_progress(run: TrainingRun, frames: np.ndarray) -> None:
+    """Pictures of reconstructions and of samples from the prior, named by step."""
     folder = run.config.out / SAMPLES_FOLDER
     folder.mkdir(exist_ok=True)
     picture = reconstruction_grid(run.model, frames[:: max(1, len(frames) // PICTURE_FRAMES)][:PICTURE_FRAMES], run.device)
@@ -79,8 +85,22 @@ def publish_progress(run: TrainingRun, frames: np.ndarray, log: MetricsLog) -> N
     publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior))
 
 
+def best_settings(run: TrainingRun) -> dict[str, Any]:
+    """What two evaluations must share to be compared: the training's settings and the rows of its data."""
+    return run.settings | {"data_rows": run.dataset.num_rows}
+
+
+def _best_model(run: TrainingRun) -> tuple[ConvVAE, int]:
+    best = load_best(run.config.out)
+    if best is None or best.settings != best_settings(run):
+        raise NotAModel(f"{run.config.out}: holds no {BEST_NAME} of this training and data; publish the last weights instead")
+    model = copy.deepcopy(run.model)
+    model.load_state_dict(best.weights)
+    return model, best.step
+
+
 def _identity(run: TrainingRun) -> dict[str, Any]:
-    return {"steps": run.step, "training": run.settings, "data_rows": run.dataset.num_rows}
+    return {"steps": run.step, "publish": run.config.publish, "training": run.settings, "data_rows": run.dataset.num_rows}
 
 
 def _json(content: dict[str, Any]) -> bytes:

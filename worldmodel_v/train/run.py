@@ -43,6 +43,8 @@ class TrainingRun:
         if checkpoint is not None:
             checkpoint.restore(self.model, self.optimizer)
             self.step = checkpoint.step
+        self.saved_step = self.step
+        """Where the checkpoint stands; 0 if there is none."""
         self._noise = torch.Generator(device)
 
     def batches(self) -> Generator[torch.Tensor]:
@@ -90,7 +92,9 @@ class TrainingRun:
         }
 
     def save(self) -> None:
-        save_checkpoint(self.config.out, self.step, self.settings, self.model, self.optimizer)
+        """Replace the checkpoint; raises WriteFailed."""
+        save_checkpoint(self.config.out, self.step, self.settings, self.model, self.optimizer, self.config.keep)
+        self.saved_step = self.step
 
     def _autocast(self) -> AbstractContextManager:
         wanted = self.config.precision

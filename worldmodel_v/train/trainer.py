@@ -4,15 +4,17 @@ What is random in it (the weights, the order of frames, the noise of the latents
 so a run that was killed and continued is, on one machine, the run that was not.
 """
 
-import math
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from worldmodel_v.data import require_split
-from worldmodel_v.errors import NotAModel, SettingsDiffer, TrainingDiverged
-from worldmodel_v.evaluate import Evaluation
+from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, TrainingDiverged
+from worldmodel_v.evaluate import Evaluation, evaluate
 from worldmodel_v.models import resolve_device
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent
@@ -21,8 +23,10 @@ from worldmodel_v.storage import require_format
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import is_temporary, remove_temporaries
 from worldmodel_v.storage.schema import ROLLOUTS
-from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
+from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
+from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
 from worldmodel_v.train.config import TrainConfig
+from worldmodel_v.train.health import Watch, examine, require_varied_frames
 from worldmodel_v.train.interrupts import deferred_interrupts
 from worldmodel_v.train.metrics import METRICS_NAME, TENSORBOARD_FOLDER, MetricsLog
 from worldmodel_v.train.publication import (
@@ -30,15 +34,16 @@ from worldmodel_v.train.publication import (
     HELDOUT_NAME,
     PICTURE_NAME,
     SAMPLES_FOLDER,
-    publish_progress,
+    best_settings,
+    draw_progress,
     publish_vae,
     published_evaluation,
 )
-from worldmodel_v.train.run import StepTerms, TrainingRun
+from worldmodel_v.train.run import TrainingRun
 
 QUICK_EVALUATION_FRAMES = 256
 OWN_NAMES = {
-    *(CHECKPOINT_NAME, WEIGHTS_NAME, CONFIG_NAME, HELDOUT_NAME, PICTURE_NAME, SAMPLES_FOLDER),
+    *(CHECKPOINT_NAME, KEPT_FOLDER, BEST_NAME, WEIGHTS_NAME, CONFIG_NAME, HELDOUT_NAME, PICTURE_NAME, SAMPLES_FOLDER),
     *(METRICS_NAME, TENSORBOARD_FOLDER, LOCK_NAME),
 }
 """What a training's directory may hold."""
@@ -63,13 +68,15 @@ class TrainReport:
 def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     """Train `config.out`'s VAE up to `config.steps`; continues from the checkpoint that is there.
 
-    Raises UsageError (NotADataset, DatasetTooSmall, SettingsDiffer, …) before anything is written; TrainingDiverged when
-    the loss or a gradient is no longer finite. An interrupt saves a checkpoint first.
+    Raises UsageError (NotADataset, DatasetTooSmall, ConstantFrames, SettingsDiffer, …) before anything is written;
+    TrainingDiverged when the loss or a gradient is no longer finite; PosteriorCollapsed if that shall stop it. An interrupt
+    saves a checkpoint first.
     """
     progress = progress or Silent()
     device = resolve_device(config.device)
     dataset = require_format(config.data, ROLLOUTS)
     require_split(config.data, dataset.num_episodes, config.holdout_every)
+    require_varied_frames(dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
     _refuse_foreign_directory(config.out)
     with locked_directory(config.out):
@@ -91,30 +98,50 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
 def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     """Train from the run's step to the last one, with metrics, checkpoints and pictures on the way."""
     config = run.config
-    remove_temporaries(config.out)
+    _tidy(run)
     probe = run.heldout_frames(QUICK_EVALUATION_FRAMES)
     task = progress.task("train", config.steps, "steps", done=run.step)
-    saved_step = run.step
-    log = MetricsLog(config.out, run.step)
+    log, watch = MetricsLog(config.out, run.step), Watch(config, progress.say)
     with closing(task), closing(log), closing(run.batches()) as batches, deferred_interrupts() as interrupted:
         for x_BCHW in batches:
             terms = run.take_step(x_BCHW)
+            watch.count(terms["grad_norm"])
             task.advance()
             is_last, stopping = run.step == config.steps, interrupted()
             due = is_last or run.step % config.checkpoint_every == 0
             if due or stopping or run.step % config.log_every == 0:
-                values = _require_finite(terms, run.step, saved_step, config)
-                log.write(run.step, "train", values)
+                values = {name: float(value) for name, value in terms.items()}
+                _record(run, log, {"train": values, "health": watch.gradients(run.step)})
                 task.advance(0, loss=values["loss"], kl=values["kl"])
+            collapse = _check_up(run, probe, log, watch) if due else None
             if due or stopping:
                 run.save()
-                saved_step = run.step
             if stopping:
                 raise KeyboardInterrupt
             if due:
-                publish_progress(run, probe, log)
+                draw_progress(run, probe)
+            if collapse and config.stop_on_collapse:
+                raise PosteriorCollapsed(f"{config.out}: stopped, with a checkpoint of step {run.step}: {collapse}")
             if is_last:
                 break
+
+
+def _tidy(run: TrainingRun) -> None:
+    """Drop what a killed run left half-written and what a new training replaces; raises NotAModel if the best is damaged."""
+    out = run.config.out
+    remove_temporaries(out)
+    if run.step == 0:
+        discard_kept(out)
+        (out / BEST_NAME).unlink(missing_ok=True)
+    load_best(out)
+
+
+def _check_up(run: TrainingRun, probe: np.ndarray, log: MetricsLog, watch: Watch) -> str | None:
+    """Evaluate on a few held-out frames, keep the weights if they are the best; returns the finding of a collapse."""
+    heldout, posterior = evaluate(run.model, probe, run.device), examine(run.model, probe, run.device)
+    _record(run, log, {"held-out": asdict(heldout), "health": asdict(posterior)})
+    keep_if_best(run.config.out, run.step, best_settings(run), run.model, heldout)
+    return watch.judge(run.step, heldout, posterior)
 
 
 def _refuse_foreign_directory(out: Path) -> None:
@@ -146,13 +173,19 @@ def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint
     return checkpoint
 
 
-def _require_finite(terms: StepTerms, step: int, saved_step: int, config: TrainConfig) -> dict[str, float]:
-    values = {name: float(value) for name, value in terms.items()}
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
+def _record(run: TrainingRun, log: MetricsLog, groups: Mapping[str, Mapping[str, float | list[float]]]) -> None:
+    """Write the numbers of each group into the record; raises TrainingDiverged if one is not finite."""
+    for group, values in groups.items():
+        _require_finite(run, values)
+        log.write(run.step, group, values)
+
+
+def _require_finite(run: TrainingRun, values: Mapping[str, float | list[float]]) -> None:
+    broken = [name for name, value in values.items() if not np.isfinite(value).all()]
     if broken:
-        kept = f"keeps the checkpoint of step {saved_step}" if saved_step else "has no checkpoint yet"
+        out, saved = run.config.out, run.saved_step
+        kept = f"keeps the checkpoint of step {saved}" if saved else "has no checkpoint yet"
         raise TrainingDiverged(
-            f"step {step}: {', '.join(broken)} is NaN or infinite; {config.out} {kept}; "
+            f"step {run.step}: {', '.join(broken)} is NaN or infinite; {out} {kept}; "
             "train again from scratch elsewhere with a lower --learning-rate or --max-grad-norm, or with --precision fp32"
         )
-    return values

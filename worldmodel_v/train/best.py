@@ -1,0 +1,62 @@
+"""The best weights of a training so far, by the held-out ELBO: `best.safetensors`.
+
+The file is a finished VAE's, `vae.safetensors` under another name, with its step and figures in the metadata, so that weights
+and figures appear together and are never of two moments. What is published at the end is the last step's weights unless
+--publish best asks for these: the bound is measured on a few hundred frames, so its best value is partly luck, and a VAE of
+this size on streamed frames hardly overfits.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+
+from worldmodel_v.errors import NotAModel
+from worldmodel_v.evaluate import Evaluation
+from worldmodel_v.models import ConvVAE
+from worldmodel_v.storage.publish import publish
+from worldmodel_v.train.checkpoint import read_sealed, sealed
+
+BEST_NAME = "best.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The weights with the highest held-out ELBO, and when they were met."""
+
+    step: int
+    settings: dict[str, Any]
+    """Of the training, with the number of rows of its data: figures of other data are not comparable."""
+
+    heldout: Evaluation
+    weights: dict[str, torch.Tensor]
+
+
+def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: ConvVAE, heldout: Evaluation) -> None:
+    """Save the weights if their ELBO is above that of the folder's best, or if those are of another training or other data."""
+    best = load_best(folder)
+    if best is None or best.settings != settings or heldout.elbo_nats > best.heldout.elbo_nats:
+        save_best(folder, step, settings, model, heldout)
+
+
+def save_best(folder: Path, step: int, settings: dict[str, Any], model: ConvVAE, heldout: Evaluation) -> None:
+    """Replace the folder's best weights; raises WriteFailed, and then the previous ones stay."""
+    figures = {"config": asdict(model.config), "settings": settings, "step": step, "heldout": asdict(heldout)}
+    weights = {name: tensor.float() for name, tensor in model.state_dict().items()}
+    publish(folder / BEST_NAME, sealed(weights, {name: json.dumps(value, sort_keys=True) for name, value in figures.items()}))
+
+
+def load_best(folder: Path) -> Best | None:
+    """The folder's best weights, or None if there are none; raises NotAModel if they are damaged."""
+    file = folder / BEST_NAME
+    if not file.exists():
+        return None
+    try:
+        weights, notes = read_sealed(file)
+        step, settings, heldout = (json.loads(notes[name]) for name in ("step", "settings", "heldout"))
+        return Best(step=step, settings=settings, heldout=Evaluation(**heldout), weights=weights)
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise NotAModel(f"{file}: the best weights are damaged ({error}); restore the file from a copy, or delete it") from None
