@@ -14,7 +14,10 @@ from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.errors import DatasetBusy
+from worldmodel_v.evaluate import Evaluation
 from worldmodel_v.storage import open_dataset, verify
+from worldmodel_v.train.best import load_best
+from worldmodel_v.train.checkpoint import load_checkpoint
 
 BIN = Path(sys.executable).parent
 CAR_RACING = {"env": "CarRacing-v3", "episodes": 6, "episodes_per_shard": 1, "max_steps": 40, "seed": 3}
@@ -127,17 +130,30 @@ def test_training_killed_or_interrupted_and_continued_gives_the_weights_of_an_un
 
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     finish(*command(straight))
-    for interruption, after, code in ((signal.SIGKILL, 12, -9), (signal.SIGINT, 33, 130)):
+    for interruption, after, code in ((signal.SIGKILL, 12, -9), (signal.SIGINT, 23, 130), (signal.SIGTERM, 43, 130)):
         process = start(*command(broken))
         metrics = broken / "metrics.jsonl"
         wait_until(lambda path=metrics, step=after: path.exists() and f'"step": {step},' in path.read_text(), process)
         process.send_signal(interruption)
         _, errors = process.communicate()
         assert process.returncode == code, errors
+        assert "Traceback" not in errors
         assert not (broken / "vae.safetensors").exists()
+        if code == 130:
+            assert "wm-train: interrupted; what is committed is kept, and the same command continues" in errors
+            checkpoint = load_checkpoint(broken)
+            assert checkpoint is not None
+            assert checkpoint.step >= after
     finish(*command(broken))
     assert (broken / "vae.safetensors").read_bytes() == (straight / "vae.safetensors").read_bytes()
     assert training_lines(broken) == training_lines(straight)
+    assert best_figures(broken) == best_figures(straight)
+
+
+def best_figures(folder: Path) -> tuple[int, Evaluation]:
+    best = load_best(folder)
+    assert best is not None
+    return best.step, best.heldout
 
 
 def training_lines(folder: Path) -> list[str]:

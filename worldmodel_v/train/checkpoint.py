@@ -4,13 +4,12 @@ It holds the weights, the optimiser's moments and the step. Nothing else is need
 the latent noise and the schedule are functions of the seed and the step. A SHA-256 of all of it stands in its metadata and is
 verified at every load, since the format itself has no checksum.
 
-Kept ones are further names (hard links) of the same files, `checkpoints/step_0001500.safetensors`, so that keeping costs no
-second write; to go back to one, copy it over `checkpoint.safetensors`.
+Where several are kept, each is written a second time as `checkpoints/step_0001500.safetensors`; to go back to one, copy it over
+`checkpoint.safetensors`. (Hard links would save the second write, and such a copy would then write through them.)
 """
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +72,12 @@ def save_checkpoint(
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
     for parameter, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{parameter}.{key}": tensor for key, tensor in moments.items()}
-    publish(folder / CHECKPOINT_NAME, sealed(tensors, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)}))
-    _keep(folder, step, keep)
+    content = sealed(tensors, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)})
+    if keep > 1:
+        (folder / KEPT_FOLDER).mkdir(exist_ok=True)
+        publish(folder / KEPT_FOLDER / _kept_name(step), content)
+    publish(folder / CHECKPOINT_NAME, content)
+    _discard_kept_but(folder, step, keep)
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
@@ -130,17 +133,11 @@ def _digest(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:
     return sha256.hexdigest()
 
 
-def _keep(folder: Path, step: int, keep: int) -> None:
-    """Give the checkpoint a name that stays, and drop names beyond `keep` and of steps that were undone."""
-    kept = folder / KEPT_FOLDER
-    if keep > 1:
-        kept.mkdir(exist_ok=True)
-        named = kept / _kept_name(step)
-        named.unlink(missing_ok=True)
-        os.link(folder / CHECKPOINT_NAME, named)
-    staying = [file for file in kept_checkpoints(folder) if file.name <= _kept_name(step)]
-    staying = staying[-keep:] if keep > 1 else []
-    for file in set(kept_checkpoints(folder)) - set(staying):
+def _discard_kept_but(folder: Path, step: int, keep: int) -> None:
+    """Delete the kept checkpoints but the latest `keep`, all of them if that is 1, and those of steps that were undone."""
+    kept = kept_checkpoints(folder)
+    staying = [file for file in kept if file.name <= _kept_name(step)][-keep:] if keep > 1 else []
+    for file in set(kept) - set(staying):
         file.unlink()
 
 

@@ -129,7 +129,8 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
 def _tidy(run: TrainingRun) -> None:
     """Drop what a killed run left half-written and what a new training replaces; raises NotAModel if the best is damaged."""
     out = run.config.out
-    remove_temporaries(out)
+    for folder in (out, out / KEPT_FOLDER):
+        remove_temporaries(folder)
     if run.step == 0:
         discard_kept(out)
         (out / BEST_NAME).unlink(missing_ok=True)

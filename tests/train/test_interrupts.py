@@ -1,0 +1,38 @@
+"""The first signal waits for a safe moment, the second does not."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from worldmodel_v.train.interrupts import deferred_interrupts
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.mark.parametrize("first", SIGNALS)
+@pytest.mark.parametrize("second", SIGNALS)
+def test_the_first_signal_is_noted_and_the_second_interrupts(first: signal.Signals, second: signal.Signals) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with deferred_interrupts() as interrupted:
+        assert not interrupted()
+        os.kill(os.getpid(), first)
+        assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), second)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_outside_the_main_thread_nothing_changes() -> None:
+    found: list[object] = []
+
+    def work() -> None:
+        with deferred_interrupts() as interrupted:
+            found.extend([interrupted(), signal.getsignal(signal.SIGTERM)])
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [False, before]
