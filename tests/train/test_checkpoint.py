@@ -1,5 +1,7 @@
 """Checkpoints: whole or refused, the latest and the kept, the best, and what is published of them."""
 
+import contextlib
+import itertools
 import json
 import pickle
 import shutil
@@ -10,9 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.builders import FullDisk
 from tests.train.test_train import config, lines
 from worldmodel_v.data import read_frames
-from worldmodel_v.errors import DatasetTooSmall, NotAModel, SettingsDiffer
+from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotAModel, SettingsDiffer, WriteFailed
 from worldmodel_v.evaluate import evaluate
 from worldmodel_v.inspection import describe
 from worldmodel_v.models import load_vae
@@ -245,3 +248,33 @@ class TestSmallest:
             train(config(tmp_path / "data", tmp_path / "vae"))
         with pytest.raises(DatasetTooSmall, match="has 1 episodes; holding out every 2th needs at least 2; collect more"):
             train(config(tmp_path / "data", tmp_path / "vae", holdout_every=2))
+
+
+@pytest.mark.parametrize("kind", ["rename", "fsync folder"])
+def test_ended_before_or_after_any_file_is_put_in_place_it_continues_to_the_same_end(
+    tiny_rollouts: Path, tmp_path: Path, kind: str
+) -> None:
+    """The moments at which what others see changes; between them a kill leaves at most a file under a temporary name."""
+    settings = {"checkpoint_every": 2, "keep": 2, "steps": 4}
+    straight = tmp_path / "straight"
+    train(config(tiny_rollouts, straight, **settings))
+    for fail_at in itertools.count(1):
+        out = tmp_path / str(fail_at)
+        with pytest.MonkeyPatch.context() as patch:
+            disk = FullDisk(patch, kind, fail_at)
+            with contextlib.suppress(WriteFailed):
+                train(config(tiny_rollouts, out, **settings))
+        if not disk.failed:
+            break
+        describe(out) if (out / "checkpoint.safetensors").exists() else load_best(out)
+        train(config(tiny_rollouts, out, **settings))
+        assert (out / "vae.safetensors").read_bytes() == (straight / "vae.safetensors").read_bytes()
+        assert load_best(out).heldout == load_best(straight).heldout  # type: ignore[union-attr]
+        assert set(kept(out)) <= set(kept(straight))
+        assert lines(out, "held-out") == lines(straight, "held-out")
+    assert fail_at > 10
+
+
+def test_keeping_none_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--keep must be at least 1, got 0"):
+        config(Path(), Path(), keep=0)

@@ -4,8 +4,9 @@ It holds the weights, the optimiser's moments and the step. Nothing else is need
 the latent noise and the schedule are functions of the seed and the step. A SHA-256 of all of it stands in its metadata and is
 verified at every load, since the format itself has no checksum.
 
-Where several are kept, each is written a second time as `checkpoints/step_0001500.safetensors`; to go back to one, copy it over
-`checkpoint.safetensors`. (Hard links would save the second write, and such a copy would then write through them.)
+Where several are kept, each is then written a second time as `checkpoints/step_0001500.safetensors` (a kill between the two
+costs that copy); to go back to one, copy it over `checkpoint.safetensors`. Rejected: hard links, which save the second write,
+but through which such a copy would write.
 """
 
 import hashlib
@@ -73,10 +74,10 @@ def save_checkpoint(
     for parameter, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{parameter}.{key}": tensor for key, tensor in moments.items()}
     content = sealed(tensors, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)})
+    publish(folder / CHECKPOINT_NAME, content)
     if keep > 1:
         (folder / KEPT_FOLDER).mkdir(exist_ok=True)
         publish(folder / KEPT_FOLDER / _kept_name(step), content)
-    publish(folder / CHECKPOINT_NAME, content)
     _discard_kept_but(folder, step, keep)
 
 

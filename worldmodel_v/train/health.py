@@ -110,7 +110,7 @@ class Watch:
         self._window_steps += steps
         if self._window_steps >= CLIP_WINDOW:
             share = self._window_clipped / self._window_steps
-            if share >= CLIPPED_SHARE and step > GRACE_STEPS:
+            if share >= CLIPPED_SHARE and self._has_settled(step):
                 self._warn(
                     "clipping",
                     f"step {step}: {share:.0%} of the last {self._window_steps} gradients were longer than "
@@ -121,7 +121,7 @@ class Watch:
 
     def judge(self, step: int, heldout: Evaluation, posterior: PosteriorHealth) -> str | None:
         """Warn of what the held-out figures show; returns the finding if the posterior has collapsed, None otherwise."""
-        if step < self._config.beta_warmup_steps + GRACE_STEPS:
+        if not self._has_settled(step):
             return None
         self._judge_psnr(step, heldout.psnr_db)
         if posterior.aggregate_mean_square > WIDE_MEAN_SQUARE:
@@ -139,6 +139,9 @@ class Watch:
         )
         self._warn("collapse", finding)
         return finding
+
+    def _has_settled(self, step: int) -> bool:
+        return step >= self._config.beta_warmup_steps + GRACE_STEPS
 
     def _judge_psnr(self, step: int, psnr_db: float) -> None:
         if self._best_psnr is None or psnr_db > self._best_psnr[0]:
