@@ -1,4 +1,4 @@
-"""A bounded, retrying map over Ray actors: the only module that imports Ray.
+"""A bounded, retrying map over Ray actors, and the connection to a cluster.
 
 One loop serves collection and encoding. Tasks are handed out lazily, about two in flight for each worker, so memory stays
 flat however many there are; results come back in order of completion as bytes; nothing is written on a worker, so a task
@@ -56,7 +56,7 @@ def map_tasks(
         for task in tasks:
             yield task, run(task)
         return
-    with _cluster(settings), contextlib.closing(_Pool(setup, settings, progress or Silent())) as pool:
+    with cluster(settings), contextlib.closing(_Pool(setup, settings, progress or Silent())) as pool:
         yield from pool.map(iter(tasks))
 
 
@@ -156,8 +156,8 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _cluster(settings: WorkerSettings) -> Iterator[None]:
-    """A Ray connection for the time of one map: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local."""
+def cluster(settings: WorkerSettings) -> Iterator[None]:
+    """A Ray connection for the time of a block: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

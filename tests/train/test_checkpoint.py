@@ -23,7 +23,7 @@ from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train import train
 from worldmodel_v.train.best import load_best
-from worldmodel_v.train.checkpoint import load_checkpoint, read_sealed, sealed
+from worldmodel_v.train.checkpoint import load_checkpoint, sealed, unseal
 from worldmodel_v.train.trainer import QUICK_EVALUATION_FRAMES
 
 
@@ -88,7 +88,7 @@ class TestDamage:
         assert not (folder / "exploded").exists()
 
     def test_one_without_a_checksum_is_refused(self, folder: Path) -> None:
-        tensors, notes = read_sealed(folder / "checkpoint.safetensors")
+        tensors, notes = unseal((folder / "checkpoint.safetensors").read_bytes())
         safetensors.torch.save_file(tensors, folder / "checkpoint.safetensors", metadata=notes)
         with pytest.raises(NotAModel, match="its SHA-256 is not the one that it was saved with"):
             load_checkpoint(folder)
@@ -103,7 +103,7 @@ def test_the_latest_checkpoints_are_kept_and_one_goes_back_to_one_by_copying_it(
     assert describe(out)["kept_checkpoints"] == kept(out)
     weights = (out / "vae.safetensors").read_bytes()
     shutil.copy(out / "checkpoints" / "step_0000006.safetensors", out / "checkpoint.safetensors")
-    assert read_sealed(latest)[1]["step"] == "11"
+    assert unseal(latest.read_bytes())[1]["step"] == "11"
     report = train(config(tiny_rollouts, out, steps=11, keep=2))
     assert report.new_steps == 5
     assert (out / "vae.safetensors").read_bytes() == weights
@@ -206,7 +206,7 @@ class TestBest:
 
 def _pretend(out: Path, elbo_nats: float, data_rows: int | None = None) -> None:
     """Rewrite the best weights' figures."""
-    weights, notes = read_sealed(out / "best.safetensors")
+    weights, notes = unseal((out / "best.safetensors").read_bytes())
     notes["heldout"] = json.dumps(json.loads(notes["heldout"]) | {"elbo_nats": elbo_nats})
     if data_rows is not None:
         notes["settings"] = json.dumps(json.loads(notes["settings"]) | {"data_rows": data_rows})

@@ -29,10 +29,10 @@ class Elbo(NamedTuple):
         return self.reconstruction + beta * self.kl
 
 
-def elbo(model: ConvVAE, x_BCHW: torch.Tensor, generator: torch.Generator | None = None) -> Elbo:
-    """Both terms for a batch, with one sample of z for each frame."""
+def elbo(model: ConvVAE, x_BCHW: torch.Tensor, noise: torch.Tensor | torch.Generator | None = None) -> Elbo:
+    """Both terms for a batch, with one sample of z for each frame, from `noise` as `Posterior.sample` takes it."""
     posterior = model.encode(x_BCHW)
-    logits = model.decode_logits(posterior.sample(generator))
+    logits = model.decode_logits(posterior.sample(noise))
     reconstruction_B = reconstruction_loss(logits, x_BCHW, model.config.likelihood)
     return Elbo(reconstruction_B.mean(), gaussian_kl(posterior).sum(dim=1).mean())
 

@@ -62,9 +62,13 @@ class Posterior(NamedTuple):
     logvar: torch.Tensor
     """(B, Z): log σ²"""
 
-    def sample(self, generator: torch.Generator | None = None) -> torch.Tensor:
-        """z = mu + σ ε with ε ~ N(0, I): the reparameterisation, through which gradients reach mu and logvar."""
-        noise = torch.randn(self.mu.shape, generator=generator, device=self.mu.device, dtype=self.mu.dtype)
+    def sample(self, noise: torch.Tensor | torch.Generator | None = None) -> torch.Tensor:
+        """z = mu + σ ε with ε ~ N(0, I): the reparameterisation, through which gradients reach mu and logvar.
+
+        `noise` is ε itself, (B, Z), or the generator that draws it.
+        """
+        if not isinstance(noise, torch.Tensor):
+            noise = torch.randn(self.mu.shape, generator=noise, device=self.mu.device, dtype=self.mu.dtype)
         return self.mu + torch.exp(0.5 * self.logvar) * noise
 
 

@@ -54,7 +54,7 @@ def read_weights(path: Path) -> bytes:
 def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
     """Load a VAE from the bytes of its file; `source` names it in errors. Raises NotAModel if they are damaged."""
     try:
-        config = VAEConfig(**json.loads(_metadata(content)["config"]))
+        config = VAEConfig(**json.loads(metadata(content)["config"]))
         model = ConvVAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = safetensors.torch.load(content)
         if wrong := [name for name, tensor in weights.items() if tensor.dtype != torch.float32]:
@@ -68,7 +68,7 @@ def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
     return LoadedVAE(model.eval(), hashlib.sha256(content).hexdigest())
 
 
-def _metadata(content: bytes) -> dict[str, str]:
+def metadata(content: bytes) -> dict[str, str]:
     """The metadata of a safetensors file in memory: an 8-byte length, then a JSON header with `__metadata__`."""
     length = int.from_bytes(content[:8], "little")
     return json.loads(content[8 : 8 + length])["__metadata__"]

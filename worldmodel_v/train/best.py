@@ -18,7 +18,7 @@ from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import Evaluation
 from worldmodel_v.models import ConvVAE
 from worldmodel_v.storage.publish import publish
-from worldmodel_v.train.checkpoint import read_sealed, sealed
+from worldmodel_v.train.checkpoint import sealed, unseal
 
 BEST_NAME = "best.safetensors"
 
@@ -55,7 +55,7 @@ def load_best(folder: Path) -> Best | None:
     if not file.exists():
         return None
     try:
-        weights, notes = read_sealed(file)
+        weights, notes = unseal(file.read_bytes())
         step, settings, heldout = (json.loads(notes[name]) for name in ("step", "settings", "heldout"))
         return Best(step=step, settings=settings, heldout=Evaluation(**heldout), weights=weights)
     except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:

@@ -21,6 +21,7 @@ import torch
 
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.models import ConvVAE
+from worldmodel_v.models.weights import metadata
 from worldmodel_v.storage.publish import publish
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -40,6 +41,28 @@ class Checkpoint:
     """What the training was asked for: `TrainConfig.identity()` and the dataset's spec hash."""
 
     tensors: dict[str, torch.Tensor]
+
+    @classmethod
+    def of(cls, step: int, settings: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer) -> "Checkpoint":
+        """The present state, copied."""
+        tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
+        for parameter, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{_OPTIMIZER}{parameter}.{key}": tensor for key, tensor in moments.items()}
+        copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()}
+        return cls(step, settings, copies)
+
+    @classmethod
+    def from_bytes(cls, content: bytes, source: str) -> "Checkpoint":
+        """What `to_bytes` made; `source` names it in errors. Raises NotAModel if it is damaged."""
+        try:
+            tensors, notes = unseal(content)
+            return cls(int(notes["step"]), json.loads(notes["settings"]), tensors)
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise NotAModel(f"{source}: the checkpoint is damaged ({error}); {_REMEDY}") from None
+
+    def to_bytes(self) -> bytes:
+        """The content of `checkpoint.safetensors`."""
+        return sealed(self.tensors, {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)})
 
     def restore(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
         """Put weights and moments back; the optimiser must be over `model.parameters()`.
@@ -66,14 +89,9 @@ class Checkpoint:
         return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
 
 
-def save_checkpoint(
-    folder: Path, step: int, settings: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer, keep: int = 1
-) -> None:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
     """Replace the folder's checkpoint; raises WriteFailed, and then the previous one stays. Above 1, `keep` stay by step."""
-    tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
-    for parameter, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"{_OPTIMIZER}{parameter}.{key}": tensor for key, tensor in moments.items()}
-    content = sealed(tensors, {"step": str(step), "settings": json.dumps(settings, sort_keys=True)})
+    step, content = checkpoint.step, checkpoint.to_bytes()
     publish(folder / CHECKPOINT_NAME, content)
     if keep > 1:
         (folder / KEPT_FOLDER).mkdir(exist_ok=True)
@@ -91,11 +109,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 "or train anew with --no-resume"
             )
         return None
-    try:
-        tensors, notes = read_sealed(file)
-        return Checkpoint(int(notes["step"]), json.loads(notes["settings"]), tensors)
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise NotAModel(f"{file}: the checkpoint is damaged ({error}); {_REMEDY}") from None
+    return Checkpoint.from_bytes(file.read_bytes(), str(file))
 
 
 def kept_checkpoints(folder: Path) -> list[Path]:
@@ -115,11 +129,10 @@ def sealed(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> bytes:
     return safetensors.torch.save(contiguous, metadata=notes | {"sha256": _digest(contiguous, notes)})
 
 
-def read_sealed(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors and notes of a file that `sealed` made; raises ValueError, OSError or SafetensorError if it is damaged."""
-    with safetensors.safe_open(file, framework="pt") as opened:
-        notes = dict(opened.metadata() or {})
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a dict)
+def unseal(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tensors and notes of a file that `sealed` made; raises ValueError, TypeError or SafetensorError if it is damaged."""
+    tensors = safetensors.torch.load(content)
+    notes = dict(metadata(content))
     if notes.pop("sha256", None) != _digest(tensors, notes):
         raise ValueError("its SHA-256 is not the one that it was saved with")
     return tensors, notes

@@ -64,6 +64,14 @@ class TrainConfig:
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU."""
 
+    num_workers: int = 1
+    """Processes that train together, each on its part of every batch, on GPUs or CPUs of a Ray cluster through Ray Train. Each
+    node needs the rollouts at the same path; only this process writes. 1 trains here, without Ray."""
+
+    address: str | None = None
+    """Of the Ray cluster to join (auto, HOST:PORT) when there are several workers; a local one starts by default, unless
+    RAY_ADDRESS is set."""
+
     resume: bool = True
     """Whether to continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
 
@@ -83,11 +91,24 @@ class TrainConfig:
     """Stop, after a checkpoint, when the posterior has collapsed; otherwise there is only a warning."""
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1, "keep": 1}
+        at_least = {
+            "steps": 1,
+            "batch_size": 1,
+            "latent_dim": 1,
+            "log_every": 1,
+            "checkpoint_every": 1,
+            "keep": 1,
+            "num_workers": 1,
+        }
         at_least |= {"beta": 0, "beta_warmup_steps": 0, "weight_decay": 0, "seed": 0, "holdout_every": 2}
         for name, bound in at_least.items():
             if not getattr(self, name) >= bound:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
+        if self.batch_size % self.num_workers:
+            raise ConfigError(
+                f"--batch-size {self.batch_size} cannot be cut into {self.num_workers} equal parts; choose a multiple of "
+                "--num-workers"
+            )
         if self.seed >= 2**63:
             raise ConfigError(f"--seed must be below 2^63, got {self.seed}")
         for name in ("learning_rate", "max_grad_norm"):
@@ -97,5 +118,5 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The settings that determine the weights after a given number of steps; a continued run must share them."""
         free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every"}
-        free |= {"keep", "publish", "stop_on_collapse"}
+        free |= {"keep", "publish", "stop_on_collapse", "num_workers", "address"}
         return {name: value for name, value in asdict(self).items() if name not in free}

@@ -14,6 +14,7 @@ from worldmodel_v.storage import Dataset
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.schedules import annealed_beta
+from worldmodel_v.train.share import ALONE, Share
 
 StepTerms = dict[str, torch.Tensor | float]
 """loss, reconstruction, kl, grad_norm, beta: what one step reports; tensors stay on the device until they are logged."""
@@ -29,7 +30,9 @@ class TrainingRun:
         device: torch.device,
         dataset: Dataset,
         checkpoint: Checkpoint | None,
+        share: Share = ALONE,
     ) -> None:
+        self._share = share
         self.config, self.settings, self.device, self.dataset = config, settings, device, dataset
         torch.manual_seed(config.seed)
         vae_config = VAEConfig(
@@ -48,11 +51,12 @@ class TrainingRun:
         self._noise = torch.Generator(device)
 
     def batches(self) -> Generator[torch.Tensor]:
-        """The batches from the present step on: float (B, 3, S, S) on the device."""
+        """This process's share of the batches from the present step on: float (B, 3, S, S) on the device."""
         stream = FrameStream(
             self.dataset, self.is_trained_on, batch_size=self.config.batch_size, seed=self.config.seed, start=self.step
         )
-        tensors = (self._to_tensor(frames_BHWC) for frames_BHWC in stream)
+        rows = self._share.rows(self.config.batch_size)
+        tensors = (self._to_tensor(frames_BHWC[rows]) for frames_BHWC in stream)
         with closing(prefetch(tensors, depth=4)) as batches:
             for frames_BHWC in batches:
                 yield frames_to_input(frames_BHWC.to(self.device, non_blocking=True))
@@ -73,28 +77,39 @@ class TrainingRun:
         """One optimiser step; returns its terms (tensors stay on the device until they are logged)."""
         config = self.config
         beta = annealed_beta(self.step, config.beta, config.beta_warmup_steps)
-        self._noise.manual_seed(_noise_seed(config.seed, self.step))
         self.model.train()
         with self._autocast():
-            terms = elbo(self.model, x_BCHW, self._noise)
+            terms = elbo(self.model, x_BCHW, self._draw_noise())
         loss = terms.loss(beta)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        means = {"loss": loss.detach(), "reconstruction": terms.reconstruction.detach(), "kl": terms.kl.detach()}
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        self._share.average([*gradients, *means.values()])
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.step += 1
-        return {
-            "loss": loss.detach(),
-            "reconstruction": terms.reconstruction.detach(),
-            "kl": terms.kl.detach(),
-            "grad_norm": grad_norm,
-            "beta": beta,
-        }
+        return {**means, "grad_norm": grad_norm, "beta": beta}
+
+    def checkpoint_is_due(self) -> bool:
+        """Whether the present step ends with a checkpoint and a held-out evaluation."""
+        return self.step == self.config.steps or self.step % self.config.checkpoint_every == 0
+
+    def checkpoint(self) -> Checkpoint:
+        """The present state, copied."""
+        return Checkpoint.of(self.step, self.settings, self.model, self.optimizer)
 
     def save(self) -> None:
         """Replace the checkpoint; raises WriteFailed."""
-        save_checkpoint(self.config.out, self.step, self.settings, self.model, self.optimizer, self.config.keep)
+        save_checkpoint(self.config.out, self.checkpoint(), self.config.keep)
         self.saved_step = self.step
+
+    def _draw_noise(self) -> torch.Tensor:
+        """This process's rows of the step's noise: float (B, Z), a function of the seed and the step."""
+        shape = self.config.batch_size, self.config.latent_dim
+        self._noise.manual_seed(_noise_seed(self.config.seed, self.step))
+        noise_BZ = torch.randn(shape, generator=self._noise, device=self.device)
+        return noise_BZ[self._share.rows(self.config.batch_size)]
 
     def _autocast(self) -> AbstractContextManager:
         wanted = self.config.precision

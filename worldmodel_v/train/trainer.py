@@ -4,7 +4,7 @@ What is random in it (the weights, the order of frames, the noise of the latents
 so a run that was killed and continued is, on one machine, the run that was not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ from worldmodel_v.train.publication import (
     publish_vae,
     published_evaluation,
 )
-from worldmodel_v.train.run import TrainingRun
+from worldmodel_v.train.run import StepTerms, TrainingRun
 
 QUICK_EVALUATION_FRAMES = 256
 OWN_NAMES = {
@@ -102,13 +102,11 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     probe = run.heldout_frames(QUICK_EVALUATION_FRAMES)
     task = progress.task("train", config.steps, "steps", done=run.step)
     log, watch = MetricsLog(config.out, run.step), Watch(config, progress.say)
-    with closing(task), closing(log), closing(run.batches()) as batches, deferred_interrupts() as interrupted:
-        for x_BCHW in batches:
-            terms = run.take_step(x_BCHW)
+    with closing(task), closing(log), deferred_interrupts() as interrupted, closing(_steps(run, interrupted)) as steps:
+        for terms, stopping in steps:
             watch.count(terms["grad_norm"])
             task.advance()
-            is_last, stopping = run.step == config.steps, interrupted()
-            due = is_last or run.step % config.checkpoint_every == 0
+            due = run.checkpoint_is_due()
             if due or stopping or run.step % config.log_every == 0:
                 values = {name: float(value) for name, value in terms.items()}
                 _record(run, log, {"train": values, "health": watch.gradients(run.step)})
@@ -122,8 +120,20 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
                 draw_progress(run, probe)
             if collapse and config.stop_on_collapse:
                 raise PosteriorCollapsed(f"{config.out}: stopped, with a checkpoint of step {run.step}: {collapse}")
-            if is_last:
-                break
+
+
+def _steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple[StepTerms, bool]]:
+    """Take the steps that are left; yields the terms of each, and whether it is the last because of an interruption."""
+    if run.config.num_workers > 1:
+        from worldmodel_v.train.distributed import distributed_steps
+
+        yield from distributed_steps(run, interrupted)
+        return
+    with closing(run.batches()) as batches:
+        for batch in batches:
+            yield run.take_step(batch), interrupted()
+            if run.step == run.config.steps:
+                return
 
 
 def _tidy(run: TrainingRun) -> None:
