@@ -30,6 +30,7 @@ from worldmodel_v.collect.rollout import episode_seeds, rollout
 from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
 from worldmodel_v.envs.fast_car_racing import env as fast_env
+from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies import DriverPolicy, make_policy
 from worldmodel_v.progress import Silent
 from worldmodel_v.spec import RolloutSpec
@@ -38,7 +39,7 @@ from worldmodel_v.storage import build_shard, open_dataset
 SEED = 3
 PARTS_OF_A_LAP = 12
 PACKAGES = ("gymnasium", "pygame-ce", "Box2D", "numpy", "numba", "h5py", "hdf5plugin", "ray", "envpool")
-PIPELINE_POLICY = "mixture(3*driver(noise=0.3), 2*random-start(driver(speed=60, noise=0.5)), 1*brownian)"
+PIPELINE_POLICY = load_pipeline(Path(__file__).parent.parent / "pipelines" / "quickstart.yaml", Path()).collect.policy
 
 
 class PhysicsOnly(CarRacing):
