@@ -26,7 +26,11 @@ ATTEMPTS = 4
 CONNECT_SECONDS = 10.0
 """How long a cluster's address may take to answer."""
 
-WORKER_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"}
+WORKER_ENVIRONMENT = {
+    **{"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"},
+    # glibc keeps freed memory for the next block instead of giving it back and faulting it in again, page by page
+    **{"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)},
+}
 
 
 @dataclass(frozen=True, kw_only=True)

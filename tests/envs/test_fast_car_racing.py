@@ -245,7 +245,41 @@ def test_two_at_once(pair):
 def test_check_env():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        check_env(FastCarRacing(), skip_render_check=True)
+        check_env(gym.make("worldmodel_v/CarRacing-v3").unwrapped)
+
+
+def complaint(env_id, misuse):
+    """What an environment says to a misuse: its error's type and text, and its warnings."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with pytest.raises(Exception) as caught:  # noqa: PT011  (which one is what is compared)
+            misuse(env_id)
+    texts = [str(caught.value), *(str(warning.message) for warning in warned)]
+    return type(caught.value), [text.replace(env_id, "ID").replace("FastCarRacing", "CarRacing") for text in texts]
+
+
+def started(env_id, **options):
+    env = gym.make(env_id, **options)
+    env.reset(seed=1)
+    return env
+
+
+@pytest.mark.parametrize(
+    "misuse",
+    [
+        lambda env_id: gym.make(env_id, no_such_option=1),
+        lambda env_id: gym.make(env_id, render_mode="telepathy", disable_env_checker=True).reset(seed=1)[0].shape[7],
+        lambda env_id: started(env_id, lap_complete_percent="most").step(np.zeros(3, np.float32))[0].shape[7],
+        lambda env_id: gym.make(env_id).step(np.zeros(3, np.float32)),
+        lambda env_id: gym.make(env_id).reset(seed=-1),
+        lambda env_id: started(env_id).step("left"),
+        lambda env_id: started(env_id, continuous=False).step(7),
+        lambda env_id: started(env_id, continuous=False).step(np.zeros(3, np.float32)),
+    ],
+    ids=["option", "render mode", "lap share", "unreset", "seed", "text", "no such button", "kind of action"],
+)
+def test_what_gymnasium_refuses_is_refused_the_same_way(misuse):
+    assert complaint("worldmodel_v/CarRacing-v3", misuse) == complaint("CarRacing-v3", misuse)
 
 
 def test_a_frame_is_not_overwritten_by_the_next(pair):

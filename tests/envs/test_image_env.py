@@ -107,7 +107,7 @@ class TestMaking:
         env = make_image_env(numbers_id, {"action_space": Discrete(2), "observation_space": space})
         assert env.reset(0).shape == shape
         assert env.default_crop == "full"
-        assert env.state() == {}
+        assert (env.state_names, env.state()) == ((), ())
 
     def test_other_actions_than_box_and_discrete_are_refused(self, numbers_id: str) -> None:
         with pytest.raises(EnvironmentNotUsable) as caught:
@@ -121,11 +121,19 @@ class TestMaking:
         frame, reward, terminated, truncated = env.step(env.record_action(np.int64(1)))
         assert (frame.shape, reward, terminated, truncated) == ((400, 600, 3), 1.0, False, False)
         assert (frame != first).any()
-        assert env.state() == {}
+        assert (env.state_names, env.state()) == ((), ())
         env.close()
 
 
 class TestActions:
+    def test_a_recorded_action_does_not_change_when_the_policy_uses_its_array_again(self, numbers_id: str) -> None:
+        space = Box(-1, 1, (2,), np.float32)
+        env = make_image_env(numbers_id, {"action_space": space, "observation_space": IMAGE})
+        used_again = np.array([0.5, -0.5], np.float32)
+        recorded = env.record_action(used_again)
+        used_again[:] = 0
+        assert recorded.tolist() == [0.5, -0.5]
+
     def test_the_environment_receives_the_recorded_action_in_its_own_dtype_and_shape(self, numbers_id: str) -> None:
         space = Box(-1, 1, (2, 1), np.float64)
         env = make_image_env(numbers_id, {"action_space": space, "observation_space": IMAGE})
@@ -155,6 +163,10 @@ class TestActions:
             env.record_action(action)
 
 
+def named_state(env: ImageEnv) -> dict[str, float]:
+    return dict(zip(env.state_names, env.state(), strict=True))
+
+
 CAR_RACING_FACTORS = [
     "position_x",
     "position_y",
@@ -180,7 +192,7 @@ class TestCarRacing:
     def test_the_ground_truth_is_what_the_simulation_holds(self, car_racing: ImageEnv) -> None:
         for _ in range(60):
             car_racing.step(np.array([0.3, 1.0, 0.0], np.float32))
-        world, state = car_racing.gym.unwrapped, car_racing.state()
+        world, state = car_racing.gym.unwrapped, named_state(car_racing)
         assert list(state) == CAR_RACING_FACTORS
         hull, wheels = world.car.hull, world.car.wheels
         assert (state["position_x"], state["position_y"]) == tuple(hull.position)
@@ -192,10 +204,10 @@ class TestCarRacing:
         assert state["on_road"] == sum(bool(wheel.tiles) for wheel in wheels) / 4
 
     def test_the_ground_truth_moves_as_the_car_is_driven(self, car_racing: ImageEnv) -> None:
-        before = car_racing.state()
+        before = named_state(car_racing)
         for _ in range(60):
             car_racing.step(np.array([0.3, 1.0, 0.0], np.float32))
-        after = car_racing.state()
+        after = named_state(car_racing)
         assert all(isinstance(value, float) for value in after.values())
         assert np.hypot(after["velocity_x"], after["velocity_y"]) > np.hypot(before["velocity_x"], before["velocity_y"]) + 1
         assert after["wheel_speed_rear_left"] > before["wheel_speed_rear_left"]
@@ -219,7 +231,7 @@ class TestCarRacing:
         env.reset(3)
         frame, *_ = env.step(env.record_action(3))
         assert frame.shape == (96, 96, 3)
-        assert list(env.state()) == CAR_RACING_FACTORS
+        assert list(env.state_names) == CAR_RACING_FACTORS
         env.close()
 
     def test_the_same_seed_and_actions_give_the_same_frames_rewards_and_ground_truth(self) -> None:
@@ -239,9 +251,10 @@ def test_the_toy_environments_ground_truth_is_read_from_it() -> None:
     env = make_image_env(STAMP_ENV_ID, {})
     env.reset(0)
     env.step(np.array([1.0, 0.0], np.float32))
-    assert env.state() == env.gym.unwrapped.ground_truth()
-    assert env.state()["step"] == 1.0
+    assert named_state(env) == env.gym.unwrapped.ground_truth()
+    assert named_state(env)["step"] == 1.0
 
 
 def test_the_state_of_car_racing_is_found_behind_wrappers(car_racing: ImageEnv) -> None:
-    assert car_racing_state(gymnasium.Wrapper(car_racing.gym)) == car_racing.state()
+    wrapped = ImageEnv(gymnasium.Wrapper(car_racing.gym), observes_image=True)
+    assert wrapped.state() == car_racing.state() == car_racing_state(car_racing.gym.unwrapped)

@@ -64,9 +64,9 @@ def test_the_drivers_noise_has_the_spread_asked_for() -> None:
 def test_a_random_start_puts_the_car_on_another_tile_facing_along_it() -> None:
     env = make_image_env("CarRacing-v3", {})
     first = env.reset(5)
-    start = env.state()
+    start = dict(zip(env.state_names, env.state(), strict=True))
     moved = move_car_to_tile(env.gym, 100)
-    there = env.state()
+    there = dict(zip(env.state_names, env.state(), strict=True))
     _, beta, x, y = env.gym.unwrapped.track[100]
     env.close()
     assert (there["position_x"], there["position_y"]) == pytest.approx((x, y), abs=0.1)

@@ -43,60 +43,33 @@ def _play(
     moved = policy.reset(policy_rng)
     raw = raw if moved is None else moved
     preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
-    rows = _Rows()
+    rows: list[_Row] = []
     ended = False
     while not ended:
         action = env.record_action(policy.act(raw))
-        observed = preprocess(raw), env.state()
-        before = raw.shape
+        frame, state, before = preprocess(raw), env.state(), raw.shape
         raw, reward, terminated, truncated = env.step(action)
         if raw.shape != before:
             raise ValueError(f"the frame's shape changed from {before} to {raw.shape}")
         truncated = truncated or (not terminated and len(rows) + 1 == spec.max_steps)
-        rows.add(observed, action, reward, terminated, truncated)
+        rows.append((frame, state, action, reward, terminated, truncated))
         ended = terminated or truncated
     final_action = -1 if isinstance(action, int) else np.full_like(action, np.nan)
-    rows.add((preprocess(raw), env.state()), final_action, np.nan, False, False)
-    return rows.to_episode(episode_id, seed, getattr(policy, "chosen", spec.policy))
+    rows.append((preprocess(raw), env.state(), final_action, np.nan, False, False))
+    pixels, states, actions, rewards, terminations, truncations = zip(*rows, strict=True)
+    return Episode(
+        episode_id=episode_id,
+        seed=seed,
+        policy=getattr(policy, "chosen", spec.policy),
+        pixels=np.concatenate(pixels).reshape(len(pixels), *pixels[0].shape),
+        action=np.array(actions, dtype=np.int64 if isinstance(final_action, int) else np.float32),
+        reward=np.array(rewards, dtype=np.float32),
+        terminated=np.array(terminations, dtype=np.bool_),
+        truncated=np.array(truncations, dtype=np.bool_),
+        state=np.array(states, dtype=np.float32) if env.state_names else None,
+        state_names=env.state_names,
+    )
 
 
-class _Rows:
-    """The rows of an episode that is being played."""
-
-    def __init__(self) -> None:
-        self._pixels: list[np.ndarray] = []
-        self._states: list[dict[str, float]] = []
-        self._others: list[tuple[Any, float, bool, bool]] = []
-
-    def __len__(self) -> int:
-        return len(self._pixels)
-
-    def add(
-        self,
-        observed: tuple[np.ndarray, dict[str, float]],
-        action: Any,
-        reward: float,
-        terminated: bool,
-        truncated: bool,
-    ) -> None:
-        frame, state = observed
-        self._pixels.append(frame)
-        self._states.append(state)
-        self._others.append((action, reward, terminated, truncated))
-
-    def to_episode(self, episode_id: int, seed: int, policy: str) -> Episode:
-        actions, rewards, terminated, truncated = zip(*self._others, strict=True)
-        names = tuple(self._states[0])
-        state = np.array([[values[name] for name in names] for values in self._states], dtype=np.float32)
-        return Episode(
-            episode_id=episode_id,
-            seed=seed,
-            policy=policy,
-            pixels=np.stack(self._pixels),
-            action=np.array(actions, dtype=np.int64 if isinstance(actions[0], int) else np.float32),
-            reward=np.array(rewards, dtype=np.float32),
-            terminated=np.array(terminated, dtype=np.bool_),
-            truncated=np.array(truncated, dtype=np.bool_),
-            state=state if names else None,
-            state_names=names,
-        )
+_Row = tuple[np.ndarray, tuple[float, ...], Any, float, bool, bool]
+"""Frame, state, action as recorded, reward, terminated, truncated."""

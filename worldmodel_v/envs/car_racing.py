@@ -4,8 +4,13 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.box2d.car_dynamics import Car
 
-WHEELS = ("front_left", "front_right", "rear_left", "rear_right")
-"""The order of Gymnasium's `car.wheels`."""
+CAR_RACING_STATE = (
+    *("position_x", "position_y", "angle", "velocity_x", "velocity_y", "angular_velocity", "steering_angle"),
+    *("wheel_speed_front_left", "wheel_speed_front_right", "wheel_speed_rear_left", "wheel_speed_rear_right"),
+    *("progress", "on_road"),
+)
+"""Position (world units), angle (radians), velocities (units/s, rad/s), steering angle (radians), wheel speeds (rad/s),
+progress (share of the track's tiles visited) and on_road (share of the four wheels on the road)."""
 
 
 def is_car_racing(env: gymnasium.Env) -> bool:
@@ -13,24 +18,22 @@ def is_car_racing(env: gymnasium.Env) -> bool:
     return any(cls.__name__ == "CarRacing" and cls.__module__.startswith("gymnasium.") for cls in type(env.unwrapped).mro())
 
 
-def car_racing_state(env: gymnasium.Env) -> dict[str, float]:
-    """Position (world units), angle (radians), velocities (units/s, rad/s), steering angle (radians), wheel speeds (rad/s),
-    progress (share of the track's tiles visited) and on_road (share of the four wheels on the road)."""
-    world = env.unwrapped
-    hull = world.car.hull
-    wheels = world.car.wheels
-    return {
-        "position_x": hull.position.x,
-        "position_y": hull.position.y,
-        "angle": hull.angle,
-        "velocity_x": hull.linearVelocity.x,
-        "velocity_y": hull.linearVelocity.y,
-        "angular_velocity": hull.angularVelocity,
-        "steering_angle": wheels[0].joint.angle,
-        **{f"wheel_speed_{name}": wheel.omega for name, wheel in zip(WHEELS, wheels, strict=True)},
-        "progress": world.tile_visited_count / len(world.track),
-        "on_road": float(np.mean([bool(wheel.tiles) for wheel in wheels])),
-    }
+def car_racing_state(world: gymnasium.Env) -> tuple[float, ...]:
+    """The values of `CAR_RACING_STATE`; `world` is the environment without wrappers."""
+    hull, wheels = world.car.hull, world.car.wheels
+    position, velocity = hull.position, hull.linearVelocity
+    return (
+        position.x,
+        position.y,
+        hull.angle,
+        velocity.x,
+        velocity.y,
+        hull.angularVelocity,
+        wheels[0].joint.angle,
+        *[wheel.omega for wheel in wheels],
+        world.tile_visited_count / len(world.track),
+        sum([bool(wheel.tiles) for wheel in wheels]) / len(wheels),
+    )
 
 
 def move_car_to_tile(env: gymnasium.Env, tile: int) -> np.ndarray:

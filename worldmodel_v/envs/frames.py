@@ -2,22 +2,24 @@
 
 Legend: H, W raw frame; h, w crop; S output size (square).
 
-The area average is two small matrix products (rows, then columns) with integer weights held in floats. Every
-product and sum is an exact integer below the float's mantissa, so the result does not depend on the order in which a
-BLAS adds: the same frame gives the same bytes on every machine, which is what byte-identical shards need. Rejected:
-cv2's INTER_AREA, another large dependency for 85 µs a frame where this takes about 60.
+The area average adds integer weights times pixels in floats, rows first, then columns. Every product and sum is an exact
+integer below the float's mantissa, and the quotient is kept clear of whole numbers by more than it can be off: the same
+frame gives the same bytes on every machine, which is what byte-identical shards need. Compiled, it takes about 15 µs for
+CarRacing's 84x96 -> 64x64. Rejected: two matrix products in numpy (60 to 110 µs), and cv2's INTER_AREA (85 µs).
 """
 
 import math
 import re
 
+import numba
 import numpy as np
-from numpy.typing import NDArray
 
 from worldmodel_v.errors import ConfigError
 
 FULL = "full"
 _CROP = re.compile(r"(\d+):(\d+),(\d+):(\d+)")
+_MAX_FLOAT32_WEIGHT_SUM = 4096
+"""Up to here a quarter of 1 / sum, the distance of a quotient from a whole number, is well above float32's rounding."""
 
 
 class FramePreprocessor:
@@ -27,25 +29,76 @@ class FramePreprocessor:
         """`crop` is "full" or "TOP:BOTTOM,LEFT:RIGHT" in rows and columns of the raw frame; raises ConfigError."""
         top, bottom, left, right = parse_crop(crop, raw_shape)
         self.size = size
-        self._window = (slice(top, bottom), slice(left, right))
-        height, width = bottom - top, right - left
-        rows_Sh, cols_Sw = area_weights(height, size), area_weights(width, size)
-        self._weight_sum = int(rows_Sh[0].sum() * cols_Sw[0].sum())
-        exact_in_float32 = 255 * self._weight_sum < 2**24
-        dtype = np.dtype(np.float32 if exact_in_float32 else np.float64)
-        self._rows_Sh: NDArray[np.floating] = rows_Sh.astype(dtype)
-        self._cols_wS: NDArray[np.floating] = np.ascontiguousarray(cols_Sw.T).astype(dtype)
+        channels = raw_shape[2] if len(raw_shape) == 3 else 1
+        rows_first_S, rows_weight_SK = _taps(bottom - top, size)
+        cols_first_S, cols_weight_SK = _taps(right - left, size)
+        weight_sum = int(rows_weight_SK[0].sum() * cols_weight_SK[0].sum())
+        real = np.float32 if weight_sum <= _MAX_FLOAT32_WEIGHT_SUM else np.float64
+        taps_SKC = (left + cols_first_S[:, None, None] + np.arange(cols_weight_SK.shape[1])[:, None]) * channels
+        taps_SKC = taps_SKC + np.arange(channels)
+        weights_SKC = np.broadcast_to(cols_weight_SK[:, :, None], taps_SKC.shape)
+        self._arguments = (
+            (top + rows_first_S).astype(np.uint32),
+            rows_weight_SK.astype(real),
+            _flat_over_outputs(taps_SKC).astype(np.uint32),
+            _flat_over_outputs(weights_SKC).astype(real),
+            real(1 / weight_sum),
+            real(weight_sum / 2 + 0.25),
+        )
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
-        frame = raw[self._window]
-        if frame.ndim == 2:
-            frame = frame[:, :, None]
-        if frame.shape[2] == 1:
-            frame = np.repeat(frame, 3, axis=2)
-        planes_Chw = frame.transpose(2, 0, 1).astype(self._rows_Sh.dtype)
-        sums_CSS = self._rows_Sh @ planes_Chw @ self._cols_wS
-        rounded = (2 * sums_CSS.astype(np.int64) + self._weight_sum) // (2 * self._weight_sum)
-        return np.ascontiguousarray(rounded.transpose(1, 2, 0).astype(np.uint8))
+        frame_SX = _shrink(raw.reshape(len(raw), -1), *self._arguments)
+        frame_SSC = frame_SX.reshape(self.size, self.size, -1)
+        return frame_SSC if frame_SSC.shape[2] == 3 else np.repeat(frame_SSC, 3, axis=2)
+
+
+def _taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `size` output cells the first input cell in it, (S,), and the weights from there on, (S, K)."""
+    weights_SL = area_weights(length, size)
+    num_taps = int((weights_SL > 0).sum(axis=1).max())
+    first_S = np.minimum((weights_SL > 0).argmax(axis=1), length - num_taps)
+    return first_S, np.take_along_axis(weights_SL, first_S[:, None] + np.arange(num_taps), axis=1)
+
+
+def _flat_over_outputs(values_SKC: np.ndarray) -> np.ndarray:
+    """(S, K, C) -> (K, S * C), so that a tap runs along a row of the output."""
+    return np.ascontiguousarray(values_SKC.swapaxes(0, 1).reshape(values_SKC.shape[1], -1))
+
+
+@numba.njit(cache=True, nogil=True)
+def _shrink(
+    frame_HX: np.ndarray,
+    row_first_S: np.ndarray,
+    row_weight_SK: np.ndarray,
+    col_tap_KX: np.ndarray,
+    col_weight_KX: np.ndarray,
+    inverse: float,
+    half: float,
+) -> np.ndarray:
+    """uint8 (S, S * C) of a frame (H, W * C). `half` is half the sum of the weights plus a quarter: the sums are whole
+    numbers, so the quarter changes no result and keeps the quotient from falling short of one."""
+    width, num_taps = frame_HX.shape[1], col_tap_KX.shape[0]
+    small_SX = np.empty((len(row_first_S), col_tap_KX.shape[1]), np.uint8)
+    row_X = np.empty(width, row_weight_SK.dtype)
+    for i in range(len(row_first_S)):
+        row_X[:] = 0
+        for k in range(row_weight_SK.shape[1]):
+            weight, source_X = row_weight_SK[i, k], frame_HX[row_first_S[i] + np.uint32(k)]
+            if weight != 0:
+                for x in range(width):
+                    row_X[x] += weight * source_X[x]
+        small_X = small_SX[i]
+        if num_taps == 2:  # CarRacing's 96 columns to 64: both in one go take two thirds of the time
+            for x in range(len(small_X)):
+                total = col_weight_KX[0, x] * row_X[col_tap_KX[0, x]] + col_weight_KX[1, x] * row_X[col_tap_KX[1, x]]
+                small_X[x] = np.uint8(np.int32((total + half) * inverse))
+        else:
+            for x in range(len(small_X)):
+                total = half
+                for k in range(num_taps):
+                    total += col_weight_KX[k, x] * row_X[col_tap_KX[k, x]]
+                small_X[x] = np.uint8(np.int32(total * inverse))
+    return small_SX
 
 
 def area_weights(length: int, size: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 
-from worldmodel_v.envs.car_racing import car_racing_state, is_car_racing
+from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
 from worldmodel_v.envs.frames import FULL
 from worldmodel_v.errors import EnvironmentNotUsable, one_line
 
@@ -28,18 +28,23 @@ class ImageEnv:
         self.gym = env
         self._observes_image = observes_image
         self._discrete = isinstance(env.action_space, Discrete)
+        self._world = env.unwrapped
+        self._is_car_racing = is_car_racing(env)
+        self._space = env.action_space
+        self._state_names: tuple[str, ...] = ()
 
     @property
     def action_space(self) -> Box | Discrete:
-        return self.gym.action_space
+        return self._space
 
     @property
     def default_crop(self) -> str:
-        return CAR_RACING_CROP if is_car_racing(self.gym) else FULL
+        return CAR_RACING_CROP if self._is_car_racing else FULL
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode; returns its first frame."""
         observation, _ = self.gym.reset(seed=seed)
+        self._state_names = CAR_RACING_STATE if self._is_car_racing else tuple(self._ground_truth())
         return self._frame(observation)
 
     def step(self, recorded_action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool]:
@@ -55,26 +60,35 @@ class ImageEnv:
         """
         if self._discrete:
             return int(action)
-        recorded = np.asarray(action, dtype=np.float32)
-        if recorded.shape != self.action_space.shape:
-            raise ValueError(f"the policy's action has shape {recorded.shape}, the action space {self.action_space.shape}")
+        recorded = np.array(action, dtype=np.float32)  # a copy: a policy may use its array again
+        if recorded.shape != self._space.shape:
+            raise ValueError(f"the policy's action has shape {recorded.shape}, the action space {self._space.shape}")
         return recorded.reshape(-1)
 
-    def state(self) -> dict[str, float]:
-        """The ground truth behind the frame just seen, by name; empty where the environment offers none."""
-        if is_car_racing(self.gym):
-            return car_racing_state(self.gym)
-        ground_truth = getattr(self.gym.unwrapped, "ground_truth", None)
-        return dict(ground_truth()) if callable(ground_truth) else {}
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The factors of the ground truth, as of the last reset; empty where the environment offers none."""
+        return self._state_names
+
+    def state(self) -> tuple[float, ...]:
+        """The ground truth behind the frame just seen: a value for each of `state_names`."""
+        if self._is_car_racing:
+            return car_racing_state(self._world)
+        truth = self._ground_truth()
+        return tuple([truth[name] for name in self._state_names])
 
     def close(self) -> None:
         self.gym.close()
 
+    def _ground_truth(self) -> dict[str, float]:
+        ground_truth = getattr(self._world, "ground_truth", None)
+        return ground_truth() if callable(ground_truth) else {}
+
     def _gym_action(self, recorded: np.ndarray | int) -> Any:
-        space = self.action_space
+        space = self._space
         if isinstance(recorded, int):
             return space.dtype.type(recorded)
-        return recorded.reshape(space.shape).astype(space.dtype)
+        return recorded.astype(space.dtype).reshape(space.shape)
 
     def _frame(self, observation: Any) -> np.ndarray:
         frame = observation if self._observes_image else self.gym.render()

@@ -4,6 +4,8 @@ White noise averages out before the car has moved; a walk holds a direction long
 variance is 1/50 per action, one second of CarRacing's 50 frames (as ctallec/world-models' rollouts use it).
 """
 
+import math
+
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
@@ -11,6 +13,7 @@ from gymnasium.spaces import Box
 from worldmodel_v.errors import PolicyNotUsable
 
 STEPS_PER_SECOND = 50
+STEP_DEVIATION = 1 / math.sqrt(STEPS_PER_SECOND)
 
 
 class BrownianPolicy:
@@ -30,6 +33,6 @@ class BrownianPolicy:
         if self._action is None:
             self._action = self._rng.uniform(self._low, self._high)
         else:
-            step = self._rng.standard_normal(self._low.shape) / np.sqrt(STEPS_PER_SECOND)
-            self._action = np.clip(self._action + step, self._low, self._high)
+            step = self._rng.standard_normal(self._low.shape) * STEP_DEVIATION
+            self._action = np.minimum(np.maximum(self._action + step, self._low), self._high)
         return self._action

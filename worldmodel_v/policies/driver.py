@@ -5,6 +5,7 @@ tiles ahead, slows down before curves, and with Ornstein-Uhlenbeck noise on stee
 and comes back. Works on Gymnasium's environment and on every one derived from it.
 """
 
+import cmath
 import math
 
 import gymnasium
@@ -20,8 +21,6 @@ SHARP_TURN = 0.2
 
 NOISE_MEMORY = 0.9
 """How much of the noise is left after one step: a time constant of about 10 steps, a fifth of a second."""
-
-SEARCH_TILES = 40
 
 
 class DriverPolicy:
@@ -40,38 +39,51 @@ class DriverPolicy:
 
     def reset(self, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._disturbance = np.zeros(2)
-        self._points = np.array(self._world.track)[:, 2:4]
-        self._tile: int | None = None
+        self._disturbance = 0.0, 0.0
+        self._track = [complex(x, y) for _, _, x, y in self._world.track]
+        here = self._here()
+        self._tile = min(range(len(self._track)), key=lambda tile: abs(self._track[tile] - here))
 
     def act(self, frame: np.ndarray) -> np.ndarray:
+        here = self._here()
+        self._follow(here)
+        goal = self._track[(self._tile + self._look_ahead) % len(self._track)]
         hull = self._world.car.hull
-        x, y = hull.position
-        goal_x, goal_y = self._points[(self._nearest_tile(x, y) + self._look_ahead) % len(self._points)]
-        aside = _wrapped(math.atan2(x - goal_x, goal_y - y) - hull.angle)
-        speed = math.hypot(*hull.linearVelocity)
+        speed = hull.linearVelocity.length
+        aside = _wrapped(cmath.phase((goal - here) / 1j) - hull.angle)
         wanted = self._speed if abs(aside) < SHARP_TURN else min(self._speed, self._curve_speed)
-        steering = -STEERING_GAIN * aside
         gas, brake = 0.6 * (speed < wanted), 0.3 * (speed > wanted + 10)
         steering_noise, gas_noise = self._next_disturbance()
-        action = [np.clip(steering + steering_noise, -1, 1), np.clip(gas + gas_noise, 0, 1), brake]
+        steering = -STEERING_GAIN * aside + steering_noise
+        action = (_clipped(steering, -1.0, 1.0), _clipped(gas + gas_noise, 0.0, 1.0), brake)
         return np.array(action, dtype=np.float32)
 
-    def _nearest_tile(self, x: float, y: float) -> int:
-        """The tile beside the car; near the one before, so that a neighbouring piece of track is no short cut."""
-        if self._tile is None:
-            candidates = np.arange(len(self._points))
-        else:
-            candidates = (self._tile + np.arange(-SEARCH_TILES, SEARCH_TILES)) % len(self._points)
-        distances = ((self._points[candidates] - (x, y)) ** 2).sum(axis=1)
-        self._tile = int(candidates[distances.argmin()])
-        return self._tile
+    def _here(self) -> complex:
+        """The car in the plane of complex numbers, where a difference, a distance and a direction are one operation each."""
+        position = self._world.car.hull.position
+        return complex(position.x, position.y)
 
-    def _next_disturbance(self) -> np.ndarray:
-        """One step of a stationary Ornstein-Uhlenbeck process with standard deviation `noise`."""
-        fresh = self._rng.standard_normal(2) * self._noise * math.sqrt(1 - NOISE_MEMORY**2)
-        self._disturbance = NOISE_MEMORY * self._disturbance + fresh
+    def _follow(self, here: complex) -> None:
+        """Go along the track from the last tile as long as the next one is nearer to the car.
+
+        So a neighbouring piece of track, which may be nearer than the car's own, is no short cut.
+        """
+        distance = abs(self._track[self._tile] - here)
+        for step in (1, -1):
+            while (further := abs(self._track[(self._tile + step) % len(self._track)] - here)) < distance:
+                self._tile = (self._tile + step) % len(self._track)
+                distance = further
+
+    def _next_disturbance(self) -> tuple[float, float]:
+        """One step of two stationary Ornstein-Uhlenbeck processes with standard deviation `noise`."""
+        scale = self._noise * math.sqrt(1 - NOISE_MEMORY**2)
+        steering, gas = (NOISE_MEMORY * value + scale * self._rng.standard_normal() for value in self._disturbance)
+        self._disturbance = steering, gas
         return self._disturbance
+
+
+def _clipped(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
 
 
 def _wrapped(angle: float) -> float:

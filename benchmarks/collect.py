@@ -1,0 +1,322 @@
+"""How fast CarRacing is collected, from the bare environment to committed shards, side by side in one run.
+
+    python benchmarks/collect.py [--rounds N] [--episodes N]
+
+Contestants take turns in short rounds on the same recorded actions, so that whatever else the machine does strikes them
+alike.  Give it a quiet machine; EnvPool takes part if it is installed (`pip install envpool`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import ray
+from _machine import describe_machine
+from gymnasium.envs.box2d.car_racing import CarRacing
+
+from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collect.rollout import episode_seeds, rollout
+from worldmodel_v.envs import FramePreprocessor, make_image_env
+from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
+from worldmodel_v.envs.fast_car_racing import env as fast_env
+from worldmodel_v.pipeline import load_pipeline
+from worldmodel_v.policies import DriverPolicy, make_policy
+from worldmodel_v.progress import Silent
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage import build_shard, open_dataset
+
+SEED = 3
+PARTS_OF_A_LAP = 12
+PACKAGES = ("gymnasium", "pygame-ce", "Box2D", "numpy", "numba", "h5py", "hdf5plugin", "ray", "envpool")
+PIPELINE_POLICY = load_pipeline(Path(__file__).parent.parent / "pipelines" / "quickstart.yaml", Path()).collect.policy
+
+
+class PhysicsOnly(CarRacing):
+    """Gymnasium's environment without any drawing."""
+
+    def _render(self, mode: str) -> None:
+        return None
+
+
+# The environment alone
+
+
+def record_lap() -> list[np.ndarray]:
+    """The actions of a lap on the track of `SEED`."""
+    env = PhysicsOnly()
+    env.reset(seed=SEED)
+    driver = DriverPolicy(env)
+    driver.reset(np.random.default_rng(0))
+    actions: list[np.ndarray] = []
+    terminated = False
+    while not terminated and len(actions) < 1000:
+        actions.append(driver.act(np.zeros(0)))
+        terminated = env.step(actions[-1])[2]
+    return actions
+
+
+class Runner:
+    """Repeats the recorded lap, a few steps at a time."""
+
+    def __init__(self, make: Callable[[], CarRacing], actions: list[np.ndarray]) -> None:
+        self.env, self.actions, self.at = make(), actions, 0
+        self.env.reset(seed=SEED)
+
+    def run(self, steps: int) -> float:
+        """Seconds per step, resets not counted."""
+        spent = 0.0
+        for _ in range(steps):
+            if self.at == len(self.actions):
+                self.env.reset(seed=SEED)
+                self.at = 0
+            action = self.actions[self.at]
+            self.at += 1
+            start = time.perf_counter()
+            self.env.step(action)
+            spent += time.perf_counter() - start
+        return spent / steps
+
+
+class EnvPoolRunner:
+    """EnvPool's CarRacing, one environment, with the same actions."""
+
+    def __init__(self, actions: list[np.ndarray]) -> None:
+        import envpool
+
+        self.env = envpool.make_gymnasium("CarRacing-v3", num_envs=1, seed=SEED)
+        self.env.reset()
+        self.actions, self.at = actions, 0
+
+    def run(self, steps: int) -> float:
+        """Seconds per step."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self.env.step(self.actions[self.at % len(self.actions)][None])
+            self.at += 1
+        return (time.perf_counter() - start) / steps
+
+
+def compare_environments(rounds: int) -> None:
+    """Print steps per second and ratios."""
+    actions = record_lap()
+    runners: dict[str, Runner | EnvPoolRunner] = {
+        "Gymnasium": Runner(CarRacing, actions),
+        "fast": Runner(FastCarRacing, actions),
+        "physics only": Runner(PhysicsOnly, actions),
+    }
+    try:
+        runners["EnvPool"] = EnvPoolRunner(actions)
+    except ImportError:
+        print("EnvPool is not installed")
+    times: dict[str, list[float]] = {name: [] for name in runners}
+    for _ in range(rounds * PARTS_OF_A_LAP):
+        for name, runner in runners.items():
+            times[name].append(runner.run(len(actions) // PARTS_OF_A_LAP))
+    whole = {name: statistics.fmean(values) for name, values in times.items()}
+    print(f"\nThe environment alone, one core, {rounds} laps of {len(actions)} steps")
+    print(f"{'':14}{'steps/s':>10}{'us/step':>10}{'fast is faster by':>20}")
+    for name, seconds in whole.items():
+        print(f"{name:14}{1 / seconds:10.0f}{1e6 * seconds:10.1f}{seconds / whole['fast']:20.2f}")
+    per_round = [g / f for g, f in zip(times["Gymnasium"], times["fast"], strict=True)]
+    low, middle, high = np.percentile(per_round, [10, 50, 90])
+    print(f"over Gymnasium by twelfths of a lap: median {middle:.1f}, 10..90 % {low:.1f}..{high:.1f}")
+
+
+def time_resets() -> None:
+    """Print the time of `reset`."""
+    print("\nreset, milliseconds: ", end="")
+    for make in (CarRacing, PhysicsOnly, FastCarRacing):
+        env = make()
+        print(f"{make.__name__} {microseconds(lambda e=env: e.reset(seed=SEED), 20) / 1000:.1f}   ", end="")
+    print()
+
+
+# wm-collect, end to end
+
+
+def compare_collecting(policy: str, episodes: int, rounds: int) -> None:
+    """Print what a worker commits over stepping the bare environment through the same episodes, and two over one."""
+    rates: dict[str, list[float]] = {"bare": [], "one": [], "two": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for i in range(rounds):
+            one = collect_config(Path(folder) / f"{i}-one", policy=policy, episodes=episodes, workers=1)
+            two = collect_config(Path(folder) / f"{i}-two", policy=policy, episodes=2 * episodes, workers=2)
+            rates["one"].append(committed_rate(one))
+            rates["bare"].append(replayed_rate(one))
+            rates["two"].append(committed_rate(two))
+    mean = {name: statistics.fmean(values) for name, values in rates.items()}
+    print(f"\nwm-collect, {rounds} rounds of {episodes} episodes of up to 1,000 steps a worker, {policy}")
+    print(f"  frames/s: bare environment {mean['bare']:.0f}, one worker {mean['one']:.0f}, two workers {mean['two']:.0f}")
+    for title, above, below in (
+        ("one worker over the bare environment", "one", "bare"),
+        ("two workers over one", "two", "one"),
+    ):
+        by_round = ", ".join(f"{a / b:.2f}" for a, b in zip(rates[above], rates[below], strict=True))
+        print(f"  {title}: {mean[above] / mean[below]:.2f} (by round: {by_round})")
+
+
+def collect_config(out: Path, **changes: Any) -> CollectConfig:
+    return CollectConfig(out=out, seed=SEED, episodes_per_shard=5, **changes)
+
+
+def committed_rate(config: CollectConfig) -> float:
+    """Frames per second of a collection once all workers are up: from the first commit of each on."""
+    commits = Timestamps()
+    collect(config, commits)
+    frames = [entry.num_rows for entry in open_dataset(config.out).entries]
+    frames_per_episode = sum(frames) / config.episodes
+    counted = commits.episodes_after(config.workers)
+    return counted.episodes * frames_per_episode / counted.seconds
+
+
+def replayed_rate(config: CollectConfig) -> float:
+    """Frames per second of playing a dataset's recorded actions in bare environments, each built and reset as by wm-collect."""
+    dataset = open_dataset(config.out)
+    spent, frames = 0.0, 0
+    for episode in map(dataset.episode, range(dataset.num_episodes)):
+        _, policy_rng = episode_seeds(config.seed, episode.episode_id)
+        start = time.perf_counter()
+        env = make_image_env(config.env, {}).gym
+        env.reset(seed=episode.seed)
+        make_policy(episode.policy, env).reset(policy_rng)  # a random start moves the car
+        for action in episode.action[:-1].astype(np.float64):
+            env.step(action)
+        env.close()
+        spent += time.perf_counter() - start
+        frames += episode.num_rows
+    return frames / spent
+
+
+class Span(NamedTuple):
+    """What was committed in a stretch of time."""
+
+    episodes: int
+    seconds: float
+
+
+class Timestamps(Silent):
+    """A progress that notes when episodes were committed."""
+
+    def __init__(self) -> None:
+        self.commits: list[tuple[float, int]] = []
+
+    def advance(self, amount: int = 1, **facts: Any) -> None:
+        self.commits.append((time.perf_counter(), amount))
+
+    def task(self, title: str, total: int, unit: str, done: int = 0) -> Timestamps:
+        return self
+
+    def episodes_after(self, commit: int) -> Span:
+        """What came after the first `commit` commits."""
+        rest = self.commits[commit:]
+        return Span(sum(amount for _, amount in rest), rest[-1][0] - self.commits[commit - 1][0])
+
+
+# Where the time goes
+
+
+def microseconds(work: Callable[[], object], repeats: int = 200) -> float:
+    """The median time of `work`."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return 1e6 * statistics.median(times)
+
+
+def take_a_frame_apart(policy: str, steps: int = 1000) -> None:
+    """Print where the time of one frame of an episode goes, in the order of its making."""
+    spec = RolloutSpec(
+        env="worldmodel_v/CarRacing-v3", env_kwargs={}, policy=policy, seed=SEED, max_steps=steps, frame_size=64,
+        crop="0:84,0:96", episodes_per_shard=1, gymnasium="", policy_weights={},
+    )  # fmt: skip
+    spent: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = work(*arguments)
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - start
+        return result
+
+    seed, policy_rng = episode_seeds(SEED, 0)
+    env = timed("build and reset the environment", make_image_env, spec.env, {})
+    raw = timed("build and reset the environment", env.reset, seed)
+    driver = make_policy(policy, env.gym)
+    driver.reset(policy_rng)
+    preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
+    world, draw = env.gym.unwrapped, env.gym.unwrapped._render
+    world._render = lambda mode: timed("draw the observation", draw, mode)
+    for _ in range(steps):
+        action = env.record_action(timed("policy", driver.act, raw))
+        timed("crop and resize to 64x64", preprocess, raw)
+        timed("read the state", env.state)
+        raw = timed("step", env.step, action)[0]
+    episode = rollout(spec, 0)
+    timed("compress and build the shard", lambda: build_shard([episode], spec_hash="0" * 64))
+    spent["physics, rewards, wrappers (Gymnasium's own)"] = spent.pop("step") - spent["draw the observation"]
+    total = sum(spent.values())
+    print(f"\nWhere one frame's time goes, {policy}, {steps} steps")
+    for name, seconds in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"  {name:46}{1e6 * seconds / steps:8.1f} us{100 * seconds / total:6.1f} %")
+
+
+def take_drawing_apart(step_count: int, title: str) -> None:
+    """Print where the time of drawing one frame goes."""
+    env = FastCarRacing()
+    env.reset(seed=SEED)
+    driver = DriverPolicy(env)
+    driver.reset(np.random.default_rng(0))
+    for _ in range(step_count):
+        env.step(driver.act(np.zeros(0)))
+    scene = env._scene
+    score = fast_env._score(f"{env.reward:04.0f}")
+    scene.observe(env.car, env.t)
+    arguments = (scene.work, scene.world, scene.car_shape, scene.state)
+    listed = kernels.list_polygons(*arguments)
+    frame_HWC = np.empty((kernels.FRAME_H, kernels.FRAME_W, 3), dtype=np.uint8)
+    text = (score.grey_HW, score.left, score.top, frame_HWC)
+    rows = {
+        "take down the car's state (Python)": microseconds(lambda: scene.observe(env.car, env.t)),
+        "format and look up the score": microseconds(lambda: fast_env._score(f"{env.reward:04.0f}")),
+        "transform, cull, scan convert": microseconds(lambda: kernels.list_polygons(*arguments)),
+        "paint and filter the cells": microseconds(lambda: kernels.draw_bands(scene.work, *text)),
+        "whole observation": microseconds(lambda: env._render("state_pixels")),
+    }
+    print(f"\nDrawing the same frame again, {title} ({listed} polygons in sight), microseconds")
+    for name, value in rows.items():
+        print(f"  {name:46}{value:8.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="laps to time, and rounds of collecting")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes of 1,000 steps to collect in a round")
+    arguments = parser.parse_args()
+    print(describe_machine(PACKAGES))
+    warm_up()
+    compare_environments(arguments.rounds)
+    time_resets()
+    take_a_frame_apart("driver(noise=0.3)")
+    take_drawing_apart(300, "on the road")
+    take_drawing_apart(5, "zoomed out at the start")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    for policy in ("brownian", PIPELINE_POLICY):
+        compare_collecting(policy, arguments.episodes, arguments.rounds)
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
