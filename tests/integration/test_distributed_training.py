@@ -1,0 +1,132 @@
+"""Two workers of a Ray cluster train what one process trains, are interrupted, lost, and continue."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from tests.integration.test_cluster import address
+from tests.integration.test_kills import finish, options, start, training_lines, wait_until
+from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.train.best import load_best
+from worldmodel_v.train.checkpoint import load_checkpoint
+
+__all__ = ["address"]
+
+SETTINGS = {"steps": 24, "batch_size": 16, "latent_dim": 4, "holdout_every": 4, "checkpoint_every": 8, "log_every": 1}
+SETTINGS |= {"learning_rate": 1e-4, "beta_warmup_steps": 8, "device": "cpu"}
+
+
+@pytest.fixture
+def command(address: str, stamp_rollouts: Path) -> Callable[..., tuple[object, ...]]:
+    """wm-train with two workers on the cluster."""
+
+    def build(out: Path, **changes: object) -> tuple[object, ...]:
+        settings = {"data": stamp_rollouts, "out": out, "num_workers": 2, "address": address, **SETTINGS, **changes}
+        return ("wm-train", *options(settings))
+
+    return build
+
+
+def train_lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in training_lines(out)]
+
+
+@pytest.mark.slow
+def test_two_workers_train_what_one_process_trains(
+    stamp_rollouts: Path, tmp_path: Path, command: Callable[..., tuple[object, ...]]
+) -> None:
+    """To within the order of float32 sums, which differs by about 1e-7 and which Adam's steps amplify."""
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    train(TrainConfig(data=stamp_rollouts, out=alone, **SETTINGS))  # type: ignore[arg-type]
+    finish(*command(together))
+    expected, found = train_lines(alone), train_lines(together)
+    assert [line["step"] for line in found] == list(range(1, 25))
+    for here, there in zip(expected, found, strict=True):
+        assert there["loss"] == pytest.approx(here["loss"], rel=1e-4)
+        assert there["grad_norm"] == pytest.approx(here["grad_norm"], rel=1e-2)
+    weights = [safetensors.torch.load_file(out / "vae.safetensors") for out in (alone, together)]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=1e-4)
+    assert {item.name for item in alone.iterdir()} == {item.name for item in together.iterdir()}
+    assert load_best(together).step == load_best(alone).step  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_interrupted_and_run_again_it_gives_the_weights_of_an_unbroken_run_and_one_process_can_go_on(
+    stamp_rollouts: Path, tmp_path: Path, command: Callable[..., tuple[object, ...]]
+) -> None:
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    finish(*command(straight))
+    process = start(*command(broken, steps=2000))
+    metrics = broken / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and '"step": 11,' in metrics.read_text(), process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    checkpoint = load_checkpoint(broken)
+    assert checkpoint is not None
+    assert 11 <= checkpoint.step < 2000
+    total = {"steps": checkpoint.step + 3}
+    finish(*command(broken, **total))
+    finish(*command(straight, **total))
+    assert (broken / "vae.safetensors").read_bytes() == (straight / "vae.safetensors").read_bytes()
+    assert training_lines(broken) == training_lines(straight)
+    longer = SETTINGS | {"steps": checkpoint.step + 5}
+    assert train(TrainConfig(data=stamp_rollouts, out=broken, **longer)).new_steps == 2  # type: ignore[arg-type]
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below one, from /proc."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found: list[int] = []
+    level = [pid]
+    while level:
+        level = [child for child, parent in parents.items() if parent in level]
+        found += level
+    return found
+
+
+def training_workers(pid: int) -> list[int]:
+    """The Ray Train workers below a driver with a Ray of its own."""
+
+    def name(process: int) -> str:
+        try:
+            return (Path("/proc") / str(process) / "cmdline").read_text()
+        except OSError:
+            return ""
+
+    return [process for process in descendants(pid) if "RayTrainWorker" in name(process)]
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_run_with_a_clear_error_and_the_checkpoint_stays(
+    stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "vae"
+    settings = {"data": stamp_rollouts, "out": out, "num_workers": 2, **SETTINGS, "steps": 5000}
+    process = start("wm-train", *options(settings))
+    wait_until((out / "checkpoint.safetensors").exists, process)
+    workers = training_workers(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[-1], signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors
+    assert "wm-train: a training worker died" in errors
+    assert "the last checkpoint is kept, and the same command continues" in errors
+    checkpoint = load_checkpoint(out)
+    assert checkpoint is not None
+    assert checkpoint.step % 8 == 0
+    assert checkpoint.step > 0
