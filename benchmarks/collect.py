@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gymnasium
 import numpy as np
 import ray
 from _machine import describe_machine
@@ -167,27 +168,27 @@ def compare_collecting(policy: str, episodes: int, rounds: int) -> None:
 
 
 def collect_config(out: Path, **changes: Any) -> CollectConfig:
-    return CollectConfig(out=out, seed=SEED, episodes_per_shard=5, **changes)
+    return CollectConfig(out=out, seed=SEED, episodes_per_shard=4, **changes)
 
 
 def committed_rate(config: CollectConfig) -> float:
-    """Frames per second of a collection once all workers are up: from the first commit of each on."""
+    """Frames per second of a collection while all its workers are busy."""
     commits = Timestamps()
     collect(config, commits)
     frames = [entry.num_rows for entry in open_dataset(config.out).entries]
     frames_per_episode = sum(frames) / config.episodes
-    counted = commits.episodes_after(config.workers)
+    counted = commits.while_busy(config.workers)
     return counted.episodes * frames_per_episode / counted.seconds
 
 
 def replayed_rate(config: CollectConfig) -> float:
-    """Frames per second of playing a dataset's recorded actions in bare environments, each built and reset as by wm-collect."""
+    """Frames per second of playing a dataset's recorded actions in bare environments, a new one for each episode."""
     dataset = open_dataset(config.out)
     spent, frames = 0.0, 0
     for episode in map(dataset.episode, range(dataset.num_episodes)):
         _, policy_rng = episode_seeds(config.seed, episode.episode_id)
         start = time.perf_counter()
-        env = make_image_env(config.env, {}).gym
+        env = gymnasium.make(config.env)
         env.reset(seed=episode.seed)
         make_policy(episode.policy, env).reset(policy_rng)  # a random start moves the car
         for action in episode.action[:-1].astype(np.float64):
@@ -217,10 +218,10 @@ class Timestamps(Silent):
     def task(self, title: str, total: int, unit: str, done: int = 0) -> Timestamps:
         return self
 
-    def episodes_after(self, commit: int) -> Span:
-        """What came after the first `commit` commits."""
-        rest = self.commits[commit:]
-        return Span(sum(amount for _, amount in rest), rest[-1][0] - self.commits[commit - 1][0])
+    def while_busy(self, workers: int) -> Span:
+        """What was committed after each worker's first block and before the first of them found no more work."""
+        busy = self.commits[workers : len(self.commits) - workers + 1]
+        return Span(sum(amount for _, amount in busy), busy[-1][0] - self.commits[workers - 1][0])
 
 
 # Where the time goes

@@ -7,6 +7,7 @@ hides which attempt produced a result, and Ray Data, whose streaming executor ha
 """
 
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -28,8 +29,8 @@ CONNECT_SECONDS = 10.0
 
 WORKER_ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"},
-    # glibc keeps freed memory for the next block instead of giving it back and faulting it in again, page by page
-    **{"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**30)},
+    # glibc keeps freed memory for the next block instead of giving it back and faulting it in again (2^25 is its limit)
+    **{"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)},
 }
 
 
@@ -153,6 +154,7 @@ class _Worker:
     def run(self, task: Any) -> bytes:
         if self._run is None:
             self._run = self._setup()
+            gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not walk through it again
         return self._run(task)
 
     def ping(self) -> None:
