@@ -65,7 +65,8 @@ def distributed_steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Gene
     what a worker raised if it is one of our errors, and WorkerLost if a worker died.
     """
     config = run.config
-    settings = WorkerSettings(num_workers=config.num_workers, address=config.address)
+    num_gpus = 1.0 if config.device.startswith("cuda") else 0.0
+    settings = WorkerSettings(num_workers=config.num_workers, address=config.address, num_gpus_per_worker=num_gpus)
     with cluster(settings), tempfile.TemporaryDirectory() as storage:
         workers = _Workers(run, Path(storage))
         try:

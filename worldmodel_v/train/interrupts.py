@@ -11,8 +11,8 @@ from types import FrameType
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Within the block, the first SIGINT or SIGTERM only makes the yielded function return True; a second one interrupts.
 
-    So a step is never cut in half, and an impatient person can still leave. Outside the main thread, where Python allows
-    no signal handlers, nothing changes.
+    So a step is never cut in half, and an impatient person can still leave; a command leaves with 130 either way. Outside
+    the main thread, where Python allows no signal handlers, nothing changes.
     """
     received: list[int] = []
 

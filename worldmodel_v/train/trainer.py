@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from worldmodel_v.data import require_split
 from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, TrainingDiverged
@@ -73,7 +74,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     saves a checkpoint first.
     """
     progress = progress or Silent()
-    device = resolve_device(config.device)
+    device = _own_device(config)
     dataset = require_format(config.data, ROLLOUTS)
     require_split(config.data, dataset.num_episodes, config.holdout_every)
     require_varied_frames(dataset)
@@ -134,6 +135,12 @@ def _steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple
             yield run.take_step(batch), interrupted()
             if run.step == run.config.steps:
                 return
+
+
+def _own_device(config: TrainConfig) -> torch.device:
+    """Where this process computes; workers have devices of their own, and where they have GPUs there need be none here."""
+    elsewhere = config.num_workers > 1 and config.device.startswith("cuda")
+    return resolve_device("auto" if elsewhere else config.device)
 
 
 def _tidy(run: TrainingRun) -> None:
