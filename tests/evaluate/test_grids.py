@@ -9,7 +9,7 @@ from PIL import Image
 
 from worldmodel_v.evaluate import frame_grid, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.evaluate.grids import to_frames
-from worldmodel_v.models import ConvVAE, VAEConfig, frames_to_input
+from worldmodel_v.models import VAE, VAEConfig, frames_to_input
 
 CPU = torch.device("cpu")
 
@@ -18,9 +18,9 @@ def random_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndar
     return np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
 
 
-def small_vae() -> ConvVAE:
+def small_vae() -> VAE:
     torch.manual_seed(0)
-    return ConvVAE(VAEConfig(frame_size=8, latent_dim=3))
+    return VAE(VAEConfig(frame_size=8, latent_dim=3))
 
 
 class TestFrameGrid:

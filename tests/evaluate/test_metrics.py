@@ -9,7 +9,7 @@ from torch import nn
 
 from worldmodel_v.evaluate import evaluate
 from worldmodel_v.evaluate.metrics import BATCH_SIZE, psnr
-from worldmodel_v.models import ConvVAE, Posterior, VAEConfig, frames_to_input, gaussian_kl
+from worldmodel_v.models import VAE, Posterior, VAEConfig, frames_to_input, gaussian_kl
 
 CPU = torch.device("cpu")
 
@@ -20,6 +20,7 @@ class KnownVAE(nn.Module):
     def __init__(self, scales: list[float], decoded: float = 0.5) -> None:
         super().__init__()
         self.scales, self.decoded = torch.tensor(scales), decoded
+        self.config = VAEConfig()
 
     def encode(self, x: torch.Tensor) -> Posterior:
         mu = x.mean(dim=(1, 2, 3))[:, None] * self.scales
@@ -80,7 +81,7 @@ def test_the_kl_is_summed_over_latents_and_averaged_over_frames() -> None:
 @pytest.mark.parametrize("count", [1, BATCH_SIZE, BATCH_SIZE + 1])
 def test_a_real_model_is_evaluated_as_frame_by_frame(count: int) -> None:
     torch.manual_seed(0)
-    model = ConvVAE(VAEConfig(frame_size=8, latent_dim=3))
+    model = VAE(VAEConfig(frame_size=8, latent_dim=3))
     frames = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     model.train()
     found = evaluate(model, frames, CPU)
