@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 
@@ -154,3 +155,40 @@ class TestDamage:
         for content in (b"", b"PK\x03\x04" * 100, b"{}" * 100, b"\x02" + bytes(7) + b"{}", b"\x02" + bytes(7) + b"[]"):
             with pytest.raises(NotAModel):
                 vae_from_bytes(content, "here")
+
+
+def with_config(**changes: object) -> bytes:
+    """A file whose configuration was written with changes, as another version might."""
+    config = {**asdict(CONFIG), "condition": [], **changes}
+    digest = hashlib.sha256(canonical_json(config).encode()).hexdigest()
+    weights = {name: tensor.contiguous() for name, tensor in make_model().state_dict().items()}
+    return safetensors.torch.save(weights, metadata={"config": canonical_json({**config, "sha256": digest})})
+
+
+def test_an_architecture_of_another_version_is_named() -> None:
+    text = (
+        "here: vae.safetensors is damaged or of another version (--architecture: expected one of conv, ha2018, resnet, mlp, "
+        "got 'vit'); restore it, or train again"
+    )
+    with pytest.raises(NotAModel, match=f"^{re.escape(text)}$"):
+        vae_from_bytes(with_config(architecture="vit"), "here")
+    assert vae_from_bytes(with_config(), "here").model.config == CONFIG
+
+
+def test_a_file_of_the_first_version_has_the_defaults_of_what_it_does_not_say() -> None:
+    weights = {name: tensor.contiguous() for name, tensor in make_model().state_dict().items()}
+    config = {"frame_size": 8, "latent_dim": 3, "likelihood": "bernoulli"}
+    content = safetensors.torch.save(weights, metadata={"config": json.dumps(config)})
+    assert vae_from_bytes(content, "here").model.config == CONFIG
+
+
+def test_a_condition_and_a_learned_sigma_travel_in_the_file() -> None:
+    config = VAEConfig(frame_size=8, latent_dim=3, likelihood="calibrated", condition=("speed", "angle"), condition_dim=2)
+    model = VAE(config)
+    model.calibrate(torch.tensor(0.01))
+    model.standardise_by(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    loaded = vae_from_bytes(save_vae(model), "here").model
+    assert loaded.config == config
+    assert torch.equal(loaded.sigma, model.sigma)
+    assert loaded.condition_mean.tolist() == [1.0, 2.0]
+    assert loaded.condition_std.tolist() == [3.0, 4.0]
