@@ -35,14 +35,14 @@ class TrainConfig:
     latent_dim: int = 32
     """Size of the latent z."""
 
-    architecture: ArchitectureName = "conv"
-    """conv: stride-2 convolutions; ha2018: the paper's (64x64 only); resnet: residual blocks; mlp: for frames up to 64x64."""
+    architecture: ArchitectureName = "resnet"
+    """resnet: residual blocks; conv: stride-2 convolutions; ha2018: the paper's (64x64 only); mlp: for frames up to 64x64."""
 
     channels: Literal[1, 3] = 3
     """3: RGB; 1: brightness alone."""
 
-    likelihood: Likelihood = "gaussian"
-    """gaussian: squared errors under a fixed sigma; calibrated: under a sigma that is learned; bernoulli: binary
+    likelihood: Likelihood = "calibrated"
+    """calibrated: squared errors under a sigma that is learned; gaussian: under a fixed one; bernoulli: binary
     cross-entropy from logits."""
 
     sigma: float = UNIT_WEIGHT_SIGMA
