@@ -95,3 +95,18 @@ def test_a_real_model_is_evaluated_as_frame_by_frame(count: int) -> None:
     assert found.squared_error == pytest.approx(errors.mean().item(), rel=1e-5)
     assert found.psnr_db == pytest.approx((10 * torch.log10(192 / errors)).mean().item(), rel=1e-5)
     assert found.kl_nats == pytest.approx(gaussian_kl(posterior).sum(dim=1).mean().item(), rel=1e-4)
+
+
+def test_a_conditional_vae_of_one_channel_is_evaluated_frame_by_frame_with_its_condition() -> None:
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(frame_size=8, latent_dim=3, channels=1, condition=("speed",), condition_dim=1))
+    count = BATCH_SIZE + 3
+    frames = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    condition = np.random.default_rng(1).normal(size=(count, 1)).astype(np.float32)
+    found = evaluate(model, frames, CPU, condition_NK=condition)
+    with torch.no_grad():
+        x, speed = frames_to_input(torch.from_numpy(frames), channels=1), torch.from_numpy(condition)
+        posterior = model.encode(x, speed)
+        errors = (model.decode(posterior.mu, speed) - x).double().square().sum(dim=(1, 2, 3))
+    assert found.psnr_db == pytest.approx((10 * torch.log10(64 / errors)).mean().item(), rel=1e-5)
+    assert found.kl_nats == pytest.approx(gaussian_kl(posterior).sum(dim=1).mean().item(), rel=1e-4)

@@ -75,7 +75,7 @@ def kl_penalty(kl_BZ: torch.Tensor, free_bits: float = 0.0, kl_tolerance: float 
     """Scalar: the KL with a floor below which it costs nothing more; at most one of the two may be above 0.
 
     - `free_bits` λ: Σ_j max(λ, mean over the batch of KL_j): each latent may say λ nats for nothing (Kingma et al. 2016,
-      arXiv:1606.04934, equation 16), which keeps every one of them in use.
+      arXiv:1606.04934), which keeps every one of them in use.
     - `kl_tolerance` τ: mean over the batch of max(τ Z, Σ_j KL_j): each frame may use τ Z nats for nothing, on whichever
       latents (Ha & Schmidhuber 2018, whose code takes 0.5).
     """
