@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.models import ConvVAE
+from worldmodel_v.models import VAE
 from worldmodel_v.storage.publish import publish
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
@@ -34,7 +34,7 @@ class Checkpoint:
 
     tensors: dict[str, torch.Tensor]
 
-    def restore(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
+    def restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
         """Put weights and moments back; the optimiser must be over `model.parameters()`.
 
         Moments take the memory layout of their parameter: fused optimisers pair the two element by element in memory.
@@ -45,7 +45,7 @@ class Checkpoint:
             reason = str(error).splitlines()[0]
             raise NotAModel(f"the checkpoint of step {self.step} does not fit its settings ({reason}); {_REMEDY}") from None
 
-    def _restore(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
+    def _restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
         model.load_state_dict(self._under(_MODEL))
         parameters = list(model.parameters())
         state = optimizer.state_dict()
@@ -59,9 +59,7 @@ class Checkpoint:
         return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
 
 
-def save_checkpoint(
-    folder: Path, step: int, settings: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer
-) -> None:
+def save_checkpoint(folder: Path, step: int, settings: dict[str, Any], model: VAE, optimizer: torch.optim.Optimizer) -> None:
     """Replace the folder's checkpoint; raises WriteFailed, and then the previous one stays."""
     tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
     for parameter, moments in optimizer.state_dict()["state"].items():

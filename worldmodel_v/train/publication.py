@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel_v.data import FrameBatch
 from worldmodel_v.evaluate import Evaluation, evaluate, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.models import save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME
@@ -56,11 +57,10 @@ def published_evaluation(run: TrainingRun) -> Evaluation | None:
 def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
     """Evaluate on the held-out episodes, and publish weights, configuration, picture and, last, the evaluation."""
     out = run.config.out
-    frames = run.heldout_frames(FINAL_EVALUATION_FRAMES)
-    heldout = evaluate(run.model, frames, run.device, progress)
+    probe = run.heldout_frames(FINAL_EVALUATION_FRAMES)
+    heldout = evaluate(run.model, probe.frames, run.device, progress, probe.condition)
     weights = save_vae(run.model)
-    evenly = np.linspace(0, len(frames) - 1, PICTURE_FRAMES).astype(int)
-    publish(out / PICTURE_NAME, to_png(reconstruction_grid(run.model, frames[evenly], run.device)))
+    publish(out / PICTURE_NAME, to_png(_picture(run, probe)))
     publish(out / CONFIG_NAME, _json({"model": asdict(run.model.config), **_identity(run), "data": run.dataset.spec}))
     publish(out / WEIGHTS_NAME, weights)
     vae_sha256 = hashlib.sha256(weights).hexdigest()
@@ -68,15 +68,21 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
     return heldout
 
 
-def publish_progress(run: TrainingRun, frames: np.ndarray, log: MetricsLog) -> None:
+def publish_progress(run: TrainingRun, probe: FrameBatch, log: MetricsLog) -> None:
     """Held-out figures on a few frames for the record, and pictures of reconstructions and of samples from the prior."""
-    log.write(run.step, "held-out", asdict(evaluate(run.model, frames, run.device)))
+    log.write(run.step, "held-out", asdict(evaluate(run.model, probe.frames, run.device, condition_NK=probe.condition)))
     folder = run.config.out / SAMPLES_FOLDER
     folder.mkdir(exist_ok=True)
-    picture = reconstruction_grid(run.model, frames[:: max(1, len(frames) // PICTURE_FRAMES)][:PICTURE_FRAMES], run.device)
-    publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(picture))
+    publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(_picture(run, probe)))
     prior = sample_grid(run.model, rows=2, columns=PICTURE_FRAMES, seed=run.config.seed, device=run.device)
     publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior))
+
+
+def _picture(run: TrainingRun, probe: FrameBatch) -> np.ndarray:
+    """Some of the frames, evenly spaced, above their reconstructions."""
+    evenly = np.linspace(0, len(probe.frames) - 1, PICTURE_FRAMES).astype(int)
+    condition = None if probe.condition is None else probe.condition[evenly]
+    return reconstruction_grid(run.model, probe.frames[evenly], run.device, condition)
 
 
 def _identity(run: TrainingRun) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from worldmodel_v.train.publication import (
     publish_vae,
     published_evaluation,
 )
-from worldmodel_v.train.run import StepTerms, TrainingRun
+from worldmodel_v.train.run import StepTerms, TrainingRun, require_trainable
 
 QUICK_EVALUATION_FRAMES = 256
 OWN_NAMES = {
@@ -70,6 +70,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     device = resolve_device(config.device)
     dataset = require_format(config.data, ROLLOUTS)
     require_split(config.data, dataset.num_episodes, config.holdout_every)
+    require_trainable(config, dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
     _refuse_foreign_directory(config.out)
     with locked_directory(config.out):
@@ -97,8 +98,8 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     saved_step = run.step
     log = MetricsLog(config.out, run.step)
     with closing(task), closing(log), closing(run.batches()) as batches, deferred_interrupts() as interrupted:
-        for x_BCHW in batches:
-            terms = run.take_step(x_BCHW)
+        for batch in batches:
+            terms = run.take_step(batch)
             task.advance()
             is_last, stopping = run.step == config.steps, interrupted()
             due = is_last or run.step % config.checkpoint_every == 0
