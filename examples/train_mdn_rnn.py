@@ -31,7 +31,7 @@ from worldmodel_v.errors import ConfigError, TrainingDiverged
 from worldmodel_v.evaluate import frame_grid, to_png
 from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.inspection import require_binding
-from worldmodel_v.models import ConvVAE, load_vae, resolve_device
+from worldmodel_v.models import VAE, load_vae, resolve_device
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.publish import publish
@@ -227,7 +227,7 @@ def measure(model: MdnRnn, baseline: Normal, data: LatentSequences, device: torc
 
 
 @torch.no_grad()
-def dream_picture(model: MdnRnn, vae: ConvVAE, data: LatentSequences, temperature: float, device: torch.device) -> np.ndarray:
+def dream_picture(model: MdnRnn, vae: VAE, data: LatentSequences, temperature: float, device: torch.device) -> np.ndarray:
     """The second half of a window of `data`, decoded: as recorded (upper row), and as dreamed from its first frame on."""
     window = {name: column.to(device) for name, column in data.batch(np.array([len(data) // 2])).items()}
     z_BLZ, action = window["z"], window["action"]

@@ -68,6 +68,10 @@ class ModelMismatch(UsageError):
     """The VAE does not fit the data: another frame size, channel count or latent size."""
 
 
+class ConditionNotRecorded(UsageError):
+    """The data does not record what a VAE is to be conditional on."""
+
+
 class StaleLatents(UsageError):
     """Latents were made from another rollout shard or by another VAE than the ones at hand."""
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from worldmodel_v.cli import collect, encode, inspect, pipeline, train
+from worldmodel_v.collect import CollectConfig
+from worldmodel_v.collect import collect as collect_into
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.train import TrainConfig
 
@@ -183,6 +185,27 @@ def test_training_on_fewer_episodes_than_the_split_needs(refuse: Refusal, stamp_
 def test_training_on_with_other_settings(refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path) -> None:
     line = refuse("wm-train", "--data", stamp_rollouts, "--out", stamp_vae, "--steps", 3, "--holdout-every", 4)
     assert "batch_size is 16 there, 256 asked; latent_dim is 8 there, 32 asked" in line
+
+
+def test_a_vae_that_does_not_fit_the_frames(refuse: Refusal, tmp_path: Path) -> None:
+    data = tmp_path / "rollouts"
+    collect_into(CollectConfig(out=data, env="worldmodel_v/Stamp-v0", episodes=2, workers=0, policy="random", frame_size=32))
+    command = ("wm-train", "--data", data, "--out", tmp_path / "vae", "--holdout-every", 2)
+    line = refuse(*command, "--architecture", "ha2018")
+    assert "--architecture ha2018 takes frames of 64x64, got 32x32; choose another architecture, or collect with" in line
+    assert not (tmp_path / "vae").exists()
+
+
+def test_a_condition_that_is_not_recorded(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    command = ("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 4)
+    line = refuse(*command, "--condition", "step", "speed")
+    assert "records no 'speed' for a VAE to be conditional on; it has action, step, action_stamp, " in line
+    assert not (tmp_path / "vae").exists()
+
+
+def test_options_of_training_that_take_the_meaning_from_each_other(refuse: Refusal, tmp_path: Path) -> None:
+    command = ("wm-train", "--data", tmp_path, "--out", tmp_path / "vae")
+    assert "two floors under the same KL; choose one" in refuse(*command, "--free-bits", 0.1, "--kl-tolerance", 0.5)
 
 
 def test_a_device_that_is_not_there(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:

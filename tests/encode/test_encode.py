@@ -9,9 +9,13 @@ import pytest
 import torch
 
 from tests.collect.test_identical_shards import digests
+from tests.conftest import stamp_config
+from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode, encode_frames
-from worldmodel_v.models import load_vae
+from worldmodel_v.errors import ConditionNotRecorded
+from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.storage import open_dataset, verify
+from worldmodel_v.train import TrainConfig, train
 
 CPU = torch.device("cpu")
 
@@ -92,9 +96,6 @@ def test_latents_in_half_precision_are_the_rounded_ones(
 
 
 def test_rollouts_that_grew_are_encoded_from_where_it_stopped(stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
-    from tests.conftest import stamp_config
-    from worldmodel_v.collect import collect
-
     rollouts = tmp_path / "rollouts"
     shutil.copytree(stamp_rollouts, rollouts)
     config = EncodeConfig(data=rollouts, vae=stamp_vae, out=tmp_path / "latents", device="cpu")
@@ -103,3 +104,33 @@ def test_rollouts_that_grew_are_encoded_from_where_it_stopped(stamp_rollouts: Pa
     report = encode(config)
     assert report.episodes == 10
     assert report.new_rows == report.rows - before > 0
+
+
+def test_a_conditional_vae_is_trained_and_encodes_each_row_under_its_own_condition(tmp_path: Path) -> None:
+    data, vae, out = tmp_path / "rollouts", tmp_path / "vae", tmp_path / "latents"
+    collect(stamp_config(data, env_kwargs='{"discrete": true}'))
+    settings = {"steps": 2, "batch_size": 16, "latent_dim": 4, "holdout_every": 4, "device": "cpu"}
+    train(TrainConfig(data=data, out=vae, **settings, condition=("step", "action")))
+    encode(EncodeConfig(data=data, vae=vae, out=out, device="cpu", batch_size=7))
+    model, rollouts = load_vae(vae).model, open_dataset(data)
+    num_actions = model.config.condition_dim - 1
+    trained_on = np.concatenate([rollouts.episode(i).state[:, 0] for i in (0, 1, 2, 4, 5, 6)])
+    assert float(model.condition_mean[0]) == pytest.approx(trained_on.mean(), rel=1e-5)
+    assert float(model.condition_std[0]) == pytest.approx(trained_on.std(), rel=1e-5)
+    for episode_id in (0, 5):
+        episode, sequence = rollouts.episode(episode_id), open_dataset(out).episode(episode_id)
+        one_hot = (episode.action[:, None] == np.arange(num_actions)).astype(np.float32)
+        condition = np.concatenate([episode.state[:, :1], one_hot], axis=1)
+        np.testing.assert_allclose(sequence.mu, encode_frames(model, episode.pixels, CPU, condition_BK=condition).mu, atol=1e-5)
+        shifted = encode_frames(model, episode.pixels, CPU, condition_BK=np.roll(condition, 1, axis=0)).mu
+        assert np.abs(sequence.mu - shifted.numpy()).max() > 1e-3
+
+
+def test_data_without_what_the_vae_is_conditional_on_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    vae = tmp_path / "vae"
+    vae.mkdir()
+    model = VAE(VAEConfig(frame_size=64, latent_dim=2, condition=("speed",), condition_dim=1))
+    (vae / "vae.safetensors").write_bytes(save_vae(model))
+    with pytest.raises(ConditionNotRecorded, match=r"records no 'speed' for a VAE .*; it has action, step, action_stamp"):
+        encode(EncodeConfig(data=stamp_rollouts, vae=vae, out=tmp_path / "latents", device="cpu"))
+    assert not (tmp_path / "latents").exists()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from worldmodel_v.evaluate import frame_grid, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.evaluate.grids import to_frames
-from worldmodel_v.models import ConvVAE, VAEConfig, frames_to_input
+from worldmodel_v.models import VAE, VAEConfig, frames_to_input
 
 CPU = torch.device("cpu")
 
@@ -18,9 +18,9 @@ def random_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndar
     return np.random.default_rng(seed).integers(0, 255, (count, height, width, 3), dtype=np.uint8)
 
 
-def small_vae() -> ConvVAE:
+def small_vae() -> VAE:
     torch.manual_seed(0)
-    return ConvVAE(VAEConfig(frame_size=8, latent_dim=3))
+    return VAE(VAEConfig(frame_size=8, latent_dim=3))
 
 
 class TestFrameGrid:
@@ -104,3 +104,22 @@ def test_a_png_holds_the_picture_bit_for_bit() -> None:
 def test_the_same_picture_gives_the_same_png() -> None:
     picture = frame_grid([random_frames(2, 8, 8)])
     assert to_png(picture) == to_png(picture)
+
+
+def test_one_channel_becomes_grey() -> None:
+    found = to_frames(torch.tensor([0.0, 0.2, 0.6, 1.0]).reshape(1, 1, 2, 2))
+    assert found.tolist() == [[[[0] * 3, [51] * 3], [[153] * 3, [255] * 3]]]
+
+
+def test_a_conditional_vae_is_pictured_under_its_condition() -> None:
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(frame_size=8, latent_dim=3, channels=1, condition=("speed",), condition_dim=1))
+    model.standardise_by(torch.tensor([3.0]), torch.tensor([2.0]))
+    frames, condition = random_frames(2, 8, 8), np.array([[1.0], [5.0]], np.float32)
+    with torch.no_grad():
+        x, speed = frames_to_input(torch.from_numpy(frames), channels=1), torch.from_numpy(condition)
+        expected = to_frames(model.decode(model.encode(x, speed).mu, speed))
+        z = torch.randn(2, 3, generator=torch.Generator().manual_seed(9))
+        prior = to_frames(model.decode(z, torch.full((2, 1), 3.0)))
+    np.testing.assert_array_equal(reconstruction_grid(model, frames, CPU, condition), frame_grid([frames, expected]))
+    np.testing.assert_array_equal(sample_grid(model, rows=1, columns=2, seed=9, device=CPU), frame_grid([prior]))

@@ -9,7 +9,7 @@ from torch import nn
 
 from worldmodel_v.evaluate import evaluate
 from worldmodel_v.evaluate.metrics import BATCH_SIZE, psnr
-from worldmodel_v.models import ConvVAE, Posterior, VAEConfig, frames_to_input, gaussian_kl
+from worldmodel_v.models import VAE, Posterior, VAEConfig, frames_to_input, gaussian_kl
 
 CPU = torch.device("cpu")
 
@@ -19,17 +19,17 @@ class KnownVAE(nn.Module):
 
     def __init__(self, scales: list[float], decoded: float = 0.5) -> None:
         super().__init__()
-        self.config = VAEConfig(frame_size=8, latent_dim=len(scales))
         self.scales, self.decoded = torch.tensor(scales), decoded
+        self.config, self.sigma = VAEConfig(likelihood="gaussian"), torch.tensor(0.5).sqrt()
 
-    def encode(self, x: torch.Tensor) -> Posterior:
+    def encode(self, x: torch.Tensor, condition: None = None) -> Posterior:
         mu = x.mean(dim=(1, 2, 3))[:, None] * self.scales
         return Posterior(mu, torch.zeros_like(mu))
 
     def decode(self, z: torch.Tensor) -> torch.Tensor:
         return torch.sigmoid(self.decode_logits(z))
 
-    def decode_logits(self, z: torch.Tensor) -> torch.Tensor:
+    def decode_logits(self, z: torch.Tensor, condition: None = None) -> torch.Tensor:
         return torch.full((len(z), 3, 4, 4), self.decoded).logit()
 
 
@@ -89,7 +89,7 @@ def test_the_bound_is_minus_the_reconstruction_and_the_kl_of_a_frame() -> None:
 
 
 def test_the_bound_is_the_same_at_every_call() -> None:
-    model = ConvVAE(VAEConfig(frame_size=8, latent_dim=3))
+    model = VAE(VAEConfig(frame_size=8, latent_dim=3))
     frames = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
     assert evaluate(model, frames, CPU) == evaluate(model, frames, CPU)
 
@@ -97,7 +97,7 @@ def test_the_bound_is_the_same_at_every_call() -> None:
 @pytest.mark.parametrize("count", [1, BATCH_SIZE, BATCH_SIZE + 1])
 def test_a_real_model_is_evaluated_as_frame_by_frame(count: int) -> None:
     torch.manual_seed(0)
-    model = ConvVAE(VAEConfig(frame_size=8, latent_dim=3))
+    model = VAE(VAEConfig(frame_size=8, latent_dim=3))
     frames = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     model.train()
     found = evaluate(model, frames, CPU)
@@ -110,4 +110,19 @@ def test_a_real_model_is_evaluated_as_frame_by_frame(count: int) -> None:
     assert found.latent_dim == 3
     assert found.squared_error == pytest.approx(errors.mean().item(), rel=1e-5)
     assert found.psnr_db == pytest.approx((10 * torch.log10(192 / errors)).mean().item(), rel=1e-5)
+    assert found.kl_nats == pytest.approx(gaussian_kl(posterior).sum(dim=1).mean().item(), rel=1e-4)
+
+
+def test_a_conditional_vae_of_one_channel_is_evaluated_frame_by_frame_with_its_condition() -> None:
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(frame_size=8, latent_dim=3, channels=1, condition=("speed",), condition_dim=1))
+    count = BATCH_SIZE + 3
+    frames = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    condition = np.random.default_rng(1).normal(size=(count, 1)).astype(np.float32)
+    found = evaluate(model, frames, CPU, condition_NK=condition)
+    with torch.no_grad():
+        x, speed = frames_to_input(torch.from_numpy(frames), channels=1), torch.from_numpy(condition)
+        posterior = model.encode(x, speed)
+        errors = (model.decode(posterior.mu, speed) - x).double().square().sum(dim=(1, 2, 3))
+    assert found.psnr_db == pytest.approx((10 * torch.log10(64 / errors)).mean().item(), rel=1e-5)
     assert found.kl_nats == pytest.approx(gaussian_kl(posterior).sum(dim=1).mean().item(), rel=1e-4)

@@ -1,70 +1,20 @@
 """The network's shapes, what goes in, and what the reparameterisation lets through."""
 
 import dataclasses
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import ConvVAE, Posterior, VAEConfig, frames_to_input
+from worldmodel_v.errors import ConfigError, ModelMismatch
+from worldmodel_v.models import VAE, Posterior, VAEConfig, elbo, frames_to_input
+from worldmodel_v.models.vae import bounded_logvar
 
 
 def random_frames(count: int, size: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8))
-
-
-@pytest.mark.parametrize(
-    ("size", "channels"),
-    [(8, [32]), (16, [32, 64]), (32, [32, 64, 128]), (64, [32, 64, 128, 256]), (128, [32, 64, 128, 256, 256])],
-)
-def test_frames_of_every_size_come_out_as_they_went_in(size: int, channels: list[int]) -> None:
-    model = ConvVAE(VAEConfig(frame_size=size, latent_dim=5))
-    assert model.config.channels == channels
-    x = frames_to_input(random_frames(2, size))
-    posterior = model.encode(x)
-    assert posterior.mu.shape == posterior.logvar.shape == (2, 5)
-    logits = model.decode_logits(posterior.mu)
-    assert logits.shape == x.shape
-    assert logits.dtype == posterior.mu.dtype == torch.float32
-    torch.testing.assert_close(model.decode(posterior.mu), torch.sigmoid(logits), rtol=0, atol=0)
-
-
-def test_the_layers_for_64_have_exactly_these_shapes() -> None:
-    model = ConvVAE(VAEConfig(frame_size=64, latent_dim=32))
-    assert {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()} == {
-        "encoder.0.weight": (32, 3, 4, 4),
-        "encoder.0.bias": (32,),
-        "encoder.2.weight": (64, 32, 4, 4),
-        "encoder.2.bias": (64,),
-        "encoder.4.weight": (128, 64, 4, 4),
-        "encoder.4.bias": (128,),
-        "encoder.6.weight": (256, 128, 4, 4),
-        "encoder.6.bias": (256,),
-        "to_posterior.weight": (64, 4096),
-        "to_posterior.bias": (64,),
-        "from_latent.weight": (4096, 32),
-        "from_latent.bias": (4096,),
-        "decoder.1.weight": (256, 128, 4, 4),
-        "decoder.1.bias": (128,),
-        "decoder.3.weight": (128, 64, 4, 4),
-        "decoder.3.bias": (64,),
-        "decoder.5.weight": (64, 32, 4, 4),
-        "decoder.5.bias": (32,),
-        "decoder.7.weight": (32, 3, 4, 4),
-        "decoder.7.bias": (3,),
-    }
-    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-    assert len(convolutions) == 8
-    assert {(layer.kernel_size, layer.stride, layer.padding) for layer in convolutions} == {((4, 4), (2, 2), (1, 1))}
-
-
-def test_a_rectifier_follows_every_layer_but_the_last_of_each_half() -> None:
-    model = ConvVAE(VAEConfig(frame_size=64))
-    kinds = [[type(layer).__name__ for layer in half] for half in (model.encoder, model.decoder)]
-    assert kinds == [["Conv2d", "ReLU"] * 4, ["ReLU", "ConvTranspose2d"] * 4]
 
 
 @pytest.mark.parametrize("size", [-64, 0, 1, 4, 12, 63, 65, 96])
@@ -74,15 +24,119 @@ def test_a_size_that_is_no_power_of_two_from_8_is_refused(size: int) -> None:
         VAEConfig(frame_size=size)
 
 
-def test_other_settings_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^--latent-dim must be 1 to 4096, got 0$"):
-        VAEConfig(latent_dim=0)
-    with pytest.raises(ConfigError, match=r"^--likelihood: expected gaussian or bernoulli, got 'poisson'$"):
-        VAEConfig(likelihood="poisson")
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"latent_dim": 0}, "--latent-dim must be 1 to 4096, got 0"),
+        ({"likelihood": "poisson"}, "--likelihood: expected gaussian, calibrated or bernoulli, got 'poisson'"),
+        ({"channels": 2}, "--channels: expected 3 (RGB) or 1 (brightness), got 2"),
+        ({"sigma": 0.0}, "--sigma must be positive, got 0.0"),
+        ({"sigma": float("nan")}, "--sigma must be positive, got nan"),
+        ({"condition": ("speed",)}, "a condition on ['speed'] cannot have 0 values"),
+        ({"condition_dim": 2}, "a condition on [] cannot have 2 values"),
+    ],
+)
+def test_other_settings_that_make_no_sense_are_refused(settings: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
+        VAEConfig(**settings)  # type: ignore[arg-type]
 
 
-def test_the_defaults_are_the_papers() -> None:
-    assert dataclasses.asdict(VAEConfig()) == {"frame_size": 64, "latent_dim": 32, "likelihood": "gaussian"}
+def test_the_defaults_are_what_a_file_without_them_means() -> None:
+    """Weights of version 0.1 name the first three alone."""
+    assert dataclasses.asdict(VAEConfig()) == {
+        **{"frame_size": 64, "latent_dim": 32, "likelihood": "gaussian"},
+        **{"architecture": "conv", "channels": 3, "sigma": math.sqrt(0.5), "condition": (), "condition_dim": 0},
+    }
+
+
+class TestBoundedLogvar:
+    def test_in_the_normal_range_it_is_the_identity_with_gradient_one(self) -> None:
+        logvar = torch.linspace(-20, 20, 401, requires_grad=True)
+        found = bounded_logvar(logvar)
+        assert torch.equal(found, logvar)
+        found.sum().backward()
+        assert torch.equal(logvar.grad, torch.ones(401))
+
+    def test_beyond_it_grows_as_a_logarithm(self) -> None:
+        found = bounded_logvar(torch.tensor([-20 - 99.0, 20 + 99.0]))
+        torch.testing.assert_close(found, torch.tensor([-20 - math.log(100), 20 + math.log(100)]))
+
+    def test_nothing_that_a_network_can_say_overflows_and_every_gradient_leads_back(self) -> None:
+        logvar = torch.tensor([-1e30, -1e6, -21.0, 21.0, 1e6, 1e15], requires_grad=True)
+        bounded = bounded_logvar(logvar)
+        assert bounded.exp().isfinite().all()
+        assert (0.5 * bounded).exp().isfinite().all()
+        bounded.sum().backward()
+        assert (logvar.grad > 0).all()
+
+    def test_nan_stays_nan(self) -> None:
+        assert bounded_logvar(torch.tensor([math.nan])).isnan().all()
+
+    def test_a_model_thrown_far_off_has_a_finite_loss_and_gradient(self) -> None:
+        torch.manual_seed(0)
+        model = VAE(VAEConfig(frame_size=8, latent_dim=3))
+        with torch.no_grad():
+            model.to_posterior.bias[3:] = 1e6
+        loss = elbo(model, frames_to_input(random_frames(4, 8))).loss(1.0)
+        loss.backward()
+        assert loss.isfinite()
+        assert all(weight.grad.isfinite().all() for weight in model.parameters())
+
+
+class TestCondition:
+    CONFIG = VAEConfig(frame_size=8, latent_dim=3, condition=("speed", "action"), condition_dim=4)
+
+    def test_a_call_without_it_or_with_another_size_is_refused(self) -> None:
+        model, x = VAE(self.CONFIG), torch.zeros(2, 3, 8, 8)
+        text = "the VAE is conditional on speed, action: expected 4 values a frame, got 0"
+        with pytest.raises(ModelMismatch, match=f"^{re.escape(text)}$"):
+            model.encode(x)
+        with pytest.raises(ModelMismatch, match="expected 4 values a frame, got 3"):
+            model.decode(torch.zeros(2, 3), torch.zeros(2, 3))
+        with pytest.raises(ModelMismatch, match="the VAE is conditional on nothing: expected 0 values a frame, got 1"):
+            VAE(VAEConfig(frame_size=8)).encode(x, torch.zeros(2, 1))
+
+    def test_both_halves_hear_it_standardised(self) -> None:
+        torch.manual_seed(0)
+        model, x = VAE(self.CONFIG), frames_to_input(random_frames(2, 8))
+        raw = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+        mean, std = torch.tensor([1.0, -2.0, 30.0, 0.5]), torch.tensor([2.0, 0.5, 10.0, 3.0])
+        z = torch.zeros(2, 3)
+        expected_mu, expected_logits = model.encode(x, raw).mu, model.decode_logits(z, raw)
+        model.standardise_by(mean, std)
+        torch.testing.assert_close(model.encode(x, raw * std + mean).mu, expected_mu, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.decode_logits(z, raw * std + mean), expected_logits, rtol=1e-4, atol=1e-5)
+        assert (model.encode(x, raw + 1).mu != expected_mu).any()
+        assert (model.decode_logits(z, raw + 1) != expected_logits).any()
+
+    def test_a_value_that_never_varies_is_not_divided_by_zero(self) -> None:
+        model = VAE(self.CONFIG)
+        model.standardise_by(torch.ones(4), torch.tensor([0.0, 1.0, 2.0, 0.0]))
+        assert model.condition_std.tolist() == [1.0, 1.0, 2.0, 1.0]
+        assert torch.equal(model.typical_condition(5), torch.ones(5, 4))
+
+    def test_a_vae_whose_condition_says_the_answer_leaves_its_latent_alone(self) -> None:
+        """Flat frames of one brightness: told it, the VAE needs no z; untold, it does."""
+        rng = torch.Generator().manual_seed(0)
+        rates = {}
+        for condition in ((), ("brightness",)):
+            torch.manual_seed(0)
+            config = VAEConfig(
+                **{"frame_size": 8, "latent_dim": 2, "architecture": "mlp"},
+                **{"condition": condition, "condition_dim": len(condition)},
+            )
+            model = VAE(config)
+            optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+            for _ in range(300):
+                brightness = torch.rand(32, 1, generator=rng)
+                x = brightness[:, :, None, None].expand(-1, 3, 8, 8)
+                terms = elbo(model, x, rng, brightness if condition else None)
+                optimizer.zero_grad()
+                terms.loss(1.0).backward()
+                optimizer.step()
+            rates[condition] = terms.kl.item()
+        assert rates[("brightness",)] < 0.05
+        assert rates[()] > 1.0
 
 
 class TestFramesToInput:
@@ -111,6 +165,15 @@ class TestFramesToInput:
         frames_to_input(frames)
         assert torch.equal(frames, before)
 
+    def test_one_channel_is_the_brightness(self) -> None:
+        frames = random_frames(3, 8)
+        x = frames_to_input(frames, channels=1)
+        assert x.shape == (3, 1, 8, 8)
+        red, green, blue = (frames[..., channel].double() / 255 for channel in range(3))
+        torch.testing.assert_close(x[:, 0].double(), 0.299 * red + 0.587 * green + 0.114 * blue, rtol=0, atol=1e-6)
+        white = torch.full((1, 8, 8, 3), 255, dtype=torch.uint8)
+        torch.testing.assert_close(frames_to_input(white, channels=1), torch.ones(1, 1, 8, 8))
+
 
 class TestSample:
     def test_a_sample_is_mu_plus_sigma_times_the_noise(self) -> None:
@@ -134,10 +197,3 @@ class TestSample:
         first, second = posterior.sample(generator), posterior.sample(generator)
         assert not torch.equal(first, second)
         assert torch.equal(posterior.sample(torch.Generator().manual_seed(5)), first)
-
-    def test_gradients_reach_every_weight_of_the_network(self) -> None:
-        torch.manual_seed(0)
-        model = ConvVAE(VAEConfig(frame_size=8, latent_dim=3))
-        x = frames_to_input(random_frames(4, 8))
-        model.decode(model.encode(x).sample(torch.Generator().manual_seed(0))).sum().backward()
-        assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in model.parameters())

@@ -8,19 +8,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.models import ConvVAE, VAEConfig, load_vae, save_vae
+from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME, vae_from_bytes
+from worldmodel_v.spec import canonical_json
 
 CONFIG = VAEConfig(frame_size=8, latent_dim=3, likelihood="bernoulli")
 
 
-def make_model(seed: int = 0) -> ConvVAE:
+def make_model(seed: int = 0) -> VAE:
     torch.manual_seed(seed)
-    return ConvVAE(CONFIG)
+    return VAE(CONFIG)
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def assert_same_weights(found: ConvVAE, expected: ConvVAE) -> None:
+def assert_same_weights(found: VAE, expected: VAE) -> None:
     assert list(found.state_dict()) == list(expected.state_dict())
     for name, weight in expected.state_dict().items():
         assert torch.equal(found.state_dict()[name], weight), name
@@ -63,7 +65,9 @@ def test_a_model_in_other_memory_formats_or_dtypes_is_saved_as_contiguous_float3
 
 def test_the_file_is_read_by_plain_safetensors(saved: Path) -> None:
     with safe_open(saved / WEIGHTS_NAME, "pt") as file:
-        assert json.loads(file.metadata()["config"]) == asdict(CONFIG)
+        config = json.loads(file.metadata()["config"])
+        assert config.pop("sha256") == hashlib.sha256(canonical_json(config).encode()).hexdigest()
+        assert config == {**asdict(CONFIG), "condition": []}
         assert torch.equal(file.get_tensor("from_latent.bias"), make_model().from_latent.bias)
 
 
@@ -131,9 +135,9 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("before", "after"),
         [
-            (b'\\"frame_size\\": 8', b'\\"frame_size\\": 9'),
-            (b'\\"latent_dim\\": 3', b'\\"latent_dim\\": 4'),
-            (b'\\"latent_dim\\": 3', b'\\"latent_dim\\": 0'),
+            (b'\\"frame_size\\":8', b'\\"frame_size\\":9'),
+            (b'\\"latent_dim\\":3', b'\\"latent_dim\\":4'),
+            (b'\\"latent_dim\\":3', b'\\"latent_dim\\":0'),
             (b"bernoulli", b"bernoulla"),
             (b"frame_size", b"frame_sizf"),
             (b"__metadata__", b"__metadatb__"),
@@ -151,3 +155,40 @@ class TestDamage:
         for content in (b"", b"PK\x03\x04" * 100, b"{}" * 100, b"\x02" + bytes(7) + b"{}", b"\x02" + bytes(7) + b"[]"):
             with pytest.raises(NotAModel):
                 vae_from_bytes(content, "here")
+
+
+def with_config(**changes: object) -> bytes:
+    """A file whose configuration was written with changes, as another version might."""
+    config = {**asdict(CONFIG), "condition": [], **changes}
+    digest = hashlib.sha256(canonical_json(config).encode()).hexdigest()
+    weights = {name: tensor.contiguous() for name, tensor in make_model().state_dict().items()}
+    return safetensors.torch.save(weights, metadata={"config": canonical_json({**config, "sha256": digest})})
+
+
+def test_an_architecture_of_another_version_is_named() -> None:
+    text = (
+        "here: vae.safetensors is damaged or of another version (--architecture: expected one of conv, ha2018, resnet, mlp, "
+        "got 'vit'); restore it, or train again"
+    )
+    with pytest.raises(NotAModel, match=f"^{re.escape(text)}$"):
+        vae_from_bytes(with_config(architecture="vit"), "here")
+    assert vae_from_bytes(with_config(), "here").model.config == CONFIG
+
+
+def test_a_file_of_the_first_version_has_the_defaults_of_what_it_does_not_say() -> None:
+    weights = {name: tensor.contiguous() for name, tensor in make_model().state_dict().items()}
+    config = {"frame_size": 8, "latent_dim": 3, "likelihood": "bernoulli"}
+    content = safetensors.torch.save(weights, metadata={"config": json.dumps(config)})
+    assert vae_from_bytes(content, "here").model.config == CONFIG
+
+
+def test_a_condition_and_a_learned_sigma_travel_in_the_file() -> None:
+    config = VAEConfig(frame_size=8, latent_dim=3, likelihood="calibrated", condition=("speed", "angle"), condition_dim=2)
+    model = VAE(config)
+    model.calibrate(torch.tensor(0.01))
+    model.standardise_by(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    loaded = vae_from_bytes(save_vae(model), "here").model
+    assert loaded.config == config
+    assert torch.equal(loaded.sigma, model.sigma)
+    assert loaded.condition_mean.tolist() == [1.0, 2.0]
+    assert loaded.condition_std.tolist() == [3.0, 4.0]

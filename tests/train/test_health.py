@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from tests.builders import make_episode, rollout_spec
 from tests.train.test_train import config, lines
-from worldmodel_v.data import read_frames
+from worldmodel_v.data import FrameBatch, read_frames
 from worldmodel_v.errors import ConstantFrames, PosteriorCollapsed, TrainingDiverged
 from worldmodel_v.evaluate import Evaluation
 from worldmodel_v.models import Posterior, load_vae
@@ -98,7 +98,7 @@ class TestPosteriorHealth:
     def test_frames_are_encoded_in_batches_as_they_are_at_once(self, stamp_rollouts: Path, stamp_vae: Path) -> None:
         model = load_vae(stamp_vae).model
         frames = np.tile(read_frames(open_dataset(stamp_rollouts), lambda _: True, 40), (8, 1, 1, 1))
-        whole, once = (examine(model, part, torch.device("cpu")) for part in (frames, frames[:40]))
+        whole, once = (examine(model, FrameBatch(part), torch.device("cpu")) for part in (frames, frames[:40]))
         assert whole.kl_per_latent == pytest.approx(once.kl_per_latent, rel=1e-4)
         assert whole.aggregate_kl_nats == pytest.approx(once.aggregate_kl_nats, rel=1e-3)
 
@@ -177,7 +177,7 @@ def test_the_figures_stand_in_the_record_and_on_the_board(tiny_rollouts: Path, t
     held_out = lines(out, "held-out")[-1]
     assert sum(last["kl_per_latent"]) == pytest.approx(held_out["kl_nats"], rel=1e-6)
     frames = read_frames(open_dataset(tiny_rollouts), lambda episode: episode % 4 == 3, QUICK_EVALUATION_FRAMES)
-    again = examine(load_vae(out).model, frames, torch.device("cpu"))
+    again = examine(load_vae(out).model, FrameBatch(frames), torch.device("cpu"))
     assert last["aggregate_kl_nats"] == pytest.approx(again.aggregate_kl_nats, rel=1e-6)
     board = EventAccumulator(str(out / "tensorboard"))
     board.Reload()

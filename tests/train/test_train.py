@@ -22,6 +22,7 @@ from worldmodel_v.train.checkpoint import load_checkpoint
 
 def config(data: Path, out: Path, **changes: object) -> TrainConfig:
     settings = {"steps": 6, "batch_size": 8, "latent_dim": 4, "holdout_every": 4, "device": "cpu", "log_every": 1}
+    settings |= {"architecture": "conv", "likelihood": "gaussian"}
     return TrainConfig(data=data, out=out, **{**settings, "checkpoint_every": 3, **changes})  # type: ignore[arg-type]
 
 
@@ -158,3 +159,52 @@ def test_rollouts_that_grew_are_evaluated_again_with_the_same_weights(stamp_roll
     assert after.new_steps == 0
     assert after.heldout.num_frames > before.heldout.num_frames
     assert (out / "vae.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": "resnet", "likelihood": "calibrated"},
+        {"architecture": "mlp", "channels": 1, "free_bits": 0.1},
+        {"architecture": "ha2018", "likelihood": "gaussian", "kl_tolerance": 0.5, "beta_warmup_steps": 0},
+        {"architecture": "conv", "condition": ("step", "action"), "beta_cycles": 2, "beta_warmup_steps": 2},
+    ],
+)
+def test_every_option_travels_into_the_weights_and_a_continued_run_is_the_unbroken_one(
+    changes: dict[str, object], stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    changes = {"checkpoint_every": 100, **changes}
+    train(config(stamp_rollouts, tmp_path / "broken", steps=6, **changes))
+    train(config(stamp_rollouts, tmp_path / "broken", steps=8, **changes))
+    straight = train(config(stamp_rollouts, tmp_path / "straight", steps=8, **changes))
+    weights = [(tmp_path / name / "vae.safetensors").read_bytes() for name in ("broken", "straight")]
+    assert weights[0] == weights[1]
+    found = load_vae(straight.out).model.config
+    expected = {name: value for name, value in changes.items() if hasattr(found, name)}
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_a_calibrated_sigma_is_recorded_and_falls(stamp_rollouts: Path, tmp_path: Path) -> None:
+    train(config(stamp_rollouts, tmp_path / "vae", steps=30, checkpoint_every=30, likelihood="calibrated"))
+    sigmas = [record["sigma"] for record in lines(tmp_path / "vae", "train")]
+    assert sigmas == sorted(sigmas, reverse=True)
+    assert sigmas[-1] < 0.5
+    assert float(load_vae(tmp_path / "vae").model.sigma) == pytest.approx(sigmas[-1])
+
+
+def test_the_record_keeps_the_true_kl_under_a_floor(stamp_rollouts: Path, tmp_path: Path) -> None:
+    settings = {"kl_tolerance": 100.0, "beta_warmup_steps": 0, "likelihood": "gaussian", "checkpoint_every": 100}
+    train(config(stamp_rollouts, tmp_path / "vae", **settings))
+    for record in lines(tmp_path / "vae", "train"):
+        assert record["kl"] < 400
+        assert record["loss"] == pytest.approx(record["reconstruction"] + 400, rel=1e-6)
+
+
+def test_gradients_are_in_units_of_squared_errors_whatever_sigma(stamp_rollouts: Path, tmp_path: Path) -> None:
+    """With beta 0 the loss is the weighted squared error alone, whose gradient must not depend on the weight."""
+    norms = []
+    for sigma in (0.5**0.5, 0.05):
+        settings = {"steps": 1, "checkpoint_every": 1, "likelihood": "gaussian", "beta": 0.0, "sigma": sigma}
+        train(config(stamp_rollouts, tmp_path / str(sigma), **settings))
+        norms.append(lines(tmp_path / str(sigma), "train")[0]["grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)

@@ -1,7 +1,19 @@
 """Committed shards -> what a training loop eats: shuffled frames for the VAE, latent windows for an MDN-RNN."""
 
-from worldmodel_v.data.frames import FrameStream, read_frames
+from worldmodel_v.data.conditions import condition_reader, condition_rows, measure_condition, read_conditions
+from worldmodel_v.data.frames import FrameBatch, FrameStream, read_frames
 from worldmodel_v.data.sequences import LatentSequences
 from worldmodel_v.data.split import is_held_out, require_split
 
-__all__ = ["FrameStream", "LatentSequences", "is_held_out", "read_frames", "require_split"]
+__all__ = [
+    "FrameBatch",
+    "FrameStream",
+    "LatentSequences",
+    "condition_reader",
+    "condition_rows",
+    "is_held_out",
+    "measure_condition",
+    "read_conditions",
+    "read_frames",
+    "require_split",
+]

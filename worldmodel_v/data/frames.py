@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,16 @@ from worldmodel_v.storage import Dataset, IndexEntry, Shard
 CHUNKS_PER_POOL = 128
 READER_THREADS = 2
 MAX_OPEN_SHARDS = 64
+
+
+class FrameBatch(NamedTuple):
+    """Frames, and for a conditional VAE what stands beside them."""
+
+    frames: np.ndarray
+    """uint8 (B, H, W, 3)"""
+
+    condition: np.ndarray | None = None
+    """float32 (B, K), or None"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,7 @@ class _Chunk:
 
 
 class FrameStream:
-    """An endless stream of shuffled batches, uint8 (batch_size, H, W, 3), over the chosen episodes.
+    """An endless stream of shuffled batches of `batch_size` frames, over the chosen episodes.
 
     Iterating starts at batch `start`; epochs follow each other without a seam, so every batch is full even where the
     dataset is smaller than one. Every frame comes exactly once an epoch. Raises ShardDamaged when it meets damage.
@@ -52,29 +63,34 @@ class FrameStream:
         seed: int,
         start: int = 0,
         chunks_per_pool: int = CHUNKS_PER_POOL,
+        condition: Callable[[Shard, int, int], np.ndarray] | None = None,
     ) -> None:
-        """`wanted` says of an episode number whether its frames belong to the stream."""
+        """`wanted` says of an episode number whether its frames belong to the stream.
+
+        `condition(shard, start, stop)` gives float32 (stop - start, K) for rows of a shard; its rows go with their frames.
+        """
         self._dataset = dataset
         self._batch_size, self._seed, self._start = batch_size, seed, start
         self._chunks_per_pool = chunks_per_pool
+        self._condition = condition
         self._chunks = _find_chunks(dataset, wanted)
         self.num_frames = sum(len(chunk.wanted) for chunk in self._chunks)
         """Frames in one epoch."""
         if not self.num_frames:
             raise DatasetTooSmall(f"{dataset.path}: none of its {dataset.num_episodes} episodes is wanted; collect more")
 
-    def __iter__(self) -> Iterator[np.ndarray]:
+    def __iter__(self) -> Iterator[FrameBatch]:
         first_position = self._start * self._batch_size
         with _OpenShards(self._dataset) as shards, ThreadPoolExecutor(READER_THREADS) as readers:
             pools = self._pools(first_position, shards, readers)
             yield from _batches(pools, self._batch_size)
 
-    def _pools(self, position: int, shards: "_OpenShards", readers: ThreadPoolExecutor) -> Iterator[np.ndarray]:
-        """The shuffled pools from stream position `position` on, each uint8 (n, H, W, 3); the first may begin midway."""
+    def _pools(self, position: int, shards: "_OpenShards", readers: ThreadPoolExecutor) -> Iterator[FrameBatch]:
+        """The shuffled pools from stream position `position` on; the first may begin midway."""
         plans = self._plans(position)
-        upcoming = _start_reading(next(plans), shards, readers)
+        upcoming = _start_reading(next(plans), shards, readers, self._condition)
         while True:
-            current, upcoming = upcoming, _start_reading(next(plans), shards, readers)
+            current, upcoming = upcoming, _start_reading(next(plans), shards, readers, self._condition)
             yield current.collect()
 
     def _plans(self, position: int) -> Iterator["_PoolPlan"]:
@@ -123,28 +139,47 @@ class _PoolPlan:
 class _PoolInReading:
     """A pool whose chunks are being decompressed."""
 
-    futures: list[Future[np.ndarray]]
+    futures: list[Future[FrameBatch]]
     order: np.ndarray
 
-    def collect(self) -> np.ndarray:
-        return np.concatenate([future.result() for future in self.futures])[self.order]
+    def collect(self) -> FrameBatch:
+        return _at(_joined([future.result() for future in self.futures]), self.order)
 
 
-def _start_reading(plan: _PoolPlan, shards: "_OpenShards", readers: ThreadPoolExecutor) -> _PoolInReading:
-    def read(chunk: _Chunk) -> np.ndarray:
-        return shards.get(chunk.entry).pixel_chunk(chunk.number)[chunk.wanted]
+def _start_reading(
+    plan: _PoolPlan,
+    shards: "_OpenShards",
+    readers: ThreadPoolExecutor,
+    condition: Callable[[Shard, int, int], np.ndarray] | None,
+) -> _PoolInReading:
+    def read(chunk: _Chunk) -> FrameBatch:
+        shard = shards.get(chunk.entry)
+        frames = shard.pixel_chunk(chunk.number)
+        first = chunk.number * shard.chunk_rows
+        beside = None if condition is None else condition(shard, first, first + len(frames))
+        return _at(FrameBatch(frames, beside), chunk.wanted)
 
     return _PoolInReading([readers.submit(read, chunk) for chunk in plan.chunks], plan.order)
 
 
-def _batches(pools: Iterator[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
+def _batches(pools: Iterator[FrameBatch], batch_size: int) -> Iterator[FrameBatch]:
     """Cut a stream of pools into full batches, joining what is left of one pool with the next."""
     rest = next(pools)
     while True:
-        while len(rest) < batch_size:
-            rest = np.concatenate([rest, next(pools)])
-        yield rest[:batch_size]
-        rest = rest[batch_size:]
+        while len(rest.frames) < batch_size:
+            rest = _joined([rest, next(pools)])
+        yield _at(rest, slice(batch_size))
+        rest = _at(rest, slice(batch_size, None))
+
+
+def _at(batch: FrameBatch, rows: np.ndarray | slice) -> FrameBatch:
+    return FrameBatch(batch.frames[rows], None if batch.condition is None else batch.condition[rows])
+
+
+def _joined(batches: list[FrameBatch]) -> FrameBatch:
+    frames = np.concatenate([batch.frames for batch in batches])
+    conditions = [batch.condition for batch in batches if batch.condition is not None]
+    return FrameBatch(frames, np.concatenate(conditions) if conditions else None)
 
 
 def _find_chunks(dataset: Dataset, wanted: Callable[[int], bool]) -> list[_Chunk]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from worldmodel_v.data import FrameBatch, condition_reader
 from worldmodel_v.data.prefetch import prefetch
-from worldmodel_v.models import ConvVAE, Posterior, frames_to_input, resolve_device
+from worldmodel_v.models import VAE, Posterior, frames_to_input, resolve_device
 from worldmodel_v.models.weights import vae_from_bytes
 from worldmodel_v.records import Episode, LatentSequence
 from worldmodel_v.storage import IndexEntry, Shard, build_shard
@@ -65,31 +66,42 @@ def shard_encoder(settings: EncoderSettings) -> Callable[[EncodeTask], bytes]:
 
 
 @torch.no_grad()
-def encode_frames(model: ConvVAE, frames_BHWC: np.ndarray, device: torch.device, precision: str = "fp32") -> Posterior:
+def encode_frames(
+    model: VAE,
+    frames_BHWC: np.ndarray,
+    device: torch.device,
+    precision: str = "fp32",
+    condition_BK: np.ndarray | None = None,
+) -> Posterior:
     """The posteriors of uint8 frames (B, H, W, 3), as float32 tensors on the CPU; the model must be in evaluation mode.
+
+    A conditional VAE needs `condition_BK`, float32 (B, K).
 
     "fp32" is full float32 arithmetic: TF32 is switched off for the call, since its error reaches 1e-3.
     """
-    x = frames_to_input(torch.from_numpy(frames_BHWC).to(device, non_blocking=True))
+    x = frames_to_input(torch.from_numpy(frames_BHWC).to(device, non_blocking=True), model.config.channels)
+    condition = None if condition_BK is None else torch.from_numpy(condition_BK).to(device, non_blocking=True)
     with (
         torch.backends.cudnn.flags(allow_tf32=False),
         torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
     ):
-        posterior = model.encode(x)
+        posterior = model.encode(x, condition)
     return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
 
 
-def _encode_rows(model: ConvVAE, shard: Shard, settings: EncoderSettings, device: torch.device) -> dict[str, np.ndarray]:
+def _encode_rows(model: VAE, shard: Shard, settings: EncoderSettings, device: torch.device) -> dict[str, np.ndarray]:
     """mu and logvar of every row of a shard: each (N, Z) in the stored dtype."""
-    batches = prefetch(_frame_batches(shard, settings.batch_size), depth=2)
-    parts = [encode_frames(model, frames, device, settings.precision) for frames in batches]
+    batches = prefetch(_frame_batches(model, shard, settings.batch_size), depth=2)
+    parts = [encode_frames(model, frames, device, settings.precision, condition) for frames, condition in batches]
     mu, logvar = (torch.cat(tensors).numpy().astype(settings.dtype) for tensors in zip(*parts, strict=True))
     return {"mu": mu, "logvar": logvar}
 
 
-def _frame_batches(shard: Shard, batch_size: int) -> Iterator[np.ndarray]:
+def _frame_batches(model: VAE, shard: Shard, batch_size: int) -> Iterator[FrameBatch]:
+    condition = condition_reader(model.config.condition, model.config.condition_dim)
     for start in range(0, shard.num_rows, batch_size):
-        yield shard.rows("pixels", start, min(start + batch_size, shard.num_rows))
+        stop = min(start + batch_size, shard.num_rows)
+        yield FrameBatch(shard.rows("pixels", start, stop), condition and condition(shard, start, stop))
 
 
 def _sequence(shard: Shard, position: int, posterior: dict[str, np.ndarray]) -> LatentSequence:

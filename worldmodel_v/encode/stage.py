@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
 from worldmodel_v.errors import ModelMismatch, ShardDamaged, StaleLatents
@@ -70,13 +71,16 @@ def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeRepo
 
 
 def require_fit(vae: LoadedVAE, rollouts: Dataset, vae_path: Path) -> None:
-    """Raise ModelMismatch unless the VAE was trained on frames of the rollouts' size."""
+    """Raise ModelMismatch unless the VAE was trained on frames of the rollouts' size, and ConditionNotRecorded unless the
+    rollouts record what it is conditional on."""
     wanted, found = vae.model.config.frame_size, rollouts.spec["frame_size"]
     if wanted != found:
         raise ModelMismatch(
             f"{vae_path}: the VAE takes {wanted}x{wanted} frames, {rollouts.path} holds {found}x{found}; "
             f"collect with --frame-size {wanted}, or train a VAE on these rollouts"
         )
+    with rollouts.open_shard(rollouts.entries[0]) as shard:
+        require_recorded(shard, vae.model.config.condition)
 
 
 def require_current(latents: Dataset, rollouts: Dataset) -> None:

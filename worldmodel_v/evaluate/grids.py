@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from worldmodel_v.models import ConvVAE, frames_to_input
+from worldmodel_v.models import VAE, frames_to_input
 
 GAP = 2
 SCALE = 2
@@ -26,26 +26,33 @@ def frame_grid(rows: list[np.ndarray]) -> np.ndarray:
 
 
 @torch.no_grad()
-def reconstruction_grid(model: ConvVAE, frames_NHWC: np.ndarray, device: torch.device) -> np.ndarray:
+def reconstruction_grid(
+    model: VAE, frames_NHWC: np.ndarray, device: torch.device, condition_NK: np.ndarray | None = None
+) -> np.ndarray:
     """Frames in the upper row, what the VAE makes of them (decoded from mu) in the lower one."""
     model.eval()
-    x = frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_NHWC)).to(device))
-    return frame_grid([frames_NHWC, to_frames(model.decode(model.encode(x).mu))])
+    x = frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_NHWC)).to(device), model.config.channels)
+    condition = None if condition_NK is None else torch.from_numpy(np.ascontiguousarray(condition_NK)).to(device)
+    return frame_grid([frames_NHWC, to_frames(model.decode(model.encode(x, condition).mu, condition))])
 
 
 @torch.no_grad()
-def sample_grid(model: ConvVAE, *, rows: int, columns: int, seed: int, device: torch.device) -> np.ndarray:
-    """Frames decoded from the prior N(0, I); the same seed gives the same latents at every call."""
+def sample_grid(model: VAE, *, rows: int, columns: int, seed: int, device: torch.device) -> np.ndarray:
+    """Frames decoded from the prior N(0, I); the same seed gives the same latents at every call.
+
+    A conditional VAE decodes them under its training data's mean condition.
+    """
     model.eval()
     noise = torch.Generator().manual_seed(seed)
     z = torch.randn(rows * columns, model.config.latent_dim, generator=noise).to(device)
-    frames = to_frames(model.decode(z))
+    frames = to_frames(model.decode(z, model.typical_condition(len(z))))
     return frame_grid([frames[i * columns : (i + 1) * columns] for i in range(rows)])
 
 
 def to_frames(x_BCHW: torch.Tensor) -> np.ndarray:
-    """float (B, 3, H, W) in [0, 1] -> uint8 (B, H, W, 3)."""
-    return (x_BCHW * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    """float (B, C, H, W) in [0, 1] -> uint8 (B, H, W, 3); one channel becomes grey."""
+    bytes_BCHW = (x_BCHW * 255).round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
+    return bytes_BCHW.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def to_png(picture_HWC: np.ndarray) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from worldmodel_v.models import ConvVAE, Posterior, elbo, frames_to_input, gaussian_kl
+from worldmodel_v.models import VAE, Posterior, elbo, frames_to_input, gaussian_kl
 from worldmodel_v.progress import Progress, Silent
 
 BATCH_SIZE = 250
@@ -41,8 +41,17 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: ConvVAE, frames_NHWC: np.ndarray, device: torch.device, progress: Progress | None = None) -> Evaluation:
-    """Evaluate on uint8 frames (N, S, S, 3), in float32; leaves the model in evaluation mode."""
+def evaluate(
+    model: VAE,
+    frames_NHWC: np.ndarray,
+    device: torch.device,
+    progress: Progress | None = None,
+    condition_NK: np.ndarray | None = None,
+) -> Evaluation:
+    """Evaluate on uint8 frames (N, S, S, 3), in float32; leaves the model in evaluation mode.
+
+    A conditional VAE needs `condition_NK`, float32 (N, K).
+    """
     task = (progress or Silent()).task("evaluate", len(frames_NHWC), "frames")
     model.eval()
     errors: list[torch.Tensor] = []
@@ -50,11 +59,13 @@ def evaluate(model: ConvVAE, frames_NHWC: np.ndarray, device: torch.device, prog
     bound = 0.0
     noise = torch.Generator(device).manual_seed(0)
     for start in range(0, len(frames_NHWC), BATCH_SIZE):
-        x = frames_to_input(torch.from_numpy(frames_NHWC[start : start + BATCH_SIZE]).to(device))
-        posterior = model.encode(x)
-        errors.append((model.decode(posterior.mu) - x).square().flatten(start_dim=1).sum(dim=1).double().cpu())
+        rows = slice(start, start + BATCH_SIZE)
+        x = frames_to_input(torch.from_numpy(frames_NHWC[rows]).to(device), model.config.channels)
+        condition = () if condition_NK is None else (torch.from_numpy(condition_NK[rows]).to(device),)
+        posterior = model.encode(x, *condition)
+        errors.append((model.decode(posterior.mu, *condition) - x).square().flatten(start_dim=1).sum(dim=1).double().cpu())
         posteriors.append(Posterior(*(part.double().cpu() for part in posterior)))
-        terms = elbo(model, x, noise)
+        terms = elbo(model, x, noise, *condition)
         bound -= float(terms.reconstruction + terms.kl) * len(x)
         task.advance(len(x))
     task.close()
@@ -62,7 +73,7 @@ def evaluate(model: ConvVAE, frames_NHWC: np.ndarray, device: torch.device, prog
     mu, logvar = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
     return Evaluation(
         num_frames=len(frames_NHWC),
-        psnr_db=float(psnr(error_N, num_values=frames_NHWC[0].size).mean()),
+        psnr_db=float(psnr(error_N, num_values=x[0].numel()).mean()),
         squared_error=float(error_N.mean()),
         kl_nats=float(gaussian_kl(Posterior(mu, logvar)).sum(dim=1).mean()),
         elbo_nats=bound / len(frames_NHWC),

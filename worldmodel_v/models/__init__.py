@@ -1,12 +1,14 @@
 """The VAE, its likelihoods and losses, and its weights on disk. Needs torch, numpy and safetensors only."""
 
+from worldmodel_v.models.architectures import ArchitectureName
 from worldmodel_v.models.device import resolve_device
 from worldmodel_v.models.losses import Elbo, elbo, gaussian_kl
-from worldmodel_v.models.vae import ConvVAE, Likelihood, Posterior, VAEConfig, frames_to_input
+from worldmodel_v.models.vae import VAE, Likelihood, Posterior, VAEConfig, frames_to_input
 from worldmodel_v.models.weights import LoadedVAE, load_vae, save_vae
 
 __all__ = [
-    "ConvVAE",
+    "VAE",
+    "ArchitectureName",
     "Elbo",
     "Likelihood",
     "LoadedVAE",

@@ -1,28 +1,39 @@
-"""The convolutional VAE of world models: stride-2 convolutions down to 4x4, transposed convolutions back up.
+"""The VAE of world models: a network of `architectures` around a Gaussian latent, and what determines it.
 
-Legend: B batch, C channel (3), H = W = S frame size, Z latent.
+Legend: B batch, C channels (1 or 3), H = W = S frame size, Z latent, K values of the condition.
 
-For 64x64 frames the encoder is 3 -> 32 -> 64 -> 128 -> 256 channels (kernel 4, stride 2, padding 1), one linear layer gives
-mu and log σ², and the decoder mirrors it. Other powers of two get more or fewer layers, the widest having 256 channels.
 Predicting log σ² keeps the variance positive without a constraint and the KL free of a logarithm of a small number.
-Source: Kingma & Welling 2013 (arXiv:1312.6114); Ha & Schmidhuber 2018 (arXiv:1803.10122).
+Source: Kingma & Welling 2013 (arXiv:1312.6114); Ha & Schmidhuber 2018 (arXiv:1803.10122); with a condition, Sohn et al.
+2015: q(z|x, c) and p(x|z, c), the K values standing beside the encoder's features and beside z.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
 
-from worldmodel_v.errors import ConfigError
+from worldmodel_v.errors import ConfigError, ModelMismatch
+from worldmodel_v.models.architectures import ArchitectureName, build_network, require_architecture
 
-Likelihood = Literal["gaussian", "bernoulli"]
+Likelihood = Literal["gaussian", "calibrated", "bernoulli"]
 
-BASE_CHANNELS = 32
-MAX_CHANNELS = 256
-BOTTOM_SIZE = 4
 MAX_LATENT_DIM = 4096
+UNIT_WEIGHT_SIGMA = math.sqrt(0.5)
+"""The standard deviation at which -log p(x|z) is the sum of squared errors, up to a constant."""
+
+MIN_SIGMA = 1 / 255
+"""A calibrated decoder's σ does not fall below one level of a byte: constant frames would weigh without bound."""
+
+CALIBRATION_STEPS = 20
+"""Steps over which a calibrated decoder's σ² is averaged."""
+
+MAX_LOGVAR = 20.0
+"""log σ² is what the network says up to here; see `bounded_logvar`."""
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a frame's brightness (ITU-R BT.601)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,27 +41,43 @@ class VAEConfig:
     """What determines the network; it is stored inside the weights' file."""
 
     frame_size: int = 64
-    """Height and width of the frames: a power of two from 8."""
+    """Height and width of the frames: a power of two from 8; see `architectures` for the limits of each."""
 
     latent_dim: int = 32
     """Z, the size of the latent."""
 
+    architecture: ArchitectureName = "conv"
+    """The network, by its name in `worldmodel_v.models.architectures`."""
+
+    channels: int = 3
+    """C: 3 for RGB, 1 for brightness."""
+
     likelihood: Likelihood = "gaussian"
     """What the decoder's output means: see `worldmodel_v.models.losses`."""
+
+    sigma: float = UNIT_WEIGHT_SIGMA
+    """The standard deviation of "gaussian"; with "calibrated" where the learned one begins."""
+
+    condition: tuple[str, ...] = ()
+    """What encoder and decoder are told beside frame and latent: names of `state` factors, or "action"."""
+
+    condition_dim: int = 0
+    """K, the number of values that these are."""
 
     def __post_init__(self) -> None:
         if self.frame_size < 8 or self.frame_size & (self.frame_size - 1):
             raise ConfigError(f"the VAE needs frames whose size is a power of two from 8, got {self.frame_size}")
         if not 1 <= self.latent_dim <= MAX_LATENT_DIM:
             raise ConfigError(f"--latent-dim must be 1 to {MAX_LATENT_DIM}, got {self.latent_dim}")
-        if self.likelihood not in ("gaussian", "bernoulli"):
-            raise ConfigError(f"--likelihood: expected gaussian or bernoulli, got {self.likelihood!r}")
-
-    @property
-    def channels(self) -> list[int]:
-        """Output channels of the encoder's layers."""
-        depth = int(math.log2(self.frame_size // BOTTOM_SIZE))
-        return [min(BASE_CHANNELS << layer, MAX_CHANNELS) for layer in range(depth)]
+        require_architecture(self.architecture, self.frame_size)
+        if self.channels not in (1, 3):
+            raise ConfigError(f"--channels: expected 3 (RGB) or 1 (brightness), got {self.channels}")
+        if self.likelihood not in get_args(Likelihood):
+            raise ConfigError(f"--likelihood: expected gaussian, calibrated or bernoulli, got {self.likelihood!r}")
+        if not (self.sigma > 0 and math.isfinite(self.sigma)):
+            raise ConfigError(f"--sigma must be positive, got {self.sigma}")
+        if len(self.condition) > self.condition_dim or (self.condition_dim and not self.condition):
+            raise ConfigError(f"a condition on {list(self.condition)} cannot have {self.condition_dim} values")
 
 
 class Posterior(NamedTuple):
@@ -72,49 +99,108 @@ class Posterior(NamedTuple):
         return self.mu + torch.exp(0.5 * self.logvar) * noise
 
 
-class ConvVAE(nn.Module):
-    """Encoder and decoder. Frames go in as `frames_to_input` makes them: float (B, 3, S, S) in [0, 1]."""
+class VAE(nn.Module):
+    """Encoder and decoder. Frames go in as `frames_to_input` makes them: float (B, C, S, S) in [0, 1].
+
+    A VAE with a condition takes it as float (B, K) in the data's own units and standardises it by `condition_mean` and
+    `condition_std`, which are the training data's and travel with the weights; one without a condition is called without.
+    """
+
+    variance: torch.Tensor
+    condition_mean: torch.Tensor
+    condition_std: torch.Tensor
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        channels = config.channels
-        self.encoder = nn.Sequential(*_downsampling(channels))
-        flat = channels[-1] * BOTTOM_SIZE**2
-        self.to_posterior = nn.Linear(flat, 2 * config.latent_dim)
-        self.from_latent = nn.Linear(config.latent_dim, flat)
-        self.decoder = nn.Sequential(*_upsampling(channels))
+        network = build_network(config.architecture, config.frame_size, config.channels)
+        self._bottom = network.bottom
+        self.encoder = network.encoder
+        self.to_posterior = nn.Linear(network.features + config.condition_dim, 2 * config.latent_dim)
+        self.from_latent = nn.Linear(config.latent_dim + config.condition_dim, math.prod(network.bottom))
+        self.decoder = network.decoder
+        self.register_buffer("variance", torch.tensor(config.sigma**2), persistent=config.likelihood == "calibrated")
+        if config.condition_dim:
+            self.register_buffer("condition_mean", torch.zeros(config.condition_dim))
+            self.register_buffer("condition_std", torch.ones(config.condition_dim))
 
-    def encode(self, x_BCHW: torch.Tensor) -> Posterior:
+    @property
+    def sigma(self) -> torch.Tensor:
+        """0-dim: the standard deviation of the Gaussian likelihoods, fixed or learned (of no meaning for "bernoulli")."""
+        return self.variance.sqrt()
+
+    @property
+    def error_scale(self) -> torch.Tensor:
+        """0-dim: 2 σ². The loss times this is in units of squared errors, whatever σ; 1 for "bernoulli"."""
+        return 2 * self.variance
+
+    def encode(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Posterior:
         """The posterior of each frame, in float32 whatever the autocast."""
-        flat = self.encoder(x_BCHW).flatten(start_dim=1)
-        mu, logvar = self.to_posterior(flat).float().chunk(2, dim=1)
-        return Posterior(mu, logvar)
+        features = self._beside(self.encoder(x_BCHW).flatten(start_dim=1), condition_BK)
+        mu, logvar = self.to_posterior(features).float().chunk(2, dim=1)
+        return Posterior(mu, bounded_logvar(logvar))
 
-    def decode_logits(self, z_BZ: torch.Tensor) -> torch.Tensor:
-        """(B, 3, S, S) before the sigmoid, in float32 whatever the autocast."""
-        bottom = self.from_latent(z_BZ).unflatten(1, (-1, BOTTOM_SIZE, BOTTOM_SIZE))
+    def decode_logits(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
+        """(B, C, S, S) before the sigmoid, in float32 whatever the autocast."""
+        bottom = self.from_latent(self._beside(z_BZ, condition_BK)).unflatten(1, self._bottom)
         return self.decoder(bottom.contiguous(memory_format=torch.channels_last)).float()
 
-    def decode(self, z_BZ: torch.Tensor) -> torch.Tensor:
-        """The mean of p(x|z): (B, 3, S, S) in [0, 1]."""
-        return torch.sigmoid(self.decode_logits(z_BZ))
+    def decode(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
+        """The mean of p(x|z): (B, C, S, S) in [0, 1]."""
+        return torch.sigmoid(self.decode_logits(z_BZ, condition_BK))
+
+    def typical_condition(self, count: int) -> torch.Tensor | None:
+        """The training data's mean condition, `count` times: (count, K); None for a VAE without a condition."""
+        return self.condition_mean.expand(count, -1) if self.config.condition_dim else None
+
+    @torch.no_grad()
+    def standardise_by(self, mean_K: torch.Tensor, std_K: torch.Tensor) -> None:
+        """Take over the condition's mean and standard deviation; a value that never varies keeps its scale."""
+        self.condition_mean.copy_(mean_K)
+        self.condition_std.copy_(torch.where(std_K > 1e-6, std_K, torch.ones_like(std_K)))
+
+    @torch.no_grad()
+    def calibrate(self, squared_error: torch.Tensor) -> None:
+        """Move a calibrated decoder's σ² towards a batch's mean squared error of a value (0-dim); others stay as they are.
+
+        The optimal σ² is that error (Rybkin et al. 2021, arXiv:2006.13202, section 3.3); here it is averaged over some
+        steps, so that one σ serves training, evaluation and several devices, and a single odd batch hardly moves it. It
+        begins at the config's σ, where the loss is the plain sum of squared errors. Rejected: a parameter log σ, which
+        Adam moves by its step size and which would take thousands of steps to arrive.
+        """
+        if self.config.likelihood == "calibrated":
+            self.variance.lerp_(squared_error.clamp_min(MIN_SIGMA**2), 1 / CALIBRATION_STEPS)
+
+    def _beside(self, values_BN: torch.Tensor, condition_BK: torch.Tensor | None) -> torch.Tensor:
+        """`values` with the standardised condition beside them; raises ModelMismatch if it is missing or of another size."""
+        expected = self.config.condition_dim
+        found = 0 if condition_BK is None else condition_BK.shape[1]
+        if found != expected:
+            names = ", ".join(self.config.condition) or "nothing"
+            raise ModelMismatch(f"the VAE is conditional on {names}: expected {expected} values a frame, got {found}")
+        if condition_BK is None:
+            return values_BN
+        return torch.cat([values_BN, (condition_BK - self.condition_mean) / self.condition_std], dim=1)
 
 
-def frames_to_input(frames_BHWC: torch.Tensor) -> torch.Tensor:
-    """uint8 (B, H, W, 3) on any device -> float32 (B, 3, H, W) in [0, 1], channels_last in memory (no copy is made for it)."""
-    return frames_BHWC.permute(0, 3, 1, 2).float().div_(255.0)
+def bounded_logvar(logvar: torch.Tensor) -> torch.Tensor:
+    """`logvar` itself from -20 to 20, and beyond that growing as a logarithm: exp of it cannot overflow.
+
+    σ from 5e-5 to 22,000 is far more than any posterior needs, and there the gradient is exactly 1. A plain clamp has no
+    gradient outside, so that a posterior that was ever thrown there could never come back.
+    """
+    within = logvar.clamp(-MAX_LOGVAR, MAX_LOGVAR)
+    beyond = logvar - within
+    return within + beyond.sign() * torch.log1p(beyond.abs())
 
 
-def _downsampling(channels: list[int]) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for before, after in zip([3, *channels[:-1]], channels, strict=True):
-        layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU()]
-    return layers
+def frames_to_input(frames_BHWC: torch.Tensor, channels: int = 3) -> torch.Tensor:
+    """uint8 (B, H, W, 3) on any device -> float32 (B, C, H, W) in [0, 1], channels_last in memory (no copy is made for it).
 
-
-def _upsampling(channels: list[int]) -> list[nn.Module]:
-    layers: list[nn.Module] = [nn.ReLU()]
-    for before, after in zip(channels[::-1], [*channels[-2::-1], 3], strict=True):
-        layers += [nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU()]
-    return layers[:-1]
+    One channel is the brightness, 0.299 R + 0.587 G + 0.114 B.
+    """
+    x_BCHW = frames_BHWC.permute(0, 3, 1, 2).float().div_(255.0)
+    if channels == 3:
+        return x_BCHW
+    weights = torch.tensor(LUMA, device=x_BCHW.device).reshape(1, 3, 1, 1)
+    return (x_BCHW * weights).sum(dim=1, keepdim=True)

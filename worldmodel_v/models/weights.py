@@ -8,13 +8,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 
 from worldmodel_v.errors import ConfigError, NotAModel
-from worldmodel_v.models.vae import ConvVAE, VAEConfig
+from worldmodel_v.models.vae import VAE, VAEConfig
+from worldmodel_v.spec import canonical_json
 
 WEIGHTS_NAME = "vae.safetensors"
 
@@ -23,14 +25,15 @@ WEIGHTS_NAME = "vae.safetensors"
 class LoadedVAE:
     """A VAE in evaluation mode, and the SHA-256 (hexadecimal) of the file it came from."""
 
-    model: ConvVAE
+    model: VAE
     sha256: str
 
 
-def save_vae(model: ConvVAE) -> bytes:
+def save_vae(model: VAE) -> bytes:
     """The bytes of `vae.safetensors`: float32 weights, with the configuration as metadata."""
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return safetensors.torch.save(weights, metadata={"config": json.dumps(asdict(model.config), sort_keys=True)})
+    config = asdict(model.config)
+    return safetensors.torch.save(weights, metadata={"config": canonical_json({**config, "sha256": _digest(config)})})
 
 
 def load_vae(path: Path) -> LoadedVAE:
@@ -54,8 +57,8 @@ def read_weights(path: Path) -> bytes:
 def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
     """Load a VAE from the bytes of its file; `source` names it in errors. Raises NotAModel if they are damaged."""
     try:
-        config = VAEConfig(**json.loads(metadata(content)["config"]))
-        model = ConvVAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        config = _config(metadata(content))
+        model = VAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = safetensors.torch.load(content)
         if wrong := [name for name, tensor in weights.items() if tensor.dtype != torch.float32]:
             raise ValueError(f"{wrong[0]} is not float32")
@@ -66,6 +69,22 @@ def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
             f"{source}: {WEIGHTS_NAME} is damaged or of another version ({reason}); restore it, or train again"
         ) from None
     return LoadedVAE(model.eval(), hashlib.sha256(content).hexdigest())
+
+
+def _config(recorded_beside: dict[str, str]) -> VAEConfig:
+    """The configuration of a file's metadata; raises ValueError if it is not as it was written.
+
+    What an older file does not say has its default, and it has no hash.
+    """
+    recorded = json.loads(recorded_beside["config"])
+    written = recorded.pop("sha256", None)
+    if written not in (None, _digest(recorded)):
+        raise ValueError("its configuration is not what was written")
+    return VAEConfig(**{**recorded, "condition": tuple(recorded.get("condition", ()))})
+
+
+def _digest(config: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(config).encode()).hexdigest()
 
 
 def metadata(content: bytes) -> dict[str, str]:

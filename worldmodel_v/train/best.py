@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
+import safetensors.torch
 import torch
 
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import Evaluation
-from worldmodel_v.models import ConvVAE
+from worldmodel_v.models import VAE, save_vae
+from worldmodel_v.models.weights import metadata
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.checkpoint import sealed, unseal
 
@@ -35,18 +37,18 @@ class Best:
     weights: dict[str, torch.Tensor]
 
 
-def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: ConvVAE, heldout: Evaluation) -> None:
+def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: VAE, heldout: Evaluation) -> None:
     """Save the weights if their ELBO is above that of the folder's best, or if those are of another training or other data."""
     best = load_best(folder)
     if best is None or best.settings != settings or heldout.elbo_nats > best.heldout.elbo_nats:
         save_best(folder, step, settings, model, heldout)
 
 
-def save_best(folder: Path, step: int, settings: dict[str, Any], model: ConvVAE, heldout: Evaluation) -> None:
+def save_best(folder: Path, step: int, settings: dict[str, Any], model: VAE, heldout: Evaluation) -> None:
     """Replace the folder's best weights; raises WriteFailed, and then the previous ones stay."""
-    figures = {"config": asdict(model.config), "settings": settings, "step": step, "heldout": asdict(heldout)}
-    weights = {name: tensor.float() for name, tensor in model.state_dict().items()}
-    publish(folder / BEST_NAME, sealed(weights, {name: json.dumps(value, sort_keys=True) for name, value in figures.items()}))
+    vae = save_vae(model)
+    notes = {"step": json.dumps(step), "settings": json.dumps(settings, sort_keys=True), "heldout": json.dumps(asdict(heldout))}
+    publish(folder / BEST_NAME, sealed(safetensors.torch.load(vae), metadata(vae) | notes))
 
 
 def load_best(folder: Path) -> Best | None:

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.models import ConvVAE
+from worldmodel_v.models import VAE
 from worldmodel_v.models.weights import metadata
 from worldmodel_v.storage.publish import publish
 
@@ -43,7 +43,7 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, step: int, settings: dict[str, Any], model: ConvVAE, optimizer: torch.optim.Optimizer) -> "Checkpoint":
+    def of(cls, step: int, settings: dict[str, Any], model: VAE, optimizer: torch.optim.Optimizer) -> "Checkpoint":
         """The present state, copied."""
         tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
         for parameter, moments in optimizer.state_dict()["state"].items():
@@ -64,7 +64,7 @@ class Checkpoint:
         """The content of `checkpoint.safetensors`."""
         return sealed(self.tensors, {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)})
 
-    def restore(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
+    def restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
         """Put weights and moments back; the optimiser must be over `model.parameters()`.
 
         Moments take the memory layout of their parameter: fused optimisers pair the two element by element in memory.
@@ -75,7 +75,7 @@ class Checkpoint:
             reason = str(error).splitlines()[0]
             raise NotAModel(f"the checkpoint of step {self.step} does not fit its settings ({reason}); {_REMEDY}") from None
 
-    def _restore(self, model: ConvVAE, optimizer: torch.optim.Optimizer) -> None:
+    def _restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
         model.load_state_dict(self._under(_MODEL))
         parameters = list(model.parameters())
         state = optimizer.state_dict()

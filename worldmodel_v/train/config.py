@@ -1,11 +1,13 @@
 """What `wm-train` can be asked for."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import Likelihood
+from worldmodel_v.models import ArchitectureName, Likelihood
+from worldmodel_v.models.vae import UNIT_WEIGHT_SIGMA
 
 Precision = Literal["auto", "fp32", "bf16"]
 Publish = Literal["last", "best"]
@@ -34,14 +36,37 @@ class TrainConfig:
     latent_dim: int = 32
     """Size of the latent z."""
 
-    likelihood: Likelihood = "gaussian"
-    """gaussian: sum of squared errors; bernoulli: binary cross-entropy from logits."""
+    architecture: ArchitectureName = "resnet"
+    """resnet: residual blocks; conv: stride-2 convolutions; ha2018: the paper's (64x64 only); mlp: for frames up to 64x64."""
+
+    channels: Literal[1, 3] = 3
+    """3: RGB; 1: brightness alone."""
+
+    likelihood: Likelihood = "calibrated"
+    """calibrated: squared errors under a sigma that is learned; gaussian: under a fixed one; bernoulli: binary
+    cross-entropy from logits."""
+
+    sigma: float = UNIT_WEIGHT_SIGMA
+    """The gaussian's standard deviation; at the default, sqrt(1/2), the loss is the sum of squared errors, and a smaller one
+    weighs them more against the KL."""
+
+    condition: tuple[str, ...] = ()
+    """Make the VAE conditional: names of recorded state columns (velocity_x, …) or action, told to encoder and decoder."""
 
     beta: float = 1.0
     """Weight of the KL term, against sums over pixels; 1 is the evidence lower bound, more regularises, less sharpens."""
 
     beta_warmup_steps: int = 1000
     """Steps over which the weight rises linearly from 0 to beta (KL annealing); 0 for none."""
+
+    beta_cycles: int = 1
+    """How often it rises: each cycle begins at 0, rises over --beta-warmup-steps and stays for as many; the last one stays."""
+
+    free_bits: float = 0.0
+    """Nats that each latent may say, as a mean over the batch, before the loss counts them; 0 for none."""
+
+    kl_tolerance: float = 0.0
+    """Nats for each latent that a frame may use in all before the loss counts them; the paper's is 0.5, 0 for none."""
 
     learning_rate: float = 1e-3
     """Adam's step size."""
@@ -91,18 +116,11 @@ class TrainConfig:
     """Stop, after a checkpoint, when the posterior has collapsed; otherwise there is only a warning."""
 
     def __post_init__(self) -> None:
-        at_least = {
-            "steps": 1,
-            "batch_size": 1,
-            "latent_dim": 1,
-            "log_every": 1,
-            "checkpoint_every": 1,
-            "keep": 1,
-            "num_workers": 1,
-        }
-        at_least |= {"beta": 0, "beta_warmup_steps": 0, "weight_decay": 0, "seed": 0, "holdout_every": 2}
+        at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1, "keep": 1}
+        at_least |= {"beta": 0, "beta_warmup_steps": 0, "beta_cycles": 1, "free_bits": 0, "kl_tolerance": 0}
+        at_least |= {"weight_decay": 0, "seed": 0, "holdout_every": 2, "num_workers": 1}
         for name, bound in at_least.items():
-            if not getattr(self, name) >= bound:
+            if not bound <= getattr(self, name) < math.inf:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
         if self.batch_size % self.num_workers:
             raise ConfigError(
@@ -111,12 +129,36 @@ class TrainConfig:
             )
         if self.seed >= 2**63:
             raise ConfigError(f"--seed must be below 2^63, got {self.seed}")
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm", "sigma"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Raise ConfigError where one option takes the meaning from another."""
+        if self.sigma != UNIT_WEIGHT_SIGMA and self.likelihood != "gaussian":
+            raise ConfigError(f"--sigma is for --likelihood gaussian; {self.likelihood} has no fixed one, so leave it out")
+        if self.free_bits and self.kl_tolerance:
+            raise ConfigError("--free-bits and --kl-tolerance are two floors under the same KL; choose one")
+        if self.beta == 0 and (self.free_bits or self.kl_tolerance):
+            raise ConfigError("--beta 0 leaves the KL out, so --free-bits and --kl-tolerance have nothing to hold up")
+        if self.beta_cycles > 1 and not self.beta_warmup_steps:
+            raise ConfigError(f"--beta-cycles {self.beta_cycles} needs --beta-warmup-steps: the steps of each rise")
+        needed = (2 * self.beta_cycles - 1) * self.beta_warmup_steps
+        if self.beta_cycles > 1 and needed > self.steps:
+            raise ConfigError(
+                f"--beta-cycles {self.beta_cycles} of {self.beta_warmup_steps} rising and as many resting steps need {needed} "
+                f"steps, got --steps {self.steps}; ask for more, or lower --beta-warmup-steps"
+            )
+        if repeated := [name for name in self.condition if self.condition.count(name) > 1]:
+            raise ConfigError(f"--condition names {repeated[0]!r} twice")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that determine the weights after a given number of steps; a continued run must share them."""
+        """The settings that determine the weights after a given number of steps; a continued run must share them.
+
+        As JSON holds them: a tuple is a list.
+        """
         free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every"}
         free |= {"keep", "publish", "stop_on_collapse", "num_workers", "address"}
-        return {name: value for name, value in asdict(self).items() if name not in free}
+        settings = {name: value for name, value in asdict(self).items() if name not in free}
+        return {**settings, "condition": list(self.condition)}

@@ -9,13 +9,12 @@ Legend: N frames, Z latent.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from worldmodel_v.data import read_frames
+from worldmodel_v.data import FrameBatch, read_frames
 from worldmodel_v.errors import ConstantFrames
 from worldmodel_v.evaluate import Evaluation
-from worldmodel_v.models import ConvVAE, Posterior, frames_to_input, gaussian_kl
+from worldmodel_v.models import VAE, Posterior, frames_to_input, gaussian_kl
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.config import TrainConfig
 
@@ -78,12 +77,15 @@ def posterior_health(posterior: Posterior) -> PosteriorHealth:
 
 
 @torch.no_grad()
-def examine(model: ConvVAE, frames_NHWC: np.ndarray, device: torch.device) -> PosteriorHealth:
-    """Encode uint8 frames (N, S, S, 3) in float32, and give the figures of their posteriors; leaves the model in evaluation."""
+def examine(model: VAE, probe: FrameBatch, device: torch.device) -> PosteriorHealth:
+    """Encode frames in float32, and give the figures of their posteriors; leaves the model in evaluation mode."""
     model.eval()
-    starts = range(0, len(frames_NHWC), BATCH_SIZE)
-    batches = (torch.from_numpy(frames_NHWC[start : start + BATCH_SIZE]).to(device) for start in starts)
-    posteriors = [model.encode(frames_to_input(frames)) for frames in batches]
+    posteriors = []
+    for start in range(0, len(probe.frames), BATCH_SIZE):
+        rows = slice(start, start + BATCH_SIZE)
+        x = frames_to_input(torch.from_numpy(probe.frames[rows]).to(device), model.config.channels)
+        condition = None if probe.condition is None else torch.from_numpy(probe.condition[rows]).to(device)
+        posteriors.append(model.encode(x, condition))
     return posterior_health(Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))))
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from worldmodel_v.data import FrameBatch
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import Evaluation, evaluate, reconstruction_grid, sample_grid, to_png
-from worldmodel_v.models import ConvVAE, save_vae
+from worldmodel_v.models import VAE, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -62,12 +64,11 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
     """
     out = run.config.out
     model, step = (run.model, run.step) if run.config.publish == "last" else _best_model(run)
-    frames = run.heldout_frames(FINAL_EVALUATION_FRAMES)
-    heldout = evaluate(model, frames, run.device, progress)
+    probe = run.heldout_frames(FINAL_EVALUATION_FRAMES)
+    heldout = evaluate(model, probe.frames, run.device, progress, probe.condition)
     weights = save_vae(model)
-    evenly = np.linspace(0, len(frames) - 1, PICTURE_FRAMES).astype(int)
     identity = _identity(run) | {"weights_of_step": step}
-    publish(out / PICTURE_NAME, to_png(reconstruction_grid(model, frames[evenly], run.device)))
+    publish(out / PICTURE_NAME, to_png(_picture(model, probe, run.device)))
     publish(out / CONFIG_NAME, _json({"model": asdict(model.config), **identity, "data": run.dataset.spec}))
     publish(out / WEIGHTS_NAME, weights)
     vae_sha256 = hashlib.sha256(weights).hexdigest()
@@ -75,12 +76,11 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
     return heldout
 
 
-def draw_progress(run: TrainingRun, frames: np.ndarray) -> None:
+def draw_progress(run: TrainingRun, probe: FrameBatch) -> None:
     """Pictures of reconstructions and of samples from the prior, named by step."""
     folder = run.config.out / SAMPLES_FOLDER
     folder.mkdir(exist_ok=True)
-    picture = reconstruction_grid(run.model, frames[:: max(1, len(frames) // PICTURE_FRAMES)][:PICTURE_FRAMES], run.device)
-    publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(picture))
+    publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(_picture(run.model, probe, run.device)))
     prior = sample_grid(run.model, rows=2, columns=PICTURE_FRAMES, seed=run.config.seed, device=run.device)
     publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior))
 
@@ -90,13 +90,20 @@ def best_settings(run: TrainingRun) -> dict[str, Any]:
     return run.settings | {"data_rows": run.dataset.num_rows}
 
 
-def _best_model(run: TrainingRun) -> tuple[ConvVAE, int]:
+def _best_model(run: TrainingRun) -> tuple[VAE, int]:
     best = load_best(run.config.out)
     if best is None or best.settings != best_settings(run):
         raise NotAModel(f"{run.config.out}: holds no {BEST_NAME} of this training and data; publish the last weights instead")
     model = copy.deepcopy(run.model)
     model.load_state_dict(best.weights)
     return model, best.step
+
+
+def _picture(model: VAE, probe: FrameBatch, device: torch.device) -> np.ndarray:
+    """Some of the frames, evenly spaced, above their reconstructions."""
+    evenly = np.linspace(0, len(probe.frames) - 1, PICTURE_FRAMES).astype(int)
+    condition = None if probe.condition is None else probe.condition[evenly]
+    return reconstruction_grid(model, probe.frames[evenly], device, condition)
 
 
 def _identity(run: TrainingRun) -> dict[str, Any]:

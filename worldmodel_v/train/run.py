@@ -2,14 +2,23 @@
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from worldmodel_v.data import FrameStream, is_held_out, read_frames
+from worldmodel_v.data import (
+    FrameBatch,
+    FrameStream,
+    condition_reader,
+    is_held_out,
+    measure_condition,
+    read_conditions,
+    read_frames,
+)
+from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.data.prefetch import prefetch
-from worldmodel_v.models import ConvVAE, VAEConfig, elbo, frames_to_input
+from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
 from worldmodel_v.train.config import TrainConfig
@@ -17,7 +26,40 @@ from worldmodel_v.train.schedules import annealed_beta
 from worldmodel_v.train.share import ALONE, Share
 
 StepTerms = dict[str, torch.Tensor | float]
-"""loss, reconstruction, kl, grad_norm, beta: what one step reports; tensors stay on the device until they are logged."""
+"""loss, reconstruction, kl, sigma, grad_norm, beta: what one step reports; tensors stay on the device until they are logged.
+
+`kl` is the true one, whatever floors the loss puts under it; `sigma` is there if it is learned.
+"""
+
+
+class TensorBatch(NamedTuple):
+    """A batch on the device."""
+
+    x: torch.Tensor
+    """float (B, C, S, S) in [0, 1], as `frames_to_input` makes it."""
+
+    condition: torch.Tensor | None
+    """float (B, K), or None."""
+
+
+def require_trainable(config: TrainConfig, dataset: Dataset) -> None:
+    """Raise ConfigError or ConditionNotRecorded unless the VAE that is asked for fits the data."""
+    _vae_config(config, dataset, condition_dim=len(config.condition))
+    with dataset.open_shard(dataset.entries[0]) as shard:
+        require_recorded(shard, config.condition)
+
+
+def _vae_config(config: TrainConfig, dataset: Dataset, condition_dim: int) -> VAEConfig:
+    return VAEConfig(
+        frame_size=dataset.spec["frame_size"],
+        latent_dim=config.latent_dim,
+        architecture=config.architecture,
+        channels=config.channels,
+        likelihood=config.likelihood,
+        sigma=config.sigma,
+        condition=config.condition,
+        condition_dim=condition_dim,
+    )
 
 
 class TrainingRun:
@@ -35,10 +77,8 @@ class TrainingRun:
         self._share = share
         self.config, self.settings, self.device, self.dataset = config, settings, device, dataset
         torch.manual_seed(config.seed)
-        vae_config = VAEConfig(
-            frame_size=dataset.spec["frame_size"], latent_dim=config.latent_dim, likelihood=config.likelihood
-        )
-        self.model = ConvVAE(vae_config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = self._fresh_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._condition = condition_reader(config.condition, self.model.config.condition_dim)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
@@ -50,46 +90,83 @@ class TrainingRun:
         """Where the checkpoint stands; 0 if there is none."""
         self._noise = torch.Generator(device)
 
-    def batches(self) -> Generator[torch.Tensor]:
-        """This process's share of the batches from the present step on: float (B, 3, S, S) on the device."""
+    def _fresh_model(self) -> VAE:
+        """A model with new weights; a condition is standardised by the episodes that are trained on."""
+        names = self.config.condition
+        if not names:
+            return VAE(_vae_config(self.config, self.dataset, condition_dim=0))
+        mean_K, std_K = measure_condition(self.dataset, names, self.is_trained_on)
+        model = VAE(_vae_config(self.config, self.dataset, condition_dim=len(mean_K)))
+        model.standardise_by(torch.from_numpy(mean_K), torch.from_numpy(std_K))
+        return model
+
+    def batches(self) -> Generator[TensorBatch]:
+        """This process's share of the batches from the present step on."""
         stream = FrameStream(
-            self.dataset, self.is_trained_on, batch_size=self.config.batch_size, seed=self.config.seed, start=self.step
+            self.dataset,
+            self.is_trained_on,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            start=self.step,
+            condition=self._condition,
         )
         rows = self._share.rows(self.config.batch_size)
-        tensors = (self._to_tensor(frames_BHWC[rows]) for frames_BHWC in stream)
+        shares = ((frames[rows], None if beside is None else beside[rows]) for frames, beside in stream)
+        tensors = ((self._to_tensor(frames), None if beside is None else self._to_tensor(beside)) for frames, beside in shares)
         with closing(prefetch(tensors, depth=4)) as batches:
-            for frames_BHWC in batches:
-                yield frames_to_input(frames_BHWC.to(self.device, non_blocking=True))
+            for frames, condition in batches:
+                x_BCHW = frames_to_input(frames.to(self.device, non_blocking=True), self.config.channels)
+                yield TensorBatch(x_BCHW, None if condition is None else condition.to(self.device, non_blocking=True))
 
-    def _to_tensor(self, frames_BHWC: np.ndarray) -> torch.Tensor:
+    def _to_tensor(self, values: np.ndarray) -> torch.Tensor:
         """Runs in the prefetch thread: for CUDA the copy into pinned memory, from where the transfer is asynchronous."""
-        frames = torch.from_numpy(frames_BHWC)
-        return frames.pin_memory() if self.device.type == "cuda" else frames
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def is_trained_on(self, episode_id: int) -> bool:
-        return not is_held_out(episode_id, self.config.holdout_every)
+        return not self.is_held_out(episode_id)
 
-    def heldout_frames(self, limit: int) -> np.ndarray:
-        """uint8 (n, S, S, 3), evenly spaced over the held-out episodes."""
-        return read_frames(self.dataset, lambda episode: is_held_out(episode, self.config.holdout_every), limit)
+    def is_held_out(self, episode_id: int) -> bool:
+        return is_held_out(episode_id, self.config.holdout_every)
 
-    def take_step(self, x_BCHW: torch.Tensor) -> StepTerms:
-        """One optimiser step; returns its terms (tensors stay on the device until they are logged)."""
+    def heldout_frames(self, limit: int) -> FrameBatch:
+        """At most `limit` frames, evenly spaced over the held-out episodes, and their conditions."""
+        frames = read_frames(self.dataset, self.is_held_out, limit)
+        if self._condition is None:
+            return FrameBatch(frames)
+        return FrameBatch(frames, read_conditions(self.dataset, self.is_held_out, limit, self._condition))
+
+    def take_step(self, batch: TensorBatch) -> StepTerms:
+        """One optimiser step; returns its terms (tensors stay on the device until they are logged).
+
+        Gradients are those of the loss in units of squared errors. Adam does not mind the scale, but minds its changing,
+        and a learned σ falls by twenty times; so `max_grad_norm` and `grad_norm` mean the same for every σ.
+        """
         config = self.config
-        beta = annealed_beta(self.step, config.beta, config.beta_warmup_steps)
+        beta = annealed_beta(self.step, config.beta, config.beta_warmup_steps, config.beta_cycles)
         self.model.train()
+        error_scale = self.model.error_scale
         with self._autocast():
-            terms = elbo(self.model, x_BCHW, self._draw_noise())
+            terms = elbo(
+                self.model,
+                batch.x,
+                self._draw_noise(),
+                batch.condition,
+                free_bits=config.free_bits,
+                kl_tolerance=config.kl_tolerance,
+                across=self._share.mean,
+            )
         loss = terms.loss(beta)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * error_scale).backward()
         means = {"loss": loss.detach(), "reconstruction": terms.reconstruction.detach(), "kl": terms.kl.detach()}
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         self._share.average([*gradients, *means.values()])
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
         self.optimizer.step()
         self.step += 1
-        return {**means, "grad_norm": grad_norm, "beta": beta}
+        learned = {"sigma": self.model.sigma} if config.likelihood == "calibrated" else {}
+        return {**means, **learned, "grad_norm": grad_norm, "beta": beta}
 
     def checkpoint_is_due(self) -> bool:
         """Whether the present step ends with a checkpoint and a held-out evaluation."""

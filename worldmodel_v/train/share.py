@@ -37,6 +37,14 @@ class Share:
         for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of a tensor over all processes, with this process's gradient: that is what `average` makes whole."""
+        if self.size == 1:
+            return value
+        total = value.detach().clone()
+        torch.distributed.all_reduce(total)
+        return total / self.size + (value - value.detach())
+
     def agree(self, wish: bool, device: torch.device) -> bool:
         """What the first process wishes; every process must call it alike."""
         if self.size == 1:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel_v.data import require_split
+from worldmodel_v.data import FrameBatch, require_split
 from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, TrainingDiverged
 from worldmodel_v.evaluate import Evaluation, evaluate
 from worldmodel_v.models import resolve_device
@@ -40,7 +40,7 @@ from worldmodel_v.train.publication import (
     publish_vae,
     published_evaluation,
 )
-from worldmodel_v.train.run import StepTerms, TrainingRun
+from worldmodel_v.train.run import StepTerms, TrainingRun, require_trainable
 
 QUICK_EVALUATION_FRAMES = 256
 OWN_NAMES = {
@@ -77,6 +77,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     device = _own_device(config)
     dataset = require_format(config.data, ROLLOUTS)
     require_split(config.data, dataset.num_episodes, config.holdout_every)
+    require_trainable(config, dataset)
     require_varied_frames(dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
     _refuse_foreign_directory(config.out)
@@ -154,9 +155,10 @@ def _tidy(run: TrainingRun) -> None:
     load_best(out)
 
 
-def _check_up(run: TrainingRun, probe: np.ndarray, log: MetricsLog, watch: Watch) -> str | None:
+def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch) -> str | None:
     """Evaluate on a few held-out frames, keep the weights if they are the best; returns the finding of a collapse."""
-    heldout, posterior = evaluate(run.model, probe, run.device), examine(run.model, probe, run.device)
+    heldout = evaluate(run.model, probe.frames, run.device, condition_NK=probe.condition)
+    posterior = examine(run.model, probe, run.device)
     _record(run, log, {"held-out": asdict(heldout), "health": asdict(posterior)})
     keep_if_best(run.config.out, run.step, best_settings(run), run.model, heldout)
     return watch.judge(run.step, heldout, posterior)

@@ -1,0 +1,161 @@
+"""Every network by name: its shapes, its limits, that all of it learns, and that it can learn."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
+from worldmodel_v.models.architectures import ARCHITECTURES, ResidualBlock
+
+NAMES = list(ARCHITECTURES)
+SMALLEST = {name: architecture.min_size for name, architecture in ARCHITECTURES.items()}
+
+
+def random_input(count: int, size: int, channels: int = 3) -> torch.Tensor:
+    frames = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    return frames_to_input(torch.from_numpy(frames), channels)
+
+
+def make(name: str, size: int, **settings: object) -> VAE:
+    torch.manual_seed(0)
+    return VAE(VAEConfig(architecture=name, frame_size=size, **settings))
+
+
+def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *[(name, size) for name in ("conv", "resnet") for size in (8, 16, 32, 64, 128)],
+        *[("mlp", size) for size in (8, 16, 32, 64)],
+        ("ha2018", 64),
+    ],
+)
+def test_frames_of_every_size_come_out_as_they_went_in(name: str, size: int, channels: int) -> None:
+    model = make(name, size, latent_dim=5, channels=channels)
+    x = random_input(2, size, channels)
+    posterior = model.encode(x)
+    assert posterior.mu.shape == posterior.logvar.shape == (2, 5)
+    logits = model.decode_logits(posterior.mu)
+    assert logits.shape == x.shape
+    assert logits.dtype == posterior.mu.dtype == torch.float32
+    torch.testing.assert_close(model.decode(posterior.mu), torch.sigmoid(logits), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_reach_every_weight_and_a_batch_can_be_learnt(name: str) -> None:
+    model = make(name, SMALLEST[name], latent_dim=8, likelihood="calibrated")
+    x = random_input(4, SMALLEST[name])
+    noise = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    errors = []
+    for step in range(25):
+        terms = elbo(model, x, noise)
+        optimizer.zero_grad()
+        terms.loss(0.01).backward()
+        if step == 0:
+            for weight_name, weight in model.named_parameters():
+                assert weight.grad is not None, weight_name
+                assert weight.grad.abs().sum() > 0, weight_name
+        optimizer.step()
+        errors.append((model.decode(model.encode(x).mu) - x).square().mean().item())
+    assert errors[-1] < 0.9 * errors[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_frames_latent_does_not_depend_on_the_frames_beside_it(name: str) -> None:
+    model = make(name, SMALLEST[name], latent_dim=4).train()
+    x = random_input(3, SMALLEST[name])
+    torch.testing.assert_close(model.encode(x).mu[:1], model.encode(x[:1]).mu, rtol=1e-4, atol=1e-5)
+
+
+def test_conv_for_64_has_exactly_these_layers() -> None:
+    model = make("conv", 64)
+    assert shapes(model) == {
+        **{"encoder.0.weight": (32, 3, 4, 4), "encoder.0.bias": (32,)},
+        **{"encoder.2.weight": (64, 32, 4, 4), "encoder.2.bias": (64,)},
+        **{"encoder.4.weight": (128, 64, 4, 4), "encoder.4.bias": (128,)},
+        **{"encoder.6.weight": (256, 128, 4, 4), "encoder.6.bias": (256,)},
+        **{"to_posterior.weight": (64, 4096), "to_posterior.bias": (64,)},
+        **{"from_latent.weight": (4096, 32), "from_latent.bias": (4096,)},
+        **{"decoder.1.weight": (256, 128, 4, 4), "decoder.1.bias": (128,)},
+        **{"decoder.3.weight": (128, 64, 4, 4), "decoder.3.bias": (64,)},
+        **{"decoder.5.weight": (64, 32, 4, 4), "decoder.5.bias": (32,)},
+        **{"decoder.7.weight": (32, 3, 4, 4), "decoder.7.bias": (3,)},
+    }
+    assert set(model.state_dict()) == set(shapes(model))
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
+    assert {(layer.kernel_size, layer.stride, layer.padding) for layer in convolutions} == {((4, 4), (2, 2), (1, 1))}
+    kinds = [[type(layer).__name__ for layer in half] for half in (model.encoder, model.decoder)]
+    assert kinds == [["Conv2d", "ReLU"] * 4, ["ReLU", "ConvTranspose2d"] * 4]
+
+
+def test_ha2018_has_exactly_the_papers_layers() -> None:
+    model = make("ha2018", 64)
+    assert shapes(model) == {
+        **{"encoder.0.weight": (32, 3, 4, 4), "encoder.0.bias": (32,)},
+        **{"encoder.2.weight": (64, 32, 4, 4), "encoder.2.bias": (64,)},
+        **{"encoder.4.weight": (128, 64, 4, 4), "encoder.4.bias": (128,)},
+        **{"encoder.6.weight": (256, 128, 4, 4), "encoder.6.bias": (256,)},
+        **{"to_posterior.weight": (64, 1024), "to_posterior.bias": (64,)},
+        **{"from_latent.weight": (1024, 32), "from_latent.bias": (1024,)},
+        **{"decoder.0.weight": (1024, 128, 5, 5), "decoder.0.bias": (128,)},
+        **{"decoder.2.weight": (128, 64, 5, 5), "decoder.2.bias": (64,)},
+        **{"decoder.4.weight": (64, 32, 6, 6), "decoder.4.bias": (32,)},
+        **{"decoder.6.weight": (32, 3, 6, 6), "decoder.6.bias": (3,)},
+    }
+    assert sum(weight.numel() for weight in model.parameters()) == 4_348_547
+    kinds = [[type(layer).__name__ for layer in half] for half in (model.encoder, model.decoder)]
+    assert kinds == [["Conv2d", "ReLU"] * 4, ["ConvTranspose2d", "ReLU"] * 3 + ["ConvTranspose2d"]]
+    strides = {layer.stride for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)}
+    assert strides == {(2, 2)}
+
+
+def test_resnet_grows_by_resizing_and_has_no_transposed_convolution() -> None:
+    model = make("resnet", 64)
+    kinds = [type(layer).__name__ for layer in model.decoder]
+    assert kinds == ["ResidualBlock", "GroupNorm", "SiLU", "Upsample", "Conv2d"] * 4
+    assert not [layer for layer in model.modules() if isinstance(layer, nn.ConvTranspose2d | nn.BatchNorm2d)]
+    assert {layer.mode for layer in model.modules() if isinstance(layer, nn.Upsample)} == {"nearest"}
+
+
+def test_a_residual_block_adds_to_what_it_gets() -> None:
+    torch.manual_seed(0)
+    block, x = ResidualBlock(8), torch.randn(2, 8, 4, 4)
+    torch.testing.assert_close(block(x), x + block.change(x))
+    for weight in block.change[-1].parameters():
+        nn.init.zeros_(weight)
+    assert torch.equal(block(x), x)
+
+
+def test_mlp_has_one_hidden_layer_of_400_each_way() -> None:
+    assert shapes(make("mlp", 8, latent_dim=20, channels=1)) == {
+        **{"encoder.1.weight": (400, 64), "encoder.1.bias": (400,)},
+        **{"to_posterior.weight": (40, 400), "to_posterior.bias": (40,)},
+        **{"from_latent.weight": (400, 20), "from_latent.bias": (400,)},
+        **{"decoder.2.weight": (64, 400), "decoder.2.bias": (64,)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "text"),
+    [
+        ("ha2018", 32, "--architecture ha2018 takes frames of 64x64, got 32x32; "),
+        ("ha2018", 128, "--architecture ha2018 takes frames of 64x64, got 128x128; "),
+        ("mlp", 128, "--architecture mlp takes frames of 8x8 to 64x64, got 128x128; "),
+        ("conv", 8192, "--architecture conv takes frames of 8x8 to 4096x4096, got 8192x8192; "),
+        ("vit", 64, "--architecture: expected one of conv, ha2018, resnet, mlp, got 'vit'"),
+    ],
+)
+def test_what_an_architecture_does_not_take_is_refused(name: str, size: int, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(text)}") as refusal:
+        VAEConfig(architecture=name, frame_size=size)  # type: ignore[arg-type]
+    if name in ARCHITECTURES:
+        assert str(refusal.value).endswith("choose another architecture, or collect with another --frame-size")

@@ -1,0 +1,74 @@
+"""What `wm-train` refuses to be asked for, and which settings make a training what it is."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.train import TrainConfig
+
+
+def config(**changes: object) -> TrainConfig:
+    return TrainConfig(data=Path("data"), out=Path("out"), **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"free_bits": -0.1}, "--free-bits must be at least 0, got -0.1"),
+        ({"kl_tolerance": float("nan")}, "--kl-tolerance must be at least 0, got nan"),
+        ({"beta": float("inf")}, "--beta must be at least 0, got inf"),
+        ({"beta_cycles": 0}, "--beta-cycles must be at least 1, got 0"),
+        ({"sigma": 0.0}, "--sigma must be positive, got 0.0"),
+        ({"learning_rate": -1.0}, "--learning-rate must be positive, got -1.0"),
+        (
+            {"sigma": 0.1, "likelihood": "calibrated"},
+            "--sigma is for --likelihood gaussian; calibrated has no fixed one, so leave it out",
+        ),
+        (
+            {"sigma": 0.1, "likelihood": "bernoulli"},
+            "--sigma is for --likelihood gaussian; bernoulli has no fixed one, so leave it out",
+        ),
+        (
+            {"free_bits": 0.1, "kl_tolerance": 0.5},
+            "--free-bits and --kl-tolerance are two floors under the same KL; choose one",
+        ),
+        (
+            {"beta": 0.0, "kl_tolerance": 0.5},
+            "--beta 0 leaves the KL out, so --free-bits and --kl-tolerance have nothing to hold up",
+        ),
+        (
+            {"beta_cycles": 4, "beta_warmup_steps": 0},
+            "--beta-cycles 4 needs --beta-warmup-steps: the steps of each rise",
+        ),
+        (
+            {"beta_cycles": 4, "beta_warmup_steps": 100, "steps": 699},
+            "--beta-cycles 4 of 100 rising and as many resting steps need 700 steps, got --steps 699; "
+            "ask for more, or lower --beta-warmup-steps",
+        ),
+        ({"condition": ("step", "action", "step")}, "--condition names 'step' twice"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes: dict[str, object], text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
+        config(**{"likelihood": "gaussian", **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"likelihood": "gaussian", "sigma": 0.1, "free_bits": 0.1, "beta": 0.5},
+        {"kl_tolerance": 0.5, "beta_cycles": 4, "beta_warmup_steps": 100, "steps": 700},
+        {"beta": 0.0},
+    ],
+)
+def test_what_makes_sense_together_is_taken(changes: dict[str, object]) -> None:
+    assert config(**changes).identity().items() >= changes.items() - {("steps", 700)}
+
+
+def test_the_identity_is_what_json_keeps_of_it() -> None:
+    identity = config(condition=("step", "action")).identity()
+    assert json.loads(json.dumps(identity)) == identity
+    assert identity["condition"] == ["step", "action"]

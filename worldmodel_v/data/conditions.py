@@ -1,0 +1,115 @@
+"""What a conditional VAE is told beside the frames: chosen columns of `state`, the action, or both.
+
+Legend: N rows, K values of the condition.
+
+The condition of row t stands in row t: the state at o_t, and the action a_t that was chosen on it (not the one that led
+there). Values come in the data's own units; the VAE standardises them by what `measure_condition` found.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from worldmodel_v.errors import ConditionNotRecorded
+from worldmodel_v.storage import Dataset, Shard
+
+ACTION = "action"
+
+ConditionReader = Callable[[Shard, int, int], np.ndarray]
+"""(shard, start, stop) -> float32 (stop - start, K)."""
+
+
+class ConditionStatistics(NamedTuple):
+    """The condition over a set of episodes."""
+
+    mean: np.ndarray
+    """float32 (K,)"""
+
+    std: np.ndarray
+    """float32 (K,): 0 for a value that never varies."""
+
+
+def condition_rows(shard: Shard, names: Sequence[str], start: int, stop: int, dim: int | None = None) -> np.ndarray:
+    """float32 (stop - start, K): for each name its `state` column, for "action" the action's columns.
+
+    An episode's last row has no action; it counts as zeros. A discrete action becomes one-hot, for which `dim` says how
+    large K is. Raises ConditionNotRecorded if the shard lacks a name or holds an action beyond that K.
+    """
+    require_recorded(shard, names)
+    state_names = shard.state_names
+    state = shard.rows("state", start, stop) if state_names else np.empty((stop - start, 0), np.float32)
+    columns = {name: state[:, [column]] for column, name in enumerate(state_names)}
+    if ACTION in names:
+        columns[ACTION] = _actions(shard, start, stop, None if dim is None else dim - len(names) + 1)
+    return np.concatenate([columns[name] for name in names], axis=1).astype(np.float32)
+
+
+def condition_reader(names: Sequence[str], dim: int) -> ConditionReader | None:
+    """`condition_rows` for a VAE's own names and K; None for a VAE without a condition."""
+    if not names:
+        return None
+    return lambda shard, start, stop: condition_rows(shard, names, start, stop, dim)
+
+
+def measure_condition(dataset: Dataset, names: Sequence[str], wanted: Callable[[int], bool]) -> ConditionStatistics:
+    """Mean and standard deviation of each value over the chosen episodes; their number is K."""
+    dim = _condition_dim(dataset, names)
+    count, total, squares = 0, np.zeros(dim), np.zeros(dim)
+    for entry in dataset.entries:
+        with dataset.open_shard(entry) as shard:
+            keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
+            values = condition_rows(shard, names, 0, shard.num_rows, dim)[keep].astype(np.float64)
+        count, total, squares = count + len(values), total + values.sum(axis=0), squares + np.square(values).sum(axis=0)
+    mean = total / max(count, 1)
+    std = np.sqrt(np.maximum(squares / max(count, 1) - np.square(mean), 0.0))
+    return ConditionStatistics(mean.astype(np.float32), std.astype(np.float32))
+
+
+def read_conditions(dataset: Dataset, wanted: Callable[[int], bool], limit: int, condition: ConditionReader) -> np.ndarray:
+    """float32 (n, K): the conditions of the very rows that `read_frames` picks with the same arguments."""
+    parts: list[np.ndarray] = []
+    for entry in dataset.entries:
+        with dataset.open_shard(entry) as shard:
+            keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
+            if keep.any():
+                parts.append(condition(shard, 0, shard.num_rows)[keep])
+    rows = np.concatenate(parts)
+    return rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64))]
+
+
+def require_recorded(shard: Shard, names: Sequence[str]) -> None:
+    """Raise ConditionNotRecorded, naming what there is, unless the shard holds every name."""
+    recorded = (ACTION, *shard.state_names)
+    if missing := [name for name in names if name not in recorded]:
+        raise ConditionNotRecorded(
+            f"{shard.source}: records no {missing[0]!r} for a VAE to be conditional on; it has {', '.join(recorded)}"
+        )
+
+
+def _condition_dim(dataset: Dataset, names: Sequence[str]) -> int:
+    """K: one value for each state factor, and for the action its size, or if it is discrete the number of actions."""
+    if ACTION not in names:
+        return len(names)
+    num_actions = 0
+    for entry in dataset.entries:
+        with dataset.open_shard(entry) as shard:
+            dtype, shape = shard.columns["action"]
+            if dtype != np.int64:
+                return len(names) - 1 + shape[1]
+            num_actions = max(num_actions, int(shard.rows("action").max()) + 1)
+    return len(names) - 1 + num_actions
+
+
+def _actions(shard: Shard, start: int, stop: int, num_actions: int | None) -> np.ndarray:
+    action = shard.rows("action", start, stop)
+    if action.dtype != np.int64:
+        return np.nan_to_num(action, nan=0.0)
+    if num_actions is None:
+        raise ValueError("a discrete action needs dim: how many actions there are")
+    if action.max(initial=-1) >= num_actions:
+        raise ConditionNotRecorded(
+            f"{shard.source}: holds action {action.max()}, the VAE was trained with actions 0 to {num_actions - 1}; "
+            "train it on data that has them all"
+        )
+    return (action[:, None] == np.arange(num_actions)).astype(np.float32)
