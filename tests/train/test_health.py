@@ -130,6 +130,13 @@ class TestWarnings:
         assert watcher.judge(1000 + GRACE_STEPS, *ill) is not None
         assert len(said) == 2
 
+    def test_nothing_is_judged_until_the_weight_has_risen_for_the_last_time(self) -> None:
+        said: list[str] = []
+        settings = config(Path(), Path(), beta_warmup_steps=100, beta_cycles=3, steps=1000)
+        ill = evaluation(kl_nats=0.0, active_units=0), posterior()
+        assert Watch(settings, said.append).judge(500 + GRACE_STEPS - 1, *ill) is None
+        assert Watch(settings, said.append).judge(500 + GRACE_STEPS, *ill) is not None
+
     def test_latents_far_wider_than_the_prior_are_told(self) -> None:
         watcher, said = watch()
         watcher.judge(2000, evaluation(), posterior(aggregate_mean_square=25.0, aggregate_kl_nats=350.04))

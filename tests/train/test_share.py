@@ -33,8 +33,13 @@ NUM_STEPS = 8
 
 
 def steps(data: Path, share: Share = ALONE) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
-    """The terms of some steps with batches of 12, and the weights after them."""
-    settings = TrainConfig(data=data, out=Path(), batch_size=12, beta_warmup_steps=4, learning_rate=1e-4, holdout_every=4)
+    """The terms of some steps with batches of 12, and the weights and the learned σ after them.
+
+    The floor stands where the means over the whole batch are above it for some latents and those over a part for others.
+    """
+    small = {"batch_size": 12, "latent_dim": 8, "learning_rate": 1e-4, "beta_warmup_steps": 4, "holdout_every": 4}
+    recipe = {"architecture": "conv", "likelihood": "calibrated", "free_bits": 0.01, "condition": ("action",)}
+    settings = TrainConfig(data=data, out=Path(), **small, **recipe)  # type: ignore[arg-type]
     run = TrainingRun(settings, {}, resolve_device("cpu"), open_dataset(data), None, share)
     batches = run.batches()
     terms = [{name: float(value) for name, value in run.take_step(next(batches)).items()} for _ in range(NUM_STEPS)]

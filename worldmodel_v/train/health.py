@@ -1,7 +1,7 @@
 """Whether a training is well: what the posterior does on held-out frames, what the gradients do, and what to do about it.
 
 `examine` measures, `Watch` judges and warns, once for each condition, with the remedy. Nothing is judged before the KL's
-weight has stood at its full value for `GRACE_STEPS`: until then a posterior may well be narrow, wide or unused.
+weight has stood at its final value for `GRACE_STEPS`: until then a posterior may well be narrow, wide or unused.
 
 Legend: N frames, Z latent.
 """
@@ -143,7 +143,8 @@ class Watch:
         return finding
 
     def _has_settled(self, step: int) -> bool:
-        return step >= self._config.beta_warmup_steps + GRACE_STEPS
+        rises_and_rests = 2 * self._config.beta_cycles - 1
+        return step >= rises_and_rests * self._config.beta_warmup_steps + GRACE_STEPS
 
     def _judge_psnr(self, step: int, psnr_db: float) -> None:
         if self._best_psnr is None or psnr_db > self._best_psnr[0]:
