@@ -50,7 +50,7 @@ class TrainingRun:
         stream = FrameStream(
             self.dataset, self.is_trained_on, batch_size=self.config.batch_size, seed=self.config.seed, start=self.step
         )
-        tensors = (self._to_tensor(frames_BHWC) for frames_BHWC in stream)
+        tensors = (self._to_tensor(batch.frames) for batch in stream)
         with closing(prefetch(tensors, depth=4)) as batches:
             for frames_BHWC in batches:
                 yield frames_to_input(frames_BHWC.to(self.device, non_blocking=True))
