@@ -10,18 +10,15 @@ its rounds.  EnvPool takes part if it is installed.
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import numpy as np
+from _machine import describe_machine
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
@@ -38,23 +35,6 @@ class PhysicsOnly(CarRacing):
 
     def _render(self, mode: str) -> None:
         return None
-
-
-def describe_machine() -> str:
-    """Hardware, versions and date."""
-    model = platform.processor() or "unknown processor"
-    if Path("/proc/cpuinfo").exists():
-        with Path("/proc/cpuinfo").open() as lines:
-            names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-        model = f"{names[0]}, {len(names)} cores"
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{package} not installed")
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{datetime.date.today()}  {model}  load {load}\nPython {platform.python_version()}, " + ", ".join(versions)
 
 
 def record_lap() -> list[np.ndarray]:
@@ -191,7 +171,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=2, help="laps to time")
     arguments = parser.parse_args()
-    print(describe_machine())
+    print(describe_machine(*PACKAGES))
     warm_up()
     compare(arguments.rounds)
     take_apart(300, "on the road")

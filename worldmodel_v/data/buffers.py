@@ -30,4 +30,4 @@ class Buffers:
             memory = bytearray(ctypes.sizeof(self._type))
         lease = self._type.from_buffer(memory)  # every view refers to it, directly or not, and it to the memory
         weakref.finalize(lease, self._free.append, memory).atexit = False
-        return np.frombuffer(lease, np.uint8)
+        return np.frombuffer(memoryview(lease), np.uint8)

@@ -79,18 +79,19 @@ class FrameStream:
         """Gather full batches, each from one stretch of the stream or from several."""
         size = self._batch_size
         buffers = Buffers(size * math.prod(self._table.frame_shape))
-        batch, filled = self._empty_batch(buffers, pool), 0
+        (frames, conditions), filled = self._empty_batch(buffers, pool), 0
         for rows in self._rows(pool):
             for piece in np.split(rows, range(size - filled, len(rows), size)):
-                pool.copy(piece, *(part[filled : filled + len(piece)] for part in batch))
-                filled += len(piece)
+                part = slice(filled, filled + len(piece))
+                pool.copy(piece, frames[part], conditions[part])
+                filled = part.stop
                 if filled == size:
-                    yield batch if self._condition else FrameBatch(batch.frames)
-                    batch, filled = self._empty_batch(buffers, pool), 0
+                    yield FrameBatch(frames, conditions if self._condition else None)
+                    (frames, conditions), filled = self._empty_batch(buffers, pool), 0
 
-    def _empty_batch(self, buffers: Buffers, pool: ChunkPool) -> FrameBatch:
+    def _empty_batch(self, buffers: Buffers, pool: ChunkPool) -> tuple[np.ndarray, np.ndarray]:
         frames_BHWC = buffers.lend().reshape(self._batch_size, *self._table.frame_shape)
-        return FrameBatch(frames_BHWC, np.empty((self._batch_size, pool.condition_dim), np.float32))
+        return frames_BHWC, np.empty((self._batch_size, pool.condition_dim), np.float32)
 
     def _rows(self, pool: ChunkPool) -> Iterator[np.ndarray]:
         """Where in the pool each stretch's frames are; the next stretch's chunks are read meanwhile."""

@@ -63,7 +63,7 @@ class ChunkPool:
         return self._place[addresses // ROWS].astype(np.int64) * ROWS + addresses % ROWS
 
     def copy(self, rows: np.ndarray, frames: np.ndarray, conditions: np.ndarray | None = None) -> None:
-        """Gather n rows of the pool into uint8 (n, H, W, 3), and their conditions into float32 (n, K)."""
+        """Gather n rows of the pool into contiguous uint8 (n, H, W, 3), and their conditions into float32 (n, K)."""
         # mode "raise" would gather into a temporary array first
         np.take(self._frames, rows, axis=0, out=frames.reshape(len(rows), -1), mode="clip")
         if conditions is not None:

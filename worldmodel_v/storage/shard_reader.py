@@ -259,4 +259,3 @@ def _decoded(value: Any) -> Any:
 def _num_chunks(column: h5py.Dataset) -> int:
     """How many chunks a column of this shape consists of."""
     return math.prod(-(-length // chunk) for length, chunk in zip(column.shape, column.chunks, strict=True))
-

@@ -63,6 +63,12 @@ class TrainConfig:
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU."""
 
+    compile: bool = False
+    """Compile the objective with torch.compile: pays where steps are many; needs a C++ compiler (on CUDA: Triton)."""
+
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: for large frames that do not fit in memory."""
+
     resume: bool = True
     """Whether to continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
 
@@ -86,5 +92,5 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the weights after a given number of steps; a continued run must share them."""
-        free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every"}
+        free = {"data", "out", "steps", "device", "compile", "checkpoint_activations", "resume", "log_every", "checkpoint_every"}
         return {name: value for name, value in asdict(self).items() if name not in free}

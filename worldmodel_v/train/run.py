@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.models import ConvVAE, VAEConfig, elbo, frames_to_input
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
+from worldmodel_v.train.compute import Objective, Recomputed, compiled
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.schedules import annealed_beta
 
@@ -44,6 +46,11 @@ class TrainingRun:
             checkpoint.restore(self.model, self.optimizer)
             self.step = checkpoint.step
         self._noise = torch.Generator(device)
+        self._network = Recomputed(self.model) if config.checkpoint_activations else self.model
+
+    @cached_property
+    def _objective(self) -> Objective:
+        return compiled(elbo, self.device) if self.config.compile else elbo
 
     def batches(self) -> Generator[torch.Tensor]:
         """The batches from the present step on: float (B, 3, S, S) on the device."""
@@ -74,7 +81,7 @@ class TrainingRun:
         self._noise.manual_seed(_noise_seed(config.seed, self.step))
         self.model.train()
         with self._autocast():
-            terms = elbo(self.model, x_BCHW, self._noise)
+            terms = self._objective(self._network, x_BCHW, self._noise)
         loss = terms.loss(beta)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
