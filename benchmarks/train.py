@@ -142,7 +142,9 @@ def simulated(lengths: np.ndarray, per_shard: int = 10) -> tuple[ChunkTable, np.
 
 def mixing(batch_size: int) -> None:
     """Print how many episodes a batch holds, against frames drawn uniformly from the whole dataset."""
-    print(f"\nEpisodes in a batch of {batch_size}, over uniform sampling's (one epoch, {MIXED_CHUNKS} chunks of the pool mixed)")
+    print(
+        f"\nEpisodes in a batch of {batch_size}, over uniform sampling's (one epoch, {MIXED_CHUNKS} chunks of the pool mixed)"
+    )
     rng = np.random.default_rng(0)
     for num_episodes in (40, 1000, 10_000):
         table, episode = simulated(rng.integers(250, 1001, num_episodes))
@@ -208,7 +210,7 @@ def loop(path: Path, batch_size: int, rounds: int, device: str, budget: float) -
     rates = {name: 1 / statistics.median(values) for name, values in spent.items()}
     goal = 0.9 if device == "cuda" else 0.97
     print(
-        f"\nTraining on {device}, batches of {batch_size}, {torch.get_num_threads()} threads, {rounds} rounds of {steps} steps; "
+        f"\nTraining on {device}, batches of {batch_size}, {torch.get_num_threads()} threads, {rounds} rounds of {steps}; "
         f"load {load()}\n  {rates['shards']:.3f} steps/s on shards, {rates['resident']:.3f} on a resident batch: ratio "
         f"{statistics.median(ratios):.3f} (goal {goal}; rounds {', '.join(f'{ratio:.3f}' for ratio in sorted(ratios))})"
     )
@@ -231,7 +233,7 @@ def compute(path: Path, batch_size: int, rounds: int, device: str, with_compile:
     plain = runs["eager fp32"]
     plain.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     plain.optimizer = torch.optim.AdamW(plain.model.parameters(), lr=1e-3)
-    inputs = {name: batch for name in runs} | {"eager fp32": contiguous(batch)}
+    inputs = dict.fromkeys(runs, batch) | {"eager fp32": contiguous(batch)}
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for name, run in runs.items():
         seconds_of(lambda run=run, name=name: run.take_step(inputs[name]), 3, device)
@@ -319,7 +321,9 @@ def cuda(path: Path, rounds: int) -> None:
             with FlopCounterMode(display=False) as counter:
                 training(path, batch_size=batch_size, device="cuda").take_step(batch)
             share = counter.get_total_flops() / batch_size * rate / ceiling
-            print(f"  batch {batch_size:5}{' compiled' * compile_:10}{rate:12,.0f} frames/s, {100 * share:5.1f} % of the ceiling")
+            print(
+                f"  batch {batch_size:5}{' compiled' * compile_:10}{rate:12,.0f} frames/s, {100 * share:5.1f} % of the ceiling"
+            )
             if rate > best_rate and not compile_:
                 best, best_rate = batch_size, rate
     run = training(path, batch_size=best, device="cuda")

@@ -1,9 +1,12 @@
 """Frames for training: what an epoch holds, that order is a function of seed and position, damage, clean ends."""
 
+import os
+import re
 import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -12,12 +15,14 @@ import hdf5plugin  # noqa: F401  (registers the zstd filter with HDF5)
 import numpy as np
 import pytest
 
+from tests.builders import make_shard, rollout_spec
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
-from worldmodel_v.data import FrameStream, read_frames
+from worldmodel_v.data import FrameBatch, FrameStream, read_frames
+from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.envs.stamp import read_stamps
 from worldmodel_v.errors import ShardDamaged
-from worldmodel_v.storage import Dataset, open_dataset
+from worldmodel_v.storage import Dataset, DatasetWriter, Shard, open_dataset
 
 Stamps = tuple[int, int, int, int]
 """(step, action, episode, return): enough to tell every frame of the toy dataset from every other."""
@@ -161,6 +166,65 @@ def test_a_stream_can_be_iterated_again_and_twice_at_once(dataset: Dataset) -> N
         np.testing.assert_array_equal(left.frames, again)
 
 
+# Whose memory it is
+
+
+@pytest.mark.parametrize("num_chunks", [1, 20])
+def test_batches_that_are_kept_are_never_written_again(dataset: Dataset, num_chunks: int) -> None:
+    """Two epochs held at once, in views and after a pause for the threads, against a stream that lets go of each batch."""
+    number = 2 * dataset.num_rows // 6
+    stream = FrameStream(dataset, every_episode, batch_size=6, seed=2, num_chunks=num_chunks)
+    with closing(prefetch(iter(stream), depth=4)) as batches:
+        held = [batch.frames[1:, ::2] for batch in islice(batches, number)]
+    with closing(prefetch(iter(stream), depth=4)) as batches:
+        for kept, batch in zip(held, islice(batches, number), strict=True):
+            np.testing.assert_array_equal(kept, batch.frames[1:, ::2])
+
+
+def test_batches_that_are_let_go_share_little_memory(dataset: Dataset) -> None:
+    stream = FrameStream(dataset, every_episode, batch_size=6, seed=2)
+    addresses = {batch.frames.__array_interface__["data"][0] for batch in islice(stream, 200)}
+    assert len(addresses) <= 3
+
+
+# Conditions
+
+
+def stamps_in_state(shard: Shard, start: int, stop: int) -> np.ndarray:
+    return shard.rows("state", start, stop)
+
+
+@pytest.mark.parametrize("wanted", [every_episode, even_episode])
+@pytest.mark.parametrize("num_chunks", [1, 2, 20])
+def test_each_frame_comes_with_its_own_condition(dataset: Dataset, wanted: Callable[[int], bool], num_chunks: int) -> None:
+    """The toy world's state is what its frames show."""
+    stream = FrameStream(dataset, wanted, batch_size=9, seed=1, num_chunks=num_chunks, condition=stamps_in_state)
+    for batch in islice(stream, 2 * dataset.num_rows // 9):
+        assert batch.condition is not None
+        assert batch.condition.dtype == np.float32
+        assert batch.condition.tolist() == [list(map(float, read_stamps(frame))) for frame in batch.frames]
+
+
+def test_conditions_do_not_change_the_order(dataset: Dataset) -> None:
+    with_condition = FrameStream(dataset, every_episode, batch_size=30, seed=1, condition=stamps_in_state)
+    without = FrameStream(dataset, every_episode, batch_size=30, seed=1)
+    for left, right in zip(islice(with_condition, 5), islice(without, 5), strict=True):
+        assert right.condition is None
+        np.testing.assert_array_equal(left.frames, right.frames)
+
+
+def test_an_error_of_a_condition_reaches_the_consumer(dataset: Dataset) -> None:
+    def fails_later(shard: Shard, start: int, stop: int) -> np.ndarray:
+        if stop - start > 1:
+            raise RuntimeError("no such column")
+        return np.zeros((stop - start, 2), np.float32)
+
+    before = threading.enumerate()
+    with pytest.raises(RuntimeError, match="no such column"):
+        take(FrameStream(dataset, every_episode, batch_size=5, seed=0, condition=fails_later), 1)
+    assert threading.enumerate() == before
+
+
 # read_frames
 
 
@@ -213,6 +277,47 @@ def test_damage_in_a_chunk_without_wanted_frames_is_not_met(rollouts: Path, tmp_
     expected = wanted_frames(dataset, lambda episode: episode == 7)
     (batch,) = take(FrameStream(dataset, lambda episode: episode == 7, batch_size=len(expected), seed=0), 1)
     assert Counter(stamps_of(batch)) == Counter(expected)
+
+
+def test_damage_that_comes_later_is_met_when_the_stream_gets_there(rollouts: Path, tmp_path: Path) -> None:
+    """Frames before it come as they should, whatever is read ahead; afterwards no thread is left."""
+    path = damaged_copy(rollouts, tmp_path / "copy", shard=1, chunk=1, offset=40)
+    order = list(islice(FrameStream(open_dataset(rollouts), every_episode, batch_size=1, seed=0, num_chunks=1), 400))
+    before = threading.enumerate()
+    stream = iter(FrameStream(open_dataset(tmp_path / "copy"), every_episode, batch_size=1, seed=0, num_chunks=1))
+    came: list[FrameBatch] = []
+    with pytest.raises(ShardDamaged, match=re.escape(f"{path}: pixel chunk 1 (rows from 64) fails its checksum; ")):
+        came.extend(iter(lambda: next(stream), None))
+    assert 0 < len(came) < 192
+    for good, found in zip(order, came, strict=False):
+        np.testing.assert_array_equal(good.frames, found.frames)
+    assert threading.enumerate() == before
+
+
+def test_a_shard_that_vanishes_is_missed(rollouts: Path, tmp_path: Path) -> None:
+    shutil.copytree(rollouts, tmp_path / "copy")
+    stream = FrameStream(open_dataset(tmp_path / "copy"), every_episode, batch_size=4, seed=0)
+    gone = tmp_path / "copy" / "shards" / "000001.h5"
+    gone.unlink()
+    with pytest.raises(ShardDamaged, match=re.escape(f"{gone}: the shard is missing; restore it from a copy")):
+        take(stream, 1)
+
+
+def test_a_shard_that_is_cut_short_while_it_is_used_is_refused(rollouts: Path, tmp_path: Path) -> None:
+    shutil.copytree(rollouts, tmp_path / "copy")
+    stream = FrameStream(open_dataset(tmp_path / "copy"), every_episode, batch_size=4, seed=0)
+    cut = tmp_path / "copy" / "shards" / "000002.h5"
+    os.truncate(cut, 3000)
+    with pytest.raises(ShardDamaged, match=re.escape(f"{cut}: pixel chunk 0 (rows from 0) fails its checksum")):
+        take(stream, 1)
+
+
+def test_frames_of_another_size_than_the_dataset_says_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    spec = rollout_spec(frame_size=4)
+    with DatasetWriter(tmp_path / "out", spec) as writer:
+        writer.commit(0, make_shard(spec=spec, size=8))
+    with pytest.raises(ShardDamaged, match=r"000000\.h5: has frames of \(8, 8, 3\), dataset\.json says \(4, 4, 3\); restore"):
+        FrameStream(open_dataset(tmp_path / "out"), every_episode, batch_size=4, seed=0)
 
 
 # Ends

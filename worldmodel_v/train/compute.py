@@ -26,7 +26,7 @@ def compiled(objective: Objective, device: torch.device) -> Objective:
         torch.compile(lambda x: x * 2 + 1)(torch.zeros(64, device=device))
     except Exception as error:  # each backend has exceptions of its own
         raise ConfigError(
-            f"--compile: PyTorch cannot compile for {device} here ({one_line(error)}); install a C++ compiler (on CUDA: Triton), "
+            f"--compile: PyTorch cannot compile for {device} here ({one_line(error)}); install a C++ compiler (CUDA: Triton), "
             "or train without --compile"
         ) from None
     return torch.compile(objective)

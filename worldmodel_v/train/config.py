@@ -92,5 +92,15 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the weights after a given number of steps; a continued run must share them."""
-        free = {"data", "out", "steps", "device", "compile", "checkpoint_activations", "resume", "log_every", "checkpoint_every"}
+        free = {
+            "data",
+            "out",
+            "steps",
+            "device",
+            "compile",
+            "checkpoint_activations",
+            "resume",
+            "log_every",
+            "checkpoint_every",
+        }
         return {name: value for name, value in asdict(self).items() if name not in free}
