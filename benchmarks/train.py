@@ -201,18 +201,21 @@ def loop(path: Path, batch_size: int, rounds: int, device: str, budget: float) -
         for work in contestants.values():
             seconds_of(work, 3, device)
         steps = int(np.clip(budget / seconds_of(contestants["resident"], 3, device), 8, 400))
-        spent: dict[str, list[float]] = {name: [] for name in contestants}
+        wall: dict[str, list[float]] = {name: [] for name in contestants}
+        processor: dict[str, list[float]] = {name: [] for name in contestants}
         for round_number in range(rounds):
-            names = list(contestants)[:: 1 if round_number % 2 else -1]
-            for name in names:
-                spent[name].append(seconds_of(contestants[name], steps, device))
-    ratios = [resident / shards for resident, shards in zip(spent["resident"], spent["shards"], strict=True)]
-    rates = {name: 1 / statistics.median(values) for name, values in spent.items()}
-    goal = 0.9 if device == "cuda" else 0.97
+            for name in list(contestants)[:: 1 if round_number % 2 else -1]:
+                worked = time.process_time()
+                wall[name].append(seconds_of(contestants[name], steps, device))
+                processor[name].append((time.process_time() - worked) / steps)
+    rates = {name: 1 / statistics.median(values) for name, values in wall.items()}
+    ratios = sorted(resident / shards for resident, shards in zip(wall["resident"], wall["shards"], strict=True))
+    work = statistics.median(processor["resident"]) / statistics.median(processor["shards"])
     print(
         f"\nTraining on {device}, batches of {batch_size}, {torch.get_num_threads()} threads, {rounds} rounds of {steps}; "
         f"load {load()}\n  {rates['shards']:.3f} steps/s on shards, {rates['resident']:.3f} on a resident batch: ratio "
-        f"{statistics.median(ratios):.3f} (goal {goal}; rounds {', '.join(f'{ratio:.3f}' for ratio in sorted(ratios))})"
+        f"{statistics.median(ratios):.3f} (goal {0.9 if device == 'cuda' else 0.97}; rounds {ratios[0]:.3f} to {ratios[-1]:.3f}); "
+        f"by processor time {work:.3f}"
     )
 
 
