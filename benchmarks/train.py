@@ -212,10 +212,10 @@ def loop(path: Path, batch_size: int, rounds: int, device: str, budget: float) -
     ratios = sorted(resident / shards for resident, shards in zip(wall["resident"], wall["shards"], strict=True))
     work = statistics.median(processor["resident"]) / statistics.median(processor["shards"])
     print(
-        f"\nTraining on {device}, batches of {batch_size}, {torch.get_num_threads()} threads, {rounds} rounds of {steps}; "
-        f"load {load()}\n  {rates['shards']:.3f} steps/s on shards, {rates['resident']:.3f} on a resident batch: ratio "
-        f"{statistics.median(ratios):.3f} (goal {0.9 if device == 'cuda' else 0.97}; rounds {ratios[0]:.3f} to {ratios[-1]:.3f}); "
-        f"by processor time {work:.3f}"
+        f"\nTraining on {device}, batches of {batch_size}, {torch.get_num_threads()} threads, {rounds} rounds of {steps} steps\n"
+        f"  {rates['shards']:.3f} steps/s on shards, {rates['resident']:.3f} on a resident batch; load {load()}\n"
+        f"  ratio {statistics.median(ratios):.3f} (goal {0.9 if device == 'cuda' else 0.97}; "
+        f"rounds {ratios[0]:.3f} to {ratios[-1]:.3f}); by processor time {work:.3f}"
     )
 
 
@@ -291,7 +291,7 @@ def memory(small: Path, large: Path, batch_size: int) -> None:
     peaks = {}
     print("\nPeak resident memory (goal: a ten times larger dataset within 10 %)")
     for path in (small, large):
-        peaks[path] = in_process("train_and_feed", path=str(path), batch_size=batch_size, steps=4, fed=400)["peak"]
+        peaks[path] = in_process("train_and_feed", path=str(path), batch_size=batch_size, steps=2, fed=300)["peak"]
         print(f"  {open_dataset(path).num_rows:10,} frames: {peaks[path]:7,.0f} MB")
     print(f"  ratio {peaks[large] / peaks[small]:.3f}")
     for recomputed in (False, True):
