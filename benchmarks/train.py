@@ -212,7 +212,9 @@ def loop(path: Path, batch_size: int, rounds: int, device: str, budget: float) -
     ratios = sorted(resident / shards for resident, shards in zip(wall["resident"], wall["shards"], strict=True))
     work = statistics.median(processor["resident"]) / statistics.median(processor["shards"])
     print(
-        f"\nTraining on {device}, batches of {batch_size}, {torch.get_num_threads()} threads, {rounds} rounds of {steps} steps\n"
+        f"\nTraining on {device}, batches of {batch_size}, {torch.get_num_threads()} threads, {rounds} rounds of {steps} steps"
+    )
+    print(
         f"  {rates['shards']:.3f} steps/s on shards, {rates['resident']:.3f} on a resident batch; load {load()}\n"
         f"  ratio {statistics.median(ratios):.3f} (goal {0.9 if device == 'cuda' else 0.97}; "
         f"rounds {ratios[0]:.3f} to {ratios[-1]:.3f}); by processor time {work:.3f}"

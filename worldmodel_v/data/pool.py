@@ -24,7 +24,7 @@ Condition = Callable[[Shard, int, int], np.ndarray]
 class ChunkPool:
     """Up to P chunks in memory, each read once for as long as it stays; use it as a context manager.
 
-    The memory is used again and again, for its pages are costly to get; frames leave it as copies (`copy_frames`).
+    The memory is used again and again, for its pages are costly to get; frames leave it as copies.
     """
 
     def __init__(self, table: ChunkTable, num_places: int, num_threads: int, condition: Condition | None = None) -> None:
@@ -65,7 +65,7 @@ class ChunkPool:
     def copy(self, rows: np.ndarray, frames: np.ndarray, conditions: np.ndarray | None = None) -> None:
         """Gather n rows of the pool into contiguous uint8 (n, H, W, 3), and their conditions into float32 (n, K)."""
         # mode "raise" would gather into a temporary array first
-        np.take(self._frames, rows, axis=0, out=frames.reshape(len(rows), -1), mode="clip")
+        np.take(self._frames, rows, axis=0, out=frames.reshape(len(rows), self._frames.shape[1]), mode="clip")
         if conditions is not None:
             np.take(self._conditions, rows, axis=0, out=conditions, mode="clip")
 
