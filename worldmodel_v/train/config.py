@@ -88,6 +88,12 @@ class TrainConfig:
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU."""
 
+    compile: bool = False
+    """Compile the objective with torch.compile: pays where steps are many; needs a C++ compiler (on CUDA: Triton)."""
+
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: for large frames that do not fit in memory."""
+
     resume: bool = True
     """Whether to continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
 
@@ -135,6 +141,16 @@ class TrainConfig:
 
         As JSON holds them: a tuple is a list.
         """
-        free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every"}
+        free = {
+            "data",
+            "out",
+            "steps",
+            "device",
+            "resume",
+            "log_every",
+            "checkpoint_every",
+            "compile",
+            "checkpoint_activations",
+        }
         settings = {name: value for name, value in asdict(self).items() if name not in free}
         return {**settings, "condition": list(self.condition)}
