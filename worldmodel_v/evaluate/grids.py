@@ -44,12 +44,13 @@ def sample_grid(model: ConvVAE, *, rows: int, columns: int, seed: int, device: t
 
 
 def to_frames(x_BCHW: torch.Tensor) -> np.ndarray:
-    """float (B, 3, H, W) in [0, 1] -> uint8 (B, H, W, 3)."""
-    return (x_BCHW * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    """float (B, 3 or 1, H, W) in [0, 1] -> uint8 (B, H, W, 3)."""
+    frames = (x_BCHW * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+    return frames.expand(*frames.shape[:3], 3).cpu().numpy()
 
 
 def to_png(picture_HWC: np.ndarray) -> bytes:
-    """The bytes of a PNG file."""
+    """The bytes of a PNG file, of RGB or RGBA."""
     buffer = io.BytesIO()
     Image.fromarray(picture_HWC).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
