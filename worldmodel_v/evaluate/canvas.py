@@ -34,7 +34,7 @@ class Row:
     """A row of frames."""
 
     label: str
-    """To its left; may have several lines."""
+    """To its left; may have several lines. Latin letters and digits: Pillow's own font has few others."""
 
     frames: np.ndarray
     """uint8 (n, H, W, 3)"""
@@ -48,9 +48,10 @@ def labelled_grid(rows: list[Row], headings: list[str] | None = None) -> np.ndar
     frame = rows[0].frames[0]
     scale = max(1, round(CELL / frame.shape[0]))
     height, width = frame.shape[0] * scale, frame.shape[1] * scale
-    left = max(_text_width(line) for row in rows for line in row.label.split("\n")) + LABEL_GAP
+    label_width = max(_text_width(line) for row in rows for line in row.label.split("\n"))
+    left = label_width + LABEL_GAP if label_width else 0
     top = LINE + GAP if headings else 0
-    tops = []
+    tops: list[int] = []
     for row in rows:
         top += GROUP_GAP if row.starts_group and tops else 0
         tops.append(top)
@@ -101,10 +102,9 @@ def _ramp(shares_n: np.ndarray) -> np.ndarray:
 def _panel(places_n2: np.ndarray, name: str, values_n: np.ndarray) -> Image.Image:
     colours, low, high = ramp_colours(values_n)
     side = PANEL * OVERSAMPLING
-    margin = 4 * POINT_RADIUS * OVERSAMPLING
-    spread = np.ptp(places_n2, axis=0).max() or 1.0
-    centre = (places_n2.max(axis=0) + places_n2.min(axis=0)) / 2
-    points = side / 2 + (places_n2 - centre) / spread * (side - 2 * margin)
+    margin = 2 * POINT_RADIUS * OVERSAMPLING
+    low_corner, spread = places_n2.min(axis=0), np.ptp(places_n2, axis=0)
+    points = margin + (places_n2 - low_corner) / np.where(spread > 0, spread, 1.0) * (side - 2 * margin)
     # Transparent pixels take the points' mean colour, so that shrinking does not draw dark rims.
     cloud = Image.new("RGBA", (side, side), (*map(int, colours.mean(axis=0)), 0))
     draw = ImageDraw.Draw(cloud)

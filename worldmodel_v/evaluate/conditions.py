@@ -35,8 +35,9 @@ def _named(shard: Shard, name: str, model: ConvVAE, start: int, stop: int) -> np
     if name == "action":
         return _actions(shard.rows("action", start, stop), model)
     if name not in shard.state_names:
+        recorded = ", ".join(shard.state_names) or "nothing"
         raise ConfigError(
-            f"{shard.source}: the VAE is conditioned on {name!r}, the state there holds {', '.join(shard.state_names) or 'nothing'}; "
+            f"{shard.source}: the VAE is conditioned on {name!r}, the state there holds {recorded}; "
             "give the rollouts that it was trained on"
         )
     return shard.rows("state", start, stop)[:, [shard.state_names.index(name)]]

@@ -82,9 +82,7 @@ def disentangle(mu_NZ: np.ndarray, factors: Factors) -> Disentanglement:
         for i, name in enumerate(factors.names)
     ]
     best_Z = np.abs(correlation_SZ).argmax(axis=0)
-    tops = [
-        TopFactor(factor=factors.names[i], correlation=float(correlation_SZ[i, z])) for z, i in enumerate(best_Z)
-    ]
+    tops = [TopFactor(factor=factors.names[i], correlation=float(correlation_SZ[i, z])) for z, i in enumerate(best_Z)]
     return Disentanglement(sap=float(sap_S.mean()), mig=float(mig_S.mean()), factors=scores, top_factors=tops)
 
 

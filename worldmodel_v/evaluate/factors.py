@@ -55,4 +55,4 @@ def with_speed(factors: Factors) -> Factors:
     speed = np.hypot(*(factors[name] for name in VELOCITY))
     if np.ptp(speed) == 0:
         return factors
-    return Factors(names=(*factors.names, SPEED), values=np.column_stack([factors.values, speed]))
+    return Factors(names=(SPEED, *factors.names), values=np.column_stack([speed, factors.values]))

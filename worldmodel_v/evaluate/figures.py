@@ -110,9 +110,7 @@ def draw_interpolations(findings: Findings, material: Material) -> Figure:
     shares = np.linspace(0, 1, COLUMNS)[None, :, None]
     condition = material.sample.condition
     mixed = condition[starts][:, None] * (1 - shares) + condition[ends][:, None] * shares
-    walks = [
-        material.coder.decode(walk, told.astype(np.float32)) for walk, told in zip(points, mixed, strict=True)
-    ]
+    walks = [material.coder.decode(walk, told.astype(np.float32)) for walk, told in zip(points, mixed, strict=True)]
     rows = [
         Row("", np.concatenate([material.sample.frames[[start]], walk, material.sample.frames[[end]]]))
         for start, end, walk in zip(starts, ends, walks, strict=True)
@@ -137,14 +135,14 @@ def draw_traversals(findings: Findings, material: Material) -> Figure:
     condition = material.sample.condition[[base]].repeat(COLUMNS + 1, axis=0)
     decoded = [material.coder.decode(walk, condition) for walk in walks]
     rows = [Row(_latent_label(findings, int(latent)), frames) for latent, frames in zip(order, decoded, strict=True)]
-    headings = [f"{value:+.3g}" for value in np.linspace(-PRIOR_SIGMAS, PRIOR_SIGMAS, COLUMNS + 1)]
+    headings = [f"{value:+.3g}" if value else "0" for value in np.linspace(-PRIOR_SIGMAS, PRIOR_SIGMAS, COLUMNS + 1)]
     weakest = min(np.abs(frames[-1].astype(float) - frames[0]).mean() for frames in decoded)
     return Figure(
         name="traversals",
         title="One latent at a time",
         picture=labelled_grid(rows, headings),
         alt=f"{len(rows)} rows of one frame, in each of which a single latent goes from -3 to 3.",
-        look_for="Each row changes one latent of one frame from -3 to +3, in standard deviations of the prior. The latents that "
+        look_for="Each row changes one latent of one frame from -3 to +3, in standard deviations of the prior. Latents that "
         "say most (largest KL) come first, with the factor that each correlates with most. Where a row changes one thing "
         "alone, that latent stands for it.",
         verdict=verdicts.on_traversals(findings.heldout.active_units, len(rows), float(weakest)),
@@ -156,7 +154,7 @@ def _latent_label(findings: Findings, latent: int) -> str:
     if findings.disentanglement is None:
         return label
     top = findings.disentanglement.top_factors[latent]
-    return f"{label}\n{top.factor}\nr = {top.correlation:+.2f}"
+    return f"{label}\n{_plain(top.factor)}\nr = {top.correlation:+.2f}"
 
 
 def draw_map(findings: Findings, material: Material, seed: int) -> Figure | str:
@@ -170,7 +168,7 @@ def draw_map(findings: Findings, material: Material, seed: int) -> Figure | str:
     return Figure(
         name="tsne",
         title="A map of the latents",
-        picture=scatter(places, {name.replace("_", " "): values for name, values in colourings.items()}),
+        picture=scatter(places, {_plain(name): values for name, values in colourings.items()}),
         alt=f"Maps of {len(points)} frames, neighbours in latent space near each other, coloured by {', '.join(colourings)}.",
         look_for=f"t-SNE of {len(points)} frames: those with similar latents lie near each other, and distances across the map "
         "mean nothing. Colours in clear regions say that the latents know the factor. Threads are episodes, whose neighbouring "
@@ -193,7 +191,7 @@ def draw_edits(findings: Findings, material: Material) -> Figure | str:
     picked = _evenly(len(material.sample), EDITED_SHOWN + 2)[1:-1]
     rows = []
     for attribute in edited:
-        label = f"{attribute.factor}\nR² {attribute.r2:.2f}\n{attribute.change_per_sigma:+.3g} a step"
+        label = f"{_plain(attribute.factor)}\nR2 {attribute.r2:.2f}\n{attribute.change_per_sigma:+.3g} a step"
         for i, walk in enumerate(edit(material.mu[picked], attribute)):
             condition = material.sample.condition[picked[[i]]].repeat(len(walk), axis=0)
             frames = np.concatenate([material.sample.frames[picked[[i]]], material.coder.decode(walk, condition)])
@@ -201,11 +199,11 @@ def draw_edits(findings: Findings, material: Material) -> Figure | str:
     return Figure(
         name="edits",
         title="Edits along a factor",
-        picture=labelled_grid(rows, ["recorded", *(f"{step:+.0f} σ" if step else "as it is" for step in STEPS)]),
+        picture=labelled_grid(rows, ["recorded", *(f"{step:+.0f}" if step else "as it is" for step in STEPS)]),
         alt=f"Frames changed along the directions of {', '.join(item.factor for item in edited)}.",
-        look_for="A linear regression of a factor on the latents gives a direction; frames are moved along it by up to two "
-        "standard deviations. What changes should be what the factor is about, and the rest should stay. (The speed shows in "
-        "how sharp a turn is driven at it, or in the panel where that is in the frame.)",
+        look_for="A linear regression reads a factor from the latents; frames are moved along the direction in which frames of "
+        "high and low values differ, by up to two standard deviations of what is read. What changes should be what goes "
+        "with the factor, and the rest should stay.",
         verdict=verdicts.on_edits(edited),
     )
 
@@ -237,19 +235,21 @@ def draw_anomalies(findings: Findings, material: Material) -> Figure:
         title="Frames that stand out",
         picture=labelled_grid(
             [Row("recorded", frames), Row("reconstructed", decoded), Row("error", heat(error * 2))],
-            [f"{item.z_score:+.1f} σ" for item in found.standing_out[:COLUMNS]],
+            [f"z = {item.z_score:.1f}" for item in found.standing_out[:COLUMNS]],
         ),
         alt=f"The {len(picked)} frames with the largest errors, their reconstructions, and maps of the error.",
         look_for="The frames that are reconstructed worst, with the error's place below (black: none; white: half of the "
         "range or more). They show what training saw too little of: other views, crashes, rare scenes.",
-        verdict=verdicts.on_anomalies(
-            found.num_above_threshold, len(material.sample), found.standing_out[0].z_score
-        ),
+        verdict=verdicts.on_anomalies(found.num_above_threshold, len(material.sample), found.standing_out[0].z_score),
     )
 
 
 def _reconstruct(material: Material, picked: np.ndarray) -> np.ndarray:
     return material.coder.decode(material.mu[picked], material.sample.condition[picked])
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _evenly(count: int, wanted: int) -> np.ndarray:

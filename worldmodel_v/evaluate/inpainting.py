@@ -3,7 +3,8 @@
 Legend: n frames, H, W.
 
 The hole starts grey. The frame is encoded, decoded, and the decoded pixels are put into the hole; some rounds of this draw
-the frame towards those that the VAE knows (Rezende et al. 2014, arXiv:1401.4082, impute missing pixels so; here with means for samples).
+the frame towards those that the VAE knows (Rezende et al. 2014, arXiv:1401.4082, impute missing pixels so; here with means
+in place of samples).
 """
 
 from dataclasses import dataclass

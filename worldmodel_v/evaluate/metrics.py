@@ -176,8 +176,8 @@ def ssim(model: ConvVAE, batch: CodedBatch) -> torch.Tensor:
         return torch.full((len(batch.x),), math.nan)
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    pair = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (batch.reconstruction, batch.x))
-    found = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")
+    decoded, x = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (batch.reconstruction, batch.x))
+    found = structural_similarity_index_measure(decoded, x, data_range=1.0, reduction="none")
     return torch.as_tensor(found)
 
 

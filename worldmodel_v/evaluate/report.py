@@ -75,8 +75,8 @@ def _page(header: str, sections: str) -> str:
 <main class="column">
 {sections}
 </main>
-<footer class="column">Written by wm-eval. The figures behind this page are in metrics.json, the pictures in PNG files beside it.
-Whether something is good, fair or poor is a rule of thumb for frames of a world model; the numbers are what was measured.</footer>
+<footer class="column">Written by wm-eval. The figures behind this page are in metrics.json, the pictures in PNG files
+beside it. Good, fair and poor are rules of thumb for frames of a world model; the numbers are what was measured.</footer>
 </body>
 </html>
 """
@@ -89,8 +89,8 @@ def _header(findings: Findings, provenance: Provenance) -> str:
         _tile("PSNR", f"{fidelity.psnr_db:.1f}", "dB", _beside_zoom(findings.without_zoom, "psnr_db", ".1f")),
         _tile("SSIM", _or_dash(fidelity.ssim, ".3f"), "", _beside_zoom(findings.without_zoom, "ssim", ".3f")),
         _tile("KL", f"{bound.kl_nats:.1f}", "nats", "what the latent says about a frame"),
-        _tile("ELBO", f"{bound.elbo_nats:,.0f}", "nats", "every constant included"),
-        _tile("Rate", f"{bound.bits_per_dimension:.3f}", "bits", _bits_note(bound.sigma)),
+        _tile("ELBO", f"{bound.elbo_nats:,.0f}".replace("-", "−"), "nats", "every constant included"),
+        _tile("Bits per dim.", f"{bound.bits_per_dimension:.3f}", "", _bits_note(bound.sigma)),
         _tile("Active latents", f"{findings.heldout.active_units}", f"of {findings.heldout.latent_dim}", "whose mean varies"),
     ]
     return f"""<header class="column">
@@ -119,7 +119,7 @@ def _beside_zoom(without_zoom: Fidelity | None, name: str, form: str) -> str:
 
 
 def _bits_note(sigma: float | None) -> str:
-    return "per value, of binary pixels" if sigma is None else "per value, at 256 levels"
+    return "as binary pixels" if sigma is None else f"at 256 levels, σ = {sigma:.3g}"
 
 
 def _in_short(findings: Findings) -> str:
@@ -128,6 +128,8 @@ def _in_short(findings: Findings) -> str:
         verdicts.on_activity(findings.heldout.active_units, findings.heldout.latent_dim),
         verdicts.on_prior(findings.aggregated),
     ]
+    if (on_bound := verdicts.on_bound(findings.bound)) is not None:
+        sentences.append(on_bound)
     if edited := [attribute for attribute in findings.attributes if attribute.achieved is not None]:
         sentences.append(verdicts.on_edits(edited))
     items = "\n".join(f"<li>{_verdict(sentence)}</li>" for sentence in sentences)
@@ -166,7 +168,8 @@ def _episodes(findings: Findings) -> str:
         describes=f"PSNR of {len(episodes)} episodes, from {episodes[0].fidelity.psnr_db:.1f} "
         f"to {episodes[-1].fidelity.psnr_db:.1f} dB",
     )
-    return f"<h3>PSNR of each episode, worst first (dB, by episode number)</h3>\n<div class='scroll'><figure>{chart}</figure></div>\n"
+    heading = "<h3>PSNR of each episode, worst first (dB, by episode number)</h3>"
+    return f'{heading}\n<figure class="scroll">{chart}</figure>\n'
 
 
 def _latents(findings: Findings) -> str:
@@ -185,13 +188,13 @@ def _latents(findings: Findings) -> str:
     return f"""<section id="latents">
 <h2>What each latent says</h2>
 <figure>
-<figcaption class="look">KL of each latent from the prior, averaged over frames, in nats; the number below is the latent's. A latent
-near 0 says nothing and is silent (grey); one much higher than the rest carries most of the picture.</figcaption>
+<figcaption class="look">KL of each latent from the prior, averaged over frames, in nats; the number below is the latent's.
+A latent near 0 says nothing and is silent (grey); one much higher than the rest carries most of the picture.</figcaption>
 <div class="scroll">{chart}</div>
 </figure>
 {_verdict(verdicts.on_activity(findings.heldout.active_units, findings.heldout.latent_dim))}
-<p class="look" style="margin-top:14px">Over all frames together, the latents' means are at most {aggregated.max_abs_mean:.2f} from 0, their variances
-are {aggregated.min_variance:.2f} to {aggregated.max_variance:.2f} (the prior's: 1){beside}.</p>
+<p class="look after">Over all frames together, the latents' means are at most {aggregated.max_abs_mean:.2f} from 0,
+their variances are {aggregated.min_variance:.2f} to {aggregated.max_variance:.2f} (the prior's: 1){beside}.</p>
 {_latent_table(findings, order)}</section>"""
 
 
@@ -200,8 +203,16 @@ def _latent_table(findings: Findings, order: list[int]) -> str:
     rows = []
     for i in order:
         top = [found.top_factors[i].factor, f"{found.top_factors[i].correlation:+.2f}"] if found else []
-        rows.append([f"z{i}", f"{findings.kl_per_latent[i]:.3f}", f"{findings.aggregated.mean[i]:+.2f}",
-                     f"{findings.aggregated.variance[i]:.2f}", "yes" if findings.active[i] else "silent", *top])
+        rows.append(
+            [
+                f"z{i}",
+                f"{findings.kl_per_latent[i]:.3f}",
+                f"{findings.aggregated.mean[i]:+.2f}",
+                f"{findings.aggregated.variance[i]:.2f}",
+                "yes" if findings.active[i] else "silent",
+                *top,
+            ]
+        )
     headings = ["latent", "#KL (nats)", "#mean", "#variance", "active", *(["top factor", "#correlation"] if found else [])]
     return f"<details><summary>All {len(order)} latents as a table</summary>{_table(headings, rows)}</details>\n"
 
@@ -217,8 +228,9 @@ def _disentanglement(findings: Findings) -> str:
     table = _table(["factor", "best latent", "#its R²", "#SAP gap", "most informative", "#MIG gap"], rows)
     return f"""<section id="disentanglement">
 <h2>Latents and the world's factors</h2>
-<p class="look">For each recorded factor, how well its best single latent predicts it, and how far that one is ahead of the second
-best: by explained variance (SAP) and by mutual information over the factor's entropy (MIG). 1 would be one latent for one factor.</p>
+<p class="look">For each recorded factor, how well its best single latent predicts it, and how far that one is ahead of
+the second best: by explained variance (SAP) and by mutual information over the factor's entropy (MIG). 1 would be one latent
+for one factor.</p>
 <div class="scroll">{table}</div>
 {_verdict(verdicts.on_disentanglement(found))}
 </section>"""
@@ -229,7 +241,9 @@ def _attributes(findings: Findings) -> str:
         return ""
     rows = [[item.factor, f"{item.r2:.2f}", _meter(item.r2)] for item in findings.attributes]
     table = _table(["factor", "#R²", "!"], rows)
-    return f"<h3>How well a linear model reads each factor from all latents (R² on episodes it was not fitted to)</h3>\n{table}\n"
+    return (
+        f"<h3>How well a linear model reads each factor from all latents (R² on episodes it was not fitted to)</h3>\n{table}\n"
+    )
 
 
 def _anomalies(findings: Findings) -> str:
@@ -291,7 +305,9 @@ def _table(headings: list[str], rows: list[list[str]]) -> str:
 
 
 def _meter(share: float) -> str:
-    return f'<span class="bar-ground"><span class="bar-fill" style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></span></span>'
+    return (
+        f'<span class="bar-ground"><span class="bar-fill" style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></span></span>'
+    )
 
 
 def _or_dash(value: float | None, form: str) -> str:

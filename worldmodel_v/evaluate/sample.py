@@ -88,8 +88,8 @@ def choose_holdout(asked: int | None, training: Training, dataset: Dataset) -> i
         return training.holdout_every
     if training.data_spec_hash == dataset.spec_hash:
         raise ConfigError(
-            f"--holdout-every {asked}: the VAE was trained on these rollouts with every {training.holdout_every}th episode held "
-            "out, so others are no test of it; leave the option out"
+            f"--holdout-every {asked}: the VAE was trained on these rollouts with every {training.holdout_every}th episode "
+            "held out, so others are no test of it; leave the option out"
         )
     return asked
 

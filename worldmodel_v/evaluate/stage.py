@@ -178,9 +178,7 @@ def _require_finite(scores: Scores, sample: Sample, path: Path) -> None:
             )
 
 
-def _draw(
-    findings: Findings, material: Material, seed: int, progress: Progress
-) -> tuple[list[Figure], dict[str, str]]:
+def _draw(findings: Findings, material: Material, seed: int, progress: Progress) -> tuple[list[Figure], dict[str, str]]:
     """The figures, and for those that are left out the reason."""
     drawers = all_figures(seed)
     figures: list[Figure] = []

@@ -9,7 +9,10 @@ from typing import Literal
 from worldmodel_v.evaluate.attributes import Attribute
 from worldmodel_v.evaluate.disentangle import Disentanglement
 from worldmodel_v.evaluate.inpainting import Inpainting
+from worldmodel_v.evaluate.likelihood import Bound
 from worldmodel_v.evaluate.posterior import AggregatedPosterior
+
+RAW_BITS = 8.0
 
 Tone = Literal["good", "fair", "bad"]
 
@@ -69,6 +72,20 @@ def on_prior(aggregated: AggregatedPosterior) -> Verdict:
     return Verdict(tone, f"All frames' latents together {words} ({aggregated.kl_nats:.1f} nats from N(0, I)).")
 
 
+def on_bound(found: Bound) -> Verdict | None:
+    """Whether the likelihood fits the errors; None for Bernoulli, whose bits are not those of bytes."""
+    if found.sigma is None:
+        return None
+    bits = found.bits_per_dimension
+    if bits < RAW_BITS:
+        return Verdict("good", f"By the bound a value costs {bits:.2f} bits, where a raw byte takes {RAW_BITS:.0f}.")
+    return Verdict(
+        "fair",
+        f"The Gaussian's σ of {found.sigma:.2f} is far wider than the errors, so that a value costs {bits:.2f} bits by the "
+        "bound, more than a raw byte. The bound then compares VAEs of this σ only; a learned σ gives one that means something.",
+    )
+
+
 def on_interpolation(jumpiness: float) -> Verdict:
     """Whether ways between frames are smooth."""
     tone = graded(jumpiness, 2.0, 3.5)
@@ -113,7 +130,8 @@ def on_edits(edited: list[Attribute]) -> Verdict:
     tone = graded(best.r2, 0.7, 0.4)
     values = ", ".join(f"{item.factor} {item.r2:.2f}" for item in edited)
     achieved = [item.achieved for item in edited if item.achieved is not None]
-    beside = f" Encoded again, edited frames show {min(achieved):.0%} or more of the change." if achieved else ""
+    shares = " and ".join(f"{share:.0%}" for share in achieved)
+    beside = f" Encoded again, edited frames show {shares} of the change that was asked of them." if achieved else ""
     words = {"good": "well", "fair": "partly", "bad": "badly"}[tone]
     return Verdict(tone, f"A linear model reads these from the latents {words} (R² {values}).{beside}")
 
