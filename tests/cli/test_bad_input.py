@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from worldmodel_v.cli import collect, encode, inspect, pipeline, train
+from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.train import TrainConfig
 
@@ -19,6 +20,7 @@ MAINS: dict[str, Callable[[], None]] = {
     "wm-collect": collect.main,
     "wm-train": train.main,
     "wm-encode": encode.main,
+    "wm-eval": evaluation.main,
     "wm-inspect": inspect.main,
     "wm-pipeline": pipeline.main,
 }

@@ -56,10 +56,10 @@ def print_evaluation(report: Any) -> None:
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_row("PSNR", f"{summary.psnr_db:.2f} dB")
-    table.add_row("SSIM", _or_dash(summary.ssim, ".3f"))
+    table.add_row("SSIM", f"{summary.ssim:.3f}")
     if summary.without_zoom is not None:
         table.add_row("PSNR without the zoom-in", f"{summary.without_zoom.psnr_db:.2f} dB")
-        table.add_row("SSIM without the zoom-in", _or_dash(summary.without_zoom.ssim, ".3f"))
+        table.add_row("SSIM without the zoom-in", f"{summary.without_zoom.ssim:.3f}")
     table.add_row("ELBO", f"{summary.elbo_nats:.1f} nats")
     table.add_row("bits per dimension", f"{summary.bits_per_dimension:.3f}")
     table.add_row("KL", f"{summary.kl_nats:.1f} nats")

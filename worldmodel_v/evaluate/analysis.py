@@ -29,8 +29,8 @@ class Fidelity:
 
     num_frames: int
     psnr_db: float
-    ssim: float | None
-    """Structural similarity (Wang et al. 2004), 1 at best; None for frames below 16 pixels."""
+    ssim: float
+    """Structural similarity (Wang et al. 2004), 1 at best."""
 
     squared_error: float
 
@@ -122,11 +122,10 @@ def analyse(
 
 def _fidelity(scores: Scores, keep_N: np.ndarray) -> Fidelity:
     keep = torch.from_numpy(keep_N)
-    ssim = float(scores.measures["ssim"][keep].mean())
     return Fidelity(
         num_frames=int(keep.sum()),
         psnr_db=float(scores.psnr[keep].mean()),
-        ssim=None if np.isnan(ssim) else ssim,
+        ssim=float(scores.measures["ssim"][keep].mean()),
         squared_error=float(scores.measures["squared_error"][keep].mean()),
     )
 

@@ -10,8 +10,8 @@ import torch
 
 from worldmodel_v.evaluate.conditions import as_arguments
 from worldmodel_v.evaluate.grids import to_frames
-from worldmodel_v.evaluate.metrics import BATCH_SIZE
-from worldmodel_v.models import ConvVAE, frames_to_input
+from worldmodel_v.evaluate.metrics import BATCH_SIZE, model_input
+from worldmodel_v.models import ConvVAE
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Coder:
         """mu of uint8 frames: float32 (n, Z)."""
         parts = [
             self.model.encode(
-                frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_nHWC[rows])).to(self.device)),
+                model_input(self.model, frames_nHWC[rows], self.device),
                 *as_arguments(condition_nK[rows], self.device),
             ).mu.cpu()
             for rows in _batches(len(frames_nHWC))

@@ -5,6 +5,7 @@ Legend: n frames, m steps of a walk, H, W, Z latent.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from worldmodel_v.evaluate.analysis import EpisodeFidelity, Findings, Material
 from worldmodel_v.evaluate.attributes import STEPS, edit
 from worldmodel_v.evaluate.canvas import Row, heat, labelled_grid, scatter
 from worldmodel_v.evaluate.embedding import choose_points, embed, neighbour_agreement
+from worldmodel_v.evaluate.grids import to_png
 from worldmodel_v.evaluate.verdicts import Verdict
 from worldmodel_v.evaluate.walks import PRIOR_SIGMAS, interpolate, jumpiness, traverse
 
@@ -41,6 +43,11 @@ class Figure:
 
     look_for: str
     verdict: Verdict
+
+    @cached_property
+    def png(self) -> bytes:
+        """The bytes of the picture's file."""
+        return to_png(self.picture)
 
 
 def all_figures(seed: int) -> dict[str, Callable[[Findings, Material], Figure | str]]:

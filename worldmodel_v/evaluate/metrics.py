@@ -6,7 +6,6 @@ Legend: N frames, B batch, C channel, S frame size, D = C·S·S values of a fram
 figures, for whoever wants to ask more of them.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -20,8 +19,6 @@ from worldmodel_v.progress import Progress, Silent
 
 BATCH_SIZE = 250
 ACTIVE_VARIANCE = 0.01
-SSIM_MIN_SIZE = 16
-"""SSIM's Gaussian window is 11 pixels wide and its border is left out, so that smaller frames have nothing inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +139,15 @@ def coded_batches(
     condition_NK = np.zeros((len(frames_NHWC), 0), np.float32) if condition_NK is None else condition_NK
     for start in range(0, len(frames_NHWC), BATCH_SIZE):
         rows = slice(start, start + BATCH_SIZE)
-        x = frames_to_input(torch.from_numpy(frames_NHWC[rows]).to(device))
+        x = model_input(model, frames_NHWC[rows], device)
         condition = as_arguments(condition_NK[rows], device)
         posterior = model.encode(x, *condition)
         yield CodedBatch(x, condition, posterior, model.decode(posterior.mu, *condition))
+
+
+def model_input(model: ConvVAE, frames_BHWC: np.ndarray, device: torch.device) -> torch.Tensor:
+    """uint8 frames as the model takes them: float (B, C, S, S) in [0, 1], on the device."""
+    return frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_BHWC)).to(device))
 
 
 def summarise(scores: Scores) -> Evaluation:
@@ -169,11 +171,9 @@ def squared_error(model: ConvVAE, batch: CodedBatch) -> torch.Tensor:
 def ssim(model: ConvVAE, batch: CodedBatch) -> torch.Tensor:
     """The structural similarity of each frame and its reconstruction: (B,), 1 where they are equal.
 
-    Wang et al. 2004: a Gaussian window of σ = 1.5 (11 pixels), averaged over channels and over the frame without its
-    border. NaN for frames below 16 pixels.
+    Wang et al. 2004 (doi:10.1109/TIP.2003.819861): a Gaussian window of σ = 1.5 (11 pixels) around every pixel, the frame
+    continued by reflection, averaged over pixels and channels.
     """
-    if batch.x.shape[-1] < SSIM_MIN_SIZE:
-        return torch.full((len(batch.x),), math.nan)
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     decoded, x = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (batch.reconstruction, batch.x))

@@ -14,7 +14,6 @@ from worldmodel_v.evaluate import verdicts
 from worldmodel_v.evaluate.analysis import Fidelity, Findings
 from worldmodel_v.evaluate.charts import bar_chart
 from worldmodel_v.evaluate.figures import Figure
-from worldmodel_v.evaluate.grids import to_png
 from worldmodel_v.evaluate.verdicts import Verdict
 
 WORDS = {"good": "Good", "fair": "Fair", "bad": "Poor"}
@@ -87,7 +86,7 @@ def _header(findings: Findings, provenance: Provenance) -> str:
     trained = "the episodes that its training held out" if provenance.trained_on_this else "rollouts that it was not trained on"
     tiles = [
         _tile("PSNR", f"{fidelity.psnr_db:.1f}", "dB", _beside_zoom(findings.without_zoom, "psnr_db", ".1f")),
-        _tile("SSIM", _or_dash(fidelity.ssim, ".3f"), "", _beside_zoom(findings.without_zoom, "ssim", ".3f")),
+        _tile("SSIM", f"{fidelity.ssim:.3f}", "", _beside_zoom(findings.without_zoom, "ssim", ".3f")),
         _tile("KL", f"{bound.kl_nats:.1f}", "nats", "what the latent says about a frame"),
         _tile("ELBO", f"{bound.elbo_nats:,.0f}".replace("-", "−"), "nats", "every constant included"),
         _tile("Bits per dim.", f"{bound.bits_per_dimension:.3f}", "", _bits_note(bound.sigma)),
@@ -113,7 +112,7 @@ def _tile(name: str, value: str, unit: str, beside: str) -> str:
 
 
 def _beside_zoom(without_zoom: Fidelity | None, name: str, form: str) -> str:
-    if without_zoom is None or getattr(without_zoom, name) is None:
+    if without_zoom is None:
         return "averaged over frames"
     return f"{getattr(without_zoom, name):{form}} without the zoom-in"
 
@@ -142,7 +141,7 @@ def _figures(by_name: dict[str, Figure], *names: str, extra: str = "") -> list[s
 
 def _figure(figure: Figure, extra: str) -> str:
     height, width = figure.picture.shape[:2]
-    source = "data:image/png;base64," + base64.b64encode(to_png(figure.picture)).decode()
+    source = "data:image/png;base64," + base64.b64encode(figure.png).decode()
     return f"""<section id="{figure.name}">
 <h2>{escape(figure.title)}</h2>
 <figure>
@@ -263,8 +262,6 @@ def _left_out(left_out: dict[str, str], findings: Findings) -> str:
         reasons[f"The factors {names}" if len(findings.constant_factors) > 1 else f"The factor {names}"] = (
             "constant over these frames, so that nothing can be said of them"
         )
-    if findings.fidelity.ssim is None:
-        reasons["SSIM"] = "its window needs frames of at least 16 pixels"
     if not reasons:
         return ""
     items = "\n".join(f"<li>{escape(name)}: {escape(reason)}.</li>" for name, reason in reasons.items())
@@ -308,7 +305,3 @@ def _meter(share: float) -> str:
     return (
         f'<span class="bar-ground"><span class="bar-fill" style="width:{100 * min(max(share, 0.0), 1.0):.1f}%"></span></span>'
     )
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

@@ -19,7 +19,6 @@ from worldmodel_v.evaluate.analysis import Fidelity, Findings, Material, analyse
 from worldmodel_v.evaluate.coder import Coder
 from worldmodel_v.evaluate.config import EvalConfig
 from worldmodel_v.evaluate.figures import Figure, all_figures
-from worldmodel_v.evaluate.grids import to_png
 from worldmodel_v.evaluate.likelihood import sampled_log_likelihood
 from worldmodel_v.evaluate.metrics import Scores, score_frames, ssim
 from worldmodel_v.evaluate.report import Provenance, render
@@ -45,7 +44,7 @@ class Summary:
     num_frames: int
     num_episodes: int
     psnr_db: float
-    ssim: float | None
+    ssim: float
     without_zoom: Fidelity | None
     """The same without CarRacing's zoom-in, the first 50 rows of each episode; None elsewhere."""
 
@@ -166,7 +165,10 @@ def _score(vae: LoadedVAE, sample: Sample, device: torch.device, seed: int, prog
 
 def _require_finite(scores: Scores, sample: Sample, path: Path) -> None:
     """Raise EvaluationFailed, naming the first frame, unless every figure is finite."""
-    columns = {**scores.posterior._asdict(), **{name: scores.measures[name] for name in ("squared_error", "log_likelihood")}}
+    columns = {
+        **scores.posterior._asdict(),
+        **{name: scores.measures[name] for name in ("squared_error", "ssim", "log_likelihood")},
+    }
     for name, values in columns.items():
         broken = ~torch.isfinite(values.reshape(len(sample), -1)).all(dim=1)
         if broken.any():
@@ -263,7 +265,7 @@ def _publish(out: Path, figures: list[Figure], page: str, metrics: dict[str, Any
     remove_temporaries(out)
     for name in (METRICS_NAME, *PICTURE_NAMES):
         (out / name).unlink(missing_ok=True)
-    files = {**{f"{figure.name}.png": to_png(figure.picture) for figure in figures}, PAGE_NAME: page.encode()}
+    files = {**{f"{figure.name}.png": figure.png for figure in figures}, PAGE_NAME: page.encode()}
     for name, content in files.items():
         publish(out / name, content)
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

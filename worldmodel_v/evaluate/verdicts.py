@@ -33,7 +33,7 @@ def graded(value: float, good: float, fair: float) -> Tone:
     return "fair" if sign * value >= sign * fair else "bad"
 
 
-def on_fidelity(psnr_db: float, ssim: float | None) -> Verdict:
+def on_fidelity(psnr_db: float, ssim: float) -> Verdict:
     """How close reconstructions are."""
     tone = graded(psnr_db, 30.0, 25.0)
     words = {
@@ -41,8 +41,7 @@ def on_fidelity(psnr_db: float, ssim: float | None) -> Verdict:
         "fair": "fair: the layout is right, fine detail is blurred",
         "bad": "poor: much of the frame is lost; train longer, lower --beta or raise --latent-dim",
     }[tone]
-    beside = "" if ssim is None else f" and an SSIM of {ssim:.3f}"
-    return Verdict(tone, f"With {psnr_db:.1f} dB{beside}, reconstructions of unseen episodes are {words}.")
+    return Verdict(tone, f"With {psnr_db:.1f} dB and an SSIM of {ssim:.3f}, reconstructions of unseen episodes are {words}.")
 
 
 def on_activity(active: int, latent_dim: int) -> Verdict:
