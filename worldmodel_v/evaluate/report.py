@@ -238,7 +238,7 @@ for one factor.</p>
 def _attributes(findings: Findings) -> str:
     if not findings.attributes:
         return ""
-    rows = [[item.factor, f"{item.r2:.2f}", _meter(item.r2)] for item in findings.attributes]
+    rows = [[item.factor, f"{round(item.r2, 2) + 0.0:.2f}", _meter(item.r2)] for item in findings.attributes]
     table = _table(["factor", "#R²", "!"], rows)
     return (
         f"<h3>How well a linear model reads each factor from all latents (R² on episodes it was not fitted to)</h3>\n{table}\n"

@@ -13,6 +13,8 @@ from worldmodel_v.evaluate.likelihood import Bound
 from worldmodel_v.evaluate.posterior import AggregatedPosterior
 
 RAW_BITS = 8.0
+WEAK_EDIT = 0.3
+"""Below this share of what was asked, the decoder hardly draws an edit."""
 
 Tone = Literal["good", "fair", "bad"]
 
@@ -54,7 +56,7 @@ def on_activity(active: int, latent_dim: int) -> Verdict:
     if silent == 0:
         return Verdict("good", f"All {latent_dim} latents carry information; none has collapsed.")
     tone: Tone = "fair" if 2 * active >= latent_dim else "bad"
-    verb = "latent is" if silent == 1 else "latents are"
+    verb = "latents is" if silent == 1 else "latents are"
     remedy = f"A --latent-dim of {active} would do as well, or a lower --beta would use them."
     return Verdict(tone, f"{silent} of {latent_dim} {verb} silent. {remedy}")
 
@@ -116,8 +118,7 @@ def on_disentanglement(found: Disentanglement) -> Verdict:
 
 def on_map(agreements: dict[str, float]) -> Verdict:
     """Whether neighbours in latent space are alike."""
-    best = max(agreements.values())
-    tone = graded(best, 0.8, 0.5)
+    tone = graded(sum(agreements.values()) / len(agreements), 0.8, 0.4)
     words = {"good": "is orderly", "fair": "is partly orderly", "bad": "is not ordered by these"}[tone]
     values = ", ".join(f"{name} {value:.2f}" for name, value in agreements.items())
     return Verdict(tone, f"The map {words}: a frame's value correlates with its five neighbours' by {values}.")
@@ -125,12 +126,13 @@ def on_map(agreements: dict[str, float]) -> Verdict:
 
 def on_edits(edited: list[Attribute]) -> Verdict:
     """Whether factors can be read from the latents, and changed by them."""
-    best = edited[0]
-    tone = graded(best.r2, 0.7, 0.4)
+    tone = graded(edited[0].r2, 0.7, 0.4)
     values = ", ".join(f"{item.factor} {item.r2:.2f}" for item in edited)
     achieved = [item.achieved for item in edited if item.achieved is not None]
-    shares = " and ".join(f"{share:.0%}" for share in achieved)
+    shares = ", ".join(f"{share:.0%}" for share in achieved)
     beside = f" Encoded again, edited frames show {shares} of the change that was asked of them." if achieved else ""
+    if tone == "good" and achieved and max(achieved) < WEAK_EDIT:
+        tone = "fair"
     words = {"good": "well", "fair": "partly", "bad": "badly"}[tone]
     return Verdict(tone, f"A linear model reads these from the latents {words} (R² {values}).{beside}")
 
