@@ -445,6 +445,7 @@ def test_an_unknown_option_leaves_with_2(
         "wm-collect": "--out x",
         "wm-train": "--data x --out x",
         "wm-encode": "--data x --vae x --out x",
+        "wm-eval": "--data x --vae x --out x",
         "wm-inspect": "x",
         "wm-pipeline": "run x --out x",
     }
