@@ -100,5 +100,9 @@ class TrainingDiverged(WorldModelError):
     """The loss or a gradient became NaN or infinite."""
 
 
+class EvaluationFailed(WorldModelError):
+    """A VAE gives NaN or infinite values for frames that it was to be evaluated on."""
+
+
 class VerificationFailed(WorldModelError):
     """A dataset does not match its index; the message names every shard that is off."""
