@@ -306,7 +306,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="laps to time, and rounds of collecting")
     parser.add_argument("--episodes", type=int, default=20, help="episodes of 1,000 steps to collect in a round")
     arguments = parser.parse_args()
-    print(describe_machine(PACKAGES))
+    print(describe_machine(*PACKAGES))
     warm_up()
     compare_environments(arguments.rounds)
     time_resets()

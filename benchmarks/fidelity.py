@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="where to write the picture")
     parser.add_argument("--vae", type=Path, help="a directory of wm-train")
     arguments = parser.parse_args()
-    print(describe_machine(("gymnasium", "pygame-ce", "Box2D", "numpy", "numba")))
+    print(describe_machine("gymnasium", "pygame-ce", "Box2D", "numpy", "numba"))
     num_frames, num_differing, largest, total = 0, 0, 0, 0
     shown: list[tuple[np.ndarray, np.ndarray]] = []
     sample: list[tuple[np.ndarray, np.ndarray]] = []

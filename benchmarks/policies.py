@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=24, help="episodes of up to 1,000 steps for each policy")
     parser.add_argument("--picture", type=Path, help="where to write the picture")
     arguments = parser.parse_args()
-    print(describe_machine(("gymnasium", "Box2D", "numpy")))
+    print(describe_machine("gymnasium", "Box2D", "numpy"))
     print(f"{arguments.episodes} episodes of up to 1,000 steps for each policy\n")
     mixture = load_pipeline(QUICKSTART, Path()).collect.policy
     figures, rows = {}, []

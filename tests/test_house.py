@@ -81,7 +81,7 @@ def test_importing_the_package_loads_neither_torch_nor_ray() -> None:
 
 
 def test_training_and_encoding_need_no_ray_gymnasium_or_tensorboard() -> None:
-    absent = ["ray", "gymnasium", "tensorboard", "tyro", "rich", "yaml", "pydantic"]
+    absent = ["ray", "gymnasium", "tensorboard", "tyro", "rich", "yaml", "pydantic", "sklearn", "torchmetrics"]
     block = f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
     run_python(block + "import worldmodel_v.train, worldmodel_v.encode, worldmodel_v.data, worldmodel_v.evaluate")
 

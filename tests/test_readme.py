@@ -15,6 +15,7 @@ from worldmodel_v.cli.main import Output
 from worldmodel_v.cli.pipeline import PipelineConfig
 from worldmodel_v.collect import CollectConfig
 from worldmodel_v.encode import EncodeConfig
+from worldmodel_v.evaluate import EvalConfig
 from worldmodel_v.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +23,7 @@ CONFIGS = {
     "wm-collect": CollectConfig,
     "wm-train": TrainConfig,
     "wm-encode": EncodeConfig,
+    "wm-eval": EvalConfig,
     "wm-inspect": InspectConfig,
     "wm-pipeline": PipelineConfig,
 }
@@ -35,7 +37,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=
 def commands(document: str) -> list[list[str]]:
     """Every `wm-…` command line of a document, without what stands before the command."""
     text = (ROOT / document).read_text().replace("\\\n", " ")
-    lines = re.findall(r"(wm-(?:collect|train|encode|inspect|pipeline) (?:run )?[^`\n|#]*--[^`\n|#]*)", text)
+    lines = re.findall(r"(wm-(?:collect|train|encode|eval|inspect|pipeline) (?:run )?[^`\n|#]*--[^`\n|#]*)", text)
     return [shlex.split(line) for line in lines]
 
 

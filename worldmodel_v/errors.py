@@ -108,5 +108,9 @@ class PosteriorCollapsed(WorldModelError):
     """The latents say nothing about the frames any more, and the training was asked to stop then."""
 
 
+class EvaluationFailed(WorldModelError):
+    """A VAE gives NaN or infinite values for frames that it was to be evaluated on."""
+
+
 class VerificationFailed(WorldModelError):
     """A dataset does not match its index; the message names every shard that is off."""

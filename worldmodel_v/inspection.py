@@ -125,7 +125,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
     facts["checkpoint_step"] = checkpoint.step if checkpoint else None
     facts["kept_checkpoints"] = [file.name for file in kept_checkpoints(path)]
     best = load_best(path)
-    facts["best"] = {"step": best.step, "elbo_nats": round(best.heldout.elbo_nats, 2)} if best else None
+    facts["best"] = {"step": best.step, "elbo_nats": round(best.elbo_nats, 2)} if best else None
     try:
         vae = load_vae(path)
     except NotAModel:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from worldmodel_v.cli import collect, encode, inspect, pipeline, train
+from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.collect import CollectConfig
 from worldmodel_v.collect import collect as collect_into
 from worldmodel_v.envs.stamp import StampEnv
@@ -21,6 +22,7 @@ MAINS: dict[str, Callable[[], None]] = {
     "wm-collect": collect.main,
     "wm-train": train.main,
     "wm-encode": encode.main,
+    "wm-eval": evaluation.main,
     "wm-inspect": inspect.main,
     "wm-pipeline": pipeline.main,
 }
@@ -466,6 +468,7 @@ def test_an_unknown_option_leaves_with_2(
         "wm-collect": "--out x",
         "wm-train": "--data x --out x",
         "wm-encode": "--data x --vae x --out x",
+        "wm-eval": "--data x --vae x --out x",
         "wm-inspect": "x",
         "wm-pipeline": "run x --out x",
     }

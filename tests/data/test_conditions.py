@@ -81,9 +81,9 @@ class TestRows:
 
 
 class TestBesideFrames:
-    @pytest.mark.parametrize("chunks_per_pool", [1, 128])
-    def test_every_frame_of_the_stream_keeps_its_condition(self, dataset: Dataset, chunks_per_pool: int) -> None:
-        settings = {"batch_size": 24, "seed": 0, "chunks_per_pool": chunks_per_pool}
+    @pytest.mark.parametrize("num_chunks", [1, 128])
+    def test_every_frame_of_the_stream_keeps_its_condition(self, dataset: Dataset, num_chunks: int) -> None:
+        settings = {"batch_size": 24, "seed": 0, "num_chunks": num_chunks}
         stream = FrameStream(dataset, even_episode, **settings, condition=condition_reader(NAMES, 2))
         for frames, condition in islice(stream, 6):
             assert condition.dtype == np.float32

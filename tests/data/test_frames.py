@@ -1,9 +1,12 @@
 """Frames for training: what an epoch holds, that order is a function of seed and position, damage, clean ends."""
 
+import os
+import re
 import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
@@ -12,12 +15,14 @@ import hdf5plugin  # noqa: F401  (registers the zstd filter with HDF5)
 import numpy as np
 import pytest
 
+from tests.builders import make_shard, rollout_spec
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
-from worldmodel_v.data import FrameStream, read_frames
+from worldmodel_v.data import FrameBatch, FrameStream, read_frames
+from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.envs.stamp import read_stamps
 from worldmodel_v.errors import ShardDamaged
-from worldmodel_v.storage import Dataset, open_dataset
+from worldmodel_v.storage import Dataset, DatasetWriter, Shard, open_dataset
 
 Stamps = tuple[int, int, int, int]
 """(step, action, episode, return): enough to tell every frame of the toy dataset from every other."""
@@ -73,13 +78,13 @@ def dataset(rollouts: Path) -> Dataset:
 # What an epoch holds
 
 
-@pytest.mark.parametrize("chunks_per_pool", [1, 2, 128])
+@pytest.mark.parametrize("num_chunks", [1, 2, 20, 128])
 @pytest.mark.parametrize("wanted", [every_episode, even_episode, lambda episode: episode == 5])
 def test_each_epoch_holds_every_wanted_frame_once_and_no_other(
-    dataset: Dataset, wanted: Callable[[int], bool], chunks_per_pool: int
+    dataset: Dataset, wanted: Callable[[int], bool], num_chunks: int
 ) -> None:
     expected = wanted_frames(dataset, wanted)
-    stream = FrameStream(dataset, wanted, batch_size=7, seed=3, chunks_per_pool=chunks_per_pool)
+    stream = FrameStream(dataset, wanted, batch_size=7, seed=3, num_chunks=num_chunks)
     assert stream.num_frames == len(expected)
     batches = take(stream, -(-3 * len(expected) // 7))
     assert {batch.shape for batch in batches} == {(7, 64, 64, 3)}
@@ -113,10 +118,10 @@ def test_the_order_is_a_function_of_the_seed(dataset: Dataset) -> None:
     assert order_of(dataset, 1, rows) != wanted_frames(dataset, every_episode)
 
 
-@pytest.mark.parametrize("chunks_per_pool", [1, 2, 128])
-def test_each_epoch_has_an_order_of_its_own(dataset: Dataset, chunks_per_pool: int) -> None:
+@pytest.mark.parametrize("num_chunks", [1, 2, 20, 128])
+def test_each_epoch_has_an_order_of_its_own(dataset: Dataset, num_chunks: int) -> None:
     rows = dataset.num_rows
-    order = order_of(dataset, 1, 3 * rows, chunks_per_pool=chunks_per_pool)
+    order = order_of(dataset, 1, 3 * rows, num_chunks=num_chunks)
     epochs = [order[epoch * rows : (epoch + 1) * rows] for epoch in range(3)]
     assert epochs[0] != epochs[1]
     assert epochs[1] != epochs[2]
@@ -125,8 +130,8 @@ def test_each_epoch_has_an_order_of_its_own(dataset: Dataset, chunks_per_pool: i
 
 def test_the_batch_size_does_not_change_the_order(dataset: Dataset) -> None:
     rows = dataset.num_rows
-    small = take(FrameStream(dataset, every_episode, batch_size=5, seed=4, chunks_per_pool=2), rows // 5)
-    assert stamps_of(np.concatenate(small)) == order_of(dataset, 4, rows, chunks_per_pool=2)[: rows // 5 * 5]
+    small = take(FrameStream(dataset, every_episode, batch_size=5, seed=4, num_chunks=2), rows // 5)
+    assert stamps_of(np.concatenate(small)) == order_of(dataset, 4, rows, num_chunks=2)[: rows // 5 * 5]
 
 
 def test_a_pool_mixes_episodes(dataset: Dataset) -> None:
@@ -137,11 +142,11 @@ def test_a_pool_mixes_episodes(dataset: Dataset) -> None:
 # Starting midway
 
 
-@pytest.mark.parametrize("chunks_per_pool", [1, 2, 128])
+@pytest.mark.parametrize("num_chunks", [1, 2, 20, 128])
 @pytest.mark.parametrize("start", [0, 1, 5, 17, 18, 40])
-def test_starting_at_a_batch_equals_skipping_those_before(dataset: Dataset, chunks_per_pool: int, start: int) -> None:
+def test_starting_at_a_batch_equals_skipping_those_before(dataset: Dataset, num_chunks: int, start: int) -> None:
     def batches(first: int, number: int) -> list[np.ndarray]:
-        stream = FrameStream(dataset, every_episode, batch_size=10, seed=9, start=first, chunks_per_pool=chunks_per_pool)
+        stream = FrameStream(dataset, every_episode, batch_size=10, seed=9, start=first, num_chunks=num_chunks)
         return take(stream, number)
 
     for skipped, started in zip(batches(0, start + 4)[start:], batches(start, 4), strict=True):
@@ -150,8 +155,8 @@ def test_starting_at_a_batch_equals_skipping_those_before(dataset: Dataset, chun
 
 def test_starting_on_the_seam_between_two_epochs_begins_the_second(dataset: Dataset) -> None:
     rows = dataset.num_rows
-    second = order_of(dataset, 6, 2 * rows, chunks_per_pool=2)[rows:]
-    assert order_of(dataset, 6, rows, start=1, chunks_per_pool=2) == second
+    second = order_of(dataset, 6, 2 * rows, num_chunks=2)[rows:]
+    assert order_of(dataset, 6, rows, start=1, num_chunks=2) == second
 
 
 def test_a_stream_can_be_iterated_again_and_twice_at_once(dataset: Dataset) -> None:
@@ -159,6 +164,65 @@ def test_a_stream_can_be_iterated_again_and_twice_at_once(dataset: Dataset) -> N
     for left, right, again in zip(islice(stream, 3), islice(stream, 3), take(stream, 3), strict=True):
         np.testing.assert_array_equal(left.frames, right.frames)
         np.testing.assert_array_equal(left.frames, again)
+
+
+# Whose memory it is
+
+
+@pytest.mark.parametrize("num_chunks", [1, 20])
+def test_batches_that_are_kept_are_never_written_again(dataset: Dataset, num_chunks: int) -> None:
+    """Two epochs held at once, in views and after a pause for the threads, against a stream that lets go of each batch."""
+    number = 2 * dataset.num_rows // 6
+    stream = FrameStream(dataset, every_episode, batch_size=6, seed=2, num_chunks=num_chunks)
+    with closing(prefetch(iter(stream), depth=4)) as batches:
+        held = [batch.frames[1:, ::2] for batch in islice(batches, number)]
+    with closing(prefetch(iter(stream), depth=4)) as batches:
+        for kept, batch in zip(held, islice(batches, number), strict=True):
+            np.testing.assert_array_equal(kept, batch.frames[1:, ::2])
+
+
+def test_batches_that_are_let_go_share_little_memory(dataset: Dataset) -> None:
+    stream = FrameStream(dataset, every_episode, batch_size=6, seed=2)
+    addresses = {batch.frames.__array_interface__["data"][0] for batch in islice(stream, 200)}
+    assert len(addresses) <= 3
+
+
+# Conditions
+
+
+def stamps_in_state(shard: Shard, start: int, stop: int) -> np.ndarray:
+    return shard.rows("state", start, stop)
+
+
+@pytest.mark.parametrize("wanted", [every_episode, even_episode])
+@pytest.mark.parametrize("num_chunks", [1, 2, 20])
+def test_each_frame_comes_with_its_own_condition(dataset: Dataset, wanted: Callable[[int], bool], num_chunks: int) -> None:
+    """The toy world's state is what its frames show."""
+    stream = FrameStream(dataset, wanted, batch_size=9, seed=1, num_chunks=num_chunks, condition=stamps_in_state)
+    for batch in islice(stream, 2 * dataset.num_rows // 9):
+        assert batch.condition is not None
+        assert batch.condition.dtype == np.float32
+        assert batch.condition.tolist() == [list(map(float, read_stamps(frame))) for frame in batch.frames]
+
+
+def test_conditions_do_not_change_the_order(dataset: Dataset) -> None:
+    with_condition = FrameStream(dataset, every_episode, batch_size=30, seed=1, condition=stamps_in_state)
+    without = FrameStream(dataset, every_episode, batch_size=30, seed=1)
+    for left, right in zip(islice(with_condition, 5), islice(without, 5), strict=True):
+        assert right.condition is None
+        np.testing.assert_array_equal(left.frames, right.frames)
+
+
+def test_an_error_of_a_condition_reaches_the_consumer(dataset: Dataset) -> None:
+    def fails_later(shard: Shard, start: int, stop: int) -> np.ndarray:
+        if stop - start > 1:
+            raise RuntimeError("no such column")
+        return np.zeros((stop - start, 2), np.float32)
+
+    before = threading.enumerate()
+    with pytest.raises(RuntimeError, match="no such column"):
+        take(FrameStream(dataset, every_episode, batch_size=5, seed=0, condition=fails_later), 1)
+    assert threading.enumerate() == before
 
 
 # read_frames
@@ -199,7 +263,7 @@ def test_a_damaged_chunk_is_refused_and_the_shard_named(
     expected = f"{path}: pixel chunk {chunk} (rows from {chunk * 64}) fails its checksum; "
     before = threading.enumerate()
     with pytest.raises(ShardDamaged) as from_stream:
-        take(FrameStream(dataset, every_episode, batch_size=dataset.num_rows, seed=0, chunks_per_pool=2), 1)
+        take(FrameStream(dataset, every_episode, batch_size=dataset.num_rows, seed=0, num_chunks=2), 1)
     with pytest.raises(ShardDamaged) as from_reading:
         read_frames(dataset, every_episode, dataset.num_rows)
     assert str(from_stream.value).startswith(expected)
@@ -215,14 +279,55 @@ def test_damage_in_a_chunk_without_wanted_frames_is_not_met(rollouts: Path, tmp_
     assert Counter(stamps_of(batch)) == Counter(expected)
 
 
+def test_damage_that_comes_later_is_met_when_the_stream_gets_there(rollouts: Path, tmp_path: Path) -> None:
+    """Frames before it come as they should, whatever is read ahead; afterwards no thread is left."""
+    path = damaged_copy(rollouts, tmp_path / "copy", shard=1, chunk=1, offset=40)
+    order = list(islice(FrameStream(open_dataset(rollouts), every_episode, batch_size=1, seed=0, num_chunks=1), 400))
+    before = threading.enumerate()
+    stream = iter(FrameStream(open_dataset(tmp_path / "copy"), every_episode, batch_size=1, seed=0, num_chunks=1))
+    came: list[FrameBatch] = []
+    with pytest.raises(ShardDamaged, match=re.escape(f"{path}: pixel chunk 1 (rows from 64) fails its checksum; ")):
+        came.extend(iter(lambda: next(stream), None))
+    assert 0 < len(came) < 192
+    for good, found in zip(order, came, strict=False):
+        np.testing.assert_array_equal(good.frames, found.frames)
+    assert threading.enumerate() == before
+
+
+def test_a_shard_that_vanishes_is_missed(rollouts: Path, tmp_path: Path) -> None:
+    shutil.copytree(rollouts, tmp_path / "copy")
+    stream = FrameStream(open_dataset(tmp_path / "copy"), every_episode, batch_size=4, seed=0)
+    gone = tmp_path / "copy" / "shards" / "000001.h5"
+    gone.unlink()
+    with pytest.raises(ShardDamaged, match=re.escape(f"{gone}: the shard is missing; restore it from a copy")):
+        take(stream, 1)
+
+
+def test_a_shard_that_is_cut_short_while_it_is_used_is_refused(rollouts: Path, tmp_path: Path) -> None:
+    shutil.copytree(rollouts, tmp_path / "copy")
+    stream = FrameStream(open_dataset(tmp_path / "copy"), every_episode, batch_size=4, seed=0)
+    cut = tmp_path / "copy" / "shards" / "000002.h5"
+    os.truncate(cut, 3000)
+    with pytest.raises(ShardDamaged, match=re.escape(f"{cut}: pixel chunk 0 (rows from 0) fails its checksum")):
+        take(stream, 1)
+
+
+def test_frames_of_another_size_than_the_dataset_says_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    spec = rollout_spec(frame_size=4)
+    with DatasetWriter(tmp_path / "out", spec) as writer:
+        writer.commit(0, make_shard(spec=spec, size=8))
+    with pytest.raises(ShardDamaged, match=r"000000\.h5: has frames of \(8, 8, 3\), dataset\.json says \(4, 4, 3\); restore"):
+        FrameStream(open_dataset(tmp_path / "out"), every_episode, batch_size=4, seed=0)
+
+
 # Ends
 
 
 @pytest.mark.parametrize("num_batches", [1, 4])
-@pytest.mark.parametrize("chunks_per_pool", [1, 128])
-def test_closing_the_iterator_leaves_no_thread_behind(dataset: Dataset, num_batches: int, chunks_per_pool: int) -> None:
+@pytest.mark.parametrize("num_chunks", [1, 128])
+def test_closing_the_iterator_leaves_no_thread_behind(dataset: Dataset, num_batches: int, num_chunks: int) -> None:
     before = threading.enumerate()
-    batches = iter(FrameStream(dataset, every_episode, batch_size=20, seed=0, chunks_per_pool=chunks_per_pool))
+    batches = iter(FrameStream(dataset, every_episode, batch_size=20, seed=0, num_chunks=num_chunks))
     for _ in range(num_batches):
         next(batches)
     assert len(threading.enumerate()) > len(before)
@@ -235,5 +340,5 @@ def test_closing_while_many_shards_are_being_opened_is_no_error(tmp_path: Path) 
     dataset = open_dataset(tmp_path / "out")
     before = threading.enumerate()
     for seed in range(15):
-        take(FrameStream(dataset, every_episode, batch_size=4, seed=seed, chunks_per_pool=8), 1)
+        take(FrameStream(dataset, every_episode, batch_size=4, seed=seed, num_chunks=8), 1)
     assert threading.enumerate() == before

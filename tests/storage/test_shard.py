@@ -5,6 +5,7 @@ import io
 import pickle
 import random
 import re
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.builders import assert_same_record, make_episode, make_latents, make_shard, run_python
 from worldmodel_v.errors import ShardDamaged
-from worldmodel_v.storage import Shard, build_shard
+from worldmodel_v.storage import PixelFile, Shard, build_shard
 from worldmodel_v.storage.checksum import fletcher32
 
 SPEC_HASH = "c" * 64
@@ -79,6 +80,34 @@ class TestRoundTrip:
             chunks = [shard.pixel_chunk(number) for number in range(shard.num_pixel_chunks)]
         assert [len(chunk) for chunk in chunks] == [64, 64, 2]
         np.testing.assert_array_equal(np.concatenate(chunks), episode.pixels)
+
+    @pytest.mark.parametrize("rows", [64, 80])
+    def test_frames_are_decompressed_into_the_memory_that_is_given(self, rows: int) -> None:
+        episode, out = make_episode(num_steps=129, size=4), np.full((rows, 4, 4, 3), 7, np.uint8)
+        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH)) as shard:
+            for number in range(3):
+                chunk = shard.pixel_chunk(number, out)
+                assert np.shares_memory(chunk, out)
+                np.testing.assert_array_equal(chunk, episode.pixels[64 * number : 64 * number + 64])
+        assert (out[64:] == 7).all()
+
+    def test_chunks_are_read_from_their_places_without_hdf5(self, tmp_path: Path) -> None:
+        path, episode = tmp_path / "000000.h5", make_episode(num_steps=200, size=4)
+        path.write_bytes(build_shard([episode], spec_hash=SPEC_HASH))
+        with Shard.open(path) as shard:
+            layout, places = shard.pixel_layout, shard.pixel_places()
+        assert (places.dtype, places.shape) == (np.int64, (4, 2))
+        file = PixelFile(path)
+        chunks = [layout.decode(i, file.read(i, *place)) for i, place in enumerate(places.tolist())]
+        file.close()
+        np.testing.assert_array_equal(np.concatenate(chunks), episode.pixels)
+
+    def test_a_chunk_that_does_not_say_its_size_is_read_all_the_same(self, tmp_path: Path) -> None:
+        path, episode = tmp_path / "000000.h5", make_episode()
+        path.write_bytes(build_shard([episode], spec_hash=SPEC_HASH))
+        store_chunk(path, zstandard.ZstdCompressor(write_content_size=False).compress(episode.pixels.tobytes()))
+        with Shard.open(path) as shard:
+            np.testing.assert_array_equal(shard.rows("pixels"), episode.pixels)
 
 
 class TestSameBytes:
@@ -498,6 +527,21 @@ class TestHostile:
             file["pixels"].id.write_direct_chunk((0, 0, 0, 0), bytes(12 * 192), filter_mask=3)
         with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match="pixel chunk 0"):
             shard.rows("pixels")
+        with Shard.open(two_episodes) as shard:
+            layout, (place,) = shard.pixel_layout, shard.pixel_places().tolist()
+        assert place[1] == 0
+        with pytest.raises(ShardDamaged, match="pixel chunk 0"):
+            layout.decode(0, PixelFile(two_episodes).read(0, *place))
+
+    def test_a_chunk_that_claims_another_size_is_refused_before_memory_is_taken(self, two_episodes: Path) -> None:
+        store_chunk(two_episodes, zstandard.compress(bytes(10**8)))
+        with Shard.open(two_episodes) as shard:
+            tracemalloc.start()
+            with pytest.raises(ShardDamaged, match="pixel chunk 0 claims 100000000 bytes, expected 2304; "):
+                shard.pixel_chunk(0)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert peak < 10**6
 
 
 def read_all_episodes(path: Path) -> None:

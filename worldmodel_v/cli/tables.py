@@ -45,6 +45,36 @@ def print_pipeline(report: Any) -> None:
         console.print(Text(f"{path}  {what}"), soft_wrap=True)
 
 
+def print_evaluation(report: Any) -> None:
+    """What the latents of a VAE are worth, and where the page is."""
+    console, summary = _console(), report.summary
+    table = Table(
+        title=f"The VAE on {summary.num_frames} frames of {summary.num_episodes} held-out episodes",
+        title_justify="left",
+        show_header=False,
+    )
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("PSNR", f"{summary.psnr_db:.2f} dB")
+    table.add_row("SSIM", f"{summary.ssim:.3f}")
+    if summary.without_zoom is not None:
+        table.add_row("PSNR without the zoom-in", f"{summary.without_zoom.psnr_db:.2f} dB")
+        table.add_row("SSIM without the zoom-in", f"{summary.without_zoom.ssim:.3f}")
+    table.add_row("ELBO", f"{summary.elbo_nats:.1f} nats")
+    table.add_row("bits per dimension", f"{summary.bits_per_dimension:.3f}")
+    table.add_row("KL", f"{summary.kl_nats:.1f} nats")
+    table.add_row("active units", f"{summary.active_units} of {summary.latent_dim}")
+    table.add_row("latents from the prior", f"{summary.prior_kl_nats:.1f} nats")
+    table.add_row("SAP, MIG", f"{_or_dash(summary.sap, '.3f')}, {_or_dash(summary.mig, '.3f')}")
+    console.print("everything was done already" if report.did_nothing else "done", style="bold")
+    console.print(table)
+    console.print(Text(f"{report.page}  open it in a browser"), soft_wrap=True)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def _console() -> Console:
     """As wide as the terminal; piped, so wide that no path or hash is folded."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)

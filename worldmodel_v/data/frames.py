@@ -1,54 +1,47 @@
 """Frames for training: streamed from compressed shards in shuffled order, in bounded memory.
 
-The order is a pure function of (seed, position): each epoch permutes the chunks of 64 frames, takes them in pools of
-`chunks_per_pool`, and permutes the frames within a pool. So memory is two pools (200 MB at 64x64) whatever the dataset's
-size, a batch mixes as many episodes as a pool holds, and a run resumes at any batch without replaying. The next pool is
-read and decompressed in threads while the present one is consumed. Rejected: a rolling shuffle buffer, which mixes
-slightly better but whose content depends on the whole past, and one global permutation of frames, which would
-decompress 64 frames for every one it uses.
+The order is a pure function of (seed, position), so a run resumes at any batch without replaying (`order`). Memory is one
+pool of chunks of 64 frames (256 MiB) whatever the dataset's size (`pool`), and a batch mixes the frames of as many chunks
+as the pool holds; a dataset that fits into it is read once. The chunks that the next frames need are read and
+decompressed in threads while the present ones are gathered into batches.
 
-Legend: N frames, H, W, C.
+A batch belongs to whoever holds it: its memory is used again only when nothing refers to it any more (`buffers`). For an
+asynchronous copy to a GPU, pin the batch with `Tensor.pin_memory`: that copy's memory is PyTorch's own, which it uses again
+only when the GPU is done with it. Pinning the batch itself would be wrong here: a copy in flight does not refer to it.
+
+Legend: N frames, B batch, H, W, C, K condition.
 """
 
-from collections import OrderedDict
+import math
+import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from threading import Lock
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from worldmodel_v.errors import DatasetTooSmall
-from worldmodel_v.storage import Dataset, IndexEntry, Shard
+from worldmodel_v.data.buffers import Buffers
+from worldmodel_v.data.chunks import ROWS, ChunkTable, find_chunks
+from worldmodel_v.data.order import PARTS, stretches
+from worldmodel_v.data.pool import ChunkPool, Condition
+from worldmodel_v.storage import Dataset
 
-CHUNKS_PER_POOL = 128
-READER_THREADS = 2
-MAX_OPEN_SHARDS = 64
+POOL_BYTES = 256 << 20
+MAX_READER_THREADS = 16
 
 
 class FrameBatch(NamedTuple):
-    """Frames, and for a conditional VAE what stands beside them."""
+    """Frames, each with its condition."""
 
     frames: np.ndarray
     """uint8 (B, H, W, 3)"""
 
     condition: np.ndarray | None = None
-    """float32 (B, K), or None"""
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """The wanted rows of one stored chunk."""
-
-    entry: IndexEntry
-    number: int
-    wanted: np.ndarray
-    """int (n,): rows within the chunk."""
+    """float32 (B, K), or None for a stream without conditions."""
 
 
 class FrameStream:
-    """An endless stream of shuffled batches of `batch_size` frames, over the chosen episodes.
+    """An endless stream of shuffled batches over the chosen episodes.
 
     Iterating starts at batch `start`; epochs follow each other without a seam, so every batch is full even where the
     dataset is smaller than one. Every frame comes exactly once an epoch. Raises ShardDamaged when it meets damage.
@@ -62,160 +55,75 @@ class FrameStream:
         batch_size: int,
         seed: int,
         start: int = 0,
-        chunks_per_pool: int = CHUNKS_PER_POOL,
-        condition: Callable[[Shard, int, int], np.ndarray] | None = None,
+        condition: Condition | None = None,
+        num_chunks: int | None = None,
     ) -> None:
         """`wanted` says of an episode number whether its frames belong to the stream.
 
-        `condition(shard, start, stop)` gives float32 (stop - start, K) for rows of a shard; its rows go with their frames.
+        `condition` gives rows start to stop of an open shard their conditions; it is called in several threads at once.
+        `num_chunks` is how many chunks a batch mixes: by default what fits into 256 MiB, and 16 at the least. The order
+        depends on it. Raises DatasetTooSmall if no episode is wanted, ShardDamaged.
         """
-        self._dataset = dataset
-        self._batch_size, self._seed, self._start = batch_size, seed, start
-        self._chunks_per_pool = chunks_per_pool
-        self._condition = condition
-        self._chunks = _find_chunks(dataset, wanted)
-        self.num_frames = sum(len(chunk.wanted) for chunk in self._chunks)
+        self._table = find_chunks(dataset, wanted)
+        self._batch_size, self._seed, self._start, self._condition = batch_size, seed, start, condition
+        self._num_chunks = num_chunks or _num_chunks_in(POOL_BYTES, self._table)
+        self.num_frames = self._table.num_frames
         """Frames in one epoch."""
-        if not self.num_frames:
-            raise DatasetTooSmall(f"{dataset.path}: none of its {dataset.num_episodes} episodes is wanted; collect more")
 
     def __iter__(self) -> Iterator[FrameBatch]:
-        first_position = self._start * self._batch_size
-        with _OpenShards(self._dataset) as shards, ThreadPoolExecutor(READER_THREADS) as readers:
-            pools = self._pools(first_position, shards, readers)
-            yield from _batches(pools, self._batch_size)
+        num_places = min(len(self._table), self._num_chunks + -(-self._num_chunks // PARTS))
+        with ChunkPool(self._table, num_places, _num_threads(), self._condition) as pool:
+            yield from self._batches(pool)
 
-    def _pools(self, position: int, shards: "_OpenShards", readers: ThreadPoolExecutor) -> Iterator[FrameBatch]:
-        """The shuffled pools from stream position `position` on; the first may begin midway."""
-        plans = self._plans(position)
-        upcoming = _start_reading(next(plans), shards, readers, self._condition)
-        while True:
-            current, upcoming = upcoming, _start_reading(next(plans), shards, readers, self._condition)
-            yield current.collect()
+    def _batches(self, pool: ChunkPool) -> Iterator[FrameBatch]:
+        """Gather full batches, each from one stretch of the stream or from several."""
+        size = self._batch_size
+        buffers = Buffers(size * math.prod(self._table.frame_shape))
+        (frames, conditions), filled = self._empty_batch(buffers, pool), 0
+        for rows in self._rows(pool):
+            for piece in np.split(rows, range(size - filled, len(rows), size)):
+                part = slice(filled, filled + len(piece))
+                pool.copy(piece, frames[part], conditions[part])
+                filled = part.stop
+                if filled == size:
+                    yield FrameBatch(frames, conditions if self._condition else None)
+                    (frames, conditions), filled = self._empty_batch(buffers, pool), 0
 
-    def _plans(self, position: int) -> Iterator["_PoolPlan"]:
-        epoch, skip = divmod(position, self.num_frames)
-        while True:
-            order = np.random.default_rng((self._seed, epoch)).permutation(len(self._chunks))
-            for pool, start in enumerate(range(0, len(order), self._chunks_per_pool)):
-                chunks = [self._chunks[i] for i in order[start : start + self._chunks_per_pool]]
-                size = sum(len(chunk.wanted) for chunk in chunks)
-                if skip >= size:
-                    skip -= size
-                    continue
-                frames = np.random.default_rng((self._seed, epoch, pool)).permutation(size)[skip:]
-                skip = 0
-                yield _PoolPlan(chunks, frames)
-            epoch += 1
+    def _empty_batch(self, buffers: Buffers, pool: ChunkPool) -> tuple[np.ndarray, np.ndarray]:
+        frames_BHWC = buffers.lend().reshape(self._batch_size, *self._table.frame_shape)
+        return frames_BHWC, np.empty((self._batch_size, pool.condition_dim), np.float32)
+
+    def _rows(self, pool: ChunkPool) -> Iterator[np.ndarray]:
+        """Where in the pool each stretch's frames are; the next stretch's chunks are read meanwhile."""
+        stream = stretches(self._table, self._seed, self._start * self._batch_size, self._num_chunks)
+        for present, following in pairwise(stream):
+            rows = pool.rows(present.chunks, present.addresses)
+            pool.prepare(following.chunks, keep=present.chunks)
+            yield rows
 
 
 def read_frames(dataset: Dataset, wanted: Callable[[int], bool], limit: int) -> np.ndarray:
-    """At most `limit` (1 or more) frames of the chosen episodes, evenly spaced and in order: uint8 (n, H, W, 3)."""
-    chunks = _find_chunks(dataset, wanted)
-    total = sum(len(chunk.wanted) for chunk in chunks)
-    if not total:
-        raise DatasetTooSmall(f"{dataset.path}: none of its {dataset.num_episodes} episodes is wanted; collect more")
-    picked = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(np.int64))
-    frames: list[np.ndarray] = []
-    first = 0
-    with _OpenShards(dataset) as shards:
-        for chunk in chunks:
-            inside = picked[(picked >= first) & (picked < first + len(chunk.wanted))] - first
-            if inside.size:
-                frames.append(shards.get(chunk.entry).pixel_chunk(chunk.number)[chunk.wanted[inside]])
-            first += len(chunk.wanted)
-    return np.concatenate(frames)
+    """At most `limit` (1 or more) frames of the chosen episodes, evenly spaced and in order: uint8 (n, H, W, 3).
 
-
-@dataclass
-class _PoolPlan:
-    """Which chunks make a pool, and the order in which its frames come."""
-
-    chunks: list[_Chunk]
-    order: np.ndarray
-
-
-@dataclass
-class _PoolInReading:
-    """A pool whose chunks are being decompressed."""
-
-    futures: list[Future[FrameBatch]]
-    order: np.ndarray
-
-    def collect(self) -> FrameBatch:
-        return _at(_joined([future.result() for future in self.futures]), self.order)
-
-
-def _start_reading(
-    plan: _PoolPlan,
-    shards: "_OpenShards",
-    readers: ThreadPoolExecutor,
-    condition: Callable[[Shard, int, int], np.ndarray] | None,
-) -> _PoolInReading:
-    def read(chunk: _Chunk) -> FrameBatch:
-        shard = shards.get(chunk.entry)
-        frames = shard.pixel_chunk(chunk.number)
-        first = chunk.number * shard.chunk_rows
-        beside = None if condition is None else condition(shard, first, first + len(frames))
-        return _at(FrameBatch(frames, beside), chunk.wanted)
-
-    return _PoolInReading([readers.submit(read, chunk) for chunk in plan.chunks], plan.order)
-
-
-def _batches(pools: Iterator[FrameBatch], batch_size: int) -> Iterator[FrameBatch]:
-    """Cut a stream of pools into full batches, joining what is left of one pool with the next."""
-    rest = next(pools)
-    while True:
-        while len(rest.frames) < batch_size:
-            rest = _joined([rest, next(pools)])
-        yield _at(rest, slice(batch_size))
-        rest = _at(rest, slice(batch_size, None))
-
-
-def _at(batch: FrameBatch, rows: np.ndarray | slice) -> FrameBatch:
-    return FrameBatch(batch.frames[rows], None if batch.condition is None else batch.condition[rows])
-
-
-def _joined(batches: list[FrameBatch]) -> FrameBatch:
-    frames = np.concatenate([batch.frames for batch in batches])
-    conditions = [batch.condition for batch in batches if batch.condition is not None]
-    return FrameBatch(frames, np.concatenate(conditions) if conditions else None)
-
-
-def _find_chunks(dataset: Dataset, wanted: Callable[[int], bool]) -> list[_Chunk]:
-    chunks: list[_Chunk] = []
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
-            for number in range(shard.num_pixel_chunks):
-                inside = keep[number * shard.chunk_rows : (number + 1) * shard.chunk_rows]
-                if inside.any():
-                    chunks.append(_Chunk(entry, number, np.flatnonzero(inside)))
-    return chunks
-
-
-class _OpenShards:
-    """The shards that are open, the least recently used closed first; shared by the reader threads.
-
-    A shard that is pushed out while a thread still reads from it is closed when that thread lets go of it.
+    Raises DatasetTooSmall if no episode is wanted, ShardDamaged.
     """
+    table = find_chunks(dataset, wanted)
+    picked = np.unique(np.linspace(0, table.num_frames - 1, min(limit, table.num_frames)).astype(np.int64))
+    addresses = table.address_of(picked)
+    cuts = np.flatnonzero(np.diff(addresses // ROWS, prepend=-1))[PARTS::PARTS]
+    frames = np.empty((len(picked), *table.frame_shape), np.uint8)
+    with ChunkPool(table, PARTS, _num_threads()) as pool:
+        for wanted_addresses, out in zip(np.split(addresses, cuts), np.split(frames, cuts), strict=True):
+            pool.copy(pool.rows(np.unique(wanted_addresses // ROWS), wanted_addresses), out)
+    return frames
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._open: OrderedDict[int, Shard] = OrderedDict()
-        self._lock = Lock()
 
-    def get(self, entry: IndexEntry) -> Shard:
-        with self._lock:
-            shard = self._open.pop(entry.shard, None) or self._dataset.open_shard(entry)
-            self._open[entry.shard] = shard
-            if len(self._open) > MAX_OPEN_SHARDS:
-                self._open.popitem(last=False)
-            return shard
+def _num_chunks_in(num_bytes: int, table: ChunkTable) -> int:
+    """How many chunks can be mixed in so much memory, with room for those that are being read."""
+    return max(PARTS, num_bytes // (ROWS * math.prod(table.frame_shape)) * PARTS // (PARTS + 1))
 
-    def __enter__(self) -> "_OpenShards":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        for shard in self._open.values():
-            shard.close()
+def _num_threads() -> int:
+    """A reader for each core that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_READER_THREADS)

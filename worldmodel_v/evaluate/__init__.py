@@ -1,6 +1,21 @@
-"""How good a VAE is on held-out frames, what a dataset's drivers saw, and pictures of frames."""
+"""How good a VAE is on held-out frames, what a dataset's drivers saw, and pictures of frames.
 
+`evaluate` is the short answer that training gives; `evaluate_vae` is the long one, `wm-eval`.
+"""
+
+from worldmodel_v.evaluate.config import EvalConfig
 from worldmodel_v.evaluate.grids import frame_grid, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.evaluate.metrics import Evaluation, evaluate
+from worldmodel_v.evaluate.stage import EvaluationReport, evaluate_vae
 
-__all__ = ["Evaluation", "evaluate", "frame_grid", "reconstruction_grid", "sample_grid", "to_png"]
+__all__ = [
+    "EvalConfig",
+    "Evaluation",
+    "EvaluationReport",
+    "evaluate",
+    "evaluate_vae",
+    "frame_grid",
+    "reconstruction_grid",
+    "sample_grid",
+    "to_png",
+]

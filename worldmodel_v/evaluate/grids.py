@@ -56,7 +56,7 @@ def to_frames(x_BCHW: torch.Tensor) -> np.ndarray:
 
 
 def to_png(picture_HWC: np.ndarray) -> bytes:
-    """The bytes of a PNG file."""
+    """The bytes of a PNG file, of RGB or RGBA."""
     buffer = io.BytesIO()
     Image.fromarray(picture_HWC).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

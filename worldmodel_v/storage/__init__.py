@@ -6,6 +6,7 @@ file. This package is the only one that imports h5py.
 
 from worldmodel_v.storage.dataset import Dataset, open_dataset, require_format
 from worldmodel_v.storage.index import IndexEntry
+from worldmodel_v.storage.pixels import PixelFile, PixelLayout
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.shard_writer import build_shard
 from worldmodel_v.storage.verify import verify
@@ -15,6 +16,8 @@ __all__ = [
     "Dataset",
     "DatasetWriter",
     "IndexEntry",
+    "PixelFile",
+    "PixelLayout",
     "Shard",
     "build_shard",
     "open_dataset",

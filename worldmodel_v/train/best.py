@@ -33,22 +33,24 @@ class Best:
     settings: dict[str, Any]
     """Of the training, with the number of rows of its data: figures of other data are not comparable."""
 
+    elbo_nats: float
+    """On held-out frames, every constant included."""
+
     heldout: Evaluation
     weights: dict[str, torch.Tensor]
 
 
-def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: VAE, heldout: Evaluation) -> None:
-    """Save the weights if their ELBO is above that of the folder's best, or if those are of another training or other data."""
+def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: VAE, elbo_nats: float, heldout: Evaluation) -> None:
+    """Save the weights if their ELBO is above that of the folder's best, or if those are of another training or other data.
+
+    Raises WriteFailed, and then the previous ones stay; NotAModel if those are damaged.
+    """
     best = load_best(folder)
-    if best is None or best.settings != settings or heldout.elbo_nats > best.heldout.elbo_nats:
-        save_best(folder, step, settings, model, heldout)
-
-
-def save_best(folder: Path, step: int, settings: dict[str, Any], model: VAE, heldout: Evaluation) -> None:
-    """Replace the folder's best weights; raises WriteFailed, and then the previous ones stay."""
-    vae = save_vae(model)
-    notes = {"step": json.dumps(step), "settings": json.dumps(settings, sort_keys=True), "heldout": json.dumps(asdict(heldout))}
-    publish(folder / BEST_NAME, sealed(safetensors.torch.load(vae), metadata(vae) | notes))
+    if best is None or best.settings != settings or elbo_nats > best.elbo_nats:
+        vae = save_vae(model)
+        figures = {"step": step, "settings": settings, "elbo_nats": elbo_nats, "heldout": asdict(heldout)}
+        notes = {name: json.dumps(value, sort_keys=True) for name, value in figures.items()}
+        publish(folder / BEST_NAME, sealed(safetensors.torch.load(vae), metadata(vae) | notes))
 
 
 def load_best(folder: Path) -> Best | None:
@@ -58,7 +60,7 @@ def load_best(folder: Path) -> Best | None:
         return None
     try:
         weights, notes = unseal(file.read_bytes())
-        step, settings, heldout = (json.loads(notes[name]) for name in ("step", "settings", "heldout"))
-        return Best(step=step, settings=settings, heldout=Evaluation(**heldout), weights=weights)
+        figures = {name: json.loads(notes[name]) for name in ("step", "settings", "elbo_nats", "heldout")}
+        return Best(**{**figures, "heldout": Evaluation(**figures["heldout"])}, weights=weights)
     except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise NotAModel(f"{file}: the best weights are damaged ({error}); restore the file from a copy, or delete it") from None

@@ -97,6 +97,12 @@ class TrainConfig:
     """Of the Ray cluster to join (auto, HOST:PORT) when there are several workers; a local one starts by default, unless
     RAY_ADDRESS is set."""
 
+    compile: bool = False
+    """Compile the objective with torch.compile: pays where steps are many; needs a C++ compiler (on CUDA: Triton)."""
+
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: for large frames that do not fit in memory."""
+
     resume: bool = True
     """Whether to continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
 
@@ -158,7 +164,7 @@ class TrainConfig:
 
         As JSON holds them: a tuple is a list.
         """
-        free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every"}
-        free |= {"keep", "publish", "stop_on_collapse", "num_workers", "address"}
+        free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every", "compile"}
+        free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "num_workers", "address"}
         settings = {name: value for name, value in asdict(self).items() if name not in free}
         return {**settings, "condition": list(self.condition)}

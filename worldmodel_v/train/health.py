@@ -1,7 +1,7 @@
 """Whether a training is well: what the posterior does on held-out frames, what the gradients do, and what to do about it.
 
-`examine` measures, `Watch` judges and warns, once for each condition, with the remedy. Nothing is judged before the KL's
-weight has stood at its final value for `GRACE_STEPS`: until then a posterior may well be narrow, wide or unused.
+`posterior_health` measures, `Watch` judges and warns, once for each condition, with the remedy. Nothing is judged before the
+KL's weight has stood at its final value for `GRACE_STEPS`: until then a posterior may well be narrow, wide or unused.
 
 Legend: N frames, Z latent.
 """
@@ -11,14 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-from worldmodel_v.data import FrameBatch, read_frames
+from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConstantFrames
 from worldmodel_v.evaluate import Evaluation
-from worldmodel_v.models import VAE, Posterior, frames_to_input, gaussian_kl
+from worldmodel_v.models import Posterior, gaussian_kl
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.config import TrainConfig
 
-BATCH_SIZE = 250
 GRACE_STEPS = 300
 FRAMES_TO_COMPARE = 64
 
@@ -74,19 +73,6 @@ def posterior_health(posterior: Posterior) -> PosteriorHealth:
         aggregate_mean_square=float(mean_square),
         aggregate_kl_nats=0.5 * float(len(mean_Z) * (mean_square - 1) - torch.linalg.slogdet(covariance).logabsdet),
     )
-
-
-@torch.no_grad()
-def examine(model: VAE, probe: FrameBatch, device: torch.device) -> PosteriorHealth:
-    """Encode frames in float32, and give the figures of their posteriors; leaves the model in evaluation mode."""
-    model.eval()
-    posteriors = []
-    for start in range(0, len(probe.frames), BATCH_SIZE):
-        rows = slice(start, start + BATCH_SIZE)
-        x = frames_to_input(torch.from_numpy(probe.frames[rows]).to(device), model.config.channels)
-        condition = None if probe.condition is None else torch.from_numpy(probe.condition[rows]).to(device)
-        posteriors.append(model.encode(x, condition))
-    return posterior_health(Posterior(*(torch.cat(parts) for parts in zip(*posteriors, strict=True))))
 
 
 class Watch:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
+from worldmodel_v.train.compute import Objective, Recomputed, compiled
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.schedules import annealed_beta
 from worldmodel_v.train.share import ALONE, Share
@@ -89,6 +91,11 @@ class TrainingRun:
         self.saved_step = self.step
         """Where the checkpoint stands; 0 if there is none."""
         self._noise = torch.Generator(device)
+        self._network = Recomputed(self.model) if config.checkpoint_activations else self.model
+
+    @cached_property
+    def _objective(self) -> Objective:
+        return compiled(elbo, self.device) if self.config.compile else elbo
 
     def _fresh_model(self) -> VAE:
         """A model with new weights; a condition is standardised by the episodes that are trained on."""
@@ -147,8 +154,8 @@ class TrainingRun:
         self.model.train()
         error_scale = self.model.error_scale
         with self._autocast():
-            terms = elbo(
-                self.model,
+            terms = self._objective(
+                self._network,
                 batch.x,
                 self._draw_noise(),
                 batch.condition,

@@ -15,7 +15,9 @@ import torch
 
 from worldmodel_v.data import FrameBatch, require_split
 from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, TrainingDiverged
-from worldmodel_v.evaluate import Evaluation, evaluate
+from worldmodel_v.evaluate import Evaluation
+from worldmodel_v.evaluate.likelihood import bound, sampled_log_likelihood, sigma_of
+from worldmodel_v.evaluate.metrics import score_frames, summarise
 from worldmodel_v.models import resolve_device
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent
@@ -27,7 +29,7 @@ from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
 from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
 from worldmodel_v.train.config import TrainConfig
-from worldmodel_v.train.health import Watch, examine, require_varied_frames
+from worldmodel_v.train.health import Watch, posterior_health, require_varied_frames
 from worldmodel_v.train.interrupts import deferred_interrupts
 from worldmodel_v.train.metrics import METRICS_NAME, TENSORBOARD_FOLDER, MetricsLog
 from worldmodel_v.train.publication import (
@@ -157,10 +159,12 @@ def _tidy(run: TrainingRun) -> None:
 
 def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch) -> str | None:
     """Evaluate on a few held-out frames, keep the weights if they are the best; returns the finding of a collapse."""
-    heldout = evaluate(run.model, probe.frames, run.device, condition_NK=probe.condition)
-    posterior = examine(run.model, probe, run.device)
-    _record(run, log, {"held-out": asdict(heldout), "health": asdict(posterior)})
-    keep_if_best(run.config.out, run.step, best_settings(run), run.model, heldout)
+    likelihood = {"log_likelihood": sampled_log_likelihood(torch.Generator(run.device).manual_seed(0))}
+    scores = score_frames(run.model, probe.frames, run.device, condition_NK=probe.condition, measures=likelihood)
+    heldout, posterior = summarise(scores), posterior_health(scores.posterior)
+    elbo_nats = bound(scores, sigma_of(run.model)).elbo_nats
+    _record(run, log, {"held-out": {**asdict(heldout), "elbo_nats": elbo_nats}, "health": asdict(posterior)})
+    keep_if_best(run.config.out, run.step, best_settings(run), run.model, elbo_nats, heldout)
     return watch.judge(run.step, heldout, posterior)
 
 

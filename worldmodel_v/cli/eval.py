@@ -1,0 +1,11 @@
+"""`wm-eval`: measure what a VAE's latents are worth."""
+
+from worldmodel_v.cli.main import run
+from worldmodel_v.cli.tables import print_evaluation
+
+
+def main() -> None:
+    """Entry point of `wm-eval`."""
+    from worldmodel_v.evaluate import EvalConfig, evaluate_vae
+
+    run("wm-eval", EvalConfig, evaluate_vae, show=print_evaluation)

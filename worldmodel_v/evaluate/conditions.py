@@ -1,0 +1,25 @@
+"""What a conditional VAE is told beside the frame, as evaluation carries it: an array always, of no columns for the others.
+
+Legend: n rows, K size of the condition.
+"""
+
+import numpy as np
+import torch
+
+from worldmodel_v.data import condition_reader
+from worldmodel_v.models import VAE
+from worldmodel_v.storage import Shard
+
+
+def condition_rows(shard: Shard, model: VAE, start: int, stop: int) -> np.ndarray:
+    """The condition of rows `start` to `stop`: float32 (n, K), K = 0 for a VAE without condition.
+
+    Raises ConditionNotRecorded if the shard does not record a factor.
+    """
+    read = condition_reader(model.config.condition, model.config.condition_dim)
+    return read(shard, start, stop) if read else np.zeros((stop - start, 0), np.float32)
+
+
+def as_arguments(condition_BK: np.ndarray, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """What `encode` and `decode` take after their first argument: the condition, or nothing where there is none."""
+    return (torch.from_numpy(condition_BK).to(device),) if condition_BK.shape[1] else ()

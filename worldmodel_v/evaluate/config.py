@@ -1,0 +1,51 @@
+"""What `wm-eval` can be asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldmodel_v.errors import ConfigError
+
+MIN_FRAMES = 10
+"""With fewer, neither a correlation nor a map of the latents means anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Measure what a VAE's latents are worth, on the episodes that its training held out.
+
+    Writes metrics.json, pictures, and report.html: one page that needs nothing else. The same command again does nothing;
+    other settings on the same VAE and data evaluate anew, and another VAE or other data in the same directory are refused.
+    """
+
+    vae: Path
+    """The directory that wm-train wrote."""
+
+    data: Path
+    """The rollouts whose held-out episodes are looked at, usually those that the VAE was trained on."""
+
+    out: Path
+    """Where figures and pictures go: new, empty, or an evaluation of the same VAE and data."""
+
+    frames: int = 10_000
+    """At most how many frames, evenly spaced over the held-out episodes."""
+
+    holdout_every: int | None = None
+    """Every k-th episode is held out; by default as in the VAE's training, which no other value may contradict."""
+
+    factors: tuple[str, ...] = ()
+    """The state factors to compare the latents with; by default all that are recorded."""
+
+    seed: int = 0
+    """Seeds the latent noise, the samples from the prior and the map of the latents."""
+
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
+
+    def __post_init__(self) -> None:
+        at_least = {"frames": MIN_FRAMES, "seed": 0, "holdout_every": 2}
+        for name, bound in at_least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {value}")
+        if self.seed >= 2**32:
+            raise ConfigError(f"--seed must be below 2^32, got {self.seed}")

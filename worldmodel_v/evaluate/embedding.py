@@ -1,0 +1,47 @@
+"""A map of the latents: t-SNE (van der Maaten & Hinton 2008), which puts near each other what is near in latent space.
+
+Legend: N frames, n points of the map, Z latent.
+"""
+
+import numpy as np
+
+MAX_POINTS = 2000
+PERPLEXITY = 30.0
+NEIGHBOURS = 5
+
+
+def choose_points(count: int) -> np.ndarray:
+    """Which frames are on the map, evenly spaced: int (n,), at most 2,000."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).astype(np.int64))
+
+
+def embed(mu_nZ: np.ndarray, seed: int) -> np.ndarray:
+    """Places on the map: float32 (n, 2), a function of mu and the seed. Needs 10 frames that are not all the same."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(PERPLEXITY, (len(mu_nZ) - 1) / 3)
+    initial = np.random.default_rng(seed).normal(scale=1e-4, size=(len(mu_nZ), 2)).astype(np.float32)
+    leading = _principal_components(mu_nZ)
+    initial[:, : leading.shape[1]] += leading
+    return TSNE(perplexity=perplexity, init=initial, random_state=seed).fit_transform(mu_nZ.astype(np.float32))
+
+
+def _principal_components(mu_nZ: np.ndarray) -> np.ndarray:
+    """The first two, with the small scale that t-SNE starts from: float32 (n, min(2, Z)).
+
+    Starting there keeps far things apart (Kobak & Berens 2019); the signs of the axes are fixed, for equal maps everywhere.
+    """
+    centred = mu_nZ - mu_nZ.mean(axis=0)
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2] * np.sign(axes[:2].sum(axis=1, keepdims=True) + 1e-12)
+    found = centred @ axes.T
+    return (found / max(found.std(), 1e-12) * 1e-4).astype(np.float32)
+
+
+def neighbour_agreement(places_n2: np.ndarray, values_n: np.ndarray) -> float:
+    """Pearson's correlation of a value with its mean over the 5 nearest neighbours on the map: 1 orderly, 0 mixed."""
+    from sklearn.neighbors import NearestNeighbors
+
+    neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(places_n2).kneighbors(places_n2, return_distance=False)
+    means = values_n[neighbours[:, 1:]].mean(axis=1)
+    return float(np.corrcoef(values_n, means)[0, 1]) if means.std() > 0 and values_n.std() > 0 else 0.0

@@ -1,0 +1,78 @@
+"""The evidence lower bound as a figure to compare: in nats with every constant, and in bits per dimension.
+
+Legend: N frames, B batch, D values of a frame, Z latent.
+
+ELBO = E_q[log p(x|z)] - KL(q(z|x) || N(0, I)) (Kingma & Welling 2013, equation 3), with one sample of z for each frame.
+Training drops the constants of log p(x|z); two VAEs with different σ can only be compared with them.
+
+- gaussian, calibrated: log p(x|z) = -Σ (x - x̂)² / 2σ² - (D / 2) log 2πσ², a density over values in [0, 1].
+- bernoulli: log p(x|z) = Σ x log x̂ + (1 - x) log(1 - x̂). For values between 0 and 1 it is a cross-entropy, not a density.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from worldmodel_v.evaluate.metrics import CodedBatch, Measure, Scores
+from worldmodel_v.models import VAE
+from worldmodel_v.models.losses import gaussian_kl
+
+LEVELS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """The evidence lower bound, averaged over frames."""
+
+    elbo_nats: float
+    """log p(x) is at least this; higher is better. For a Gaussian it is a log density and may be positive."""
+
+    log_likelihood_nats: float
+    """E_q[log p(x|z)], every constant included."""
+
+    kl_nats: float
+
+    bits_per_dimension: float
+    """-ELBO / (D log 2), lower is better. For a Gaussian plus log2 256: the cost of a value to the nearest of 256 levels."""
+
+    sigma: float | None
+    """Standard deviation of a Gaussian likelihood; None for Bernoulli."""
+
+
+def sampled_log_likelihood(generator: torch.Generator) -> Measure:
+    """A measure: log p(x|z) of each frame, (B,), for one z ~ q(z|x) drawn with `generator`, which is on the model's device."""
+
+    def measure(model: VAE, batch: CodedBatch) -> torch.Tensor:
+        logits = model.decode_logits(batch.posterior.sample(generator), *batch.condition)
+        return log_likelihood(logits, batch.x, sigma_of(model))
+
+    return measure
+
+
+def log_likelihood(logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor, sigma: float | None) -> torch.Tensor:
+    """log p(x|z) of each frame in nats, constants included: float64 (B,). `sigma` None is the Bernoulli likelihood."""
+    logits, x = logits_BCHW.flatten(start_dim=1).double(), x_BCHW.flatten(start_dim=1).double()
+    if sigma is None:
+        return -torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
+    squared_error = (torch.sigmoid(logits) - x).square().sum(dim=1)
+    return -squared_error / (2 * sigma**2) - x.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(sigma))
+
+
+def sigma_of(model: VAE) -> float | None:
+    """The standard deviation of a Gaussian likelihood, fixed or learned; None for Bernoulli."""
+    return None if model.config.likelihood == "bernoulli" else float(model.sigma)
+
+
+def bound(scores: Scores, sigma: float | None) -> Bound:
+    """The bound from scores that hold `log_likelihood`."""
+    reconstruction = float(scores.measures["log_likelihood"].mean())
+    kl = float(gaussian_kl(scores.posterior).sum(dim=1).mean())
+    density_bits = 0.0 if sigma is None else math.log2(LEVELS)
+    return Bound(
+        elbo_nats=reconstruction - kl,
+        log_likelihood_nats=reconstruction,
+        kl_nats=kl,
+        bits_per_dimension=(kl - reconstruction) / (scores.num_values * math.log(2)) + density_bits,
+        sigma=sigma,
+    )

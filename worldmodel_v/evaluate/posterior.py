@@ -1,0 +1,60 @@
+"""Whether the latents of all frames together look like the prior from which new frames are drawn.
+
+Legend: N frames, Z latent.
+
+The aggregated posterior is q(z) = E_x[q(z|x)] (Hoffman & Johnson 2016). Its mean is that of mu; its covariance is that of
+mu plus the average of σ² on the diagonal. Where it is far from N(0, I), frames decoded from the prior are of a kind that
+the decoder has never met.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from worldmodel_v.models import Posterior
+
+
+@dataclass(frozen=True, kw_only=True)
+class AggregatedPosterior:
+    """The first two moments of q(z) against those of N(0, I)."""
+
+    max_abs_mean: float
+    """0 under the prior."""
+
+    min_variance: float
+    max_variance: float
+    """1 under the prior."""
+
+    max_correlation: float | None
+    """The largest correlation of two latents, as an absolute value: 0 under the prior. None for a single latent."""
+
+    kl_nats: float
+    """KL(N(mean, covariance) || N(0, I)) of the Gaussian with these moments."""
+
+    mean: list[float]
+    variance: list[float]
+
+
+def aggregate(posterior: Posterior) -> AggregatedPosterior:
+    """From mu and logvar (N, Z), in float64."""
+    mu, logvar = posterior.mu.double(), posterior.logvar.double()
+    num_frames, size = mu.shape
+    mean = mu.mean(dim=0)
+    covariance = (mu - mean).T @ (mu - mean) / num_frames + torch.diag(logvar.exp().mean(dim=0))
+    variance = covariance.diagonal()
+    kl = 0.5 * (variance.sum() + mean.square().sum() - size - torch.linalg.slogdet(covariance).logabsdet)
+    return AggregatedPosterior(
+        max_abs_mean=float(mean.abs().max()),
+        min_variance=float(variance.min()),
+        max_variance=float(variance.max()),
+        max_correlation=_max_correlation(covariance) if size > 1 else None,
+        kl_nats=float(kl),
+        mean=mean.tolist(),
+        variance=variance.tolist(),
+    )
+
+
+def _max_correlation(covariance_ZZ: torch.Tensor) -> float:
+    scale = covariance_ZZ.diagonal().rsqrt()
+    correlation = covariance_ZZ * scale * scale[:, None]
+    return float(correlation.fill_diagonal_(0).abs().max())

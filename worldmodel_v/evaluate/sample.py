@@ -1,0 +1,163 @@
+"""Frames of the held-out episodes, and all that is known beside them.
+
+Legend: N frames, S state factors, K size of the condition, H, W, C.
+
+Memory is that of the picked frames, whatever the dataset's size: shards are opened one after the other, and of a shard
+only those chunks are decompressed that hold a picked frame.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodel_v.data import is_held_out, require_split
+from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotAModel
+from worldmodel_v.evaluate.conditions import condition_rows
+from worldmodel_v.evaluate.config import MIN_FRAMES
+from worldmodel_v.evaluate.grids import to_frames
+from worldmodel_v.models import VAE, frames_to_input
+from worldmodel_v.progress import Progress
+from worldmodel_v.storage import Dataset, Shard
+from worldmodel_v.storage.schema import PIXEL_CHUNK_ROWS
+
+ZOOM_ROWS = 50
+"""CarRacing's camera zooms in from above during the first 50 rows of an episode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Held-out frames, in the dataset's order."""
+
+    frames: np.ndarray
+    """uint8 (N, H, W, 3)"""
+
+    episode: np.ndarray
+    """int64 (N,): which episode each is of."""
+
+    row: np.ndarray
+    """int64 (N,): which row of its episode it is."""
+
+    action: np.ndarray
+    """float32 (N, A), or int64 (N,) for discrete actions; NaN or -1 in an episode's final row."""
+
+    state: np.ndarray
+    """float32 (N, S): the recorded ground truth; S = 0 where there is none."""
+
+    state_names: tuple[str, ...]
+
+    condition: np.ndarray
+    """float32 (N, K): what a conditional VAE is told; K = 0 for the others."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a VAE's directory tells of its training."""
+
+    holdout_every: int
+    data_spec_hash: str
+    steps: int
+
+
+def read_training(path: Path) -> Training:
+    """From the `config.json` that wm-train leaves; raises NotAModel if it is missing or damaged."""
+    file = path / "config.json"
+    try:
+        content = json.loads(file.read_text())
+        settings = content["training"]
+        return Training(
+            holdout_every=int(settings["holdout_every"]),
+            data_spec_hash=str(settings["data_spec_hash"]),
+            steps=int(content["steps"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotAModel(
+            f"{file}: does not tell which episodes the training held out ({type(error).__name__}: {error}); "
+            f"run the wm-train command of {path} again, which writes it anew"
+        ) from None
+
+
+def choose_holdout(asked: int | None, training: Training, dataset: Dataset) -> int:
+    """Which k of "every k-th episode is held out" to use; raises ConfigError if it would evaluate on trained frames."""
+    if asked is None or asked == training.holdout_every:
+        return training.holdout_every
+    if training.data_spec_hash == dataset.spec_hash:
+        raise ConfigError(
+            f"--holdout-every {asked}: the VAE was trained on these rollouts with every {training.holdout_every}th episode "
+            "held out, so others are no test of it; leave the option out"
+        )
+    return asked
+
+
+def read_sample(dataset: Dataset, model: VAE, *, holdout_every: int, limit: int, progress: Progress) -> Sample:
+    """At most `limit` frames, evenly spaced over the held-out episodes; raises DatasetTooSmall or ShardDamaged."""
+    require_split(dataset.path, dataset.num_episodes, holdout_every)
+    total = sum(len(rows) for _, rows in _heldout_rows(dataset, holdout_every))
+    if total < MIN_FRAMES:
+        raise DatasetTooSmall(
+            f"{dataset.path}: its held-out episodes (every {holdout_every}th) have {total} frames, {MIN_FRAMES} are needed; "
+            "collect more episodes"
+        )
+    picked = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(np.int64))
+    task = progress.task("read", len(picked), "frames")
+    parts: list[dict[str, Any]] = []
+    first = 0
+    for shard, rows in _heldout_rows(dataset, holdout_every):
+        inside = picked[(picked >= first) & (picked < first + len(rows))] - first
+        if inside.size:
+            parts.append(_columns(shard, rows[inside], model))
+            task.advance(len(inside))
+        first += len(rows)
+    task.close()
+    names = {part.pop("state_names") for part in parts}
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Sample(state_names=names.pop(), **columns)
+
+
+def _heldout_rows(dataset: Dataset, holdout_every: int) -> Iterator[tuple[Shard, np.ndarray]]:
+    """Each shard with held-out episodes, open, and their rows in it: int64 (n,)."""
+    for entry in dataset.entries:
+        if any(is_held_out(episode, holdout_every) for episode in range(entry.first_episode, entry.end_episode)):
+            with dataset.open_shard(entry) as shard:
+                keep = [is_held_out(int(episode), holdout_every) for episode in shard.episode_ids]
+                yield shard, np.flatnonzero(np.repeat(keep, shard.ep_len))
+
+
+def _columns(shard: Shard, rows: np.ndarray, model: VAE) -> dict[str, Any]:
+    """The columns of some rows of a shard."""
+    position = np.searchsorted(shard.ep_offset, rows, side="right") - 1
+    state = shard.rows("state") if shard.state_names else np.zeros((shard.num_rows, 0), np.float32)
+    return {
+        "frames": _as_seen(_frames(shard, rows), model),
+        "episode": shard.episode_ids[position].astype(np.int64),
+        "row": rows - shard.ep_offset[position],
+        "action": shard.rows("action")[rows],
+        "state": state[rows],
+        "state_names": shard.state_names,
+        "condition": condition_rows(shard, model, 0, shard.num_rows)[rows],
+    }
+
+
+def _as_seen(frames_NHWC: np.ndarray, model: VAE) -> np.ndarray:
+    """The frames as the VAE sees them: one with a single channel sees no colours, and none is missing in what it draws."""
+    if model.config.channels == 3:
+        return frames_NHWC
+    return to_frames(frames_to_input(torch.from_numpy(frames_NHWC), model.config.channels))
+
+
+def _frames(shard: Shard, rows: np.ndarray) -> np.ndarray:
+    """The frames of some ascending rows, read 64 rows at a time where one of them is wanted."""
+    parts = []
+    for window in np.unique(rows // PIXEL_CHUNK_ROWS):
+        start = int(window) * PIXEL_CHUNK_ROWS
+        stop = min(start + PIXEL_CHUNK_ROWS, shard.num_rows)
+        wanted = rows[(rows >= start) & (rows < stop)] - start
+        parts.append(shard.rows("pixels", start, stop)[wanted])
+    return np.concatenate(parts)

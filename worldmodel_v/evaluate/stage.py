@@ -1,0 +1,306 @@
+"""A VAE and held-out frames in; figures, pictures and one page out: the whole of `wm-eval`, top to bottom.
+
+`metrics.json` is written last, and removed first when an evaluation is done anew: a directory that has it is complete.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodel_v import __version__
+from worldmodel_v.data import is_held_out
+from worldmodel_v.errors import EvaluationFailed, ModelMismatch, NotADataset, SettingsDiffer
+from worldmodel_v.evaluate.analysis import Fidelity, Findings, Material, analyse
+from worldmodel_v.evaluate.coder import Coder
+from worldmodel_v.evaluate.config import EvalConfig
+from worldmodel_v.evaluate.figures import Figure, all_figures
+from worldmodel_v.evaluate.likelihood import sampled_log_likelihood
+from worldmodel_v.evaluate.metrics import Scores, score_frames, ssim
+from worldmodel_v.evaluate.report import Provenance, render
+from worldmodel_v.evaluate.sample import Sample, Training, choose_holdout, read_sample, read_training
+from worldmodel_v.models import LoadedVAE, load_vae, resolve_device
+from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.storage import Dataset, require_format
+from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
+from worldmodel_v.storage.publish import is_temporary, publish, remove_temporaries
+from worldmodel_v.storage.schema import ROLLOUTS
+
+METRICS_NAME = "metrics.json"
+PAGE_NAME = "report.html"
+PICTURE_NAMES = tuple(f"{name}.png" for name in all_figures(seed=0))
+OWN_NAMES = {METRICS_NAME, PAGE_NAME, LOCK_NAME, *PICTURE_NAMES}
+"""What the directory of an evaluation may hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """The headline figures of an evaluation, on held-out frames."""
+
+    num_frames: int
+    num_episodes: int
+    psnr_db: float
+    ssim: float
+    without_zoom: Fidelity | None
+    """The same without CarRacing's zoom-in, the first 50 rows of each episode; None elsewhere."""
+
+    squared_error: float
+    elbo_nats: float
+    bits_per_dimension: float
+    kl_nats: float
+    active_units: int
+    latent_dim: int
+    prior_kl_nats: float
+    """How far the aggregated posterior is from the prior."""
+
+    sap: float | None
+    mig: float | None
+    """None where no state is recorded, or none of it varies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationReport:
+    """What a run of `evaluate_vae` found and did."""
+
+    out: Path
+    page: Path
+    vae_sha256: str
+    did_nothing: bool
+    """Whether the evaluation was complete already."""
+
+    summary: Summary
+
+
+def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> EvaluationReport:
+    """Make `config.out` hold the evaluation of `config.vae` on the held-out episodes of `config.data`.
+
+    Raises UsageError (NotADataset, NotAModel, ModelMismatch, SettingsDiffer, DatasetTooSmall, ConfigError, ShardDamaged)
+    before anything is written, EvaluationFailed if the VAE gives NaN, WriteFailed if the disk fails.
+    """
+    progress = progress or Silent()
+    device = resolve_device(config.device)
+    dataset = require_format(config.data, ROLLOUTS)
+    vae = load_vae(config.vae)
+    _require_fit(vae, dataset, config.vae)
+    training = read_training(config.vae)
+    holdout_every = choose_holdout(config.holdout_every, training, dataset)
+    identity = _identity(config, vae, dataset, holdout_every)
+    _refuse_foreign_directory(config.out, identity)
+    if (complete := _published(config.out, identity)) is not None:
+        return _report(config.out, complete, did_nothing=True)
+
+    sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
+    scores = _score(vae, sample, device, config.seed, progress)
+    _require_finite(scores, sample, config.vae)
+    coder = Coder(vae.model, device)
+    findings, material = analyse(sample, scores, coder, is_car_racing=_is_car_racing(dataset), asked=config.factors)
+    figures, left_out = _draw(findings, material, config.seed, progress)
+    metrics = _metrics(identity, vae, training, findings, left_out)
+    page = render(findings, figures, left_out, _provenance(config, vae, dataset, training, identity))
+
+    with locked_directory(config.out):
+        _publish(config.out, figures, page, metrics)
+    return _report(config.out, metrics, did_nothing=False)
+
+
+# What may be evaluated, and where to
+
+
+def _require_fit(vae: LoadedVAE, dataset: Dataset, path: Path) -> None:
+    wanted, found = vae.model.config.frame_size, dataset.spec["frame_size"]
+    if wanted != found:
+        raise ModelMismatch(
+            f"{path}: the VAE takes {wanted}x{wanted} frames, {dataset.path} holds {found}x{found}; "
+            f"collect with --frame-size {wanted}, or give the rollouts that it was trained on"
+        )
+
+
+def _identity(config: EvalConfig, vae: LoadedVAE, dataset: Dataset, holdout_every: int) -> dict[str, Any]:
+    """What determines an evaluation: the same again is the same figures."""
+    return {
+        "vae_sha256": vae.sha256,
+        "data_spec_hash": dataset.spec_hash,
+        "data_rows": dataset.num_rows,
+        "holdout_every": holdout_every,
+        "frames": config.frames,
+        "factors": list(config.factors),
+        "seed": config.seed,
+        "worldmodel_v": __version__,
+    }
+
+
+def _refuse_foreign_directory(out: Path, identity: dict[str, Any]) -> None:
+    """Raise NotADataset or SettingsDiffer unless `out` is absent, empty, or an evaluation of this VAE and data."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise NotADataset(f"{out}: is a file; give a directory that is new, empty, or an evaluation of this VAE and data")
+    foreign = sorted(item.name for item in out.iterdir() if not (item.name in OWN_NAMES or is_temporary(item)))
+    if foreign:
+        raise NotADataset(f"{out}: holds {foreign[0]!r}, which is not of an evaluation; give a directory that is new or empty")
+    there = (_read_metrics(out) or {}).get("identity", identity)
+    for name, what in {"vae_sha256": "of the VAE", "data_spec_hash": "on the data"}.items():
+        if there.get(name) != identity[name]:
+            raise SettingsDiffer(
+                f"{out}: holds an evaluation {what} {str(there.get(name))[:12]}…, asked is {identity[name][:12]}…; "
+                "give a new directory"
+            )
+
+
+def _is_car_racing(dataset: Dataset) -> bool:
+    return "CarRacing" in dataset.spec["env"]
+
+
+# The work
+
+
+def _score(vae: LoadedVAE, sample: Sample, device: torch.device, seed: int, progress: Progress) -> Scores:
+    measures = {"ssim": ssim, "log_likelihood": sampled_log_likelihood(torch.Generator(device).manual_seed(seed))}
+    return score_frames(vae.model, sample.frames, device, progress, sample.condition, measures)
+
+
+def _require_finite(scores: Scores, sample: Sample, path: Path) -> None:
+    """Raise EvaluationFailed, naming the first frame, unless every figure is finite."""
+    columns = {
+        **scores.posterior._asdict(),
+        **{name: scores.measures[name] for name in ("squared_error", "ssim", "log_likelihood")},
+    }
+    for name, values in columns.items():
+        broken = ~torch.isfinite(values.reshape(len(sample), -1)).all(dim=1)
+        if broken.any():
+            first = int(broken.nonzero()[0])
+            raise EvaluationFailed(
+                f"{path}: {name} is NaN or infinite for {int(broken.sum())} of {len(sample)} frames, first in episode "
+                f"{sample.episode[first]}, row {sample.row[first]}; its weights are not usable: train again, with a lower "
+                "--learning-rate or --precision fp32"
+            )
+
+
+def _draw(findings: Findings, material: Material, seed: int, progress: Progress) -> tuple[list[Figure], dict[str, str]]:
+    """The figures, and for those that are left out the reason."""
+    drawers = all_figures(seed)
+    figures: list[Figure] = []
+    left_out: dict[str, str] = {}
+    task = progress.task("draw", len(drawers), "pictures")
+    for name, draw in drawers.items():
+        drawn = draw(findings, material)
+        if isinstance(drawn, Figure):
+            figures.append(drawn)
+        else:
+            left_out[name] = drawn
+        task.advance()
+    task.close()
+    if findings.disentanglement is None:
+        left_out["SAP and MIG"] = "no recorded state factor varies over these frames"
+    return figures, left_out
+
+
+# What is left behind
+
+
+def _metrics(
+    identity: dict[str, Any], vae: LoadedVAE, training: Training, findings: Findings, left_out: dict[str, str]
+) -> dict[str, Any]:
+    """The content of `metrics.json` but for its list of files."""
+    found = asdict(findings)
+    return {
+        "identity": identity,
+        "summary": asdict(_summary(findings)),
+        "model": asdict(vae.model.config),
+        "training": {**asdict(training), "on_this_data": training.data_spec_hash == identity["data_spec_hash"]},
+        **found,
+        "left_out": left_out,
+    }
+
+
+def _summary(findings: Findings) -> Summary:
+    found = findings.disentanglement
+    return Summary(
+        num_frames=findings.heldout.num_frames,
+        num_episodes=len(findings.episodes),
+        psnr_db=findings.fidelity.psnr_db,
+        ssim=findings.fidelity.ssim,
+        without_zoom=findings.without_zoom,
+        squared_error=findings.fidelity.squared_error,
+        elbo_nats=findings.bound.elbo_nats,
+        bits_per_dimension=findings.bound.bits_per_dimension,
+        kl_nats=findings.bound.kl_nats,
+        active_units=findings.heldout.active_units,
+        latent_dim=findings.heldout.latent_dim,
+        prior_kl_nats=findings.aggregated.kl_nats,
+        sap=found.sap if found else None,
+        mig=found.mig if found else None,
+    )
+
+
+def _provenance(
+    config: EvalConfig, vae: LoadedVAE, dataset: Dataset, training: Training, identity: dict[str, Any]
+) -> Provenance:
+    heldout = [
+        episode
+        for entry in dataset.entries
+        for episode in range(entry.first_episode, entry.end_episode)
+        if is_held_out(episode, identity["holdout_every"])
+    ]
+    return Provenance(
+        vae=str(config.vae),
+        data=str(config.data),
+        env=str(dataset.spec["env"]),
+        policy=str(dataset.spec["policy"]),
+        heldout_episodes=len(heldout),
+        training_steps=training.steps,
+        trained_on_this=training.data_spec_hash == dataset.spec_hash,
+        identity=identity,
+        model=asdict(vae.model.config),
+        versions={"worldmodel_v": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    )
+
+
+def _publish(out: Path, figures: list[Figure], page: str, metrics: dict[str, Any]) -> None:
+    """Pictures and page, and last the metrics with the hash of each file."""
+    remove_temporaries(out)
+    for name in (METRICS_NAME, *PICTURE_NAMES):
+        (out / name).unlink(missing_ok=True)
+    files = {**{f"{figure.name}.png": figure.png for figure in figures}, PAGE_NAME: page.encode()}
+    for name, content in files.items():
+        publish(out / name, content)
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    publish(out / METRICS_NAME, (json.dumps({**metrics, "files": hashes}, indent=2, allow_nan=False) + "\n").encode())
+
+
+def _published(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The metrics of exactly this evaluation if all its files are in place; None otherwise."""
+    metrics = _read_metrics(out)
+    if metrics is None or metrics.get("identity") != identity:
+        return None
+    try:
+        in_place = all(
+            hashlib.sha256((out / name).read_bytes()).hexdigest() == sha256 for name, sha256 in metrics["files"].items()
+        )
+    except (OSError, KeyError, AttributeError):
+        return None
+    return metrics if in_place else None
+
+
+def _read_metrics(out: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads((out / METRICS_NAME).read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _report(out: Path, metrics: dict[str, Any], *, did_nothing: bool) -> EvaluationReport:
+    summary = dict(metrics["summary"])
+    without_zoom = summary.pop("without_zoom")
+    return EvaluationReport(
+        out=out,
+        page=out / PAGE_NAME,
+        vae_sha256=metrics["identity"]["vae_sha256"],
+        did_nothing=did_nothing,
+        summary=Summary(without_zoom=Fidelity(**without_zoom) if without_zoom else None, **summary),
+    )

@@ -1,0 +1,128 @@
+"""Stored chunks of frames: where they lie in a shard, and from their bytes to pixels without HDF5.
+
+HDF5 holds one lock for the whole process and decompresses inside it. Here the compressed bytes come straight from the file
+(`PixelFile`), or from HDF5 past its filters, and the checksum and the decompression run outside the lock: they release
+Python's as well, so they scale with threads. Pixels are decompressed into memory that the caller owns and uses again: on a
+machine where the first touch of a page is dear, fresh memory for every chunk costs more than the decompression.
+
+Legend: N rows of a shard, n rows of a chunk, H, W, C.
+"""
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import zstandard
+
+from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.storage.checksum import fletcher32
+
+REMEDY = "restore the shard from a copy, or delete the file and its line in index.jsonl and run the stage again"
+_of_this_thread = threading.local()
+
+
+def refuse(source: str, what: str) -> NoReturn:
+    """Raise ShardDamaged for the shard that `source` names."""
+    raise ShardDamaged(f"{source}: {what}; {REMEDY}")
+
+
+@dataclass(frozen=True)
+class PixelLayout:
+    """How a shard stores its frames."""
+
+    source: str
+    """Names the shard in errors."""
+
+    num_rows: int
+    """N"""
+
+    chunk_rows: int
+    """Rows of every chunk but the last, which is stored whole all the same."""
+
+    frame_shape: tuple[int, int, int]
+    """(H, W, 3)"""
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.num_rows // self.chunk_rows)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a decompressed chunk."""
+        return self.chunk_rows * int(np.prod(self.frame_shape, dtype=np.int64))
+
+    def decode(self, number: int, stored: bytes, out: np.ndarray | None = None) -> np.ndarray:
+        """The frames of chunk `number` from its stored bytes: uint8 (n, H, W, 3).
+
+        They are a view of `out`, contiguous uint8 of at least `chunk_bytes`, if it is given, and new memory if not. Raises
+        ShardDamaged if the checksum or the decompression fails, or if another size is claimed, before memory is taken.
+        """
+        first = number * self.chunk_rows
+        payload = memoryview(stored)[:-4]
+        if not payload or fletcher32(payload) != int.from_bytes(stored[-4:], "little"):
+            refuse(self.source, f"pixel chunk {number} (rows from {first}) fails its checksum")
+        try:
+            claimed_bytes = zstandard.frame_content_size(payload)
+            if claimed_bytes not in (-1, self.chunk_bytes):
+                refuse(self.source, f"pixel chunk {number} claims {claimed_bytes} bytes, expected {self.chunk_bytes}")
+            raw = np.empty(self.chunk_bytes, np.uint8) if out is None else out.reshape(-1)[: self.chunk_bytes]
+            num_bytes = _decompress(payload, raw, size_is_known=claimed_bytes >= 0)
+        except zstandard.ZstdError as error:
+            refuse(self.source, f"pixel chunk {number} cannot be decompressed ({error})")
+        if num_bytes != self.chunk_bytes:
+            refuse(self.source, f"pixel chunk {number} holds {num_bytes} bytes, expected {self.chunk_bytes}")
+        return raw.reshape(self.chunk_rows, *self.frame_shape)[: self.num_rows - first]
+
+
+def _decompress(payload: memoryview, raw: np.ndarray, *, size_is_known: bool) -> int:
+    """Decompress into `raw` and say how many bytes came; one decompressor serves a thread for good."""
+    decompressor = getattr(_of_this_thread, "zstd", None)
+    if decompressor is None:
+        decompressor = _of_this_thread.zstd = zstandard.ZstdDecompressor()
+    if size_is_known:  # zstd then writes to its destination in one pass, without a window of its own
+        with decompressor.stream_reader(payload) as reader:
+            return reader.readinto(raw)
+    content = decompressor.decompress(payload, max_output_size=len(raw))
+    raw[: len(content)] = np.frombuffer(content, np.uint8)
+    return len(content)
+
+
+class PixelFile:
+    """A shard's file, open for reading stored chunks by their place; closed when nothing refers to it any more.
+
+    Opening it checks nothing and costs a system call: whoever knows a chunk's place got it from an open `Shard`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._source = str(path)
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise ShardDamaged(missing(path)) from None
+        except OSError as error:
+            refuse(self._source, f"it cannot be opened ({error})")
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """The stored bytes of chunk `number`, fewer where the file ends; raises ShardDamaged if they cannot be read."""
+        try:
+            return os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            refuse(self._source, f"pixel chunk {number} cannot be read ({error})")
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def missing(path: Path) -> str:
+    """What is said of a shard that is not there."""
+    return f"{path}: the shard is missing; restore it from a copy, or delete its line in the index"

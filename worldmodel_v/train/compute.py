@@ -1,0 +1,51 @@
+"""How a step is computed, which changes its speed and its memory and not what it means.
+
+- `--compile`: `torch.compile` of the objective. The reconstruction's elementwise arithmetic is fused with the decoder; the
+  noise is drawn between two graphs, so it is the same as without. Compiling takes half a minute on a CPU and needs a C++
+  compiler there (Triton on CUDA), so it is never the default.
+- `--checkpoint-activations`: the encoder's and the decoder's activations are not kept for the backward pass but computed
+  again, one half at a time (Chen et al. 2016, arXiv:1604.06174): 340 MB instead of 440 MB for 32 frames of 256x256, a
+  fifth slower. Cuts inside the halves would bring little more: a convolution keeps its input for its own gradient, and the
+  largest layer alone is half of its half.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.models import Posterior
+
+Objective = Callable[..., Any]
+
+
+def compiled(objective: Objective, device: torch.device) -> Objective:
+    """`objective`, compiled at its first call; raises ConfigError where PyTorch cannot compile for the device."""
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.zeros(64, device=device))
+    except Exception as error:  # each backend has exceptions of its own
+        raise ConfigError(
+            f"--compile: PyTorch cannot compile for {device} here ({one_line(error)}); install a C++ compiler (CUDA: Triton), "
+            "or train without --compile"
+        ) from None
+    return torch.compile(objective)
+
+
+class Recomputed:
+    """A VAE whose activations are computed again in the backward pass: to an objective, the VAE itself."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+
+    def encode(self, *inputs: torch.Tensor | None) -> Posterior:
+        """As the VAE's."""
+        return checkpoint(self._model.encode, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+    def decode_logits(self, *inputs: torch.Tensor | None) -> torch.Tensor:
+        """As the VAE's."""
+        return checkpoint(self._model.decode_logits, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
