@@ -360,7 +360,7 @@ def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Pa
         ("collect: {}\ntrain:\n  condition: action\nencode: {}\n", ":3: train.condition: expected a list: [a, b]"),
         (
             "collect: {}\ntrain:\n  condition: [3]\nencode: {}\n",
-            ":3: train.condition: Input should be a valid string, got (3,)",
+            ":3: train.condition: Input should be a valid string, got [3]",
         ),
         ("? [a]\n: 3\ntrain: {}\nencode: {}\n", ":1: the file: expected a name"),
         ("collect:\n  seed: 2024-13-45\ntrain: {}\nencode: {}\n", ":2: collect.seed: not a plain value"),
