@@ -1,4 +1,4 @@
-"""A whole pipeline from one readable file: collect, train, encode, verify, in order, skipping what is complete.
+"""A whole pipeline from one readable file: collect, train, evaluate, encode, verify, in order, skipping what is complete.
 
 The file is YAML with a mapping for each stage, whose fields are those of the stage's config class; paths between stages
 are filled in. Completion is decided by each stage itself, so a pipeline has no state of its own to go stale.
@@ -9,7 +9,7 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -17,17 +17,20 @@ from pydantic import TypeAdapter, ValidationError
 from worldmodel_v.collect import CollectConfig, CollectReport, collect
 from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
 from worldmodel_v.errors import ConfigError, PipelineFileError
-from worldmodel_v.evaluate import to_png
+from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
 from worldmodel_v.inspection import preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train import TrainConfig, TrainReport, train
 
-STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "encode": EncodeConfig}
+STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "eval": EvalConfig, "encode": EncodeConfig}
+OPTIONAL_STAGES = ("eval",)
+"""Stages that a file may leave out."""
+
 FILLED_IN = ("out", "data", "vae")
 """Fields that the pipeline sets itself."""
 
-ROLLOUTS_NAME, VAE_NAME, LATENTS_NAME, PREVIEW_NAME = "rollouts", "vae", "latents", "rollouts.png"
+ROLLOUTS_NAME, VAE_NAME, EVAL_NAME, LATENTS_NAME, PREVIEW_NAME = "rollouts", "vae", "eval", "latents", "rollouts.png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Pipeline:
 
     collect: CollectConfig
     train: TrainConfig
+    eval: EvalConfig | None
     encode: EncodeConfig
 
 
@@ -45,6 +49,7 @@ class PipelineReport:
 
     collect: CollectReport
     train: TrainReport
+    eval: EvaluationReport | None
     encode: EncodeReport
     preview: Path
     """Frames of some of the rollouts."""
@@ -52,7 +57,8 @@ class PipelineReport:
     @property
     def did_nothing(self) -> bool:
         """Whether every stage was complete already."""
-        return not (self.collect.new_episodes or self.train.new_steps or self.encode.new_rows)
+        evaluated = self.eval is not None and not self.eval.did_nothing
+        return not (self.collect.new_episodes or self.train.new_steps or evaluated or self.encode.new_rows)
 
 
 def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> PipelineReport:
@@ -66,6 +72,9 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> Pip
     progress.say(f"collect: {collected.episodes} episodes, {collected.frames} frames ({collected.new_episodes} new episodes)")
     trained = train(pipeline.train, progress)
     progress.say(f"train: {trained.steps} steps ({trained.new_steps} new)")
+    evaluated = evaluate_vae(pipeline.eval, progress) if pipeline.eval else None
+    if evaluated:
+        progress.say(f"eval: {evaluated.summary.num_frames} held-out frames, {evaluated.page}")
     encoded = encode(pipeline.encode, progress)
     progress.say(f"encode: {encoded.rows} latents ({encoded.new_rows} new)")
     for path in (collected.out, encoded.out):
@@ -74,7 +83,7 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> Pip
     progress.say("verify: every byte of rollouts and latents matches its index; the latents are of this VAE and these rollouts")
     picture = out / PREVIEW_NAME
     publish(picture, to_png(preview(collected.out)))
-    return PipelineReport(collect=collected, train=trained, encode=encoded, preview=picture)
+    return PipelineReport(collect=collected, train=trained, eval=evaluated, encode=encoded, preview=picture)
 
 
 def load_pipeline(file: Path, out: Path) -> Pipeline:
@@ -85,12 +94,13 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
         if name not in STAGES:
             raise _error(file, key, f"unknown stage {name!r}{_hint(name, STAGES)}; expected {', '.join(STAGES)}")
     for name in STAGES:
-        if name not in stages:
+        if name not in stages and name not in OPTIONAL_STAGES:
             raise _error(file, root, f"the stage {name!r} is missing; add `{name}: {{}}` for its defaults")
     rollouts, vae, latents = out / ROLLOUTS_NAME, out / VAE_NAME, out / LATENTS_NAME
     return Pipeline(
         collect=_stage(file, stages, "collect", {"out": rollouts}),
         train=_stage(file, stages, "train", {"out": vae, "data": rollouts}),
+        eval=_stage(file, stages, "eval", {"out": out / EVAL_NAME, "data": rollouts, "vae": vae}) if "eval" in stages else None,
         encode=_stage(file, stages, "encode", {"out": latents, "data": rollouts, "vae": vae}),
     )
 
@@ -126,13 +136,16 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\
 
 
 def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
-    """The value of one field, of exactly the type that its config class declares."""
-    if not isinstance(node, yaml.ScalarNode):
-        raise _error(file, node, f"{name}: expected one value")
+    """The value of one field, of exactly the type that its config class declares; a list where that is a tuple."""
+    takes_list = get_origin(expected) is tuple
+    if not isinstance(node, yaml.SequenceNode if takes_list else yaml.ScalarNode):
+        raise _error(file, node, f"{name}: expected {'a list: [a, b]' if takes_list else 'one value'}")
     try:
-        return TypeAdapter(expected).validate_python(_Loader("").construct_object(node), strict=True)
+        value = _Loader("").construct_object(node, deep=True)
+        return TypeAdapter(expected).validate_python(tuple(value) if takes_list else value, strict=True)
     except ValidationError as error:
-        raise _error(file, node, f"{name}: {error.errors()[0]['msg']}, got {node.value!r}") from None
+        found = node.value if isinstance(node.value, str) else value
+        raise _error(file, node, f"{name}: {error.errors()[0]['msg']}, got {found!r}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise _error(file, node, f"{name}: not a plain value ({str(error).splitlines()[0]})") from None
 

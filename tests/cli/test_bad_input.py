@@ -357,6 +357,11 @@ def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Pa
             ":2: collect.episodes: Input should be a valid integer",
         ),
         ("collect: {}\ntrain:\n  beta: [1]\nencode: {}\n", ":3: train.beta: expected one value"),
+        ("collect: {}\ntrain:\n  condition: action\nencode: {}\n", ":3: train.condition: expected a list: [a, b]"),
+        (
+            "collect: {}\ntrain:\n  condition: [3]\nencode: {}\n",
+            ":3: train.condition: Input should be a valid string, got [3]",
+        ),
         ("? [a]\n: 3\ntrain: {}\nencode: {}\n", ":1: the file: expected a name"),
         ("collect:\n  seed: 2024-13-45\ntrain: {}\nencode: {}\n", ":2: collect.seed: not a plain value"),
         ("[" * 5000, ":1: not valid YAML"),
@@ -377,11 +382,12 @@ def test_a_pipeline_file_that_is_not_there(refuse: Refusal, tmp_path: Path) -> N
     assert "cannot be read" in refuse("wm-pipeline", "run", tmp_path / "absent.yaml", "--out", tmp_path / "out")
 
 
-def test_numbers_such_as_1e_3_are_numbers(tmp_path: Path) -> None:
+def test_numbers_such_as_1e_3_are_numbers_lists_are_lists_and_evaluation_may_be_left_out(tmp_path: Path) -> None:
     from worldmodel_v.pipeline import load_pipeline
 
-    (tmp_path / "p.yaml").write_text("collect: {}\ntrain:\n  learning_rate: 1e-3\n  beta: 1\nencode: {}\n")
-    assert load_pipeline(tmp_path / "p.yaml", tmp_path).train.learning_rate == 1e-3
+    (tmp_path / "p.yaml").write_text("collect: {}\ntrain:\n  learning_rate: 1e-3\n  condition: [action]\nencode: {}\n")
+    pipeline = load_pipeline(tmp_path / "p.yaml", tmp_path)
+    assert (pipeline.train.learning_rate, pipeline.train.condition, pipeline.eval) == (1e-3, ("action",), None)
 
 
 # The command line itself

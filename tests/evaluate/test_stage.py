@@ -223,3 +223,23 @@ def test_real_car_racing_is_compared_with_its_state(tmp_path: Path) -> None:
     assert "speed" not in {item["factor"] for item in metrics["disentanglement"]["factors"]}
     assert "coloured by speed, angle" in page
     assert "without the zoom-in" in page
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"condition": ("step", "action"), "architecture": "conv"},
+        {"channels": 1, "architecture": "mlp"},
+        {"latent_dim": 1, "likelihood": "gaussian", "sigma": 0.1},
+        {"likelihood": "bernoulli", "free_bits": 0.1},
+    ],
+    ids=["conditional", "one channel", "one latent", "bernoulli"],
+)
+def test_every_kind_of_vae_is_trained_and_evaluated(small_rollouts: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    trained = {"steps": 4, "batch_size": 16, "latent_dim": 3, "holdout_every": 4, "device": "cpu", **settings}
+    heldout = train(TrainConfig(data=small_rollouts, out=tmp_path / "vae", **trained)).heldout
+    report = run(tmp_path / "vae", small_rollouts, tmp_path / "eval")
+    assert report.summary.latent_dim == trained["latent_dim"]
+    assert report.summary.psnr_db == pytest.approx(heldout.psnr_db, abs=1e-4)
+    assert report.summary.kl_nats == pytest.approx(heldout.kl_nats, rel=1e-4)
+    assert report.page.stat().st_size > 10_000

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 CAR_RACING = """
 collect: {env: CarRacing-v3, policy: brownian, episodes: 4, max_steps: 60, episodes_per_shard: 1, workers: 2}
 train: {steps: 40, batch_size: 32, latent_dim: 16, holdout_every: 4, beta_warmup_steps: 20, checkpoint_every: 20, device: cpu}
+eval: {frames: 40, device: cpu}
 encode: {workers: 0, device: cpu}
 """
 
@@ -33,6 +34,8 @@ def test_real_car_racing_becomes_latents_and_a_rerun_finds_everything_done(
     assert (report.collect.episodes, report.collect.frames, report.encode.rows) == (4, 244, 244)
     assert report.train.heldout.num_frames == 61
     assert report.train.heldout.psnr_db > 15
+    assert report.eval is not None
+    assert report.eval.summary.num_frames == 40
     for dataset in (out / "rollouts", out / "latents"):
         assert verify(open_dataset(dataset)) == []
     episode = open_dataset(out / "rollouts").episode(0)
@@ -48,7 +51,7 @@ def test_real_car_racing_becomes_latents_and_a_rerun_finds_everything_done(
     pipeline_command.main()
     printed = capsys.readouterr()
     assert "everything was done already" in printed.out
-    for made in ("rollouts", "vae", "latents", "reconstructions.png"):
+    for made in ("rollouts", "vae", "report.html", "latents", "reconstructions.png"):
         assert made in printed.out
     assert run_pipeline(file, out).did_nothing
 

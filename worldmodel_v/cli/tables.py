@@ -39,6 +39,7 @@ def print_pipeline(report: Any) -> None:
         report.preview: "frames of some of the rollouts",
         report.train.out: f"VAE: {report.train.steps} steps",
         report.train.picture: "held-out frames above their reconstructions",
+        **({report.eval.page: "what the VAE's latents are worth, one page"} if report.eval else {}),
         report.encode.out: f"latents: {report.encode.episodes} sequences, {report.encode.rows} rows",
     }
     for path, what in made.items():
