@@ -19,7 +19,7 @@ from worldmodel_v.train.checkpoint import load_checkpoint
 __all__ = ["address"]
 
 SETTINGS = {"steps": 24, "batch_size": 16, "latent_dim": 4, "holdout_every": 4, "checkpoint_every": 8, "log_every": 1}
-SETTINGS |= {"learning_rate": 1e-4, "beta_warmup_steps": 8, "device": "cpu"}
+SETTINGS |= {"learning_rate": 1e-4, "beta_warmup_steps": 8, "device": "cpu", "architecture": "conv"}
 
 
 @pytest.fixture

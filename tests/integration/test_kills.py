@@ -124,7 +124,14 @@ def test_training_killed_or_interrupted_and_continued_gives_the_weights_of_an_un
     tmp_path: Path, stamp_rollouts: Path
 ) -> None:
     def command(out: Path) -> tuple[object, ...]:
-        settings = {"data": stamp_rollouts, "steps": 60, "batch_size": 8, "latent_dim": 4, "holdout_every": 4}
+        settings = {
+            "data": stamp_rollouts,
+            "steps": 60,
+            "batch_size": 8,
+            "latent_dim": 4,
+            "holdout_every": 4,
+            "architecture": "conv",
+        }
         return ("wm-train", "--out", out, *options(settings | {"checkpoint_every": 10, "log_every": 1}))
 
     straight, broken = tmp_path / "straight", tmp_path / "broken"

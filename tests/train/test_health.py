@@ -118,7 +118,7 @@ class TestWarnings:
 
     def test_nothing_is_judged_until_the_weight_of_the_kl_has_settled(self) -> None:
         watcher, said = watch()
-        ill = evaluation(kl_nats=0.0, active_units=0), posterior(aggregate_mean_square=100.0)
+        ill = evaluation(kl_nats=0.0, active_units=0), posterior(aggregate_mean_square=1000.0)
         assert watcher.judge(1000 + GRACE_STEPS - 1, *ill) is None
         assert said == []
         assert watcher.judge(1000 + GRACE_STEPS, *ill) is not None
@@ -133,11 +133,16 @@ class TestWarnings:
 
     def test_latents_far_wider_than_the_prior_are_told(self) -> None:
         watcher, said = watch()
-        watcher.judge(2000, evaluation(), posterior(aggregate_mean_square=25.0, aggregate_kl_nats=350.04))
+        watcher.judge(2000, evaluation(), posterior(aggregate_mean_square=156.25, aggregate_kl_nats=2350.04))
         assert said == [
-            "warning: step 2000: the latents are 5.0 times as wide as the prior (KL of all frames' latents together to "
-            "N(0, I): 350.0 nats), so samples from the prior will not look like frames; raise --beta if they shall"
+            "warning: step 2000: the latents are 12.5 times as wide as the prior (KL of all frames' latents together to "
+            "N(0, I): 2350.0 nats), so samples from the prior will not look like frames; raise --beta if they shall"
         ]
+
+    def test_latents_as_wide_as_a_learned_sigma_makes_them_are_not(self) -> None:
+        watcher, said = watch()
+        watcher.judge(2000, evaluation(kl_nats=275.2), posterior(aggregate_mean_square=12.8, aggregate_kl_nats=200.0))
+        assert said == []
 
     def test_a_fall_of_the_psnr_is_told_and_a_dent_is_not(self) -> None:
         watcher, said = watch()

@@ -28,8 +28,9 @@ CLIPPED_SHARE = 0.95
 PSNR_DROP_DB = 6.0
 """Four times the squared error."""
 
-WIDE_MEAN_SQUARE = 4.0
-"""E[z²] of the aggregated posterior, averaged over latents, above which it is called wider than the prior (there it is 1)."""
+WIDE = 10.0
+"""Root mean square of the latents of all frames above which they are called wide. In the prior it is 1; a learned σ, which
+weighs reconstructions more, brings it to 2 to 4; with no KL to speak of it has no bound."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,10 +113,11 @@ class Watch:
         if not self._has_settled(step):
             return None
         self._judge_psnr(step, heldout.psnr_db)
-        if posterior.aggregate_mean_square > WIDE_MEAN_SQUARE:
+        width = posterior.aggregate_mean_square**0.5
+        if width > WIDE:
             self._warn(
                 "prior",
-                f"step {step}: the latents are {posterior.aggregate_mean_square**0.5:.1f} times as wide as the prior (KL of "
+                f"step {step}: the latents are {width:.1f} times as wide as the prior (KL of "
                 f"all frames' latents together to N(0, I): {posterior.aggregate_kl_nats:.1f} nats), so samples from the "
                 "prior will not look like frames; raise --beta if they shall",
             )
