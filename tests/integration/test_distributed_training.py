@@ -41,18 +41,23 @@ def train_lines(out: Path) -> list[dict[str, float]]:
 def test_two_workers_train_what_one_process_trains(
     stamp_rollouts: Path, tmp_path: Path, command: Callable[..., tuple[object, ...]]
 ) -> None:
-    """To within the order of float32 sums, which differs by about 1e-7 and which Adam's steps amplify."""
+    """To within the order of float32 sums: 1e-5 in the loss.
+
+    The weights agree to a tenth of one update (1e-4) in the root mean square. A few may be several updates apart: Adam
+    divides a gradient by its own size, so where one is nearly zero its rounding decides which way the weight goes.
+    """
     alone, together = tmp_path / "alone", tmp_path / "together"
     train(TrainConfig(data=stamp_rollouts, out=alone, **SETTINGS))  # type: ignore[arg-type]
     finish(*command(together))
     expected, found = train_lines(alone), train_lines(together)
     assert [line["step"] for line in found] == list(range(1, 25))
     for here, there in zip(expected, found, strict=True):
-        assert there["loss"] == pytest.approx(here["loss"], rel=1e-4)
-        assert there["grad_norm"] == pytest.approx(here["grad_norm"], rel=1e-2)
-    weights = [safetensors.torch.load_file(out / "vae.safetensors") for out in (alone, together)]
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=1e-4)
+        assert there["loss"] == pytest.approx(here["loss"], rel=1e-5)
+        assert there["grad_norm"] == pytest.approx(here["grad_norm"], rel=1e-4)
+    one, other = (safetensors.torch.load_file(out / "vae.safetensors") for out in (alone, together))
+    apart = torch.cat([(one[name] - other[name]).flatten() for name in one])
+    assert apart.square().mean().sqrt() < 1e-5
+    assert apart.abs().max() < 1e-3
     assert {item.name for item in alone.iterdir()} == {item.name for item in together.iterdir()}
     assert load_best(together).step == load_best(alone).step  # type: ignore[union-attr]
 
