@@ -58,5 +58,5 @@ def to_frames(x_BCHW: torch.Tensor) -> np.ndarray:
 def to_png(picture_HWC: np.ndarray) -> bytes:
     """The bytes of a PNG file, of RGB or RGBA."""
     buffer = io.BytesIO()
-    Image.fromarray(picture_HWC).save(buffer, format="PNG", optimize=True)
+    Image.fromarray(picture_HWC).save(buffer, format="PNG")
     return buffer.getvalue()
