@@ -53,3 +53,9 @@ def test_the_speed_is_the_length_of_the_velocity() -> None:
     assert found.names == ("speed", "x", "velocity_x", "velocity_y")
     assert found["speed"].tolist() == [5.0, 1.0]
     assert with_speed(Factors(names=("x",), values=np.ones((2, 1)))).names == ("x",)
+
+
+def test_an_angle_is_that_of_the_picture() -> None:
+    factors, _ = recorded_factors(sample(angle=[0.5, 0.5 + 4 * np.pi, 4.0], turns=[0.0, 2.0, 1.0]), ())
+    np.testing.assert_allclose(factors["angle"], [0.5, 0.5, 4.0 - 2 * np.pi], atol=1e-5)
+    assert factors["turns"].tolist() == [0.0, 2.0, 1.0]

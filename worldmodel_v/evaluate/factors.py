@@ -12,6 +12,8 @@ from worldmodel_v.evaluate.sample import Sample
 
 SPEED = "speed"
 VELOCITY = ("velocity_x", "velocity_y")
+ANGLE = "angle"
+"""Taken between -π and π: a car that has turned round twice looks as before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ def recorded_factors(sample: Sample, asked: tuple[str, ...]) -> tuple[Factors, l
         raise ConfigError(f"--factors {unknown[0]}: {recorded}; name some of these, or leave the option out")
     names = asked or sample.state_names
     columns = sample.state[:, [sample.state_names.index(name) for name in names]].astype(np.float64)
+    for column in np.flatnonzero(np.array(names) == ANGLE):
+        columns[:, column] = np.angle(np.exp(1j * columns[:, column]))
     varies = [bool(np.isfinite(column).all() and np.ptp(column) > 0) for column in columns.T]
     kept = Factors(names=tuple(np.array(names)[varies].tolist()), values=columns[:, varies])
     return kept, [name for name, keep in zip(names, varies, strict=True) if not keep]
