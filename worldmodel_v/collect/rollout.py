@@ -10,6 +10,9 @@ from worldmodel_v.policies import Policy, make_policy
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import RolloutSpec
 
+FRAMES_AT_FIRST = 1001
+"""Room for an episode of CarRacing; longer ones make more."""
+
 
 def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Generator]:
     """The environment's seed (32 bits) and the policy's generator of episode `episode_id`."""
@@ -43,25 +46,28 @@ def _play(
     moved = policy.reset(policy_rng)
     raw = raw if moved is None else moved
     preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
+    frames = _Frames(preprocess, spec.max_steps + 1)
     rows: list[_Row] = []
     ended = False
     while not ended:
         action = env.record_action(policy.act(raw))
-        frame, state, before = preprocess(raw), env.state(), raw.shape
+        frames.add(raw)
+        state, before = env.state(), raw.shape
         raw, reward, terminated, truncated = env.step(action)
         if raw.shape != before:
             raise ValueError(f"the frame's shape changed from {before} to {raw.shape}")
         truncated = truncated or (not terminated and len(rows) + 1 == spec.max_steps)
-        rows.append((frame, state, action, reward, terminated, truncated))
+        rows.append((state, action, reward, terminated, truncated))
         ended = terminated or truncated
     final_action = -1 if isinstance(action, int) else np.full_like(action, np.nan)
-    rows.append((preprocess(raw), env.state(), final_action, np.nan, False, False))
-    pixels, states, actions, rewards, terminations, truncations = zip(*rows, strict=True)
+    frames.add(raw)
+    rows.append((env.state(), final_action, np.nan, False, False))
+    states, actions, rewards, terminations, truncations = zip(*rows, strict=True)
     return Episode(
         episode_id=episode_id,
         seed=seed,
         policy=getattr(policy, "chosen", spec.policy),
-        pixels=np.concatenate(pixels).reshape(len(pixels), *pixels[0].shape),
+        pixels=frames.pixels,
         action=np.array(actions, dtype=np.int64 if isinstance(final_action, int) else np.float32),
         reward=np.array(rewards, dtype=np.float32),
         terminated=np.array(terminations, dtype=np.bool_),
@@ -71,5 +77,25 @@ def _play(
     )
 
 
-_Row = tuple[np.ndarray, tuple[float, ...], Any, float, bool, bool]
-"""Frame, state, action as recorded, reward, terminated, truncated."""
+_Row = tuple[tuple[float, ...], Any, float, bool, bool]
+"""State, action as recorded, reward, terminated, truncated."""
+
+
+class _Frames:
+    """Frames of an episode of unknown length, each resized right into its place: copying them later costs as much again."""
+
+    def __init__(self, preprocess: FramePreprocessor, limit: int) -> None:
+        self._preprocess = preprocess
+        self._num_frames = 0
+        self._buffer = np.empty((min(limit, FRAMES_AT_FIRST), preprocess.size, preprocess.size, 3), np.uint8)
+
+    def add(self, raw: np.ndarray) -> None:
+        if self._num_frames == len(self._buffer):
+            self._buffer = np.concatenate([self._buffer, np.empty_like(self._buffer)])
+        self._preprocess(raw, self._buffer[self._num_frames])
+        self._num_frames += 1
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """uint8 (n, S, S, 3): the frames so far."""
+        return self._buffer[: self._num_frames]

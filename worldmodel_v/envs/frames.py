@@ -46,10 +46,15 @@ class FramePreprocessor:
             real(weight_sum / 2 + 0.25),
         )
 
-    def __call__(self, raw: np.ndarray) -> np.ndarray:
-        frame_SX = _shrink(raw.reshape(len(raw), -1), *self._arguments)
-        frame_SSC = frame_SX.reshape(self.size, self.size, -1)
-        return frame_SSC if frame_SSC.shape[2] == 3 else np.repeat(frame_SSC, 3, axis=2)
+    def __call__(self, raw: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The resized frame, in `out` (uint8 (S, S, 3), contiguous) where it is given."""
+        out = np.empty((self.size, self.size, 3), np.uint8) if out is None else out
+        is_rgb = raw.ndim == 3 and raw.shape[2] == 3
+        small = out if is_rgb else np.empty((self.size, self.size), np.uint8)
+        _shrink(raw.reshape(len(raw), -1), *self._arguments, small.reshape(self.size, -1))
+        if not is_rgb:
+            out[:] = small[:, :, None]
+        return out
 
 
 def _taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,11 +79,11 @@ def _shrink(
     col_weight_KX: np.ndarray,
     inverse: float,
     half: float,
-) -> np.ndarray:
-    """uint8 (S, S * C) of a frame (H, W * C). `half` is half the sum of the weights plus a quarter: the sums are whole
+    small_SX: np.ndarray,
+) -> None:
+    """Shrink a frame (H, W * C) into uint8 (S, S * C). `half` is half the sum of the weights plus a quarter: the sums are whole
     numbers, so the quarter changes no result and keeps the quotient from falling short of one."""
     width, num_taps = frame_HX.shape[1], col_tap_KX.shape[0]
-    small_SX = np.empty((len(row_first_S), col_tap_KX.shape[1]), np.uint8)
     row_X = np.empty(width, row_weight_SK.dtype)
     for i in range(len(row_first_S)):
         row_X[:] = 0
@@ -98,7 +103,6 @@ def _shrink(
                 for k in range(num_taps):
                     total += col_weight_KX[k, x] * row_X[col_tap_KX[k, x]]
                 small_X[x] = np.uint8(np.int32(total * inverse))
-    return small_SX
 
 
 def area_weights(length: int, size: int) -> np.ndarray:
