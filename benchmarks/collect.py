@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -152,12 +152,12 @@ def compare_collecting(policy: str, episodes: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for i in range(rounds):
             one = collect_config(Path(folder) / f"{i}-one", policy=policy, episodes=episodes, workers=1)
-            two = collect_config(Path(folder) / f"{i}-two", policy=policy, episodes=2 * episodes, workers=2)
+            two = collect_config(Path(folder) / f"{i}-two", policy=policy, episodes=episodes, workers=2)
             rates["one"].append(committed_rate(one))
             rates["bare"].append(replayed_rate(one))
             rates["two"].append(committed_rate(two))
     mean = {name: statistics.fmean(values) for name, values in rates.items()}
-    print(f"\nwm-collect, {rounds} rounds of {episodes} episodes of up to 1,000 steps a worker, {policy}")
+    print(f"\nwm-collect, {rounds} rounds of {episodes} episodes of up to 1,000 steps, {policy}")
     print(f"  frames/s: bare environment {mean['bare']:.0f}, one worker {mean['one']:.0f}, two workers {mean['two']:.0f}")
     for title, above, below in (
         ("one worker over the bare environment", "one", "bare"),
@@ -175,10 +175,7 @@ def committed_rate(config: CollectConfig) -> float:
     """Frames per second of a collection while all its workers are busy."""
     commits = Timestamps()
     collect(config, commits)
-    frames = [entry.num_rows for entry in open_dataset(config.out).entries]
-    frames_per_episode = sum(frames) / config.episodes
-    counted = commits.while_busy(config.workers)
-    return counted.episodes * frames_per_episode / counted.seconds
+    return commits.rate_while_busy(config.workers)
 
 
 def replayed_rate(config: CollectConfig) -> float:
@@ -199,29 +196,22 @@ def replayed_rate(config: CollectConfig) -> float:
     return frames / spent
 
 
-class Span(NamedTuple):
-    """What was committed in a stretch of time."""
-
-    episodes: int
-    seconds: float
-
-
 class Timestamps(Silent):
-    """A progress that notes when episodes were committed."""
+    """A progress that notes how many frames were committed, and when."""
 
     def __init__(self) -> None:
         self.commits: list[tuple[float, int]] = []
 
     def advance(self, amount: int = 1, **facts: Any) -> None:
-        self.commits.append((time.perf_counter(), amount))
+        self.commits.append((time.perf_counter(), facts["frames"]))
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> Timestamps:
         return self
 
-    def while_busy(self, workers: int) -> Span:
-        """What was committed after each worker's first block and before the first of them found no more work."""
-        busy = self.commits[workers : len(self.commits) - workers + 1]
-        return Span(sum(amount for _, amount in busy), busy[-1][0] - self.commits[workers - 1][0])
+    def rate_while_busy(self, workers: int) -> float:
+        """Frames per second after each worker's first block and before the first of them found no more work."""
+        (start, before), (end, after) = self.commits[workers - 1], self.commits[-workers]
+        return (after - before) / (end - start)
 
 
 # Where the time goes
@@ -304,7 +294,7 @@ def take_drawing_apart(step_count: int, title: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3, help="laps to time, and rounds of collecting")
-    parser.add_argument("--episodes", type=int, default=20, help="episodes of 1,000 steps to collect in a round")
+    parser.add_argument("--episodes", type=int, default=48, help="episodes of 1,000 steps to collect in a round")
     arguments = parser.parse_args()
     print(describe_machine(*PACKAGES))
     warm_up()

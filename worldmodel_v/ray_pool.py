@@ -10,6 +10,7 @@ import contextlib
 import gc
 import os
 import socket
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,8 @@ Task = TypeVar("Task")
 Run = Callable[[Task], bytes]
 
 TASKS_IN_FLIGHT_PER_WORKER = 2
+"""A worker goes on with the second while the first one's result travels; the last tasks wait for whoever is free."""
+
 ATTEMPTS = 4
 """How many workers a task may cost before the run gives up."""
 
@@ -79,9 +82,10 @@ class _Pool(Generic[Task]):
     def map(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, bytes]]:
         import ray
 
+        upcoming = _Lookahead(tasks, len(self._workers))
         for _ in range(TASKS_IN_FLIGHT_PER_WORKER):
             for place in range(len(self._workers)):
-                self._submit_next(tasks, place)
+                self._submit_next(upcoming, place)
         while self._in_flight:
             (reference,), _ = ray.wait(list(self._in_flight), num_returns=1)
             if reference not in self._in_flight:
@@ -94,7 +98,7 @@ class _Pool(Generic[Task]):
             except ray.exceptions.RayError as error:
                 self._give_to_another(task, place, attempt, error)
                 continue
-            self._submit_next(tasks, place)
+            self._submit_next(upcoming, place)
             yield task, result
 
     def close(self) -> None:
@@ -103,10 +107,10 @@ class _Pool(Generic[Task]):
         for worker in self._workers:
             ray.kill(worker, no_restart=True)
 
-    def _submit_next(self, tasks: Iterator[Task], place: int) -> None:
-        for task in tasks:
-            self._submit(task, place, attempt=1)
-            return
+    def _submit_next(self, upcoming: "_Lookahead[Task]", place: int) -> None:
+        is_idle = all(busy != place for _, busy, _ in self._in_flight.values())
+        if upcoming.has_next and (is_idle or upcoming.has_enough):
+            self._submit(upcoming.pop(), place, attempt=1)
 
     def _submit(self, task: Task, place: int, attempt: int) -> None:
         self._in_flight[self._workers[place].run.remote(task)] = (task, place, attempt)
@@ -142,6 +146,33 @@ class _Pool(Generic[Task]):
             "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
         }
         return ray.remote(**options)(_Worker).remote(self._setup)
+
+
+class _Lookahead(Generic[Task]):
+    """An iterator that knows whether `enough` more items are to come."""
+
+    def __init__(self, items: Iterator[Task], enough: int) -> None:
+        self._items, self._enough = items, enough
+        self._next: deque[Task] = deque()
+
+    @property
+    def has_next(self) -> bool:
+        return self._holds(1)
+
+    @property
+    def has_enough(self) -> bool:
+        return self._holds(self._enough)
+
+    def pop(self) -> Task:
+        return self._next.popleft()
+
+    def _holds(self, number: int) -> bool:
+        while len(self._next) < number:
+            try:
+                self._next.append(next(self._items))
+            except StopIteration:
+                return False
+        return True
 
 
 class _Worker:
