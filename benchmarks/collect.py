@@ -168,7 +168,7 @@ def compare_collecting(policy: str, episodes: int, rounds: int) -> None:
 
 
 def collect_config(out: Path, **changes: Any) -> CollectConfig:
-    return CollectConfig(out=out, seed=SEED, episodes_per_shard=4, **changes)
+    return CollectConfig(out=out, seed=SEED, episodes_per_shard=2, **changes)
 
 
 def committed_rate(config: CollectConfig) -> float:
@@ -209,9 +209,12 @@ class Timestamps(Silent):
         return self
 
     def rate_while_busy(self, workers: int) -> float:
-        """Frames per second after each worker's first block and before the first of them found no more work."""
-        (start, before), (end, after) = self.commits[workers - 1], self.commits[-workers]
-        return (after - before) / (end - start)
+        """Frames per second once every worker has committed: the slope of a line through the commits.
+
+        The time between two of them would depend on whether workers that do equal work commit at the same moment or in turn.
+        """
+        seconds, frames = np.array(self.commits[workers - 1 :]).T
+        return float(np.polyfit(seconds, frames, deg=1)[0])
 
 
 # Where the time goes
