@@ -19,7 +19,7 @@ from worldmodel_v.train.best import load_best
 from worldmodel_v.train.checkpoint import load_checkpoint
 
 BIN = Path(sys.executable).parent
-CAR_RACING = {"env": "CarRacing-v3", "episodes": 6, "episodes_per_shard": 1, "max_steps": 40, "seed": 3}
+CAR_RACING = {"env": "CarRacing-v3", "episodes": 6, "episodes_per_shard": 1, "max_steps": 100, "seed": 3}
 
 
 def start(*argv: object, **environment: str) -> subprocess.Popen[str]:
@@ -85,7 +85,7 @@ def test_a_driver_interrupted_with_ctrl_c_leaves_with_130_and_continues(tmp_path
     wait_until(lambda: committed(out) >= 1, driver)
     driver.send_signal(signal.SIGINT)
     _, errors = driver.communicate()
-    assert driver.returncode == 130
+    assert driver.returncode == 130, errors
     assert "wm-collect: interrupted; what is committed is kept, and the same command continues" in errors
     assert "Traceback" not in errors
     collect(CollectConfig(out=out, workers=0, **CAR_RACING))  # type: ignore[arg-type]
