@@ -23,10 +23,16 @@ CAR_RACING = {"env": "CarRacing-v3", "episodes": 6, "episodes_per_shard": 1, "ma
 
 
 def start(*argv: object, **environment: str) -> subprocess.Popen[str]:
-    """Start a console script in a process group of its own."""
+    """Start a console script in a process group of its own, which hears Ctrl-C even where the tests run in the background."""
     command = [str(BIN / str(argv[0])), *map(str, argv[1:])]
     return subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | environment, start_new_session=True
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
