@@ -24,6 +24,7 @@ import gymnasium
 import numpy as np
 import ray
 from _machine import describe_machine
+from _quickstart import quickstart_policy
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 from worldmodel_v.collect import CollectConfig, collect
@@ -31,7 +32,6 @@ from worldmodel_v.collect.rollout import episode_seeds, rollout
 from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
 from worldmodel_v.envs.fast_car_racing import env as fast_env
-from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies import DriverPolicy, make_policy
 from worldmodel_v.progress import Silent
 from worldmodel_v.spec import RolloutSpec
@@ -40,7 +40,6 @@ from worldmodel_v.storage import build_shard, open_dataset
 SEED = 3
 PARTS_OF_A_LAP = 12
 PACKAGES = ("gymnasium", "pygame-ce", "Box2D", "numpy", "numba", "h5py", "hdf5plugin", "ray", "envpool")
-PIPELINE_POLICY = load_pipeline(Path(__file__).parent.parent / "pipelines" / "quickstart.yaml", Path()).collect.policy
 
 
 class PhysicsOnly(CarRacing):
@@ -307,7 +306,7 @@ def main() -> None:
     take_drawing_apart(300, "on the road")
     take_drawing_apart(5, "zoomed out at the start")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    for policy in ("brownian", PIPELINE_POLICY):
+    for policy in ("brownian", quickstart_policy()):
         compare_collecting(policy, arguments.episodes, arguments.rounds)
     ray.shutdown()
 

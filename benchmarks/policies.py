@@ -15,12 +15,12 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 import numpy as np
 from _machine import describe_machine
+from _quickstart import quickstart_policy
 from PIL import Image, ImageDraw
 
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.evaluate.coverage import driving
-from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 
@@ -28,7 +28,6 @@ POLICIES = (
     *("random", "brownian", "driver", "driver(noise=0.3)", "random-start(driver(speed=60, noise=0.5))"),
     "random-start(driver(speed=80, curve_speed=60, noise=0.3))",
 )
-QUICKSTART = Path(__file__).parent.parent / "pipelines" / "quickstart.yaml"
 COLUMNS = ("tiles_visited", "full_laps", "off_road", "spinning", "standing")
 FRAMES, FRAME_SIZE, GAP, TITLE_HEIGHT = 8, 128, 6, 22
 MAP_SIZE = FRAME_SIZE
@@ -93,7 +92,7 @@ def main() -> None:
     arguments = parser.parse_args()
     print(describe_machine("gymnasium", "Box2D", "numpy"))
     print(f"{arguments.episodes} episodes of up to 1,000 steps for each policy\n")
-    mixture = load_pipeline(QUICKSTART, Path()).collect.policy
+    mixture = quickstart_policy()
     figures, rows = {}, []
     with tempfile.TemporaryDirectory() as folder:
         for number, policy in enumerate((*POLICIES, mixture)):

@@ -46,7 +46,6 @@ PACKAGES = ("torch", "numpy", "h5py", "zstandard")
 PARTS = ("feeder", "mixing", "loop", "compute", "memory", "cuda")
 SMALL_FRAMES = 60_000  # three times what the pool holds at 64x64
 MIXED_CHUNKS = 320  # of the pool at 64x64
-POLICY = "mixture(3*driver(noise=0.3), 2*random-start(driver(speed=60, noise=0.5)), 1*brownian)"
 
 
 # Data
@@ -55,10 +54,13 @@ POLICY = "mixture(3*driver(noise=0.3), 2*random-start(driver(speed=60, noise=0.5
 def collect_rollouts(out: Path) -> Path:
     """40 episodes of CarRacing, 250 actions each."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    from _quickstart import quickstart_policy
+
     from worldmodel_v.collect import CollectConfig, collect
 
     print("collecting 40 episodes of CarRacing ...", flush=True)
-    collect(CollectConfig(out=out, episodes=40, max_steps=250, workers=0, policy=POLICY, episodes_per_shard=2))
+    policy = quickstart_policy()
+    collect(CollectConfig(out=out, episodes=40, max_steps=250, workers=0, policy=policy, episodes_per_shard=2))
     return out
 
 

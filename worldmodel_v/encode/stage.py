@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldmodel_v.data.conditions import require_recorded
+from worldmodel_v.data.fit import require_fit
 from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
-from worldmodel_v.errors import ModelMismatch, ShardDamaged, StaleLatents
+from worldmodel_v.errors import ShardDamaged, StaleLatents
 from worldmodel_v.models import resolve_device
 from worldmodel_v.models.weights import LoadedVAE, read_weights, vae_from_bytes
 from worldmodel_v.progress import Progress, Silent
@@ -47,7 +47,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeRepo
     rollouts = require_format(config.data, ROLLOUTS)
     weights = read_weights(config.vae)
     vae = vae_from_bytes(weights, str(config.vae))
-    require_fit(vae, rollouts, config.vae)
+    require_fit(vae, rollouts, config.vae, "train a VAE on these rollouts")
     if config.workers == 0:
         resolve_device(config.device)
     spec = _latent_spec(config, rollouts, vae)
@@ -68,19 +68,6 @@ def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeRepo
         new_rows = _encode_shards(config, settings, rollouts, missing, writer, progress)
         latents = writer.dataset()
     return EncodeReport(out=config.out, episodes=latents.num_episodes, rows=latents.num_rows, new_rows=new_rows)
-
-
-def require_fit(vae: LoadedVAE, rollouts: Dataset, vae_path: Path) -> None:
-    """Raise ModelMismatch unless the VAE was trained on frames of the rollouts' size, and ConditionNotRecorded unless the
-    rollouts record what it is conditional on."""
-    wanted, found = vae.model.config.frame_size, rollouts.spec["frame_size"]
-    if wanted != found:
-        raise ModelMismatch(
-            f"{vae_path}: the VAE takes {wanted}x{wanted} frames, {rollouts.path} holds {found}x{found}; "
-            f"collect with --frame-size {wanted}, or train a VAE on these rollouts"
-        )
-    with rollouts.open_shard(rollouts.entries[0]) as shard:
-        require_recorded(shard, vae.model.config.condition)
 
 
 def require_current(latents: Dataset, rollouts: Dataset) -> None:

@@ -34,6 +34,11 @@ class AggregatedPosterior:
     mean: list[float]
     variance: list[float]
 
+    @property
+    def mean_square(self) -> float:
+        """E[z²], averaged over latents: 1 under the prior."""
+        return sum(mean**2 + variance for mean, variance in zip(self.mean, self.variance, strict=True)) / len(self.mean)
+
 
 def aggregate(posterior: Posterior) -> AggregatedPosterior:
     """From mu and logvar (N, Z), in float64."""

@@ -14,7 +14,8 @@ import torch
 
 from worldmodel_v import __version__
 from worldmodel_v.data import is_held_out
-from worldmodel_v.errors import EvaluationFailed, ModelMismatch, NotADataset, SettingsDiffer
+from worldmodel_v.data.fit import require_fit
+from worldmodel_v.errors import EvaluationFailed, NotADataset, SettingsDiffer
 from worldmodel_v.evaluate.analysis import Fidelity, Findings, Material, analyse
 from worldmodel_v.evaluate.coder import Coder
 from worldmodel_v.evaluate.config import EvalConfig
@@ -26,8 +27,9 @@ from worldmodel_v.evaluate.sample import Sample, Training, choose_holdout, read_
 from worldmodel_v.models import LoadedVAE, load_vae, resolve_device
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage import Dataset, require_format
+from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
-from worldmodel_v.storage.publish import is_temporary, publish, remove_temporaries
+from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.storage.schema import ROLLOUTS
 
 METRICS_NAME = "metrics.json"
@@ -85,7 +87,7 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     device = resolve_device(config.device)
     dataset = require_format(config.data, ROLLOUTS)
     vae = load_vae(config.vae)
-    _require_fit(vae, dataset, config.vae)
+    require_fit(vae, dataset, config.vae, "give the rollouts that it was trained on")
     training = read_training(config.vae)
     holdout_every = choose_holdout(config.holdout_every, training, dataset)
     identity = _identity(config, vae, dataset, holdout_every)
@@ -110,15 +112,6 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
 # What may be evaluated, and where to
 
 
-def _require_fit(vae: LoadedVAE, dataset: Dataset, path: Path) -> None:
-    wanted, found = vae.model.config.frame_size, dataset.spec["frame_size"]
-    if wanted != found:
-        raise ModelMismatch(
-            f"{path}: the VAE takes {wanted}x{wanted} frames, {dataset.path} holds {found}x{found}; "
-            f"collect with --frame-size {wanted}, or give the rollouts that it was trained on"
-        )
-
-
 def _identity(config: EvalConfig, vae: LoadedVAE, dataset: Dataset, holdout_every: int) -> dict[str, Any]:
     """What determines an evaluation: the same again is the same figures."""
     return {
@@ -135,14 +128,9 @@ def _identity(config: EvalConfig, vae: LoadedVAE, dataset: Dataset, holdout_ever
 
 def _refuse_foreign_directory(out: Path, identity: dict[str, Any]) -> None:
     """Raise NotADataset or SettingsDiffer unless `out` is absent, empty, or an evaluation of this VAE and data."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise NotADataset(f"{out}: is a file; give a directory that is new, empty, or an evaluation of this VAE and data")
-    foreign = sorted(item.name for item in out.iterdir() if not (item.name in OWN_NAMES or is_temporary(item)))
-    if foreign:
-        raise NotADataset(f"{out}: holds {foreign[0]!r}, which is not of an evaluation; give a directory that is new or empty")
-    there = (_read_metrics(out) or {}).get("identity", identity)
+    whose = "an evaluation of this VAE and data"
+    refuse_foreign_names(out, OWN_NAMES, "an evaluation", whose, NotADataset)
+    there = (read_object(out / METRICS_NAME) or {}).get("identity", identity)
     for name, what in {"vae_sha256": "of the VAE", "data_spec_hash": "on the data"}.items():
         if there.get(name) != identity[name]:
             raise SettingsDiffer(
@@ -274,7 +262,7 @@ def _publish(out: Path, figures: list[Figure], page: str, metrics: dict[str, Any
 
 def _published(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """The metrics of exactly this evaluation if all its files are in place; None otherwise."""
-    metrics = _read_metrics(out)
+    metrics = read_object(out / METRICS_NAME)
     if metrics is None or metrics.get("identity") != identity:
         return None
     try:
@@ -284,14 +272,6 @@ def _published(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     except (OSError, KeyError, AttributeError):
         return None
     return metrics if in_place else None
-
-
-def _read_metrics(out: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads((out / METRICS_NAME).read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _report(out: Path, metrics: dict[str, Any], *, did_nothing: bool) -> EvaluationReport:

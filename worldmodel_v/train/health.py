@@ -9,11 +9,13 @@ Legend: N frames, Z latent.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConstantFrames
 from worldmodel_v.evaluate import Evaluation
+from worldmodel_v.evaluate.posterior import aggregate
 from worldmodel_v.models import Posterior, gaussian_kl
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.config import TrainConfig
@@ -60,19 +62,13 @@ class PosteriorHealth:
 
 def posterior_health(posterior: Posterior) -> PosteriorHealth:
     """The figures of the posteriors (N, Z) of N frames; computed in float64."""
-    mu, logvar = (part.double().cpu() for part in posterior)
-    mean_Z = mu.mean(dim=0)
-    centred = mu - mean_Z
-    covariance = centred.T @ centred / len(mu) + torch.diag(logvar.exp().mean(dim=0))
-    variance_Z = covariance.diagonal()
-    correlation = covariance / variance_Z.sqrt().outer(variance_Z.sqrt())
-    mean_square = (variance_Z + mean_Z.square()).mean()
+    together = aggregate(posterior)
     return PosteriorHealth(
-        kl_per_latent=gaussian_kl(Posterior(mu, logvar)).mean(dim=0).tolist(),
-        aggregate_max_mean=float(mean_Z.abs().max()),
-        aggregate_max_correlation=float((correlation - torch.diag(correlation.diagonal())).abs().max()),
-        aggregate_mean_square=float(mean_square),
-        aggregate_kl_nats=0.5 * float(len(mean_Z) * (mean_square - 1) - torch.linalg.slogdet(covariance).logabsdet),
+        kl_per_latent=gaussian_kl(Posterior(*(part.double() for part in posterior))).mean(dim=0).tolist(),
+        aggregate_max_mean=together.max_abs_mean,
+        aggregate_max_correlation=together.max_correlation or 0.0,
+        aggregate_mean_square=together.mean_square,
+        aggregate_kl_nats=together.kl_nats,
     )
 
 
@@ -153,9 +149,16 @@ class Watch:
 
 def require_varied_frames(dataset: Dataset) -> None:
     """Raise ConstantFrames if frames from all over the dataset are all the same."""
+    first = dataset.entries[0].first_episode
+    if not _are_identical(read_frames(dataset, lambda episode: episode == first, FRAMES_TO_COMPARE)):
+        return  # as always; reading from all over it opens every shard
     frames = read_frames(dataset, lambda episode: True, FRAMES_TO_COMPARE)
-    if (frames == frames[0]).all():
+    if _are_identical(frames):
         raise ConstantFrames(
             f"{dataset.path}: all of {len(frames)} frames from all over it are identical, so there is nothing to learn; look "
             f"at them with wm-inspect {dataset.path} --preview FILE, and collect again from an environment that draws"
         )
+
+
+def _are_identical(frames_NHWC: np.ndarray) -> bool:
+    return bool((frames_NHWC == frames_NHWC[0]).all())

@@ -21,6 +21,7 @@ from worldmodel_v.models import VAE, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.checksum import sha256_of_file
+from worldmodel_v.storage.directory import read_object
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.best import BEST_NAME, load_best
 from worldmodel_v.train.run import TrainingRun
@@ -35,11 +36,7 @@ PICTURE_FRAMES = 10
 
 def read_evaluation(out: Path) -> dict[str, Any] | None:
     """What `heldout.json` holds; None if it is missing or damaged."""
-    try:
-        content = json.loads((out / HELDOUT_NAME).read_text())
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return read_object(out / HELDOUT_NAME)
 
 
 def published_evaluation(run: TrainingRun) -> Evaluation | None:

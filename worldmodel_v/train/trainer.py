@@ -23,8 +23,9 @@ from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import differences
 from worldmodel_v.storage import require_format
+from worldmodel_v.storage.directory import refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
-from worldmodel_v.storage.publish import is_temporary, remove_temporaries
+from worldmodel_v.storage.publish import remove_temporaries
 from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
 from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
@@ -82,7 +83,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     require_trainable(config, dataset)
     require_varied_frames(dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
-    _refuse_foreign_directory(config.out)
+    refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training", NotAModel)
     with locked_directory(config.out):
         checkpoint = _own_checkpoint(config, settings)
         run = TrainingRun(config, settings, device, dataset, checkpoint)
@@ -166,17 +167,6 @@ def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch
     _record(run, log, {"held-out": {**asdict(heldout), "elbo_nats": elbo_nats}, "health": asdict(posterior)})
     keep_if_best(run.config.out, run.step, best_settings(run), run.model, elbo_nats, heldout)
     return watch.judge(run.step, heldout, posterior)
-
-
-def _refuse_foreign_directory(out: Path) -> None:
-    """Raise NotAModel unless `out` is absent, empty, or holds a training. Writes nothing."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise NotAModel(f"{out}: is a file; give a directory that is new, empty, or of this training")
-    foreign = sorted(item.name for item in out.iterdir() if not (item.name in OWN_NAMES or is_temporary(item)))
-    if foreign:
-        raise NotAModel(f"{out}: holds {foreign[0]!r}, which is not of a training; give a directory that is new or empty")
 
 
 def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:

@@ -1,0 +1,31 @@
+"""The directory that a stage writes: what may stand in it, and the JSON that it holds. (Datasets have rules of their own.)"""
+
+import json
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+from worldmodel_v.errors import UsageError
+from worldmodel_v.storage.publish import is_temporary
+
+
+def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose: str, error: type[UsageError]) -> None:
+    """Raise `error` unless `out` is absent, or a directory with no other names than `own_names`. Writes nothing.
+
+    The message calls the directory's content `what` ("a training") and the content it may have `whose` ("of this training").
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise error(f"{out}: is a file; give a directory that is new, empty, or {whose}")
+    if foreign := sorted(item.name for item in out.iterdir() if not (item.name in own_names or is_temporary(item))):
+        raise error(f"{out}: holds {foreign[0]!r}, which is not of {what}; give a directory that is new or empty")
+
+
+def read_object(file: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None if the file is missing or damaged."""
+    try:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
