@@ -89,7 +89,7 @@ def test_gradients_are_scaled_down_to_the_norm_asked_for(stamp_rollouts: Path, t
         checkpoint = load_checkpoint(tmp_path / name)
         assert checkpoint is not None
         moments = [t for key, t in checkpoint.tensors.items() if key.endswith("exp_avg")]
-        norms[name] = 10 * float(torch.cat([moment.flatten() for moment in moments]).norm())
+        norms[name] = 10 * float(torch.cat([moment.flatten() for moment in moments]).double().norm())
     assert norms["clipped"] == pytest.approx(0.5, rel=1e-4)
     assert norms["free"] == pytest.approx(lines(tmp_path / "free", "train")[0]["grad_norm"], rel=1e-4)
     assert norms["free"] > 10 * norms["clipped"]
