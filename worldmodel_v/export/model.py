@@ -1,0 +1,1 @@
+"""A VAE's encoder and decoder as files that run without this package."""
