@@ -26,6 +26,7 @@ from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.data.sections import SectionPool, SectionTable, find_sections
 from worldmodel_v.data.sequences import BATCHES_AHEAD
 from worldmodel_v.data.windows import WindowSettings, find_windows, generator_of, require_at_least
+from worldmodel_v.errors import ConfigError
 
 POOL_BYTES = 256 << 20
 ITEMS_AT_ONCE = 64
@@ -58,6 +59,8 @@ class LatentStream(IterableDataset[Window]):
         Raises NotADataset if they are no latents, DatasetTooSmall if no window fits, ShardDamaged, ConfigError; iterating
         raises ShardDamaged when it meets damage.
         """
+        if length is None:
+            raise ConfigError("windows from disk need a length; LatentSequences has whole episodes")
         settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
         require_at_least(0, seed=seed)
         self.path, self.sample, self.seed, self.length = Path(path), sample, seed, length
