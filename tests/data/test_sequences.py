@@ -16,11 +16,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.builders import make_latents
 from tests.data.made_latents import assert_same_windows, expected_windows, write_latents
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.envs.stamp import action_stamp
 from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotADataset, ShardDamaged
-from worldmodel_v.storage import open_dataset
+from worldmodel_v.spec import LatentSpec
+from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 EPISODES = range(8)
 LENGTH = 6
@@ -357,6 +359,18 @@ def test_rollouts_are_refused(stamp_rollouts: Path) -> None:
     expected = f"{stamp_rollouts}: expected a dataset of worldmodel_v/latents (made by wm-encode)"
     with pytest.raises(NotADataset, match=re.escape(expected)):
         LatentSequences(stamp_rollouts, length=LENGTH)
+
+
+def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    path = write_latents(tmp_path / "latents", [9])
+    with DatasetWriter(path, LatentSpec(**open_dataset(path).spec)) as writer:
+        other = make_latents(1, 9, latent_dim=4)
+        writer.commit(1, build_shard([other], spec_hash=writer.spec.hash))
+    message = (
+        f"{path}/shards/000001.h5: has other columns than shards/000000.h5 of the same dataset; restore it, or encode again"
+    )
+    with pytest.raises(ShardDamaged, match=f"^{re.escape(message)}$"):
+        LatentSequences(path, length=4)
 
 
 # Other processes

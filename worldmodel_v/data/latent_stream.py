@@ -88,7 +88,7 @@ class LatentStream(IterableDataset[Window]):
         """A for continuous actions, None for discrete ones."""
         return self._windows.num_actions
 
-    def batches(self, batch_size: int, epoch: int = 0) -> Iterator[Window]:
+    def batches(self, batch_size: int, epoch: int = 0) -> Generator[Window]:
         """Every window once, in batches (the last may be smaller), shuffled, and made ahead in a thread.
 
         Order and noise are a function of the seed, `epoch` and `batch_size`.

@@ -14,7 +14,7 @@ In a DataLoader, each worker draws its own noise (from the worker's own seed). W
 are, spawned ones in shared memory (/dev/shm, which must have room for them), where PyTorch puts tensors that it sends.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ class LatentSequences(TorchDataset[Window]):
         indices = torch.randint(len(self), (batch_size,), generator=generator)
         return self.batch(indices.numpy(), generator)
 
-    def batches(self, batch_size: int, epoch: int = 0) -> Iterator[Window]:
+    def batches(self, batch_size: int, epoch: int = 0) -> Generator[Window]:
         """Every window once, in batches (the last may be smaller), shuffled, and made ahead in a thread: the way to train.
 
         Order and noise are a function of the seed, `epoch` and `batch_size`.

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from worldmodel_v.data.split import is_held_out
-from worldmodel_v.errors import ConfigError, DatasetTooSmall
+from worldmodel_v.errors import ConfigError, DatasetTooSmall, ShardDamaged
 from worldmodel_v.storage import Dataset, IndexEntry, require_format
 from worldmodel_v.storage.schema import LATENTS
 
@@ -156,13 +156,19 @@ def find_windows(path: Path, settings: WindowSettings) -> WindowTable:
     """
     dataset = require_format(path, LATENTS)
     entries: list[IndexEntry] = []
+    columns: Columns = {}
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for entry in dataset.entries:
         keep = np.fromiter(map(settings.wants, range(entry.first_episode, entry.end_episode)), np.bool_, entry.num_episodes)
         if not keep.any():
             continue
         with dataset.open_shard(entry) as shard:
-            columns = {name: (dtype, shape[1:]) for name, (dtype, shape) in shard.columns.items()}
+            found = {name: (dtype, shape[1:]) for name, (dtype, shape) in shard.columns.items()}
+            columns = columns or found
+            if found != columns:
+                raise ShardDamaged(
+                    f"{shard.source}: has other columns than {entries[0].name} of the same dataset; restore it, or encode again"
+                )
             offsets, num_steps = shard.ep_offset[keep], shard.ep_len[keep] - np.int64(1)
             parts.append((np.full(len(offsets), len(entries)), offsets, num_steps))
         entries.append(entry)
