@@ -2,13 +2,13 @@
 
 Legend: N rows, B windows, L window length in transitions, Z latent, A action.
 
-A row takes 8 Z + 4 A + 6 bytes (float16 latents: 4 Z + 4 A + 6; a discrete action: 8 in place of 4 A): mu and σ as they are
-stored, action, reward, terminated, truncated. σ = exp(logvar / 2) is computed once, when the row is read.
+A row takes 8 Z + 4 A + 6 bytes (float16 latents: 4 Z + 4 A + 6; a discrete action: 8 in place of 4 A): mu and σ in the
+stored dtype, action, reward, terminated, truncated. σ = exp(logvar / 2) is computed once, when the row is read.
 
-Of a batch's time three quarters are its 32 · 33 normal numbers a window. So they are drawn by PyTorch's generator (290
-million a second on one core of an AMD EPYC; NumPy's fastest gives 133), block by block in a piece of memory that stays in
-the cache, between gathers into it that cost a tenth of theirs. Rejected: a pool of normals read from random places, which
-is faster, and gives the same noise to more than one latent.
+More than half of a batch's time goes into its normal numbers, 33 · Z for a window of 32. So PyTorch's generator draws them (290
+million a second on one core of an AMD EPYC, where NumPy's fastest gives 133; 2026-11-20), block by block in memory that
+stays in the cache, and mu and σ are gathered into it slice by slice: half the time of an index of rows. Rejected: a pool of
+normals that is read from random places, which is faster and gives many latents the same noise; numba, for a fused loop.
 """
 
 import math

@@ -153,6 +153,6 @@ def _load(table: WindowTable) -> tuple[LatentRows, np.ndarray]:
         with table.dataset.open_shard(entry) as shard:
             wanted_E = [table.settings.wants(int(episode)) for episode in shard.episode_ids]
             keep = np.repeat(wanted_E, shard.ep_len)
-            rows.fill(first, shard, 0, shard.num_rows, keep)
+            rows.fill(first, shard, 0, shard.num_rows, None if keep.all() else keep)
             first += int(keep.sum())
     return rows, ends_E - num_rows_E
