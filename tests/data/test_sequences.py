@@ -129,6 +129,18 @@ def test_a_whole_episode_is_one_item_and_a_batch_as_long_as_its_longest(stamp_la
     np.testing.assert_array_equal(batch["mask"].sum(dim=1), [steps[shortest], steps[second]])
 
 
+@pytest.mark.parametrize("settings", [{"length": None}, {"length": 9, "stride": 9, "pad": True}, {"length": 30, "pad": True}])
+def test_in_these_ways_every_transition_comes_once_an_epoch(stamp_latents: Path, settings: dict[str, object]) -> None:
+    data = LatentSequences(stamp_latents, sample=False, **settings)
+    records = [open_dataset(stamp_latents).episode(episode) for episode in EPISODES]
+    batches = list(data.batches(3))
+    came = [z.tobytes() for batch in batches for z in batch["z"][batch["mask"]].numpy()]
+    assert sorted(came) == sorted(mu.tobytes() for record in records for mu in record.mu[:-1])
+    assert sum(int(batch["is_first"].sum()) for batch in batches) == len(records)
+    assert sum(int((batch["terminated"] | batch["truncated"]).sum()) for batch in batches) == len(records)
+    assert data.sample_batch(5)["mask"][:, 0].tolist() == [True] * 5
+
+
 def test_whole_episodes_come_through_a_data_loader(stamp_latents: Path) -> None:
     data = LatentSequences(stamp_latents, length=None, sample=False)
     for first, batch in zip(range(0, 8, 3), DataLoader(data, batch_size=3), strict=True):

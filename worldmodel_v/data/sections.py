@@ -24,7 +24,7 @@ SECTION_ROWS = 16_384
 
 @dataclass(frozen=True)
 class SectionTable:
-    """The sections that hold windows, in the order of shards and rows: 48 bytes for each."""
+    """The sections that hold windows, in the order of shards and rows: 40 bytes for each."""
 
     windows: WindowTable
 

@@ -34,7 +34,8 @@ class LatentSequences(TorchDataset[Window]):
     """Windows of `length` transitions, by number; `len()` counts them.
 
     An item, or a batch with B in front, holds, whatever the dtype of the stored latents,
-    `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row;
+    `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row (and most
+    often one memory: change neither in place);
     `action` float32 (L, A), or int64 (L,) for discrete actions; `reward` float32 (L,);
     `terminated`, `truncated` bool (L,): whether that action ended the episode, and in which way;
     `is_first` bool (L,): whether z is the episode's first;
