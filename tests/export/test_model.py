@@ -42,30 +42,30 @@ CONSUMER = """
 import json, sys, warnings
 sys.modules["worldmodel_v"] = None
 import numpy as np
-folder, inputs, outputs = sys.argv[1:]
+folder, source, target = sys.argv[1:]
 model = json.load(open(f"{folder}/model.json"))
-given, found = dict(np.load(inputs)), {}
+given, found = dict(np.load(source)), {}
 for name, file in model["files"].items():
-    arguments = [given[tensor["name"]] for tensor in model[file["part"]]["inputs"]]
+    path, inputs, outputs = f"{folder}/{name}", model[file["part"]]["inputs"], model[file["part"]]["outputs"]
+    arguments = [given[tensor["name"]] for tensor in inputs]
     if name.endswith(".onnx"):
         import onnxruntime
-        session = onnxruntime.InferenceSession(f"{folder}/{name}", providers=["CPUExecutionProvider"])
-        for promised, tensor in zip(model[file["part"]]["inputs"], session.get_inputs(), strict=True):
-            assert (tensor.name, tensor.shape) == (promised["name"], promised["shape"]), (tensor, promised)
-        assert [tensor.name for tensor in session.get_outputs()] == [tensor["name"] for tensor in model[file["part"]]["outputs"]]
-        results = session.run(None, {tensor.name: array for tensor, array in zip(session.get_inputs(), arguments, strict=True)})
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        assert [(tensor.name, tensor.shape) for tensor in session.get_inputs()] == [(i["name"], i["shape"]) for i in inputs]
+        assert [tensor.name for tensor in session.get_outputs()] == [tensor["name"] for tensor in outputs]
+        results = session.run(None, {tensor["name"]: array for tensor, array in zip(inputs, arguments, strict=True)})
     else:
         import torch
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(f"{folder}/{name}") if name.endswith(".pt") else torch.export.load(f"{folder}/{name}").module()
+            module = torch.jit.load(path) if name.endswith(".pt") else torch.export.load(path).module()
         results = module(*map(torch.from_numpy, arguments))
         results = [result.numpy() for result in (results if isinstance(results, tuple) else (results,))]
-    for promised, result in zip(model[file["part"]]["outputs"], results, strict=True):
+    for promised, result in zip(outputs, results, strict=True):
         assert (str(result.dtype), list(result.shape[1:])) == (promised["dtype"], promised["shape"][1:]), (name, promised)
         found[f"{name} {promised['name']}"] = result
 assert not [name for name in sys.modules if name.startswith("worldmodel_v.")]
-np.savez(outputs, **found)
+np.savez(target, **found)
 """
 
 
@@ -357,4 +357,17 @@ def test_what_only_takes_the_examples_rows_fails_the_export(
         return lambda *inputs: exact(*(array[:2] for array in inputs))
 
     monkeypatch.setattr(stage, "run_torch_export", two_rows_only)
-    refused((ExportFailed, ValueError))
+    line = refused(ExportFailed)
+    assert line.startswith("encoder.pt2: cannot be written, or not be run on any number of frames (ValueError: operands could")
+    assert line.endswith("); nothing was written; leave torch.export out of --formats")
+
+
+def test_an_exporter_that_fails_is_named(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such operator\nand much more")
+
+    monkeypatch.setattr(stage, "write_onnx", broken)
+    assert refused(ExportFailed, formats=("torch.export", "onnx")) == (
+        "encoder.onnx: cannot be written, or not be run on any number of frames (RuntimeError: no such operator); "
+        "nothing was written; leave onnx out of --formats"
+    )

@@ -4,7 +4,7 @@ Legend: B batch, H, W raw frame, S the VAE's frame size, Z latent, K condition.
 
 A raw frame is cropped and resized by the very code that wm-collect records with, as the VAE's directory says, so that its
 latents are those that wm-encode writes for it. The network runs as it is, a tenth of the 20 ms that a controller at 50 Hz has.
-Rejected: TorchScript, a quarter faster on one frame and deprecated; torch.compile, which needs a compiler where the controller
+Rejected: TorchScript, a quarter faster at best and deprecated; torch.compile, which needs a compiler where the controller
 runs. Who needs every tenth of a millisecond runs the ONNX encoder of `wm-export model`, three times as fast on one frame.
 
 PyTorch uses a thread for each core, which for one frame is no faster and disturbs the simulation beside it: call

@@ -20,7 +20,7 @@ import torch
 from worldmodel_v import __version__
 from worldmodel_v.data import condition_reader, is_held_out, read_conditions, read_frames, require_split
 from worldmodel_v.data.fit import require_fit
-from worldmodel_v.errors import ConfigError
+from worldmodel_v.errors import ConfigError, ExportFailed, one_line
 from worldmodel_v.evaluate.sample import read_training
 from worldmodel_v.export.difference import Probe, decoder_difference, encoder_difference, probe
 from worldmodel_v.export.formats import (
@@ -157,11 +157,19 @@ def _encoder_inputs(dataset: Dataset, vae: LoadedVAE, wanted: Callable[[int], bo
 def _export(part: Part, name: FormatName, folder: Path, calibration: Arrays, expected: Probe) -> ExportedFile:
     """Write half a VAE in one format and compare it with the original; raises ExportFailed."""
     file = folder / (part.name + SUFFIXES[name])
-    run = _write(part, name, file, calibration)
-    if part.name == "encoder":
-        difference = encoder_difference(file.name, run, expected, quantised=name == "int8")
-    else:
-        difference = decoder_difference(file.name, run, expected)
+    try:
+        run = _write(part, name, file, calibration)
+        if part.name == "encoder":
+            difference = encoder_difference(file.name, run, expected, quantised=name == "int8")
+        else:
+            difference = decoder_difference(file.name, run, expected)
+    except (ExportFailed, OSError):
+        raise
+    except Exception as error:
+        raise ExportFailed(
+            f"{file.name}: cannot be written, or not be run on any number of frames ({one_line(error)}); nothing was written; "
+            f"leave {name} out of --formats"
+        ) from error
     return ExportedFile(
         name=file.name,
         part=part.name,
