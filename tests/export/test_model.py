@@ -3,6 +3,7 @@
 import builtins
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import torch
 
 from tests.builders import files_in
 from tests.evaluate.conftest import write_rollouts, write_vae
+from worldmodel_v.cli.tables import print_model_export
 from worldmodel_v.encode import encode_frames
 from worldmodel_v.errors import (
     ConfigError,
@@ -31,7 +33,6 @@ from worldmodel_v.export import model as stage
 from worldmodel_v.export.formats import FormatName, run_onnx
 from worldmodel_v.export.model import ModelExportConfig, ModelExportReport, export_model
 from worldmodel_v.models import VAE, VAEConfig, load_vae
-from worldmodel_v.progress import Silent
 
 ALL_FILES = {
     *("encoder.pt", "decoder.pt", "encoder.pt2", "decoder.pt2", "encoder.onnx", "decoder.onnx", "encoder.int8.onnx"),
@@ -194,18 +195,19 @@ def _second(episode: int) -> bool:
     return episode % 2 == 1
 
 
-def test_every_difference_is_told(small: tuple[Path, Path], tmp_path: Path) -> None:
+def test_every_difference_is_printed(small: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, vae = small
-    said: list[str] = []
-
-    class Listener(Silent):
-        def say(self, message: str) -> None:
-            said.append(message)
-
-    report = export_model(ModelExportConfig(vae=vae, data=data, out=tmp_path / "m", formats=("torch.export",)), Listener())
-    assert [str(file) for file in report.files] == said
-    assert said[0].startswith("encoder.pt2: mu differs by at most ")
-    assert said[1].startswith("decoder.pt2: pixels differ by at most 0 of 255 levels, mean 0")
+    report = export_model(ModelExportConfig(vae=vae, data=data, out=tmp_path / "m", formats=("torch.export", "int8")))
+    print_model_export(report)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"{tmp_path / 'm'}  compared with the original on 82 held-out frames:"
+    numbers = r"\d[\d.e-]*"
+    encoder = rf"mu differs by at most {numbers}, mean {numbers} sigma \({numbers}% of its spread\)"
+    assert [re.sub(rf"^- (\S+): {encoder}$", r"\1", line) for line in (lines[0], lines[2])] == [
+        "encoder.pt2",
+        "encoder.int8.onnx",
+    ]
+    assert lines[1] == "- decoder.pt2: pixels differ by at most 0 of 255 levels, mean 0"
 
 
 @pytest.mark.parametrize("name", get_args(FormatName))

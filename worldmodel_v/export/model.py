@@ -136,11 +136,13 @@ def export_model(config: ModelExportConfig, progress: Progress | None = None) ->
     expected = probe(vae.model, inputs(True, CHECKED_FRAMES))
     halves = parts(vae.model)
     with new_directory(config.out) as folder:
+        wanted = [(part, name) for name in config.formats for part in (halves[:1] if name == "int8" else halves)]
+        task = progress.task("export", len(wanted), "files")
         files: list[ExportedFile] = []
-        for name in config.formats:
-            for part in halves[:1] if name == "int8" else halves:
-                files.append(_export(part, name, folder, calibration, expected))
-                progress.say(str(files[-1]))
+        for part, name in wanted:
+            files.append(_export(part, name, folder, calibration, expected))
+            task.advance()
+        task.close()
         checked_on = {"data_spec_hash": dataset.spec_hash, "holdout_every": holdout_every, "frames": len(expected.frames)}
         content = _description(vae, dataset, halves, files) | {"checked_on": checked_on}
         (folder / MODEL_NAME).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
