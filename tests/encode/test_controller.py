@@ -86,7 +86,13 @@ def test_samples_follow_the_posterior_and_the_generator(driving: Path) -> None:
 
 def test_any_memory_layout_gives_the_same(driving: Path) -> None:
     encoder = Encoder.load(driving / "vae")
-    frames = open_dataset(driving / "rollouts").episode(0).pixels[:4]
+    recorded = open_dataset(driving / "rollouts").episode(0).pixels[:4]
+    raw = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
+    for frames in (recorded, raw):
+        require_any_layout(encoder, frames)
+
+
+def require_any_layout(encoder: Encoder, frames: np.ndarray) -> None:
     expected = encoder(frames).mu
     backwards = frames[::-1].copy()[::-1]
     strided = np.repeat(frames, 2, axis=2)[:, :, ::2]

@@ -85,6 +85,7 @@ class Encoder:
 
     def _preprocess(self, frames_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, S, S, 3), contiguous and writable, as torch takes it without a copy or a warning."""
+        frames_BHWC = np.require(frames_BHWC, requirements=["C", "W"])
         shape = frames_BHWC.shape[1:]
         if shape[:2] != (self._size, self._size):
             resize = self._resize.get(shape) or self._resize.setdefault(shape, self._resizing(shape))
@@ -92,7 +93,7 @@ class Encoder:
             for raw, out in zip(frames_BHWC, sized, strict=True):
                 resize(raw, out)
             return sized
-        return np.require(frames_BHWC if shape[2] == 3 else frames_BHWC.repeat(3, axis=3), requirements=["C", "W"])
+        return frames_BHWC if shape[2] == 3 else frames_BHWC.repeat(3, axis=3)
 
     def _resizing(self, raw_shape: tuple[int, ...]) -> Any:
         """What turns a frame of this shape into one of S x S; raises FramesNotUsable if it is not known."""
