@@ -48,7 +48,7 @@ MIN_LOG_SIGMA, MAX_LOG_SIGMA = -6.0, 3.0
 MAX_GRAD_NORM = 1.0
 FIT_WINDOWS, RIDGE = 2048, 1e-3
 EVALUATION_BATCH = 64
-PANEL_SCALE, PANEL_GAP, FRAME_MS = 3, 2, 40
+PANEL_SCALE, PANEL_GAP, FRAME_MS, COLOURS = 3, 2, 40, 64
 
 State = tuple[torch.Tensor, torch.Tensor]
 Window = dict[str, torch.Tensor]
@@ -288,9 +288,11 @@ def dream(model: MdnRnn, vae: VAE, data: LatentSequences, config: MdnRnnConfig, 
 
 
 def to_gif(frames_NHWC: np.ndarray) -> bytes:
-    """The bytes of a looping GIF, magnified; one palette for all frames, so that colours do not flicker."""
+    """The bytes of a looping GIF, magnified; one palette for all frames, so that nothing flickers, with its rare colours."""
     height, width = frames_NHWC.shape[1:3]
-    strip = Image.fromarray(frames_NHWC.reshape(-1, width, 3)).quantize(dither=Image.Dither.NONE)
+    strip = Image.fromarray(frames_NHWC.reshape(-1, width, 3)).quantize(
+        COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )
     parts = [strip.crop((0, top, width, top + height)) for top in range(0, strip.height, height)]
     first, *rest = (part.resize((PANEL_SCALE * width, PANEL_SCALE * height)) for part in parts)
     buffer = io.BytesIO()
