@@ -44,6 +44,10 @@ class SettingsDiffer(UsageError):
     """A directory holds work made with other settings, so that continuing it would mix two things."""
 
 
+class DirectoryNotEmpty(UsageError):
+    """A directory that is to be made whole holds something already."""
+
+
 class DatasetBusy(UsageError):
     """Another process is writing into the dataset."""
 
@@ -92,6 +96,10 @@ class ClusterNotUsable(UsageError):
     """No Ray cluster answers at the address, or it lacks the resources."""
 
 
+class PackageMissing(UsageError):
+    """An optional package is not installed; the message has the line that installs it."""
+
+
 class DiskFull(UsageError):
     """The disk cannot hold what is about to be written; nothing was started."""
 
@@ -118,6 +126,10 @@ class PosteriorCollapsed(WorldModelError):
 
 class EvaluationFailed(WorldModelError):
     """A VAE gives NaN or infinite values for frames that it was to be evaluated on."""
+
+
+class ExportFailed(WorldModelError):
+    """A model in another format does not give what the original gives."""
 
 
 class VerificationFailed(WorldModelError):

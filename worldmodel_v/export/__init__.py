@@ -1,4 +1,4 @@
-"""What leaves the house: rollouts and latents in the formats of other trainers, models in formats that need no package of ours.
+"""What leaves the house: rollouts and latents in other trainers' formats, models in formats that need no package of ours.
 
 One module for each trainer's format, named after it; `formats` lists them, `stage` runs one. `model` is loaded by those who
 ask for it: it needs torch, these do not.
