@@ -56,10 +56,6 @@ class DatasetTooSmall(UsageError):
     """The dataset has fewer episodes or rows than the work needs."""
 
 
-class DirectoryTaken(UsageError):
-    """A directory that is to be made holds something already."""
-
-
 class UnequalEpisodes(UsageError):
     """A format holds sequences of one length, the episodes have several, and nobody said what to do about it."""
 

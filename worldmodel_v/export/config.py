@@ -26,7 +26,7 @@ class Written:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig(ABC):
-    """Base class of the formats. A format is a subclass in a module of its own, and a line in `formats`."""
+    """Base class of the formats. A format is a subclass in a module of its own, and a line in `registry`."""
 
     data: Path
     """The dataset to export: what wm-collect or wm-encode wrote, as the format needs."""

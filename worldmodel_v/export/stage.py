@@ -11,9 +11,9 @@ from typing import Any
 
 from worldmodel_v import __version__
 from worldmodel_v.export.config import ExportConfig, Written
-from worldmodel_v.export.publication import new_directory, refuse_taken
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.storage.new_directory import new_directory, require_new
 
 SOURCE_NAME = "source.json"
 
@@ -39,11 +39,11 @@ class ExportReport:
 def export(config: ExportConfig, progress: Progress | None = None) -> ExportReport:
     """Make `config.out` hold the dataset in the format of `config`; it appears whole or not at all.
 
-    Raises UsageError (NotADataset, DatasetTooSmall, ShardDamaged, StaleLatents, UnequalEpisodes, DirectoryTaken, …) before
+    Raises UsageError (NotADataset, DatasetTooSmall, ShardDamaged, StaleLatents, UnequalEpisodes, DirectoryNotEmpty, …) before
     anything is written, WriteFailed if the disk fails.
     """
     progress = progress or Silent()
-    refuse_taken(config.out)
+    require_new(config.out)
     source = Source(config.data, config.reads, progress)
     config.check(source)
     with new_directory(config.out) as folder:
