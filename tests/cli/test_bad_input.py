@@ -382,6 +382,15 @@ def test_the_help_of_wm_export_names_every_format_and_each_has_its_own(
     assert all(name in text for name in (*FORMATS, "model"))
 
 
+def test_an_interrupted_export_says_that_it_begins_anew(refuse: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "export", interrupted)
+    line = refuse("wm-export", "npz", "--data", "x", "--out", "y", "--quiet", code=130)
+    assert line == "wm-export: interrupted; nothing is left of it, and the same command begins anew\n"
+
+
 def test_what_an_export_says_and_its_json(
     stamp_latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

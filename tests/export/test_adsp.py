@@ -55,6 +55,7 @@ def test_its_trainer_sees_every_transition_with_its_action_and_reward(signed_lat
     assert (inputs[:, 0, -1] == 0).all()
     assert (report.episodes, report.rows) == (8, 8 * 21)
     assert not [note for note in report.notes if "transition" in note]
+    assert "rnn/arch.py: set Z_DIM to 4 and ACTION_DIM to 2; they are 32 and 3 there" in report.notes
     assert "reward: made 0 or 1, as the format's own: 1 where it is positive and the episode goes on" in report.notes
 
 

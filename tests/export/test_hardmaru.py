@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.builders import latent_spec, make_latents
 from tests.export.conftest import ACTION, STEP, acted
 from worldmodel_v.errors import ConfigError, DatasetTooSmall, UnequalEpisodes
 from worldmodel_v.export import ExportReport, export
 from worldmodel_v.export.hardmaru import HardmaruConfig
-from worldmodel_v.storage import open_dataset
+from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 
 def run(data: Path, out: Path, **options: object) -> ExportReport:
@@ -47,6 +48,7 @@ def test_its_trainer_sees_each_latent_with_the_action_chosen_on_it_and_where_tha
     assert "reward, terminated, truncated: not held" in report.notes
     assert "state: not held (4 factors)" in report.notes
     assert "rnn_train.py: set max_seq_len to 19; it is 999 there" in report.notes
+    assert "rnn_train.py: set input_seq_width to 6 and output_seq_width to 4; they are 35 and 32 there" in report.notes
     assert "rnn_train.py: set batch_size to at most 8; it is 100 there" in report.notes
 
 
@@ -152,3 +154,18 @@ def test_discrete_actions_are_one_hot(discrete_latents: Path, tmp_path: Path) ->
     assert (action.sum(axis=2) == 1).all()
     np.testing.assert_array_equal(action.argmax(axis=2) + 1, next_z[..., ACTION])
     assert "action: discrete, written one-hot over 5 values (0 to the highest that occurs)" in report.notes
+
+
+def test_what_its_trainer_takes_as_it_stands_needs_no_word_of_its_code(tmp_path: Path) -> None:
+    spec = latent_spec(latent_dim=32)
+    with DatasetWriter(tmp_path / "data", spec) as writer:
+        for shard in range(10):
+            sequences = [make_latents(10 * shard + i, 1000, latent_dim=32, action_size=3) for i in range(10)]
+            attributes = {"vae_sha256": spec.vae_sha256, "source_sha256": "b" * 64}
+            writer.commit(shard, build_shard(sequences, spec_hash=spec.hash, attributes=attributes))
+    report = run(tmp_path / "data", tmp_path / "series")
+    with np.load(tmp_path / "series" / "series.npz") as raw:
+        assert {name: raw[name].shape for name in raw} == {
+            **{"mu": (100, 1000, 32), "logvar": (100, 1000, 32), "action": (100, 1000, 3)}
+        }
+    assert [note for note in report.notes if "rnn_train.py" in note] == []

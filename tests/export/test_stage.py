@@ -1,15 +1,17 @@
 """What all formats share: nothing half-written, sources verified, where it comes from."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from tests.builders import files_in, latent_spec, make_latents
+from tests.builders import files_in, latent_spec, make_episode, make_latents, rollout_spec
 from worldmodel_v.errors import ConfigError, DirectoryNotEmpty, NotADataset, ShardDamaged, StaleLatents
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
@@ -101,6 +103,37 @@ def test_a_directory_inside_the_dataset_is_refused(equal_rollouts: Path) -> None
     for out in (equal_rollouts, equal_rollouts / "exported"):
         with pytest.raises(ConfigError, match="lies in the dataset that it is to export; give a directory outside of it"):
             FORMATS["npz"](data=equal_rollouts, out=out)
+
+
+def dataset_of(kind: str, num_episodes: int, path: Path) -> Path:
+    """Episodes of 200 actions, each 0.6 MB as frames or 0.4 MB as latents."""
+    spec = rollout_spec(frame_size=32) if kind == ROLLOUTS else latent_spec(latent_dim=256)
+    attributes = {"vae_sha256": "a" * 64, "source_sha256": "b" * 64} if kind == LATENTS else {}
+    with DatasetWriter(path, spec) as writer:
+        for number in range(num_episodes):
+            episode = make_episode(number, 200, size=32) if kind == ROLLOUTS else make_latents(number, 200, latent_dim=256)
+            writer.commit(number, build_shard([episode], spec_hash=spec.hash, attributes=attributes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def few_and_many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("memory")
+    for kind, number in itertools.product((ROLLOUTS, LATENTS), (3, 15)):
+        dataset_of(kind, number, path / kind.split("/")[1] / str(number))
+    return path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_does_not_grow_with_the_number_of_episodes(name: str, few_and_many: Path, tmp_path: Path) -> None:
+    peaks = []
+    for number in (3, 15):
+        data = few_and_many / FORMATS[name].reads[0].split("/")[1] / str(number)
+        tracemalloc.start()
+        export(FORMATS[name](data=data, out=tmp_path / f"out-v{number}"))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 600_000
 
 
 SLOW = """

@@ -14,6 +14,7 @@ import numpy as np
 
 from worldmodel_v.export import notes
 from worldmodel_v.export.config import Written
+from worldmodel_v.export.hardmaru import TRAINED_SIZES
 from worldmodel_v.export.lengths import EqualLengthConfig, filled, led_here, observed
 from worldmodel_v.export.npz_file import write_npz
 from worldmodel_v.export.source import Source
@@ -43,8 +44,8 @@ class AdspConfig(EqualLengthConfig):
         task = progress.task("export", int(plan.keep.sum()), "episodes")
         for sequence in source.episodes(plan.keep):
             assert isinstance(sequence, LatentSequence)
-            initial["initial_mu"].append(sequence.mu[0])
-            initial["initial_log_var"].append(sequence.logvar[0])
+            initial["initial_mu"].append(sequence.mu[0].copy())  # a view would keep the whole sequence
+            initial["initial_log_var"].append(sequence.logvar[0].copy())
             write_npz(folder / "series" / f"{sequence.episode_id:06d}.npz", _arrays(source, sequence, plan.length))
             task.advance()
         task.close()
@@ -55,6 +56,8 @@ class AdspConfig(EqualLengthConfig):
             *notes.no_state(source),
             *notes.one_hot_actions(source),
         ]
+        if (sizes := (source.latent_dim, source.action_size)) != TRAINED_SIZES:
+            said.append(f"rnn/arch.py: set Z_DIM to {sizes[0]} and ACTION_DIM to {sizes[1]}; they are 32 and 3 there")
         kept = source.episode_ids[plan.keep].tolist()
         return Written(len(kept) * plan.length, [*plan.notes, *said], kept)
 

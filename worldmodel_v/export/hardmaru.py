@@ -22,6 +22,8 @@ from worldmodel_v.storage.schema import LATENTS
 
 TRAINED_ROWS = 1000
 BATCH_SIZE = 100
+TRAINED_SIZES = (32, 3)
+"""Z and A"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,11 @@ class HardmaruConfig(EqualLengthConfig):
             said.append(f"rnn_train.py: set max_seq_len to {plan.length - 1}; it is {TRAINED_ROWS - 1} there")
         if num_sequences < BATCH_SIZE:
             said.append(f"rnn_train.py: set batch_size to at most {num_sequences}; it is {BATCH_SIZE} there")
+        if (sizes := (source.latent_dim, source.action_size)) != TRAINED_SIZES:
+            said.append(
+                f"rnn_train.py: set input_seq_width to {sum(sizes)} and output_seq_width to {sizes[0]}; "
+                "they are 35 and 32 there"
+            )
         return Written(num_sequences * plan.length, [*plan.notes, *said], source.episode_ids[plan.keep].tolist())
 
 

@@ -113,22 +113,33 @@ def _write_episode(group: Any, number: int, episode: Episode) -> None:
 
 
 def _action_space(source: Source) -> tuple[dict[str, Any], list[str]]:
-    """The environment's action space in Minari's JSON; if it cannot be built here, what the data shows, and a note."""
+    """The environment's action space in Minari's JSON; where it is not at hand, what the data shows, and a note."""
+    space = _environments_action_space(source.dataset.spec)
+    if source.num_actions is not None:
+        if getattr(space, "n", 0) >= source.num_actions:
+            return _discrete(int(space.start), int(space.n)), []
+        return _discrete(0, source.num_actions), [_without(source, "actions that never occur")]
+    if space is not None and space.shape and np.prod(space.shape) == source.action_size:
+        return _box(space.low, space.high, (source.action_size,), "float32"), []
+    return _box(-np.inf, np.inf, (source.action_size,), "float32"), [_without(source, "bounds")]
+
+
+def _environments_action_space(spec: dict[str, Any]) -> Any:
+    """None if the environment cannot be built here."""
     from worldmodel_v.envs import make_image_env
 
-    spec = source.dataset.spec
     try:
         env = make_image_env(spec["env"], spec["env_kwargs"])
     except EnvironmentNotUsable:
-        said = [f"action_space: without bounds, since the environment {spec['env']} cannot be built here"]
-        if source.num_actions is not None:
-            return _discrete(0, source.num_actions), said
-        return _box(-np.inf, np.inf, (source.action_size,), "float32"), said
-    space = env.action_space
+        return None
     env.close()
-    if source.num_actions is not None:
-        return _discrete(int(space.start), int(space.n)), []
-    return _box(space.low, space.high, (source.action_size,), "float32"), []
+    return env.action_space
+
+
+def _without(source: Source, what: str) -> str:
+    return (
+        f"action_space: without {what}, since {source.dataset.spec['env']} with the actions of this data is not to be had here"
+    )
 
 
 def _discrete(start: int, num_actions: int) -> dict[str, Any]:

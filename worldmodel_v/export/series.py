@@ -66,10 +66,9 @@ class Rounding:
 
 def latent_columns(source: Source, length: int, rounding: Rounding, action_dtype: Any) -> dict[str, Column]:
     """mu, logvar and action: row t holds o_t and the action chosen on it."""
-    latent_dim = source.columns["mu"][1][1]
     return {
-        "mu": (np.float16, (latent_dim,), lambda sequence: observed(rounding(sequence, "mu"), length)),
-        "logvar": (np.float16, (latent_dim,), lambda sequence: observed(rounding(sequence, "logvar"), length)),
+        "mu": (np.float16, (source.latent_dim,), lambda sequence: observed(rounding(sequence, "mu"), length)),
+        "logvar": (np.float16, (source.latent_dim,), lambda sequence: observed(rounding(sequence, "logvar"), length)),
         "action": (action_dtype, (source.action_size,), lambda sequence: filled(source.actions(sequence), length, 0.0)),
     }
 

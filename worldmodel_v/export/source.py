@@ -75,6 +75,11 @@ class Source:
         """A of `actions`."""
         return self.columns["action"][1][1] if self.num_actions is None else self.num_actions
 
+    @property
+    def latent_dim(self) -> int:
+        """Z of latents."""
+        return self.columns["mu"][1][1]
+
     def _verified_shards(self) -> Iterator[Shard]:
         vae_sha256 = self.dataset.spec.get("vae_sha256")
         for entry in self.dataset.entries:

@@ -52,7 +52,8 @@ class ZacwellmerConfig(EqualLengthConfig):
             said.append("done: True in padding, by which the trainer masks it")
         if num_sequences < MAX_INITIAL_Z:
             said.append(
-                f"rnn_train.py: looks at {MAX_INITIAL_Z} sequences for initial_z.json; set range({num_sequences}) there"
+                f"rnn_train.py: looks at {MAX_INITIAL_Z} sequences for initial_z.json; set range({num_sequences}) there, and "
+                f"rnn_batch_size to at most {num_sequences}"
             )
         return Written(num_sequences * plan.length, [*plan.notes, *said], source.episode_ids[plan.keep].tolist())
 
