@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -150,17 +151,36 @@ export(FORMATS[sys.argv[1]](data=Path(sys.argv[2]), out=Path(sys.argv[3])), Slow
 """
 
 
+def stop_in_the_middle(name: str, data: Path, out: Path, how: signal.Signals) -> subprocess.CompletedProcess[str]:
+    """Export slowly in another process, and send it a signal as soon as there is a file."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, name, str(data), str(out)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not [path for path in out.parent.rglob("*") if path.suffix in (".npz", ".hdf5", ".h5")]:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, errors = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stderr=errors)
+
+
+@pytest.mark.parametrize("name", ["hardmaru", "minari", "stable-worldmodel"])
+def test_interrupted_in_the_middle_nothing_is_left(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+    stopped = stop_in_the_middle(name, data_for(name, sources), tmp_path / "place" / "out-v0", signal.SIGINT)
+    assert stopped.returncode == -signal.SIGINT
+    assert stopped.stderr.endswith("KeyboardInterrupt\n")
+    assert list((tmp_path / "place").iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["hardmaru", "ctallec", "minari", "npz"])
 def test_killed_in_the_middle_nothing_looks_finished_and_the_next_run_starts_over(
     name: str, sources: dict[str, Path], tmp_path: Path
 ) -> None:
     data, out = data_for(name, sources), tmp_path / "place" / "out-v0"
-    process = subprocess.Popen([sys.executable, "-c", SLOW, name, str(data), str(out)])
-    while not [path for path in tmp_path.rglob("*") if path.suffix in (".npz", ".hdf5")]:
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    assert stop_in_the_middle(name, data, out, signal.SIGKILL).returncode == -signal.SIGKILL
     assert not out.exists()
     left = files_in(tmp_path / "place")
     assert left

@@ -50,7 +50,7 @@ class HardmaruConfig(EqualLengthConfig):
             *notes.no_state(source),
             *notes.one_hot_actions(source),
             *rounding.notes(),
-            "action: rounded to float16",
+            *(["action: rounded to float16"] if source.num_actions is None else []),
             *of_initial_z,
         ]
         if plan.length != TRAINED_ROWS:

@@ -60,9 +60,8 @@ class EqualLengthConfig(ExportConfig):
         rows = source.num_steps + self.final_row
         shortest, longest = int(rows.min()), int(rows.max())
         length = self.length or (shortest if self.truncate else longest)
-        if shortest == longest == length:
-            return Plan(length, np.ones(len(rows), dtype=bool), [])
-        if not (self.pad or self.truncate):
+        equal = shortest == longest == length
+        if not (equal or self.pad or self.truncate):
             raise UnequalEpisodes(
                 f"{self.data}: its episodes make sequences of {shortest} to {longest} rows, {self.name} holds one length"
                 f"{'' if self.length is None else f' and --length asks for {length}'}; choose --pad (shorter ones are "
