@@ -14,7 +14,6 @@ import numpy as np
 
 from worldmodel_v.export import notes
 from worldmodel_v.export.config import Written
-from worldmodel_v.export.hardmaru import TRAINED_SIZES
 from worldmodel_v.export.lengths import EqualLengthConfig, filled, led_here, observed
 from worldmodel_v.export.npz_file import write_npz
 from worldmodel_v.export.source import Source
@@ -56,7 +55,7 @@ class AdspConfig(EqualLengthConfig):
             *notes.no_state(source),
             *notes.one_hot_actions(source),
         ]
-        if (sizes := (source.latent_dim, source.action_size)) != TRAINED_SIZES:
+        if (sizes := (source.latent_dim, source.action_size)) != notes.PAPER_SIZES:
             said.append(f"rnn/arch.py: set Z_DIM to {sizes[0]} and ACTION_DIM to {sizes[1]}; they are 32 and 3 there")
         kept = source.episode_ids[plan.keep].tolist()
         return Written(len(kept) * plan.length, [*plan.notes, *said], kept)

@@ -14,7 +14,7 @@ import numpy as np
 
 from worldmodel_v.export import notes
 from worldmodel_v.export.config import Written
-from worldmodel_v.export.lengths import EqualLengthConfig, Plan
+from worldmodel_v.export.lengths import EqualLengthConfig
 from worldmodel_v.export.series import Rounding, latent_columns, write_series
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
@@ -22,8 +22,6 @@ from worldmodel_v.storage.schema import LATENTS
 
 TRAINED_ROWS = 1000
 BATCH_SIZE = 100
-TRAINED_SIZES = (32, 3)
-"""Z and A"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,6 @@ class HardmaruConfig(EqualLengthConfig):
         of_initial_z = write_series(source, plan, columns, folder, progress)
         num_sequences = int(plan.keep.sum())
         said = [
-            *last_transition(source, plan),
             "reward, terminated, truncated: not held",
             *notes.no_state(source),
             *notes.one_hot_actions(source),
@@ -57,16 +54,9 @@ class HardmaruConfig(EqualLengthConfig):
             said.append(f"rnn_train.py: set max_seq_len to {plan.length - 1}; it is {TRAINED_ROWS - 1} there")
         if num_sequences < BATCH_SIZE:
             said.append(f"rnn_train.py: set batch_size to at most {num_sequences}; it is {BATCH_SIZE} there")
-        if (sizes := (source.latent_dim, source.action_size)) != TRAINED_SIZES:
+        if (sizes := (source.latent_dim, source.action_size)) != notes.PAPER_SIZES:
             said.append(
                 f"rnn_train.py: set input_seq_width to {sum(sizes)} and output_seq_width to {sizes[0]}; "
                 "they are 35 and 32 there"
             )
         return Written(num_sequences * plan.length, [*plan.notes, *said], source.episode_ids[plan.keep].tolist())
-
-
-def last_transition(source: Source, plan: Plan) -> list[str]:
-    """That the final observation is not there, for the episodes that are neither cut before it nor padded with it."""
-    if episodes := int((source.num_steps[plan.keep] == plan.length).sum()):
-        return [f"final observation: not held, so the last transition of {episodes} episodes is missing"]
-    return []

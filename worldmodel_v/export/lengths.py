@@ -92,6 +92,8 @@ class EqualLengthConfig(ExportConfig):
                 f"unequal lengths: {episodes} episodes are continued to {length} rows; {padded} of {length * int(keep.sum())} "
                 "rows are padding (the final observation again, no action, no reward)"
             )
+        if not self.final_row and (complete := int((rows[keep] == length).sum())):
+            notes.append(f"final observation: not held, so the last transition of {complete} episodes is missing")
         return notes
 
 

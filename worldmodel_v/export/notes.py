@@ -2,6 +2,9 @@
 
 from worldmodel_v.export.source import Source
 
+PAPER_SIZES = (32, 3)
+"""Z and A of CarRacing in the paper, which the code of others has written into it."""
+
 
 def one_hot_actions(source: Source) -> list[str]:
     """That discrete actions became vectors, if they are discrete."""

@@ -13,7 +13,6 @@ import numpy as np
 
 from worldmodel_v.export import notes
 from worldmodel_v.export.config import Written
-from worldmodel_v.export.hardmaru import last_transition
 from worldmodel_v.export.lengths import EqualLengthConfig, filled
 from worldmodel_v.export.series import MAX_INITIAL_Z, Column, Rounding, latent_columns, write_series
 from worldmodel_v.export.source import Source
@@ -39,7 +38,6 @@ class ZacwellmerConfig(EqualLengthConfig):
         of_initial_z = write_series(source, plan, columns, folder, progress)
         num_sequences = int(plan.keep.sum())
         said = [
-            *last_transition(source, plan),
             *notes.no_truncation(source, "done"),
             *notes.no_state(source),
             *notes.one_hot_actions(source),
