@@ -13,6 +13,7 @@ _HOMES = {
     "TrainConfig": "train",
     "EncodeConfig": "encode",
     "LatentSequences": "data",
+    "LatentStream": "data",
     "FrameStream": "data",
     "Dataset": "storage",
     "open_dataset": "storage",
