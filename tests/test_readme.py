@@ -17,6 +17,7 @@ from worldmodel_v.collect import CollectConfig
 from worldmodel_v.encode import EncodeConfig
 from worldmodel_v.evaluate import EvalConfig
 from worldmodel_v.export import FORMATS
+from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,7 @@ CONFIGS = {
     "wm-inspect": InspectConfig,
     "wm-pipeline": PipelineConfig,
     **{f"wm-export {name}": config for name, config in FORMATS.items()},
+    "wm-export model": ModelExportConfig,
 }
 DOCUMENTS = [
     "README.md",

@@ -12,6 +12,7 @@ _HOMES = {
     "CollectConfig": "collect",
     "TrainConfig": "train",
     "EncodeConfig": "encode",
+    "Encoder": "encode",
     "LatentSequences": "data",
     "LatentStream": "data",
     "FrameStream": "data",

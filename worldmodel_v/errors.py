@@ -76,6 +76,10 @@ class ModelMismatch(UsageError):
     """The VAE does not fit the data: another frame size, channel count or latent size."""
 
 
+class FramesNotUsable(UsageError):
+    """Frames that were handed to an encoder have another type, layout or size than it takes."""
+
+
 class ConditionNotRecorded(UsageError):
     """The data does not record what a VAE is to be conditional on."""
 

@@ -346,6 +346,12 @@ def test_an_export_of_what_the_format_does_not_hold(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_model_export_of_what_is_no_vae(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    line = refuse("wm-export", "model", "--vae", tmp_path / "absent", "--data", stamp_rollouts, "--out", tmp_path / "out")
+    assert "it is no directory of wm-train" in line
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_that_minari_does_not_know(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
     line = refuse("wm-export", "minari", "--data", stamp_rollouts, "--out", tmp_path / "stamp")
     assert "Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got 'stamp'" in line

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from worldmodel_v.cli.main import parse, run
-from worldmodel_v.cli.tables import print_export
+from worldmodel_v.cli.tables import print_export, print_model_export
 from worldmodel_v.export import FORMATS, export
 
 MODEL = "model"
@@ -38,6 +38,7 @@ def _run(format_: str, options: list[str]) -> None:
     if format_ == MODEL:
         from worldmodel_v.export.model import ModelExportConfig, export_model
 
-        run("wm-export", ModelExportConfig, export_model, subcommand=format_, args=options, kept=KEPT)
+        show = print_model_export
+        run("wm-export", ModelExportConfig, export_model, show=show, subcommand=format_, args=options, kept=KEPT)
     else:
         run("wm-export", FORMATS[format_], export, show=print_export, subcommand=format_, args=options, kept=KEPT)
