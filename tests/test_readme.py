@@ -16,6 +16,8 @@ from worldmodel_v.cli.pipeline import PipelineConfig
 from worldmodel_v.collect import CollectConfig
 from worldmodel_v.encode import EncodeConfig
 from worldmodel_v.evaluate import EvalConfig
+from worldmodel_v.export import FORMATS
+from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +28,8 @@ CONFIGS = {
     "wm-eval": EvalConfig,
     "wm-inspect": InspectConfig,
     "wm-pipeline": PipelineConfig,
+    **{f"wm-export {name}": config for name, config in FORMATS.items()},
+    "wm-export model": ModelExportConfig,
 }
 DOCUMENTS = [
     "README.md",
@@ -38,7 +42,8 @@ def commands(document: str) -> list[list[str]]:
     """Every `wm-…` command line of a document, without what stands before the command."""
     text = (ROOT / document).read_text().replace("\\\n", " ")
     lines = re.findall(r"(wm-(?:collect|train|encode|eval|inspect|pipeline) (?:run )?[^`\n|#]*--[^`\n|#]*)", text)
-    return [shlex.split(line) for line in lines]
+    exports = re.findall(r"(wm-export [a-z-]+) +([^`\n|#]*--[^`\n|#]*)", text)
+    return [shlex.split(line) for line in lines] + [[program, *shlex.split(options)] for program, options in exports]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -94,6 +99,7 @@ def test_the_containers_install_as_make_run_does() -> None:
 
 def test_every_option_of_the_commands_is_documented_where_it_is_defined() -> None:
     for config in CONFIGS.values():
-        source = Path(__import__("inspect").getsourcefile(config) or "").read_text()
+        homes = [home for home in config.__mro__ if hasattr(home, "__dataclass_fields__")]
+        source = "".join(Path(__import__("inspect").getsourcefile(home) or "").read_text() for home in homes)
         for name in config.__dataclass_fields__:
             assert re.search(rf"^    {name}: [^\n]+\n    \"\"\"", source, flags=re.MULTILINE), f"{config.__name__}.{name}"

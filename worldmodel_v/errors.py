@@ -56,6 +56,10 @@ class DatasetTooSmall(UsageError):
     """The dataset has fewer episodes or rows than the work needs."""
 
 
+class UnequalEpisodes(UsageError):
+    """A format holds sequences of one length, the episodes have several, and nobody said what to do about it."""
+
+
 class ConstantFrames(UsageError):
     """Every frame of the dataset is the same, so there is nothing to learn from it."""
 

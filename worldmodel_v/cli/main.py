@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -38,13 +38,18 @@ def run(
     config_class: type[Config],
     work: Callable[[Config, Progress], Result],
     show: Callable[[Result], None] | None = None,
+    *,
+    subcommand: str = "",
+    args: Sequence[str] | None = None,
+    kept: str = "what is committed is kept, and the same command continues",
 ) -> None:
     """Parse the command line into `config_class`, do the work, print its result and exit.
 
-    `work` returns a dataclass or dictionary, which `show` prints (default: a table of its facts). Exit codes: 0 done,
-    1 failed, 2 asked wrongly, 130 interrupted.
+    `work` returns a dataclass or dictionary, which `show` prints (default: a table of its facts). `subcommand` stands after
+    the program in its help, `args` are the words to parse (default: all of the command line), and `kept` is what an
+    interruption leaves. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
     """
-    config, output = parse(program, config_class)
+    config, output = parse(program, config_class, subcommand=subcommand, args=args)
     sys.path.insert(0, str(Path.cwd()))  # a user's own module:factory and module:EnvId
     try:
         with open_progress(quiet=output.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
@@ -61,11 +66,13 @@ def run(
     except OSError as error:
         leave_with_error(program, WriteFailed(f"the system refused: {error}"))
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; what is committed is kept, and the same command continues", file=sys.stderr)
+        print(f"{program}: interrupted; {kept}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 
-def parse(program: str, config_class: type[Config]) -> tuple[Config, Output]:
+def parse(
+    program: str, config_class: type[Config], *, subcommand: str = "", args: Sequence[str] | None = None
+) -> tuple[Config, Output]:
     """The command line as a config and output options; prints help or an error and exits if it must."""
 
     def command(config: Any, output: Any) -> tuple[Any, Any]:
@@ -76,7 +83,9 @@ def parse(program: str, config_class: type[Config]) -> tuple[Config, Output]:
         "output": tyro.conf.OmitArgPrefixes[Output],
     }
     try:
-        return tyro.cli(command, prog=program, description="", config=(tyro.conf.FlagCreatePairsOff,))
+        return tyro.cli(
+            command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=(tyro.conf.FlagCreatePairsOff,)
+        )
     except WorldModelError as error:
         leave_with_error(program, error)
     except BrokenPipeError:

@@ -80,6 +80,18 @@ def print_evaluation(report: Any) -> None:
     console.print(Text(f"{report.page}  open it in a browser"), soft_wrap=True)
 
 
+def print_export(report: Any) -> None:
+    """What an export wrote, how its rows align, and what its format does not hold."""
+    console = _console()
+    what = f"{report.episodes} episodes, {report.rows} rows, {report.bytes / 1e6:.1f} MB"
+    console.print("done", style="bold")
+    console.print(Text(f"{report.out}  {report.format}: {what}"), soft_wrap=True)
+    console.print(Text(f"rows: {report.alignment}"), soft_wrap=True)
+    console.print("nothing is lost" if not report.notes else "what differs from the dataset:", style="bold")
+    for note in report.notes:
+        console.print(Text(f"- {note}"), soft_wrap=True)
+
+
 def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
