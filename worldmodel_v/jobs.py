@@ -200,6 +200,10 @@ def _travelling(file: Path, working_dir: Path | None) -> Iterator[tuple[Path, st
         return
     if not working_dir.is_dir():
         raise ConfigError(f"--working-dir {working_dir}: is no directory; give the one whose files the job needs")
+    if Path(tempfile.gettempdir()).resolve().is_relative_to(working_dir.resolve()):
+        raise ConfigError(
+            f"--working-dir {working_dir}: holds the temporary folder {tempfile.gettempdir()}; give a directory of the job's own"
+        )
     if not file.resolve().is_relative_to(working_dir.resolve()):
         raise ConfigError(f"{file}: is not in --working-dir {working_dir}, so it would not travel; put it there")
     yield working_dir, str(file.resolve().relative_to(working_dir.resolve()))
