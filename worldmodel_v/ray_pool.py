@@ -125,15 +125,19 @@ class _Pool(Generic[Task]):
         if reference in self._starting:
             self._welcome(reference)
             return None
-        task, worker, attempt = self._in_flight.pop(reference)
-        worker.load -= 1
+        task, worker, attempt = self._in_flight[reference]
         try:
             return task, ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise _our_error(error) from error
         except ray.exceptions.RayError as error:
-            queue.put_back(task, self._next_attempt(task, worker, attempt, error))
             self._replace(worker)
+            if reference == worker.died_at:
+                attempt = self._next_attempt(task, attempt, error)
+            queue.put_back(task, attempt)
+        finally:
+            del self._in_flight[reference]
+            worker.load -= 1
         return None
 
     def _wait(self) -> Any:
@@ -177,10 +181,8 @@ class _Pool(Generic[Task]):
             worker.has_started = True
             self._failed_starts = 0
 
-    def _next_attempt(self, task: Task, worker: "_Hand", attempt: int, error: Exception) -> int:
-        """Which attempt a lost task comes to; only the task that a worker was at when it died is charged with the death."""
-        if worker.is_lost:
-            return attempt
+    def _next_attempt(self, task: Task, attempt: int, error: Exception) -> int:
+        """Which attempt a task comes to at which a worker died; raises WorkerLost if it was the last."""
         if attempt >= ATTEMPTS:
             raise WorkerLost(
                 f"{task}: given to {attempt} workers, each of which died ({_first_line(error)}); look for lack of memory "
@@ -190,14 +192,25 @@ class _Pool(Generic[Task]):
         return attempt + 1
 
     def _replace(self, worker: "_Hand") -> None:
-        """Start a worker for one that is dead or out of reach; its other tasks report the loss themselves."""
+        """Start a worker for one that is dead or out of reach; each of its tasks reports the loss itself."""
         import ray
 
-        if not worker.is_lost:
-            worker.is_lost = True
+        if worker in self._workers:
+            worker.died_at = self._running(worker)
             self._workers.remove(worker)
             ray.kill(worker.actor, no_restart=True)
             self._start_worker()
+
+    def _running(self, worker: "_Hand") -> Any:
+        """The task that a dead worker was at: the first of its tasks, by their references, that has no result."""
+        import ray
+
+        for reference in [reference for reference, (_, at, _) in self._in_flight.items() if at is worker]:
+            try:
+                ray.get(reference, timeout=0)
+            except (ray.exceptions.RayError, TimeoutError):
+                return reference
+        return None
 
     def _start_worker(self) -> None:
         import ray
@@ -219,7 +232,9 @@ class _Hand:
 
     actor: Any
     has_started: bool = False
-    is_lost: bool = False
+    died_at: Any = None
+    """The reference of the task at which it died, which alone is charged with the death."""
+
     load: int = 0
     """Tasks in flight."""
 
