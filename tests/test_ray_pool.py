@@ -2,6 +2,7 @@
 
 import functools
 import os
+import shutil
 import signal
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 import worldmodel_v.ray_pool
 from tests.cluster.namespaces import wait_until
-from worldmodel_v.errors import ClusterNotUsable, WorkerLost
+from worldmodel_v.errors import ClusterNotUsable, DiskFull, WorkerLost
 from worldmodel_v.progress import Silent
 from worldmodel_v.ray_pool import ATTEMPTS, TASKS_IN_FLIGHT_PER_WORKER, WorkerSettings, map_tasks
 
@@ -170,6 +171,25 @@ def test_the_object_store_holds_the_tasks_in_flight_and_no_more_however_many_the
         if number % 10 == 9:
             wait_until(lambda: object_store_bytes() <= bound, PATIENCE_SECONDS, lambda: f"{object_store_bytes()} bytes")
     assert number == num_tasks - 1
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_disk_of_rays_folder_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, free, sayings = shutil.disk_usage, 50_000_000, Sayings()
+
+    def usage(folder: Path) -> object:
+        total = real(folder).total if free < 1e9 else 100 * free
+        return type(real(folder))(total, total - free, free)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(
+        DiskFull, match=r"/session_[\w-]+: no disk space for Ray: 50 MB are free; free some space, or have Ray use"
+    ):
+        list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1), sayings))
+    free = 2_000_000_000
+    assert list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1), sayings)) == [("a", b"a")]
+    (line,) = sayings.lines
+    assert ": the disk is 99% full, so that Ray spills nothing to it and fails if its object store (" in line
 
 
 def object_store_bytes() -> int:

@@ -202,7 +202,7 @@ def _travelling(file: Path, working_dir: Path | None) -> Iterator[tuple[Path, st
         raise ConfigError(f"--working-dir {working_dir}: is no directory; give the one whose files the job needs")
     if Path(tempfile.gettempdir()).resolve().is_relative_to(working_dir.resolve()):
         raise ConfigError(
-            f"--working-dir {working_dir}: holds the temporary folder {tempfile.gettempdir()}; give a directory of the job's own"
+            f"--working-dir {working_dir}: holds the temporary folder {tempfile.gettempdir()}; give the job's own directory"
         )
     if not file.resolve().is_relative_to(working_dir.resolve()):
         raise ConfigError(f"{file}: is not in --working-dir {working_dir}, so it would not travel; put it there")

@@ -13,13 +13,15 @@ a result, and Ray Data, whose streaming executor has no hook for a single commit
 import contextlib
 import gc
 import os
+import shutil
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from worldmodel_v.errors import ClusterNotUsable, ConfigError, WorkerLost, WorldModelError, one_line
+from worldmodel_v.errors import ClusterNotUsable, ConfigError, DiskFull, WorkerLost, WorldModelError, one_line
 from worldmodel_v.progress import Progress, Silent
 
 Task = TypeVar("Task")
@@ -33,6 +35,12 @@ ATTEMPTS = 4
 
 CONNECT_SECONDS = 10.0
 """How long a cluster's address may take to answer."""
+
+RAY_STOPS_SPILLING_AT = 0.95
+"""The share of its disk from which Ray writes no more objects to it (its `local_fs_capacity_threshold`)."""
+
+SMALLEST_FREE_BYTES = 256_000_000
+"""Below this Ray's logs and sockets have no room either."""
 
 SECONDS_BETWEEN_WARNINGS = 20.0
 """How often a run without any worker says so."""
@@ -284,7 +292,7 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
     """A Ray connection for the time of a block: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local.
 
     Raises ClusterNotUsable if there is none, or it lacks the resources: without `progress` for any of the workers, with
-    it for all of them, since then it is told that some of them wait for a node.
+    it for all of them, since then it is told that some of them wait for a node. Raises DiskFull if Ray's disk is full.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -299,6 +307,7 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
         _connect(settings)
     try:
         _require_resources(settings, progress)
+        _look_at_rays_disk(progress or Silent())
         yield
     finally:
         if ours:
@@ -346,6 +355,26 @@ def _require_resources(settings: WorkerSettings, progress: Progress | None) -> N
             if progress is None or there < each:
                 raise ClusterNotUsable(f"{lack}; ask for fewer workers, or add nodes")
             progress.say(f"{lack}: {there // each:g} begin, the others wait for nodes to join")
+
+
+def _look_at_rays_disk(progress: Progress) -> None:
+    """Raise DiskFull, or warn, if Ray could not spill objects to the disk of its folder on this machine."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    folder = Path(node["ObjectStoreSocketName"]).parents[1]
+    if not folder.exists():  # joined through ray://, the driver is no node
+        return
+    disk = shutil.disk_usage(folder)
+    advice = "free some space, or have Ray use another disk (`ray start --temp-dir DIR`; a local Ray: RAY_TMPDIR=DIR)"
+    if disk.free < SMALLEST_FREE_BYTES:
+        raise DiskFull(f"{folder}: no disk space for Ray: {disk.free / 1e6:.0f} MB are free; {advice}")
+    if (full := 1 - disk.free / disk.total) >= RAY_STOPS_SPILLING_AT:
+        progress.say(
+            f"{folder}: the disk is {full:.0%} full, so that Ray spills nothing to it and fails if its object store "
+            f"({node['Resources'].get('object_store_memory', 0) / 1e9:.1f} GB) fills up; {advice}"
+        )
 
 
 def _our_error(error: Any) -> WorldModelError:

@@ -153,6 +153,49 @@ def test_a_cluster_that_loses_machines_makes_what_one_process_makes(network: Net
     assert "which Ray deletes when the job is over; give an absolute path, such as /data/run" in printed
 
 
+def test_a_job_that_is_stopped_is_continued_by_the_next_one(network: Network, unbroken: Path) -> None:
+    head, worker, desk = map(network.add, ("head", "worker", "desk"))
+    write_job(desk.folder / "job", workers=1)
+    at = ("--address", f"http://{head.address}:8265")
+    start_node(head)
+    wait_until(lambda: desk.run("wm-pipeline", "status", *at)[0] == 0, PATIENCE, lambda: (head.folder / "log").read_text())
+    assert json.loads(desk.run("wm-pipeline", "status", *at, "--json")[1]) == {"jobs": []}
+    start_node(worker, head)
+
+    def submit() -> str:
+        code, printed = desk.run(*SUBMIT, "--out", OUT, *at)
+        assert code == 0, printed
+        (job,) = re.findall(r"^job +(\S+)", printed, flags=re.MULTILINE)
+        assert f"wm-pipeline logs --follow {job} --address {at[1]}" in printed
+        return job
+
+    stopped = submit()
+    rollouts = head.folder / "out" / "rollouts"
+    wait_until(lambda: committed(rollouts) >= 2, PATIENCE, lambda: desk.run("wm-pipeline", "logs", stopped, *at)[1])
+    code, printed = desk.run("wm-pipeline", "stop", stopped, *at)
+    assert code == 0, printed
+    code, printed = desk.run("wm-pipeline", "logs", stopped, *at, "--follow")
+    assert code == 1
+    assert f"wm-pipeline: {stopped}: STOPPED: " in printed
+    code, printed = desk.run("wm-pipeline", "stop", stopped, *at)
+    assert code == 2
+    assert f"wm-pipeline: {stopped}: has ended already (STOPPED); nothing was stopped" in printed
+    for command in ("status", "logs", "stop"):
+        code, printed = desk.run("wm-pipeline", command, "raysubmit_nobody", *at)
+        assert code == 2
+        assert f"wm-pipeline: raysubmit_nobody: no such job at {at[1]}" in printed
+    done = committed(rollouts)
+    assert 2 <= done < NUM_SHARDS
+
+    job = submit()
+    code, printed = desk.run("wm-pipeline", "logs", job, *at, "--follow")
+    assert code == 0, printed
+    assert f"collect: 40 episodes, 903 frames ({40 - 2 * done} new episodes)" in printed
+    listed = json.loads(desk.run("wm-pipeline", "status", *at, "--json")[1])["jobs"]
+    assert [(entry["job"], entry["status"]) for entry in listed] == [(job, "SUCCEEDED"), (stopped, "STOPPED")]
+    assert files_in(rollouts / "shards") == files_in(unbroken / "rollouts" / "shards")
+
+
 def index_lines(dataset: Path) -> list[str]:
     return sorted((dataset / "index.jsonl").read_text().splitlines())
 
