@@ -43,8 +43,11 @@ class Shard:
     @classmethod
     def open(cls, path: Path, num_bytes: int | None = None) -> Self:
         """Open a file; raises ShardDamaged if it is missing, not of `num_bytes`, or not a valid shard."""
-        size = path.stat().st_size if path.is_file() else None
-        require_size(path, size, size if num_bytes is None else num_bytes)
+        if not path.is_file():
+            raise ShardDamaged(missing(path))
+        size = path.stat().st_size
+        if num_bytes is not None and size != num_bytes:
+            raise ShardDamaged(f"{path}: expected {num_bytes} bytes as the index says, found {size}; {REMEDY}")
         try:
             file = h5py.File(path, "r", locking=False)
         except OSError as error:
@@ -247,14 +250,6 @@ class Shard:
 
     def _refuse(self, what: str) -> NoReturn:
         refuse(self.source, what)
-
-
-def require_size(path: Path, found: int | None, expected: int | None) -> None:
-    """Raise ShardDamaged unless a shard's file is there (`found` is no None) and of the size that the index names."""
-    if found is None:
-        raise ShardDamaged(missing(path))
-    if found != expected:
-        raise ShardDamaged(f"{path}: expected {expected} bytes as the index says, found {found}; {REMEDY}")
 
 
 def _decoded(value: Any) -> Any:

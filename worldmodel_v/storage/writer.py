@@ -23,7 +23,7 @@ from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, read_spec
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
 from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
 from worldmodel_v.storage.publish import append_line, is_temporary, publish, publish_new, remove_temporaries
-from worldmodel_v.storage.shard_reader import Shard, require_size
+from worldmodel_v.storage.shard_reader import Shard
 
 _SHARD_FILE = re.compile(rf"{SHARD_FOLDER}/([0-9]{{6}})\.h5")
 
@@ -91,11 +91,10 @@ class DatasetWriter:
         os.truncate(index, len(complete_lines(index.read_bytes())))
         self.entries = read_index(index)
         sizes = _sizes(self.path / SHARD_FOLDER)
-        for entry in self.entries:
-            if (size := sizes.pop(entry.name, None)) != entry.bytes:
-                require_size(self.path / entry.name, size, entry.bytes)
-        for entry in self.entries[-SHARDS_OPENED:]:
-            self.dataset().open_shard(entry).close()
+        dataset = self.dataset()
+        suspect = [entry for entry in self.entries if sizes.pop(entry.name, None) != entry.bytes]
+        for entry in suspect + self.entries[-SHARDS_OPENED:]:
+            dataset.open_shard(entry).close()
         for name in sorted(sizes):
             if found := _SHARD_FILE.fullmatch(name):
                 self._adopt_or_remove(int(found[1]))
