@@ -45,7 +45,9 @@ from worldmodel_v.storage.writer import SHARDS_OPENED
 from worldmodel_v.train import TrainConfig, train
 
 TOY = {"env": "worldmodel_v/Stamp-v0", "policy": "random", "workers": 0, "seed": 1}
-MULTIPLES = (1, 10, 100)
+REPETITIONS = {1: 10, 10: 3, 100: 1}
+"""Times as many episodes -> how often they are measured."""
+
 LINKS_TO_A_FILE = 30_000
 STEPS_PER_SECOND_AND_CORE = 4_000
 """Of worldmodel_v/CarRacing-v3 (benchmarks/collect.py)."""
@@ -73,20 +75,18 @@ def toy_vae(folder: Path) -> Path:
     return folder / "vae"
 
 
-def compare_frames(folder: Path, episodes: int, rounds: int) -> None:
-    """Print the cost of a frame for each multiple of `episodes`; the small ones take more rounds, in turn with the large."""
+def compare_frames(folder: Path, episodes: int) -> None:
+    """Print the cost of a frame for each multiple of `episodes`."""
     vae = toy_vae(folder)
     costs: dict[tuple[str, int], list[tuple[float, float]]] = {}
-    for number in range(rounds):
-        for multiple in MULTIPLES:
-            for again in range(max(MULTIPLES) // multiple if multiple > 1 else 10):
-                if again < 10:
-                    measure_frames(folder / f"{number}-{multiple}-{again}", vae, episodes * multiple, multiple, costs)
+    for multiple, repetitions in REPETITIONS.items():
+        for number in range(repetitions):
+            measure_frames(folder / f"{multiple}-{number}", vae, episodes * multiple, multiple, costs)
     print(f"\nMicroseconds a frame, CPU (and wall), {episodes} episodes of 21 to 24 frames, 3 to a shard, times 1, 10, 100")
-    print(f"| {'stage':10} | " + " | ".join(f"{f'times {multiple}':>20}" for multiple in MULTIPLES) + " | 100 / 1, CPU |")
-    print("|---|" + "---|" * (len(MULTIPLES) + 1))
+    print(f"| {'stage':10} | " + " | ".join(f"{f'times {multiple}':>20}" for multiple in REPETITIONS) + " | 100 / 1, CPU |")
+    print("|---|" + "---|" * (len(REPETITIONS) + 1))
     for stage in ("collect", "encode", "verify"):
-        medians = [tuple(map(statistics.median, zip(*costs[stage, multiple], strict=True))) for multiple in MULTIPLES]
+        medians = [tuple(map(statistics.median, zip(*costs[stage, multiple], strict=True))) for multiple in REPETITIONS]
         cells = " | ".join(f"{f'{1e6 * cpu:.1f} ({1e6 * wall:.1f})':>20}" for cpu, wall in medians)
         print(f"| {stage:10} | {cells} | {medians[-1][0] / medians[0][0]:12.2f} |")
 
@@ -260,16 +260,16 @@ def time_transport(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="part", help="frames, index, committer; all of them by default")
-    parser.add_argument("--episodes", type=int, default=30, help="of the smallest dataset of `frames`")
+    parser.add_argument("--episodes", type=int, default=60, help="of the smallest dataset of `frames`")
     parser.add_argument("--shards", type=int, default=100_000, help="of `index`")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of `index`, and a quarter of those of `committer`")
     parser.add_argument("--folder", type=Path, help="where to write; it decides which disk is measured")
     arguments = parser.parse_args()
     parts = arguments.parts or ["frames", "index", "committer"]
     print(describe_machine(*PACKAGES))
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         if "frames" in parts:
-            compare_frames(Path(folder) / "frames", arguments.episodes, arguments.rounds)
+            compare_frames(Path(folder) / "frames", arguments.episodes)
         if "index" in parts:
             time_index(Path(folder) / "index", arguments.shards, arguments.rounds)
         if "committer" in parts:

@@ -331,8 +331,8 @@ def _connect(settings: WorkerSettings) -> None:
                 f"the Ray cluster at {address!r} is another than ours: {versions}; install the same"
             ) from error
         raise ClusterNotUsable(
-            f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, or leave out --address "
-            "(and RAY_ADDRESS) for a local one"
+            f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, join this machine to it "
+            "with `ray start --address` (or use ray://HOST:10001), or leave out --address and RAY_ADDRESS for a local one"
         ) from error
 
 
