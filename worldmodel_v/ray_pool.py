@@ -3,7 +3,8 @@
 One loop serves collection and encoding. Tasks are handed out lazily, at most two in flight for each worker, so memory stays
 flat however many there are; results come back in order of completion as bytes; nothing is written on a worker, so a task
 that ran twice (Ray retries, a worker lost after finishing) leaves no trace. The object stores of all nodes together hold
-at most `TASKS_IN_FLIGHT_PER_WORKER` tasks and results for each worker, and the result that is being committed.
+at most `TASKS_IN_FLIGHT_PER_WORKER` tasks and as many results for each worker, and what Ray, which frees once a second, has
+not swept yet.
 
 A task belongs to nobody until a worker has started: where a node is gone for good, its replacement workers wait for a node
 that may never come, and the others do the work. Rejected: Ray's own `max_task_retries`, which hides which attempt produced
