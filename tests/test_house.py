@@ -19,7 +19,7 @@ ROOMS = (
 
 ONLY_THERE = {
     **{"numba": {"envs"}, "ray": {"ray_pool", "jobs", "train/distributed.py"}, "h5py": {"storage"}, "hdf5plugin": {"storage"}},
-    **{"tyro": {"cli"}, "rich": {"cli"}},
+    **{"tyro": {"cli"}, "rich": {"cli"}, "onnx": {"export"}, "onnxruntime": {"export"}},
 }
 """A library -> the rooms, or files, that may import it."""
 

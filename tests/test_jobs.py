@@ -19,6 +19,7 @@ from worldmodel_v.errors import (
     JobFailed,
     JobNotFound,
     JobNotRunning,
+    PackageMissing,
     UsageError,
     WorldModelError,
 )
@@ -178,7 +179,7 @@ def test_the_address_of_a_cluster_instead_of_its_dashboards(refuse: Refusal, add
 
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(ConfigError, match=r"jobs need Ray's job client \(.*aiohttp.*\); pip install 'ray\[default\]'"):
+    with pytest.raises(PackageMissing, match=r"jobs need Ray's job client \(.*aiohttp.*\); pip install 'ray\[default\]'"):
         Jobs(HEAD)
 
 

@@ -44,6 +44,10 @@ class SettingsDiffer(UsageError):
     """A directory holds work made with other settings, so that continuing it would mix two things."""
 
 
+class DirectoryNotEmpty(UsageError):
+    """A directory that is to be made whole holds something already."""
+
+
 class DatasetBusy(UsageError):
     """Another process is writing into the dataset."""
 
@@ -68,6 +72,10 @@ class ModelMismatch(UsageError):
     """The VAE does not fit the data: another frame size, channel count or latent size."""
 
 
+class FramesNotUsable(UsageError):
+    """Frames that were handed to an encoder have another type, layout or size than it takes."""
+
+
 class ConditionNotRecorded(UsageError):
     """The data does not record what a VAE is to be conditional on."""
 
@@ -90,6 +98,10 @@ class JobNotFound(UsageError):
 
 class JobNotRunning(UsageError):
     """A job that was to be stopped has ended already."""
+
+
+class PackageMissing(UsageError):
+    """An optional package is not installed; the message has the line that installs it."""
 
 
 class DiskFull(UsageError):
@@ -122,6 +134,10 @@ class PosteriorCollapsed(WorldModelError):
 
 class EvaluationFailed(WorldModelError):
     """A VAE gives NaN or infinite values for frames that it was to be evaluated on."""
+
+
+class ExportFailed(WorldModelError):
+    """A model in another format does not give what the original gives."""
 
 
 class VerificationFailed(WorldModelError):

@@ -22,7 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import ClusterNotUsable, ConfigError, JobFailed, JobNotFound, JobNotRunning, WorldModelError, one_line
+from worldmodel_v.errors import (
+    ClusterNotUsable,
+    ConfigError,
+    JobFailed,
+    JobNotFound,
+    JobNotRunning,
+    PackageMissing,
+    WorldModelError,
+    one_line,
+)
 from worldmodel_v.ray_pool import require_listener
 
 JOB_ENVIRONMENT_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -66,7 +75,7 @@ class Jobs:
     """The job server of a cluster, at the address of its dashboard."""
 
     def __init__(self, address: str) -> None:
-        """Raises ClusterNotUsable if no job server answers at `address`, ConfigError if what talks to it is not installed."""
+        """Raises ClusterNotUsable if no job server answers at `address`, PackageMissing if what talks to it is not there."""
         self.address = address
         self._client = _connect(address)
 
@@ -168,7 +177,7 @@ def _connect(address: str) -> Any:
             importlib.import_module(package)
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
-        raise ConfigError(f"jobs need Ray's job client ({error}); pip install 'ray[default]'") from error
+        raise PackageMissing(f"jobs need Ray's job client ({error}); pip install 'ray[default]'") from error
     try:
         require_listener(address)
         with _without_ray_addresses():

@@ -19,6 +19,14 @@ def print_facts(facts: dict[str, Any]) -> None:
     _console().print(table)
 
 
+def print_model_export(report: Any) -> None:
+    """The files of an exported model, and how far each is from the original."""
+    console = _console()
+    console.print(Text(f"{report.out}  compared with the original on {report.checked_frames} held-out frames:"), soft_wrap=True)
+    for file in report.files:
+        console.print(Text(f"- {file}"), soft_wrap=True)
+
+
 def print_pipeline(report: Any) -> None:
     """What a pipeline made, and how good its VAE is on held-out episodes."""
     console = _console()
