@@ -12,7 +12,7 @@ import yaml
 
 from worldmodel_v.cli.inspect import InspectConfig
 from worldmodel_v.cli.main import Output
-from worldmodel_v.cli.pipeline import PipelineConfig
+from worldmodel_v.cli.pipeline import COMMANDS as PIPELINE_COMMANDS
 from worldmodel_v.collect import CollectConfig
 from worldmodel_v.encode import EncodeConfig
 from worldmodel_v.evaluate import EvalConfig
@@ -27,7 +27,7 @@ CONFIGS = {
     "wm-encode": EncodeConfig,
     "wm-eval": EvalConfig,
     "wm-inspect": InspectConfig,
-    "wm-pipeline": PipelineConfig,
+    **{f"wm-pipeline {name}": config for name, config in PIPELINE_COMMANDS.items()},
     **{f"wm-export {name}": config for name, config in FORMATS.items()},
     "wm-export model": ModelExportConfig,
 }
@@ -41,9 +41,8 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=
 def commands(document: str) -> list[list[str]]:
     """Every `wm-…` command line of a document, without what stands before the command."""
     text = (ROOT / document).read_text().replace("\\\n", " ")
-    lines = re.findall(r"(wm-(?:collect|train|encode|eval|inspect|pipeline) (?:run )?[^`\n|#]*--[^`\n|#]*)", text)
-    exports = re.findall(r"(wm-export [a-z-]+) +([^`\n|#]*--[^`\n|#]*)", text)
-    return [shlex.split(line) for line in lines] + [[program, *shlex.split(options)] for program, options in exports]
+    found = re.findall(rf"({'|'.join(CONFIGS)}) ([^`\n|#]*--[^`\n|#]*)", text)
+    return [[program, *shlex.split(options)] for program, options in found]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

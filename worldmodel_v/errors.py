@@ -96,6 +96,14 @@ class ClusterNotUsable(UsageError):
     """No Ray cluster answers at the address, or it lacks the resources."""
 
 
+class JobNotFound(UsageError):
+    """The cluster knows no job of this id."""
+
+
+class JobNotRunning(UsageError):
+    """A job that was to be stopped has ended already."""
+
+
 class PackageMissing(UsageError):
     """An optional package is not installed; the message has the line that installs it."""
 
@@ -114,6 +122,10 @@ class EpisodeFailed(WorldModelError):
 
 class WorkerLost(WorldModelError):
     """A block of work was given to several workers in turn, and each of them died."""
+
+
+class JobFailed(WorldModelError):
+    """A job that was followed to its end failed, or was stopped."""
 
 
 class TrainingDiverged(WorldModelError):

@@ -15,11 +15,13 @@ import tyro
 from worldmodel_v.cli.progress import open_progress
 from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.errors import WorldModelError, WriteFailed
+from worldmodel_v.jobs import refuse_temporary_output
 from worldmodel_v.progress import Progress
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 EXIT_INTERRUPTED = 130
+PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ def run(
     config, output = parse(program, config_class, subcommand=subcommand, args=args)
     sys.path.insert(0, str(Path.cwd()))  # a user's own module:factory and module:EnvId
     try:
+        if isinstance(out := getattr(config, "out", None), Path):
+            refuse_temporary_output(out)
         with open_progress(quiet=output.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
             result = work(config, progress)
         if output.json:
@@ -83,9 +87,7 @@ def parse(
         "output": tyro.conf.OmitArgPrefixes[Output],
     }
     try:
-        return tyro.cli(
-            command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=(tyro.conf.FlagCreatePairsOff,)
-        )
+        return tyro.cli(command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=PARSING)
     except WorldModelError as error:
         leave_with_error(program, error)
     except BrokenPipeError:
