@@ -9,8 +9,10 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.storage.checksum import sha256_of_file
 
 PREFIX = "checkpoint:"
+MAX_FILE_BYTES = 16 << 30
 
 
 class CheckpointPolicy:
@@ -48,9 +50,21 @@ class CheckpointPolicy:
         return int(output.argmax()) if self._discrete else output.numpy()
 
 
-def _read_weights(file: Path) -> Any:
+def sha256_of_weights(file: Path) -> str:
+    """The SHA-256 (hexadecimal) of a file of weights; raises PolicyNotUsable if it is no file, or larger than any."""
+    _require_file(file)
+    return sha256_of_file(file)
+
+
+def _require_file(file: Path) -> None:
     if not file.is_file():
         raise PolicyNotUsable(f"policy checkpoint: {file} is not there; give the path of a .safetensors or .pt file")
+    if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
+        raise PolicyNotUsable(f"policy checkpoint: {file} has {num_bytes} bytes, expected at most {MAX_FILE_BYTES}")
+
+
+def _read_weights(file: Path) -> Any:
+    _require_file(file)
     if file.suffix == ".safetensors":
         import safetensors.torch
 

@@ -10,6 +10,7 @@ policy   := NAME [ "(" argument { "," argument } ")" ]
 argument := KEY "=" NUMBER  |  [ NUMBER "*" ] policy
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import NoReturn
@@ -24,6 +25,8 @@ _TOKEN = re.compile(
 
 
 MAX_DEPTH = 10
+MAX_LENGTH = 10_000
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def parse_policy(text: str) -> PolicyExpression:
 
 class _Parser:
     def __init__(self, text: str) -> None:
+        if len(text) > MAX_LENGTH:
+            raise PolicyNotUsable(f"policy {text[:50]!r}…: has {len(text)} characters, expected at most {MAX_LENGTH}")
         self._text, self._position, self._depth = text, 0, 0
         self._advance()
 
@@ -84,14 +89,24 @@ class _Parser:
     def _argument(self, numbers: dict[str, float], inner: list[tuple[float, PolicyExpression]]) -> None:
         weight = 1.0
         if self._kind == "number":
-            weight = float(self._take("number", "a weight"))
+            weight = self._number("a weight")
             self._expect("*")
         policy = self._policy()
         if self._value == "=" and weight == 1.0 and not (policy.numbers or policy.inner):
+            if policy.name in numbers:
+                self._refuse(f"{policy.name} only once")
             self._advance()
-            numbers[policy.name] = float(self._take("number", f"a number for {policy.name}"))
+            numbers[policy.name] = self._number(f"a number for {policy.name}")
         else:
             inner.append((weight, policy))
+
+    def _number(self, expected: str) -> float:
+        start = self._start
+        value = float(self._take("number", expected))
+        if not math.isfinite(value):
+            self._start = start
+            self._refuse(f"{expected} that is finite")
+        return value
 
     def _take(self, kind: str, expected: str) -> str:
         if self._kind != kind:

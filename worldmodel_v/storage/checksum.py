@@ -27,6 +27,11 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_sha256(value: object) -> bool:
+    """Whether it is the text of a SHA-256: 64 hexadecimal digits, small letters."""
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
 def fletcher32(data: bytes | memoryview) -> int:
     """HDF5's Fletcher-32: two running sums of big-endian 16-bit words, modulo 65535 with 0 written as 65535.
 

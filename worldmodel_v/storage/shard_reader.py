@@ -15,6 +15,7 @@ import numpy as np
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.records import Episode, LatentSequence
 from worldmodel_v.storage import columns, schema
+from worldmodel_v.storage.checksum import is_sha256
 from worldmodel_v.storage.pixels import REMEDY, PixelFile, PixelLayout, missing, refuse
 from worldmodel_v.storage.structure import Column, Malformed, Read, read_structure
 
@@ -107,8 +108,29 @@ class Shard:
         """The episode at `position` in this shard (0 is its first), as a record."""
         start = int(self.ep_offset[position])
         stop = start + int(self.ep_len[position])
-        skipped = {*schema.INDEX_COLUMNS}
-        columns = {name: self.rows(name, start, stop) for name in self.columns if name not in skipped}
+        return self._record(position, {name: self.rows(name, start, stop) for name in self._row_columns})
+
+    def check(self) -> None:
+        """Decode every chunk and check every episode's rows, in the memory of one chunk of frames and one episode's other rows.
+
+        Raises ShardDamaged, or EpisodeFailed where rows break the contract.
+        """
+        frames = {}
+        if self.format == schema.ROLLOUTS:
+            chunk = np.empty(self.pixel_layout.chunk_bytes, np.uint8)
+            for number in range(self.num_pixel_chunks):
+                self.pixel_chunk(number, chunk)
+            frames = {"pixels": np.broadcast_to(np.uint8(0), self._columns["pixels"].shape)}
+        for position, (start, length) in enumerate(zip(self.ep_offset.tolist(), self.ep_len.tolist(), strict=True)):
+            others = self._row_columns - frames.keys()
+            rows = {name: self._column_rows(name, start, start + length) for name in others}
+            self._record(position, {**rows, **{name: column[:length] for name, column in frames.items()}})
+
+    @property
+    def _row_columns(self) -> set[str]:
+        return self._columns.keys() - set(schema.INDEX_COLUMNS)
+
+    def _record(self, position: int, columns: dict[str, np.ndarray]) -> Episode | LatentSequence:
         record = Episode if self.format == schema.ROLLOUTS else LatentSequence
         return record(
             episode_id=int(self.episode_ids[position]),
@@ -270,11 +292,6 @@ class Shard:
 
 
 _NOTHING = np.empty(0)
-
-
-def is_sha256(value: object) -> bool:
-    """Whether it is the text of a SHA-256: 64 hexadecimal digits, small letters."""
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def _decoded(value: Any) -> Any:
