@@ -21,6 +21,7 @@ from worldmodel_v.errors import ConfigError, PipelineFileError
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
 from worldmodel_v.inspection import preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.spec import is_name
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train import TrainConfig, TrainReport, train
 
@@ -208,7 +209,7 @@ def _mapping(file: Path, node: yaml.Node, what: str) -> Fields:
         raise _error(file, node, f"{what}: expected plain fields, got the tag {node.tag!r:.200}")
     fields: Fields = {}
     for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
+        if not isinstance(key, yaml.ScalarNode) or not is_name(key.value):
             raise _error(file, key, f"{what}: expected a name")
         if key.value in fields:
             raise _error(file, key, f"{what}.{key.value}: stands here twice; delete one")

@@ -77,7 +77,7 @@ def canonical_json(value: Any) -> str:
 def parse_object(text: str | bytes) -> dict[str, Any]:
     """The JSON object in a text that may come from a stranger; raises ValueError, and nothing else, if it is none.
 
-    Refused beside malformed JSON: a name that stands twice, a whole number of more than 20 digits, deep nesting.
+    Refused beside malformed JSON: a name that stands twice or is not printable, a whole number of more than 20 digits, deep nesting.
     """
     try:
         content = json.loads(text, object_pairs_hook=_without_doubles, parse_int=_whole_number)
@@ -86,6 +86,11 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"expected an object (name: value), found {type(content).__name__}")
     return content
+
+
+def is_name(text: str) -> bool:
+    """Whether a stranger's text may stand in a message as it is: one line, not long, and nothing that a terminal would obey."""
+    return len(text) <= 200 and text.isprintable()
 
 
 def require_types(values: dict[str, Any], record: type) -> None:
@@ -123,6 +128,8 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         raise ValueError("a name stands twice")
+    if not all(is_name(name) for name in content):
+        raise ValueError("a name is longer than 200 characters, or not printable")
     return content
 
 

@@ -129,8 +129,8 @@ class _Parser:
         self._value, self._start, self._position = match[self._kind], match.start(self._kind), match.end()
 
     def _refuse(self, expected: str) -> NoReturn:
-        found = repr(self._text[self._start :]) if self._start < len(self._text) else "the end"
+        found = f"{self._text[self._start :]!r:.200}" if self._start < len(self._text) else "the end"
         raise PolicyNotUsable(
-            f"policy {self._text!r}: expected {expected} at character {self._start + 1}, found {found}; "
+            f"policy {self._text!r:.500}: expected {expected} at character {self._start + 1}, found {found}; "
             "write it like mixture(4*driver(noise=0.2), brownian)"
         )

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from worldmodel_v.spec import is_name
 from worldmodel_v.storage.checksum import lookup3
 
 Read = Callable[[int, int], bytes]
@@ -38,7 +39,7 @@ NIL, DATASPACE, LINK_INFO, DATATYPE, FILL_VALUE, LINK, LAYOUT = 0, 1, 2, 3, 5, 6
 GROUP_INFO, FILTERS, ATTRIBUTE, CONTINUATION, ATTRIBUTE_INFO = 10, 11, 12, 16, 21
 GROUP_MESSAGES = {NIL, LINK_INFO, LINK, GROUP_INFO, ATTRIBUTE, CONTINUATION, ATTRIBUTE_INFO}
 COLUMN_MESSAGES = {NIL, DATASPACE, DATATYPE, FILL_VALUE, LAYOUT, FILTERS, ATTRIBUTE, CONTINUATION, ATTRIBUTE_INFO}
-FOREIGN = {7: "is stored in other files", 13: "holds a comment", 15: "shares its messages", 17: "is a group of the old kind"}
+FOREIGN = {7: "is stored in other files", 17: "is a group of the old kind", 18: "has a time stamp", 22: "has several names"}
 """What other messages would mean."""
 
 DEFLATE, SHUFFLE = 1, 2
@@ -275,7 +276,7 @@ class _Reader:
         prefix = self._bytes(address, 4, name)
         if prefix != b"OHDR":
             raise Malformed(f"{name} is no HDF5 object of version 2 (libver v110)")
-        object_ = self._object(address, name, COLUMN_MESSAGES | {LINK_INFO, GROUP_INFO})
+        object_ = self._object(address, name, COLUMN_MESSAGES | {LINK_INFO, GROUP_INFO, LINK})
         if LINK_INFO in object_.messages:
             raise Malformed(f"{name} is a group, expected a column")
         dtype = self._dtype(object_.one(DATATYPE, "type"), name)
@@ -537,7 +538,7 @@ def _numbers(columns: np.ndarray) -> np.ndarray:
 
 
 def _text(content: bytes, what: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise Malformed(f"{what} has a name that is not UTF-8") from None
+    text = content.decode(errors="replace")
+    if not is_name(text):
+        raise Malformed(f"{what} has a name that is long or not printable")
+    return text
