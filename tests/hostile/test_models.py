@@ -13,7 +13,7 @@ import torch
 
 from tests.hostile.fuzz import SMALL, _checkpoint, read_checkpoint
 from tests.hostile.limits import run_limited
-from worldmodel_v.envs import STAMP_ENV_ID, make_env
+from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import NotAModel, PolicyNotUsable
 from worldmodel_v.models import VAE
 from worldmodel_v.models.weights import metadata, save_vae, vae_from_bytes
@@ -171,7 +171,7 @@ def test_a_pickle_in_the_place_of_a_policys_weights_runs_nothing(tmp_path: Path,
         torch.save({"weight": Runs(tmp_path / "ran")}, tmp_path / name)
     else:
         (tmp_path / name).write_bytes(pickle.dumps(Runs(tmp_path / "ran"), protocol=2))
-    env = make_env(STAMP_ENV_ID, {})
+    env = StampEnv()
     with pytest.raises(PolicyNotUsable, match=rf"{name} cannot be read as weights"):
         CheckpointPolicy(env, f"{__name__}:network:{tmp_path / name}")
     assert not (tmp_path / "ran").exists()

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.errors import PolicyNotUsable, one_line
 from worldmodel_v.storage.checksum import sha256_of_file
 
 PREFIX = "checkpoint:"
@@ -64,11 +64,16 @@ def _require_file(file: Path) -> None:
 
 
 def _read_weights(file: Path) -> Any:
+    """The tensors of a file by name; raises PolicyNotUsable if it is none, or would run code."""
     _require_file(file)
-    if file.suffix == ".safetensors":
-        import safetensors.torch
-
-        return safetensors.torch.load_file(file)
+    import safetensors.torch
     import torch
 
-    return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of whatever class: the file is a stranger's, and torch's loader promises none
+        raise PolicyNotUsable(
+            f"policy checkpoint: {file} cannot be read as weights ({one_line(error)}); give a .safetensors file, or a .pt of tensors"
+        ) from None
