@@ -30,6 +30,7 @@ OPTIONAL_STAGES = ("eval",)
 """Stages that a file may leave out."""
 
 MAX_FILE_BYTES = 1 << 16
+MAX_DEPTH = 10
 FILLED_IN = ("out", "data", "vae")
 """Fields that the pipeline sets itself."""
 
@@ -132,17 +133,22 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe values, with 1e-3 read as a number (YAML 1.1, which PyYAML follows, wants 1.0e-3), and without aliases.
+    """YAML's safe values, with 1e-3 read as a number (YAML 1.1, which PyYAML follows, wants 1.0e-3), flat and without aliases.
 
     A few lines of aliases stand for more values than memory holds, and no pipeline needs one.
     """
 
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(
-                problem="aliases are not taken: write the value out", problem_mark=self.peek_event().start_mark
-            )
-        return super().compose_node(parent, index)
+        self._depth += 1
+        is_alias = self.check_event(yaml.AliasEvent)
+        if is_alias or self._depth > MAX_DEPTH:
+            problem = "aliases are not taken: write the value out" if is_alias else "nested too deeply"
+            raise yaml.composer.ComposerError(problem=problem, problem_mark=self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
@@ -204,7 +210,8 @@ def _mapping(file: Path, node: yaml.Node, what: str) -> Fields:
     if isinstance(node, yaml.ScalarNode) and node.value == "":
         return {}
     if not isinstance(node, yaml.MappingNode):
-        raise _error(file, node, f"{what}: expected fields (name: value), got {node.value!r:.200}")
+        found = f"{node.value!r:.200}" if isinstance(node, yaml.ScalarNode) else "a list"
+        raise _error(file, node, f"{what}: expected fields (name: value), got {found}")
     if node.tag != "tag:yaml.org,2002:map":
         raise _error(file, node, f"{what}: expected plain fields, got the tag {node.tag!r:.200}")
     fields: Fields = {}

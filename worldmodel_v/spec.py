@@ -77,7 +77,8 @@ def canonical_json(value: Any) -> str:
 def parse_object(text: str | bytes) -> dict[str, Any]:
     """The JSON object in a text that may come from a stranger; raises ValueError, and nothing else, if it is none.
 
-    Refused beside malformed JSON: a name that stands twice or is not printable, a whole number of more than 20 digits, deep nesting.
+    Refused beside malformed JSON: a name that stands twice or is not printable, a whole number of more than 20 digits,
+    deep nesting.
     """
     try:
         content = json.loads(text, object_pairs_hook=_without_doubles, parse_int=_whole_number)

@@ -2,14 +2,16 @@
 
 Hypothesis changes valid files: bytes, slices, tokens that mean something there; in shards also the metadata behind checksums,
 which are set right again. A parser must give content or a WorldModelError of one line; another exception, a death of the
-process, a second of silence or a gigabyte of memory is a bug. The input at hand is always on disk, so that a process that died can be
-asked again: `python -m tests.hostile.fuzz --target index --input FILE`. Hypothesis itself shrinks what fails otherwise.
+process, five seconds of silence or gigabytes of memory are a bug. The input at hand is always on disk, so that one of which
+the process died can be asked again: `python -m tests.hostile.fuzz --target index --input FILE`. Hypothesis itself shrinks
+what fails otherwise.
 """
 
 import argparse
 import contextlib
 import faulthandler
 import functools
+import math
 import resource
 import sys
 import tempfile
@@ -40,11 +42,72 @@ MAX_MEMORY_BYTES = 6 << 30
 """Of address space: what the process has with torch loaded, and a gigabyte or two."""
 
 SPEC_HASH = "c" * 64
-JSON_TOKENS = [b"{", b"}", b"[", b"]", b'"', b",", b":", b"null", b"true", b"NaN", b"1e999", b"-1", b"9" * 30, b'"../x"', b"\n", b"\\"]
-NUMBER_TOKENS = [(2**bits + add).to_bytes(9, "little", signed=True)[:8] for bits in (0, 8, 16, 31, 32, 48, 60, 63) for add in (-1, 0)]
-YAML_TOKENS = [b"&a ", b"*a", b"<<: ", b"!!python/object/apply:os.system ", b"!!int ", b"!!timestamp ", b"- ", b"? ", b"{", b"}", b"[", b"]"]
-YAML_TOKENS += [b"|\n", b"...\n", b"---\n", b".inf", b"0x" + b"f" * 40, b"1:1:1", b"%YAML 9.9\n", b"\t", b"#", b"'", b'"', b": ", b"\n"]
-POLICY_TOKENS = [b"(", b")", b",", b"*", b"=", b"-1e999", b"mixture(", b"driver", b"a:b", b"checkpoint:m:f:/x", b".", b"noise=", b" ", b"\n"]
+JSON_TOKENS = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b",",
+    b":",
+    b"null",
+    b"true",
+    b"NaN",
+    b"1e999",
+    b"-1",
+    b"9" * 30,
+    b'"../x"',
+    b"\n",
+    b"\\",
+]
+NUMBER_TOKENS = [
+    (2**bits + add).to_bytes(9, "little", signed=True)[:8] for bits in (0, 8, 16, 31, 32, 48, 60, 63) for add in (-1, 0)
+]
+YAML_TOKENS = [
+    b"&a ",
+    b"*a",
+    b"<<: ",
+    b"!!python/object/apply:os.system ",
+    b"!!int ",
+    b"!!timestamp ",
+    b"- ",
+    b"? ",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+]
+YAML_TOKENS += [
+    b"|\n",
+    b"...\n",
+    b"---\n",
+    b".inf",
+    b"0x" + b"f" * 40,
+    b"1:1:1",
+    b"%YAML 9.9\n",
+    b"\t",
+    b"#",
+    b"'",
+    b'"',
+    b": ",
+    b"\n",
+]
+POLICY_TOKENS = [
+    b"(",
+    b")",
+    b",",
+    b"*",
+    b"=",
+    b"-1e999",
+    b"mixture(",
+    b"driver",
+    b"a:b",
+    b"checkpoint:m:f:/x",
+    b".",
+    b"noise=",
+    b" ",
+    b"\n",
+]
 
 
 # What each parser does with a file, and what must hold
@@ -242,15 +305,15 @@ def ask(target: str, content: bytes, folder: Path) -> None:
     try:
         TARGETS[target][0](content, folder)
     except WorldModelError as error:
-        assert "\n" not in str(error), f"a message of several lines: {error}"
-        assert len(str(error)) < 3000, f"a message of {len(str(error))} characters"
+        if "\n" in str(error) or len(str(error)) > 3000:
+            raise AssertionError(f"a message of several lines or {len(str(error))} characters: {error}") from error
     finally:
         faulthandler.cancel_dump_traceback_later()
 
 
-def fuzz(target: str, seconds: float, folder: Path, seed: int = 0) -> int:
-    """Ask a target's parser for some time; returns how often it was asked. Raises what `ask` raises, for the smallest input."""
-    asked, end = 0, time.monotonic() + seconds
+def fuzz(target: str, folder: Path, *, seed: int, seconds: float = 0, inputs: int = 0) -> int:
+    """Ask a target's parser so often, or for some time; returns how often. Raises what `ask` raises, for the smallest input."""
+    asked, end = 0, math.inf if inputs else time.monotonic() + seconds
     options = {"database": None, "deadline": None, "print_blob": False, "suppress_health_check": list(hypothesis.HealthCheck)}
 
     def one(content: bytes) -> None:
@@ -261,8 +324,10 @@ def fuzz(target: str, seconds: float, folder: Path, seed: int = 0) -> int:
 
     while time.monotonic() < end:
         test = hypothesis.given(TARGETS[target][1])(one)
-        hypothesis.settings(max_examples=300, **options)(hypothesis.seed(seed)(test))()
+        hypothesis.settings(max_examples=inputs or 300, **options)(hypothesis.seed(seed)(test))()
         seed += 1
+        if inputs:
+            break
     return asked
 
 
@@ -270,6 +335,7 @@ def main() -> None:
     """Fuzz the targets in turn; a death of the process leaves the input on disk and its traceback on the screen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0, help="for all targets together")
+    parser.add_argument("--inputs", type=int, default=0, help="so many for each target, and not by time")
     parser.add_argument("--target", choices=TARGETS, help="this one alone")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**9, help="where chance begins; printed")
     parser.add_argument("--input", type=Path, help="ask a target with this file, once")
@@ -285,11 +351,13 @@ def main() -> None:
         names = [options.target] if options.target else list(TARGETS)
         folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
         sys.stdout.write(f"seed {options.seed}; the last input of each target is in {folder}\n")
-        rounds = max(1, int(options.minutes))  # in turn, minute by minute, so that a night visits all of them often
+        rounds = (
+            1 if options.inputs else max(1, int(options.minutes))
+        )  # in turn, minute by minute, so that a night visits all of them often
         for number in range(rounds):
             for name in names:
-                seed = options.seed + number * 10**6
-                asked = fuzz(name, 60 * options.minutes / rounds / len(names), folder, seed)
+                seconds = 60 * options.minutes / rounds / len(names)
+                asked = fuzz(name, folder, seed=options.seed + number * 10**6, seconds=seconds, inputs=options.inputs)
                 sys.stdout.write(f"{name}: {asked} inputs\n")
                 sys.stdout.flush()
 

@@ -22,6 +22,14 @@ atexit.register(tell)
 """The peak is VmHWM: what `getrusage` gives is the parent's where that was larger."""
 
 
+VERIFY = """
+from pathlib import Path
+from worldmodel_v.storage import open_dataset, verify
+sys.exit(str(verify(open_dataset(Path(sys.argv[1])))))
+"""
+"""Verifies a dataset, and ends with its findings."""
+
+
 @dataclass(frozen=True)
 class Finished:
     """What a process left."""

@@ -15,7 +15,7 @@ class Piece:
     """A stretch of a shard with a checksum of its own."""
 
     kind: str
-    """ "metadata": at its end, of what is before it. "chunk": the same with Fletcher-32. "heap": within, of all with zeros there."""
+    """ "metadata": at its end, of what is before it. "chunk": so too, with Fletcher-32. "heap": within, of all but itself."""
 
     start: int
     size: int

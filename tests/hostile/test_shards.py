@@ -12,14 +12,12 @@ import zstandard
 
 from tests.builders import latent_spec, make_episode, make_latents, rollout_spec
 from tests.hostile.datasets import edited_dataset, put_dataset, sound_shard
-from tests.hostile.limits import command, run_limited
+from tests.hostile.limits import VERIFY, command, run_limited
 from tests.hostile.pieces import mended, pieces_of
 from worldmodel_v.storage import Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.checksum import fletcher32
 from worldmodel_v.storage.schema import HDF5_VERSIONS
 from worldmodel_v.storage.structure import MAX_ATTRIBUTE_BYTES
-
-VERIFY = "from pathlib import Path\nfrom worldmodel_v.storage import open_dataset, verify\nsys.exit(str(verify(open_dataset(Path(sys.argv[1])))))"
 
 
 def replace(file: h5py.File, name: str, *arguments: object, **settings: object) -> h5py.Dataset:
@@ -152,10 +150,15 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
         "attribute policy of ep_len holds values of variable length",
     ),
     "frames of a gigabyte": (
-        lambda file: replace(file, "pixels", (12, 9000, 9000, 3), np.uint8, chunks=(12, 9000, 9000, 3), fletcher32=True, **ZSTD),
+        lambda file: replace(
+            file, "pixels", (12, 9000, 9000, 3), np.uint8, chunks=(12, 9000, 9000, 3), fletcher32=True, **ZSTD
+        ),
         "pixels has chunks that were never written",
     ),
 }
+
+
+SLOWLY = ("a virtual dataset", "an unknown filter", "2^60 rows", "chunks of 3 GB")
 
 
 @pytest.mark.parametrize("what", HOSTILE)
@@ -165,10 +168,12 @@ def test_what_no_shard_holds_is_refused_by_name(tmp_path: Path, what: str) -> No
     (finding,) = verify(open_dataset(path))
     assert finding.startswith(f"{path / 'shards/000000.h5'}: ")
     assert text in finding
-    assert finding.endswith("restore the shard from a copy, or delete the file and its line in index.jsonl and run the stage again")
+    assert finding.endswith(
+        "restore the shard from a copy, or delete the file and its line in index.jsonl and run the stage again"
+    )
 
 
-@pytest.mark.parametrize("what", ["external storage", "2^60 rows"])
+@pytest.mark.parametrize("what", ["external storage", *(pytest.param(what, marks=pytest.mark.slow) for what in SLOWLY)])
 def test_the_commands_refuse_it_in_one_line(tmp_path: Path, what: str) -> None:
     path = edited_dataset(tmp_path / "data", HOSTILE[what][0])
     done = command("inspect", path, "--verify", "--quiet", memory_bytes=3 << 30)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.storage.index import IndexEntry, complete_lines, read_index, shard_name
 
-
 NUMBERS = st.integers(0, 2**53 - 1)
 
 

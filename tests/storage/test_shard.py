@@ -423,7 +423,10 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "big endian": (lambda file: replace(file, "reward", dtype=">f4"), "reward holds floats of a type that no shard has"),
     "texts": (texts_as_rewards, "reward holds values of variable length of a type that no shard has"),
     "wrong number of axes": (lambda file: replace(file, "reward", data=np.zeros((12, 1), np.float32)), "and 2 axes"),
-    "unknown filter": (lambda file: replace(file, "reward", compression="lzf"), "reward has the filters [32000, 3], expected one of [[2, 1, 3]"),
+    "unknown filter": (
+        lambda file: replace(file, "reward", compression="lzf"),
+        "reward has the filters [32000, 3], expected one of [[2, 1, 3]",
+    ),
     "no fletcher32": (lambda file: replace(file, "reward", fletcher32=False), "reward has the filters []"),
     "no fletcher32 on pixels": (lambda file: replace(file, "pixels", fletcher32=False, **hdf5plugin.Zstd()), "[32015]"),
     "uncompressed pixels": (lambda file: replace(file, "pixels"), "pixels has the filters [3], expected one of [[32015, 3]]"),

@@ -109,9 +109,9 @@ def _require_shapes(config: VAEConfig, weights: dict[str, torch.Tensor]) -> None
         expected = {name: tensor.shape for name, tensor in VAE(config).state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
-        raise ValueError(
-            f"{wrong[0]} has the shape {list(found.get(wrong[0], ()))}, its configuration says {list(expected.get(wrong[0], ()))}"
-        )
+        name = wrong[0]
+        shapes = [list(shapes[name]) if name in shapes else "not there" for shapes in (found, expected)]
+        raise ValueError(f"{name} is {shapes[0]}, its configuration says {shapes[1]}")
 
 
 def _digest(config: dict[str, Any]) -> str:

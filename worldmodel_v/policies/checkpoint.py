@@ -75,5 +75,6 @@ def _read_weights(file: Path) -> Any:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of whatever class: the file is a stranger's, and torch's loader promises none
         raise PolicyNotUsable(
-            f"policy checkpoint: {file} cannot be read as weights ({one_line(error)}); give a .safetensors file, or a .pt of tensors"
+            f"policy checkpoint: {file} cannot be read as weights ({one_line(error)}); "
+            "give a .safetensors file, or a .pt of tensors"
         ) from None

@@ -59,7 +59,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         if len(text) > MAX_LENGTH:
             raise PolicyNotUsable(f"policy {text[:50]!r}…: has {len(text)} characters, expected at most {MAX_LENGTH}")
-        self._text, self._position, self._depth = text, 0, 0
+        self._text, self._start, self._position, self._depth = text, 0, 0, 0
         self._advance()
 
     def whole(self) -> PolicyExpression:

@@ -202,7 +202,7 @@ class Shard:
         self.format = self._text_attribute("format")
         if self.format not in schema.OBSERVATION_COLUMNS:
             self._refuse(f"unknown format {self.format!r}")
-        version = self._attributes.get("format_version")
+        version = self._attributes.get("format_version", np.int64(0))
         if np.shape(version) != () or version != 1:
             self._refuse(f"format_version {version!r}: this version reads 1")
         self.spec_hash = self._text_attribute("spec_hash")
@@ -279,7 +279,7 @@ class Shard:
         if shape[3] != 3 or not 0 < chunks[0] <= schema.PIXEL_CHUNK_ROWS:
             self._refuse(f"pixels of shape {shape} in chunks of {chunks}: expected whole RGB frames, up to 64 a chunk")
         self.chunk_rows = chunks[0]
-        self.pixel_layout = PixelLayout(self.source, self.num_rows, self.chunk_rows, shape[1:])
+        self.pixel_layout = PixelLayout(self.source, self.num_rows, self.chunk_rows, (shape[1], shape[2], shape[3]))
 
     def _text_attribute(self, name: str) -> str:
         value = self._attributes.get(name)

@@ -354,7 +354,9 @@ class _Reader:
         elif FILTERS not in object_.messages:
             raise Malformed(f"{what} has the filters [], expected Fletcher-32 at least")
         else:
-            raise Malformed(f"{what} has {num_chunks} chunks under an index of kind {index} (flags {flags}), which no shard has")
+            raise Malformed(
+                f"{what} has {num_chunks} chunks under an index of kind {index} (flags {flags}), which no shard has"
+            )
         return tuple(chunks), self._places(places, what)
 
     def _fixed_array(self, address: int, num_chunks: int, what: str) -> np.ndarray:
@@ -369,15 +371,15 @@ class _Reader:
             raise Malformed(f"{where} has {num_entries} entries of {entry_bytes} bytes, expected {num_chunks}")
         if block == UNDEFINED:
             raise Malformed(f"{what} has chunks that were never written")
-        page = 1 << page_bits
-        prefix = 14 if num_chunks <= page else 14 + -(-(-(-num_chunks // page)) // 8)
+        page, prefix = 1 << page_bits, 14
         if num_chunks <= page:
             piece = self._checked(block, prefix + num_chunks * entry_bytes + 4, where)
             content = piece.content[prefix:]
         else:
+            num_pages = -(-num_chunks // page)
+            prefix += (num_pages + 7) // 8
             piece = self._checked(block, prefix + 4, where)
-            content, offset = b"", block + prefix + 4
-            pages = []
+            offset, pages = block + prefix + 4, []
             for first in range(0, num_chunks, page):
                 size = min(page, num_chunks - first) * entry_bytes + 4
                 pages.append(self._checked(offset, size, where).content)
@@ -391,7 +393,9 @@ class _Reader:
         address, size, mask = found.T
         if (address == UNDEFINED).any():
             raise Malformed(f"{what} has chunks that were never written")
-        if (address > self._num_bytes).any() or (size > np.uint64(self._num_bytes) - np.minimum(address, self._num_bytes)).any():
+        if (address > self._num_bytes).any() or (
+            size > np.uint64(self._num_bytes) - np.minimum(address, self._num_bytes)
+        ).any():
             raise Malformed(f"{what} has chunks beyond the end of the file")
         return np.stack([address, np.where(mask == 0, size, 0)], axis=1).astype(np.int64)
 

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from worldmodel_v.errors import ShardDamaged, WorldModelError
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.checksum import sha256_of_file
