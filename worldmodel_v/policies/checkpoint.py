@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Discrete
 
-from worldmodel_v.errors import PolicyNotUsable, one_line
+from worldmodel_v.errors import PolicyNotUsable
 from worldmodel_v.storage.checksum import sha256_of_file
 
 PREFIX = "checkpoint:"
@@ -73,8 +73,8 @@ def _read_weights(file: Path) -> Any:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of whatever class: the file is a stranger's, and torch's loader promises none
+    except Exception as error:  # of any class: torch's loader promises none, and its text advises to load it unsafely
         raise PolicyNotUsable(
-            f"policy checkpoint: {file} cannot be read as weights ({one_line(error)}); "
+            f"policy checkpoint: {file} cannot be read as weights ({type(error).__name__}); "
             "give a .safetensors file, or a .pt of tensors"
         ) from None
