@@ -313,11 +313,13 @@ def ask(target: str, content: bytes, folder: Path) -> None:
 
 def fuzz(target: str, folder: Path, *, seed: int, seconds: float = 0, inputs: int = 0) -> int:
     """Ask a target's parser so often, or for some time; returns how often. Raises what `ask` raises, for the smallest input."""
-    asked, end = 0, math.inf if inputs else time.monotonic() + seconds
+    asked, end = 0, math.inf  # the time begins with the first input: making the valid files takes a while
     options = {"database": None, "deadline": None, "print_blob": False, "suppress_health_check": list(hypothesis.HealthCheck)}
 
     def one(content: bytes) -> None:
-        nonlocal asked
+        nonlocal asked, end
+        if not asked and not inputs:
+            end = time.monotonic() + seconds
         if time.monotonic() < end:
             asked += 1
             ask(target, content, folder)

@@ -204,7 +204,7 @@ class Shard:
             self._refuse(f"unknown format {self.format!r}")
         version = self._attributes.get("format_version", np.int64(0))
         if np.shape(version) != () or version != 1:
-            self._refuse(f"format_version {version!r}: this version reads 1")
+            self._refuse(f"format_version {_short(version)}: this version reads 1")
         self.spec_hash = self._text_attribute("spec_hash")
         for name in schema.HASH_ATTRIBUTES & self._attributes.keys():
             if not is_sha256(text := self._text_attribute(name)):
@@ -248,7 +248,7 @@ class Shard:
         self.seeds = self._per_episode("seed", np.int64)
         self.returns = self._per_episode("return", np.float64)
         if self.episode_ids[0] < 0 or (np.diff(self.episode_ids) != 1).any():
-            self._refuse(f"its episodes are not consecutive: {self.episode_ids}")
+            self._refuse(f"its episodes are not consecutive: {_short(self.episode_ids)}")
         if "policy" in table.attributes:
             self.policies = tuple(_decoded(policy) for policy in self._per_episode("policy", np.bytes_))
         else:
@@ -284,7 +284,7 @@ class Shard:
     def _text_attribute(self, name: str) -> str:
         value = self._attributes.get(name)
         if not isinstance(value, bytes):
-            self._refuse(f"root attribute {name}: expected a text of fixed length, found {value!r:.100}")
+            self._refuse(f"root attribute {name}: expected a text of fixed length, found {_short(value)}")
         return _decoded(value)
 
     def _refuse(self, what: str) -> NoReturn:
@@ -292,6 +292,11 @@ class Shard:
 
 
 _NOTHING = np.empty(0)
+
+
+def _short(value: Any) -> str:
+    """What a file says, to stand inside a message of one line."""
+    return " ".join(f"{value}".split())[:100]
 
 
 def _decoded(value: Any) -> Any:
