@@ -1,13 +1,13 @@
 """What an HDF5 file holds and where, read without the HDF5 library, from the one layout that the format allows.
 
 Shards come from strangers, and HDF5's C code is no wall against them: of shards whose metadata was changed at random and
-whose checksums were then set right, HDF5 2.0 died on one in a hundred and fifty, many of them with a corrupted heap. So it
+whose checksums were then set right, HDF5 2.0 died on one in a hundred and fifty, some with a corrupted heap. So it
 writes shards and never reads one. The format narrows HDF5 to a small part: superblock 3, object headers 2, columns in the root
 group, chunked along rows, chunk indices of fixed size. That part is read here, in Python, against the file format
 specification 3.0 (The HDF Group), with every checksum verified; anything else that HDF5 could express is refused by name.
-It costs these lines; opening a shard takes three quarters of the time that it took through the library. Rejected: checking the
-structure here and then reading through HDF5, which does the work twice and is only as safe as two parsers' agreement; and
-HDF5 in a process of its own, which costs a copy of every row.
+It costs these lines; opening a shard takes 0.6 (rollouts) to 0.8 (latents) of the CPU time that it took through the library
+(AMD EPYC, h5py 3.16, 2026-11-20). Rejected: checking the structure here and then reading through HDF5, which does the work
+twice and is only as safe as two parsers' agreement; and HDF5 in a process of its own, which costs a copy of every row.
 
 Memory and time are bounded by the file's own size: nothing is allocated for a claim, and no byte is visited twice.
 """
