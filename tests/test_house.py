@@ -12,7 +12,7 @@ import worldmodel_v
 
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
-    *("errors", "progress", "spec", "records", "storage", "ray_pool", "envs", "policies", "collect", "models", "data"),
+    *("errors", "progress", "steps", "spec", "records", "storage", "ray_pool", "envs", "policies", "collect", "models", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
 )
 """Each may import from those before it."""

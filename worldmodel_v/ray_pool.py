@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from worldmodel_v.errors import ClusterNotUsable, ConfigError, WorkerLost, WorldModelError, one_line
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.steps import Step, reached
 
 Task = TypeVar("Task")
 Run = Callable[[Task], bytes]
@@ -62,7 +63,9 @@ def map_tasks(
     if settings.num_workers == 0:
         run = setup()
         for task in tasks:
-            yield task, run(task)
+            result = _announced(run, task)
+            reached(Step.RESULT_RECEIVED)
+            yield task, result
         return
     with cluster(settings), contextlib.closing(_Pool(setup, settings, progress or Silent())) as pool:
         yield from pool.map(iter(tasks))
@@ -99,6 +102,7 @@ class _Pool(Generic[Task]):
                 self._give_to_another(task, place, attempt, error)
                 continue
             self._submit_next(upcoming, place)
+            reached(Step.RESULT_RECEIVED)
             yield task, result
 
     def close(self) -> None:
@@ -186,10 +190,17 @@ class _Worker:
         if self._run is None:
             self._run = self._setup()
             gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not walk through it again
-        return self._run(task)
+        return _announced(self._run, task)
 
     def ping(self) -> None:
         """Answers if the actor is alive."""
+
+
+def _announced(run: Run[Task], task: Task) -> bytes:
+    reached(Step.TASK_TAKEN)
+    result = run(task)
+    reached(Step.TASK_DONE)
+    return result
 
 
 @contextlib.contextmanager

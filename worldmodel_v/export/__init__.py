@@ -1,1 +1,1 @@
-"""What leaves the house: rollouts and latents in the formats of other trainers, models in formats that need no package of ours."""
+"""What leaves the house: data in the formats of other trainers, models in formats that need no package of ours."""

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Self
 
 from worldmodel_v.errors import NotADataset, SettingsDiffer, ShardDamaged, StaleLatents
 from worldmodel_v.spec import Spec, differences
+from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, open_dataset, read_spec
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
@@ -78,6 +79,7 @@ class DatasetWriter:
         index = self.path / INDEX_NAME
         index.touch()
         os.truncate(index, len(complete_lines(index.read_bytes())))
+        reached(Step.INDEX_TRIMMED)
         self.entries = read_index(index)
         dataset = self.dataset()
         for entry in self.entries:
@@ -100,6 +102,7 @@ class DatasetWriter:
             self._adopt(number)
         else:
             path.unlink()
+            reached(Step.SHARD_REMOVED)
 
     def _taken(self, shard: Shard) -> bool:
         first, end = int(shard.episode_ids[0]), int(shard.episode_ids[-1]) + 1
