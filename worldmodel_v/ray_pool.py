@@ -9,7 +9,9 @@ hides which attempt produced a result, and Ray Data, whose streaming executor ha
 import contextlib
 import gc
 import os
+import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -234,12 +236,27 @@ def _connect(settings: WorkerSettings) -> None:
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
     try:
         _require_listener(address)
-        ray.init(**options)
+        with _signal_handlers_kept():
+            ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:
         raise ClusterNotUsable(
             f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, or leave out --address "
             "(and RAY_ADDRESS) for a local one"
         ) from error
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Put the handlers of Ctrl-C and SIGTERM back: `ray.init` has a SIGTERM print a stack of addresses and abort."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _require_listener(address: str) -> None:
