@@ -12,8 +12,8 @@ import worldmodel_v
 
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
-    "interrupts",
-    *("errors", "progress", "spec", "records", "storage", "ray_pool", "jobs", "envs", "policies", "collect", "models", "data"),
+    *("interrupts", "errors", "progress", "steps", "spec", "records", "storage", "ray_pool", "jobs"),
+    *("envs", "policies", "collect", "models", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
 )
 """Each may import from those before it."""

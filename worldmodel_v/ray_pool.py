@@ -15,7 +15,9 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from typing import Any, Generic, TypeVar
 
 from worldmodel_v.errors import ClusterNotUsable, ConfigError, DiskFull, WorkerLost, WorldModelError, one_line
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.steps import Step, reached
 
 Task = TypeVar("Task")
 Run = Callable[[Task], bytes]
@@ -81,7 +84,9 @@ def map_tasks(
     if settings.num_workers == 0:
         run = setup()
         for task in tasks:
-            yield task, run(task)
+            result = _announced(run, task)
+            reached(Step.RESULT_RECEIVED)
+            yield task, result
         return
     progress = progress or Silent()
     with cluster(settings, progress), contextlib.closing(_Pool(setup, settings, progress)) as pool:
@@ -109,6 +114,7 @@ class _Pool(Generic[Task]):
             done = self._take_one_that_is_done(queue)
             self._hand_out(queue)
             if done is not None:
+                reached(Step.RESULT_RECEIVED)
                 yield done
 
     def close(self) -> None:
@@ -282,10 +288,17 @@ class _Worker:
         if self._run is None:
             self._run = self._setup()
             gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not walk through it again
-        return self._run(task)
+        return _announced(self._run, task)
 
     def ping(self) -> None:
         """Answers when the actor has started."""
+
+
+def _announced(run: Run[Task], task: Task) -> bytes:
+    reached(Step.TASK_TAKEN)
+    result = run(task)
+    reached(Step.TASK_DONE)
+    return result
 
 
 @contextlib.contextmanager
@@ -324,7 +337,8 @@ def _connect(settings: WorkerSettings) -> None:
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
     try:
         require_listener(address)
-        ray.init(**options)
+        with _signal_handlers_kept():
+            ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:
         if "ersion mismatch" in str(error):
             versions = " ".join(str(error).split())
@@ -335,6 +349,20 @@ def _connect(settings: WorkerSettings) -> None:
             f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, join this machine to it "
             "with `ray start --address` (or use ray://HOST:10001), or leave out --address and RAY_ADDRESS for a local one"
         ) from error
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Put the handlers of Ctrl-C and SIGTERM back: `ray.init` has a SIGTERM print a stack of addresses and abort."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def require_listener(address: str) -> None:

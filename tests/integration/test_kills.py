@@ -120,7 +120,7 @@ def test_a_second_collector_on_the_same_directory_is_told(tmp_path: Path) -> Non
     settings = CAR_RACING | {"episodes": 200}
     driver = start("wm-collect", "--out", out, "--workers", 0, *options(settings))
     wait_until(lambda: committed(out) >= 1, driver)
-    with pytest.raises(DatasetBusy, match="another process is writing there"):
+    with pytest.raises(DatasetBusy, match=r"another process \(process \d+ on .+\) is writing there"):
         collect(CollectConfig(out=out, workers=0, **settings))  # type: ignore[arg-type]
     driver.send_signal(signal.SIGKILL)
     driver.communicate()

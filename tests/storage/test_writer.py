@@ -1,9 +1,11 @@
 """The committer: what it begins, continues, mends and refuses, and what a failing disk leaves."""
 
 import json
+import os
 import pickle
 import random
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -264,6 +266,13 @@ class TestRefusing:
         )
         assert files_in(dataset) == before
 
+    @pytest.mark.parametrize("name", ["dataset.json", "index.jsonl", "shards"])
+    def test_a_dataset_that_links_elsewhere_is_not_continued(self, dataset: Path, tmp_path: Path, name: str) -> None:
+        (dataset / name).rename(tmp_path / "elsewhere")
+        (dataset / name).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(NotADataset, match=f"{name}: is a symbolic link, expected the file or folder itself"):
+            write_all(dataset)
+
     def test_a_dataset_of_the_other_format_is_refused(self, dataset: Path) -> None:
         before = files_in(dataset)
         with pytest.raises(NotADataset) as caught:
@@ -297,7 +306,8 @@ class TestRefusing:
         assert files_in(dataset) == before
 
     def test_a_second_writer_at_the_same_time_is_refused(self, dataset: Path) -> None:
-        text = f"{dataset}: another process is writing there; wait for it or stop it, then run again"
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        text = f"{dataset}: another process ({holder}) is writing there; wait for it or stop it, then run again"
         with DatasetWriter(dataset, SPEC), pytest.raises(DatasetBusy, match=f"^{re.escape(text)}$"):
             DatasetWriter(dataset, SPEC)
         reopen(dataset)

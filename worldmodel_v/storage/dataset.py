@@ -75,12 +75,17 @@ def open_dataset(path: Path) -> Dataset:
 
     Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
     """
-    for name in (SPEC_NAME, INDEX_NAME, SHARD_FOLDER):
-        if (path / name).is_symlink():
-            raise NotADataset(f"{path / name}: is a symbolic link, expected the file or folder itself; put it in its place")
+    refuse_links(path)
     format_, spec, spec_hash = read_spec(path)
     entries = tuple(read_index(path / INDEX_NAME))
     return Dataset(path=path, format=format_, spec=spec, spec_hash=spec_hash, entries=entries)
+
+
+def refuse_links(path: Path) -> None:
+    """Raise NotADataset if the settings, the index or the folder of shards is a symbolic link."""
+    for name in (SPEC_NAME, INDEX_NAME, SHARD_FOLDER):
+        if (path / name).is_symlink():
+            raise NotADataset(f"{path / name}: is a symbolic link, expected the file or folder itself; put it in its place")
 
 
 def require_format(path: Path, expected: str) -> Dataset:

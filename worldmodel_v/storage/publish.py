@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worldmodel_v.errors import WriteFailed
+from worldmodel_v.steps import Step, reached
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -21,9 +22,11 @@ def publish_new(path: Path, content: bytes) -> None:
     try:
         with _named_failure(path):
             os.link(temporary, path)
+            reached(Step.LINKED)
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+        reached(Step.TEMPORARY_REMOVED)
 
 
 def publish(path: Path, content: bytes) -> None:
@@ -32,6 +35,7 @@ def publish(path: Path, content: bytes) -> None:
     try:
         with _named_failure(path):
             temporary.replace(path)
+            reached(Step.REPLACED)
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -42,7 +46,9 @@ def append_line(path: Path, line: str) -> None:
     with _named_failure(path), path.open("ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
+        reached(Step.LINE_WRITTEN)
         os.fsync(file.fileno())
+    reached(Step.LINE_SYNCED)
 
 
 def is_temporary(path: Path) -> bool:
@@ -63,15 +69,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+    reached(Step.FOLDER_SYNCED)
 
 
 def _write_temporary(path: Path, content: bytes) -> Path:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         with _named_failure(path), temporary.open("wb") as file:
+            reached(Step.TEMPORARY_OPENED)
             file.write(content)
             file.flush()
+            reached(Step.TEMPORARY_WRITTEN)
             os.fsync(file.fileno())
+        reached(Step.TEMPORARY_SYNCED)
     except WriteFailed:
         temporary.unlink(missing_ok=True)
         raise

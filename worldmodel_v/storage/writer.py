@@ -18,8 +18,9 @@ from typing import Any, NoReturn, Self
 
 from worldmodel_v.errors import NotADataset, SettingsDiffer, ShardDamaged, StaleLatents
 from worldmodel_v.spec import Spec, differences
+from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage.checksum import sha256_of_file
-from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, read_spec
+from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, read_spec, refuse_links
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
 from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
 from worldmodel_v.storage.publish import append_line, is_temporary, publish, publish_new, remove_temporaries
@@ -89,6 +90,7 @@ class DatasetWriter:
         index = self.path / INDEX_NAME
         index.touch()
         os.truncate(index, len(complete_lines(index.read_bytes())))
+        reached(Step.INDEX_TRIMMED)
         self.entries = read_index(index)
         sizes = _sizes(self.path / SHARD_FOLDER)
         dataset = self.dataset()
@@ -112,6 +114,7 @@ class DatasetWriter:
             self._adopt(number)
         else:
             path.unlink()
+            reached(Step.SHARD_REMOVED)
 
     def _taken(self, shard: Shard) -> bool:
         first, end = int(shard.episode_ids[0]), int(shard.episode_ids[-1]) + 1
@@ -147,6 +150,7 @@ def refuse_foreign_directory(path: Path, spec: Spec) -> None:
         return
     if not path.is_dir():
         raise NotADataset(f"{path}: is a file; give a directory that is empty, new, or a dataset to continue")
+    refuse_links(path)
     if not (path / SPEC_NAME).exists():
         foreign = sorted(item.name for item in path.iterdir() if not _is_ours(item))
         if foreign:

@@ -4,9 +4,9 @@ It holds the weights, the optimiser's moments and the step. Nothing else is need
 the latent noise and the schedule are functions of the seed and the step. A SHA-256 of all of it stands in its metadata and is
 verified at every load, since the format itself has no checksum.
 
-Where several are kept, each is then written a second time as `checkpoints/step_0001500.safetensors` (a kill between the two
-costs that copy); to go back to one, copy it over `checkpoint.safetensors`. Rejected: hard links, which save the second write,
-but through which such a copy would write.
+Where several are kept, each is then written a second time as `checkpoints/step_0001500.safetensors` (after a kill between the
+two, when training continues); to go back to one, copy it over `checkpoint.safetensors`. Rejected: hard links, which save the
+second write, but through which such a copy would write.
 """
 
 import hashlib
@@ -103,16 +103,16 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
     """Replace the folder's checkpoint; raises WriteFailed, and then the previous one stays. Above 1, `keep` stay by step."""
-    step, content = checkpoint.step, checkpoint.to_bytes()
+    content = checkpoint.to_bytes()
     publish(folder / CHECKPOINT_NAME, content)
-    if keep > 1:
-        (folder / KEPT_FOLDER).mkdir(exist_ok=True)
-        publish(folder / KEPT_FOLDER / _kept_name(step), content)
-    _discard_kept_but(folder, step, keep)
+    _keep_copy(folder, checkpoint.step, content, keep)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """The folder's checkpoint, or None if there is none; raises NotAModel if it is damaged or lost while others are kept."""
+def load_checkpoint(folder: Path, keep: int = 1) -> Checkpoint | None:
+    """The folder's checkpoint, or None if there is none; raises NotAModel if it is damaged or lost while others are kept.
+
+    Above 1, `keep` has it stand among the kept ones too, if a kill came between.
+    """
     file = folder / CHECKPOINT_NAME
     if not file.exists():
         if kept := kept_checkpoints(folder):
@@ -121,7 +121,11 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 "or train anew with --no-resume"
             )
         return None
-    return Checkpoint.from_bytes(read_file(file), str(file))
+    content = read_file(file)
+    checkpoint = Checkpoint.from_bytes(content, str(file))
+    if keep > 1:
+        _keep_copy(folder, checkpoint.step, content, keep)
+    return checkpoint
 
 
 def kept_checkpoints(folder: Path) -> list[Path]:
@@ -157,6 +161,14 @@ def _digest(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:
         sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha256.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha256.hexdigest()
+
+
+def _keep_copy(folder: Path, step: int, content: bytes, keep: int) -> None:
+    copy = folder / KEPT_FOLDER / _kept_name(step)
+    if keep > 1 and not (copy.exists() and copy.read_bytes() == content):
+        copy.parent.mkdir(exist_ok=True)
+        publish(copy, content)
+    _discard_kept_but(folder, step, keep)
 
 
 def _discard_kept_but(folder: Path, step: int, keep: int) -> None:

@@ -85,6 +85,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
     refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training", NotAModel)
     with locked_directory(config.out):
+        _remove_leftovers(config.out)
         checkpoint = _own_checkpoint(config, settings)
         run = TrainingRun(config, settings, device, dataset, checkpoint)
         first_step = run.step
@@ -117,12 +118,12 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
                 _record(run, log, {"train": values, "health": watch.gradients(run.step)})
                 task.advance(0, loss=values["loss"], kl=values["kl"])
             collapse = _check_up(run, probe, log, watch) if due else None
-            if due or stopping:
-                run.save()
-            if stopping:
-                raise KeyboardInterrupt
             if due:
                 draw_progress(run, probe)
+            if due or stopping:
+                run.save()  # last, so that a kill before it costs nothing: the run continued draws the same pictures
+            if stopping:
+                raise KeyboardInterrupt
             if collapse and config.stop_on_collapse:
                 raise PosteriorCollapsed(f"{config.out}: stopped, with a checkpoint of step {run.step}: {collapse}")
 
@@ -147,11 +148,15 @@ def _own_device(config: TrainConfig) -> torch.device:
     return resolve_device("auto" if elsewhere else config.device)
 
 
-def _tidy(run: TrainingRun) -> None:
-    """Drop what a killed run left half-written and what a new training replaces; raises NotAModel if the best is damaged."""
-    out = run.config.out
-    for folder in (out, out / KEPT_FOLDER):
+def _remove_leftovers(out: Path) -> None:
+    """Drop what a killed run left half-written."""
+    for folder in (out, out / KEPT_FOLDER, out / SAMPLES_FOLDER):
         remove_temporaries(folder)
+
+
+def _tidy(run: TrainingRun) -> None:
+    """Drop what a new training replaces; raises NotAModel if the best is damaged."""
+    out = run.config.out
     if run.step == 0:
         discard_kept(out)
         (out / BEST_NAME).unlink(missing_ok=True)
@@ -171,7 +176,7 @@ def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch
 
 def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
     """The checkpoint to continue from, None to begin; raises SettingsDiffer if it is another training's or further on."""
-    checkpoint = load_checkpoint(config.out) if config.resume else None
+    checkpoint = load_checkpoint(config.out, config.keep) if config.resume else None
     if checkpoint is None:
         return None
     if differing := differences(checkpoint.settings, settings):

@@ -1,0 +1,52 @@
+"""Two commands on one directory: one winner, and the other is told who it is; a lock that nobody holds holds nobody up."""
+
+import json
+import signal
+from pathlib import Path
+
+from tests.conftest import stamp_config
+from tests.integration.test_kills import committed, finish, options, start, wait_until
+from worldmodel_v.collect import collect
+from worldmodel_v.storage import open_dataset, verify
+from worldmodel_v.storage.lock import LOCK_NAME
+
+MANY = {"env": "worldmodel_v/Stamp-v0", "env_kwargs": '{"length": 100}', "episodes": 300, "episodes_per_shard": 5, "seed": 7}
+FEW = {**MANY, "episodes": 10}
+
+
+def test_of_two_collectors_that_start_together_one_wins_and_the_other_is_told_who(tmp_path: Path) -> None:
+    out = tmp_path / "rollouts"
+    command = ("wm-collect", "--out", out, "--workers", 0, *options(MANY))
+    both = [start(*command), start(*command)]
+    errors = {process.pid: process.communicate()[1] for process in both}
+    winner, loser = sorted(both, key=lambda process: process.returncode)
+    assert (winner.returncode, loser.returncode) == (0, 2), errors
+    assert f"{out}: another process (process {winner.pid} on " in errors[loser.pid]
+    assert "is writing there; wait for it or stop it, then run again" in errors[loser.pid]
+    assert verify(open_dataset(out)) == []
+    assert open_dataset(out).num_episodes == 300
+
+
+def test_a_live_collector_is_left_alone_and_a_killed_ones_lock_holds_nobody_up(tmp_path: Path) -> None:
+    out = tmp_path / "rollouts"
+    command = ("wm-collect", "--out", out, "--workers", 0, *options(MANY))
+    first = start(*command)
+    wait_until(lambda: committed(out) >= 1, first)
+    second = start(*command)
+    assert f"another process (process {first.pid} on " in second.communicate()[1]
+    assert second.returncode == 2
+    assert first.poll() is None
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    assert f"process {first.pid} on" in (out / LOCK_NAME).read_text()
+    finish(*command)
+    assert verify(open_dataset(out)) == []
+
+
+def test_a_lock_file_of_another_host_or_of_anything_holds_nobody_up(tmp_path: Path) -> None:
+    for number, left in enumerate([b"process 1 on elsewhere\n", b"\xff\x00" * 4000, json.dumps({}).encode()]):
+        out = tmp_path / str(number)
+        out.mkdir()
+        (out / LOCK_NAME).write_bytes(left)
+        assert collect(stamp_config(out, **FEW)).new_episodes == 10
+        assert verify(open_dataset(out)) == []
