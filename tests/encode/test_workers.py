@@ -7,45 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import make_episode, rollout_spec
 from tests.collect.test_identical_shards import digests
+from tests.encode.conftest import NUM_STEPS
 from worldmodel_v.encode import EncodeConfig, encode, stage
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
-from worldmodel_v.models import VAE, VAEConfig, save_vae
-from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset, verify
-
-NUM_STEPS = ([1], [63], [64], [200], [2, 3, 1, 1], [128])
-"""Of each episode of each shard: shards of 2 to 201 rows, with one-row tails after whole chunks (65, 129 rows)."""
-
-
-@pytest.fixture(scope="module")
-def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rollouts of 8x8 frames in six shards of very unequal sizes."""
-    out, spec, first = tmp_path_factory.mktemp("unequal") / "rollouts", rollout_spec(), 0
-    with DatasetWriter(out, spec) as writer:
-        for number, lengths in enumerate(NUM_STEPS):
-            episodes = [make_episode(first + i, num_steps) for i, num_steps in enumerate(lengths)]
-            writer.commit(number, build_shard(episodes, spec_hash=spec.hash))
-            first += len(lengths)
-    return out
-
-
-@pytest.fixture(scope="module")
-def vae(unequal: Path) -> Path:
-    """A small VAE with fresh weights."""
-    out = unequal.parent / "vae"
-    out.mkdir()
-    (out / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(frame_size=8, latent_dim=3, architecture="mlp"))))
-    return out
-
-
-@pytest.fixture(scope="module")
-def alone(unequal: Path, vae: Path) -> Path:
-    """Their latents, encoded in this process."""
-    out = unequal.parent / "latents"
-    encode(EncodeConfig(data=unequal, vae=vae, out=out, device="cpu"))
-    assert verify(open_dataset(out)) == []
-    return out
+from worldmodel_v.storage import open_dataset, verify
 
 
 def test_shards_of_unequal_size_keep_their_rows(unequal: Path, alone: Path) -> None:
@@ -57,23 +23,23 @@ def test_shards_of_unequal_size_keep_their_rows(unequal: Path, alone: Path) -> N
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_give_the_same_bytes_whatever_the_shards(
-    unequal: Path, vae: Path, alone: Path, tmp_path: Path, workers: int
+    unequal: Path, small_vae: Path, alone: Path, tmp_path: Path, workers: int
 ) -> None:
     out = tmp_path / "latents"
-    assert encode(EncodeConfig(data=unequal, vae=vae, out=out, device="cpu", workers=workers)).new_rows == 472
+    assert encode(EncodeConfig(data=unequal, vae=small_vae, out=out, device="cpu", workers=workers)).new_rows == 472
     assert digests(out) == digests(alone)
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_more_workers_than_shards_are_not_started(unequal: Path, vae: Path, alone: Path, tmp_path: Path) -> None:
+def test_more_workers_than_shards_are_not_started(unequal: Path, small_vae: Path, alone: Path, tmp_path: Path) -> None:
     """Three are asked of a cluster of two CPUs, for the two shards that are missing."""
     out, spec = tmp_path / "latents", open_dataset(alone)
-    encode(EncodeConfig(data=unequal, vae=vae, out=out, device="cpu"))
+    encode(EncodeConfig(data=unequal, vae=small_vae, out=out, device="cpu"))
     lines = (out / "index.jsonl").read_text().splitlines(keepends=True)
     (out / "index.jsonl").write_text("".join(lines[:4]))
     for number in (4, 5):
         (out / "shards" / f"{number:06d}.h5").unlink()
-    report = encode(EncodeConfig(data=unequal, vae=vae, out=out, device="cpu", workers=3))
+    report = encode(EncodeConfig(data=unequal, vae=small_vae, out=out, device="cpu", workers=3))
     assert report.new_rows == sum(entry.num_rows for entry in spec.entries[4:])
     assert digests(out) == digests(alone)
 
@@ -99,11 +65,11 @@ class Deadly:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_worker_killed_with_sigkill_costs_its_shard_only(
-    unequal: Path, vae: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unequal: Path, small_vae: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker, out = tmp_path / "killed", tmp_path / "latents"
     monkeypatch.setattr(stage, "shard_encoder", Deadly(marker))
-    report = encode(EncodeConfig(data=unequal, vae=vae, out=out, device="cpu", workers=2))
+    report = encode(EncodeConfig(data=unequal, vae=small_vae, out=out, device="cpu", workers=2))
     assert marker.exists()
     assert report.new_rows == 472
     assert verify(open_dataset(out)) == []
