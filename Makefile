@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OUT ?= runs/quickstart
+MINUTES ?= 1
 
 export SDL_VIDEODRIVER ?= dummy
 
@@ -28,6 +29,9 @@ test-slow: $(INSTALLED) ## The slow tests alone
 
 test-all: test test-slow ## Everything
 
+fuzz: $(INSTALLED) ## Fuzz every parser of strangers' files for MINUTES (1)
+	$(BIN)/python -m tests.hostile.fuzz --minutes $(MINUTES)
+
 lint: $(INSTALLED) ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +52,4 @@ $(INSTALLED): constraints.txt pyproject.toml
 clean: ## Remove .venv and caches (not runs/)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help run example test test-slow test-all lint types install clean
+.PHONY: help run example test test-slow test-all fuzz lint types install clean

@@ -2,33 +2,39 @@
 
     python examples/train_mdn_rnn.py --latents runs/quickstart/latents --vae runs/quickstart/vae --out runs/quickstart/mdn_rnn
 
-An LSTM reads (z_t, a_t) and gives, for every dimension of z_t+1 by itself, a mixture of Gaussians. It is trained on the
-windows of `LatentSequences`, whose latents are drawn anew at every visit (which keeps it from learning a small dataset by
-heart), and judged by the negative log-likelihood of held-out latents, beside that of a Gaussian that knows nothing of the
-past. `dream.png` shows it going on alone.
-Source: Ha & Schmidhuber 2018 (arXiv:1803.10122); Bishop 1994, Mixture Density Networks.
+An LSTM reads (z_t, a_t) and forecasts what the action brings: for every dimension of z_t+1 by itself a mixture of Gaussians,
+the reward, and whether the episode ends. It is trained on the windows of `LatentSequences`, whose latents are drawn anew at
+every visit (which keeps it from learning a small dataset by heart), and judged on held-out episodes beside three forecasts
+that learn less; `dream.gif` shows it going on alone.
+
+The loss is a likelihood in nats, its parts unweighted: the mixture's of z_t+1 (Ha & Schmidhuber 2018, arXiv:1803.10122; Bishop
+1994), a Gaussian's of fixed width for the reward (squared errors, as in ctallec/world-models), Bernoulli's for the end (as
+there; the paper's code for Doom weighs ends tenfold, after which the forecast is no probability any more).
 
 Legend: B batch, L window length in transitions, Z latent, A action, K Gaussians in a mixture.
 """
 
+import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.distributions import Normal
+from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal
 from torch.nn import functional
 
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.errors import ConfigError, TrainingDiverged
-from worldmodel_v.evaluate import frame_grid, to_png
 from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.models import VAE, load_vae, resolve_device
@@ -38,16 +44,19 @@ from worldmodel_v.storage.publish import publish
 
 HIDDEN = 256
 MIXTURES = 5
-MIN_LOG_SIGMA, MAX_LOG_SIGMA = -5.0, 3.0
+MIN_LOG_SIGMA, MAX_LOG_SIGMA = -6.0, 3.0
+MAX_GRAD_NORM = 1.0
+FIT_WINDOWS, RIDGE = 2048, 1e-3
 EVALUATION_BATCH = 64
-DREAM_COLUMNS = 10
+PANEL_SCALE, PANEL_GAP, FRAME_MS, COLOURS = 3, 2, 40, 64
 
 State = tuple[torch.Tensor, torch.Tensor]
+Window = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MdnRnnConfig:
-    """Train an MDN-RNN on latents, measure it on held-out episodes, and draw a dream."""
+    """Train an MDN-RNN on latents, measure it on held-out episodes, and record a dream."""
 
     latents: Path
     """The latents that wm-encode wrote."""
@@ -56,7 +65,7 @@ class MdnRnnConfig:
     """The VAE that made them; it decodes the dream."""
 
     out: Path
-    """Where metrics.json and dream.png go."""
+    """Where metrics.json and dream.gif go."""
 
     steps: int = 1000
     """Optimiser steps."""
@@ -65,16 +74,16 @@ class MdnRnnConfig:
     """Windows in a step."""
 
     length: int = 32
-    """Transitions in a window; every held-out episode that counts must be as long."""
+    """Transitions in a window; shorter episodes do not count."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = 6e-3
     """Adam's step size at the start; it falls to zero along a cosine."""
-
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this total norm."""
 
     holdout_every: int = 8
     """Every k-th episode is held out, as the VAE's training held them out."""
+
+    dream_steps: int = 100
+    """How far it dreams, after --length steps of a held-out episode, which must be as long as both together."""
 
     temperature: float = 1.0
     """Of the dream: above 1 it is more random, below 1 less."""
@@ -86,182 +95,243 @@ class MdnRnnConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch_size": 1, "length": 2, "holdout_every": 2, "seed": 0}
+        at_least = {"steps": 1, "batch_size": 1, "length": 2, "holdout_every": 2, "dream_steps": 1, "seed": 0}
         for name, bound in at_least.items():
             if getattr(self, name) < bound:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
-        for name in ("learning_rate", "max_grad_norm", "temperature"):
+        for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
-class Nll:
-    """A negative log-likelihood, in nats."""
+class Scores:
+    """How far forecasts were from what came: means over transitions, lower is better."""
 
-    per_step: float
-    """Summed over the latent dimensions."""
+    nll: float
+    """Negative log-likelihood of the next latent, in nats summed over its dimensions."""
 
-    per_dim: float
-    of_each_dim: list[float]
+    reward_mse: float
+    termination_log_loss: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `metrics.json` holds; both likelihoods are those of the same draw of the held-out latents."""
+    """What `metrics.json` holds; all scores are those of the same draw of the held-out latents."""
 
     steps: int
     train_windows: int
-    heldout_transitions: int
-    train_nll_per_step: float
+    train_nll: float
     """Of the last training step's batch; far below the held-out one it would tell of overfitting."""
 
-    mdn_rnn: Nll
-    constant_gaussian: Nll
+    heldout_transitions: int
+    heldout_terminations: int
+    scores: dict[str, Scores]
 
 
-class Mixture(NamedTuple):
-    """One mixture of K Gaussians for each latent dimension; every field is (B, L, Z, K)."""
+class Forecast(NamedTuple):
+    """What is said about transitions before they are seen: the distribution of each dimension of the next latent, whose
+    log_prob is (B, L, Z); the expected reward and the logit of a termination, (B, L) or one number for all."""
 
-    log_weight: torch.Tensor
-    mean: torch.Tensor
-    log_sigma: torch.Tensor
+    next_z: Distribution
+    reward: torch.Tensor
+    termination: torch.Tensor
 
-    def log_prob(self, z_BLZ: torch.Tensor) -> torch.Tensor:
-        """log p of each dimension: (B, L, Z). A sum of exponentials of logarithms, so nothing underflows."""
-        standardised = (z_BLZ[..., None] - self.mean) * torch.exp(-self.log_sigma)
-        log_gaussian = -0.5 * (standardised.square() + math.log(2 * math.pi)) - self.log_sigma
-        return torch.logsumexp(self.log_weight + log_gaussian, dim=-1)
+    def losses(self, window: Window) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """NLL of the latents (B, L, Z), squared error of the rewards (B, L), log-loss of the terminations (B, L)."""
+        ended = window["terminated"].float()
+        log_loss = functional.binary_cross_entropy_with_logits(self.termination.expand_as(ended), ended, reduction="none")
+        return -self.next_z.log_prob(window["next_z"]), (self.reward - window["reward"]).square(), log_loss
 
-    def sample(self, temperature: float) -> torch.Tensor:
-        """(B, L, Z): the weights' logits divided by the temperature, the variances multiplied by it, as in the paper."""
-        weight = torch.softmax(self.log_weight / temperature, dim=-1)
-        chosen = torch.multinomial(weight.flatten(end_dim=-2), 1).view(*weight.shape[:-1], 1)
-        mean, log_sigma = (field.gather(-1, chosen)[..., 0] for field in (self.mean, self.log_sigma))
-        return mean + math.sqrt(temperature) * log_sigma.exp() * torch.randn_like(mean)
+
+Forecaster = Callable[[Window], Forecast]
 
 
 class MdnRnn(nn.Module):
-    """p(z_t+1 | z_1..t, a_1..t): an LSTM with a mixture density head."""
+    """Forecasts from z_1..t and a_1..t: an LSTM with a mixture density head, which sees standardised latents."""
 
-    def __init__(self, latent_dim: int, action_size: int) -> None:
+    def __init__(self, sample: Window, action_size: int) -> None:
+        """`sample` holds windows of the training data, for the mean and spread of latents and rewards."""
         super().__init__()
         self.action_size = action_size
+        latent_dim = sample["z"].shape[-1]
         self.lstm = nn.LSTM(latent_dim + action_size, HIDDEN, batch_first=True)
-        self.head = nn.Linear(HIDDEN, 3 * latent_dim * MIXTURES)
+        self.head = nn.Linear(HIDDEN, 2 + 3 * latent_dim * MIXTURES)
+        self.z_mean, self.z_std = (nn.Buffer(values) for values in mean_and_std(sample["z"]))
+        self.reward_mean, self.reward_std = (nn.Buffer(values) for values in mean_and_std(sample["reward"]))
 
-    def forward(self, z_BLZ: torch.Tensor, action: torch.Tensor, state: State | None = None) -> tuple[Mixture, State]:
-        """`action` is float (B, L, A), or int64 (B, L) for discrete ones; `state` is what the step before gave."""
-        action_BLA = action if action.is_floating_point() else functional.one_hot(action, self.action_size).float()
-        features, state = self.lstm(torch.cat([z_BLZ, action_BLA], dim=-1), state)
-        logits, mean, log_sigma = self.head(features).unflatten(-1, (3, z_BLZ.shape[-1], MIXTURES)).unbind(dim=-3)
-        return Mixture(torch.log_softmax(logits, dim=-1), mean, log_sigma.clamp(MIN_LOG_SIGMA, MAX_LOG_SIGMA)), state
+    def forward(
+        self, z_BLZ: torch.Tensor, action: torch.Tensor, state: State | None = None, temperature: float = 1.0
+    ) -> tuple[Forecast, State]:
+        """`state` is what the step before gave; the temperature divides logits and multiplies variances, as in the paper."""
+        inputs = torch.cat([(z_BLZ - self.z_mean) / self.z_std, as_vectors(action, self.action_size)], dim=-1)
+        features, state = self.lstm(inputs, state)
+        reward, termination, mixtures = self.head(features).tensor_split((1, 2), dim=-1)
+        logits, mean, log_sigma = mixtures.unflatten(-1, (-1, 3, MIXTURES)).unbind(dim=-2)
+        mean = self.z_mean[:, None] + self.z_std[:, None] * mean
+        sigma = self.z_std[:, None] * log_sigma.clamp(MIN_LOG_SIGMA, MAX_LOG_SIGMA).exp() * math.sqrt(temperature)
+        weights = Categorical(logits=logits / temperature, validate_args=False)
+        next_z = MixtureSameFamily(weights, Normal(mean, sigma, validate_args=False), validate_args=False)
+        return Forecast(next_z, self.reward_mean + self.reward_std * reward[..., 0], termination[..., 0]), state
+
+    def forecast(self, window: Window) -> Forecast:
+        """Of every transition of a window, from what came before it there."""
+        return self(window["z"], window["action"])[0]
 
 
 def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
-    """The whole flow: read, train, measure, draw. Raises WorldModelError."""
+    """The whole flow: read, train, measure, dream. Raises WorldModelError."""
     device = resolve_device(config.device)
-    train, heldout = (
-        LatentSequences(config.latents, length=config.length, seed=config.seed, split=split, holdout_every=config.holdout_every)
-        for split in ("train", "held-out")
-    )
+    sequences = partial(LatentSequences, config.latents, seed=config.seed, holdout_every=config.holdout_every)
+    train = sequences(length=config.length, split="train")
+    heldout = sequences(length=config.length, split="held-out")
+    to_dream = sequences(length=config.length + config.dream_steps, split="held-out")
     require_binding(config.latents, data=None, vae=config.vae)
     config.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    model = MdnRnn(train.latent_dim, train.num_actions or _num_choices(config.latents)).to(device)
+    sample = moved(train.sample_batch(FIT_WINDOWS), device)
+    model = MdnRnn(sample, train.num_actions or num_choices(config.latents)).to(device)
     train_nll = fit(model, train, config, device, progress)
-    mdn_rnn, constant = measure(model, constant_gaussian(train), heldout, device)
+    windows = disjoint(heldout)
     report = Report(
         steps=config.steps,
         train_windows=len(train),
-        heldout_transitions=len(_disjoint(heldout)) * config.length,
-        train_nll_per_step=train_nll,
-        mdn_rnn=mdn_rnn,
-        constant_gaussian=constant,
+        train_nll=train_nll,
+        heldout_transitions=len(windows) * config.length,
+        heldout_terminations=int(heldout.batch(windows)["terminated"].sum()),
+        scores=measure({"MDN-RNN": model.forecast, **baselines(sample, model.action_size)}, heldout, device),
     )
-    picture = dream_picture(model, load_vae(config.vae).model.to(device), heldout, config.temperature, device)
-    publish(config.out / "dream.png", to_png(picture))
+    gif = dream(model, load_vae(config.vae).model.to(device), to_dream, config, device)
+    publish(config.out / "dream.gif", gif)
     publish(config.out / "metrics.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
     return report
 
 
 def fit(model: MdnRnn, data: LatentSequences, config: MdnRnnConfig, device: torch.device, progress: Progress) -> float:
-    """Minimise the NLL of the next latent; returns that of the last step, in nats summed over Z."""
+    """Maximise the likelihood of what came; returns the latents' NLL at the last step, in nats summed over Z."""
     optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
     task = progress.task("train", config.steps, "steps")
     for step in range(1, config.steps + 1):
-        window = {name: column.to(device) for name, column in data.sample_batch(config.batch_size).items()}
-        mixture, _ = model(window["z"], window["action"])
-        loss = -mixture.log_prob(window["next_z"]).sum(dim=-1).mean()
+        window = moved(data.sample_batch(config.batch_size), device)
+        nll_BLZ, squared_error, log_loss = model.forecast(window).losses(window)
+        nll = nll_BLZ.sum(dim=-1).mean()
+        loss = nll + 0.5 * squared_error.mean() / model.reward_std.square() + log_loss.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
         if not torch.isfinite(grad_norm):
             raise TrainingDiverged(f"step {step}: the gradient is NaN or infinite; try a lower --learning-rate")
         optimizer.step()
         schedule.step()
-        task.advance(nll=loss.item())
+        task.advance(nll=nll.item())
     task.close()
-    return loss.item()
+    return nll.item()
 
 
-def constant_gaussian(data: LatentSequences) -> Normal:
-    """What is known without looking at the past: mean and standard deviation of each latent dimension."""
-    targets = data.batch(_disjoint(data))["next_z"].flatten(end_dim=1)
-    return Normal(targets.mean(dim=0), targets.std(dim=0))
+def baselines(sample: Window, action_size: int) -> dict[str, Forecaster]:
+    """Forecasts that learn less, fitted to windows of the training data; where they have no idea, they say the average.
+
+    A Gaussian that knows nothing of the past; z_t plus Gaussian noise; ridge regression from (z_t, a_t, 1), Gaussian residuals.
+    """
+
+    def features(window: Window) -> torch.Tensor:
+        z, action = window["z"], as_vectors(window["action"], action_size)
+        return torch.cat([z, action, torch.ones_like(z[..., :1])], dim=-1).double()
+
+    z, next_z, reward, ended = (sample[name].flatten(end_dim=1) for name in ("z", "next_z", "reward", "terminated"))
+    x, y = features(sample).flatten(end_dim=1), torch.cat([next_z, reward[:, None]], dim=-1).double()
+    weights = torch.linalg.solve(x.T @ x + RIDGE * torch.eye(x.shape[1], device=x.device), x.T @ y)
+    residual_std = (y - x @ weights)[:, :-1].std(dim=0)
+    noise = (next_z - z).square().mean(dim=0).sqrt()
+    constant = Normal(*mean_and_std(sample["next_z"]))
+    average = (reward.mean(), torch.logit((ended.sum() + 1) / (len(ended) + 2)))  # Laplace's rule: a rate above 0
+
+    def linear(window: Window) -> Forecast:
+        expected = features(window) @ weights
+        return Forecast(Normal(expected[..., :-1], residual_std), expected[..., -1], average[1])
+
+    return {
+        "linear": linear,
+        "last latent + noise": lambda window: Forecast(Normal(window["z"], noise), *average),
+        "constant Gaussian": lambda _: Forecast(constant, *average),
+    }
 
 
 @torch.no_grad()
-def measure(model: MdnRnn, baseline: Normal, data: LatentSequences, device: torch.device) -> tuple[Nll, Nll]:
-    """The NLL of model and baseline on the very same targets."""
-    log_probs: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
-    windows = _disjoint(data)
+def measure(forecasters: dict[str, Forecaster], data: LatentSequences, device: torch.device) -> dict[str, Scores]:
+    """Every forecast on the very same transitions: all disjoint windows of `data`, and one draw of their latents."""
+    windows, draw = disjoint(data), torch.Generator().manual_seed(0)
+    totals = {name: torch.zeros(3, dtype=torch.float64) for name in forecasters}
     for indices in np.array_split(windows, math.ceil(len(windows) / EVALUATION_BATCH)):
-        window = data.batch(indices)
-        mixture, _ = model(window["z"].to(device), window["action"].to(device))
-        log_probs[0].append(mixture.log_prob(window["next_z"].to(device)).cpu())
-        log_probs[1].append(baseline.log_prob(window["next_z"]))
-    nll_Z, baseline_nll_Z = (-torch.cat(parts).flatten(end_dim=1).mean(dim=0) for parts in log_probs)
-    return _nll(nll_Z), _nll(baseline_nll_Z)
+        window = moved(data.batch(indices, draw), device)
+        for name, forecast in forecasters.items():
+            totals[name] += torch.stack([loss.double().sum().cpu() for loss in forecast(window).losses(window)])
+    means = {name: (total / (len(windows) * data.length)).tolist() for name, total in totals.items()}
+    return {name: Scores(*mean) for name, mean in means.items()}
 
 
 @torch.no_grad()
-def dream_picture(model: MdnRnn, vae: VAE, data: LatentSequences, temperature: float, device: torch.device) -> np.ndarray:
-    """The second half of a window of `data`, decoded: as recorded (upper row), and as dreamed from its first frame on."""
-    window = {name: column.to(device) for name, column in data.batch(np.array([len(data) // 2])).items()}
+def dream(model: MdnRnn, vae: VAE, data: LatentSequences, config: MdnRnnConfig, device: torch.device) -> bytes:
+    """A GIF of how a window of `data` goes on: left as recorded, right as dreamed given the recorded actions."""
+    window, warmup = moved(data.batch(np.array([len(data) // 2])), device), config.length
     z_BLZ, action = window["z"], window["action"]
-    warmup = data.length // 2
     _, state = model(z_BLZ[:, :warmup], action[:, :warmup])
     dreamed = [z_BLZ[:, warmup : warmup + 1]]
     for t in range(warmup, data.length):
-        mixture, state = model(dreamed[-1], action[:, t : t + 1], state)
-        dreamed.append(mixture.sample(temperature))
-    recorded_NZ, dreamed_NZ = window["next_z"][0, warmup - 1 :], torch.cat(dreamed, dim=1)[0]
-    times = np.unique(np.linspace(0, len(dreamed) - 1, DREAM_COLUMNS).astype(int))
-    return frame_grid([to_frames(vae.decode(latents[times])) for latents in (recorded_NZ, dreamed_NZ)])
+        forecast, state = model(dreamed[-1], action[:, t : t + 1], state, config.temperature)
+        dreamed.append(forecast.next_z.sample())
+    panels = (window["next_z"][0, warmup - 1 :], torch.cat(dreamed, dim=1)[0])
+    left, right = (to_frames(vae.decode(z_NZ, vae.typical_condition(len(z_NZ)))) for z_NZ in panels)
+    gap = np.full_like(left[:, :, :PANEL_GAP], 255)
+    return to_gif(np.concatenate([left, gap, right], axis=2))
+
+
+def to_gif(frames_NHWC: np.ndarray) -> bytes:
+    """The bytes of a looping GIF, magnified; one palette for all frames, so that nothing flickers, with its rare colours."""
+    height, width = frames_NHWC.shape[1:3]
+    strip = Image.fromarray(frames_NHWC.reshape(-1, width, 3)).quantize(
+        COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+    )
+    parts = [strip.crop((0, top, width, top + height)) for top in range(0, strip.height, height)]
+    first, *rest = (part.resize((PANEL_SCALE * width, PANEL_SCALE * height)) for part in parts)
+    buffer = io.BytesIO()
+    first.save(buffer, format="GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0)
+    return buffer.getvalue()
 
 
 def print_report(report: Report) -> None:
-    """A table of both likelihoods."""
-    table = Table(title=f"Negative log-likelihood of {report.heldout_transitions} held-out transitions", title_justify="left")
-    for heading in ("", "nats per step", "per dimension"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    table.add_row("MDN-RNN", f"{report.mdn_rnn.per_step:.2f}", f"{report.mdn_rnn.per_dim:.3f}")
-    table.add_row("constant Gaussian", f"{report.constant_gaussian.per_step:.2f}", f"{report.constant_gaussian.per_dim:.3f}")
+    """A table of all scores."""
+    title = f"Forecasts of {report.heldout_transitions} held-out transitions, {report.heldout_terminations} of them ends"
+    table = Table(title=title, title_justify="left")
+    for heading in ("", "NLL of z, nats a step", "reward, MSE", "termination, log-loss"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, scores in report.scores.items():
+        table.add_row(name, f"{scores.nll:.2f}", f"{scores.reward_mse:.3f}", f"{scores.termination_log_loss:.5f}")
     Console(highlight=False).print(table)
 
 
-def _nll(nll_Z: torch.Tensor) -> Nll:
-    return Nll(float(nll_Z.sum()), float(nll_Z.mean()), nll_Z.tolist())
+def moved(window: Window, device: torch.device) -> Window:
+    """All columns on a device."""
+    return {name: column.to(device) for name, column in window.items()}
 
 
-def _disjoint(data: LatentSequences) -> np.ndarray:
+def mean_and_std(values_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Over the windows and their transitions; what never varies gets a std above 0."""
+    return values_BL.mean(dim=(0, 1)), values_BL.std(dim=(0, 1)).clamp_min(1e-6)
+
+
+def disjoint(data: LatentSequences) -> np.ndarray:
     """Every L-th window: within an episode they are consecutive, and no transition comes twice."""
     return np.arange(0, len(data), data.length)
 
 
-def _num_choices(latents: Path) -> int:
+def as_vectors(action: torch.Tensor, action_size: int) -> torch.Tensor:
+    """float (B, L, A): continuous actions as they are, discrete ones one-hot."""
+    return action if action.is_floating_point() else functional.one_hot(action, action_size).float()
+
+
+def num_choices(latents: Path) -> int:
     """How many discrete actions the dataset knows."""
     dataset = open_dataset(latents)
     highest = -1

@@ -1,13 +1,23 @@
-"""Who gets which task: nothing waits behind a slow worker while another is free."""
+"""Who gets which task, what is held meanwhile, and what happens when workers die or cannot start."""
 
 import functools
+import os
+import shutil
+import signal
+import sys
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from worldmodel_v.ray_pool import WorkerSettings, map_tasks
+import worldmodel_v.ray_pool
+from tests.cluster.namespaces import wait_until
+from worldmodel_v.errors import ClusterNotUsable, DiskFull, WorkerLost
+from worldmodel_v.progress import Silent
+from worldmodel_v.ray_pool import ATTEMPTS, TASKS_IN_FLIGHT_PER_WORKER, WorkerSettings, map_tasks
 
 PATIENCE_SECONDS = 60
 
@@ -43,3 +53,149 @@ def test_every_task_is_done_once_however_few_there_are(num_tasks: int) -> None:
     tasks = [f"task {i}" for i in range(num_tasks)]
     done = map_tasks(functools.partial(worker, Path("unused")), tasks, WorkerSettings(num_workers=2))
     assert sorted(task for task, _ in done) == tasks
+
+
+# Workers that die, or cannot start
+
+TWO = WorkerSettings(num_workers=2)
+
+
+class Sayings(Silent):
+    """What was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def deadly() -> Callable[[str], bytes]:
+    """A worker that dies of "poison"."""
+
+    def run(task: str) -> bytes:
+        time.sleep(0.05)
+        if task == "poison":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return task.encode()
+
+    return run
+
+
+@contextmanager
+def taken(num_cpus: int) -> Iterator[None]:
+    """Somebody else on the cluster holds so many CPUs."""
+    import ray
+
+    @ray.remote(num_cpus=num_cpus)
+    class Holder:
+        def ping(self) -> None:
+            pass
+
+    holder = Holder.remote()
+    ray.get(holder.ping.remote())
+    yield
+    ray.kill(holder)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_task_that_kills_its_workers_is_given_up_and_those_behind_it_are_not_charged() -> None:
+    sayings = Sayings()
+    with pytest.raises(WorkerLost, match=f"poison: given to {ATTEMPTS} workers, each of which died"):
+        list(map_tasks(deadly, ["poison", *"abcdef"], WorkerSettings(num_workers=1), sayings))
+    assert len(sayings.lines) == ATTEMPTS - 1
+    assert all("; poison is given to another" in line for line in sayings.lines)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_workers_that_cannot_start_hold_no_tasks() -> None:
+    tasks = [f"task {i}" for i in range(9)]
+    with taken(1):
+        done = list(map_tasks(deadly, tasks, TWO))
+    assert sorted(task for task, _ in done) == tasks
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_cluster_without_room_for_any_worker_is_waited_for_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worldmodel_v.ray_pool, "SECONDS_BETWEEN_WARNINGS", 0.5)
+    monkeypatch.setattr(worldmodel_v.ray_pool, "SECONDS_WITHOUT_WORKERS", 1.5)
+    sayings = Sayings()
+    expected = "no worker could start for 1.5 s; the cluster has 2 CPUs, 0 of them free; add nodes, then run the same"
+    with taken(2), pytest.raises(ClusterNotUsable, match=expected):
+        list(map_tasks(deadly, ["a"], TWO, sayings))
+    waiting = "the cluster has 2 CPUs, 0 of them free; waiting for a node"
+    assert sayings.lines == [f"no worker could start for {seconds} s; {waiting}" for seconds in ("0.5", "1")]
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_cluster_with_room_for_some_workers_is_used_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    sayings = Sayings()
+    assert list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=3), sayings)) == [("a", b"a")]
+    lack = "3 workers of 1 CPU need 3, the cluster has 2"
+    assert sayings.lines == [f"{lack}: 2 begin, the others wait for nodes to join"]
+    with pytest.raises(
+        ClusterNotUsable, match="1 workers of 1 GPU need 1, the cluster has 0; ask for fewer workers, or add nodes"
+    ):
+        list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1, num_gpus_per_worker=1)))
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_node_without_the_package_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = types.ModuleType("absent_there")
+    absent._Worker = type("_Worker", (worldmodel_v.ray_pool._Worker,), {"__module__": "absent_there"})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "absent_there", absent)
+    monkeypatch.setattr(worldmodel_v.ray_pool, "_Worker", absent._Worker)
+    expected = (
+        r"a node of the cluster cannot import this package \(ModuleNotFoundError: No module named 'absent_there'\); "
+        "install worldmodel_v in the same version on every node"
+    )
+    with pytest.raises(ClusterNotUsable, match=expected):
+        list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1)))
+
+
+# What is held meanwhile
+
+
+def echo() -> Callable[[bytes], bytes]:
+    return lambda task: task
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_object_store_holds_the_tasks_in_flight_and_no_more_however_many_there_are() -> None:
+    """Ray frees in batches, once a second, so a quick run is given that time now and then."""
+    size, num_tasks = 1_000_000, 40
+    bound = 1.01 * size * TWO.num_workers * TASKS_IN_FLIGHT_PER_WORKER * 2
+    done = map_tasks(echo, (bytes([i]) * size for i in range(num_tasks)), TWO)
+    for number, (task, result) in enumerate(done):
+        assert result == task
+        if number % 10 == 9:
+            wait_until(lambda: object_store_bytes() <= bound, PATIENCE_SECONDS, lambda: f"{object_store_bytes()} bytes")
+    assert number == num_tasks - 1
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_disk_of_rays_folder_is_looked_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, free, sayings = shutil.disk_usage, 50_000_000, Sayings()
+
+    def usage(folder: Path) -> object:
+        total = real(folder).total if free < 1e9 else 100 * free
+        return type(real(folder))(total, total - free, free)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(
+        DiskFull, match=r"/session_[\w-]+: no disk space for Ray: 50 MB are free; free some space, or have Ray use"
+    ):
+        list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1), sayings))
+    free = 2_000_000_000
+    assert list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1), sayings)) == [("a", b"a")]
+    (line,) = sayings.lines
+    assert ": the disk is 99% full, so that Ray spills nothing to it and fails if its object store (" in line
+
+
+def object_store_bytes() -> int:
+    """What the object stores of all nodes hold."""
+    import ray
+    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
+
+    state = get_state_from_address(ray.get_runtime_context().gcs_address)
+    return get_memory_info_reply(state).store_stats.object_store_bytes_used

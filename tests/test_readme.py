@@ -12,10 +12,12 @@ import yaml
 
 from worldmodel_v.cli.inspect import InspectConfig
 from worldmodel_v.cli.main import Output
-from worldmodel_v.cli.pipeline import PipelineConfig
+from worldmodel_v.cli.pipeline import COMMANDS as PIPELINE_COMMANDS
 from worldmodel_v.collect import CollectConfig
 from worldmodel_v.encode import EncodeConfig
 from worldmodel_v.evaluate import EvalConfig
+from worldmodel_v.export import FORMATS
+from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.train import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +27,9 @@ CONFIGS = {
     "wm-encode": EncodeConfig,
     "wm-eval": EvalConfig,
     "wm-inspect": InspectConfig,
-    "wm-pipeline": PipelineConfig,
+    **{f"wm-pipeline {name}": config for name, config in PIPELINE_COMMANDS.items()},
+    **{f"wm-export {name}": config for name, config in FORMATS.items()},
+    "wm-export model": ModelExportConfig,
 }
 DOCUMENTS = [
     "README.md",
@@ -37,8 +41,8 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=
 def commands(document: str) -> list[list[str]]:
     """Every `wm-…` command line of a document, without what stands before the command."""
     text = (ROOT / document).read_text().replace("\\\n", " ")
-    lines = re.findall(r"(wm-(?:collect|train|encode|eval|inspect|pipeline) (?:run )?[^`\n|#]*--[^`\n|#]*)", text)
-    return [shlex.split(line) for line in lines]
+    found = re.findall(rf"({'|'.join(CONFIGS)}) ([^`\n|#]*--[^`\n|#]*)", text)
+    return [[program, *shlex.split(options)] for program, options in found]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -94,6 +98,7 @@ def test_the_containers_install_as_make_run_does() -> None:
 
 def test_every_option_of_the_commands_is_documented_where_it_is_defined() -> None:
     for config in CONFIGS.values():
-        source = Path(__import__("inspect").getsourcefile(config) or "").read_text()
+        homes = [home for home in config.__mro__ if hasattr(home, "__dataclass_fields__")]
+        source = "".join(Path(__import__("inspect").getsourcefile(home) or "").read_text() for home in homes)
         for name in config.__dataclass_fields__:
             assert re.search(rf"^    {name}: [^\n]+\n    \"\"\"", source, flags=re.MULTILINE), f"{config.__name__}.{name}"

@@ -44,12 +44,20 @@ class SettingsDiffer(UsageError):
     """A directory holds work made with other settings, so that continuing it would mix two things."""
 
 
+class DirectoryNotEmpty(UsageError):
+    """A directory that is to be made whole holds something already."""
+
+
 class DatasetBusy(UsageError):
     """Another process is writing into the dataset."""
 
 
 class DatasetTooSmall(UsageError):
     """The dataset has fewer episodes or rows than the work needs."""
+
+
+class UnequalEpisodes(UsageError):
+    """A format holds sequences of one length, the episodes have several, and nobody said what to do about it."""
 
 
 class ConstantFrames(UsageError):
@@ -68,6 +76,10 @@ class ModelMismatch(UsageError):
     """The VAE does not fit the data: another frame size, channel count or latent size."""
 
 
+class FramesNotUsable(UsageError):
+    """Frames that were handed to an encoder have another type, layout or size than it takes."""
+
+
 class ConditionNotRecorded(UsageError):
     """The data does not record what a VAE is to be conditional on."""
 
@@ -82,6 +94,18 @@ class PipelineFileError(UsageError):
 
 class ClusterNotUsable(UsageError):
     """No Ray cluster answers at the address, or it lacks the resources."""
+
+
+class JobNotFound(UsageError):
+    """The cluster knows no job of this id."""
+
+
+class JobNotRunning(UsageError):
+    """A job that was to be stopped has ended already."""
+
+
+class PackageMissing(UsageError):
+    """An optional package is not installed; the message has the line that installs it."""
 
 
 class DiskFull(UsageError):
@@ -100,6 +124,10 @@ class WorkerLost(WorldModelError):
     """A block of work was given to several workers in turn, and each of them died."""
 
 
+class JobFailed(WorldModelError):
+    """A job that was followed to its end failed, or was stopped."""
+
+
 class TrainingDiverged(WorldModelError):
     """The loss or a gradient became NaN or infinite."""
 
@@ -110,6 +138,10 @@ class PosteriorCollapsed(WorldModelError):
 
 class EvaluationFailed(WorldModelError):
     """A VAE gives NaN or infinite values for frames that it was to be evaluated on."""
+
+
+class ExportFailed(WorldModelError):
+    """A model in another format does not give what the original gives."""
 
 
 class VerificationFailed(WorldModelError):

@@ -6,6 +6,7 @@ are filled in. Completion is decided by each stage itself, so a pipeline has no 
 
 import dataclasses
 import difflib
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from worldmodel_v.errors import ConfigError, PipelineFileError
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
 from worldmodel_v.inspection import preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.spec import is_name
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train import TrainConfig, TrainReport, train
 
@@ -27,6 +29,8 @@ STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "eval
 OPTIONAL_STAGES = ("eval",)
 """Stages that a file may leave out."""
 
+MAX_FILE_BYTES = 1 << 16
+MAX_DEPTH = 10
 FILLED_IN = ("out", "data", "vae")
 """Fields that the pipeline sets itself."""
 
@@ -129,7 +133,22 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe values, with 1e-3 read as a number (YAML 1.1, which PyYAML follows, wants 1.0e-3)."""
+    """YAML's safe values, with 1e-3 read as a number (YAML 1.1, which PyYAML follows, wants 1.0e-3), flat and without aliases.
+
+    A few lines of aliases stand for more values than memory holds, and no pipeline needs one.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        is_alias = self.check_event(yaml.AliasEvent)
+        if is_alias or self._depth > MAX_DEPTH:
+            problem = "aliases are not taken: write the value out" if is_alias else "nested too deeply"
+            raise yaml.composer.ComposerError(problem=problem, problem_mark=self.peek_event().start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
 
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
@@ -142,21 +161,39 @@ def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
         raise _error(file, node, f"{name}: expected {'a list: [a, b]' if takes_list else 'one value'}")
     try:
         value = _Loader("").construct_object(node, deep=True)
-        return TypeAdapter(expected).validate_python(tuple(value) if takes_list else value, strict=True)
+        value = TypeAdapter(expected).validate_python(tuple(value) if takes_list else value, strict=True)
+        _require_bounded(value if takes_list else (value,))
+        return value
     except ValidationError as error:
         found = node.value if isinstance(node.value, str) else value
-        raise _error(file, node, f"{name}: {error.errors()[0]['msg']}, got {found!r}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise _error(file, node, f"{name}: not a plain value ({str(error).splitlines()[0]})") from None
+        raise _error(file, node, f"{name}: {error.errors()[0]['msg']}, got {found!r:.200}") from None
+    except (yaml.YAMLError, *_UNREADABLE) as error:
+        raise _error(file, node, f"{name}: not a plain value ({str(error).splitlines()[0]:.200})") from None
+
+
+_UNREADABLE = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises where a tag does not fit its value, as in `!!int ""`."""
+
+
+def _require_bounded(values: tuple[Any, ...]) -> None:
+    for value in values:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value} is no setting")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("a whole number of more than 64 bits")
 
 
 def _compose(file: Path) -> yaml.Node:
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            content = opened.read(MAX_FILE_BYTES + 1)
+        text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise PipelineFileError(
             f"{file}: cannot be read ({error}); give a pipeline file such as pipelines/quickstart.yaml"
         ) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise PipelineFileError(f"{file}:1: has more than {MAX_FILE_BYTES} bytes, which no pipeline needs")
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -173,10 +210,13 @@ def _mapping(file: Path, node: yaml.Node, what: str) -> Fields:
     if isinstance(node, yaml.ScalarNode) and node.value == "":
         return {}
     if not isinstance(node, yaml.MappingNode):
-        raise _error(file, node, f"{what}: expected fields (name: value), got {node.value!r}")
+        found = f"{node.value!r:.200}" if isinstance(node, yaml.ScalarNode) else "a list"
+        raise _error(file, node, f"{what}: expected fields (name: value), got {found}")
+    if node.tag != "tag:yaml.org,2002:map":
+        raise _error(file, node, f"{what}: expected plain fields, got the tag {node.tag!r:.200}")
     fields: Fields = {}
     for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
+        if not isinstance(key, yaml.ScalarNode) or not is_name(key.value):
             raise _error(file, key, f"{what}: expected a name")
         if key.value in fields:
             raise _error(file, key, f"{what}.{key.value}: stands here twice; delete one")

@@ -1,21 +1,28 @@
 """A bounded, retrying map over Ray actors, and the connection to a cluster.
 
-One loop serves collection and encoding. Tasks are handed out lazily, about two in flight for each worker, so memory stays
+One loop serves collection and encoding. Tasks are handed out lazily, at most two in flight for each worker, so memory stays
 flat however many there are; results come back in order of completion as bytes; nothing is written on a worker, so a task
-that ran twice (Ray retries, a worker lost after finishing) leaves no trace. Rejected: Ray's own `max_task_retries`, which
-hides which attempt produced a result, and Ray Data, whose streaming executor has no hook for a single committer.
+that ran twice (Ray retries, a worker lost after finishing) leaves no trace. The object stores of all nodes together hold
+at most `TASKS_IN_FLIGHT_PER_WORKER` tasks and as many results for each worker, and what Ray, which frees once a second, has
+not swept yet.
+
+A task belongs to nobody until a worker has started: where a node is gone for good, its replacement workers wait for a node
+that may never come, and the others do the work. Rejected: Ray's own `max_task_retries`, which hides which attempt produced
+a result, and Ray Data, whose streaming executor has no hook for a single committer.
 """
 
 import contextlib
 import gc
 import os
+import shutil
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from worldmodel_v.errors import ClusterNotUsable, ConfigError, WorkerLost, WorldModelError, one_line
+from worldmodel_v.errors import ClusterNotUsable, ConfigError, DiskFull, WorkerLost, WorldModelError, one_line
 from worldmodel_v.progress import Progress, Silent
 
 Task = TypeVar("Task")
@@ -29,6 +36,18 @@ ATTEMPTS = 4
 
 CONNECT_SECONDS = 10.0
 """How long a cluster's address may take to answer."""
+
+RAY_STOPS_SPILLING_AT = 0.95
+"""The share of its disk from which Ray writes no more objects to it (its `local_fs_capacity_threshold`)."""
+
+SMALLEST_FREE_BYTES = 256_000_000
+"""Below this Ray's logs and sockets have no room either."""
+
+SECONDS_BETWEEN_WARNINGS = 20.0
+"""How often a run without any worker says so."""
+
+SECONDS_WITHOUT_WORKERS = 1200.0
+"""How long it waits for one: a preempted node is replaced within minutes."""
 
 WORKER_ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"},
@@ -64,79 +83,145 @@ def map_tasks(
         for task in tasks:
             yield task, run(task)
         return
-    with cluster(settings), contextlib.closing(_Pool(setup, settings, progress or Silent())) as pool:
+    progress = progress or Silent()
+    with cluster(settings, progress), contextlib.closing(_Pool(setup, settings, progress)) as pool:
         yield from pool.map(iter(tasks))
 
 
 class _Pool(Generic[Task]):
-    """The actors, the tasks in flight, and the attempts that each task has cost."""
+    """The workers, those that have started among them, and the tasks in flight."""
 
     def __init__(self, setup: Callable[[], Run[Task]], settings: WorkerSettings, progress: Progress) -> None:
-        self._settings = settings
-        self._progress = progress
-        self._setup = setup
-        self._workers = [self._start_worker() for _ in range(settings.num_workers)]
-        self._in_flight: dict[Any, tuple[Task, int, int]] = {}
-        """The result's reference -> (task, worker's place, attempt)."""
+        self._setup, self._settings, self._progress = setup, settings, progress
+        self._workers: list[_Hand] = []
+        self._starting: dict[Any, _Hand] = {}
+        """The reference that answers when a worker has started -> the worker."""
+        self._in_flight: dict[Any, tuple[Task, _Hand, int]] = {}
+        """The result's reference -> (task, worker, attempt), in the order in which they were handed out."""
+        self._failed_starts = 0
+        for _ in range(settings.num_workers):
+            self._start_worker()
 
     def map(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, bytes]]:
-        import ray
-
-        upcoming = _Lookahead(tasks, len(self._workers))
-        for _ in range(TASKS_IN_FLIGHT_PER_WORKER):
-            for place in range(len(self._workers)):
-                self._submit_next(upcoming, place)
-        while self._in_flight:
-            (reference,), _ = ray.wait(list(self._in_flight), num_returns=1)
-            if reference not in self._in_flight:
-                continue
-            task, place, attempt = self._in_flight.pop(reference)
-            try:
-                result = ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
-                raise _our_error(error) from error
-            except ray.exceptions.RayError as error:
-                self._give_to_another(task, place, attempt, error)
-                continue
-            self._submit_next(upcoming, place)
-            yield task, result
+        queue = _Queue(tasks)
+        self._hand_out(queue)
+        while self._in_flight or queue.holds(1):
+            done = self._take_one_that_is_done(queue)
+            self._hand_out(queue)
+            if done is not None:
+                yield done
 
     def close(self) -> None:
         import ray
 
         for worker in self._workers:
-            ray.kill(worker, no_restart=True)
+            ray.kill(worker.actor, no_restart=True)
 
-    def _submit_next(self, upcoming: "_Lookahead[Task]", place: int) -> None:
-        is_idle = all(busy != place for _, busy, _ in self._in_flight.values())
-        if upcoming.has_next and (is_idle or upcoming.has_enough):
-            self._submit(upcoming.pop(), place, attempt=1)
+    def _hand_out(self, queue: "_Queue[Task]") -> None:
+        """Everybody who has started gets a task, and a second one while there are enough for all."""
+        for load in range(TASKS_IN_FLIGHT_PER_WORKER):
+            for worker in self._workers:
+                if worker.has_started and worker.load == load and queue.holds(len(self._workers) if load else 1):
+                    task, attempt = queue.pop()
+                    self._in_flight[worker.actor.run.remote(task)] = (task, worker, attempt)
+                    worker.load += 1
 
-    def _submit(self, task: Task, place: int, attempt: int) -> None:
-        self._in_flight[self._workers[place].run.remote(task)] = (task, place, attempt)
+    def _take_one_that_is_done(self, queue: "_Queue[Task]") -> tuple[Task, bytes] | None:
+        """Wait for a result, or for a worker to start or to die; returns the task and its result if it was that."""
+        import ray
 
-    def _give_to_another(self, task: Task, place: int, attempt: int, error: Exception) -> None:
-        """Replace a dead worker (once, though each of its tasks reports the death) and submit the task again."""
+        reference = self._wait()
+        if reference in self._starting:
+            self._welcome(reference)
+            return None
+        task, worker, attempt = self._in_flight[reference]
+        try:
+            return task, ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise _our_error(error) from error
+        except ray.exceptions.RayError as error:
+            self._replace(worker)
+            if reference == worker.died_at:
+                attempt = self._next_attempt(task, attempt, error)
+            queue.put_back(task, attempt)
+        finally:
+            del self._in_flight[reference]
+            worker.load -= 1
+        return None
+
+    def _wait(self) -> Any:
+        """The reference of the next result or started worker; raises ClusterNotUsable if nobody has worked for too long."""
+        import ray
+
+        waited = 0.0
+        while True:
+            done, _ = ray.wait([*self._in_flight, *self._starting], num_returns=1, timeout=SECONDS_BETWEEN_WARNINGS)
+            if done:
+                return done[0]
+            waited += SECONDS_BETWEEN_WARNINGS
+            if not self._in_flight:
+                total, free = (of.get("CPU", 0) for of in (ray.cluster_resources(), ray.available_resources()))
+                message = f"no worker could start for {waited:g} s; the cluster has {total:g} CPUs, {free:g} of them free"
+                if waited >= SECONDS_WITHOUT_WORKERS:
+                    raise ClusterNotUsable(f"{message}; add nodes, then run the same command again: what is committed is kept")
+                self._progress.say(f"{message}; waiting for a node")
+
+    def _welcome(self, reference: Any) -> None:
+        """A worker has started, or failed to."""
+        import ray
+
+        worker = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if "failed to import" in str(error):
+                raise ClusterNotUsable(
+                    f"a node of the cluster cannot import this package ({str(error).strip().splitlines()[-1]}); install "
+                    "worldmodel_v in the same version on every node"
+                ) from error
+            if self._failed_starts >= ATTEMPTS:
+                raise WorkerLost(
+                    f"{self._failed_starts} workers in turn died before their first task ({_first_line(error)}); look for "
+                    "lack of memory on the nodes; what is committed is kept, and the same command continues"
+                ) from error
+            self._replace(worker)
+        else:
+            worker.has_started = True
+            self._failed_starts = 0
+
+    def _next_attempt(self, task: Task, attempt: int, error: Exception) -> int:
+        """Which attempt a task comes to at which a worker died; raises WorkerLost if it was the last."""
         if attempt >= ATTEMPTS:
             raise WorkerLost(
                 f"{task}: given to {attempt} workers, each of which died ({_first_line(error)}); look for lack of memory "
                 "or a crash in the environment; what is committed is kept, and the same command continues"
             ) from error
         self._progress.say(f"a worker died ({_first_line(error)}); {task} is given to another (attempt {attempt + 1})")
-        if not self._is_alive(place):
-            self._workers[place] = self._start_worker()
-        self._submit(task, place, attempt + 1)
+        return attempt + 1
 
-    def _is_alive(self, place: int) -> bool:
+    def _replace(self, worker: "_Hand") -> None:
+        """Start a worker for one that is dead or out of reach; each of its tasks reports the loss itself."""
         import ray
 
-        try:
-            ray.get(self._workers[place].ping.remote())
-        except ray.exceptions.RayError:
-            return False
-        return True
+        if worker in self._workers:
+            worker.died_at = self._running(worker)
+            self._workers.remove(worker)
+            ray.kill(worker.actor, no_restart=True)
+            self._start_worker()
 
-    def _start_worker(self) -> Any:
+    def _running(self, worker: "_Hand") -> Any:
+        """The task that a dead worker was at: the first of its tasks, by their references, that has no result."""
+        import ray
+
+        for reference in [reference for reference, (_, at, _) in self._in_flight.items() if at is worker]:
+            try:
+                ray.get(reference, timeout=0)
+            except (ray.exceptions.RayError, TimeoutError):
+                return reference
+        return None
+
+    def _start_worker(self) -> None:
         import ray
 
         options = {
@@ -145,34 +230,45 @@ class _Pool(Generic[Task]):
             "max_restarts": 0,
             "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
         }
-        return ray.remote(**options)(_Worker).remote(self._setup)
+        worker = _Hand(ray.remote(**options)(_Worker).remote(self._setup))
+        self._workers.append(worker)
+        self._starting[worker.actor.ping.remote()] = worker
 
 
-class _Lookahead(Generic[Task]):
-    """An iterator that knows whether `enough` more items are to come."""
+@dataclass(eq=False)
+class _Hand:
+    """A worker as the driver sees it."""
 
-    def __init__(self, items: Iterator[Task], enough: int) -> None:
-        self._items, self._enough = items, enough
-        self._next: deque[Task] = deque()
+    actor: Any
+    has_started: bool = False
+    died_at: Any = None
+    """The reference of the task at which it died, which alone is charged with the death."""
 
-    @property
-    def has_next(self) -> bool:
-        return self._holds(1)
+    load: int = 0
+    """Tasks in flight."""
 
-    @property
-    def has_enough(self) -> bool:
-        return self._holds(self._enough)
 
-    def pop(self) -> Task:
-        return self._next.popleft()
+class _Queue(Generic[Task]):
+    """Tasks to hand out, each with its attempt: first those that were put back, then the iterator's, taken when needed."""
 
-    def _holds(self, number: int) -> bool:
+    def __init__(self, tasks: Iterator[Task]) -> None:
+        self._tasks = tasks
+        self._next: deque[tuple[Task, int]] = deque()
+
+    def holds(self, number: int) -> bool:
+        """Whether at least so many tasks are to come."""
         while len(self._next) < number:
             try:
-                self._next.append(next(self._items))
+                self._next.append((next(self._tasks), 1))
             except StopIteration:
                 return False
         return True
+
+    def pop(self) -> tuple[Task, int]:
+        return self._next.popleft()
+
+    def put_back(self, task: Task, attempt: int) -> None:
+        self._next.appendleft((task, attempt))
 
 
 class _Worker:
@@ -189,12 +285,16 @@ class _Worker:
         return self._run(task)
 
     def ping(self) -> None:
-        """Answers if the actor is alive."""
+        """Answers when the actor has started."""
 
 
 @contextlib.contextmanager
-def cluster(settings: WorkerSettings) -> Iterator[None]:
-    """A Ray connection for the time of a block: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local."""
+def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Iterator[None]:
+    """A Ray connection for the time of a block: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local.
+
+    Raises ClusterNotUsable if there is none, or it lacks the resources: without `progress` for any of the workers, with
+    it for all of them, since then it is told that some of them wait for a node. Raises DiskFull if Ray's disk is full.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -207,7 +307,8 @@ def cluster(settings: WorkerSettings) -> Iterator[None]:
     if ours:
         _connect(settings)
     try:
-        _require_resources(settings)
+        _require_resources(settings, progress)
+        _look_at_rays_disk(progress or Silent())
         yield
     finally:
         if ours:
@@ -222,34 +323,59 @@ def _connect(settings: WorkerSettings) -> None:
     if address == "local":
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
     try:
-        _require_listener(address)
+        require_listener(address)
         ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:
+        if "ersion mismatch" in str(error):
+            versions = " ".join(str(error).split())
+            raise ClusterNotUsable(
+                f"the Ray cluster at {address!r} is another than ours: {versions}; install the same"
+            ) from error
         raise ClusterNotUsable(
-            f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, or leave out --address "
-            "(and RAY_ADDRESS) for a local one"
+            f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, join this machine to it "
+            "with `ray start --address` (or use ray://HOST:10001), or leave out --address and RAY_ADDRESS for a local one"
         ) from error
 
 
-def _require_listener(address: str) -> None:
-    """Raise OSError unless something listens at HOST:PORT or ray://HOST:PORT; `ray.init` itself would wait for ever."""
-    host, separator, port = address.removeprefix("ray://").rpartition(":")
+def require_listener(address: str) -> None:
+    """Raise OSError unless something listens at HOST:PORT or SCHEME://HOST:PORT; Ray itself would wait for ever."""
+    host, separator, port = address.rpartition("://")[2].rpartition(":")
     if separator:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
-def _require_resources(settings: WorkerSettings) -> None:
-    """Raise ClusterNotUsable unless the cluster could ever hold all workers; Ray itself would wait for ever."""
+def _require_resources(settings: WorkerSettings, progress: Progress | None) -> None:
+    """Raise ClusterNotUsable where Ray itself would wait for ever, or say which workers will wait."""
     import ray
 
     total = ray.cluster_resources()
     for resource, each in (("CPU", 1.0), ("GPU", settings.num_gpus_per_worker)):
         wanted, there = settings.num_workers * each, total.get(resource, 0)
         if wanted > there:
-            raise ClusterNotUsable(
-                f"{settings.num_workers} workers of {each:g} {resource} need {wanted:g}, the cluster has {there:g}; "
-                "ask for fewer workers, or add nodes"
-            )
+            lack = f"{settings.num_workers} workers of {each:g} {resource} need {wanted:g}, the cluster has {there:g}"
+            if progress is None or there < each:
+                raise ClusterNotUsable(f"{lack}; ask for fewer workers, or add nodes")
+            progress.say(f"{lack}: {there // each:g} begin, the others wait for nodes to join")
+
+
+def _look_at_rays_disk(progress: Progress) -> None:
+    """Raise DiskFull, or warn, if Ray could not spill objects to the disk of its folder on this machine."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    folder = Path(node["ObjectStoreSocketName"]).parents[1]
+    if not folder.exists():  # joined through ray://, the driver is no node
+        return
+    disk = shutil.disk_usage(folder)
+    advice = "free some space, or have Ray use another disk (`ray start --temp-dir DIR`; a local Ray: RAY_TMPDIR=DIR)"
+    if disk.free < SMALLEST_FREE_BYTES:
+        raise DiskFull(f"{folder}: no disk space for Ray: {disk.free / 1e6:.0f} MB are free; {advice}")
+    if (full := 1 - disk.free / disk.total) >= RAY_STOPS_SPILLING_AT:
+        progress.say(
+            f"{folder}: the disk is {full:.0%} full, so that Ray spills nothing to it and fails if its object store "
+            f"({node['Resources'].get('object_store_memory', 0) / 1e9:.1f} GB) fills up; {advice}"
+        )
 
 
 def _our_error(error: Any) -> WorldModelError:

@@ -6,8 +6,9 @@ the spec that it was begun with. Settings that change nothing in the content (wo
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+import types
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 FORMAT_VERSION = 1
 
@@ -73,6 +74,34 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object in a text that may come from a stranger; raises ValueError, and nothing else, if it is none.
+
+    Refused beside malformed JSON: a name that stands twice or is not printable, a whole number of more than 20 digits,
+    deep nesting.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_without_doubles, parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object (name: value), found {type(content).__name__}")
+    return content
+
+
+def is_name(text: str) -> bool:
+    """Whether a stranger's text may stand in a message as it is: one line, not long, and nothing that a terminal would obey."""
+    return len(text) <= 200 and text.isprintable()
+
+
+def require_types(values: dict[str, Any], record: type) -> None:
+    """Raise ValueError unless each value that parsed JSON holds is of the type that the dataclass `record` declares for it."""
+    for each in fields(record):
+        if each.name in values and not _is_of(values[each.name], each.type):
+            expected = getattr(each.type, "__name__", each.type)
+            raise ValueError(f"{each.name}: expected {expected}, found {type(values[each.name]).__name__}")
+
+
 def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """Name every field in which two specs differ, with both values: `seed is 1 there, 2 asked`."""
     missing = "not set"
@@ -81,3 +110,31 @@ def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
         for name in sorted(recorded.keys() | asked.keys())
         if recorded.get(name, missing) != asked.get(name, missing)
     ]
+
+
+def _is_of(value: Any, expected: Any) -> bool:
+    kind, members = get_origin(expected) or expected, get_args(expected)
+    if kind is Literal:
+        return isinstance(value, str)  # whoever takes it says which are there
+    if kind is types.UnionType:
+        return any(_is_of(value, member) for member in members)
+    if kind is tuple:
+        return isinstance(value, list) and all(_is_of(item, members[0]) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and (members[1] is Any or all(_is_of(item, members[1]) for item in value.values()))
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name stands twice")
+    if not all(is_name(name) for name in content):
+        raise ValueError("a name is longer than 200 characters, or not printable")
+    return content
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)

@@ -11,11 +11,12 @@ import gymnasium
 import numpy as np
 import pytest
 
-from worldmodel_v.cli import collect, encode, inspect, pipeline, train
+from worldmodel_v.cli import collect, encode, export, inspect, pipeline, train
 from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.collect import CollectConfig
 from worldmodel_v.collect import collect as collect_into
 from worldmodel_v.envs.stamp import StampEnv
+from worldmodel_v.export import FORMATS
 from worldmodel_v.train import TrainConfig
 
 MAINS: dict[str, Callable[[], None]] = {
@@ -23,6 +24,7 @@ MAINS: dict[str, Callable[[], None]] = {
     "wm-train": train.main,
     "wm-encode": encode.main,
     "wm-eval": evaluation.main,
+    "wm-export": export.main,
     "wm-inspect": inspect.main,
     "wm-pipeline": pipeline.main,
 }
@@ -312,6 +314,106 @@ def test_latents_whose_rollouts_were_replaced(
     assert "shards/000000.h5: was not encoded from the" in line
 
 
+# Exporting
+
+
+def test_unequal_episodes_without_a_choice(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
+    line = refuse("wm-export", "hardmaru", "--data", stamp_latents, "--out", tmp_path / "out", "--quiet")
+    assert "its episodes make sequences of 20 to 23 rows, hardmaru holds one length; choose --pad (shorter ones are " in line
+    line = refuse("wm-export", "adsp", "--data", stamp_latents, "--out", tmp_path / "out", "--pad", "--truncate")
+    assert "--pad and --truncate: choose one" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_into_a_directory_that_is_not_empty(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("42")
+    line = refuse("wm-export", "npz", "--data", stamp_latents, "--out", tmp_path)
+    assert "holds 'thesis.tex' already, and an export is never mixed with anything else; give a directory that is new" in line
+    line = refuse("wm-export", "npz", "--data", stamp_latents, "--out", tmp_path / "thesis.tex")
+    assert "thesis.tex: is a file; give a directory that is new or empty" in line
+    assert [item.name for item in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_export_of_what_the_format_does_not_hold(
+    refuse: Refusal, stamp_rollouts: Path, stamp_latents: Path, tmp_path: Path
+) -> None:
+    line = refuse("wm-export", "hardmaru", "--data", stamp_rollouts, "--out", tmp_path / "out")
+    assert "expected a dataset of worldmodel_v/latents (made by wm-encode), found worldmodel_v/rollouts" in line
+    line = refuse("wm-export", "--quiet", "ctallec", "--data", stamp_latents, "--out", tmp_path / "out")
+    assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), found worldmodel_v/latents" in line
+    line = refuse("wm-export", "npz", "--data", tmp_path / "absent", "--out", tmp_path / "out")
+    assert "is no directory; give a directory that wm-collect or wm-encode wrote" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_export_of_what_is_no_vae(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    line = refuse("wm-export", "model", "--vae", tmp_path / "absent", "--data", stamp_rollouts, "--out", tmp_path / "out")
+    assert "it is no directory of wm-train" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_minari_does_not_know(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    line = refuse("wm-export", "minari", "--data", stamp_rollouts, "--out", tmp_path / "stamp")
+    assert "Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got 'stamp'" in line
+
+
+@pytest.mark.parametrize("words", [("csv", "--data", "x"), (), ("--quiet",)])
+def test_a_format_that_is_unknown_or_missing(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["wm-export", *words])
+    with pytest.raises(SystemExit) as exit_:
+        export.main()
+    assert exit_.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "stable-worldmodel" in printed.err
+
+
+def test_the_help_of_wm_export_names_every_format_and_each_has_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, config in FORMATS.items():
+        monkeypatch.setattr(sys, "argv", ["wm-export", name, "--help"])
+        with pytest.raises(SystemExit) as exit_:
+            export.main()
+        assert exit_.value.code == 0
+        text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert text.startswith(f"usage: wm-export {name} ")
+        assert " ".join((config.__doc__ or "").split("\n\n")[0].split()) in text
+    monkeypatch.setattr(sys, "argv", ["wm-export", "--help"])
+    with pytest.raises(SystemExit):
+        export.main()
+    text = capsys.readouterr().out.split("Whose format")[1]
+    assert all(name in text for name in (*FORMATS, "model"))
+
+
+def test_an_interrupted_export_says_that_it_begins_anew(refuse: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "export", interrupted)
+    line = refuse("wm-export", "npz", "--data", "x", "--out", "y", "--quiet", code=130)
+    assert line == "wm-export: interrupted; nothing is left of it, and the same command begins anew\n"
+
+
+def test_what_an_export_says_and_its_json(
+    stamp_latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["wm-export", "hardmaru", "--data", str(stamp_latents), "--truncate", "--quiet", "--out"]
+    monkeypatch.setattr(sys, "argv", [*command, str(tmp_path / "a")])
+    export.main()
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    monkeypatch.setattr(sys, "argv", [*command, str(tmp_path / "b"), "--json"])
+    export.main()
+    report = json.loads(capsys.readouterr().out)
+    assert (report["format"], report["episodes"], report["rows"]) == ("hardmaru", 8, 160)
+    assert "rows: row t: the latent of o_t, and the action a_t chosen on it\n" in shown.out
+    assert all(f"- {note}\n" in shown.out for note in report["notes"])
+    assert len(report["notes"]) > 5
+
+
 # Inspecting
 
 
@@ -475,6 +577,7 @@ def test_an_unknown_option_leaves_with_2(
         "wm-train": "--data x --out x",
         "wm-encode": "--data x --vae x --out x",
         "wm-eval": "--data x --vae x --out x",
+        "wm-export": "npz --data x --out y",
         "wm-inspect": "x",
         "wm-pipeline": "run x --out x",
     }

@@ -7,7 +7,7 @@ import math
 import pickle
 import re
 import shutil
-from collections.abc import Iterable
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import h5py
@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.builders import make_latents
+from tests.data.made_latents import assert_same_windows, expected_windows, write_latents
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.envs.stamp import action_stamp
 from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotADataset, ShardDamaged
-from worldmodel_v.records import LatentSequence
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
@@ -29,52 +30,8 @@ HELD_OUT = {"train": [0, 1, 2, 4, 5, 6], "held-out": [3, 7]}
 """The episodes of each split with every fourth held out."""
 
 
-def expected_windows(path: Path, episodes: Iterable[int], length: int) -> dict[str, np.ndarray]:
-    """Every window, cut by hand out of the episode records; each column has B in front. `z` is mu."""
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("z", "next_z", "action", "reward", "terminated")}
-    for episode_id in episodes:
-        episode = open_dataset(path).episode(episode_id)
-        for t in range(episode.num_steps - length + 1):
-            columns["z"].append(episode.mu[t : t + length])
-            columns["next_z"].append(episode.mu[t + 1 : t + length + 1])
-            for name in ("action", "reward", "terminated"):
-                columns[name].append(getattr(episode, name)[t : t + length])
-    return {name: np.stack(rows) for name, rows in columns.items()}
-
-
 def all_windows(data: LatentSequences) -> dict[str, np.ndarray]:
     return {name: column.numpy() for name, column in data.batch(np.arange(len(data))).items()}
-
-
-def assert_same_windows(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
-    assert found.keys() == expected.keys()
-    for name, column in expected.items():
-        assert found[name].dtype == column.dtype, name
-        np.testing.assert_array_equal(found[name], column, err_msg=name)
-
-
-def write_latents(path: Path, steps: list[int], *, discrete: bool = False, dtype: str = "float32") -> None:
-    """A made-up latent dataset, one episode a shard: row t of episode e has mu 100 e + t and logvar -6, 0 and 2 (Z = 3)."""
-    spec = LatentSpec(
-        vae_sha256="0" * 64, source_spec_hash="0" * 64, latent_dim=3, dtype=dtype, precision="fp32", source={"env": "made up"}
-    )
-    with DatasetWriter(path, spec) as writer:
-        for episode_id, num_steps in enumerate(steps):
-            ends = np.arange(num_steps + 1) == num_steps - 1
-            row = np.arange(num_steps + 1, dtype=np.float32)
-            action = np.append(row[:-1], -1).astype(np.int64) if discrete else np.append(row[:-1], np.nan)[:, None]
-            record = LatentSequence(
-                episode_id=episode_id,
-                seed=0,
-                mu=np.repeat(100 * episode_id + row[:, None], 3, axis=1).astype(dtype),
-                logvar=np.tile([-6.0, 0.0, 2.0], (num_steps + 1, 1)).astype(dtype),
-                action=action if discrete else action.astype(np.float32),
-                reward=np.append(row[:-1], np.nan).astype(np.float32),
-                terminated=ends,
-                truncated=np.zeros_like(ends),
-            )
-            attributes = {"vae_sha256": "0" * 64, "source_sha256": "0" * 64}
-            writer.commit(episode_id, build_shard([record], spec_hash=spec.hash, attributes=attributes))
 
 
 # Alignment
@@ -126,6 +83,72 @@ def test_an_episode_as_long_as_the_window_holds_exactly_one_and_shorter_ones_are
     assert all_windows(data)["z"][:, 0, 0].tolist() == [100, 200, 201]
 
 
+@pytest.mark.parametrize("pad", [False, True])
+@pytest.mark.parametrize("stride", [1, 2, 5, 9, 50])
+@pytest.mark.parametrize("length", [1, 5, 21, 22])
+def test_strided_and_padded_windows_are_those_cut_by_hand(stamp_latents: Path, length: int, stride: int, pad: bool) -> None:
+    """Lengths of the toy episodes are 20 to 23, so the longer windows meet episodes that end before them."""
+    data = LatentSequences(stamp_latents, length=length, stride=stride, pad=pad, sample=False)
+    assert_same_windows(all_windows(data), expected_windows(stamp_latents, EPISODES, length, stride=stride, pad=pad))
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("sample", [False, True])
+def test_beyond_an_episodes_end_all_is_zero_and_never_nan(tmp_path: Path, sample: bool, discrete: bool) -> None:
+    data = LatentSequences(write_latents(tmp_path / "latents", [2, 3, 4], discrete=discrete), length=3, pad=True, sample=sample)
+    batch = data.batch(np.arange(len(data)))
+    assert batch["mask"].tolist() == [[True, True, False], [True] * 3, [True] * 3, [True] * 3]
+    assert batch["is_first"].tolist() == [[True, False, False], [True, False, False], [True, False, False], [False] * 3]
+    assert batch["truncated"].tolist() == [[False] * 3, [False, False, True], [False] * 3, [False] * 3]
+    assert batch["terminated"].tolist() == [[False, True, False], [False] * 3, [False] * 3, [False, False, True]]
+    for name, column in batch.items():
+        assert not column[0, 2].any(), name
+        assert torch.isfinite(column).all(), name
+    if not sample:
+        assert batch["next_z"][:, :, 0].tolist() == [[1, 2, 0], [101, 102, 103], [201, 202, 203], [202, 203, 204]]
+
+
+def test_with_pad_no_episode_is_too_short(tmp_path: Path) -> None:
+    data = LatentSequences(write_latents(tmp_path / "latents", [4, 5, 6, 1]), length=5, pad=True, sample=False)
+    assert (len(data), data.num_short_episodes) == (5, 0)
+    assert all_windows(data)["mask"].sum(axis=1).tolist() == [4, 5, 5, 5, 1]
+
+
+def test_a_whole_episode_is_one_item_and_a_batch_as_long_as_its_longest(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=None, sample=False)
+    records = [open_dataset(stamp_latents).episode(episode) for episode in EPISODES]
+    steps = [record.num_steps for record in records]
+    assert (len(data), data.length) == (len(records), max(steps))
+    for index, count in enumerate(steps):
+        expected = expected_windows(stamp_latents, [index], count)
+        assert_same_windows({name: column.numpy()[None] for name, column in data[index].items()}, expected)
+    shortest, second = np.argsort(steps)[:2]
+    batch = data.batch(np.array([shortest, second]))
+    expected = expected_windows(stamp_latents, [shortest, second], steps[second], pad=True)
+    assert_same_windows({name: column.numpy() for name, column in batch.items()}, expected)
+    np.testing.assert_array_equal(batch["mask"].sum(dim=1), [steps[shortest], steps[second]])
+
+
+@pytest.mark.parametrize("settings", [{"length": None}, {"length": 9, "stride": 9, "pad": True}, {"length": 30, "pad": True}])
+def test_in_these_ways_every_transition_comes_once_an_epoch(stamp_latents: Path, settings: dict[str, object]) -> None:
+    data = LatentSequences(stamp_latents, sample=False, **settings)
+    records = [open_dataset(stamp_latents).episode(episode) for episode in EPISODES]
+    batches = list(data.batches(3))
+    came = [z.tobytes() for batch in batches for z in batch["z"][batch["mask"]].numpy()]
+    assert sorted(came) == sorted(mu.tobytes() for record in records for mu in record.mu[:-1])
+    assert sum(int(batch["is_first"].sum()) for batch in batches) == len(records)
+    assert sum(int((batch["terminated"] | batch["truncated"]).sum()) for batch in batches) == len(records)
+    assert data.sample_batch(5)["mask"][:, 0].tolist() == [True] * 5
+
+
+def test_whole_episodes_come_through_a_data_loader(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=None, sample=False)
+    for first, batch in zip(range(0, 8, 3), DataLoader(data, batch_size=3), strict=True):
+        expected = data.batch(np.arange(first, min(first + 3, 8)))
+        assert batch.keys() == expected.keys()
+        assert all(torch.equal(batch[name], expected[name]) for name in batch)
+
+
 def test_discrete_actions_come_as_whole_numbers(tmp_path: Path) -> None:
     write_latents(tmp_path / "latents", [4, 3], discrete=True)
     data = LatentSequences(tmp_path / "latents", length=2)
@@ -157,7 +180,7 @@ def test_a_sampled_batch_has_the_documented_shapes_and_dtypes(stamp_latents: Pat
         "next_z": (torch.float32, (5, LENGTH, 8)),
         "action": (torch.float32, (5, LENGTH, 2)),
         "reward": (torch.float32, (5, LENGTH)),
-        "terminated": (torch.bool, (5, LENGTH)),
+        **dict.fromkeys(("terminated", "truncated", "mask", "is_first"), (torch.bool, (5, LENGTH))),
     }
 
 
@@ -231,6 +254,38 @@ def test_latents_stored_in_half_precision_come_out_in_single(tmp_path: Path) -> 
     assert LatentSequences(tmp_path / "latents", length=2, sample=False)[1]["z"][:, 0].tolist() == [1.0, 2.0]
 
 
+# Epochs
+
+
+def test_an_epoch_holds_every_window_once_and_shuffled(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH, sample=False)
+    batches = list(data.batches(10))
+    assert [len(batch["z"]) for batch in batches] == [10] * (len(data) // 10) + [len(data) % 10]
+    found = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
+    known = {row.tobytes(): index for index, row in enumerate(all_windows(data)["z"])}
+    order = [known[row.tobytes()] for row in found["z"]]
+    assert sorted(order) == list(range(len(data)))
+    assert np.mean(np.diff(order) == 1) < 0.1
+    assert_same_windows(found, {name: column[order] for name, column in all_windows(data).items()})
+
+
+def test_the_seed_and_the_epoch_determine_order_and_draws(stamp_latents: Path) -> None:
+    def epoch(seed: int, number: int) -> list[bytes]:
+        data = LatentSequences(stamp_latents, length=LENGTH, seed=seed)
+        return [window.numpy().tobytes() for batch in data.batches(10, epoch=number) for window in batch["z"]]
+
+    first = epoch(1, 0)
+    assert first == epoch(1, 0)
+    assert not set(first) & {*epoch(1, 1), *epoch(2, 0)}
+
+
+def test_an_epoch_does_not_depend_on_what_was_drawn_before(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH)
+    first = next(iter(data.batches(4)))["z"]
+    data.sample_batch(3)
+    assert torch.equal(next(iter(data.batches(4)))["z"], first)
+
+
 # Splits
 
 
@@ -262,7 +317,7 @@ def test_a_window_longer_than_every_episode_is_refused(stamp_latents: Path, spli
         LatentSequences(stamp_latents, length=longest + 1, split=split, holdout_every=4)
     assert str(caught.value) == (
         f"{stamp_latents}: no episode ({split}) has {longest + 1} actions (the longest has {longest}); "
-        "ask for a shorter window, or collect longer episodes"
+        "ask for a shorter window, set pad, or collect longer episodes"
     )
 
 
@@ -282,10 +337,52 @@ def test_a_window_without_a_transition_is_refused(stamp_latents: Path, length: i
         LatentSequences(stamp_latents, length=length)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stride": 0}, "stride must be at least 1, got 0"),
+        ({"holdout_every": 1}, "holdout_every must be at least 2, got 1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"length": None, "pad": True}, "length None means whole episodes, which have no stride and no pad: leave both out"),
+        ({"length": None, "stride": 2}, "length None means whole episodes, which have no stride and no pad: leave both out"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(stamp_latents: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        LatentSequences(stamp_latents, **{"length": LENGTH, **settings})
+
+
+def test_batches_that_make_no_sense_are_refused_before_they_are_made(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH)
+    for ask in (data.batches, data.sample_batch):
+        with pytest.raises(ConfigError, match=r"^batch_size must be at least 1, got 0$"):
+            ask(0)
+    with pytest.raises(ConfigError, match=r"^epoch must be at least 0, got -1$"):
+        data.batches(4, epoch=-1)
+
+
+def test_a_batch_names_the_window_that_is_not_there(stamp_latents: Path) -> None:
+    data = LatentSequences(stamp_latents, length=LENGTH)
+    with pytest.raises(IndexError, match=f"^window {len(data)} of {len(data)}$"):
+        data.batch(np.array([0, len(data), 1]))
+
+
 def test_rollouts_are_refused(stamp_rollouts: Path) -> None:
     expected = f"{stamp_rollouts}: expected a dataset of worldmodel_v/latents (made by wm-encode)"
     with pytest.raises(NotADataset, match=re.escape(expected)):
         LatentSequences(stamp_rollouts, length=LENGTH)
+
+
+def test_shards_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
+    path = write_latents(tmp_path / "latents", [9])
+    with DatasetWriter(path, LatentSpec(**open_dataset(path).spec)) as writer:
+        other = make_latents(1, 9, latent_dim=4)
+        writer.commit(1, build_shard([other], spec_hash=writer.spec.hash))
+    message = (
+        f"{path}/shards/000001.h5: has other columns than shards/000000.h5 of the same dataset; restore it, or encode again"
+    )
+    with pytest.raises(ShardDamaged, match=f"^{re.escape(message)}$"):
+        LatentSequences(path, length=4)
 
 
 # Other processes
@@ -308,7 +405,7 @@ def test_a_data_loader_with_two_workers_gives_the_same_windows_and_other_noise(s
     loader = DataLoader(data, batch_size=2, sampler=order, num_workers=2, multiprocessing_context=context, timeout=120)
     batches = list(loader)
     expected = data.batch(np.array(order))
-    for name in ("action", "reward", "terminated"):
+    for name in data[0].keys() - {"z", "next_z"}:
         assert torch.equal(torch.cat([batch[name] for batch in batches]), expected[name])
     from_first_worker, from_second_worker, again_from_first = (batch["z"] for batch in batches)
     assert from_first_worker.shape == (2, LENGTH, data.latent_dim)
@@ -316,10 +413,21 @@ def test_a_data_loader_with_two_workers_gives_the_same_windows_and_other_noise(s
     assert torch.equal(again_from_first[:, 1:], batches[2]["next_z"][:, :-1])
 
 
-@pytest.mark.parametrize("column", ["mu", "reward"])
+def test_a_spawned_process_shares_the_rows_and_is_sent_none(tmp_path: Path) -> None:
+    data = LatentSequences(write_latents(tmp_path / "latents", [9000] * 3), length=LENGTH)
+    assert len(pickle.dumps(data)) > 500_000
+    assert len(ForkingPickler.dumps(data)) < 10_000
+
+
+@pytest.mark.parametrize("column", ["mu", "logvar", "action", "reward"])
 def test_nan_where_data_should_be_is_refused(stamp_latents: Path, tmp_path: Path, column: str) -> None:
-    shutil.copytree(stamp_latents, tmp_path / "latents")
-    with h5py.File(tmp_path / "latents" / "shards" / "000001.h5", "r+") as file:
+    path = Path(shutil.copytree(stamp_latents, tmp_path / "latents"))
+    shard, index = path / "shards" / "000001.h5", path / "index.jsonl"
+    num_bytes = shard.stat().st_size
+    with h5py.File(shard, "r+") as file:
         file[column][3] = np.nan
-    with pytest.raises(ShardDamaged, match=rf"000001.h5: {column} is NaN or infinite where data should be"):
-        LatentSequences(tmp_path / "latents", length=4)
+    index.write_text(index.read_text().replace(f'"bytes": {num_bytes}', f'"bytes": {shard.stat().st_size}'))
+    with pytest.raises(
+        ShardDamaged, match=rf"000001.h5: {column} is NaN or infinite where data should be; restore it, or encode"
+    ):
+        LatentSequences(path, length=4)

@@ -61,7 +61,7 @@ def test_stopping_early_leaves_no_thread_and_no_open_shard(unequal: Path, small_
         latents.close()
     assert encode_threads() == []
     assert len(opened) == SHARDS_UNDER_WAY
-    assert not any(source.shard._file for source in opened)
+    assert [source.shard._file._descriptor for source in opened] == [-1] * SHARDS_UNDER_WAY
 
 
 def test_damage_that_a_thread_finds_is_the_houses_error_and_what_came_before_stays(

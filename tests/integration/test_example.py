@@ -1,28 +1,35 @@
 """The downstream example: an MDN-RNN trained on toy latents for a few steps."""
 
+import importlib.util
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageSequence
 
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.models import VAE, load_vae, save_vae
 
-ROOT = Path(__file__).parents[2]
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_mdn_rnn.py"
+SHORT = (
+    *("--steps", "3", "--batch-size", "4", "--length", "8", "--dream-steps", "6", "--holdout-every", "4"),
+    *("--device", "cpu"),
+)
 
 
 def run_example(latents: Path, vae: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    paths = ["--latents", latents, "--vae", vae, "--out", out]
-    short = ["--steps", "3", "--batch-size", "4", "--length", "8", "--holdout-every", "4", "--device", "cpu"]
     return subprocess.run(
-        [sys.executable, ROOT / "examples" / "train_mdn_rnn.py", *map(str, paths), *short, *options],
+        [sys.executable, EXAMPLE, "--latents", latents, "--vae", vae, "--out", out, *SHORT, *options],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
@@ -49,46 +56,48 @@ def succeed(latents: Path, vae: Path, out: Path) -> Path:
     """Run the example and compare what it printed with what it wrote."""
     finished = run_example(latents, vae, out)
     assert finished.returncode == 0, finished.stderr
-    metrics = json.loads((out / "metrics.json").read_text())
-    for name in ("mdn_rnn", "constant_gaussian"):
-        assert f"{metrics[name]['per_step']:.2f}" in finished.stdout
-        assert f"{metrics[name]['per_dim']:.3f}" in finished.stdout
+    assert {file.name for file in out.iterdir()} == {"metrics.json", "dream.gif"}
+    for name, scores in json.loads((out / "metrics.json").read_text())["scores"].items():
+        (row,) = (line for line in finished.stdout.splitlines() if name in line)
+        assert f" {scores['nll']:.2f} " in row
+        assert f" {scores['reward_mse']:.3f} " in row
+        assert f" {scores['termination_log_loss']:.5f} " in row
     return out
 
 
 def assert_finite_metrics(out: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
-    likelihoods = {name: metrics.pop(name) for name in ("mdn_rnn", "constant_gaussian")}
-    assert metrics.keys() == {"steps", "train_windows", "heldout_transitions", "train_nll_per_step"}
+    scores = metrics.pop("scores")
+    assert scores.keys() == {"MDN-RNN", "linear", "last latent + noise", "constant Gaussian"}
+    assert metrics.keys() == {"steps", "train_windows", "train_nll", "heldout_transitions", "heldout_terminations"}
     assert metrics["steps"] == 3
     assert metrics["heldout_transitions"] % 8 == 0
-    assert math.isfinite(metrics["train_nll_per_step"])
-    for nll in likelihoods.values():
-        assert nll.keys() == {"per_step", "per_dim", "of_each_dim"}
-        assert len(nll["of_each_dim"]) == 8
-        assert all(map(math.isfinite, nll["of_each_dim"]))
-        assert nll["per_step"] == pytest.approx(sum(nll["of_each_dim"]), rel=1e-5)
-        assert nll["per_dim"] == pytest.approx(nll["per_step"] / 8, rel=1e-5)
+    assert math.isfinite(metrics["train_nll"])
+    for values in scores.values():
+        assert values.keys() == {"nll", "reward_mse", "termination_log_loss"}
+        assert all(map(math.isfinite, values.values()))
 
 
-def assert_two_rows_of_frames(picture: Path) -> None:
-    """Four dreamed steps after the frame they start from, 64x64 each, with gaps of 2, at twice the size; not of one colour."""
-    with Image.open(picture) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    assert pixels.shape == (2 * (2 + 2 * 66), 2 * (2 + 5 * 66), 3)
-    frames = pixels[4:132, 4:132]
-    assert frames.min() < frames.max()
+def assert_a_dream_that_starts_from_what_was_recorded(path: Path) -> None:
+    """The frame it starts from and six dreamed steps: two panels of 64x64 with a gap of 2, at three times the size."""
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size, gif.info["loop"], gif.info["duration"]) == (7, (3 * 130, 3 * 64), 0, 40)
+        frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)])
+    recorded, dreamed = frames[:, :, : 3 * 64], frames[:, :, -3 * 64 :]
+    np.testing.assert_array_equal(recorded[0], dreamed[0])
+    assert any((left != right).any() for left, right in zip(recorded[1:], dreamed[1:], strict=True))
+    np.testing.assert_array_equal(frames[:, ::3, ::3], frames[:, 2::3, 2::3])  # magnified, not smoothed
 
 
 def test_the_example_trains_measures_and_dreams(trained: Path) -> None:
     assert_finite_metrics(trained)
-    assert_two_rows_of_frames(trained / "dream.png")
+    assert_a_dream_that_starts_from_what_was_recorded(trained / "dream.gif")
 
 
 def test_discrete_actions_are_learnt_from_too(discrete_latents: Path, stamp_vae: Path, tmp_path: Path) -> None:
     out = succeed(discrete_latents, stamp_vae, tmp_path / "out")
     assert_finite_metrics(out)
-    assert_two_rows_of_frames(out / "dream.png")
+    assert_a_dream_that_starts_from_what_was_recorded(out / "dream.gif")
 
 
 def test_the_same_seed_gives_the_same_numbers_and_the_same_dream(
@@ -97,15 +106,148 @@ def test_the_same_seed_gives_the_same_numbers_and_the_same_dream(
     finished = run_example(stamp_latents, stamp_vae, tmp_path / "again", "--quiet", "--json")
     assert finished.stderr == ""
     assert json.loads(finished.stdout) == json.loads((trained / "metrics.json").read_text())
-    for name in ("metrics.json", "dream.png"):
+    for name in ("metrics.json", "dream.gif"):
         assert (trained / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_windows_longer_than_the_held_out_episodes_end_in_one_line(
-    stamp_latents: Path, stamp_vae: Path, tmp_path: Path
+# The forecasts
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    """The example as a module."""
+    spec = importlib.util.spec_from_file_location("train_mdn_rnn", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules["train_mdn_rnn"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def some_window(num_windows: int = 16, length: int = 8) -> dict[str, torch.Tensor]:
+    """Random latents (Z = 3) that move at random, with actions (A = 2), rewards, and a few ends."""
+    noise = torch.Generator().manual_seed(3)
+    z = torch.randn(num_windows, length + 1, 3, generator=noise).cumsum(dim=1)
+    action, reward = (torch.randn(num_windows, length, *shape, generator=noise) for shape in ((2,), ()))
+    return {
+        **{"z": z[:, :-1], "next_z": z[:, 1:], "action": action, "reward": reward},
+        "terminated": torch.rand(num_windows, length, generator=noise) < 0.1,
+    }
+
+
+def test_each_baseline_scores_as_its_formula_does(example: ModuleType) -> None:
+    """Against NumPy, on the windows that they were fitted to."""
+    window = some_window()
+    scores = {
+        name: [float(loss.double().sum(dim=-1).mean() if loss.ndim == 3 else loss.double().mean()) for loss in losses]
+        for name, forecast in example.baselines(window, 2).items()
+        for losses in [forecast(window).losses(window)]
+    }
+    z, next_z, action, reward, ended = (
+        window[name].flatten(end_dim=1).double().numpy() for name in ("z", "next_z", "action", "reward", "terminated")
+    )
+
+    def nll(residual: np.ndarray, std: np.ndarray) -> float:
+        return float((0.5 * (residual / std) ** 2 + np.log(std * np.sqrt(2 * np.pi))).sum(axis=-1).mean())
+
+    x = np.concatenate([z, action, np.ones_like(z[:, :1])], axis=1)
+    residual = next_z - x @ np.linalg.lstsq(x, next_z, rcond=None)[0]
+    reward_residual = reward - x @ np.linalg.lstsq(x, reward, rcond=None)[0]
+    rate = (ended.sum() + 1) / (len(ended) + 2)
+    log_loss = -(ended * np.log(rate) + (1 - ended) * np.log1p(-rate)).mean()
+    expected = {
+        "linear": (nll(residual, residual.std(axis=0, ddof=1)), (reward_residual**2).mean()),
+        "last latent + noise": (nll(next_z - z, np.sqrt(((next_z - z) ** 2).mean(axis=0))), reward.var()),
+        "constant Gaussian": (nll(next_z - next_z.mean(axis=0), next_z.std(axis=0, ddof=1)), reward.var()),
+    }
+    for name, (latents, rewards) in expected.items():
+        assert scores[name] == pytest.approx([latents, rewards, log_loss], rel=1e-5), name
+
+
+def test_a_forecast_of_the_whole_window_is_that_of_its_steps_one_by_one(example: ModuleType) -> None:
+    window = some_window()
+    model = example.MdnRnn(window, 2)
+    together, state, steps = model.forecast(window), None, []
+    for t in range(8):
+        now = {name: column[:, t : t + 1] for name, column in window.items()}
+        forecast, state = model(now["z"], now["action"], state)
+        steps.append(forecast.losses(now))
+    for whole, parts in zip(together.losses(window), zip(*steps, strict=True), strict=True):
+        torch.testing.assert_close(whole, torch.cat(parts, dim=1))
+
+
+def test_the_temperature_scales_variances_and_flattens_weights(example: ModuleType) -> None:
+    window = some_window()
+    model = example.MdnRnn(window, 2)
+    (cold, _), (hot, _) = (model(window["z"], window["action"], None, temperature) for temperature in (1.0, 4.0))
+    torch.testing.assert_close(hot.next_z.component_distribution.variance, 4 * cold.next_z.component_distribution.variance)
+    torch.testing.assert_close(
+        hot.next_z.mixture_distribution.probs, torch.softmax(cold.next_z.mixture_distribution.logits / 4, dim=-1)
+    )
+
+
+# Bad input
+
+
+class Refusal:
+    """Runs the example, which must end in one line with exit code 2 and write nothing; gives the line after its name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: Path) -> None:
+        self._monkeypatch, self._capsys, self._out = monkeypatch, capsys, out
+
+    def __call__(self, latents: Path, vae: Path, *options: str) -> str:
+        argv = [EXAMPLE, "--latents", latents, "--vae", vae, "--out", self._out, *SHORT, *options]
+        self._monkeypatch.setattr(sys, "argv", list(map(str, argv)))
+        self._monkeypatch.setattr(sys, "path", list(sys.path))
+        with pytest.raises(SystemExit) as exit_:
+            runpy.run_path(str(EXAMPLE), run_name="__main__")
+        printed = self._capsys.readouterr()
+        assert (exit_.value.code, printed.out, self._out.exists()) == (2, "", False)
+        (line,) = printed.err.splitlines()
+        return line.removeprefix("train_mdn_rnn.py: ")
+
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Refusal:
+    return Refusal(monkeypatch, capsys, tmp_path / "out")
+
+
+def test_windows_longer_than_the_episodes(refuse: Refusal, stamp_latents: Path, stamp_vae: Path) -> None:
+    line = refuse(stamp_latents, stamp_vae, "--length", "24")
+    assert line.startswith(f"{stamp_latents}: no episode (train) has 24 actions (the longest has ")
+
+
+def test_a_dream_longer_than_the_held_out_episodes(refuse: Refusal, stamp_latents: Path, stamp_vae: Path) -> None:
+    line = refuse(stamp_latents, stamp_vae, "--dream-steps", "16")
+    assert line.startswith(f"{stamp_latents}: no episode (held-out) has 24 actions (the longest has ")
+
+
+def test_latents_of_another_vae(refuse: Refusal, stamp_latents: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "vae.safetensors").write_bytes(save_vae(VAE(load_vae(stamp_vae).model.config)))
+    line = refuse(stamp_latents, tmp_path / "vae")
+    assert line.startswith(
+        f"{stamp_latents}: was made by the VAE {load_vae(stamp_vae).sha256[:12]}…, {tmp_path / 'vae'} holds "
+    )
+
+
+def test_paths_that_are_not_there(refuse: Refusal, stamp_latents: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    nothing = tmp_path / "nothing"
+    assert refuse(nothing, stamp_vae).startswith(f"{nothing}: is no directory; give a directory that ")
+    assert refuse(stamp_latents, nothing).startswith(f"{nothing}: holds no vae.safetensors: ")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "bound"),
+    [
+        ("--steps", "0", "at least 1"),
+        ("--length", "1", "at least 2"),
+        ("--dream-steps", "0", "at least 1"),
+        ("--temperature", "0.0", "above 0"),
+        ("--learning-rate", "-1.0", "above 0"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    refuse: Refusal, stamp_latents: Path, stamp_vae: Path, option: str, value: str, bound: str
 ) -> None:
-    finished = run_example(stamp_latents, stamp_vae, tmp_path / "out", "--length", "24")
-    assert finished.returncode == 2
-    (line,) = finished.stderr.splitlines()
-    assert line.startswith(f"train_mdn_rnn.py: {stamp_latents}: no episode (train) has 24 actions (the longest has ")
-    assert not (tmp_path / "out").exists()
+    assert refuse(stamp_latents, stamp_vae, option, value) == f"{option} must be {bound}, got {value}"

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.storage.index import IndexEntry, complete_lines, read_index, shard_name
 
+NUMBERS = st.integers(0, 2**53 - 1)
+
 
 def entry(shard: int, first: int | None = None, num_episodes: int = 2, **changes: object) -> IndexEntry:
     settings = {"num_rows": 12, "bytes": 1000 + shard, "sha256": f"{shard:064x}"}
@@ -33,11 +35,11 @@ def test_no_file_is_an_empty_index(tmp_path: Path) -> None:
 @given(
     st.builds(
         IndexEntry,
-        shard=st.integers(0),
-        first_episode=st.integers(0),
-        num_episodes=st.integers(0),
-        num_rows=st.integers(0),
-        bytes=st.integers(0),
+        shard=NUMBERS,
+        first_episode=NUMBERS,
+        num_episodes=NUMBERS,
+        num_rows=NUMBERS,
+        bytes=NUMBERS,
         sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
         source_sha256=st.none() | st.text("0123456789abcdef", min_size=64, max_size=64),
     )
@@ -71,6 +73,14 @@ def test_a_torn_last_line_is_dropped_wherever_it_is_torn(tmp_path: Path) -> None
     assert read_index(path) == [entry(0), entry(1)]
 
 
+@pytest.mark.parametrize("byte", [b"\x0b", b"J", b"*", b"\0", b"x"])
+def test_a_last_line_that_ends_in_another_byte_than_a_newline_was_torn_by_no_kill(tmp_path: Path, byte: bytes) -> None:
+    path = tmp_path / "index.jsonl"
+    path.write_bytes((entry(0).to_line() + "\n" + entry(1).to_line()).encode() + byte)
+    with pytest.raises(ShardDamaged, match=f"^{re.escape(str(path))}:2: not a line of an index"):
+        read_index(path)
+
+
 @pytest.mark.parametrize(
     ("content", "kept"), [(b"", b""), (b"torn", b""), (b"a\n", b"a\n"), (b"a\nb", b"a\n"), (b"a\n\nb", b"a\n\n")]
 )
@@ -85,11 +95,16 @@ MALFORMED = {
     "a list": ("[1, 2]", ""),
     "a number": ("7", ""),
     "not UTF-8": ("\udcff", ""),
-    "deeply nested": ("[" * 100_000, ""),
+    "deeply nested": ("[" * 100_000, "expected at most 1024 bytes"),
     "a missing field": (json.dumps({"shard": 1}), "missing 5 required keyword-only arguments"),
     "an unknown field": (json.dumps({**VALID, "path": "../x.h5"}), "unexpected keyword argument 'path'"),
     "a path as shard": (json.dumps({**VALID, "shard": "../../etc/passwd"}), "shard must be a whole number from 0, got '../.."),
     "a negative shard": (json.dumps({**VALID, "shard": -1}), "shard must be a whole number from 0, got -1"),
+    "a number that other programs would round": (json.dumps({**VALID, "bytes": 2**53}), "bytes must be below 2^53, got 90071"),
+    "a number of a thousand digits": ('{"shard": ' + 1000 * "9" + "}", "a whole number of 1000 digits"),
+    "a name that stands twice": (json.dumps(VALID)[:-1] + ', "shard": 0}', "a name stands twice"),
+    "a line without end": (json.dumps(VALID) + " " * 10_000, "expected at most 1024 bytes"),
+    "deeply nested, in few bytes": ("[" * 1000, "not a line of an index"),
     "a float": (json.dumps({**VALID, "num_rows": 12.0}), "num_rows must be a whole number from 0, got 12.0"),
     "a truth value": (json.dumps({**VALID, "num_episodes": True}), "num_episodes must be a whole number from 0, got True"),
     "infinity": (json.dumps({**VALID, "bytes": float("inf")}), "bytes must be a whole number from 0, got inf"),
@@ -138,7 +153,7 @@ def test_the_message_of_an_overlap_names_both_shards_and_their_episodes(tmp_path
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(0))
+@given(st.integers(0, 2**52 - 1))
 def test_a_shards_path_always_lies_in_the_folder_of_shards(number: int) -> None:
     assert re.fullmatch(r"shards/[0-9]{6,}\.h5", shard_name(number))
     assert entry(number).name == shard_name(number)

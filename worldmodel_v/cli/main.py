@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -15,11 +15,13 @@ import tyro
 from worldmodel_v.cli.progress import open_progress
 from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.errors import WorldModelError, WriteFailed
+from worldmodel_v.jobs import refuse_temporary_output
 from worldmodel_v.progress import Progress
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 EXIT_INTERRUPTED = 130
+PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +40,22 @@ def run(
     config_class: type[Config],
     work: Callable[[Config, Progress], Result],
     show: Callable[[Result], None] | None = None,
+    *,
+    subcommand: str = "",
+    args: Sequence[str] | None = None,
+    kept: str = "what is committed is kept, and the same command continues",
 ) -> None:
     """Parse the command line into `config_class`, do the work, print its result and exit.
 
-    `work` returns a dataclass or dictionary, which `show` prints (default: a table of its facts). Exit codes: 0 done,
-    1 failed, 2 asked wrongly, 130 interrupted.
+    `work` returns a dataclass or dictionary, which `show` prints (default: a table of its facts). `subcommand` stands after
+    the program in its help, `args` are the words to parse (default: all of the command line), and `kept` is what an
+    interruption leaves. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
     """
-    config, output = parse(program, config_class)
+    config, output = parse(program, config_class, subcommand=subcommand, args=args)
     sys.path.insert(0, str(Path.cwd()))  # a user's own module:factory and module:EnvId
     try:
+        if isinstance(out := getattr(config, "out", None), Path):
+            refuse_temporary_output(out)
         with open_progress(quiet=output.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
             result = work(config, progress)
         if output.json:
@@ -61,11 +70,13 @@ def run(
     except OSError as error:
         leave_with_error(program, WriteFailed(f"the system refused: {error}"))
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; what is committed is kept, and the same command continues", file=sys.stderr)
+        print(f"{program}: interrupted; {kept}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 
-def parse(program: str, config_class: type[Config]) -> tuple[Config, Output]:
+def parse(
+    program: str, config_class: type[Config], *, subcommand: str = "", args: Sequence[str] | None = None
+) -> tuple[Config, Output]:
     """The command line as a config and output options; prints help or an error and exits if it must."""
 
     def command(config: Any, output: Any) -> tuple[Any, Any]:
@@ -76,7 +87,7 @@ def parse(program: str, config_class: type[Config]) -> tuple[Config, Output]:
         "output": tyro.conf.OmitArgPrefixes[Output],
     }
     try:
-        return tyro.cli(command, prog=program, description="", config=(tyro.conf.FlagCreatePairsOff,))
+        return tyro.cli(command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=PARSING)
     except WorldModelError as error:
         leave_with_error(program, error)
     except BrokenPipeError:

@@ -19,6 +19,14 @@ def print_facts(facts: dict[str, Any]) -> None:
     _console().print(table)
 
 
+def print_model_export(report: Any) -> None:
+    """The files of an exported model, and how far each is from the original."""
+    console = _console()
+    console.print(Text(f"{report.out}  compared with the original on {report.checked_frames} held-out frames:"), soft_wrap=True)
+    for file in report.files:
+        console.print(Text(f"- {file}"), soft_wrap=True)
+
+
 def print_pipeline(report: Any) -> None:
     """What a pipeline made, and how good its VAE is on held-out episodes."""
     console = _console()
@@ -70,6 +78,18 @@ def print_evaluation(report: Any) -> None:
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(table)
     console.print(Text(f"{report.page}  open it in a browser"), soft_wrap=True)
+
+
+def print_export(report: Any) -> None:
+    """What an export wrote, how its rows align, and what its format does not hold."""
+    console = _console()
+    what = f"{report.episodes} episodes, {report.rows} rows, {report.bytes / 1e6:.1f} MB"
+    console.print("done", style="bold")
+    console.print(Text(f"{report.out}  {report.format}: {what}"), soft_wrap=True)
+    console.print(Text(f"rows: {report.alignment}"), soft_wrap=True)
+    console.print("nothing is lost" if not report.notes else "what differs from the dataset:", style="bold")
+    for note in report.notes:
+        console.print(Text(f"- {note}"), soft_wrap=True)
 
 
 def _or_dash(value: float | None, form: str) -> str:

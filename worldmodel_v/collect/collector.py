@@ -21,7 +21,6 @@ from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.ray_pool import WorkerSettings, map_tasks
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import DatasetWriter
-from worldmodel_v.storage.index import INDEX_NAME, read_index
 from worldmodel_v.storage.writer import refuse_foreign_directory
 
 SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
@@ -52,12 +51,13 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> CollectR
     progress = progress or Silent()
     spec = resolve_spec(config)
     refuse_foreign_directory(config.out, spec)
-    if missing_blocks(read_index(config.out / INDEX_NAME), config.episodes, config.episodes_per_shard):
+    if not config.out.exists():
         _refuse_full_disk(config)
     with DatasetWriter(config.out, spec) as writer:
         blocks = missing_blocks(writer.entries, config.episodes, config.episodes_per_shard)
         new_episodes = sum(block.num_episodes for block in blocks)
         if blocks:
+            _refuse_full_disk(config)
             _collect_blocks(config, spec, blocks, writer, progress)
         dataset = writer.dataset()
     return CollectReport(out=config.out, episodes=dataset.num_episodes, frames=dataset.num_rows, new_episodes=new_episodes)

@@ -2,6 +2,7 @@
 
 from worldmodel_v.data.conditions import condition_reader, condition_rows, measure_condition, read_conditions
 from worldmodel_v.data.frames import FrameBatch, FrameStream, read_frames
+from worldmodel_v.data.latent_stream import LatentStream
 from worldmodel_v.data.sequences import LatentSequences
 from worldmodel_v.data.split import is_held_out, require_split
 
@@ -9,6 +10,7 @@ __all__ = [
     "FrameBatch",
     "FrameStream",
     "LatentSequences",
+    "LatentStream",
     "condition_reader",
     "condition_rows",
     "is_held_out",

@@ -17,13 +17,23 @@ permutation of all frames, which decompresses 64 frames for each that it uses.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from worldmodel_v.data.chunks import ChunkTable
-
 PARTS = 16
 """In how many stretches a chunk's frames come: as many groups are mixed, and one more is being read."""
+
+
+class Table(Protocol):
+    """What is shuffled: chunks of frames, or of anything else that has addresses."""
+
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 (C,): how many frames each chunk holds."""
+
+    def addresses(self, chunks: np.ndarray) -> np.ndarray:
+        """int64 (n,): the addresses of all frames of the given chunks."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +47,9 @@ class Stretch:
     """int64 (n,): its frames, in the order of the stream."""
 
 
-def stretches(table: ChunkTable, seed: int, position: int, num_chunks: int) -> Iterator[Stretch]:
+def stretches(table: Table, seed: int, position: int, num_chunks: int) -> Iterator[Stretch]:
     """The endless stream from frame `position` on, each stretch over at most `num_chunks` chunks; the first is cut short."""
-    epoch, skip = divmod(position, table.num_frames)
+    epoch, skip = divmod(position, int(table.counts.sum()))
     while True:
         yield from _Epoch(table, (seed, epoch), num_chunks).stretches(skip)
         epoch, skip = epoch + 1, 0
@@ -48,10 +58,10 @@ def stretches(table: ChunkTable, seed: int, position: int, num_chunks: int) -> I
 class _Epoch:
     """One epoch's permutation of the chunks into groups, and of their frames into stretches."""
 
-    def __init__(self, table: ChunkTable, key: tuple[int, int], num_chunks: int) -> None:
+    def __init__(self, table: Table, key: tuple[int, int], num_chunks: int) -> None:
         self._table, self._key = table, key
         self._parts = min(PARTS, num_chunks)
-        order = np.random.default_rng(key).permutation(len(table))
+        order = np.random.default_rng(key).permutation(len(table.counts))
         starts = np.arange(0, len(order), num_chunks // self._parts)
         self._groups = np.split(order, starts[1:])
         self._counts = np.add.reduceat(table.counts[order], starts)

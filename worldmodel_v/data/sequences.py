@@ -1,14 +1,20 @@
-"""Latent windows for an MDN-RNN: `LatentSequences`, a PyTorch dataset over the shards that `wm-encode` wrote.
+"""Latent windows for an MDN-RNN, from memory: `LatentSequences`, a PyTorch dataset over the shards that `wm-encode` wrote.
 
 Legend: B batch, L window length in transitions, Z latent, A action.
 
-A window is L transitions inside one episode: rows t to t + L give z_t..z_t+L-1 and, shifted by one, their successors.
 The latents are drawn anew from N(mu, exp(logvar)) at every visit, as the paper does, which keeps the MDN-RNN from
-learning the encoder's rounding; `sample=False` gives mu alone. All columns are read into memory once (the paper's
-10 million rows at Z = 32 are 2.7 GB), because windows at random places are a gather there, and a decompression elsewhere.
+learning the encoder's rounding; `sample=False` gives mu alone.
+
+Two classes, because there are two needs. `LatentSequences` holds all rows in memory (8 Z + 4 A + 6 bytes each: the paper's
+10 million rows at Z = 32 are 2.7 GB, in float16 half of it), where any window is at hand by its number. `LatentStream`
+reads datasets that are larger than memory, and has no numbers: windows come in shuffled order only. Both have `batches`,
+the same for the same training loop. Rejected: one class with an argument, half of whose methods would refuse.
+
+In a DataLoader, each worker draws its own noise (from the worker's own seed). Workers share the rows: forked ones as they
+are, spawned ones in shared memory (/dev/shm, which must have room for them), where PyTorch puts tensors that it sends.
 """
 
-from collections.abc import Callable
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +23,37 @@ import torch
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import get_worker_info
 
-from worldmodel_v.data.split import is_held_out
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, ShardDamaged
-from worldmodel_v.storage import Shard, require_format
-from worldmodel_v.storage.schema import LATENTS
+from worldmodel_v.data.latent_rows import LatentRows, Window
+from worldmodel_v.data.prefetch import prefetch
+from worldmodel_v.data.windows import WindowSettings, WindowTable, find_windows, generator_of, require_at_least
 
-Window = dict[str, torch.Tensor]
+BATCHES_AHEAD = 2
 
 
 class LatentSequences(TorchDataset[Window]):
-    """Windows of `length` transitions; `len()` counts every start at which one fits.
+    """Windows of `length` transitions, by number; `len()` counts them.
 
-    An item, or a batch with B in front, holds
-    `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action;
+    An item, or a batch with B in front, holds, whatever the dtype of the stored latents,
+    `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row (and most
+    often one memory: change neither in place);
     `action` float32 (L, A), or int64 (L,) for discrete actions; `reward` float32 (L,);
-    `terminated` bool (L,): whether that action ended the episode.
+    `terminated`, `truncated` bool (L,): whether that action ended the episode, and in which way;
+    `is_first` bool (L,): whether z is the episode's first;
+    `mask` bool (L,): whether there is a transition at all. Where it is False, all else is 0 or False, never NaN.
 
-    Episodes with fewer than `length` actions hold no window and are counted in `num_short_episodes`.
+    Windows begin at every `stride`-th row of an episode. Without `pad`, mask is all True, and episodes with fewer than
+    `length` actions hold no window: they are counted in `num_short_episodes`. With `pad`, the last window of an episode
+    reaches its end or beyond, so that no transition is left out. With `length=None`, each episode is one item, and a
+    batch is as long as the longest episode in it.
     """
 
     def __init__(
         self,
         path: Path | str,
         *,
-        length: int,
+        length: int | None,
+        stride: int = 1,
+        pad: bool = False,
         sample: bool = True,
         seed: int = 0,
         split: str = "all",
@@ -48,67 +61,74 @@ class LatentSequences(TorchDataset[Window]):
     ) -> None:
         """Read the latents at `path`; `split` is "all", "train" or "held-out" (every `holdout_every`-th episode).
 
-        Raises NotADataset if they are no latents, DatasetTooSmall if no window fits, ConfigError for an unknown split.
+        Raises NotADataset if they are no latents, DatasetTooSmall if no window fits, ShardDamaged, ConfigError.
         """
-        if length < 1:
-            raise ConfigError(f"a window needs at least one transition, got length {length}")
-        if seed < 0:
-            raise ConfigError(f"the seed must be at least 0, got {seed}")
-        self.path, self.length, self.sample, self.seed = Path(path), length, sample, seed
-        self._columns, ep_len, ep_offset = _load(self.path, _episode_filter(split, holdout_every))
-        windows_per_episode = np.maximum(ep_len - length, 0)
-        self.num_short_episodes = int((windows_per_episode == 0).sum())
-        self._starts = np.concatenate(
-            [np.arange(offset, offset + count) for offset, count in zip(ep_offset, windows_per_episode, strict=True)]
-            or [np.zeros(0, dtype=np.int64)]
-        )
-        if not len(ep_len):
-            raise DatasetTooSmall(f"{self.path}: no episode is in the split {split!r}; collect more, or lower holdout_every")
-        if not len(self._starts):
-            raise DatasetTooSmall(
-                f"{self.path}: no episode ({split}) has {length} actions (the longest has {max(ep_len) - 1}); "
-                "ask for a shorter window, or collect longer episodes"
-            )
+        settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
+        require_at_least(0, seed=seed)
+        self.path, self.sample, self.seed = Path(path), sample, seed
+        self._table = find_windows(self.path, settings)
+        self._rows, self._first_rows = _load(self._table)
         self._generator: torch.Generator | None = None
+
+    @property
+    def length(self) -> int:
+        """L; for whole episodes that of the longest."""
+        return self._table.length
+
+    @property
+    def num_short_episodes(self) -> int:
+        """Episodes that hold no window."""
+        return self._table.num_short_episodes
 
     @property
     def latent_dim(self) -> int:
         """Z"""
-        return self._columns["mu"].shape[1]
+        return self._table.latent_dim
 
     @property
     def num_actions(self) -> int | None:
         """A for continuous actions, None for discrete ones."""
-        return self._columns["action"].shape[1] if self._columns["action"].ndim == 2 else None
+        return self._table.num_actions
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._table)
 
     def __getitem__(self, index: int) -> Window:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
         return {name: column[0] for name, column in self.batch(np.array([index])).items()}
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Window]:
+        """The items of a DataLoader's batch, gathered at once: of one length, so that they can be stacked."""
+        batch = self.batch(np.array(indices))
+        return [{name: column[row] for name, column in batch.items()} for row in range(len(indices))]
 
     def batch(self, indices: np.ndarray, generator: torch.Generator | None = None) -> Window:
         """Many windows at once, in one gather: every tensor has B = len(indices) in front."""
-        rows_BL = torch.from_numpy(self._starts[indices][:, None] + np.arange(self.length + 1))
-        z = self._latents(rows_BL, generator or self._own_generator())
-        acted = rows_BL[:, :-1]
-        others = {name: self._columns[name][acted] for name in ("action", "reward", "terminated")}
-        return {"z": z[:, :-1], "next_z": z[:, 1:], **others}
+        indices = np.asarray(indices)
+        if outside := indices[(indices < -len(self)) | (indices >= len(self))].tolist():
+            raise IndexError(f"window {outside[0]} of {len(self)}")
+        places = self._table.places(np.where(indices < 0, indices + len(self), indices))
+        noise = (generator or self._own_generator()) if self.sample else None
+        return self._rows.windows(self._first_rows[places.episode] + places.t, places, noise)
 
     def sample_batch(self, batch_size: int, generator: torch.Generator | None = None) -> Window:
-        """A batch of windows drawn uniformly with replacement: the fast way to train."""
+        """A batch of windows drawn uniformly with replacement."""
+        require_at_least(1, batch_size=batch_size)
         generator = generator or self._own_generator()
         indices = torch.randint(len(self), (batch_size,), generator=generator)
         return self.batch(indices.numpy(), generator)
 
-    def _latents(self, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        mu = self._columns["mu"][rows]
-        if not self.sample:
-            return mu
-        noise = torch.randn(mu.shape, generator=generator)
-        return torch.addcmul(mu, torch.exp(0.5 * self._columns["logvar"][rows]), noise)
+    def batches(self, batch_size: int, epoch: int = 0) -> Generator[Window]:
+        """Every window once, in batches (the last may be smaller), shuffled, and made ahead in a thread: the way to train.
+
+        Order and noise are a function of the seed, `epoch` and `batch_size`.
+        """
+        require_at_least(1, batch_size=batch_size)
+        require_at_least(0, epoch=epoch)
+        return prefetch(self._epoch(batch_size, generator_of(self.seed, epoch)), BATCHES_AHEAD)
+
+    def _epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Window]:
+        for indices in torch.randperm(len(self), generator=generator).split(batch_size):
+            yield self.batch(indices.numpy(), generator)
 
     def _own_generator(self) -> torch.Generator:
         """This process's generator: seeded by `seed`, and in a DataLoader worker by the worker's own seed.
@@ -125,45 +145,15 @@ class LatentSequences(TorchDataset[Window]):
         return self.__dict__ | {"_generator": None}
 
 
-def _refuse_nan(shard: Shard, columns: dict[str, np.ndarray], ep_len: np.ndarray) -> None:
-    """Raise ShardDamaged if NaN or infinity stands anywhere but in an episode's last action and reward."""
-    acted = np.ones(len(columns["reward"]), dtype=bool)
-    acted[np.cumsum(ep_len) - 1] = False
-    for name, rows in columns.items():
-        data = rows[acted] if name in ("action", "reward") else rows
-        if not np.isfinite(data).all():
-            raise ShardDamaged(f"{shard.source}: {name} is NaN or infinite where data should be; restore it, or encode again")
-
-
-def _episode_filter(split: str, holdout_every: int) -> Callable[[int], bool]:
-    filters: dict[str, Callable[[int], bool]] = {
-        "all": lambda _: True,
-        "train": lambda episode: not is_held_out(episode, holdout_every),
-        "held-out": lambda episode: is_held_out(episode, holdout_every),
-    }
-    if holdout_every < 2:
-        raise ConfigError(f"holdout_every must be at least 2, got {holdout_every}")
-    if split not in filters:
-        raise ConfigError(f"unknown split {split!r}: expected one of {', '.join(filters)}")
-    return filters[split]
-
-
-def _load(path: Path, wanted: Callable[[int], bool]) -> tuple[dict[str, torch.Tensor], np.ndarray, np.ndarray]:
-    """The columns of all wanted episodes end to end, their lengths and their first rows."""
-    dataset = require_format(path, LATENTS)
-    names = ("mu", "logvar", "action", "reward", "terminated")
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    lengths: list[np.ndarray] = []
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            keep = np.array([wanted(int(episode)) for episode in shard.episode_ids])
-            rows = np.repeat(keep, shard.ep_len)
-            lengths.append(shard.ep_len[keep])
-            for name in names:
-                parts[name].append(shard.rows(name)[rows])
-            _refuse_nan(shard, {name: arrays[-1] for name, arrays in parts.items()}, shard.ep_len[keep])
-    columns = {name: torch.from_numpy(np.concatenate(arrays)) for name, arrays in parts.items()}
-    for name in ("mu", "logvar"):
-        columns[name] = columns[name].float()
-    ep_len = np.concatenate(lengths).astype(np.int64)
-    return columns, ep_len, np.cumsum(ep_len) - ep_len
+def _load(table: WindowTable) -> tuple[LatentRows, np.ndarray]:
+    """The rows of all wanted episodes end to end, and the first row of each."""
+    num_rows_E = table.num_steps + 1
+    ends_E = np.cumsum(num_rows_E)
+    rows, first = LatentRows(int(ends_E[-1]), table.length, table.columns), 0
+    for entry in table.entries:
+        with table.dataset.open_shard(entry) as shard:
+            wanted_E = [table.settings.wants(int(episode)) for episode in shard.episode_ids]
+            keep = np.repeat(wanted_E, shard.ep_len)
+            rows.fill(first, shard, 0, shard.num_rows, None if keep.all() else keep)
+            first += int(keep.sum())
+    return rows, ends_E - num_rows_E

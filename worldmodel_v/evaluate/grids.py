@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from worldmodel_v.models import VAE, frames_to_input
+from worldmodel_v.models import VAE, frames_to_input, output_to_frames
 
 GAP = 2
 SCALE = 2
@@ -51,8 +51,7 @@ def sample_grid(model: VAE, *, rows: int, columns: int, seed: int, device: torch
 
 def to_frames(x_BCHW: torch.Tensor) -> np.ndarray:
     """float (B, C, H, W) in [0, 1] -> uint8 (B, H, W, 3); one channel becomes grey."""
-    bytes_BCHW = (x_BCHW * 255).round().clamp(0, 255).byte().expand(-1, 3, -1, -1)
-    return bytes_BCHW.permute(0, 2, 3, 1).cpu().numpy()
+    return output_to_frames(x_BCHW).cpu().numpy()
 
 
 def to_png(picture_HWC: np.ndarray) -> bytes:

@@ -3,7 +3,7 @@
 from worldmodel_v.models.architectures import ArchitectureName
 from worldmodel_v.models.device import resolve_device
 from worldmodel_v.models.losses import Elbo, elbo, gaussian_kl
-from worldmodel_v.models.vae import VAE, Likelihood, Posterior, VAEConfig, frames_to_input
+from worldmodel_v.models.vae import VAE, Likelihood, Posterior, VAEConfig, frames_to_input, output_to_frames
 from worldmodel_v.models.weights import LoadedVAE, load_vae, save_vae
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "frames_to_input",
     "gaussian_kl",
     "load_vae",
+    "output_to_frames",
     "resolve_device",
     "save_vae",
 ]

@@ -204,3 +204,9 @@ def frames_to_input(frames_BHWC: torch.Tensor, channels: int = 3) -> torch.Tenso
         return x_BCHW
     weights = torch.tensor(LUMA, device=x_BCHW.device).reshape(1, 3, 1, 1)
     return (x_BCHW * weights).sum(dim=1, keepdim=True)
+
+
+def output_to_frames(x_BCHW: torch.Tensor) -> torch.Tensor:
+    """float (B, C, H, W) in [0, 1], as a decoder gives it -> uint8 (B, H, W, 3), rounded; one channel becomes grey."""
+    bytes_BCHW = (x_BCHW * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
+    return bytes_BCHW.permute(0, 2, 3, 1)

@@ -5,7 +5,6 @@ runs no code. The configuration stands inside the file, so weights cannot be pai
 """
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,18 @@ import torch
 
 from worldmodel_v.errors import ConfigError, NotAModel
 from worldmodel_v.models.vae import VAE, VAEConfig
-from worldmodel_v.spec import canonical_json
+from worldmodel_v.spec import canonical_json, parse_object, require_types
 
 WEIGHTS_NAME = "vae.safetensors"
+MAX_FILE_BYTES = 4 << 30
+"""What is read into memory at most; the default VAE has 5 MB, its checkpoint 15."""
+
+MAX_HEADER_BYTES = 16 << 20
+INVALID = (
+    *(safetensors.SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError, IndexError),
+    *(AttributeError, ArithmeticError, MemoryError),
+)
+"""What a file that is no valid VAE or checkpoint makes safetensors and torch raise."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +59,31 @@ def read_weights(path: Path) -> bytes:
         raise NotAModel(
             f"{path}: holds no {WEIGHTS_NAME}: {state}; run wm-train --out {path} to the end, or give another directory"
         )
-    return file.read_bytes()
+    return read_file(file)
+
+
+def read_file(file: Path) -> bytes:
+    """The bytes of a file of weights; raises NotAModel if they are more than any has, or cannot be read."""
+    try:
+        if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
+            raise NotAModel(f"{file}: has {num_bytes} bytes, expected at most {MAX_FILE_BYTES}; restore it, or train again")
+        return file.read_bytes()
+    except OSError as error:
+        raise NotAModel(f"{file}: cannot be read ({error.strerror}); restore it, or train again") from None
 
 
 def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
     """Load a VAE from the bytes of its file; `source` names it in errors. Raises NotAModel if they are damaged."""
     try:
         config = _config(metadata(content))
-        model = VAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         weights = safetensors.torch.load(content)
+        _require_shapes(config, weights)
+        model = VAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if wrong := [name for name, tensor in weights.items() if tensor.dtype != torch.float32]:
             raise ValueError(f"{wrong[0]} is not float32")
         model.load_state_dict(weights)
-    except (safetensors.SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except INVALID as error:
+        reason = f"{error} ".splitlines()[0].strip()
         raise NotAModel(
             f"{source}: {WEIGHTS_NAME} is damaged or of another version ({reason}); restore it, or train again"
         ) from None
@@ -76,11 +95,23 @@ def _config(recorded_beside: dict[str, str]) -> VAEConfig:
 
     What an older file does not say has its default, and it has no hash.
     """
-    recorded = json.loads(recorded_beside["config"])
+    recorded = parse_object(recorded_beside["config"])
     written = recorded.pop("sha256", None)
     if written not in (None, _digest(recorded)):
         raise ValueError("its configuration is not what was written")
+    require_types(recorded, VAEConfig)
     return VAEConfig(**{**recorded, "condition": tuple(recorded.get("condition", ()))})
+
+
+def _require_shapes(config: VAEConfig, weights: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError unless the file holds what its configuration asks for: no more memory is taken than it backs."""
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in VAE(config).state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        name = wrong[0]
+        shapes = [list(shapes[name]) if name in shapes else "not there" for shapes in (found, expected)]
+        raise ValueError(f"{name} is {shapes[0]}, its configuration says {shapes[1]}")
 
 
 def _digest(config: dict[str, Any]) -> str:
@@ -88,6 +119,14 @@ def _digest(config: dict[str, Any]) -> str:
 
 
 def metadata(content: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file in memory: an 8-byte length, then a JSON header with `__metadata__`."""
+    """The metadata of a safetensors file in memory: an 8-byte length, then a JSON header with `__metadata__`.
+
+    Raises ValueError or KeyError if there is none.
+    """
     length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length])["__metadata__"]
+    if length > min(MAX_HEADER_BYTES, len(content) - 8):
+        raise ValueError(f"it claims a header of {length} bytes, the file has {len(content)}")
+    notes = parse_object(content[8 : 8 + length])["__metadata__"]
+    if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+        raise ValueError("its metadata are not texts by name")
+    return notes

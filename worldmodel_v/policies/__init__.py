@@ -5,7 +5,6 @@
 arguments of the factory. An action is cast to float32 (Box) or int (Discrete), and then to the action space's dtype.
 """
 
-import hashlib
 import importlib
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +17,7 @@ import numpy as np
 from worldmodel_v.errors import PolicyNotUsable, one_line
 from worldmodel_v.policies.brownian import BrownianPolicy
 from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
-from worldmodel_v.policies.checkpoint import CheckpointPolicy
+from worldmodel_v.policies.checkpoint import CheckpointPolicy, sha256_of_weights
 from worldmodel_v.policies.composed import InnerPolicy, MixturePolicy, RandomStartPolicy
 from worldmodel_v.policies.driver import DriverPolicy
 from worldmodel_v.policies.expression import PolicyExpression, parse_policy
@@ -76,8 +75,7 @@ def policy_weights(text: str) -> dict[str, str]:
     sources = [
         name.removeprefix(CHECKPOINT_PREFIX) for name in parse_policy(text).names() if name.startswith(CHECKPOINT_PREFIX)
     ]
-    files = [source.split(":", 2)[-1] for source in sources]
-    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files}
+    return {file: sha256_of_weights(Path(file)) for file in (source.split(":", 2)[-1] for source in sources)}
 
 
 def make_policy(text: str, env: gymnasium.Env) -> Policy:

@@ -9,8 +9,10 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.storage.checksum import sha256_of_file
 
 PREFIX = "checkpoint:"
+MAX_FILE_BYTES = 16 << 30
 
 
 class CheckpointPolicy:
@@ -48,13 +50,31 @@ class CheckpointPolicy:
         return int(output.argmax()) if self._discrete else output.numpy()
 
 
-def _read_weights(file: Path) -> Any:
+def sha256_of_weights(file: Path) -> str:
+    """The SHA-256 (hexadecimal) of a file of weights; raises PolicyNotUsable if it is no file, or larger than any."""
+    _require_file(file)
+    return sha256_of_file(file)
+
+
+def _require_file(file: Path) -> None:
     if not file.is_file():
         raise PolicyNotUsable(f"policy checkpoint: {file} is not there; give the path of a .safetensors or .pt file")
-    if file.suffix == ".safetensors":
-        import safetensors.torch
+    if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
+        raise PolicyNotUsable(f"policy checkpoint: {file} has {num_bytes} bytes, expected at most {MAX_FILE_BYTES}")
 
-        return safetensors.torch.load_file(file)
+
+def _read_weights(file: Path) -> Any:
+    """The tensors of a file by name; raises PolicyNotUsable if it is none, or would run code."""
+    _require_file(file)
+    import safetensors.torch
     import torch
 
-    return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # of any class: torch's loader promises none, and its text advises to load it unsafely
+        raise PolicyNotUsable(
+            f"policy checkpoint: {file} cannot be read as weights ({type(error).__name__}); "
+            "give a .safetensors file, or a .pt of tensors"
+        ) from None

@@ -10,6 +10,7 @@ policy   := NAME [ "(" argument { "," argument } ")" ]
 argument := KEY "=" NUMBER  |  [ NUMBER "*" ] policy
 """
 
+import math
 import re
 from dataclasses import dataclass
 from typing import NoReturn
@@ -24,6 +25,8 @@ _TOKEN = re.compile(
 
 
 MAX_DEPTH = 10
+MAX_LENGTH = 10_000
+"""Characters."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,9 @@ def parse_policy(text: str) -> PolicyExpression:
 
 class _Parser:
     def __init__(self, text: str) -> None:
-        self._text, self._position, self._depth = text, 0, 0
+        if len(text) > MAX_LENGTH:
+            raise PolicyNotUsable(f"policy {text[:50]!r}…: has {len(text)} characters, expected at most {MAX_LENGTH}")
+        self._text, self._start, self._position, self._depth = text, 0, 0, 0
         self._advance()
 
     def whole(self) -> PolicyExpression:
@@ -84,14 +89,24 @@ class _Parser:
     def _argument(self, numbers: dict[str, float], inner: list[tuple[float, PolicyExpression]]) -> None:
         weight = 1.0
         if self._kind == "number":
-            weight = float(self._take("number", "a weight"))
+            weight = self._number("a weight")
             self._expect("*")
         policy = self._policy()
         if self._value == "=" and weight == 1.0 and not (policy.numbers or policy.inner):
+            if policy.name in numbers:
+                self._refuse(f"{policy.name} only once")
             self._advance()
-            numbers[policy.name] = float(self._take("number", f"a number for {policy.name}"))
+            numbers[policy.name] = self._number(f"a number for {policy.name}")
         else:
             inner.append((weight, policy))
+
+    def _number(self, expected: str) -> float:
+        start = self._start
+        value = float(self._take("number", expected))
+        if not math.isfinite(value):
+            self._start = start
+            self._refuse(f"{expected} that is finite")
+        return value
 
     def _take(self, kind: str, expected: str) -> str:
         if self._kind != kind:
@@ -114,8 +129,8 @@ class _Parser:
         self._value, self._start, self._position = match[self._kind], match.start(self._kind), match.end()
 
     def _refuse(self, expected: str) -> NoReturn:
-        found = repr(self._text[self._start :]) if self._start < len(self._text) else "the end"
+        found = f"{self._text[self._start :]!r:.200}" if self._start < len(self._text) else "the end"
         raise PolicyNotUsable(
-            f"policy {self._text!r}: expected {expected} at character {self._start + 1}, found {found}; "
+            f"policy {self._text!r:.500}: expected {expected} at character {self._start + 1}, found {found}; "
             "write it like mixture(4*driver(noise=0.2), brownian)"
         )

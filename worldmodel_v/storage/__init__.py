@@ -1,7 +1,7 @@
 """The dataset contract and nothing else: immutable HDF5 shards, an append-only index, atomic publication.
 
 The invariant: an episode exists if and only if a line of `index.jsonl` names a shard whose size and SHA-256 match the
-file. This package is the only one that imports h5py.
+file. This package is the only one that imports h5py, so it also has what exports need to write HDF5 in other layouts.
 """
 
 from worldmodel_v.storage.dataset import Dataset, open_dataset, require_format

@@ -3,17 +3,18 @@
 A `Dataset` holds no open file, so it can be pickled and sent to a worker; shards are opened where they are read.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import DatasetTooSmall, NotADataset
-from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, canonical_json
-from worldmodel_v.storage.index import INDEX_NAME, IndexEntry, read_index
+from worldmodel_v.errors import DatasetTooSmall, NotADataset, ShardDamaged
+from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, parse_object, require_types
+from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, read_index
+from worldmodel_v.storage.pixels import refuse
 from worldmodel_v.storage.shard_reader import Shard
 
 SPEC_NAME = "dataset.json"
+MAX_SPEC_BYTES = 1 << 20
 _STAGES = {"worldmodel_v/rollouts": "wm-collect", "worldmodel_v/latents": "wm-encode"}
 
 
@@ -42,12 +43,23 @@ class Dataset:
     def open_shard(self, entry: IndexEntry) -> Shard:
         """Open a committed shard, checking it against its index line; raises ShardDamaged."""
         shard = Shard.open(self.shard_path(entry), entry.bytes)
+        try:
+            self._require_match(shard, entry)
+        except ShardDamaged:
+            shard.close()
+            raise
+        return shard
+
+    def _require_match(self, shard: Shard, entry: IndexEntry) -> None:
+        if shard.format != self.format:
+            refuse(shard.source, f"holds {shard.format}, dataset.json says {self.format}")
         found = (shard.spec_hash, shard.num_episodes, shard.num_rows, int(shard.episode_ids[0]))
         expected = (self.spec_hash, entry.num_episodes, entry.num_rows, entry.first_episode)
         if found != expected:
-            shard.close()
-            shard._refuse(f"spec hash, episodes, rows, first episode are {found}, the index and dataset.json say {expected}")
-        return shard
+            names = "spec hash, episodes, rows, first episode"
+            refuse(shard.source, f"{names} are {found}, the index and dataset.json say {expected}")
+        if (source := shard.attributes.get("source_sha256")) != entry.source_sha256:
+            refuse(shard.source, f"was encoded from the shard {source}, the index says {entry.source_sha256}")
 
     def episode(self, episode_id: int) -> Any:
         """One episode as a record (Episode or LatentSequence); raises DatasetTooSmall if it is not committed."""
@@ -59,7 +71,13 @@ class Dataset:
 
 
 def open_dataset(path: Path) -> Dataset:
-    """Read `dataset.json` and the index; raises NotADataset or ShardDamaged."""
+    """Read `dataset.json` and the index; raises NotADataset or ShardDamaged.
+
+    Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
+    """
+    for name in (SPEC_NAME, INDEX_NAME, SHARD_FOLDER):
+        if (path / name).is_symlink():
+            raise NotADataset(f"{path / name}: is a symbolic link, expected the file or folder itself; put it in its place")
     format_, spec, spec_hash = read_spec(path)
     entries = tuple(read_index(path / INDEX_NAME))
     return Dataset(path=path, format=format_, spec=spec, spec_hash=spec_hash, entries=entries)
@@ -85,14 +103,19 @@ def read_spec(path: Path) -> tuple[str, dict[str, Any], str]:
         found = "is no directory" if not path.is_dir() else f"holds no {SPEC_NAME}"
         raise NotADataset(f"{path}: {found}; give a directory that wm-collect or wm-encode wrote")
     try:
-        content = json.loads(file.read_text())
+        if (num_bytes := file.stat().st_size) > MAX_SPEC_BYTES:
+            raise ValueError(f"it has {num_bytes} bytes, expected at most {MAX_SPEC_BYTES}")
+        content = parse_object(file.read_bytes())
         format_, version = content["format"], content["format_version"]
         spec, spec_hash = content["spec"], content["spec_hash"]
         spec_class = SPEC_CLASSES[format_]
-        if version != FORMAT_VERSION:
-            raise ValueError(f"format_version {version}, this version reads {FORMAT_VERSION}")
-        if spec_class(**spec).hash != spec_hash:
-            raise ValueError(f"spec_hash does not match the settings {canonical_json(spec)}")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if type(version) is not int or version != FORMAT_VERSION:
+            raise ValueError(f"format_version {version!r:.100}, this version reads {FORMAT_VERSION}")
+        if not isinstance(spec, dict):
+            raise ValueError(f"spec: expected an object, found {type(spec).__name__}")
+        require_types(spec, spec_class)
+        if (expected := spec_class(**spec).hash) != spec_hash:
+            raise ValueError(f"spec_hash is {spec_hash!r:.100}, that of its settings is {expected}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotADataset(f"{file}: not a valid description of a dataset ({error}); restore it from a copy") from None
     return format_, spec, spec_hash

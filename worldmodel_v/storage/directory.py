@@ -1,12 +1,14 @@
 """The directory that a stage writes: what may stand in it, and the JSON that it holds. (Datasets have rules of their own.)"""
 
-import json
 from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
 from worldmodel_v.errors import UsageError
+from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.publish import is_temporary
+
+MAX_JSON_BYTES = 16 << 20
 
 
 def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose: str, error: type[UsageError]) -> None:
@@ -25,7 +27,6 @@ def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose:
 def read_object(file: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None if the file is missing or damaged."""
     try:
-        content = json.loads(file.read_text())
+        return parse_object(file.read_bytes()) if file.stat().st_size <= MAX_JSON_BYTES else None
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) else None

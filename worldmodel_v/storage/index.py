@@ -6,13 +6,21 @@ line is the trace of a kill in the middle of an append and is dropped; any other
 
 import itertools
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.spec import parse_object
+from worldmodel_v.storage.checksum import is_sha256
 
 INDEX_NAME = "index.jsonl"
 SHARD_FOLDER = "shards"
+MAX_LINE_BYTES = 1024
+"""Longer than any line: seven fields."""
+
+MAX_NUMBER = 2**53
+"""What a number of an index may not reach: whole numbers below are exact in whatever reads JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +55,13 @@ class IndexEntry:
         for name in ("shard", "first_episode", "num_episodes", "num_rows", "bytes"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
-                raise ValueError(f"{name} must be a whole number from 0, got {value!r}")
+                raise ValueError(f"{name} must be a whole number from 0, got {value!r:.100}")
+            if value >= MAX_NUMBER:
+                raise ValueError(f"{name} must be below 2^53, got {value}")
         for name in ("sha256", "source_sha256"):
             value = getattr(self, name)
-            if value is not None and not _is_sha256(value):
-                raise ValueError(f"{name} must be 64 hexadecimal digits, got {value!r}")
+            if value is not None and not is_sha256(value):
+                raise ValueError(f"{name} must be 64 hexadecimal digits, got {value!r:.100}")
 
 
 def shard_name(number: int) -> str:
@@ -63,8 +73,7 @@ def read_index(path: Path) -> list[IndexEntry]:
     """The committed shards of `index.jsonl`, in the order of their numbers; raises ShardDamaged on a malformed line."""
     if not path.exists():
         return []
-    lines = complete_lines(path.read_bytes()).splitlines()
-    entries = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+    entries = [_parse(path, number, line) for number, line in enumerate(_lines(path), start=1)]
     entries.sort(key=lambda entry: entry.shard)
     _check_disjoint(path, entries)
     return entries
@@ -75,10 +84,20 @@ def complete_lines(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines that are complete, and the last one too if it was torn by no kill: those leave the beginning of a line."""
+    with path.open("rb") as file:
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            if line.endswith(b"\n") or len(line) > MAX_LINE_BYTES or b"}" in line[:-1]:
+                yield line
+
+
 def _parse(path: Path, number: int, line: bytes) -> IndexEntry:
     try:
-        return IndexEntry(**json.loads(line))
-    except (ValueError, TypeError, RecursionError) as error:
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"expected at most {MAX_LINE_BYTES} bytes")
+        return IndexEntry(**parse_object(line.removesuffix(b"\n")))
+    except (ValueError, TypeError) as error:
         raise ShardDamaged(
             f"{path}:{number}: not a line of an index ({error}); restore the file from a copy, or delete the line to "
             "have its shard verified and adopted again"
@@ -92,7 +111,3 @@ def _check_disjoint(path: Path, entries: list[IndexEntry]) -> None:
                 f"{path}: {before.name} (episodes {before.first_episode} to {before.end_episode - 1}) and {after.name} "
                 f"(from {after.first_episode}) hold the same episode twice; delete the wrong line"
             )
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")

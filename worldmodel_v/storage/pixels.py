@@ -91,20 +91,26 @@ def _decompress(payload: memoryview, raw: np.ndarray, *, size_is_known: bool) ->
 
 
 class PixelFile:
-    """A shard's file, open for reading stored chunks by their place; closed when nothing refers to it any more.
+    """A shard's file, open for reading its parts by their place; closed when nothing refers to it any more.
 
     Opening it checks nothing and costs a system call: whoever knows a chunk's place got it from an open `Shard`.
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises ShardDamaged if the file is missing, cannot be opened, or is a symbolic link."""
         self._source = str(path)
         self._descriptor = -1
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             raise ShardDamaged(missing(path)) from None
         except OSError as error:
             refuse(self._source, f"it cannot be opened ({error})")
+
+    @property
+    def num_bytes(self) -> int:
+        """The file's size."""
+        return os.fstat(self._descriptor).st_size
 
     def read(self, number: int, offset: int, size: int) -> bytes:
         """The stored bytes of chunk `number`, fewer where the file ends; raises ShardDamaged if they cannot be read."""
@@ -112,6 +118,13 @@ class PixelFile:
             return os.pread(self._descriptor, size, offset)
         except OSError as error:
             refuse(self._source, f"pixel chunk {number} cannot be read ({error})")
+
+    def read_bytes(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer where the file ends; raises ShardDamaged if they cannot be read."""
+        try:
+            return os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            refuse(self._source, f"bytes {offset} to {offset + size} cannot be read ({error})")
 
     def close(self) -> None:
         """Close the file; may be called again."""

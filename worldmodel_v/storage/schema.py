@@ -25,14 +25,20 @@ ROW_CHUNK_ROWS = 4096
 ZSTD_FILTER_ID = 32015
 ZSTD_LEVEL = 3
 FLETCHER32_FILTER_ID = 3
-ALLOWED_FILTER_IDS = {1, 2, FLETCHER32_FILTER_ID, ZSTD_FILTER_ID}
-"""deflate, shuffle, Fletcher-32 and zstd: nothing else is ever decoded."""
+PIXEL_FILTERS = ((ZSTD_FILTER_ID, FLETCHER32_FILTER_ID),)
+ROW_FILTERS = ((2, 1, FLETCHER32_FILTER_ID), (1, FLETCHER32_FILTER_ID), (2, FLETCHER32_FILTER_ID), (FLETCHER32_FILTER_ID,))
+"""The chains of filters that a reader takes off: shuffle (2), deflate (1), Fletcher-32. Nothing else is ever decoded."""
+
+MAX_CHUNK_BYTES = 256 << 20
+"""Of a chunk without its filters: what a reader takes at once, whatever a file claims. 64 frames of 1182x1182."""
 
 COMMON_COLUMNS = ("action", "reward", "terminated", "truncated")
 OBSERVATION_COLUMNS = {ROLLOUTS: ("pixels",), LATENTS: ("mu", "logvar")}
 INDEX_COLUMNS = ("ep_len", "ep_offset")
 OPTIONAL_COLUMNS = ("state",)
 MAX_EPISODES_PER_SHARD = 4096
+HASH_ATTRIBUTES = {"vae_sha256", "source_sha256"}
+"""Root attributes of latents."""
 
 ALLOWED_TYPES: dict[str, tuple[tuple[type, int], ...]] = {
     "pixels": ((np.uint8, 4),),

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from worldmodel_v.errors import ShardDamaged, WorldModelError
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -33,8 +31,7 @@ def _verify_shard(dataset: Dataset, entry: IndexEntry) -> list[str]:
             digest = sha256_of_file(path)
             if digest != entry.sha256:
                 return [f"{path}: SHA-256 is {digest[:12]}…, the index says {entry.sha256[:12]}…; restore it from a copy"]
-            for position in range(shard.num_episodes):
-                shard.episode(position)
+            shard.check()
     except ShardDamaged as error:
         return [str(error)]
     except WorldModelError as error:
@@ -43,14 +40,16 @@ def _verify_shard(dataset: Dataset, entry: IndexEntry) -> list[str]:
 
 
 def _missing_episodes(dataset: Dataset) -> list[str]:
-    present = np.zeros(max((entry.end_episode for entry in dataset.entries), default=0), dtype=bool)
-    for entry in dataset.entries:
-        present[entry.first_episode : entry.end_episode] = True
-    absent = np.flatnonzero(~present)
-    if not absent.size:
+    num_absent, first_absent, end = 0, None, 0
+    for entry in sorted(dataset.entries, key=lambda entry: entry.first_episode):
+        if entry.first_episode > end:
+            num_absent += entry.first_episode - end
+            first_absent = end if first_absent is None else first_absent
+        end = entry.end_episode
+    if first_absent is None:
         return []
     return [
-        f"{dataset.path}: {absent.size} episodes between the committed ones are missing, the first is {absent[0]}; "
+        f"{dataset.path}: {num_absent} episodes between the committed ones are missing, the first is {first_absent}; "
         "run the same command again to complete it"
     ]
 

@@ -3,10 +3,15 @@
 One process writes at a time (a lock on the directory that the kernel drops when the process dies). A commit is: bytes
 under a temporary name, synced, linked to the final name, folder synced, index line appended and synced. A kill between
 the last two leaves a finished shard without a line, which the next run verifies and adopts, or removes.
+
+Continuing looks at the size of every committed shard and opens the last few, the ones that a crash may concern, so that it
+takes seconds where opening 100,000 would take minutes; whoever reads a shard checks the rest, and `verify` all of it.
 """
 
+import bisect
 import json
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -14,11 +19,16 @@ from typing import Any, NoReturn, Self
 from worldmodel_v.errors import NotADataset, SettingsDiffer, ShardDamaged, StaleLatents
 from worldmodel_v.spec import Spec, differences
 from worldmodel_v.storage.checksum import sha256_of_file
-from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, open_dataset, read_spec
+from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, read_spec
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
 from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
 from worldmodel_v.storage.publish import append_line, is_temporary, publish, publish_new, remove_temporaries
 from worldmodel_v.storage.shard_reader import Shard
+
+_SHARD_FILE = re.compile(rf"{SHARD_FOLDER}/([0-9]{{6}})\.h5")
+
+SHARDS_OPENED = 64
+"""How many of the committed shards are opened when a dataset is continued: 2 milliseconds each."""
 
 
 class DatasetWriter:
@@ -50,7 +60,8 @@ class DatasetWriter:
 
     def dataset(self) -> Dataset:
         """What is committed now, for reading."""
-        return open_dataset(self.path)
+        content = self.spec.to_json()
+        return Dataset(self.path, self.spec.format, content["spec"], self.spec.hash, tuple(self.entries))
 
     def close(self) -> None:
         """Let go of the dataset; may be called again."""
@@ -79,13 +90,14 @@ class DatasetWriter:
         index.touch()
         os.truncate(index, len(complete_lines(index.read_bytes())))
         self.entries = read_index(index)
+        sizes = _sizes(self.path / SHARD_FOLDER)
         dataset = self.dataset()
-        for entry in self.entries:
+        suspect = [entry for entry in self.entries if sizes.pop(entry.name, None) != entry.bytes]
+        for entry in suspect + self.entries[-SHARDS_OPENED:]:
             dataset.open_shard(entry).close()
-        committed = {entry.shard for entry in self.entries}
-        for file in sorted((self.path / SHARD_FOLDER).glob("??????.h5")):
-            if file.is_file() and file.stem.isdecimal() and int(file.stem) not in committed:
-                self._adopt_or_remove(int(file.stem))
+        for name in sorted(sizes):
+            if found := _SHARD_FILE.fullmatch(name):
+                self._adopt_or_remove(int(found[1]))
 
     def _adopt_or_remove(self, number: int) -> None:
         path = self.path / shard_name(number)
@@ -119,9 +131,14 @@ class DatasetWriter:
                 source_sha256=shard.attributes.get("source_sha256"),
             )
         append_line(self.path / INDEX_NAME, entry.to_line())
-        self.entries.append(entry)
-        self.entries.sort(key=lambda entry: entry.shard)
+        bisect.insort(self.entries, entry, key=lambda entry: entry.shard)
         return entry
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """The size of every file in a folder, by its path in the dataset."""
+    with os.scandir(folder) as items:
+        return {f"{folder.name}/{item.name}": item.stat().st_size for item in items if item.is_file()}
 
 
 def refuse_foreign_directory(path: Path, spec: Spec) -> None:

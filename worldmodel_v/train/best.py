@@ -18,7 +18,8 @@ import torch
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import Evaluation
 from worldmodel_v.models import VAE, save_vae
-from worldmodel_v.models.weights import metadata
+from worldmodel_v.models.weights import INVALID, metadata, read_file
+from worldmodel_v.spec import require_types
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.checkpoint import sealed, unseal
 
@@ -59,8 +60,9 @@ def load_best(folder: Path) -> Best | None:
     if not file.exists():
         return None
     try:
-        weights, notes = unseal(file.read_bytes())
+        weights, notes = unseal(read_file(file))
         figures = {name: json.loads(notes[name]) for name in ("step", "settings", "elbo_nats", "heldout")}
+        require_types({name: figures[name] for name in ("step", "settings", "elbo_nats")}, Best)
         return Best(**{**figures, "heldout": Evaluation(**figures["heldout"])}, weights=weights)
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+    except (*INVALID, RecursionError) as error:
         raise NotAModel(f"{file}: the best weights are damaged ({error}); restore the file from a copy, or delete it") from None

@@ -21,13 +21,16 @@ import torch
 
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.models import VAE
-from worldmodel_v.models.weights import metadata
+from worldmodel_v.models.weights import INVALID, metadata, read_file
+from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.publish import publish
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 KEPT_FOLDER = "checkpoints"
 _REMEDY = "restore it from a copy, or train anew with --no-resume"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""AdamW's, for each parameter."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,10 @@ class Checkpoint:
         """What `to_bytes` made; `source` names it in errors. Raises NotAModel if it is damaged."""
         try:
             tensors, notes = unseal(content)
-            return cls(int(notes["step"]), json.loads(notes["settings"]), tensors)
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+            if not (notes["step"].isascii() and notes["step"].isdecimal() and len(notes["step"]) < 16):
+                raise ValueError(f"its step is {notes['step']!r:.100}")
+            return cls(int(notes["step"]), parse_object(notes["settings"]), tensors)
+        except INVALID as error:
             raise NotAModel(f"{source}: the checkpoint is damaged ({error}); {_REMEDY}") from None
 
     def to_bytes(self) -> bytes:
@@ -71,18 +76,25 @@ class Checkpoint:
         """
         try:
             self._restore(model, optimizer)
-        except (RuntimeError, ValueError, KeyError, IndexError) as error:
-            reason = str(error).splitlines()[0]
+        except INVALID as error:
+            reason = f"{error} ".splitlines()[0].strip()
             raise NotAModel(f"the checkpoint of step {self.step} does not fit its settings ({reason}); {_REMEDY}") from None
 
     def _restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
         model.load_state_dict(self._under(_MODEL))
         parameters = list(model.parameters())
         state = optimizer.state_dict()
-        for name, tensor in self._under(_OPTIMIZER).items():
+        moments = self._under(_OPTIMIZER)
+        for name, tensor in moments.items():
             number, key = name.split(".")
+            if not number.isdecimal():
+                raise ValueError(f"{_OPTIMIZER}{name} is of no parameter")
+            if tensor.shape != (() if key == "step" else parameters[int(number)].shape):
+                raise ValueError(f"{_OPTIMIZER}{name} has the shape {list(tensor.shape)}")
             moment = tensor if tensor.ndim == 0 else torch.empty_like(parameters[int(number)]).copy_(tensor)
             state["state"].setdefault(int(number), {})[key] = moment
+        if any(values.keys() != _MOMENTS for values in state["state"].values()):
+            raise ValueError("an optimiser's moment is missing or unknown")
         optimizer.load_state_dict(state)
 
     def _under(self, prefix: str) -> dict[str, torch.Tensor]:
@@ -109,7 +121,7 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
                 "or train anew with --no-resume"
             )
         return None
-    return Checkpoint.from_bytes(file.read_bytes(), str(file))
+    return Checkpoint.from_bytes(read_file(file), str(file))
 
 
 def kept_checkpoints(folder: Path) -> list[Path]:
@@ -130,9 +142,9 @@ def sealed(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> bytes:
 
 
 def unseal(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors and notes of a file that `sealed` made; raises ValueError, TypeError or SafetensorError if it is damaged."""
-    tensors = safetensors.torch.load(content)
+    """The tensors and notes of a file that `sealed` made; raises what `INVALID` names if it is damaged."""
     notes = dict(metadata(content))
+    tensors = safetensors.torch.load(content)
     if notes.pop("sha256", None) != _digest(tensors, notes):
         raise ValueError("its SHA-256 is not the one that it was saved with")
     return tensors, notes

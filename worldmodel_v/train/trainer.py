@@ -18,6 +18,7 @@ from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, T
 from worldmodel_v.evaluate import Evaluation
 from worldmodel_v.evaluate.likelihood import bound, sampled_log_likelihood, sigma_of
 from worldmodel_v.evaluate.metrics import score_frames, summarise
+from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.models import resolve_device
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent
@@ -31,7 +32,6 @@ from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
 from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.health import Watch, posterior_health, require_varied_frames
-from worldmodel_v.train.interrupts import deferred_interrupts
 from worldmodel_v.train.metrics import METRICS_NAME, TENSORBOARD_FOLDER, MetricsLog
 from worldmodel_v.train.publication import (
     CONFIG_NAME,

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from worldmodel_v.train.interrupts import deferred_interrupts
+from worldmodel_v.interrupts import deferred_interrupts
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

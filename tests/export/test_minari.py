@@ -1,0 +1,124 @@
+"""Minari datasets, opened with the package itself."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+
+from tests.builders import make_episode, rollout_spec
+from tests.conftest import stamp_config
+from worldmodel_v.collect import collect
+from worldmodel_v.envs.stamp import action_stamp, read_stamps
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.export import ExportReport, export
+from worldmodel_v.export.minari import MinariConfig
+from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
+
+
+def run(data: Path, out: Path, dataset_id: str | None = None) -> ExportReport:
+    return export(MinariConfig(data=data, out=out, dataset_id=dataset_id))
+
+
+@pytest.fixture(autouse=True)
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Minari looks."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["unequal", "discrete"])
+def test_minari_opens_it_and_nothing_is_lost(kind: str, stamp_rollouts: Path, discrete_rollouts: Path, datasets: Path) -> None:
+    data = {"unequal": stamp_rollouts, "discrete": discrete_rollouts}[kind]
+    report = run(data, datasets / "stamp-v0")
+    assert report.notes == []
+    loaded, source = minari.load_dataset("stamp-v0"), open_dataset(data)
+    assert loaded.total_episodes == source.num_episodes == 8
+    assert loaded.total_steps == source.num_rows - 8
+    metadata = list(loaded.storage.get_episode_metadata(range(8)))
+    for number, found in enumerate(loaded.iterate_episodes()):
+        episode = source.episode(number)
+        np.testing.assert_array_equal(found.observations, episode.pixels, strict=True)
+        np.testing.assert_array_equal(found.actions, episode.action[:-1], strict=True)
+        np.testing.assert_array_equal(found.rewards, episode.reward[:-1], strict=True)
+        np.testing.assert_array_equal(found.terminations, episode.terminated[:-1], strict=True)
+        np.testing.assert_array_equal(found.truncations, episode.truncated[:-1], strict=True)
+        np.testing.assert_array_equal(np.stack([found.infos[name] for name in episode.state_names], axis=1), episode.state)
+        assert (metadata[number]["seed"], metadata[number]["policy"]) == (episode.seed, "random")
+
+
+def test_each_action_stands_between_its_frames(stamp_rollouts: Path, datasets: Path) -> None:
+    run(stamp_rollouts, datasets / "stamp-v0")
+    for found in minari.load_dataset("stamp-v0"):
+        assert len(found.observations) == len(found) + 1
+        for step, (action, reward) in enumerate(zip(found.actions, found.rewards, strict=True)):
+            assert read_stamps(found.observations[step])[0] == step
+            assert action_stamp(action) == read_stamps(found.observations[step + 1])[1]
+            assert reward == action_stamp(action) + step
+        assert found.terminations[-1]
+        assert not found.terminations[:-1].any()
+
+
+def test_spaces_are_the_frames_and_the_environments(stamp_rollouts: Path, discrete_rollouts: Path, datasets: Path) -> None:
+    run(stamp_rollouts, datasets / "continuous-v0")
+    run(discrete_rollouts, datasets / "five" / "actions-v1", dataset_id="five/actions-v1")
+    continuous, discrete = minari.load_dataset("continuous-v0"), minari.load_dataset("five/actions-v1")
+    assert continuous.observation_space == gymnasium.spaces.Box(0, 255, (64, 64, 3), np.uint8)
+    assert continuous.action_space == gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+    assert discrete.action_space == gymnasium.spaces.Discrete(5)
+    assert set(minari.list_local_datasets()) == {"continuous-v0", "five/actions-v1"}
+    assert all(continuous.action_space.contains(action) for action in continuous[0].actions)
+
+
+@pytest.mark.parametrize("env", ["elsewhere/Gone-v0", "worldmodel_v/Stamp-v0"])
+@pytest.mark.parametrize("action_size", [0, 3])
+def test_where_the_environment_is_gone_or_another_the_data_says_what_it_can(env: str, action_size: int, datasets: Path) -> None:
+    spec, data = rollout_spec(env=env, frame_size=64), datasets / "data"
+    episodes = [make_episode(i, size=64, action_size=action_size) for i in range(2)]
+    with DatasetWriter(data, spec) as writer:
+        writer.commit(0, build_shard(episodes, spec_hash=spec.hash))
+    report = run(data, datasets / "gone-v0")
+    what = "bounds" if action_size else "actions that never occur"
+    assert report.notes == [f"action_space: without {what}, since {env} with the actions of this data is not to be had here"]
+    loaded = minari.load_dataset("gone-v0")
+    occur = max(int(episode.action[:-1].max()) for episode in episodes) + 1
+    expected = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32) if action_size else gymnasium.spaces.Discrete(occur)
+    assert loaded.action_space == expected
+    np.testing.assert_array_equal(loaded[1].observations, episodes[1].pixels)
+    assert loaded[0].infos == {}  # nothing recorded as state
+
+
+def test_the_example_in_its_help_is_where_minari_looks() -> None:
+    text = re.sub(r"\s+", " ", MinariConfig.__doc__ or "")
+    assert "~/.minari/datasets/NAME-v0 as --out" in text
+
+
+def test_writing_needs_no_minari(stamp_rollouts: Path, datasets: Path) -> None:
+    code = (
+        "import sys; sys.modules['minari'] = None\nfrom pathlib import Path\n"
+        "from worldmodel_v.export import export\nfrom worldmodel_v.export.minari import MinariConfig\n"
+        "export(MinariConfig(data=Path(sys.argv[1]), out=Path(sys.argv[2])))"
+    )
+    subprocess.run([sys.executable, "-c", code, str(stamp_rollouts), str(datasets / "stamp-v0")], check=True)
+    assert minari.load_dataset("stamp-v0").total_episodes == 8
+
+
+def test_names_that_minari_does_not_know_are_refused(stamp_rollouts: Path, datasets: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--out .*/stamp: Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got 'stamp'"
+    ):
+        run(stamp_rollouts, datasets / "stamp")
+    with pytest.raises(ConfigError, match=r"--dataset-id a/b-v0: Minari finds a dataset in a folder of its id; --out must end"):
+        run(stamp_rollouts, datasets / "b-v0", dataset_id="a/b-v0")
+
+
+def test_truncated_episodes_are_told_from_terminated_ones(datasets: Path) -> None:
+    collect(stamp_config(datasets / "rollouts", episodes=2, max_steps=5))
+    run(datasets / "rollouts", datasets / "cut-v0")
+    for found in minari.load_dataset("cut-v0"):
+        assert found.truncations.tolist() == [False] * 4 + [True]
+        assert not found.terminations.any()

@@ -1,0 +1,368 @@
+"""Fuzzing every parser that reads what strangers send: `python -m tests.hostile.fuzz --minutes 60`, or `make fuzz MINUTES=60`.
+
+Hypothesis changes valid files: bytes, slices, tokens that mean something there; in shards also the metadata behind checksums,
+which are set right again. A parser must give content or a WorldModelError of one line; another exception, a death of the
+process, five seconds of silence or gigabytes of memory are a bug. The input at hand is always on disk, so that one of which
+the process died can be asked again: `python -m tests.hostile.fuzz --target index --input FILE`. Hypothesis itself shrinks
+what fails otherwise.
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import functools
+import math
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import torch
+from hypothesis import strategies as st
+
+from tests.builders import make_episode, make_latents, make_shard, rollout_spec
+from tests.hostile.pieces import mended, pieces_of
+from worldmodel_v.errors import WorldModelError
+from worldmodel_v.models import VAE, VAEConfig
+from worldmodel_v.models.weights import save_vae, vae_from_bytes
+from worldmodel_v.pipeline import load_pipeline
+from worldmodel_v.policies.expression import parse_policy
+from worldmodel_v.spec import parse_object
+from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
+from worldmodel_v.storage.index import IndexEntry, read_index
+from worldmodel_v.train.checkpoint import Checkpoint
+
+MAX_SECONDS = 5
+"""For one input: far more than any takes, and little enough that a hang is seen."""
+
+MAX_MEMORY_BYTES = 6 << 30
+"""Of address space: what the process has with torch loaded, and a gigabyte or two."""
+
+SPEC_HASH = "c" * 64
+JSON_TOKENS = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b'"',
+    b",",
+    b":",
+    b"null",
+    b"true",
+    b"NaN",
+    b"1e999",
+    b"-1",
+    b"9" * 30,
+    b'"../x"',
+    b"\n",
+    b"\\",
+]
+NUMBER_TOKENS = [
+    (2**bits + add).to_bytes(9, "little", signed=True)[:8] for bits in (0, 8, 16, 31, 32, 48, 60, 63) for add in (-1, 0)
+]
+YAML_TOKENS = [
+    b"&a ",
+    b"*a",
+    b"<<: ",
+    b"!!python/object/apply:os.system ",
+    b"!!int ",
+    b"!!timestamp ",
+    b"- ",
+    b"? ",
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+]
+YAML_TOKENS += [
+    b"|\n",
+    b"...\n",
+    b"---\n",
+    b".inf",
+    b"0x" + b"f" * 40,
+    b"1:1:1",
+    b"%YAML 9.9\n",
+    b"\t",
+    b"#",
+    b"'",
+    b'"',
+    b": ",
+    b"\n",
+]
+POLICY_TOKENS = [
+    b"(",
+    b")",
+    b",",
+    b"*",
+    b"=",
+    b"-1e999",
+    b"mixture(",
+    b"driver",
+    b"a:b",
+    b"checkpoint:m:f:/x",
+    b".",
+    b"noise=",
+    b" ",
+    b"\n",
+]
+
+
+# What each parser does with a file, and what must hold
+
+
+def read_shard(content: bytes, folder: Path) -> None:
+    """All that can be asked of a shard."""
+    path = folder / "000000.h5"
+    path.write_bytes(content)
+    with Shard.open(path) as shard:
+        assert len(shard.policies) == len(shard.episode_ids) == shard.num_episodes
+        assert len(shard.attributes) >= 4
+        shard.check()
+        for name, (dtype, shape) in shard.columns.items():
+            rows = shard.rows(name)
+            assert (rows.dtype, rows.shape) == (dtype, shape)
+        for position in range(shard.num_episodes):
+            assert shard.episode(position).num_rows == shard.ep_len[position]
+
+
+def read_lines(content: bytes, folder: Path) -> None:
+    """An index; what was read must come back from its own lines."""
+    (folder / "index.jsonl").write_bytes(content)
+    entries = read_index(folder / "index.jsonl")
+    (folder / "index.jsonl").write_text("".join(entry.to_line() + "\n" for entry in entries))
+    assert read_index(folder / "index.jsonl") == entries
+
+
+def read_description(content: bytes, folder: Path) -> None:
+    """A dataset.json with an index and a shard beside it."""
+    data = folder / "data"
+    if not data.exists():
+        with DatasetWriter(data, rollout_spec()) as writer:
+            writer.commit(0, make_shard())
+    (data / "dataset.json").write_bytes(content)
+    dataset = open_dataset(data)
+    assert parse_object(content)["spec"] == dataset.spec
+    verify(dataset)
+
+
+def read_weights(content: bytes, _: Path) -> None:
+    """A VAE, which must then be one."""
+    vae = vae_from_bytes(content, "vae.safetensors")
+    assert vae.model.config.frame_size >= 8
+
+
+def read_checkpoint(content: bytes, _: Path) -> None:
+    """A checkpoint, put back into the training that it is of."""
+    checkpoint = Checkpoint.from_bytes(content, "checkpoint.safetensors")
+    model = VAE(SMALL)
+    optimizer = torch.optim.AdamW(model.parameters())
+    checkpoint.restore(model, optimizer)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+
+
+def read_pipeline(content: bytes, folder: Path) -> None:
+    """A pipeline file."""
+    (folder / "pipeline.yaml").write_bytes(content)
+    load_pipeline(folder / "pipeline.yaml", folder / "out")
+
+
+def read_policy(content: bytes, _: Path) -> None:
+    """A policy's line, which must come back from what was read."""
+    text = content.decode(errors="replace")
+    expression = parse_policy(text)
+    assert str(parse_policy(str(expression))) == str(expression)
+
+
+# Valid files to begin with
+
+
+SMALL = VAEConfig(frame_size=8, latent_dim=2, architecture="mlp")
+PIPELINE = Path(__file__).parents[2] / "pipelines" / "quickstart.yaml"
+
+
+@functools.cache
+def _shards() -> list[bytes]:
+    attributes = {"vae_sha256": "a" * 64, "source_sha256": "b" * 64}
+    return [
+        build_shard([make_episode(i, 70, num_factors=2) for i in range(2)], spec_hash=SPEC_HASH),
+        build_shard([make_latents(i, 70, num_factors=2) for i in range(2)], spec_hash=SPEC_HASH, attributes=attributes),
+        build_shard([make_latents(0, 9000, latent_dim=2)], spec_hash=SPEC_HASH),
+        build_shard([make_latents(i, 1) for i in range(600)], spec_hash=SPEC_HASH),
+    ]
+
+
+@functools.cache
+def _checkpoint() -> bytes:
+    model = VAE(SMALL)
+    optimizer = torch.optim.AdamW(model.parameters())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return Checkpoint.of(1, {"steps": 3, "data": "x"}, model, optimizer).to_bytes()
+
+
+def _lines() -> bytes:
+    entries = [
+        IndexEntry(shard=i, first_episode=2 * i, num_episodes=2, num_rows=12, bytes=10, sha256=64 * str(i)) for i in range(3)
+    ]
+    return "".join(entry.to_line() + "\n" for entry in entries).encode()
+
+
+def _description() -> bytes:
+    import json
+
+    return json.dumps(rollout_spec().to_json(), indent=2).encode()
+
+
+# How they are changed
+
+
+Change = tuple[float, int, bytes]
+"""Where (as a share of the file), how many bytes are taken away, and what stands there instead."""
+
+
+def changed(content: bytes, changes: list[Change]) -> bytes:
+    """A file after some changes."""
+    for where, length, instead in changes:
+        at = int(where * (len(content) + 1))
+        content = content[:at] + instead + content[at + length :]
+    return content
+
+
+def changes(tokens: list[bytes]) -> st.SearchStrategy[list[Change]]:
+    """Some changes, with tokens that mean something in such a file."""
+    instead = st.sampled_from(tokens) | st.binary(max_size=8)
+    where = st.floats(0, 1, exclude_max=True)
+    return st.lists(st.tuples(where, st.integers(0, 40) | st.just(10**9), instead), min_size=1, max_size=4)
+
+
+def texts(start: Callable[[], bytes], tokens: list[bytes]) -> st.SearchStrategy[bytes]:
+    """A valid text, changed; or tokens alone, also many of one."""
+    alone = st.lists(st.sampled_from(tokens), max_size=30).map(b"".join)
+    many = st.tuples(st.sampled_from(tokens), st.integers(1, 5000)).map(lambda pair: pair[0] * pair[1])
+    return st.one_of(changes(tokens).map(lambda each: changed(start(), each)), alone, many)
+
+
+@st.composite
+def shards(draw: st.DrawFn) -> bytes:
+    """A shard in which one to three pieces were changed, its checksums being right; or plainly damaged."""
+    image = draw(st.sampled_from(_shards()))
+    if draw(st.integers(0, 9)) == 0:
+        return changed(image, draw(changes(NUMBER_TOKENS)))
+    pieces = _pieces(image)
+    metadata = [piece for piece in pieces if piece.kind != "chunk"]
+    edited = bytearray(image)
+    for _ in range(draw(st.integers(1, 3))):
+        piece = draw(st.sampled_from(pieces if draw(st.integers(0, 5)) == 0 else metadata))
+        at = piece.start + draw(st.integers(0, piece.size - 1))
+        new = draw(
+            st.binary(min_size=1, max_size=8)
+            | st.sampled_from(NUMBER_TOKENS).flatmap(lambda token: st.sampled_from([token[:size] for size in (1, 2, 4, 8)]))
+            | st.sampled_from(metadata).map(lambda other: other.start.to_bytes(8, "little"))
+            | st.just(bytes([edited[at] ^ (1 << draw(st.integers(0, 7)))]))
+        )
+        new = new[: piece.start + piece.size - at]
+        edited[at : at + len(new)] = new
+    return mended(edited, pieces)
+
+
+_pieces = functools.cache(pieces_of)
+
+
+@st.composite
+def tensors(draw: st.DrawFn, start: Callable[[], bytes]) -> bytes:
+    """A safetensors file with another header, whose length is right; or plainly damaged."""
+    content = start()
+    end = 8 + int.from_bytes(content[:8], "little")
+    if draw(st.booleans()):
+        return changed(content, draw(changes([*NUMBER_TOKENS, *JSON_TOKENS])))
+    tokens = [*JSON_TOKENS, b'"F64"', b'"F8_E4M3"', b'"BOOL"', b"[0,0]", b"[1152921504606846976]", b"0", b'"F32"', b"1", b"2"]
+    header = changed(content[8:end], draw(changes(tokens)))
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
+TARGETS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]]] = {
+    "shard": (read_shard, shards()),
+    "index": (read_lines, texts(_lines, [*JSON_TOKENS, b'"shard": 0', b'"bytes"'])),
+    "description": (read_description, texts(_description, JSON_TOKENS)),
+    "weights": (read_weights, tensors(functools.cache(lambda: save_vae(VAE(SMALL))))),
+    "checkpoint": (read_checkpoint, tensors(_checkpoint)),
+    "pipeline": (read_pipeline, texts(PIPELINE.read_bytes, YAML_TOKENS)),
+    "policy": (read_policy, texts(lambda: b"mixture(4*driver(noise=0.2), random-start(driver), 1*brownian)", POLICY_TOKENS)),
+}
+"""What is fuzzed: what reads the file, and the files."""
+
+
+def ask(target: str, content: bytes, folder: Path) -> None:
+    """Give one input to a target's parser; raises whatever is no WorldModelError of one short line."""
+    (folder / f"{target}.last").write_bytes(content)
+    faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
+    try:
+        TARGETS[target][0](content, folder)
+    except WorldModelError as error:
+        if "\n" in str(error) or len(str(error)) > 3000:
+            raise AssertionError(f"a message of several lines or {len(str(error))} characters: {error}") from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def fuzz(target: str, folder: Path, *, seed: int, seconds: float = 0, inputs: int = 0) -> int:
+    """Ask a target's parser so often, or for some time; returns how often. Raises what `ask` raises, for the smallest input."""
+    asked, end = 0, math.inf  # the time begins with the first input: making the valid files takes a while
+    options = {"database": None, "deadline": None, "print_blob": False, "suppress_health_check": list(hypothesis.HealthCheck)}
+
+    def one(content: bytes) -> None:
+        nonlocal asked, end
+        if not asked and not inputs:
+            end = time.monotonic() + seconds
+        if time.monotonic() < end:
+            asked += 1
+            ask(target, content, folder)
+
+    while time.monotonic() < end:
+        test = hypothesis.given(TARGETS[target][1])(one)
+        hypothesis.settings(max_examples=inputs or 300, **options)(hypothesis.seed(seed)(test))()
+        seed += 1
+        if inputs:
+            break
+    return asked
+
+
+def main() -> None:
+    """Fuzz the targets in turn; a death of the process leaves the input on disk and its traceback on the screen."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=1.0, help="for all targets together")
+    parser.add_argument("--inputs", type=int, default=0, help="so many for each target, and not by time")
+    parser.add_argument("--target", choices=TARGETS, help="this one alone")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**9, help="where chance begins; printed")
+    parser.add_argument("--input", type=Path, help="ask a target with this file, once")
+    options = parser.parse_args()
+    faulthandler.enable()
+    torch.set_num_threads(1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
+    with contextlib.ExitStack() as stack:
+        if options.input:
+            ask(options.target, options.input.read_bytes(), Path(stack.enter_context(tempfile.TemporaryDirectory())))
+            return
+        names = [options.target] if options.target else list(TARGETS)
+        folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+        sys.stdout.write(f"seed {options.seed}; the last input of each target is in {folder}\n")
+        rounds = (
+            1 if options.inputs else max(1, int(options.minutes))
+        )  # in turn, minute by minute, so that a night visits all of them often
+        for number in range(rounds):
+            for name in names:
+                seconds = 60 * options.minutes / rounds / len(names)
+                asked = fuzz(name, folder, seed=options.seed + number * 10**6, seconds=seconds, inputs=options.inputs)
+                sys.stdout.write(f"{name}: {asked} inputs\n")
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

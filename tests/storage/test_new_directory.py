@@ -1,0 +1,118 @@
+"""A directory is there whole or not at all, whatever stops its making."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.builders import FullDisk, files_in
+from worldmodel_v.errors import DatasetBusy, DirectoryNotEmpty, NotADataset, WriteFailed
+from worldmodel_v.storage.new_directory import new_directory
+
+
+def build(out: Path) -> None:
+    with new_directory(out) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a").write_bytes(b"a")
+        (folder / "b").write_bytes(b"b")
+        assert not out.exists() or not any(out.iterdir())
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_was_built_is_there_and_nothing_else(tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "out").mkdir()
+    build(tmp_path / "out")
+    assert files_in(tmp_path) == {"out/inner/a": b"a", "out/b": b"b"}
+
+
+def test_missing_parents_are_made(tmp_path: Path) -> None:
+    build(tmp_path / "some" / "where" / "out")
+    assert files_in(tmp_path) == {"some/where/out/inner/a": b"a", "some/where/out/b": b"b"}
+
+
+def test_a_path_relative_to_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(Path("out"))
+    assert files_in(tmp_path) == {"out/inner/a": b"a", "out/b": b"b"}
+
+
+@pytest.mark.parametrize("stop", [ValueError("no"), KeyboardInterrupt()])
+def test_nothing_stays_of_a_directory_whose_making_stops(tmp_path: Path, stop: BaseException) -> None:
+    def stopped() -> None:
+        with new_directory(tmp_path / "out") as folder:
+            (folder / "a").write_bytes(b"half")
+            raise stop
+
+    with pytest.raises(type(stop)):
+        stopped()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_refused_and_stays(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_bytes(b"42")
+    with pytest.raises(DirectoryNotEmpty) as caught:
+        build(out)
+    assert str(caught.value) == (
+        f"{out}: holds 'thesis.tex' already, and an export is never mixed with anything else; "
+        "give a directory that is new or empty"
+    )
+    assert files_in(tmp_path) == {"out/thesis.tex": b"42"}
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_bytes(b"")
+    with pytest.raises(DirectoryNotEmpty) as caught:
+        build(tmp_path / "out")
+    assert str(caught.value) == f"{tmp_path / 'out'}: is a file; give a directory that is new or empty"
+
+
+def test_a_place_below_a_file_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotADataset) as caught:
+        build(tmp_path / "file" / "out")
+    assert (
+        str(caught.value) == f"{tmp_path / 'file' / 'out'}: cannot be written to (Not a directory); give a directory that can"
+    )
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from worldmodel_v.storage.new_directory import new_directory\n"
+        "with new_directory(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'left').mkdir(); (folder / 'left' / 'over').write_bytes(b'half')\n"
+        "    (folder / 'half').write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], check=False).returncode == -9
+    assert not (tmp_path / "out").exists()
+    assert b"half" in files_in(tmp_path).values()
+    build(tmp_path / "out")
+    assert files_in(tmp_path) == {"out/inner/a": b"a", "out/b": b"b"}
+
+
+def test_two_at_once_are_kept_apart(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with new_directory(out) as folder:
+        (folder / "a").write_bytes(b"first")
+        with pytest.raises(DatasetBusy) as caught:
+            build(out)
+    assert str(caught.value) == f"{out}: another process is writing there; wait for it or stop it, then run again"
+    assert files_in(tmp_path) == {"out/a": b"first"}
+
+
+@pytest.mark.parametrize("kind", ["fsync file", "fsync folder"])
+def test_a_disk_that_fills_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    FullDisk(monkeypatch, kind, fail_at=1)
+    with pytest.raises(WriteFailed) as caught:
+        build(tmp_path / "out")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out'}: could not write ({os.strerror(errno.ENOSPC)}); nothing half-written is visible; "
+        "mend the cause and run the same command again"
+    )
+    assert files_in(tmp_path) == {}

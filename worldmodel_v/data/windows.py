@@ -1,0 +1,200 @@
+"""Which windows the episodes of a latent dataset hold, and on which rows they lie: a table of a few bytes an episode.
+
+Legend: E episodes, B windows, L window length in transitions; T actions of an episode, which is T + 1 rows.
+
+A window is L transitions inside one episode: rows t to t + L, for t = 0, stride, 2 stride, … as long as it fits. With
+padding, the last window of an episode is the first that reaches its end, and may reach beyond: so no transition is left
+out (for a stride of at most L), and an episode shorter than a window is one window. Without a length, each episode is one.
+
+Windows have numbers, counted in the order of episodes and t, and a window's rows follow from its number: a list of all
+starts would take 80 MB for the paper's 10 million rows, in each worker of a DataLoader anew.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from worldmodel_v.data.split import is_held_out
+from worldmodel_v.errors import ConfigError, DatasetTooSmall, ShardDamaged
+from worldmodel_v.storage import Dataset, IndexEntry, require_format
+from worldmodel_v.storage.schema import LATENTS
+
+Columns = dict[str, tuple[np.dtype, tuple[int, ...]]]
+"""For each column the dtype, and the shape of a row."""
+
+_SPLITS: dict[str, Callable[[int, int], bool]] = {
+    "all": lambda episode, holdout_every: True,
+    "train": lambda episode, holdout_every: not is_held_out(episode, holdout_every),
+    "held-out": is_held_out,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowSettings:
+    """Which windows are wanted; raises ConfigError if that makes no sense."""
+
+    length: int | None
+    stride: int
+    pad: bool
+    split: str
+    holdout_every: int
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise ConfigError(f"a window needs at least one transition, got length {self.length}")
+        require_at_least(1, stride=self.stride)
+        require_at_least(2, holdout_every=self.holdout_every)
+        if self.length is None and (self.stride, self.pad) != (1, False):
+            raise ConfigError("length None means whole episodes, which have no stride and no pad: leave both out")
+        if self.split not in _SPLITS:
+            raise ConfigError(f"unknown split {self.split!r}: expected one of {', '.join(_SPLITS)}")
+
+    def wants(self, episode_id: int) -> bool:
+        """Whether an episode is in the split."""
+        return _SPLITS[self.split](episode_id, self.holdout_every)
+
+    def num_windows(self, num_steps_E: np.ndarray) -> np.ndarray:
+        """int64 (E,): how many windows episodes of so many actions hold."""
+        if self.length is None:
+            return np.ones_like(num_steps_E)
+        if self.pad:
+            to_the_end = 1 + np.maximum(_ceil_div(num_steps_E - self.length, self.stride), 0)
+            return np.minimum(to_the_end, _ceil_div(num_steps_E, self.stride))
+        return np.maximum((num_steps_E - self.length) // self.stride + 1, 0)
+
+
+class Places(NamedTuple):
+    """Where B windows are."""
+
+    episode: np.ndarray
+    """int64 (B,): which of the table's episodes."""
+
+    t: np.ndarray
+    """int64 (B,): the row in it where the window begins."""
+
+    num_steps: np.ndarray
+    """int64 (B,): how many transitions it has, at most L."""
+
+    length: int
+    """L; for whole episodes that of the longest among them."""
+
+
+@dataclass(frozen=True)
+class WindowTable:
+    """The wanted episodes of a latent dataset and their windows. It holds no open file, and is small enough to send."""
+
+    dataset: Dataset
+    settings: WindowSettings
+
+    entries: tuple[IndexEntry, ...]
+    """The shards that hold wanted episodes."""
+
+    shards: np.ndarray
+    """int64 (E,): which of `entries` holds each episode."""
+
+    offsets: np.ndarray
+    """int64 (E,): the episode's first row there."""
+
+    num_steps: np.ndarray
+    """int64 (E,): T."""
+
+    columns: Columns
+
+    @property
+    def length(self) -> int:
+        """L; for whole episodes that of the longest."""
+        return self.settings.length or int(self.num_steps.max())
+
+    @property
+    def latent_dim(self) -> int:
+        """Z"""
+        return self.columns["mu"][1][0]
+
+    @property
+    def num_actions(self) -> int | None:
+        """A for continuous actions, None for discrete ones."""
+        row_shape = self.columns["action"][1]
+        return row_shape[0] if row_shape else None
+
+    @property
+    def num_short_episodes(self) -> int:
+        """Episodes that hold no window."""
+        return int((self.counts == 0).sum())
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """int64 (E,): windows of each episode."""
+        return self.settings.num_windows(self.num_steps)
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """int64 (E,): one past the number of each episode's last window."""
+        return np.cumsum(self.counts)
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def places(self, windows: np.ndarray) -> Places:
+        """Where the windows with these numbers are."""
+        episode = np.searchsorted(self.ends, windows, side="right")
+        t = (windows - (self.ends - self.counts)[episode]) * self.settings.stride
+        num_steps = self.num_steps[episode] - t
+        if self.settings.length is None:
+            return Places(episode, t, num_steps, int(num_steps.max(initial=0)))
+        return Places(episode, t, np.minimum(num_steps, self.settings.length), self.settings.length)
+
+
+def find_windows(path: Path, settings: WindowSettings) -> WindowTable:
+    """The windows of the latents at `path`, found by opening each shard once (2 ms).
+
+    Raises NotADataset if they are no latents, DatasetTooSmall if they hold no window, ShardDamaged.
+    """
+    dataset = require_format(path, LATENTS)
+    entries: list[IndexEntry] = []
+    columns: Columns = {}
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for entry in dataset.entries:
+        keep = np.fromiter(map(settings.wants, range(entry.first_episode, entry.end_episode)), np.bool_, entry.num_episodes)
+        if not keep.any():
+            continue
+        with dataset.open_shard(entry) as shard:
+            found = {name: (dtype, shape[1:]) for name, (dtype, shape) in shard.columns.items()}
+            columns = columns or found
+            if found != columns:
+                raise ShardDamaged(
+                    f"{shard.source}: has other columns than {entries[0].name} of the same dataset; restore it, or encode again"
+                )
+            offsets, num_steps = shard.ep_offset[keep], shard.ep_len[keep] - np.int64(1)
+            parts.append((np.full(len(offsets), len(entries)), offsets, num_steps))
+        entries.append(entry)
+    if not parts:
+        raise DatasetTooSmall(f"{path}: no episode is in the split {settings.split!r}; collect more, or lower holdout_every")
+    shards, offsets, num_steps = (np.concatenate(part) for part in zip(*parts, strict=True))
+    table = WindowTable(dataset, settings, tuple(entries), shards, offsets, num_steps, columns)
+    if not len(table):
+        raise DatasetTooSmall(
+            f"{path}: no episode ({settings.split}) has {settings.length} actions (the longest has {table.num_steps.max()}); "
+            "ask for a shorter window, set pad, or collect longer episodes"
+        )
+    return table
+
+
+def require_at_least(bound: int, **settings: int) -> None:
+    """Raise ConfigError unless every setting is at least `bound`."""
+    for name, value in settings.items():
+        if value < bound:
+            raise ConfigError(f"{name} must be at least {bound}, got {value}")
+
+
+def generator_of(*key: int) -> torch.Generator:
+    """A generator that is a function of some whole numbers, and of each of them another."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+def _ceil_div(numerator: np.ndarray, denominator: int) -> np.ndarray:
+    return -(-numerator // denominator)

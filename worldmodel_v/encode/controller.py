@@ -1,0 +1,151 @@
+"""Encoding inside a controller's loop: uint8 frames in, as the environment gives them or as they were recorded; latents out.
+
+Legend: B batch, H, W raw frame, S the VAE's frame size, Z latent, K condition.
+
+A raw frame is cropped and resized by the very code that wm-collect records with, as the VAE's directory says, so that its
+latents are those that wm-encode writes for it. The network runs as it is, a tenth of the 20 ms that a controller at 50 Hz has.
+Rejected: TorchScript, a quarter faster at best and deprecated; torch.compile, which needs a compiler where the controller
+runs. Who needs every tenth of a millisecond runs the ONNX encoder of `wm-export model`, three times as fast on one frame.
+
+PyTorch uses a thread for each core, which for one frame is no faster and disturbs the simulation beside it: call
+`torch.set_num_threads(1)` first.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from worldmodel_v.encode.inference import encode_frames
+from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelMismatch
+from worldmodel_v.models import VAE, load_vae, resolve_device
+
+CAR_RACING_SHAPE = (96, 96)
+"""Height and width of the frame that CarRacing gives to its agent."""
+
+
+class Encoding(NamedTuple):
+    """q(z|x) = N(mu, exp(logvar)) of a frame, float32 (Z,), or of a batch, float32 (B, Z)."""
+
+    mu: np.ndarray
+    logvar: np.ndarray
+
+    def sample(self, rng: np.random.Generator) -> np.ndarray:
+        """z = mu + σ ε with ε ~ N(0, I) drawn from `rng`: float32, of mu's shape."""
+        return self.mu + np.exp(0.5 * self.logvar) * rng.standard_normal(self.mu.shape, dtype=np.float32)
+
+
+class Preprocessing(NamedTuple):
+    """How frames were made before they were recorded, as `dataset.json` has it."""
+
+    env: str
+    crop: str
+
+
+class Encoder:
+    """A VAE's encoder for the frames of an environment. Make one with `Encoder.load`, and call it."""
+
+    def __init__(self, model: VAE, device: torch.device, preprocessing: Preprocessing | None, source: str) -> None:
+        self._model, self._device, self._preprocessing, self._source = model, device, preprocessing, source
+        self._size = model.config.frame_size
+        self._resize: dict[tuple[int, ...], Any] = {}
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "cpu") -> "Encoder":
+        """From the directory that wm-train wrote; raises NotAModel or ConfigError.
+
+        `device` is cpu, cuda, cuda:1, … or auto. Without the directory's config.json only preprocessed frames can be encoded.
+        """
+        path = Path(path)
+        target = resolve_device(device)
+        return cls(load_vae(path).model.to(target), target, _read_preprocessing(path), str(path))
+
+    @property
+    def latent_dim(self) -> int:
+        """Z"""
+        return self._model.config.latent_dim
+
+    @torch.inference_mode()
+    def __call__(self, frames: np.ndarray, condition: np.ndarray | None = None) -> Encoding:
+        """The posterior of uint8 frames: (H, W, 3) gives (Z,), (B, H, W, 3) gives (B, Z); one grey channel works too.
+
+        Frames of S x S count as preprocessed, all others as the environment's own. A conditional VAE needs `condition`, (K,) or
+        (B, K), in the data's own units. The first raw frame takes a second or more, since it loads the compiled resizing.
+
+        Raises FramesNotUsable (another type, layout or size) or ModelMismatch (the condition is missing or of another size).
+        """
+        _require_frames(frames)
+        single = frames.ndim == 3
+        frames_BSSC = self._preprocess(frames[None] if single else frames)
+        encoded = encode_frames(self._model, frames_BSSC, self._device, condition_BK=self._condition(condition, frames, single))
+        mu, logvar = (tensor.numpy() for tensor in encoded)
+        return Encoding(mu[0], logvar[0]) if single else Encoding(mu, logvar)
+
+    def _preprocess(self, frames_BHWC: np.ndarray) -> np.ndarray:
+        """uint8 (B, S, S, 3), contiguous and writable, as torch takes it without a copy or a warning."""
+        frames_BHWC = np.require(frames_BHWC, requirements=["C", "W"])
+        shape = frames_BHWC.shape[1:]
+        if shape[:2] != (self._size, self._size):
+            resize = self._resize.get(shape) or self._resize.setdefault(shape, self._resizing(shape))
+            sized = np.empty((len(frames_BHWC), self._size, self._size, 3), np.uint8)
+            for raw, out in zip(frames_BHWC, sized, strict=True):
+                resize(raw, out)
+            return sized
+        return frames_BHWC if shape[2] == 3 else frames_BHWC.repeat(3, axis=3)
+
+    def _resizing(self, raw_shape: tuple[int, ...]) -> Any:
+        """What turns a frame of this shape into one of S x S; raises FramesNotUsable if it is not known."""
+        size = self._size
+        given = f"expected frames of {size}x{size}, got {raw_shape[0]}x{raw_shape[1]}"
+        if self._preprocessing is None:
+            raise FramesNotUsable(
+                f"{given}, and {self._source} has no config.json that says how frames were cropped; restore it, "
+                f"or give frames that are preprocessed to {size}x{size}"
+            )
+        from worldmodel_v.envs.frames import FramePreprocessor
+        from worldmodel_v.envs.image_env import CAR_RACING_CROP
+
+        env, crop = self._preprocessing
+        if "CarRacing" in env and crop == CAR_RACING_CROP and raw_shape[:2] != CAR_RACING_SHAPE:
+            raise FramesNotUsable(f"{given}; of {env} give the agent's frames, 96x96, or preprocessed ones")
+        try:
+            return FramePreprocessor(raw_shape, crop, size)
+        except ConfigError:
+            raise FramesNotUsable(
+                f"{given}, which the crop {crop} of {env} does not fit; give the environment's frames, or preprocessed ones"
+            ) from None
+
+    def _condition(self, condition: np.ndarray | None, frames: np.ndarray, single: bool) -> np.ndarray | None:
+        """float32 (B, K); raises ModelMismatch unless there is one for each frame."""
+        if condition is None:
+            return None
+        values = np.array(condition, np.float32)
+        expected = (self._model.config.condition_dim,) if single else (len(frames), self._model.config.condition_dim)
+        if values.shape != expected:
+            raise ModelMismatch(f"condition: expected the shape {expected} for frames of {frames.shape}, got {values.shape}")
+        return values[None] if single else values
+
+
+def _require_frames(frames: np.ndarray) -> None:
+    """Raise FramesNotUsable unless it is a uint8 array (H, W, C) or (B, H, W, C) with C = 3 or 1."""
+    if not isinstance(frames, np.ndarray):
+        raise FramesNotUsable(f"expected frames as a numpy array, got {type(frames).__name__}")
+    if frames.dtype != np.uint8:
+        raise FramesNotUsable(f"expected frames of uint8, 0 to 255 as the environment gives them, got {frames.dtype}")
+    if frames.ndim not in (3, 4) or frames.shape[-1] not in (1, 3):
+        first = frames.ndim in (3, 4) and frames.shape[-3] in (1, 3)
+        hint = "; the channels stand first: np.moveaxis(frames, -3, -1) puts them last" if first else ""
+        raise FramesNotUsable(f"expected frames of shape (H, W, 3) or (B, H, W, 3), got {frames.shape}{hint}")
+    if frames.size == 0:
+        raise FramesNotUsable(f"expected at least one frame, got the shape {frames.shape}")
+
+
+def _read_preprocessing(path: Path) -> Preprocessing | None:
+    """From the `config.json` beside the weights; None if it is missing or damaged."""
+    try:
+        recorded = json.loads((path / "config.json").read_text())["data"]
+        return Preprocessing(env=str(recorded["env"]), crop=str(recorded["crop"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -1,0 +1,56 @@
+"""What every format is: a config with the options of its export, the facts that a reader needs, and the writing itself."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.export.source import Source
+from worldmodel_v.progress import Progress
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a format's writer did."""
+
+    num_rows: int
+    """Rows in the files, padding included."""
+
+    notes: list[str]
+    """Whatever the format does not hold, or holds otherwise than the dataset: one sentence each, never left unsaid."""
+
+    episode_ids: list[int]
+    """The episodes in the files, in their order there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig(ABC):
+    """Base class of the formats. A format is a subclass in a module of its own, and a line in `registry`."""
+
+    data: Path
+    """The dataset to export: what wm-collect or wm-encode wrote, as the format needs."""
+
+    out: Path
+    """The directory to make: new or empty. It appears when all is written."""
+
+    name: ClassVar[str]
+    """What it is called on the command line."""
+
+    reads: ClassVar[tuple[str, ...]]
+    """The formats of dataset that it exports."""
+
+    alignment: ClassVar[str]
+    """Which action and reward stand beside which frame or latent, in words."""
+
+    @abstractmethod
+    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+        """Write the files into `folder`; raises OSError if the disk fails."""
+
+    def check(self, source: Source) -> None:  # noqa: B027  (most formats hold any dataset)
+        """Raise UsageError, before anything is written, if this dataset cannot be exported with these options."""
+
+    def __post_init__(self) -> None:
+        data, out = self.data.absolute(), self.out.absolute()
+        if data == out or data in out.parents:
+            raise ConfigError(f"--out {self.out}: lies in the dataset that it is to export; give a directory outside of it")

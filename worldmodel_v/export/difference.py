@@ -1,0 +1,101 @@
+"""How far an exported half of a VAE is from the original on held-out frames, and how far it may be.
+
+The original is the VAE as wm-encode runs it, not the module that was exported. The first batch has one row and the second two,
+the others many, so a file that only takes the examples' number of rows does not pass.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from worldmodel_v.encode import encode_frames
+from worldmodel_v.errors import ExportFailed
+from worldmodel_v.export.formats import Arrays, Runner
+from worldmodel_v.models import VAE, output_to_frames
+
+BATCH = 64
+ROUNDING = 1e-3
+"""How far mu and logvar may be off, as a share of the largest one (or of 1): float32 in another order gives 1e-5."""
+
+QUANTISATION = 0.2
+"""How large the error of 8-bit mu may be, as a share of mu's spread over frames, both root mean squares."""
+
+PIXEL_LEVELS = 1
+"""How many of 255 levels a decoded pixel may be off, where rounding falls to the other side."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Held-out frames, what goes into each half of the VAE for them, and what the original gives."""
+
+    encoder_inputs: Arrays
+    latents: Arrays
+    """mu, logvar: float32 (n, Z)"""
+
+    decoder_inputs: Arrays
+    """mu, and for a conditional VAE the condition."""
+
+    frames: np.ndarray
+    """uint8 (n, S, S, 3): what is decoded from mu."""
+
+
+def probe(model: VAE, inputs: Arrays) -> Probe:
+    """Run the original on frames, uint8 (n, S, S, 3), and for a conditional VAE their conditions, float32 (n, K)."""
+    cpu = torch.device("cpu")
+
+    def encode(frames: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
+        return tuple(tensor.numpy() for tensor in encode_frames(model, frames, cpu, condition_BK=condition))
+
+    def decode(z: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
+        with torch.inference_mode():
+            told = None if condition is None else torch.from_numpy(condition)
+            return (output_to_frames(model.decode(torch.from_numpy(z), told)).numpy(),)
+
+    latents = in_batches(encode, inputs)
+    decoder_inputs = (latents[0], *inputs[1:])
+    return Probe(inputs, latents, decoder_inputs, in_batches(decode, decoder_inputs)[0])
+
+
+def in_batches(run: Runner, inputs: Arrays) -> Arrays:
+    """The outputs for all rows: first of one row alone, then of two, then of 64 at a time."""
+    cuts = [1, 3, *range(3 + BATCH, len(inputs[0]), BATCH)]
+    pieces = zip(*(np.split(array, [cut for cut in cuts if cut < len(array)]) for array in inputs), strict=True)
+    return tuple(np.concatenate(outputs) for outputs in zip(*(run(*piece) for piece in pieces), strict=True))
+
+
+def encoder_difference(name: str, run: Runner, expected: Probe, *, quantised: bool) -> dict[str, float]:
+    """How far mu and logvar are off; raises ExportFailed if that is more than rounding, or quantisation, explains."""
+    found = in_batches(run, expected.encoder_inputs)
+    (mu, logvar), errors = expected.latents, [np.abs(a - b) for a, b in zip(found, expected.latents, strict=True)]
+    spread = float(np.sqrt(np.square(mu - mu.mean(axis=0)).mean()))
+    difference = {
+        "max_mu": float(errors[0].max()),
+        "mean_mu_in_sigma": float((errors[0] / np.exp(0.5 * logvar)).mean()),
+        "rms_mu_in_spread": float(np.sqrt(np.square(errors[0]).mean())) / max(spread, 1e-12),
+        "max_logvar": float(errors[1].max()),
+    }
+    if quantised:
+        _require(difference["rms_mu_in_spread"], QUANTISATION, f"{name}: mu in 8 bits is off by {{}} of its spread")
+    else:
+        for what, error, values in zip(("mu", "logvar"), errors, expected.latents, strict=True):
+            share = float(error.max()) / max(1.0, float(np.abs(values).max()))
+            _require(share, ROUNDING, f"{name}: {what} is off by {{}} of the largest")
+    return difference
+
+
+def decoder_difference(name: str, run: Runner, expected: Probe) -> dict[str, float]:
+    """How far pixels are off, in levels of 255; raises ExportFailed if that is more than rounding explains."""
+    (found,) = in_batches(run, expected.decoder_inputs)
+    levels = np.abs(found.astype(np.int16) - expected.frames)
+    difference = {"max_levels": float(levels.max()), "mean_levels": float(levels.mean())}
+    _require(difference["max_levels"], PIXEL_LEVELS, f"{name}: pixels are off by up to {{}} of 255 levels")
+    return difference
+
+
+def _require(found: float, allowed: float, what: str) -> None:
+    if not found <= allowed:  # NaN is no difference that is allowed
+        raise ExportFailed(
+            f"{what.format(f'{found:.2g}')} on held-out frames, {allowed:g} is allowed; nothing was written; "
+            "leave the format out of --formats, or train the VAE further"
+        )

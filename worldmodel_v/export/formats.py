@@ -1,0 +1,132 @@
+"""TorchScript, torch.export and ONNX: how half a VAE is written in each, and how the file is run again to check it.
+
+- torchscript: traced and frozen, for C++ (libtorch) and for old PyTorch. PyTorch has deprecated it and says so whenever a
+  program loads such a file; it still reads everywhere.
+- torch.export: its successor (`.pt2`), a graph of ATen operators with the weights, for PyTorch and its compilers.
+- onnx: for ONNX Runtime and whatever else reads ONNX, in any language. Written by the exporter that is based on torch.export,
+  which needs onnxscript; the older one needs less and is deprecated.
+
+All take any number of rows. An ONNX file holds no code; a `.pt` or `.pt2` can, so load only those of people you trust.
+"""
+
+import contextlib
+import importlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from worldmodel_v.errors import PackageMissing
+from worldmodel_v.export.modules import Part
+
+FormatName = Literal["torchscript", "torch.export", "onnx", "int8"]
+
+SUFFIXES: dict[FormatName, str] = {"torchscript": ".pt", "torch.export": ".pt2", "onnx": ".onnx", "int8": ".int8.onnx"}
+
+PACKAGES: dict[FormatName, tuple[str, ...]] = {
+    **{"torchscript": (), "torch.export": ()},
+    **{"onnx": ("onnx", "onnxscript", "onnxruntime"), "int8": ("onnx", "onnxscript", "onnxruntime")},
+}
+"""What must be installed, beside this package's own requirements, to write a format and check it."""
+
+Arrays = tuple[np.ndarray, ...]
+Runner = Callable[..., Arrays]
+"""Takes the inputs as arrays, in order, and gives the outputs."""
+
+
+def require_packages(formats: tuple[FormatName, ...]) -> None:
+    """Raise PackageMissing, with the line that installs it, unless all that the formats need can be imported."""
+    for name in formats:
+        for package in PACKAGES[name]:
+            try:
+                importlib.import_module(package)
+            except ImportError:
+                raise PackageMissing(
+                    f"--formats {name}: needs {package}, which is not installed; pip install 'worldmodel_v[export]', "
+                    "or leave onnx and int8 out of --formats"
+                ) from None
+
+
+def write_torchscript(part: Part, file: Path) -> None:
+    """Trace on the examples, freeze, save. The network's Python depends on its settings alone, never on frames."""
+    with _quiet(), torch.no_grad():
+        traced = torch.jit.trace(part.module, tuple(part.inputs.values()), check_trace=False)
+        torch.jit.freeze(traced).save(str(file))
+
+
+def run_torchscript(file: Path) -> Runner:
+    """What a TorchScript file computes."""
+    with _quiet():
+        module = torch.jit.load(str(file))
+    return _on_arrays(module)
+
+
+def write_torch_export(part: Part, file: Path) -> None:
+    """Export with any number of rows, save."""
+    with _quiet():
+        torch.export.save(torch.export.export(part.module, tuple(part.inputs.values()), dynamic_shapes=_any_rows(part)), file)
+
+
+def run_torch_export(file: Path) -> Runner:
+    """What a `.pt2` file computes."""
+    with _quiet():
+        return _on_arrays(torch.export.load(file).module())
+
+
+def write_onnx(part: Part, file: Path) -> None:
+    """Export with any number of rows, inputs and outputs named as in `part`; the weights stand in the file itself."""
+    with _quiet():
+        program = torch.onnx.export(
+            part.module,
+            tuple(part.inputs.values()),
+            dynamo=True,
+            dynamic_shapes=_any_rows(part),
+            input_names=list(part.inputs),
+            output_names=list(part.outputs),
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(file))
+
+
+def run_onnx(file: Path, threads: int = 1) -> Runner:
+    """What an ONNX file, `.onnx` or `.int8.onnx`, computes in onnxruntime on the CPU, with so many threads."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    return lambda *arrays: tuple(session.run(None, dict(zip(names, arrays, strict=True))))
+
+
+def _on_arrays(module: Callable[..., Any]) -> Runner:
+    def run(*arrays: np.ndarray) -> Arrays:
+        with torch.inference_mode():
+            outputs = module(*(torch.from_numpy(array) for array in arrays))
+        return tuple(output.numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+    return run
+
+
+def _any_rows(part: Part) -> tuple[dict[int, Any], ...]:
+    rows = torch.export.Dim("batch", min=1)
+    return tuple({0: rows} for _ in part.inputs)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the deprecations and remarks of exporters about their own insides, which are no news to who runs an export."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,62 @@
+"""hardmaru/WorldModelsExperiments, the paper's code: `series.npz` for carracing/rnn_train.py.
+
+Its trainer feeds (z_t, a_t) for rows 0 to L - 2 and wants z_t+1 for rows 1 to L - 1, so action and observation of a row
+belong together as they do here. Its recorder ends an episode at the last frame that was acted on, and the trainer has 999
+transitions (`max_seq_len`) written into it: a CarRacing episode of 1,000 actions must be 1,000 rows, so the final observation
+is left out, as its own recorder does.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from worldmodel_v.export import notes
+from worldmodel_v.export.config import Written
+from worldmodel_v.export.lengths import EqualLengthConfig
+from worldmodel_v.export.series import Rounding, latent_columns, write_series
+from worldmodel_v.export.source import Source
+from worldmodel_v.progress import Progress
+from worldmodel_v.storage.schema import LATENTS
+
+TRAINED_ROWS = 1000
+BATCH_SIZE = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardmaruConfig(EqualLengthConfig):
+    """Latents as series.npz (mu, logvar, action in float16) and initial_z.json, for hardmaru/WorldModelsExperiments.
+
+    Give carracing/series as --out, and copy initial_z.json to carracing/initial_z. Its rnn_train.py takes 1,000 rows a
+    sequence.
+    """
+
+    name: ClassVar[str] = "hardmaru"
+    reads: ClassVar[tuple[str, ...]] = (LATENTS,)
+    final_row: ClassVar[bool] = False
+    alignment: ClassVar[str] = "row t: the latent of o_t, and the action a_t chosen on it"
+
+    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+        plan, rounding = self.plan(source), Rounding()
+        columns = latent_columns(source, plan.length, rounding, np.float16)
+        of_initial_z = write_series(source, plan, columns, folder, progress)
+        num_sequences = int(plan.keep.sum())
+        said = [
+            "reward, terminated, truncated: not held",
+            *notes.no_state(source),
+            *notes.one_hot_actions(source),
+            *rounding.notes(),
+            *(["action: rounded to float16"] if source.num_actions is None else []),
+            *of_initial_z,
+        ]
+        if plan.length != TRAINED_ROWS:
+            said.append(f"rnn_train.py: set max_seq_len to {plan.length - 1}; it is {TRAINED_ROWS - 1} there")
+        if num_sequences < BATCH_SIZE:
+            said.append(f"rnn_train.py: set batch_size to at most {num_sequences}; it is {BATCH_SIZE} there")
+        if (sizes := (source.latent_dim, source.action_size)) != notes.PAPER_SIZES:
+            said.append(
+                f"rnn_train.py: set input_seq_width to {sum(sizes)} and output_seq_width to {sizes[0]}; "
+                "they are 35 and 32 there"
+            )
+        return Written(num_sequences * plan.length, [*plan.notes, *said], source.episode_ids[plan.keep].tolist())

@@ -1,0 +1,114 @@
+"""Formats that hold sequences of one length: what is done with episodes of several is the user's choice, never ours.
+
+Legend: E episodes, T actions of an episode, L rows of every sequence.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from worldmodel_v.errors import ConfigError, DatasetTooSmall, UnequalEpisodes
+from worldmodel_v.export.config import ExportConfig
+from worldmodel_v.export.source import Source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How episodes become sequences."""
+
+    length: int
+    """L"""
+
+    keep: np.ndarray
+    """bool (E,): the episodes that become one."""
+
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EqualLengthConfig(ExportConfig):
+    """Base class of the formats whose sequences all have one length."""
+
+    pad: bool = False
+    """Continue shorter episodes to the length of the longest, or to --length."""
+
+    truncate: bool = False
+    """Cut longer episodes to the length of the shortest; with --length cut to that, and leave shorter episodes out."""
+
+    length: int | None = None
+    """Rows of each sequence, with --pad or --truncate."""
+
+    final_row: ClassVar[bool]
+    """Whether the format has a row for the final observation (T + 1 rows of an episode), or ends before it (T rows)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pad and self.truncate:
+            raise ConfigError("--pad and --truncate: choose one")
+        if self.length is not None and self.length < 2:
+            raise ConfigError(f"--length must be at least 2, got {self.length}")
+
+    def check(self, source: Source) -> None:
+        self.plan(source)
+
+    def plan(self, source: Source) -> Plan:
+        """What becomes of each episode.
+
+        Raises UnequalEpisodes if they differ and no choice was made, DatasetTooSmall if none is left.
+        """
+        rows = source.num_steps + self.final_row
+        shortest, longest = int(rows.min()), int(rows.max())
+        length = self.length or (shortest if self.truncate else longest)
+        equal = shortest == longest == length
+        if not (equal or self.pad or self.truncate):
+            raise UnequalEpisodes(
+                f"{self.data}: its episodes make sequences of {shortest} to {longest} rows, {self.name} holds one length"
+                f"{'' if self.length is None else f' and --length asks for {length}'}; choose --pad (shorter ones are "
+                "continued) or --truncate (longer ones are cut), alone or to a --length"
+            )
+        keep = rows >= length if self.truncate else np.ones(len(rows), dtype=bool)
+        if not keep.any() or length < 2:
+            raise DatasetTooSmall(
+                f"{self.data}: no episode has {max(length, 2)} rows (the longest has {longest}); lower --length, or use --pad"
+            )
+        return Plan(length, keep, self._notes(rows, length, keep, source))
+
+    def _notes(self, rows: np.ndarray, length: int, keep: np.ndarray, source: Source) -> list[str]:
+        notes = []
+        if len(out := source.episode_ids[~keep]):
+            listed = ", ".join(map(str, out[:5])) + (", …" if len(out) > 5 else "")
+            notes.append(
+                f"unequal lengths: {len(out)} of {len(rows)} episodes have fewer than {length} rows and are left out ({listed})"
+            )
+        if cut := int(np.maximum(rows[keep] - length, 0).sum()):
+            episodes = int((rows[keep] > length).sum())
+            notes.append(
+                f"unequal lengths: {episodes} episodes are cut to {length} rows; {cut} of {int(rows.sum())} rows are left out"
+            )
+        if padded := int(np.maximum(length - rows[keep], 0).sum()):
+            episodes = int((rows[keep] < length).sum())
+            notes.append(
+                f"unequal lengths: {episodes} episodes are continued to {length} rows; {padded} of {length * int(keep.sum())} "
+                "rows are padding (the final observation again, no action, no reward)"
+            )
+        if not self.final_row and (complete := int((rows[keep] == length).sum())):
+            notes.append(f"final observation: not held, so the last transition of {complete} episodes is missing")
+        return notes
+
+
+def observed(rows: np.ndarray, length: int) -> np.ndarray:
+    """Observations (T + 1, …) as a sequence of `length` rows: cut, or continued with the final one."""
+    return rows[np.minimum(np.arange(length), len(rows) - 1)]
+
+
+def filled(rows: np.ndarray, length: int, value: float | bool) -> np.ndarray:
+    """Any other column as a sequence of `length` rows: cut, or continued with `value`."""
+    out = np.full((length, *rows.shape[1:]), value, dtype=rows.dtype)
+    out[: len(rows)] = rows[:length]
+    return out
+
+
+def led_here(rows: np.ndarray) -> np.ndarray:
+    """What the actions brought (T, …) beside the observations that they led to (T + 1, …); 0 in the first row."""
+    return np.concatenate([np.zeros((1, *rows.shape[1:]), rows.dtype), rows])

@@ -1,0 +1,154 @@
+"""Minari: rollouts as a dataset that `minari.load_dataset` opens, with nothing lost.
+
+Minari's episode is observations T + 1 and everything else T, which our rows are but for the empty last one. Ground truth
+goes into `infos`, which is T + 1 as well; seed and policy become the episode's metadata.
+
+Written as HDF5 directly, and tested with the package. Rejected: Minari's own writer, which has frames uncompressed or as JPEG
+(off by up to 194 levels) and would make the package a dependency. What its reader insists on: `jpeg_encoding: false` in
+the metadata, which 0.5.4 was the first to heed, and a group `infos` even if it is empty.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable
+from worldmodel_v.export.config import ExportConfig, Written
+from worldmodel_v.export.source import Source
+from worldmodel_v.progress import Progress
+from worldmodel_v.records import Episode
+from worldmodel_v.storage.hdf5_file import EVERYWHERE, add_column, create_hdf5
+from worldmodel_v.storage.schema import ROLLOUTS
+
+MINARI_VERSION = "0.5.4"
+"""The version whose layout this is, and the first that reads it."""
+
+DATASET_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinariConfig(ExportConfig):
+    """Frames as a Minari dataset (0.5.4 or newer), lossless, with the ground truth in infos.
+
+    Minari looks for a dataset in the folder of its id below MINARI_DATASETS_PATH (~/.minari/datasets): give
+    ~/.minari/datasets/NAME-v0 as --out.
+    """
+
+    dataset_id: str | None = None
+    """Minari's name for it, NAME-v0 or NAMESPACE/NAME-v0; --out must end with it. Without it, the last part of --out."""
+
+    name: ClassVar[str] = "minari"
+    reads: ClassVar[tuple[str, ...]] = (ROLLOUTS,)
+    alignment: ClassVar[str] = (
+        "observations and infos have a row more than the rest: actions[t] was chosen on observations[t] and led to "
+        "observations[t + 1], with rewards[t], terminations[t] and truncations[t]"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not DATASET_ID.fullmatch(self.resolved_id):
+            where = f"--out {self.out}" if self.dataset_id is None else f"--dataset-id {self.dataset_id}"
+            raise ConfigError(f"{where}: Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got {self.resolved_id!r}")
+        if not f"/{self.out.absolute().as_posix()}".endswith(f"/{self.resolved_id}"):
+            raise ConfigError(
+                f"--dataset-id {self.dataset_id}: Minari finds a dataset in a folder of its id; --out must end with it, "
+                f"got {self.out}"
+            )
+
+    @property
+    def resolved_id(self) -> str:
+        return self.out.absolute().name if self.dataset_id is None else self.dataset_id
+
+    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+        data = folder / "data"
+        data.mkdir()
+        task = progress.task("export", source.num_episodes, "episodes")
+        with create_hdf5(data / "main_data.hdf5") as (file, check):
+            for number, episode in enumerate(source.episodes()):
+                assert isinstance(episode, Episode)
+                _write_episode(file.create_group(f"episode_{number}"), number, episode)
+                check()
+                task.advance()
+        task.close()
+        action_space, said = _action_space(source)
+        metadata = {
+            "dataset_id": self.resolved_id,
+            "minari_version": MINARI_VERSION,
+            "data_format": "hdf5",
+            "jpeg_encoding": False,
+            "total_episodes": source.num_episodes,
+            "total_steps": int(source.num_steps.sum()),
+            "dataset_size": round((data / "main_data.hdf5").stat().st_size / 1e6, 1),
+            "observation_space": json.dumps(_box(0, 255, source.columns["pixels"][1][1:], "uint8")),
+            "action_space": json.dumps(action_space),
+            "algorithm_name": source.dataset.spec["policy"],
+            "description": f"{source.dataset.spec['env']}, frames as the VAE sees them; made by worldmodel_v",
+        }
+        (data / "metadata.json").write_text(json.dumps(metadata))
+        return Written(source.num_rows, said, source.episode_ids.tolist())
+
+
+def _write_episode(group: Any, number: int, episode: Episode) -> None:
+    group.attrs["id"] = number
+    group.attrs["seed"] = episode.seed
+    group.attrs["total_steps"] = episode.num_steps
+    group.attrs["policy"] = episode.policy
+    columns = {
+        "observations": episode.pixels,
+        "actions": episode.action[:-1],
+        "rewards": episode.reward[:-1],
+        "terminations": episode.terminated[:-1],
+        "truncations": episode.truncated[:-1],
+    }
+    infos = group.create_group("infos")
+    for name, data in columns.items():
+        add_column(group, name, data.shape, data.dtype, EVERYWHERE)[:] = data
+    for factor, name in enumerate(episode.state_names):
+        assert episode.state is not None
+        add_column(infos, name, (episode.num_rows,), np.float32, EVERYWHERE)[:] = episode.state[:, factor]
+
+
+def _action_space(source: Source) -> tuple[dict[str, Any], list[str]]:
+    """The environment's action space in Minari's JSON; where it is not at hand, what the data shows, and a note."""
+    space = _environments_action_space(source.dataset.spec)
+    if source.num_actions is not None:
+        if getattr(space, "n", 0) >= source.num_actions:
+            return _discrete(int(space.start), int(space.n)), []
+        return _discrete(0, source.num_actions), [_without(source, "actions that never occur")]
+    if space is not None and space.shape and np.prod(space.shape) == source.action_size:
+        return _box(space.low, space.high, (source.action_size,), "float32"), []
+    return _box(-np.inf, np.inf, (source.action_size,), "float32"), [_without(source, "bounds")]
+
+
+def _environments_action_space(spec: dict[str, Any]) -> Any:
+    """None if the environment cannot be built here."""
+    from worldmodel_v.envs import make_image_env
+
+    try:
+        env = make_image_env(spec["env"], spec["env_kwargs"])
+    except EnvironmentNotUsable:
+        return None
+    env.close()
+    return env.action_space
+
+
+def _without(source: Source, what: str) -> str:
+    return (
+        f"action_space: without {what}, since {source.dataset.spec['env']} with the actions of this data is not to be had here"
+    )
+
+
+def _discrete(start: int, num_actions: int) -> dict[str, Any]:
+    return {"type": "Discrete", "dtype": "int64", "start": start, "n": num_actions}
+
+
+def _box(low: Any, high: Any, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
+    bounds = {
+        name: np.broadcast_to(np.ravel(bound), (int(np.prod(shape)),)) for name, bound in {"low": low, "high": high}.items()
+    }
+    lists = {name: bound.astype(dtype).reshape(shape).tolist() for name, bound in bounds.items()}
+    return {"type": "Box", "dtype": dtype, "shape": list(shape), **lists}

@@ -1,0 +1,26 @@
+"""What several formats have to say of the same loss."""
+
+from worldmodel_v.export.source import Source
+
+PAPER_SIZES = (32, 3)
+"""Z and A of CarRacing in the paper, which the code of others has written into it."""
+
+
+def one_hot_actions(source: Source) -> list[str]:
+    """That discrete actions became vectors, if they are discrete."""
+    if source.num_actions is None:
+        return []
+    return [f"action: discrete, written one-hot over {source.num_actions} values (0 to the highest that occurs)"]
+
+
+def no_truncation(source: Source, column: str) -> list[str]:
+    """That `column` says nothing of truncation, if any episode was truncated."""
+    truncated = int((~source.terminated).sum())
+    if not truncated:
+        return []
+    return [f"truncated: not held; {column} is terminated alone ({truncated} of {source.num_episodes} episodes were truncated)"]
+
+
+def no_state(source: Source) -> list[str]:
+    """That the ground truth is left out, if there is any."""
+    return [f"state: not held ({len(source.state_names)} factors)"] if source.state_names else []

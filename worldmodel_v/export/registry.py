@@ -1,0 +1,22 @@
+"""The formats by name. To add one: write its module, as `plain_npz` is written, and name it here."""
+
+from worldmodel_v.export.adsp import AdspConfig
+from worldmodel_v.export.config import ExportConfig
+from worldmodel_v.export.ctallec import CtallecConfig
+from worldmodel_v.export.hardmaru import HardmaruConfig
+from worldmodel_v.export.minari import MinariConfig
+from worldmodel_v.export.plain_npz import NpzConfig
+from worldmodel_v.export.stable_worldmodel import StableWorldmodelConfig
+from worldmodel_v.export.zacwellmer import ZacwellmerConfig
+
+_CONFIGS: tuple[type[ExportConfig], ...] = (
+    HardmaruConfig,
+    ZacwellmerConfig,
+    AdspConfig,
+    CtallecConfig,
+    MinariConfig,
+    StableWorldmodelConfig,
+    NpzConfig,
+)
+
+FORMATS: dict[str, type[ExportConfig]] = {config.name: config for config in _CONFIGS}

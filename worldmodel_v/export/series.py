@@ -1,0 +1,109 @@
+"""`series.npz` and `initial_z.json`, which the formats of hardmaru and zacwellmer share.
+
+Legend: S sequences, L rows of each, T actions of an episode, Z latent, A action.
+
+The file holds every sequence in one array for each column, which their trainers load whole. It is written column by column,
+reading the dataset once for each, so memory here holds one episode, however many there are.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.export.lengths import Plan, filled, observed
+from worldmodel_v.export.npz_file import create_npz
+from worldmodel_v.export.source import Source
+from worldmodel_v.progress import Progress
+from worldmodel_v.records import LatentSequence
+
+SERIES_NAME = "series.npz"
+INITIAL_Z_NAME = "initial_z.json"
+MAX_INITIAL_Z = 1000
+"""The trainers keep the first latents of this many sequences for dreams to begin with."""
+
+SCALE = 10_000
+"""`initial_z.json` holds whole numbers: the values times this, cut toward zero."""
+
+Column = tuple[Any, tuple[int, ...], Callable[[LatentSequence], np.ndarray]]
+"""(dtype, shape of one row, sequence -> its L rows)"""
+
+
+class Rounding:
+    """Casts to float16, and remembers what that cost."""
+
+    def __init__(self) -> None:
+        self.largest = 0.0
+        """The largest change of a value."""
+
+        self.largest_in_sigma = 0.0
+        """The largest change of a mu, in units of its σ."""
+
+    def __call__(self, sequence: LatentSequence, name: str) -> np.ndarray:
+        exact = getattr(sequence, name)
+        with np.errstate(over="ignore"):
+            rounded = exact.astype(np.float16)
+        change = np.abs(exact - rounded.astype(np.float32))
+        if not np.isfinite(change).all():
+            raise ConfigError(f"episode {sequence.episode_id}: {name} has values beyond 65504, which float16 cannot hold")
+        self.largest = max(self.largest, float(change.max()))
+        if name == "mu":
+            sigma = np.exp(0.5 * sequence.logvar.astype(np.float32))
+            self.largest_in_sigma = max(self.largest_in_sigma, float((change / sigma).max()))
+        return rounded
+
+    def notes(self) -> list[str]:
+        if not self.largest:
+            return []
+        return [
+            f"mu and logvar: rounded to float16, by at most {self.largest:.2g}; a mu moves by at most "
+            f"{self.largest_in_sigma:.2g} of its σ"
+        ]
+
+
+def latent_columns(source: Source, length: int, rounding: Rounding, action_dtype: Any) -> dict[str, Column]:
+    """mu, logvar and action: row t holds o_t and the action chosen on it."""
+    return {
+        "mu": (np.float16, (source.latent_dim,), lambda sequence: observed(rounding(sequence, "mu"), length)),
+        "logvar": (np.float16, (source.latent_dim,), lambda sequence: observed(rounding(sequence, "logvar"), length)),
+        "action": (action_dtype, (source.action_size,), lambda sequence: filled(source.actions(sequence), length, 0.0)),
+    }
+
+
+def write_series(source: Source, plan: Plan, columns: dict[str, Column], folder: Path, progress: Progress) -> list[str]:
+    """Write both files; returns what there is to say of `initial_z.json`."""
+    num_sequences = int(plan.keep.sum())
+    task = progress.task("export", num_sequences * len(columns), "columns of episodes")
+    initial: dict[str, list[np.ndarray]] = {"mu": [], "logvar": []}
+
+    def parts(name: str, rows_of: Callable[[LatentSequence], np.ndarray]) -> Iterator[np.ndarray]:
+        for sequence in source.episodes(plan.keep):
+            assert isinstance(sequence, LatentSequence)
+            if name in initial and len(initial[name]) < MAX_INITIAL_Z:
+                initial[name].append(getattr(sequence, name)[0].astype(np.float64))
+            yield rows_of(sequence)
+            task.advance()
+
+    with create_npz(folder / SERIES_NAME) as npz:
+        for name, (dtype, row_shape, rows_of) in columns.items():
+            npz.add(name, dtype, (num_sequences, plan.length, *row_shape), parts(name, rows_of))
+    task.close()
+    numbers = [(np.array(initial[name]) * SCALE).astype(np.int64).tolist() for name in ("mu", "logvar")]
+    (folder / INITIAL_Z_NAME).write_text(json.dumps(numbers, separators=(",", ":")))
+    return _notes_on_initial_z(initial, num_sequences)
+
+
+def _notes_on_initial_z(initial: dict[str, list[np.ndarray]], num_sequences: int) -> list[str]:
+    notes = []
+    if num_sequences > MAX_INITIAL_Z:
+        notes.append(f"{INITIAL_Z_NAME}: holds the first {MAX_INITIAL_Z} sequences, as the trainer's own does")
+    largest = max(float(np.abs(rows).max()) for rows in initial.values())
+    if largest * SCALE > float(np.finfo(np.float16).max):
+        notes.append(
+            f"{INITIAL_Z_NAME}: use this one; rnn_train.py writes its own in float16, where times {SCALE} overflows above 6.55 "
+            f"(the largest value here is {largest:.2f})"
+        )
+    return notes

@@ -1,0 +1,64 @@
+"""galilai-group/stable-worldmodel: the whole dataset as one `.h5` for its HDF5Dataset.
+
+Its layout is our shards' (columns in the root, `ep_len`, `ep_offset`), merged. Its training code pairs action t and reward t
+with the observations t and t + 1, and takes an action of NaN for missing: our rows as they are. (Its own recorder puts reward
+and terminated one row later than its training code reads them.) Discrete actions become vectors, since it normalises actions
+by column. Its reader imports hdf5plugin, so frames are packed with zstd.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from worldmodel_v.export import notes
+from worldmodel_v.export.config import ExportConfig, Written
+from worldmodel_v.export.source import Source
+from worldmodel_v.progress import Progress
+from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.storage.hdf5_file import WITH_PLUGIN, add_column, create_hdf5
+from worldmodel_v.storage.schema import LATENTS, ROLLOUTS
+
+FILE_NAME = "dataset.h5"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StableWorldmodelConfig(ExportConfig):
+    """Frames or latents as one dataset.h5 with ep_len and ep_offset, for stable-worldmodel's HDF5Dataset.
+
+    Open it with HDF5Dataset(path="OUT/dataset.h5").
+    """
+
+    name: ClassVar[str] = "stable-worldmodel"
+    reads: ClassVar[tuple[str, ...]] = (ROLLOUTS, LATENTS)
+    alignment: ClassVar[str] = (
+        "row t: o_t, the action a_t chosen on it, and what a_t brought; an episode's last row holds the final observation, "
+        "with NaN for action and reward"
+    )
+
+    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+        rows = source.num_steps + 1
+        first_rows = np.cumsum(rows) - rows
+        task = progress.task("export", source.num_episodes, "episodes")
+        with create_hdf5(folder / FILE_NAME) as (file, check):
+            columns: dict[str, Any] = {}
+            for episode, first in zip(source.episodes(), first_rows, strict=True):
+                for name, data in _columns(source, episode).items():
+                    if name not in columns:
+                        columns[name] = add_column(file, name, (source.num_rows, *data.shape[1:]), data.dtype, WITH_PLUGIN)
+                    columns[name][first : first + len(data)] = data
+                check()
+                task.advance()
+            if source.state_names:
+                columns["state"].attrs["names"] = np.array([name.encode() for name in source.state_names])
+            file["ep_len"], file["ep_offset"] = rows.astype(np.int32), first_rows
+        task.close()
+        return Written(source.num_rows, notes.one_hot_actions(source), source.episode_ids.tolist())
+
+
+def _columns(source: Source, episode: Episode | LatentSequence) -> dict[str, np.ndarray]:
+    """The episode's columns, with actions as vectors and NaN in their last row."""
+    vectors = source.actions(episode)
+    none = np.full((1, source.action_size), np.nan, np.float32)
+    return episode.columns() | {"action": np.concatenate([vectors, none])}

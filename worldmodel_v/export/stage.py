@@ -1,0 +1,79 @@
+"""The whole of an export: open and verify the dataset, write the format's files, say where they come from, publish.
+
+`source.json` stands beside the files, where no trainer's loader looks: which dataset and VAE they come from, how rows
+align, what the format does not hold, and which episode each sequence is.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldmodel_v import __version__
+from worldmodel_v.export.config import ExportConfig, Written
+from worldmodel_v.export.source import Source
+from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.storage.new_directory import new_directory, require_new
+
+SOURCE_NAME = "source.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What an export wrote."""
+
+    out: Path
+    format: str
+    episodes: int
+    rows: int
+    """Rows in the files, padding included."""
+
+    bytes: int
+    alignment: str
+    """Which action and reward stand beside which frame or latent."""
+
+    notes: list[str]
+    """What the format does not hold, or holds otherwise than the dataset."""
+
+
+def export(config: ExportConfig, progress: Progress | None = None) -> ExportReport:
+    """Make `config.out` hold the dataset in the format of `config`; it appears whole or not at all.
+
+    Raises UsageError (NotADataset, DatasetTooSmall, ShardDamaged, StaleLatents, UnequalEpisodes, DirectoryNotEmpty, …) before
+    anything is written, WriteFailed if the disk fails.
+    """
+    progress = progress or Silent()
+    require_new(config.out)
+    source = Source(config.data, config.reads, progress)
+    config.check(source)
+    with new_directory(config.out) as folder:
+        written = config.write(source, folder, progress)
+        (folder / SOURCE_NAME).write_text(json.dumps(_provenance(config, source, written), indent=2) + "\n")
+        num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return ExportReport(
+        out=config.out,
+        format=config.name,
+        episodes=len(written.episode_ids),
+        rows=written.num_rows,
+        bytes=num_bytes,
+        alignment=config.alignment,
+        notes=written.notes,
+    )
+
+
+def _provenance(config: ExportConfig, source: Source, written: Written) -> dict[str, Any]:
+    dataset = source.dataset
+    table = zip(source.episode_ids.tolist(), source.seeds.tolist(), source.policies, source.num_steps.tolist(), strict=True)
+    kept = set(written.episode_ids)
+    return {
+        "format": config.name,
+        "made_by": f"worldmodel_v {__version__}",
+        "alignment": config.alignment,
+        "notes": written.notes,
+        "dataset": {"format": dataset.format, "spec_hash": dataset.spec_hash, "spec": dataset.spec},
+        "episodes": [
+            {"episode_id": episode_id, "seed": seed, "policy": policy, "num_steps": num_steps}
+            for episode_id, seed, policy, num_steps in table
+            if episode_id in kept
+        ],
+    }

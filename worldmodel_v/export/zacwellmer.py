@@ -1,0 +1,64 @@
+"""zacwellmer/WorldModels: its `series.npz` holds reward, done and N beside mu, logvar and action.
+
+Its trainer predicts reward and done of the row itself, r(o_t, a_t) and d(o_t, a_t), and masks with done: after a done row
+nothing counts, and a done row's z has no successor. So padding is marked done. N (CarRacing's number of tiles) is read and not
+used; its recorder writes 0 for environments without tiles.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from worldmodel_v.export import notes
+from worldmodel_v.export.config import Written
+from worldmodel_v.export.lengths import EqualLengthConfig, filled
+from worldmodel_v.export.series import MAX_INITIAL_Z, Column, Rounding, latent_columns, write_series
+from worldmodel_v.export.source import Source
+from worldmodel_v.progress import Progress
+from worldmodel_v.storage.schema import LATENTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZacwellmerConfig(EqualLengthConfig):
+    """Latents as series.npz (mu, logvar, action, reward, done, N) and initial_z.json, for zacwellmer/WorldModels.
+
+    Give results/EXPERIMENT/ENVIRONMENT/series as --out. Its trainer masks what --pad adds.
+    """
+
+    name: ClassVar[str] = "zacwellmer"
+    reads: ClassVar[tuple[str, ...]] = (LATENTS,)
+    final_row: ClassVar[bool] = False
+    alignment: ClassVar[str] = "row t: the latent of o_t, the action a_t chosen on it, and reward and done that a_t brought"
+
+    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+        plan, rounding = self.plan(source), Rounding()
+        columns = latent_columns(source, plan.length, rounding, np.float32) | _outcome_columns(plan.length)
+        of_initial_z = write_series(source, plan, columns, folder, progress)
+        num_sequences = int(plan.keep.sum())
+        said = [
+            *notes.no_truncation(source, "done"),
+            *notes.no_state(source),
+            *notes.one_hot_actions(source),
+            *rounding.notes(),
+            "reward: rounded to float16",
+            "N (number of tiles): not recorded, written as 0; the trainer reads it and does not use it",
+            *of_initial_z,
+        ]
+        if self.pad and (source.num_steps < plan.length).any():
+            said.append("done: True in padding, by which the trainer masks it")
+        if num_sequences < MAX_INITIAL_Z:
+            said.append(
+                f"rnn_train.py: looks at {MAX_INITIAL_Z} sequences for initial_z.json; set range({num_sequences}) there, and "
+                f"rnn_batch_size to at most {num_sequences}"
+            )
+        return Written(num_sequences * plan.length, [*plan.notes, *said], source.episode_ids[plan.keep].tolist())
+
+
+def _outcome_columns(length: int) -> dict[str, Column]:
+    return {
+        "reward": (np.float16, (1,), lambda sequence: filled(sequence.reward[:-1, None], length, 0.0)),
+        "done": (np.bool_, (1,), lambda sequence: filled(sequence.terminated[:-1, None], length, True)),
+        "N": (np.uint16, (1,), lambda sequence: np.zeros((length, 1), np.uint16)),
+    }

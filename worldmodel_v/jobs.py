@@ -1,0 +1,235 @@
+"""Pipelines as jobs of a Ray cluster: submit, look, read, stop, from a machine that is no node of it.
+
+A job is `wm-pipeline run` on the cluster's head node, started by Ray's own job server (`ray.job_submission`), so it outlives
+the terminal that submitted it. Nothing here keeps state: the cluster knows its jobs, the output directory knows what is done,
+and submitting the same command again continues it.
+
+What travels is the pipeline file, or the whole of a working directory; Ray unpacks it on every node for the time of the job
+and puts it on Python's path there, which is how an environment or policy of one's own reaches the workers. The copy is
+deleted with the job, so an output path has to be absolute (`refuse_temporary_output`).
+"""
+
+import asyncio
+import contextlib
+import datetime
+import importlib
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldmodel_v.errors import (
+    ClusterNotUsable,
+    ConfigError,
+    JobFailed,
+    JobNotFound,
+    JobNotRunning,
+    PackageMissing,
+    WorldModelError,
+    one_line,
+)
+from worldmodel_v.ray_pool import require_listener
+
+JOB_ENVIRONMENT_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it for the command of a job, and for nothing else."""
+
+SUCCEEDED, ENDED = "SUCCEEDED", ("SUCCEEDED", "FAILED", "STOPPED")
+OUT = "worldmodel_v_out"
+"""The job's metadata under which its output directory stands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the cluster knows of a job."""
+
+    job: str
+    status: str
+    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+
+    message: str
+    out: str
+    """Where it writes, on the cluster's head node."""
+
+    started: str | None
+    ended: str | None
+
+
+class JobLog:
+    """What a job has printed, in pieces; as a text, all of it."""
+
+    def __init__(self, pieces: Iterator[str]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def __str__(self) -> str:
+        return "".join(self._pieces)
+
+
+class Jobs:
+    """The job server of a cluster, at the address of its dashboard."""
+
+    def __init__(self, address: str) -> None:
+        """Raises ClusterNotUsable if no job server answers at `address`, PackageMissing if what talks to it is not there."""
+        self.address = address
+        self._client = _connect(address)
+
+    def submit(self, file: Path, out: Path, working_dir: Path | None = None) -> Job:
+        """Run a pipeline file on the cluster, writing to `out` on its head node.
+
+        Raises ConfigError if `out` is relative, or `file` is not in `working_dir`.
+        """
+        if not out.is_absolute():
+            raise ConfigError(
+                f"--out {out}: a job runs on the cluster's head node, in a copy of its files that Ray deletes afterwards; "
+                "give an absolute path on the head node, such as /data/run"
+            )
+        with _travelling(file, working_dir) as (folder, name), self._talking():
+            job = self._client.submit_job(
+                entrypoint=shlex.join(["wm-pipeline", "run", name, "--out", str(out)]),
+                runtime_env={"working_dir": str(folder)},
+                metadata={OUT: str(out)},
+            )
+        return self.status(job)
+
+    def status(self, job: str) -> Job:
+        """The state of a job; raises JobNotFound."""
+        with self._talking(job):
+            return _job(self._client.get_job_info(job))
+
+    def all(self) -> list[Job]:
+        """Every pipeline that was submitted to the cluster, the latest first."""
+        with self._talking():
+            found = [details for details in self._client.list_jobs() if OUT in (details.metadata or {})]
+        return [_job(details) for details in sorted(found, key=lambda details: -(details.start_time or 0))]
+
+    def log(self, job: str, follow: bool = False) -> JobLog:
+        """What a job has printed; with `follow` also what it prints until it ends, and JobFailed if it ends badly.
+
+        Raises JobNotFound.
+        """
+        self.status(job)
+        return JobLog(self._follow(job) if follow else self._printed(job))
+
+    def stop(self, job: str) -> Job:
+        """Stop a job; raises JobNotFound, or JobNotRunning if it has ended already."""
+        state = self.status(job)
+        if state.status in ENDED:
+            raise JobNotRunning(f"{job}: has ended already ({state.status}); nothing was stopped")
+        with self._talking(job):
+            self._client.stop_job(job)
+        return self.status(job)
+
+    def _printed(self, job: str) -> Iterator[str]:
+        with self._talking(job):
+            yield self._client.get_job_logs(job)
+
+    def _follow(self, job: str) -> Iterator[str]:
+        pieces = self._client.tail_job_logs(job)
+
+        async def next_piece() -> str | None:
+            return await anext(pieces, None)
+
+        with self._talking(job), asyncio.Runner() as runner:
+            while (piece := runner.run(next_piece())) is not None:
+                yield piece
+        state = self.status(job)
+        if state.status != SUCCEEDED:
+            raise JobFailed(f"{job}: {state.status}: {state.message}; submitting the same command again continues it")
+
+    @contextlib.contextmanager
+    def _talking(self, job: str = "") -> Iterator[None]:
+        """Turn what Ray's client raises into our errors."""
+        try:
+            yield
+        except WorldModelError:
+            raise
+        except Exception as error:
+            if job and "status code 404" in str(error):
+                raise JobNotFound(
+                    f"{job}: no such job at {self.address}; `wm-pipeline status --address {self.address}` lists them"
+                ) from error
+            raise ClusterNotUsable(f"{self.address}: the job server answered {one_line(error)}; look into its log") from error
+
+
+def refuse_temporary_output(out: Path) -> None:
+    """Raise ConfigError if this process is the command of a Ray job and `out` is relative: its files would be lost."""
+    if JOB_ENVIRONMENT_VARIABLE in os.environ and not out.is_absolute():
+        raise ConfigError(
+            f"--out {out}: inside a Ray job this would lie in {Path.cwd()}, which Ray deletes when the job is over; "
+            "give an absolute path, such as /data/run"
+        )
+
+
+def _connect(address: str) -> Any:
+    if not address.startswith(("http://", "https://")):
+        raise ClusterNotUsable(
+            f"--address {address}: jobs are submitted to the cluster's dashboard; expected http://HOST:8265 (which "
+            "`ray start --head` prints)"
+        )
+    try:
+        for package in ("ray", "aiohttp", "requests"):
+            importlib.import_module(package)
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        raise PackageMissing(f"jobs need Ray's job client ({error}); pip install 'ray[default]'") from error
+    try:
+        require_listener(address)
+        with _without_ray_addresses():
+            return JobSubmissionClient(address)
+    except Exception as error:
+        raise ClusterNotUsable(
+            f"no Ray job server at {address}: {one_line(error)}; on the head node: pip install 'ray[default]', then "
+            "`ray start --head --dashboard-host 0.0.0.0`"
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_ray_addresses() -> Iterator[None]:
+    """Ray's client prefers the environment's address to the one that it is given."""
+    taken = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(taken)
+
+
+@contextlib.contextmanager
+def _travelling(file: Path, working_dir: Path | None) -> Iterator[tuple[Path, str]]:
+    """The folder to send, and the pipeline file's path in it."""
+    if working_dir is None:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copyfile(file, Path(folder) / file.name)
+            yield Path(folder), file.name
+        return
+    if not working_dir.is_dir():
+        raise ConfigError(f"--working-dir {working_dir}: is no directory; give the one whose files the job needs")
+    if Path(tempfile.gettempdir()).resolve().is_relative_to(working_dir.resolve()):
+        raise ConfigError(
+            f"--working-dir {working_dir}: holds the temporary folder {tempfile.gettempdir()}; give the job's own directory"
+        )
+    if not file.resolve().is_relative_to(working_dir.resolve()):
+        raise ConfigError(f"{file}: is not in --working-dir {working_dir}, so it would not travel; put it there")
+    yield working_dir, str(file.resolve().relative_to(working_dir.resolve()))
+
+
+def _job(details: Any) -> Job:
+    return Job(
+        job=details.submission_id or details.job_id,
+        status=str(getattr(details.status, "value", details.status)),
+        message=" ".join((details.message or "").split()),
+        out=(details.metadata or {}).get(OUT, ""),
+        started=_moment(details.start_time),
+        ended=_moment(details.end_time),
+    )
+
+
+def _moment(milliseconds: int | None) -> str | None:
+    if not milliseconds:
+        return None
+    return datetime.datetime.fromtimestamp(milliseconds / 1000, datetime.UTC).isoformat(timespec="seconds")
