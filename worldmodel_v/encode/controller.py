@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from worldmodel_v.encode.encoder import encode_frames
+from worldmodel_v.encode.inference import encode_frames
 from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelMismatch
 from worldmodel_v.models import VAE, load_vae, resolve_device
 

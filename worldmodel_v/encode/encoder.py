@@ -1,36 +1,48 @@
-"""One rollout shard in, one latent shard out. No Ray here, and no files: bytes to bytes.
+"""Rollout shards in, the bytes of latent shards out, with several shards under way at once. No Ray here, and nothing written.
 
-Legend: N rows of a shard, B batch, Z latent.
+Legend: N rows of a shard, B rows of a batch, S frame size, C channels, Z latent, K condition.
 
-Frames are decompressed a chunk ahead of the model in a thread, and batched across episodes: an episode boundary is no
-reason for a small batch. Rows stay in their place, so the other columns are copied as they are.
+A batch is a number of stored chunks (one, on a CPU), whatever episodes they hold. A thread does all of a batch: it reads the
+compressed chunks, decompresses them into memory of its own (they are in its core's cache then), encodes them, and puts the
+rows in their place. There are as many threads as cores and each computes alone; none waits for another, and no queue stands
+between reading and computing. The caller's thread meanwhile opens and checks the next shard, and builds and commits the one
+before: up to three are under way, so the threads always have work. Memory is a batch for each thread, and the latents and
+compressed columns of three shards, however long their episodes are.
+
+What a batch holds depends on the shard alone, and every batch is computed in one thread, so the number of threads and workers
+changes no byte.
+
+On CUDA the threads take turns at two streams: the copy of one batch and the kernels of another overlap, and the device has
+the next batch queued before it is done with one.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 
-from worldmodel_v.data import FrameBatch, condition_reader
-from worldmodel_v.data.prefetch import prefetch
-from worldmodel_v.models import VAE, Posterior, frames_to_input, resolve_device
+from worldmodel_v.data import condition_reader
+from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.models import Posterior, resolve_device
 from worldmodel_v.models.weights import vae_from_bytes
 from worldmodel_v.records import Episode, LatentSequence
-from worldmodel_v.storage import IndexEntry, Shard, build_shard
+from worldmodel_v.storage import IndexEntry, PixelFile, Shard, build_shard
+from worldmodel_v.storage.schema import PIXEL_CHUNK_ROWS
 
-
-@dataclass(frozen=True)
-class EncodeTask:
-    """A rollout shard to encode, with its bytes: a worker needs no access to the dataset's disk."""
-
-    entry: IndexEntry
-    image: bytes
-    source: str
-    """Where the bytes come from, for errors."""
-
-    def __str__(self) -> str:
-        return f"shard {self.entry.shard}"
+SHARDS_UNDER_WAY = 3
+STREAMS = 2
+MAX_CUDA_THREADS = 16
+BATCH_SIZES = {"cpu": PIXEL_CHUNK_ROWS, "cuda": 1024}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,61 +59,215 @@ class EncoderSettings:
     device: str
     precision: str
     dtype: str
-    batch_size: int
+    compile: bool
+    batch_size: int | None
+
+
+class PixelSource(Protocol):
+    """Where a shard's stored chunks come from."""
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """The stored bytes of chunk `number`."""
+
+
+class PixelImage:
+    """A `PixelSource` over the bytes of a shard."""
+
+    def __init__(self, image: bytes) -> None:
+        self._image = image
+
+    def read(self, number: int, offset: int, size: int) -> bytes:
+        """The stored bytes of chunk `number`."""
+        return self._image[offset : offset + size]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A rollout shard that is open to be encoded."""
+
+    entry: IndexEntry
+    shard: Shard
+    pixels: PixelSource
+
+    @classmethod
+    def from_file(cls, entry: IndexEntry, shard: Shard, path: Path) -> Self:
+        """From a file, of which only what a batch needs is read at a time."""
+        return cls(entry, shard, PixelFile(path))
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """A rollout shard to encode, with its bytes: a worker needs no access to the dataset's disk."""
+
+    entry: IndexEntry
+    image: bytes
+    source: str
+    """Where the bytes come from, for errors."""
+
+    def __str__(self) -> str:
+        return f"shard {self.entry.shard}"
+
+    def open(self) -> Source:
+        """Open the bytes; raises ShardDamaged."""
+        return Source(self.entry, Shard.from_bytes(self.image, self.source), PixelImage(self.image))
 
 
 def shard_encoder(settings: EncoderSettings) -> Callable[[EncodeTask], bytes]:
     """What a worker does: the bytes of a rollout shard in, the bytes of its latent shard out."""
-    device = resolve_device(settings.device)
-    model = vae_from_bytes(settings.weights, "the VAE").model.to(device)
+    encoder = ShardEncoder(settings)
 
     def encode_shard(task: EncodeTask) -> bytes:
-        with Shard.from_bytes(task.image, task.source) as shard:
-            posterior = _encode_rows(model, shard, settings, device)
-            sequences = [_sequence(shard, position, posterior) for position in range(shard.num_episodes)]
-        attributes = {"vae_sha256": settings.vae_sha256, "source_sha256": task.entry.sha256}
-        return build_shard(sequences, spec_hash=settings.spec_hash, attributes=attributes)
+        ((_, image),) = encoder.encode([task.open()])
+        return image
 
     return encode_shard
 
 
-@torch.no_grad()
-def encode_frames(
-    model: VAE,
-    frames_BHWC: np.ndarray,
-    device: torch.device,
-    precision: str = "fp32",
-    condition_BK: np.ndarray | None = None,
-) -> Posterior:
-    """The posteriors of uint8 frames (B, H, W, 3), as float32 tensors on the CPU; the model must be in evaluation mode.
+@dataclass
+class _UnderWay:
+    """A shard whose batches are being encoded."""
 
-    A conditional VAE needs `condition_BK`, float32 (B, K).
-
-    "fp32" is full float32 arithmetic: TF32 is switched off for the call, since its error reaches 1e-3.
-    """
-    x = frames_to_input(torch.from_numpy(frames_BHWC).to(device, non_blocking=True), model.config.channels)
-    condition = None if condition_BK is None else torch.from_numpy(condition_BK).to(device, non_blocking=True)
-    with (
-        torch.backends.cudnn.flags(allow_tf32=False),
-        torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-    ):
-        posterior = model.encode(x, condition)
-    return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
+    source: Source
+    places: np.ndarray
+    mu: np.ndarray
+    logvar: np.ndarray
+    batches: list[Future[None]] = field(default_factory=list)
 
 
-def _encode_rows(model: VAE, shard: Shard, settings: EncoderSettings, device: torch.device) -> dict[str, np.ndarray]:
-    """mu and logvar of every row of a shard: each (N, Z) in the stored dtype."""
-    batches = prefetch(_frame_batches(model, shard, settings.batch_size), depth=2)
-    parts = [encode_frames(model, frames, device, settings.precision, condition) for frames, condition in batches]
-    mu, logvar = (torch.cat(tensors).numpy().astype(settings.dtype) for tensors in zip(*parts, strict=True))
-    return {"mu": mu, "logvar": logvar}
+class ShardEncoder:
+    """Encodes shard after shard; use it as a context manager, for its threads."""
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        """Raises ConfigError if the device cannot be used, or PyTorch cannot compile for it; NotAModel."""
+        device = resolve_device(settings.device)
+        model = vae_from_bytes(settings.weights, "the VAE").model.to(device)
+        self._settings, self._config, self._device, self._on_cuda = settings, model.config, device, device.type == "cuda"
+        self._condition = condition_reader(model.config.condition, model.config.condition_dim)
+        self._encode = inference_encoder(model, device, settings.precision, compile=settings.compile)
+        wanted = settings.batch_size or BATCH_SIZES[device.type]
+        self._batch_size = -(-wanted // PIXEL_CHUNK_ROWS) * PIXEL_CHUNK_ROWS
+        num_threads = min(_num_cores(), MAX_CUDA_THREADS) if self._on_cuda else torch.get_num_threads()
+        self._streams: SimpleQueue[torch.cuda.Stream | None] = SimpleQueue()
+        for _ in range(STREAMS if self._on_cuda else num_threads):
+            self._streams.put(torch.cuda.Stream(device) if self._on_cuda else None)
+        if self._on_cuda:
+            torch.cuda.synchronize(device)  # the weights are there before another stream reads them
+        keep_freed_memory()
+        self._of_this_thread = threading.local()
+        self._threads = ThreadPoolExecutor(num_threads, "encode", initializer=torch.set_num_threads, initargs=(1,))
+        if settings.compile:  # once, and under the threads' own settings, which the compiler takes for granted
+            size = model.config.frame_size
+            frames = torch.zeros((self._batch_size, size, size, 3), dtype=torch.uint8)
+            self._threads.submit(self._encode_batch, frames, torch.zeros(len(frames), model.config.condition_dim)).result()
+
+    def encode(self, sources: Iterable[Source]) -> Generator[tuple[IndexEntry, bytes]]:
+        """Yield the bytes of each source's latent shard, in order; closes the sources.
+
+        Up to three are taken ahead of what is yielded. Raises ShardDamaged, ConditionNotRecorded, or what `sources` raises, at
+        the place of the shard; whoever stops early waits for no more than the batches that are being computed.
+        """
+        under_way: deque[_UnderWay] = deque()
+        intra_op_threads = torch.get_num_threads()
+        try:
+            with reproducible_arithmetic():
+                for source in sources:
+                    under_way.append(self._begin(source))
+                    if len(under_way) == SHARDS_UNDER_WAY:
+                        yield self._finish(under_way.popleft())
+                while under_way:
+                    yield self._finish(under_way.popleft())
+        finally:
+            for shard in under_way:
+                self._abandon(shard)
+            torch.set_num_threads(intra_op_threads)  # what the threads set for themselves holds for later threads too
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # One shard
+
+    def _begin(self, source: Source) -> _UnderWay:
+        shape, dtype = (source.shard.num_rows, self._config.latent_dim), self._settings.dtype
+        shard = _UnderWay(source, source.shard.pixel_places(), np.empty(shape, dtype), np.empty(shape, dtype))
+        chunks_per_batch = self._batch_size // source.shard.chunk_rows
+        for first in range(0, source.shard.num_pixel_chunks, chunks_per_batch):
+            last = min(first + chunks_per_batch, source.shard.num_pixel_chunks)
+            shard.batches.append(self._threads.submit(self._encode_chunks, shard, range(first, last)))
+        return shard
+
+    def _finish(self, shard: _UnderWay) -> tuple[IndexEntry, bytes]:
+        """Wait for a shard's batches and build its latent shard."""
+        source = shard.source
+        try:
+            for batch in shard.batches:
+                batch.result()
+            posterior = {"mu": shard.mu, "logvar": shard.logvar}
+            sequences = [_sequence(source.shard, position, posterior) for position in range(source.shard.num_episodes)]
+        finally:
+            self._abandon(shard)
+        attributes = {"vae_sha256": self._settings.vae_sha256, "source_sha256": source.entry.sha256}
+        return source.entry, build_shard(sequences, spec_hash=self._settings.spec_hash, attributes=attributes)
+
+    def _abandon(self, shard: _UnderWay) -> None:
+        """Drop what has not begun, wait for what has, and close the shard."""
+        for batch in shard.batches:
+            batch.cancel()
+        for batch in shard.batches:
+            if not batch.cancelled():
+                batch.exception()
+        shard.source.shard.close()
+
+    # One batch, in a thread
+
+    def _encode_chunks(self, shard: _UnderWay, chunks: range) -> None:
+        """Fill in mu and logvar of the rows of some chunks."""
+        layout = shard.source.shard.pixel_layout
+        start, stop = chunks.start * layout.chunk_rows, min(chunks.stop * layout.chunk_rows, layout.num_rows)
+        frames = self._frame_memory(layout.frame_shape)
+        decoded = frames.numpy()
+        for number in chunks:
+            stored = shard.source.pixels.read(number, *shard.places[number].tolist())
+            first = number * layout.chunk_rows - start
+            layout.decode(number, stored, decoded[first : first + layout.chunk_rows])
+        num_rows = stop - start
+        num_encoded = self._batch_size if self._settings.compile else num_rows  # it would compile anew for another number
+        condition = torch.zeros((num_encoded, self._config.condition_dim))
+        if self._condition is not None:
+            condition[:num_rows] = torch.from_numpy(self._condition(shard.source.shard, start, stop))
+        posterior = self._encode_batch(frames[:num_encoded], condition)
+        shard.mu[start:stop] = posterior.mu[:num_rows].numpy()
+        shard.logvar[start:stop] = posterior.logvar[:num_rows].numpy()
+
+    def _encode_batch(self, frames: torch.Tensor, condition: torch.Tensor) -> Posterior:
+        """The posteriors on the CPU: their coming there says that the device is done with the frames."""
+        stream = self._streams.get()
+        try:
+            with torch.cuda.stream(stream):
+                posterior = self._encode(frames, condition if self._condition else None)
+                return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
+        except (torch.OutOfMemoryError, MemoryError):
+            raise ConfigError(f"--batch-size {len(frames)}: does not fit in the memory of {self._device}; lower it") from None
+        finally:
+            self._streams.put(stream)
+
+    def _frame_memory(self, frame_shape: tuple[int, int, int]) -> torch.Tensor:
+        """uint8 (B, S, S, C) of this thread, pinned where there is a GPU to copy it to."""
+        memory = getattr(self._of_this_thread, "frames", None)
+        if memory is None or memory.shape[1:] != frame_shape:
+            memory = torch.zeros((self._batch_size, *frame_shape), dtype=torch.uint8, pin_memory=self._on_cuda)
+            self._of_this_thread.frames = memory
+        return memory
 
 
-def _frame_batches(model: VAE, shard: Shard, batch_size: int) -> Iterator[FrameBatch]:
-    condition = condition_reader(model.config.condition, model.config.condition_dim)
-    for start in range(0, shard.num_rows, batch_size):
-        stop = min(start + batch_size, shard.num_rows)
-        yield FrameBatch(shard.rows("pixels", start, stop), condition and condition(shard, start, stop))
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _sequence(shard: Shard, position: int, posterior: dict[str, np.ndarray]) -> LatentSequence:

@@ -6,13 +6,14 @@ are found by comparing two index files.
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.encode.config import EncodeConfig
-from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
+from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
 from worldmodel_v.errors import ShardDamaged, StaleLatents
 from worldmodel_v.models import resolve_device
 from worldmodel_v.models.weights import LoadedVAE, read_weights, vae_from_bytes
@@ -20,6 +21,7 @@ from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.ray_pool import WorkerSettings, map_tasks
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, IndexEntry, require_format
+from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.storage.writer import refuse_foreign_directory
 
@@ -59,6 +61,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeRepo
         device=config.device,
         precision=config.precision,
         dtype=config.dtype,
+        compile=config.compile,
         batch_size=config.batch_size,
     )
     with DatasetWriter(config.out, spec) as writer:
@@ -104,20 +107,46 @@ def _encode_shards(
         return 0
     done = rollouts.num_rows - sum(entry.num_rows for entry in missing)
     task = progress.task("encode", rollouts.num_rows, "frames", done=done)
-    workers = WorkerSettings(
-        num_workers=min(config.workers, len(missing)),
-        address=config.address,
-        num_gpus_per_worker=1.0 if config.device.startswith("cuda") else 0.0,
-    )
-    try:
-        for source, image in map_tasks(
-            functools.partial(shard_encoder, settings), _tasks(rollouts, missing), workers, progress
-        ):
-            entry = writer.commit(source.entry.shard, image)
+    latents = _here(settings, rollouts, missing)
+    if config.workers:
+        workers = WorkerSettings(
+            num_workers=min(config.workers, len(missing)),
+            address=config.address,
+            num_gpus_per_worker=1.0 if config.device.startswith("cuda") else 0.0,
+        )
+        latents = _by_workers(settings, rollouts, missing, workers, progress)
+    with closing(task), closing(latents):
+        for source, image in latents:
+            entry = writer.commit(source.shard, image)
             task.advance(entry.num_rows)
-    finally:
-        task.close()
     return sum(entry.num_rows for entry in missing)
+
+
+Latents = Generator[tuple[IndexEntry, bytes]]
+"""A rollout shard, and the bytes of its latent shard."""
+
+
+def _here(settings: EncoderSettings, rollouts: Dataset, missing: list[IndexEntry]) -> Latents:
+    """Encode in this process, from the files."""
+    with ShardEncoder(settings) as encoder, closing(encoder.encode(_sources(rollouts, missing))) as latents:
+        yield from latents
+
+
+def _by_workers(
+    settings: EncoderSettings, rollouts: Dataset, missing: list[IndexEntry], workers: WorkerSettings, progress: Progress
+) -> Latents:
+    """Have Ray workers encode, which are sent the shards' bytes."""
+    setup = functools.partial(shard_encoder, settings)
+    for task, image in map_tasks(setup, _tasks(rollouts, missing), workers, progress):
+        yield task.entry, image
+
+
+def _sources(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[Source]:
+    """The shards, each opened when there is room for it; raises ShardDamaged."""
+    for entry in missing:
+        shard, path = rollouts.open_shard(entry), rollouts.shard_path(entry)
+        _require_sha256(path, entry, sha256_of_file(path))
+        yield Source.from_file(entry, shard, path)
 
 
 def _tasks(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
@@ -126,6 +155,10 @@ def _tasks(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[EncodeTask]
         rollouts.open_shard(entry).close()
         path = rollouts.shard_path(entry)
         image = path.read_bytes()
-        if hashlib.sha256(image).hexdigest() != entry.sha256:
-            raise ShardDamaged(f"{path}: its SHA-256 is not the index's; restore the shard from a copy")
+        _require_sha256(path, entry, hashlib.sha256(image).hexdigest())
         yield EncodeTask(entry, image, str(path))
+
+
+def _require_sha256(path: Path, entry: IndexEntry, found: str) -> None:
+    if found != entry.sha256:
+        raise ShardDamaged(f"{path}: its SHA-256 is not the index's; restore the shard from a copy")

@@ -135,8 +135,8 @@ class VAE(nn.Module):
         return 2 * self.variance
 
     def encode(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Posterior:
-        """The posterior of each frame, in float32 whatever the autocast."""
-        features = self._beside(self.encoder(x_BCHW).flatten(start_dim=1), condition_BK)
+        """The posterior of each frame, in float32 whatever the autocast, or the type of the encoder's weights."""
+        features = self._beside(self.encoder(x_BCHW).flatten(start_dim=1).float(), condition_BK)
         mu, logvar = self.to_posterior(features).float().chunk(2, dim=1)
         return Posterior(mu, bounded_logvar(logvar))
 

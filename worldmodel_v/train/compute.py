@@ -9,28 +9,12 @@
   largest layer alone is half of its half.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from worldmodel_v.errors import ConfigError, one_line
 from worldmodel_v.models import Posterior
-
-Objective = Callable[..., Any]
-
-
-def compiled(objective: Objective, device: torch.device) -> Objective:
-    """`objective`, compiled at its first call; raises ConfigError where PyTorch cannot compile for the device."""
-    try:
-        torch.compile(lambda x: x * 2 + 1)(torch.zeros(64, device=device))
-    except Exception as error:  # each backend has exceptions of its own
-        raise ConfigError(
-            f"--compile: PyTorch cannot compile for {device} here ({one_line(error)}); install a C++ compiler (CUDA: Triton), "
-            "or train without --compile"
-        ) from None
-    return torch.compile(objective)
 
 
 class Recomputed:

@@ -20,9 +20,10 @@ from worldmodel_v.data import (
 from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
+from worldmodel_v.models.device import Computation, compiled
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
-from worldmodel_v.train.compute import Objective, Recomputed, compiled
+from worldmodel_v.train.compute import Recomputed
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.schedules import annealed_beta
 from worldmodel_v.train.share import ALONE, Share
@@ -94,7 +95,7 @@ class TrainingRun:
         self._network = Recomputed(self.model) if config.checkpoint_activations else self.model
 
     @cached_property
-    def _objective(self) -> Objective:
+    def _objective(self) -> Computation:
         return compiled(elbo, self.device) if self.config.compile else elbo
 
     def _fresh_model(self) -> VAE:

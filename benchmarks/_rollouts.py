@@ -1,0 +1,45 @@
+"""Rollouts for benchmarks that are given none, and more of those that they have."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from worldmodel_v.spec import SPEC_CLASSES
+from worldmodel_v.storage import Dataset, DatasetWriter
+
+
+def collect_rollouts(out: Path) -> Path:
+    """40 episodes of CarRacing, 250 actions each."""
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    from _quickstart import quickstart_policy
+
+    from worldmodel_v.collect import CollectConfig, collect
+
+    print("collecting 40 episodes of CarRacing ...", flush=True)
+    policy = quickstart_policy()
+    collect(CollectConfig(out=out, episodes=40, max_steps=250, workers=0, policy=policy, episodes_per_shard=2))
+    return out
+
+
+def repeated(source: Dataset, out: Path, num_frames: int) -> Path:
+    """The shards of `source` again and again, under new episode numbers, until there are `num_frames`."""
+    images = [source.shard_path(entry).read_bytes() for entry in source.entries]
+    with DatasetWriter(out, SPEC_CLASSES[source.format](**source.spec)) as writer:
+        rows = episodes = number = 0
+        while rows < num_frames:
+            entry = writer.commit(number, renumbered(images[number % len(images)], episodes))
+            rows, episodes, number = rows + entry.num_rows, episodes + entry.num_episodes, number + 1
+    return out
+
+
+def renumbered(image: bytes, first_episode: int) -> bytes:
+    """A shard's bytes, with its episodes counted from `first_episode`."""
+    with h5py.File.in_memory(image) as file:
+        table = file["ep_len"]
+        table.attrs["episode_id"] = np.arange(first_episode, first_episode + len(table), dtype=np.int64)
+        file.flush()
+        return bytes(file.id.get_file_image())

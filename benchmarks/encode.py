@@ -1,0 +1,434 @@
+"""How near wm-encode is to what the hardware does, what it gains over a plain loop, what each precision costs, and memory.
+
+    python benchmarks/encode.py [--data ROLLOUTS --vae VAE] [--only speed precision memory latency cuda] [--architecture conv]
+
+Without --data it collects 40 episodes of CarRacing and trains a VAE for 300 steps first (errors in units of σ then speak of a
+VAE that is hardly trained: give the quickstart's). Every contestant is a fresh process, since how memory is handled is part
+of what is compared. Contestants take turns in short rounds; figures are medians of the rounds. With --architecture, a VAE
+with fresh weights is encoded with instead, which is as fast as a trained one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin  # noqa: F401  (registers the zstd filter with HDF5)
+import numpy as np
+import torch
+from _machine import describe_machine, load
+from _rollouts import collect_rollouts, repeated
+
+from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
+from worldmodel_v.encode.encoder import BATCH_SIZES
+from worldmodel_v.encode.inference import keep_freed_memory, reproducible_arithmetic
+from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
+from worldmodel_v.records import Episode
+from worldmodel_v.spec import SPEC_CLASSES
+from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
+
+PACKAGES = ("torch", "numpy", "h5py", "zstandard")
+PARTS = ("speed", "precision", "memory", "latency", "cuda")
+CPU = torch.device("cpu")
+
+
+# Contestants, each in a process of its own: frames, seconds, seconds of processor time
+
+
+def timed(work: Callable[[int], int], num_frames: int) -> dict[str, float]:
+    """What `work`, which encodes about as many frames as it is asked to and says how many, takes once it is warm."""
+    work(min(num_frames, 1_000))
+    start, worked = time.perf_counter(), time.process_time()
+    frames = work(num_frames)
+    return {"frames": frames, "wall": time.perf_counter() - start, "processor": time.process_time() - worked}
+
+
+def end_to_end(data: Path, vae: Path, device: str, **settings: Any) -> dict[str, float]:
+    """wm-encode, without the start of the interpreter and what a process does but once."""
+    source = open_dataset(data)
+    with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as name:
+
+        def work(num_frames: int) -> int:
+            folder = Path(name) / str(num_frames)
+            part = data if num_frames == source.num_rows else repeated(source, folder / "part", num_frames)
+            return encode(EncodeConfig(data=part, vae=vae, out=folder / "latents", device=device, **settings)).new_rows
+
+        return timed(work, source.num_rows)
+
+
+def model_alone(data: Path, vae: Path, device: str, precision: str, compile: bool = False) -> dict[str, float]:
+    """The same arithmetic over one resident batch again and again: on a CPU one for each core, on CUDA queued ahead."""
+    keep_freed_memory()
+    target = torch.device(device)
+    frames = resident_frames(data, BATCH_SIZES[device]).to(target)
+    encode_batch = inference_encoder(load_vae(vae).model.to(target), target, precision, compile=compile)
+    num_threads = torch.get_num_threads() if device == "cpu" else 1
+
+    def work(num_frames: int) -> int:
+        num_batches = -(-num_frames // len(frames))
+        for _ in threads.map(lambda _: encode_batch(frames, None), range(num_batches)):
+            pass
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return num_batches * len(frames)
+
+    with (
+        ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads,
+        reproducible_arithmetic(),
+    ):
+        return timed(work, open_dataset(data).num_rows)
+
+
+def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
+    """What one would write: trajectory after trajectory through h5py, the whole of it as a batch, in eager float32."""
+    model = load_vae(vae).model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def work(num_frames: int) -> int:
+        num_rows = 0
+        with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as folder:
+            for path in sorted((data / "shards").glob("*.h5")):
+                if num_rows >= num_frames:
+                    break
+                with h5py.File(path) as rollouts, h5py.File(Path(folder) / path.name, "w") as latents:
+                    for number, (start, rows) in enumerate(zip(rollouts["ep_offset"], rollouts["ep_len"], strict=True)):
+                        pixels = torch.from_numpy(rollouts["pixels"][start : start + rows]).permute(0, 3, 1, 2)
+                        x = (pixels.contiguous() if contiguous else pixels).float() / 255
+                        mu, logvar = model.encode(x)
+                        latents[f"{number}/mu"], latents[f"{number}/logvar"] = mu.numpy(), logvar.numpy()
+                        num_rows += int(rows)
+        return num_rows
+
+    return timed(work, open_dataset(data).num_rows)
+
+
+def int8_encoder(file: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
+    """uint8 frames (B, S, S, 3) -> mu, logvar, by the encoder in 8-bit integers of `wm-export model`."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    return lambda frames: tuple(map(torch.from_numpy, session.run(["mu", "logvar"], {given.name: frames.numpy()})))
+
+
+def resident_frames(data: Path, count: int) -> torch.Tensor:
+    """The first frames of the rollouts: uint8 (count, S, S, 3)."""
+    dataset = open_dataset(data)
+    with dataset.open_shard(dataset.entries[0]) as shard:
+        frames = shard.rows("pixels", 0, min(count, shard.num_rows))
+    return torch.from_numpy(np.resize(frames, (count, *frames.shape[1:])))
+
+
+def in_turns(contestants: dict[str, tuple[str, dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Each contestant's figures, round by round."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in contestants}
+    for number in range(rounds):
+        for name in list(contestants)[:: 1 if number % 2 else -1]:
+            function, arguments = contestants[name]
+            found[name].append(in_process(function, **arguments))
+    return found
+
+
+def rate(figures: dict[str, float], clock: str = "wall") -> float:
+    return figures["frames"] / figures[clock]
+
+
+def ratio(found: list[dict[str, float]], reference: list[dict[str, float]], clock: str = "wall") -> float:
+    """The median over the rounds of one contestant's rate over another's."""
+    return statistics.median(rate(one, clock) / rate(other, clock) for one, other in zip(found, reference, strict=True))
+
+
+# Parts
+
+
+def speed(data: Path, vae: Path, rounds: int, device: str, with_compile: bool) -> None:
+    """Print wm-encode over the model alone in each precision, and over a plain loop."""
+    paths = {"data": str(data), "vae": str(vae)}
+    ways: dict[str, dict[str, Any]] = {"fp32": {"precision": "fp32"}, "bf16": {"precision": "bf16"}}
+    if with_compile:
+        ways |= {f"{name}, compiled": {**way, "compile": True} for name, way in list(ways.items())}
+    contestants: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, way in ways.items():
+        contestants[f"model alone, {name}"] = ("model_alone", {**paths, **way, "device": device})
+        contestants[f"wm-encode, {name}"] = ("end_to_end", {**paths, **way, "device": device})
+    loops = {"plain loop": False, "plain loop, NCHW": True}
+    contestants |= {name: ("plain_loop", {**paths, "contiguous": contiguous}) for name, contiguous in loops.items()}
+    found = in_turns(contestants, rounds)
+    print(f"\nFrames a second on {device}, {torch.get_num_threads()} threads, {rounds} rounds; load {load()}")
+    print(f"  {'':28}{'wall':>9}{'a second of processor time':>29}{'over the model alone':>23}{'over the plain loop':>22}")
+    for name, figures in found.items():
+        wall, processor = (statistics.median(rate(one, clock) for one in figures) for clock in ("wall", "processor"))
+        line = f"  {name:28}{wall:9,.0f}{processor:29,.0f}"
+        if name.startswith("wm-encode"):
+            alone = found[name.replace("wm-encode", "model alone")]
+            line += f"{ratio(figures, alone):15.3f} ({ratio(figures, alone, 'processor'):.3f})"
+            line += "".join(f"{ratio(figures, found[loop]):8.2f}" for loop in loops)
+        print(line)
+    print("  (in parentheses by processor time; the goals are 0.95 over the model alone and 3 over the plain loop, in fp32)")
+
+
+def precision(data: Path, vae: Path, int8: Path | None) -> None:
+    """Print the error that each arithmetic brings, against float64, on frames from the whole dataset."""
+    model, exact = load_vae(vae).model, load_vae(vae).model.double()
+    if model.config.condition:
+        print("\nPrecision: left out for a conditional VAE")
+        return
+    frames = spread_frames(data, 1000)
+
+    def in_float64(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x = batch.permute(0, 3, 1, 2).double() / 255
+        return exact.to_posterior(exact.encoder(x).flatten(1)).chunk(2, dim=1)
+
+    mu, logvar = posteriors(in_float64, frames)
+    sigma = torch.exp(0.5 * logvar)
+    ways: dict[str, Callable] = {name: inference_encoder(model, CPU, name) for name in ("fp32", "bf16")}
+    if int8 is not None:
+        ways["INT8"] = int8_encoder(int8)
+    print(f"\nError against float64 over {len(frames)} frames, in σ of the posterior (σ is {sigma.mean():.3f} in the mean)")
+    for name, way in ways.items():
+        found_mu, found_logvar = posteriors(way, frames)
+        error = (found_mu - mu).abs() / sigma
+        spread = (found_logvar - logvar).abs() / 2
+        print(
+            f"  {name:12} |Δmu| / σ: mean {100 * error.mean():8.4f} %, largest {100 * error.max():9.3f} %;   "
+            f"|Δlogvar| / 2: mean {100 * spread.mean():8.4f} %"
+        )
+
+
+def spread_frames(data: Path, count: int) -> torch.Tensor:
+    """About `count` frames, evenly spaced over all shards."""
+    dataset = open_dataset(data)
+    step = max(1, dataset.num_rows // count)
+    parts = []
+    for entry in dataset.entries:
+        with dataset.open_shard(entry) as shard:
+            parts.append(shard.rows("pixels")[::step])
+    return torch.from_numpy(np.concatenate(parts))
+
+
+@torch.no_grad()
+def posteriors(encode_batch: Callable, frames: torch.Tensor) -> Iterator[torch.Tensor]:
+    """mu and logvar of all frames, in float64."""
+    found = [tuple(encode_batch(batch)) for batch in frames.split(64)]
+    return (torch.cat(parts).double() for parts in zip(*found, strict=True))
+
+
+def memory(data: Path, vae: Path, folder: Path) -> None:
+    """Print peak memory on a dataset and on one ten times larger, and on trajectories that are ten times longer."""
+    small = repeated(open_dataset(data), folder / "small", 6_000)
+    large = repeated(open_dataset(data), folder / "large", 60_000)
+    contestants = {
+        "a dataset": small,
+        "ten times the shards": large,
+        "an episode a shard": long_episodes(data, folder / "short", num_rows=2_000, num_episodes=3),
+        "ten times the episode": long_episodes(data, folder / "long", num_rows=20_000, num_episodes=3),
+    }
+    print("\nPeak resident memory of wm-encode (goal: both ratios near 1)")
+    peaks = {}
+    for name, path in contestants.items():
+        peaks[name] = in_process("peak_of_encoding", data=str(path), vae=str(vae))["peak"]
+        dataset = open_dataset(path)
+        print(
+            f"  {name:24}{dataset.num_rows:8,} frames, {dataset.num_rows // dataset.num_episodes:6,} an episode: "
+            f"{peaks[name]:6,.0f} MB"
+        )
+    print(
+        f"  ratio {peaks['ten times the shards'] / peaks['a dataset']:.3f} for the dataset, "
+        f"{peaks['ten times the episode'] / peaks['an episode a shard']:.3f} for the episode"
+    )
+
+
+def peak_of_encoding(data: Path, vae: Path) -> dict[str, float]:
+    """In a process of its own: the peak resident memory of wm-encode, in MB."""
+    with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as folder:
+        encode(EncodeConfig(data=data, vae=vae, out=Path(folder) / "latents", device="cpu"))
+    return {"peak": peak_mb()}
+
+
+def peak_mb() -> float:
+    """The peak resident set since this program began; `ru_maxrss` would count the parent's, from before the exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def long_episodes(data: Path, out: Path, num_rows: int, num_episodes: int) -> Path:
+    """Shards of one long episode each, its frames those of the dataset's first episode again and again."""
+    source = open_dataset(data)
+    first: Episode = source.episode(0)
+    order = np.resize(np.arange(first.num_steps), num_rows)
+    order[-1] = first.num_steps
+    ended = np.arange(num_rows) == num_rows - 2
+    columns = {"pixels": first.pixels[order], "action": first.action[order], "reward": first.reward[order]}
+    if first.state is not None:
+        columns |= {"state": first.state[order]}
+    with DatasetWriter(out, SPEC_CLASSES[source.format](**source.spec)) as writer:
+        for number in range(num_episodes):
+            flags = {"terminated": np.zeros(num_rows, np.bool_), "truncated": ended}
+            episode = Episode(episode_id=number, seed=number, state_names=first.state_names, **columns, **flags)
+            writer.commit(number, build_shard([episode], spec_hash=writer.spec.hash))
+    return out
+
+
+def latency(data: Path, vae: Path) -> None:
+    """Print how long one frame takes, from uint8 to mu and logvar, on one core."""
+    found = in_process("latencies", data=str(data), vae=str(vae))
+    if "missing" in found:
+        print(f"\nLatency is left out: {found['missing']}")
+        return
+    print(
+        f"\nOne frame on one core, from uint8 to mu and logvar: median {1e3 * found['median']:.2f} ms, "
+        f"99 of 100 within {1e3 * found['p99']:.2f} ms ({found['calls']:.0f} calls)"
+    )
+
+
+def latencies(data: Path, vae: Path, calls: int = 500) -> dict[str, Any]:
+    """In a process of its own on one core: quantiles of the seconds of a call of `Encoder`."""
+    try:
+        from worldmodel_v.encode import Encoder  # type: ignore[attr-defined]
+    except ImportError as error:
+        return {"missing": str(error)}
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
+    torch.set_num_threads(1)
+    encoder, frames = Encoder.load(vae, device="cpu"), resident_frames(data, 64).numpy()
+    seconds = []
+    for number in range(calls + 20):
+        start = time.perf_counter()
+        encoder(frames[number % len(frames)])
+        seconds.append(time.perf_counter() - start)
+    return {"median": statistics.median(seconds[20:]), "p99": float(np.quantile(seconds[20:], 0.99)), "calls": calls}
+
+
+def feeder(data: Path, num_threads: int) -> dict[str, float]:
+    """In a process of its own: stored chunks read and decompressed by so many threads, and nothing else."""
+    dataset = open_dataset(data)
+
+    def decode(entry: Any) -> int:
+        with dataset.open_shard(entry) as shard:
+            out = np.empty(shard.pixel_layout.chunk_bytes, np.uint8)
+            for number in range(shard.num_pixel_chunks):
+                shard.pixel_chunk(number, out)
+            return shard.num_rows
+
+    with ThreadPoolExecutor(num_threads) as threads:
+        return timed(lambda _: sum(threads.map(decode, dataset.entries)), dataset.num_rows)
+
+
+def cuda(data: Path, vae: Path, rounds: int, folder: Path) -> None:
+    """Print frames a second end to end on CUDA beside the two ceilings, and which of them binds."""
+    larger = repeated(open_dataset(data), folder / "cuda", 1_000_000)
+    paths = {"data": str(larger), "vae": str(vae)}
+    cores = len(os.sched_getaffinity(0))
+    print(
+        f"\n{torch.cuda.get_device_name()}, {cores} cores, {open_dataset(larger).num_rows:,} frames (goal: 1,000,000 a second)"
+    )
+    contestants: dict[str, tuple[str, dict[str, Any]]] = {"feeder": ("feeder", {"data": str(larger), "num_threads": cores})}
+    ways: dict[str, dict[str, Any]] = {"fp32": {"precision": "fp32"}, "bf16": {"precision": "bf16"}}
+    ways |= {f"{name}, compiled": {**way, "compile": True} for name, way in list(ways.items())}
+    for name, way in ways.items():
+        contestants[f"model, {name}"] = ("model_alone", {**paths, **way, "device": "cuda"})
+        contestants[f"wm-encode, {name}"] = ("end_to_end", {**paths, **way, "device": "cuda"})
+    rates = {name: statistics.median(map(rate, figures)) for name, figures in in_turns(contestants, rounds).items()}
+    print(f"  the feeder's ceiling: {rates['feeder']:,.0f} frames/s")
+    for name in ways:
+        whole, model = rates[f"wm-encode, {name}"], rates[f"model, {name}"]
+        binding = "the model" if model < rates["feeder"] else "the feeder"
+        print(
+            f"  {name:16}{whole:12,.0f} frames/s end to end; the model's ceiling {model:,.0f}; {binding} binds, "
+            f"{whole / min(model, rates['feeder']):.2f} of it"
+        )
+
+
+# Running
+
+
+def in_process(function: str, **arguments: Any) -> dict[str, Any]:
+    """The result of one of this file's functions in a fresh process."""
+    command = [sys.executable, __file__, "--call", json.dumps([function, arguments])]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)
+    if finished.returncode:
+        raise SystemExit(f"{function} failed: {finished.stderr}")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+CALLABLE = {
+    function.__name__: function for function in (end_to_end, model_alone, plain_loop, peak_of_encoding, latencies, feeder)
+}
+
+
+def fresh_vae(architecture: str, out: Path) -> Path:
+    """The directory of a VAE that was never trained."""
+    torch.manual_seed(0)
+    out.mkdir()
+    (out / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(architecture=architecture))))  # type: ignore[arg-type]
+    return out
+
+
+def briefly_trained(data: Path, out: Path) -> Path:
+    """The directory of a VAE after 300 steps."""
+    from worldmodel_v.train import TrainConfig, train
+
+    print("training a VAE for 300 steps ...", flush=True)
+    train(TrainConfig(data=data, out=out, steps=300, batch_size=32, holdout_every=8))
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="rollouts of wm-collect; collected if absent")
+    parser.add_argument("--vae", type=Path, help="a VAE of wm-train; briefly trained if absent")
+    parser.add_argument("--architecture", help="encode with fresh weights of this architecture instead")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
+    parser.add_argument("--int8", type=Path, help="encoder.int8.onnx of `wm-export model`: a line more of errors")
+    parser.add_argument("--frames", type=int, default=12_000, help="frames that each contestant of `speed` encodes")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--call", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.call:
+        function, settings = json.loads(arguments.call)
+        paths = {name: Path(value) for name, value in settings.items() if name in ("data", "vae")}
+        print(json.dumps(CALLABLE[function](**{**settings, **paths})))
+        return
+    print(describe_machine(*PACKAGES))
+    with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as name:
+        folder = Path(name)
+        data = arguments.data or collect_rollouts(folder / "rollouts")
+        vae = arguments.vae
+        if arguments.architecture:
+            vae = fresh_vae(arguments.architecture, folder / "vae")
+        report(arguments, data, vae or briefly_trained(data, folder / "vae"), folder)
+
+
+def report(arguments: argparse.Namespace, data: Path, vae: Path, folder: Path) -> None:
+    """Run the parts that are asked for."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, dataset = load_vae(vae).model, open_dataset(data)
+    print(f"{model.config.architecture} VAE, Z = {model.config.latent_dim}; {dataset.num_rows:,} frames in {data}")
+    rounds = arguments.rounds
+    parts: dict[str, Callable[[], None]] = {
+        "speed": lambda: speed(
+            repeated(dataset, folder / "speed", arguments.frames), vae, rounds, "cpu", not arguments.no_compile
+        ),
+        "precision": lambda: precision(data, vae, arguments.int8),
+        "memory": lambda: memory(data, vae, folder),
+        "latency": lambda: latency(data, vae),
+        "cuda": lambda: cuda(data, vae, rounds, folder),
+    }
+    for name in arguments.only:
+        if name != "cuda" or device == "cuda":
+            parts[name]()
+
+
+if __name__ == "__main__":
+    main()

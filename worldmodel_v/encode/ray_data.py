@@ -1,0 +1,82 @@
+"""Encoding as a step of a Ray Data pipeline, for data that lives there. Imports no Ray: it is a plain callable class.
+
+    frames.map_batches(
+        EncodeBatch, fn_constructor_args=("runs/quickstart/vae",), compute=ray.data.ActorPoolStrategy(size=4), batch_size=1024
+    )
+
+Ray Data makes one object for each actor of the pool, so the weights are loaded once for each. Who wants latents on disk,
+committed and resumable, runs `wm-encode --workers`.
+
+Legend: B batch, S frame size, Z latent, K condition.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from worldmodel_v.encode.encoder import BATCH_SIZES
+from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
+from worldmodel_v.errors import ModelMismatch
+from worldmodel_v.models import load_vae, resolve_device
+
+
+class EncodeBatch:
+    """Batches of frames in, the same batches with `mu` and `logvar` in place of the frames out."""
+
+    def __init__(
+        self,
+        vae: str | Path,
+        device: str = "auto",
+        precision: str = "fp32",
+        frames: str = "pixels",
+        condition: str = "condition",
+    ) -> None:
+        """`vae` is the directory that wm-train wrote, at the same path on every node; `frames` and `condition` name columns.
+
+        Raises NotAModel or ConfigError.
+        """
+        self._device = resolve_device(device)
+        self._model = load_vae(Path(vae)).model.to(self._device)
+        self._encode = inference_encoder(self._model, self._device, precision)
+        self._frames, self._condition = frames, condition
+        keep_freed_memory()
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The batch without its frames, and with mu and logvar: float32 (B, Z).
+
+        The frames are uint8 (B, S, S, 3); a conditional VAE needs its condition too, float32 (B, K), as
+        `worldmodel_v.data.condition_rows` makes it. Raises ModelMismatch if they are of another type or shape, or missing.
+        """
+        frames_BSSC = self._required(batch)
+        condition_BK = batch[self._condition] if self._model.config.condition else None
+        encoded: dict[str, list[np.ndarray]] = {"mu": [], "logvar": []}
+        size = BATCH_SIZES[self._device.type]
+        with reproducible_arithmetic():
+            for start in range(0, len(frames_BSSC), size):
+                rows = slice(start, start + size)
+                condition = None if condition_BK is None else _tensor(condition_BK[rows])
+                posterior = self._encode(_tensor(frames_BSSC[rows]), condition)
+                for name, values in posterior._asdict().items():
+                    encoded[name].append(values.cpu().numpy())
+        kept = {name: column for name, column in batch.items() if name != self._frames}
+        return kept | {name: np.concatenate(parts) for name, parts in encoded.items()}
+
+    def _required(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """The frames of a batch that has all it needs."""
+        size, names = self._model.config.frame_size, [self._frames]
+        names += [self._condition] if self._model.config.condition else []
+        if missing := [name for name in names if name not in batch]:
+            raise ModelMismatch(f"the batch has no column {missing[0]!r}; it has {', '.join(batch)}; name yours to EncodeBatch")
+        frames = batch[self._frames]
+        if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3):
+            raise ModelMismatch(
+                f"{self._frames}: expected uint8 frames of {(size, size, 3)}, as the VAE takes them, got {frames.dtype} of "
+                f"{frames.shape[1:]}"
+            )
+        return frames
+
+
+def _tensor(values: np.ndarray) -> torch.Tensor:
+    """A tensor of its own memory: Ray's arrays cannot be written to, which PyTorch warns of."""
+    return torch.from_numpy(np.array(values))
