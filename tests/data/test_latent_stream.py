@@ -280,7 +280,7 @@ def test_damage_in_the_middle_of_an_epoch_is_an_error_and_never_zeros(made: Path
         content = bytearray(shard.read_bytes())
         content[place.byte_offset + 5] ^= 1
         shard.write_bytes(content)
-        message = "cannot be read"
+        message = "fails its checksum"
     with pytest.raises(ShardDamaged, match=f"^{re.escape(str(shard))}: .*{message}"):
         list(stream.batches(4, epoch=1))
     batches.close()
