@@ -38,7 +38,7 @@ def repeated(source: Dataset, out: Path, num_frames: int) -> Path:
 
 def renumbered(image: bytes, first_episode: int) -> bytes:
     """A shard's bytes, with its episodes counted from `first_episode`."""
-    with h5py.File.in_memory(image) as file:
+    with h5py.File.in_memory(image, libver=("v110", "v110")) as file:
         table = file["ep_len"]
         table.attrs["episode_id"] = np.arange(first_episode, first_episode + len(table), dtype=np.int64)
         file.flush()

@@ -3,7 +3,8 @@
 Chosen by measurement on CarRacing at 64x64: chunks of 64 frames under zstd level 3 take 1,189 bytes a frame and read at
 126,000 frames/s on one core; gzip is 4% larger and reads 2.5 times slower; one-frame chunks are a third larger and three
 times slower. hdf5plugin's zstd filter reports no error on a corrupted frame, so Fletcher-32 follows it in the chain.
-Latents use only filters that are built into HDF5, so that `h5py.File(path)["mu"][:]` needs no plugin.
+Latents use only filters that are built into HDF5, so that `h5py.File(path)["mu"][:]` needs no plugin; and mu and logvar are not
+compressed at all: gzip would save a quarter of their bytes, and cost 2.3 times as much to write and 1.7 times to read.
 """
 
 import numpy as np

@@ -41,11 +41,12 @@ def build_shard(
 
 def _write_column(file: h5py.File, name: str, parts: list[np.ndarray]) -> None:
     """One column, episode by episode: joined first, the frames would be copied once more, which costs as much as zstd."""
+    chunk_rows = schema.PIXEL_CHUNK_ROWS if name == "pixels" else schema.ROW_CHUNK_ROWS
     options = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-    chunk_rows = schema.ROW_CHUNK_ROWS
     if name == "pixels":
         options = dict(hdf5plugin.Zstd(clevel=schema.ZSTD_LEVEL))
-        chunk_rows = schema.PIXEL_CHUNK_ROWS
+    elif name in schema.OBSERVATION_COLUMNS[schema.LATENTS]:
+        options = {}
     num_rows = sum(map(len, parts))
     shape = (num_rows, *parts[0].shape[1:])
     chunks = (min(chunk_rows, num_rows), *shape[1:])
