@@ -28,3 +28,9 @@ def describe_machine(*packages: str) -> str:
 def load() -> str:
     """What else the machine is doing: the load averages of 1, 5 and 15 minutes."""
     return ", ".join(f"{value:.1f}" for value in os.getloadavg())
+
+
+def peak_mb() -> float:
+    """The peak resident set since this program began, in MB; `ru_maxrss` would count its parent's, from before the exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024

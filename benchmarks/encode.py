@@ -27,7 +27,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the zstd filter with HDF5)
 import numpy as np
 import torch
-from _machine import describe_machine, load
+from _machine import describe_machine, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
@@ -254,12 +254,6 @@ def peak_of_encoding(data: Path, vae: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as folder:
         encode(EncodeConfig(data=data, vae=vae, out=Path(folder) / "latents", device="cpu"))
     return {"peak": peak_mb()}
-
-
-def peak_mb() -> float:
-    """The peak resident set since this program began; `ru_maxrss` would count the parent's, from before the exec."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def long_episodes(data: Path, out: Path, num_rows: int, num_episodes: int) -> Path:

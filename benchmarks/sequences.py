@@ -29,7 +29,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from _machine import describe_machine, load
+from _machine import describe_machine, load, peak_mb
 from torch.utils.data import DataLoader, RandomSampler
 
 from worldmodel_v.data import LatentSequences, LatentStream
@@ -212,12 +212,6 @@ def mixing(path: Path) -> None:
 
 
 # Memory
-
-
-def peak_mb() -> float:
-    """The peak resident set since this program began (the one of `resource` counts what its parent held, too)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def one_epoch(path: Path) -> dict[str, Any]:

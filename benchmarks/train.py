@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _machine import describe_machine, load
+from _machine import describe_machine, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
 from worldmodel_v.data import FrameStream
@@ -224,10 +223,6 @@ def contiguous(batch: Any) -> Any:
 
 
 # Memory
-
-
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def train_and_feed(path: Path, batch_size: int, steps: int, fed: int) -> dict[str, float]:
