@@ -160,7 +160,7 @@ def time_index(folder: Path, num_shards: int, rounds: int) -> None:
             weights=weights,
             spec_hash=open_dataset(encoding.out).spec_hash,
             vae_sha256=vae_from_bytes(weights, "the VAE").sha256,
-            **{name: getattr(encoding, name) for name in ("device", "precision", "dtype", "batch_size")},
+            **{name: getattr(encoding, name) for name in ("device", "precision", "dtype", "compile", "batch_size")},
         )
     )
     entries = {entry.shard: entry for entry in rollouts.entries}
