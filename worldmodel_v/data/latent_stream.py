@@ -7,10 +7,10 @@ it: the order of `order`, with sections for chunks and windows for frames. So ev
 `LatentSequences`, and a batch mixes the episodes that the pool holds, 600 to 900 of a thousand rows at Z = 32: a batch of 64
 windows has 0.94 times as many different episodes as one drawn from everywhere, a batch of 1024 half as many. Reading costs
 little, since at stride 1 a row that was read serves L windows; at stride L it is most of the work. Sections are read in one
-thread while batches are made, through h5py, which decompresses under a lock. An epoch begins by filling the pool (2 s).
+thread while batches are made. An epoch begins by filling the pool.
 
-Rejected: reading each window by itself (a chunk of 4096 rows is decompressed for 33 of them); a stored copy without
-compression, mapped into memory (fast where the page cache holds it, random reads of 8 kB where not, and twice the disk).
+Rejected: reading each window by itself (a chunk of 4096 rows is read and checked for 33 of them); mapping the shards into
+memory (fast where the page cache holds them, random reads of 8 kB where not, and no row would be checked).
 """
 
 from collections.abc import Generator, Iterator
@@ -26,14 +26,14 @@ from worldmodel_v.data.order import PARTS, Stretch, stretches
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.data.sections import SectionPool, SectionTable, find_sections
 from worldmodel_v.data.sequences import BATCHES_AHEAD
-from worldmodel_v.data.windows import WindowSettings, find_windows, generator_of, require_at_least
+from worldmodel_v.data.windows import OverWindows, WindowSettings, find_windows, generator_of, require_at_least
 from worldmodel_v.errors import ConfigError
 
 POOL_BYTES = 256 << 20
 ITEMS_AT_ONCE = 64
 
 
-class LatentStream(IterableDataset[Window]):
+class LatentStream(OverWindows, IterableDataset[Window]):
     """The windows of `LatentSequences` in shuffled order, each once an epoch, in bounded memory.
 
     `batches` gives batches; iterating gives items, for a DataLoader: each pass is another epoch. A DataLoader's workers
@@ -73,21 +73,6 @@ class LatentStream(IterableDataset[Window]):
     def num_windows(self) -> int:
         """Windows in an epoch."""
         return len(self._windows)
-
-    @property
-    def num_short_episodes(self) -> int:
-        """Episodes that hold no window."""
-        return self._windows.num_short_episodes
-
-    @property
-    def latent_dim(self) -> int:
-        """Z"""
-        return self._windows.latent_dim
-
-    @property
-    def num_actions(self) -> int | None:
-        """A for continuous actions, None for discrete ones."""
-        return self._windows.num_actions
 
     def batches(self, batch_size: int, epoch: int = 0) -> Generator[Window]:
         """Every window once, in batches (the last may be smaller), shuffled, and made ahead in a thread.

@@ -3,8 +3,8 @@
 Legend: S sections, R rows; a window's address is its number in the table of windows.
 
 A section is what of a shard holds some 16,000 consecutive starts of windows, with the rows that the last of them need beyond:
-four stored chunks of 4096 rows, and part of a fifth, so a chunk is decompressed 1.25 times an epoch. Smaller sections
-would mix more, and decompress more: with one chunk each, every chunk twice.
+four stored chunks of 4096 rows, and part of a fifth, so a chunk is read 1.25 times an epoch. Smaller sections would mix more,
+and read more: with one chunk each, every chunk twice.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -25,12 +25,12 @@ from torch.utils.data import get_worker_info
 
 from worldmodel_v.data.latent_rows import LatentRows, Window
 from worldmodel_v.data.prefetch import prefetch
-from worldmodel_v.data.windows import WindowSettings, WindowTable, find_windows, generator_of, require_at_least
+from worldmodel_v.data.windows import OverWindows, WindowSettings, WindowTable, find_windows, generator_of, require_at_least
 
 BATCHES_AHEAD = 2
 
 
-class LatentSequences(TorchDataset[Window]):
+class LatentSequences(OverWindows, TorchDataset[Window]):
     """Windows of `length` transitions, by number; `len()` counts them.
 
     An item, or a batch with B in front, holds, whatever the dtype of the stored latents,
@@ -66,32 +66,17 @@ class LatentSequences(TorchDataset[Window]):
         settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
         require_at_least(0, seed=seed)
         self.path, self.sample, self.seed = Path(path), sample, seed
-        self._table = find_windows(self.path, settings)
-        self._rows, self._first_rows = _load(self._table)
+        self._windows = find_windows(self.path, settings)
+        self._rows, self._first_rows = _load(self._windows)
         self._generator: torch.Generator | None = None
 
     @property
     def length(self) -> int:
         """L; for whole episodes that of the longest."""
-        return self._table.length
-
-    @property
-    def num_short_episodes(self) -> int:
-        """Episodes that hold no window."""
-        return self._table.num_short_episodes
-
-    @property
-    def latent_dim(self) -> int:
-        """Z"""
-        return self._table.latent_dim
-
-    @property
-    def num_actions(self) -> int | None:
-        """A for continuous actions, None for discrete ones."""
-        return self._table.num_actions
+        return self._windows.length
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._windows)
 
     def __getitem__(self, index: int) -> Window:
         return {name: column[0] for name, column in self.batch(np.array([index])).items()}
@@ -106,7 +91,7 @@ class LatentSequences(TorchDataset[Window]):
         indices = np.asarray(indices)
         if outside := indices[(indices < -len(self)) | (indices >= len(self))].tolist():
             raise IndexError(f"window {outside[0]} of {len(self)}")
-        places = self._table.places(np.where(indices < 0, indices + len(self), indices))
+        places = self._windows.places(np.where(indices < 0, indices + len(self), indices))
         noise = (generator or self._own_generator()) if self.sample else None
         return self._rows.windows(self._first_rows[places.episode] + places.t, places, noise)
 

@@ -149,6 +149,27 @@ class WindowTable:
         return Places(episode, t, np.minimum(num_steps, self.settings.length), self.settings.length)
 
 
+class OverWindows:
+    """What a dataset over windows says of them."""
+
+    _windows: WindowTable
+
+    @property
+    def num_short_episodes(self) -> int:
+        """Episodes that hold no window."""
+        return self._windows.num_short_episodes
+
+    @property
+    def latent_dim(self) -> int:
+        """Z"""
+        return self._windows.latent_dim
+
+    @property
+    def num_actions(self) -> int | None:
+        """A for continuous actions, None for discrete ones."""
+        return self._windows.num_actions
+
+
 def find_windows(path: Path, settings: WindowSettings) -> WindowTable:
     """The windows of the latents at `path`, found by opening each shard once (2 ms).
 

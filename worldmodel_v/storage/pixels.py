@@ -1,9 +1,9 @@
 """Stored chunks of frames: where they lie in a shard, and from their bytes to pixels without HDF5.
 
 HDF5 holds one lock for the whole process and decompresses inside it. Here the compressed bytes come straight from the file
-(`PixelFile`), or from HDF5 past its filters, and the checksum and the decompression run outside the lock: they release
-Python's as well, so they scale with threads. Pixels are decompressed into memory that the caller owns and uses again: on a
-machine where the first touch of a page is dear, fresh memory for every chunk costs more than the decompression.
+(`PixelFile`), and the checksum and the decompression release Python's lock, so they scale with threads. Pixels are
+decompressed into memory that the caller owns and uses again: on a machine where the first touch of a page is dear, fresh
+memory for every chunk costs more than the decompression.
 
 Legend: N rows of a shard, n rows of a chunk, H, W, C.
 """

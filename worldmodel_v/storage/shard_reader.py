@@ -1,7 +1,7 @@
 """Reading one shard: every promise of the format is checked when it is opened, and every chunk when it is read.
 
 A shard may come from a stranger, so the HDF5 library never sees it: `structure` says where things stand, `columns` and
-`pixels` make rows of stored bytes. Chunks are read past one lock and decompressed outside any, so they scale with threads.
+`pixels` make rows of stored bytes. Chunks are read and decompressed outside any lock, so they scale with threads.
 Whoever reads many chunks of many shards takes down their places (`pixel_places`) and reads them from a `PixelFile`: opening
 a shard checks all of it and costs two milliseconds, as much as four chunks.
 """
