@@ -1,18 +1,52 @@
-"""Ctrl-C and SIGTERM that wait for a safe moment."""
+"""Ctrl-C and SIGTERM: how a command hears them, and how they wait for a safe moment.
 
+Outside the main thread, where Python allows no signal handlers, nothing here changes anything.
+"""
+
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+EXIT_INTERRUPTED = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """At the end of the block the handlers of both signals are what they were before it, whoever replaced them."""
+    if not _in_main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block SIGTERM interrupts as Ctrl-C does, and a second one of either leaves at once, cleaning up nothing."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        _handle_with(lambda *_: os._exit(EXIT_INTERRUPTED))
+        raise KeyboardInterrupt
+
+    with handlers_restored():
+        _handle_with(interrupt)
+        yield
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Within the block, the first SIGINT or SIGTERM only makes the yielded function return True; a second one interrupts.
 
-    So a step is never cut in half, and an impatient person can still leave; a command leaves with 130 either way. Outside
-    the main thread, where Python allows no signal handlers, nothing changes.
+    So a step is never cut in half, and an impatient person can still leave; a command leaves with 130 either way.
     """
     received: list[int] = []
 
@@ -21,12 +55,16 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handlers_restored():
+        _handle_with(on_signal)
         yield lambda: bool(received)
-    finally:
-        for number, handler in previous.items():
+
+
+def _handle_with(handler: Callable[[int, FrameType | None], object]) -> None:
+    if _in_main_thread():
+        for number in SIGNALS:
             signal.signal(number, handler)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

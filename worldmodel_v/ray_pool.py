@@ -15,9 +15,7 @@ import contextlib
 import gc
 import os
 import shutil
-import signal
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from worldmodel_v.errors import ClusterNotUsable, ConfigError, DiskFull, WorkerLost, WorldModelError, one_line
+from worldmodel_v.interrupts import handlers_restored
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.steps import Step, reached
 
@@ -337,7 +336,7 @@ def _connect(settings: WorkerSettings) -> None:
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
     try:
         require_listener(address)
-        with _signal_handlers_kept():
+        with handlers_restored():  # a SIGTERM would print a stack of addresses and abort
             ray.init(**options)
     except (OSError, ValueError, RuntimeError) as error:
         if "ersion mismatch" in str(error):
@@ -349,20 +348,6 @@ def _connect(settings: WorkerSettings) -> None:
             f"no Ray cluster at {address!r}: {_first_line(error)}; start one with `ray start --head`, join this machine to it "
             "with `ray start --address` (or use ray://HOST:10001), or leave out --address and RAY_ADDRESS for a local one"
         ) from error
-
-
-@contextlib.contextmanager
-def _signal_handlers_kept() -> Iterator[None]:
-    """Put the handlers of Ctrl-C and SIGTERM back: `ray.init` has a SIGTERM print a stack of addresses and abort."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def require_listener(address: str) -> None:

@@ -4,12 +4,10 @@ import contextlib
 import dataclasses
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -17,14 +15,13 @@ import tyro
 from worldmodel_v.cli.progress import open_progress
 from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.errors import WorldModelError, WriteFailed
+from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
 from worldmodel_v.jobs import refuse_temporary_output
 from worldmodel_v.progress import Progress
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
-EXIT_INTERRUPTED = 130
 PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ def run(
     try:
         if isinstance(out := getattr(config, "out", None), Path):
             refuse_temporary_output(out)
-        with _interruptible(), open_progress(quiet=output.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
+        with interruptible(), open_progress(quiet=output.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
             result = work(config, progress)
         if output.json:
             print(json.dumps(_facts(result), default=str, indent=2))
@@ -102,23 +99,6 @@ def leave_with_error(program: str, error: WorldModelError) -> NoReturn:
     for line in str(error).splitlines():
         print(f"{program}: {line}", file=sys.stderr)
     sys.exit(error.exit_code)
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Within the block SIGTERM interrupts as Ctrl-C does, and a second one of either leaves at once, cleaning up nothing."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        for each in SIGNALS:
-            signal.signal(each, lambda *_: os._exit(EXIT_INTERRUPTED))
-        raise KeyboardInterrupt
-
-    previous = {each: signal.signal(each, interrupt) for each in SIGNALS}
-    try:
-        yield
-    finally:
-        for each, handler in previous.items():
-            signal.signal(each, handler)
 
 
 def _show_facts(result: Any) -> None:
