@@ -32,9 +32,12 @@ test-all: test test-slow ## Everything
 fuzz: $(INSTALLED) ## Fuzz every parser of strangers' files for MINUTES (1)
 	$(BIN)/python -m tests.hostile.fuzz --minutes $(MINUTES)
 
-lint: $(INSTALLED) ## ruff
+lint: $(INSTALLED) ## ruff, hadolint, shellcheck, the schema of compose files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cuda
+	$(BIN)/shellcheck pipelines/slurm.sh docker/healthy.sh .ci/run
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
 
 types: $(INSTALLED) ## mypy
 	$(BIN)/mypy
