@@ -1,12 +1,20 @@
-"""What every benchmark says first: hardware, versions, date and load."""
+"""What benchmarks share: what they say first (hardware, versions, date, load), and measuring in a process of its own."""
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import json
 import os
 import platform
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+PATHS = ("data", "vae", "path")
+"""Arguments that are paths, by their names."""
 
 
 def describe_machine(*packages: str) -> str:
@@ -34,3 +42,19 @@ def peak_mb() -> float:
     """The peak resident set since this program began, in MB; `ru_maxrss` would count its parent's, from before the exec."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def in_process(file: str, function: str, **arguments: Any) -> dict[str, Any]:
+    """The result of one of a benchmark's functions in a fresh process, which runs its `file` with --call; see `answer`."""
+    command = [sys.executable, file, "--call", json.dumps([function, arguments], default=str)]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)
+    if finished.returncode:
+        raise SystemExit(f"{function} failed: {finished.stderr}")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def answer(call: str, functions: dict[str, Callable[..., Any]]) -> None:
+    """In the fresh process: make the call that --call describes, and print its result."""
+    function, arguments = json.loads(call)
+    paths = {name: Path(value) for name, value in arguments.items() if name in PATHS}
+    print(json.dumps(functions[function](**{**arguments, **paths})))

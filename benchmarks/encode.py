@@ -11,14 +11,11 @@ with fresh weights is encoded with instead, which is as fast as a trained one.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,19 +24,25 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the zstd filter with HDF5)
 import numpy as np
 import torch
-from _machine import describe_machine, load, peak_mb
+from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
 from worldmodel_v.encode.encoder import BATCH_SIZES
 from worldmodel_v.encode.inference import keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
+from worldmodel_v.models import VAE, VAEConfig, frames_to_input, load_vae, save_vae
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import SPEC_CLASSES
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 PACKAGES = ("torch", "numpy", "h5py", "zstandard")
 PARTS = ("speed", "precision", "memory", "latency", "cuda")
+WAYS: dict[str, dict[str, Any]] = {
+    "fp32": {"precision": "fp32"},
+    "bf16": {"precision": "bf16"},
+    "fp32-compiled": {"precision": "fp32", "compile": True},
+    "bf16-compiled": {"precision": "bf16", "compile": True},
+}
 CPU = torch.device("cpu")
 
 
@@ -67,12 +70,18 @@ def end_to_end(data: Path, vae: Path, device: str, **settings: Any) -> dict[str,
         return timed(work, source.num_rows)
 
 
-def model_alone(data: Path, vae: Path, device: str, precision: str, compile: bool = False) -> dict[str, float]:
-    """The same arithmetic over one resident batch again and again: on a CPU one for each core, on CUDA queued ahead."""
+def model_alone(
+    data: Path, vae: Path, device: str, precision: str, compile: bool = False, eager: bool = False
+) -> dict[str, float]:
+    """The same arithmetic over one resident batch again and again: on a CPU one for each core, on CUDA queued ahead.
+
+    With `eager` it is PyTorch's own, module by module.
+    """
     keep_freed_memory()
     target = torch.device(device)
     frames = resident_frames(data, BATCH_SIZES[device]).to(target)
-    encode_batch = inference_encoder(load_vae(vae).model.to(target), target, precision, compile=compile)
+    model = load_vae(vae).model.to(target)
+    encode_batch = eager_encoder(model) if eager else inference_encoder(model, target, precision, compile=compile)
     num_threads = torch.get_num_threads() if device == "cpu" else 1
 
     def work(num_frames: int) -> int:
@@ -88,6 +97,10 @@ def model_alone(data: Path, vae: Path, device: str, precision: str, compile: boo
         reproducible_arithmetic(),
     ):
         return timed(work, open_dataset(data).num_rows)
+
+
+def eager_encoder(model: VAE) -> Callable[..., Any]:
+    return torch.inference_mode()(lambda frames, _: model.encode(frames_to_input(frames, model.config.channels)))
 
 
 def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
@@ -136,7 +149,7 @@ def in_turns(contestants: dict[str, tuple[str, dict[str, Any]]], rounds: int) ->
     for number in range(rounds):
         for name in list(contestants)[:: 1 if number % 2 else -1]:
             function, arguments = contestants[name]
-            found[name].append(in_process(function, **arguments))
+            found[name].append(in_process(__file__, function, **arguments))
     return found
 
 
@@ -152,33 +165,35 @@ def ratio(found: list[dict[str, float]], reference: list[dict[str, float]], cloc
 # Parts
 
 
-def speed(data: Path, vae: Path, rounds: int, device: str, with_compile: bool) -> None:
-    """Print wm-encode over the model alone in each precision, and over a plain loop."""
+def speed(data: Path, vae: Path, rounds: int, device: str, names: Sequence[str]) -> None:
+    """Print wm-encode over the model alone in each precision that is named in `WAYS`, and over a plain loop."""
     paths = {"data": str(data), "vae": str(vae)}
-    ways: dict[str, dict[str, Any]] = {"fp32": {"precision": "fp32"}, "bf16": {"precision": "bf16"}}
-    if with_compile:
-        ways |= {f"{name}, compiled": {**way, "compile": True} for name, way in list(ways.items())}
+    ways = {name: WAYS[name] for name in names}
     contestants: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, way in ways.items():
         contestants[f"model alone, {name}"] = ("model_alone", {**paths, **way, "device": device})
         contestants[f"wm-encode, {name}"] = ("end_to_end", {**paths, **way, "device": device})
+    eager = "model alone, PyTorch's"
+    contestants[eager] = ("model_alone", {**paths, "precision": "fp32", "device": device, "eager": True})
     loops = {"plain loop": False, "plain loop, NCHW": True}
     contestants |= {name: ("plain_loop", {**paths, "contiguous": contiguous}) for name, contiguous in loops.items()}
     found = in_turns(contestants, rounds)
     print(f"\nFrames a second on {device}, {torch.get_num_threads()} threads, {rounds} rounds; load {load()}")
-    print(f"  {'':28}{'wall':>9}{'a second of processor time':>29}{'over the model alone':>23}{'over the plain loop':>22}")
+    headings = ("a second of processor time", "over the model alone", "over PyTorch's", "over the plain loops")
+    print(f"  {'':28}{'wall':>9}" + "".join(f"{heading:>{len(heading) + 3}}" for heading in headings))
     for name, figures in found.items():
         wall, processor = (statistics.median(rate(one, clock) for one in figures) for clock in ("wall", "processor"))
         line = f"  {name:28}{wall:9,.0f}{processor:29,.0f}"
         if name.startswith("wm-encode"):
             alone = found[name.replace("wm-encode", "model alone")]
             line += f"{ratio(figures, alone):15.3f} ({ratio(figures, alone, 'processor'):.3f})"
-            line += "".join(f"{ratio(figures, found[loop]):8.2f}" for loop in loops)
+            line += f"{ratio(figures, found[eager]):17.2f}"
+            line += "".join(f"{ratio(figures, found[loop]):11.2f}" for loop in loops)
         print(line)
     print("  (in parentheses by processor time; the goals are 0.95 over the model alone and 3 over the plain loop, in fp32)")
 
 
-def precision(data: Path, vae: Path, int8: Path | None) -> None:
+def precision(data: Path, vae: Path, names: Sequence[str], int8: Path | None) -> None:
     """Print the error that each arithmetic brings, against float64, on frames from the whole dataset."""
     model, exact = load_vae(vae).model, load_vae(vae).model.double()
     if model.config.condition:
@@ -192,7 +207,8 @@ def precision(data: Path, vae: Path, int8: Path | None) -> None:
 
     mu, logvar = posteriors(in_float64, frames)
     sigma = torch.exp(0.5 * logvar)
-    ways: dict[str, Callable] = {name: inference_encoder(model, CPU, name) for name in ("fp32", "bf16")}
+    ways: dict[str, Callable] = {name: inference_encoder(model, CPU, **WAYS[name]) for name in names}
+    ways["PyTorch's"] = lambda frames: eager_encoder(model)(frames, None)
     if int8 is not None:
         ways["INT8"] = int8_encoder(int8)
     print(f"\nError against float64 over {len(frames)} frames, in σ of the posterior (σ is {sigma.mean():.3f} in the mean)")
@@ -201,7 +217,7 @@ def precision(data: Path, vae: Path, int8: Path | None) -> None:
         error = (found_mu - mu).abs() / sigma
         spread = (found_logvar - logvar).abs() / 2
         print(
-            f"  {name:12} |Δmu| / σ: mean {100 * error.mean():8.4f} %, largest {100 * error.max():9.3f} %;   "
+            f"  {name:14} |Δmu| / σ: mean {100 * error.mean():8.4f} %, largest {100 * error.max():9.3f} %;   "
             f"|Δlogvar| / 2: mean {100 * spread.mean():8.4f} %"
         )
 
@@ -237,7 +253,7 @@ def memory(data: Path, vae: Path, folder: Path) -> None:
     print("\nPeak resident memory of wm-encode (goal: both ratios near 1)")
     peaks = {}
     for name, path in contestants.items():
-        peaks[name] = in_process("peak_of_encoding", data=str(path), vae=str(vae))["peak"]
+        peaks[name] = in_process(__file__, "peak_of_encoding", data=path, vae=vae)["peak"]
         dataset = open_dataset(path)
         print(
             f"  {name:24}{dataset.num_rows:8,} frames, {dataset.num_rows // dataset.num_episodes:6,} an episode: "
@@ -276,7 +292,7 @@ def long_episodes(data: Path, out: Path, num_rows: int, num_episodes: int) -> Pa
 
 def latency(data: Path, vae: Path) -> None:
     """Print how long one frame takes, from uint8 to mu and logvar, on one core."""
-    found = in_process("latencies", data=str(data), vae=str(vae))
+    found = in_process(__file__, "latencies", data=data, vae=vae)
     if "missing" in found:
         print(f"\nLatency is left out: {found['missing']}")
         return
@@ -327,14 +343,12 @@ def cuda(data: Path, vae: Path, rounds: int, folder: Path) -> None:
         f"\n{torch.cuda.get_device_name()}, {cores} cores, {open_dataset(larger).num_rows:,} frames (goal: 1,000,000 a second)"
     )
     contestants: dict[str, tuple[str, dict[str, Any]]] = {"feeder": ("feeder", {"data": str(larger), "num_threads": cores})}
-    ways: dict[str, dict[str, Any]] = {"fp32": {"precision": "fp32"}, "bf16": {"precision": "bf16"}}
-    ways |= {f"{name}, compiled": {**way, "compile": True} for name, way in list(ways.items())}
-    for name, way in ways.items():
+    for name, way in WAYS.items():
         contestants[f"model, {name}"] = ("model_alone", {**paths, **way, "device": "cuda"})
         contestants[f"wm-encode, {name}"] = ("end_to_end", {**paths, **way, "device": "cuda"})
     rates = {name: statistics.median(map(rate, figures)) for name, figures in in_turns(contestants, rounds).items()}
     print(f"  the feeder's ceiling: {rates['feeder']:,.0f} frames/s")
-    for name in ways:
+    for name in WAYS:
         whole, model = rates[f"wm-encode, {name}"], rates[f"model, {name}"]
         binding = "the model" if model < rates["feeder"] else "the feeder"
         print(
@@ -344,15 +358,6 @@ def cuda(data: Path, vae: Path, rounds: int, folder: Path) -> None:
 
 
 # Running
-
-
-def in_process(function: str, **arguments: Any) -> dict[str, Any]:
-    """The result of one of this file's functions in a fresh process."""
-    command = [sys.executable, __file__, "--call", json.dumps([function, arguments])]
-    finished = subprocess.run(command, check=False, capture_output=True, text=True)
-    if finished.returncode:
-        raise SystemExit(f"{function} failed: {finished.stderr}")
-    return json.loads(finished.stdout.splitlines()[-1])
 
 
 CALLABLE = {
@@ -386,13 +391,11 @@ def main() -> None:
     parser.add_argument("--int8", type=Path, help="encoder.int8.onnx of `wm-export model`: a line more of errors")
     parser.add_argument("--frames", type=int, default=12_000, help="frames that each contestant of `speed` encodes")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what `speed` and `precision` take")
     parser.add_argument("--call", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.call:
-        function, settings = json.loads(arguments.call)
-        paths = {name: Path(value) for name, value in settings.items() if name in ("data", "vae")}
-        print(json.dumps(CALLABLE[function](**{**settings, **paths})))
+        answer(arguments.call, CALLABLE)
         return
     print(describe_machine(*PACKAGES))
     with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as name:
@@ -411,10 +414,8 @@ def report(arguments: argparse.Namespace, data: Path, vae: Path, folder: Path) -
     print(f"{model.config.architecture} VAE, Z = {model.config.latent_dim}; {dataset.num_rows:,} frames in {data}")
     rounds = arguments.rounds
     parts: dict[str, Callable[[], None]] = {
-        "speed": lambda: speed(
-            repeated(dataset, folder / "speed", arguments.frames), vae, rounds, "cpu", not arguments.no_compile
-        ),
-        "precision": lambda: precision(data, vae, arguments.int8),
+        "speed": lambda: speed(repeated(dataset, folder / "speed", arguments.frames), vae, rounds, "cpu", arguments.ways),
+        "precision": lambda: precision(data, vae, arguments.ways, arguments.int8),
         "memory": lambda: memory(data, vae, folder),
         "latency": lambda: latency(data, vae),
         "cuda": lambda: cuda(data, vae, rounds, folder),

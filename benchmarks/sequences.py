@@ -13,11 +13,8 @@ set of a fresh process.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
-from _machine import describe_machine, load, peak_mb
+from _machine import answer, describe_machine, in_process, load, peak_mb
 from torch.utils.data import DataLoader, RandomSampler
 
 from worldmodel_v.data import LatentSequences, LatentStream
@@ -225,17 +222,11 @@ def one_epoch(path: Path) -> dict[str, Any]:
 def print_memory(small: Path, large: Path) -> None:
     print("\nPeak memory of a process that goes through an epoch from disk (the libraries alone: before)")
     for path in (small, large):
-        found = in_process("one_epoch", path=str(path))
+        found = in_process(__file__, "one_epoch", path=path)
         print(
             f"  {found['rows']:12,} rows, {found['windows']:9,} windows: {found['after']:7,.0f} MB, "
             f"before {found['before']:,.0f} MB"
         )
-
-
-def in_process(function: str, **arguments: Any) -> dict[str, Any]:
-    """The result of one of this file's functions in a fresh process."""
-    command = [sys.executable, __file__, "--call", json.dumps([function, arguments])]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
 CALLABLE = {"from_memory": from_memory, "from_disk": from_disk, "one_epoch": one_epoch}
@@ -251,8 +242,7 @@ def main() -> None:
     parser.add_argument("--call", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.call:
-        function, settings = json.loads(arguments.call)
-        print(json.dumps(CALLABLE[function](**{**settings, "path": Path(settings["path"])})))
+        answer(arguments.call, CALLABLE)
         return
     cores = len(os.sched_getaffinity(0))
     print(f"{describe_machine(*PACKAGES)}\n{cores} cores to use, {torch.get_num_threads()} threads")
@@ -266,8 +256,8 @@ def report(arguments: argparse.Namespace, folder: Path) -> None:
     timing = {"path": str(large), "rounds": arguments.rounds, "seconds": arguments.seconds}
     title = f"windows of {LENGTH} of {open_dataset(large).num_rows:,} rows, Z = {LATENT_DIM}"
     parts: dict[str, Callable[[], None]] = {
-        "memory": lambda: print_race(f"From memory, {title}", 100_000, in_process("from_memory", **timing)),
-        "disk": lambda: print_race(f"From disk, {title}", 10_000, in_process("from_disk", **timing)),
+        "memory": lambda: print_race(f"From memory, {title}", 100_000, in_process(__file__, "from_memory", **timing)),
+        "disk": lambda: print_race(f"From disk, {title}", 10_000, in_process(__file__, "from_disk", **timing)),
         "mixing": lambda: mixing(large),
         "rss": lambda: print_memory(small, large),
     }

@@ -11,11 +11,8 @@ figures are medians of the rounds. Memory is the peak resident set of a fresh pr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _machine import describe_machine, load, peak_mb
+from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
 from worldmodel_v.data import FrameStream
@@ -70,7 +67,7 @@ def feeder(small: Path, large: Path, batch_size: int, rounds: int) -> None:
     print(f"\nFeeder alone, batches of {batch_size} (goal: 80,000 frames/s a core at 64x64); load {load()}")
     for cores in (1, 2):
         if cores <= len(os.sched_getaffinity(0)):
-            found = in_process("feed", path=str(small), batch_size=batch_size, cores=cores, rounds=rounds)
+            found = in_process(__file__, "feed", path=small, batch_size=batch_size, cores=cores, rounds=rounds)
             print(
                 f"  pinned to {cores} core{'s' * (cores > 1)}: {found['wall']:9,.0f} frames/s, "
                 f"{found['processor']:9,.0f} per second of processor time"
@@ -253,11 +250,11 @@ def memory(small: Path, large: Path, batch_size: int) -> None:
     peaks = {}
     print("\nPeak resident memory (goal: a ten times larger dataset within 10 %)")
     for path in (small, large):
-        peaks[path] = in_process("train_and_feed", path=str(path), batch_size=batch_size, steps=2, fed=300)["peak"]
+        peaks[path] = in_process(__file__, "train_and_feed", path=path, batch_size=batch_size, steps=2, fed=300)["peak"]
         print(f"  {open_dataset(path).num_rows:10,} frames: {peaks[path]:7,.0f} MB")
     print(f"  ratio {peaks[large] / peaks[small]:.3f}")
     for recomputed in (False, True):
-        found = in_process("one_large_step", path=str(small), frame_size=256, batch_size=32, recomputed=recomputed)
+        found = in_process(__file__, "one_large_step", path=small, frame_size=256, batch_size=32, recomputed=recomputed)
         name = "with --checkpoint-activations" if recomputed else "activations kept"
         print(f"  32 frames of 256x256 and their gradients, {name}: {found['peak']:,.0f} MB, {found['seconds']:.1f} s")
 
@@ -299,12 +296,6 @@ def cuda(path: Path, rounds: int) -> None:
     print(f"  fed from shards (looped), batch {best}: {rate:,.0f} frames/s: 10 million frames in {1e7 / rate:.0f} s (goal 60)")
 
 
-def in_process(function: str, **arguments: Any) -> dict[str, float]:
-    """The result of one of this file's functions in a fresh process."""
-    command = [sys.executable, __file__, "--call", json.dumps([function, arguments])]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-
-
 CALLABLE = {"feed": feed, "train_and_feed": train_and_feed, "one_large_step": one_large_step}
 
 
@@ -319,8 +310,7 @@ def main() -> None:
     parser.add_argument("--call", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.call:
-        function, settings = json.loads(arguments.call)
-        print(json.dumps(CALLABLE[function](**{**settings, "path": Path(settings["path"])})))
+        answer(arguments.call, CALLABLE)
         return
     print(describe_machine(*PACKAGES))
     with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as folder:

@@ -28,6 +28,23 @@ ROLLOUT_SETTINGS = {
     "gymnasium": "1.0.0",
     "policy_weights": {},
 }
+SLOW_STAMP = """
+import time
+
+import gymnasium
+
+from worldmodel_v.envs.stamp import StampEnv
+
+
+class SlowStamp(StampEnv):
+    def step(self, action):
+        time.sleep(0.02)
+        return super().step(action)
+
+
+gymnasium.register("SlowStamp-v0", entry_point="slow_stamp:SlowStamp")
+"""
+"""An environment of the user's own, `slow_stamp.py`: slow enough for something to happen to it in the middle."""
 
 
 def rollout_spec(**changes: object) -> RolloutSpec:
@@ -114,6 +131,11 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
+def is_open(path: Path) -> bool:
+    """Whether this process holds the file open."""
+    return str(path) in {os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()}
+
+
 def run_python(code: str, *arguments: object) -> str:
     """What a fresh interpreter prints for `code`, run in the repository's root; warnings are errors there too."""
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
@@ -136,7 +158,8 @@ class FullDisk:
         monkeypatch.setattr(Path, "open", lambda path, mode="r", *rest, **named: self._open(path, mode, *rest, **named))
         monkeypatch.setattr(os, "fsync", self._fsync)
         monkeypatch.setattr(os, "link", self._counted("link", os.link))
-        monkeypatch.setattr(Path, "replace", self._counted("rename", Path.replace))
+        for name in ("rename", "replace"):
+            monkeypatch.setattr(Path, name, self._counted("rename", getattr(Path, name)))
 
     @property
     def failed(self) -> bool:

@@ -15,13 +15,32 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @pytest.mark.parametrize("second", SIGNALS)
 def test_the_first_signal_is_noted_and_the_second_interrupts(first: signal.Signals, second: signal.Signals) -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with deferred_interrupts() as interrupted:
-        assert not interrupted()
-        os.kill(os.getpid(), first)
-        assert interrupted()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), second)
+
+    def block() -> None:
+        with deferred_interrupts() as interrupted:
+            assert not interrupted()
+            os.kill(os.getpid(), first)
+            assert interrupted()
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), second)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
     assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_nobody_asked_for_interrupts_at_the_end_of_the_block(number: signal.Signals) -> None:
+    done = []
+
+    def block() -> None:
+        with deferred_interrupts():
+            os.kill(os.getpid(), number)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert done == [True]
 
 
 def test_outside_the_main_thread_nothing_changes() -> None:

@@ -79,15 +79,15 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_pipeline_file_travels_alone(client: FakeClient, file: Path) -> None:
     job = Jobs(HEAD).submit(file, Path("/data/my run"))
-    assert client.submitted["entrypoint"] == "wm-pipeline run 'my pipeline.yaml' --out '/data/my run'"
+    assert client.submitted["entrypoint"] == "wm-pipeline run 'my pipeline.yaml' --out '/data/my run' --log-format text"
     assert client.travelled == {"my pipeline.yaml": PIPELINE.encode()}
     assert (job.job, job.status, job.message, job.out) == ("job-1", "RUNNING", "as said", "/data/my run")
     assert (job.started, job.ended) == ("1970-01-01T00:00:01+00:00", None)
 
 
 def test_with_a_working_directory_all_of_it_travels(client: FakeClient, file: Path) -> None:
-    Jobs(HEAD).submit(file, Path("/data/run"), file.parents[1])
-    assert client.submitted["entrypoint"] == "wm-pipeline run 'pipelines/my pipeline.yaml' --out /data/run"
+    Jobs(HEAD).submit(file, Path("/data/run"), file.parents[1], "json")
+    assert client.submitted["entrypoint"] == "wm-pipeline run 'pipelines/my pipeline.yaml' --out /data/run --log-format json"
     assert client.travelled.keys() == {"my_env.py", "pipelines/my pipeline.yaml"}
 
 

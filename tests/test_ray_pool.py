@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.cluster.namespaces import wait_until
 from worldmodel_v.errors import ClusterNotUsable, DiskFull, WorkerLost
 from worldmodel_v.progress import Silent
 from worldmodel_v.ray_pool import ATTEMPTS, TASKS_IN_FLIGHT_PER_WORKER, WorkerSettings, map_tasks
+from worldmodel_v.telemetry import Tally
 
 PATIENCE_SECONDS = 60
 
@@ -61,13 +63,23 @@ TWO = WorkerSettings(num_workers=2)
 
 
 class Sayings(Silent):
-    """What was said."""
+    """What was told: the warnings as lines, and the facts of every event."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        self.events.append((name, facts))
+        if warning:
+            self.lines.append(message)
 
     def say(self, message: str) -> None:
         self.lines.append(message)
+
+    def facts(self, name: str) -> list[dict[str, Any]]:
+        """Of every event of this name."""
+        return [facts for found, facts in self.events if found == name]
 
 
 def deadly() -> Callable[[str], bytes]:
@@ -100,11 +112,24 @@ def taken(num_cpus: int) -> Iterator[None]:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_task_that_kills_its_workers_is_given_up_and_those_behind_it_are_not_charged() -> None:
-    sayings = Sayings()
+    sayings, tally = Sayings(), Tally("deeds", Path("out"))
     with pytest.raises(WorkerLost, match=f"poison: given to {ATTEMPTS} workers, each of which died"):
-        list(map_tasks(deadly, ["poison", *"abcdef"], WorkerSettings(num_workers=1), sayings))
-    assert len(sayings.lines) == ATTEMPTS - 1
-    assert all("; poison is given to another" in line for line in sayings.lines)
+        list(map_tasks(deadly, ["poison", *"abcdef"], WorkerSettings(num_workers=1), sayings, tally))
+    retried = sayings.facts("task_retried")
+    assert [(facts["stage"], facts["task"], facts["attempt"]) for facts in retried] == [
+        ("deeds", "poison", attempt) for attempt in range(2, ATTEMPTS + 1)
+    ]
+    started, died = (
+        [(facts["host"], facts["pid"]) for facts in sayings.facts(f"worker_{what}")] for what in ("started", "died")
+    )
+    assert died == started
+    assert len(died) == len(set(died)) == ATTEMPTS
+    assert [line.partition(" (")[0] for line in sayings.lines] == [
+        *("a worker died", "poison is given to another worker") * (ATTEMPTS - 1),
+        "a worker died",
+    ]
+    assert tally.values["retries"] == ATTEMPTS - 1
+    assert (tally.values["tasks_in_flight"], tally.values["workers"]) == (0, 0)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -124,6 +149,7 @@ def test_a_cluster_without_room_for_any_worker_is_waited_for_and_then_given_up(m
     with taken(2), pytest.raises(ClusterNotUsable, match=expected):
         list(map_tasks(deadly, ["a"], TWO, sayings))
     waiting = "the cluster has 2 CPUs, 0 of them free; waiting for a node"
+    assert [facts["waited_seconds"] for facts in sayings.facts("waiting_for_node")] == [0.5, 1.0]
     assert sayings.lines == [f"no worker could start for {seconds} s; {waiting}" for seconds in ("0.5", "1")]
 
 

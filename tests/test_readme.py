@@ -93,7 +93,7 @@ def test_the_containers_install_as_make_run_does() -> None:
     for name in ("Dockerfile", "Dockerfile.cuda"):
         text = (ROOT / "docker" / name).read_text()
         assert "make install" in text
-        assert re.search(r"^USER wm$", text, flags=re.MULTILINE)
+        assert re.search(r"^USER 1000$", text, flags=re.MULTILINE)
 
 
 def test_every_option_of_the_commands_is_documented_where_it_is_defined() -> None:

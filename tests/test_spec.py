@@ -32,8 +32,8 @@ def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RolloutSpec)])
 def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
-    nested = {"env_kwargs": {"length": 4}, "policy_weights": {"w.pt": "0"}}
-    other = nested.get(field, 99 if isinstance(ROLLOUT_SETTINGS[field], int) else "other")
+    nested = {"env_kwargs": {"length": 4}, "policy_weights": {"w.pt": "0"}, "env_source": {"ale-py": "0.10"}}
+    other = nested.get(field, 99 if isinstance(ROLLOUT_SETTINGS.get(field), int) else "other")
     assert rollout_spec(**{field: other}).hash != rollout_spec().hash
 
 

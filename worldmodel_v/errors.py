@@ -120,8 +120,12 @@ class EpisodeFailed(WorldModelError):
     """An environment or policy raised an error, or broke its contract, in the middle of an episode."""
 
 
+class EpisodesSetAside(WorldModelError):
+    """Some episodes failed whenever they were tried; all others are committed."""
+
+
 class WorkerLost(WorldModelError):
-    """A block of work was given to several workers in turn, and each of them died."""
+    """A piece of work was given to several workers in turn, and each of them died."""
 
 
 class JobFailed(WorldModelError):

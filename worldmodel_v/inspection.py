@@ -1,14 +1,23 @@
-"""What a directory is: a rollout dataset, a latent dataset or a VAE, as plain facts for a screen or a program."""
+"""What a directory is: a rollout dataset, a latent dataset or a VAE, as plain facts for a screen or a program.
 
+All of it may be asked while a process writes there: no lock is taken and nothing is written; what is read appears whole
+(shards, checkpoints) or by lines, of which an incomplete last one is not there yet.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from worldmodel_v.errors import ConfigError, NotADataset, NotAModel, StaleLatents, VerificationFailed
+from worldmodel_v.errors import ConfigError, NotADataset, StaleLatents, VerificationFailed
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Dataset, open_dataset, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
+from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
+from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
+from worldmodel_v.storage.publish import TEMPORARY_PREFIX
 from worldmodel_v.storage.schema import LATENTS, ROLLOUTS
 
 MODEL_NAMES = ("vae.safetensors", "checkpoint.safetensors")
@@ -16,12 +25,31 @@ PREVIEW_EPISODES = 6
 PREVIEW_FRAMES = 10
 
 
+KINDS = {"collect": "rollouts", "encode": "latents", "train": "vae"}
+"""What a stage makes."""
+
+
 def describe(path: Path) -> dict[str, Any]:
-    """The facts of a dataset or model directory, as JSON values; raises UsageError if it is neither or is damaged."""
+    """The facts of a dataset or model directory, as JSON values; raises UsageError if it is neither or is damaged.
+
+    Every shard is opened, which takes a few milliseconds each; `describe_run` opens none.
+    """
+    return _describe(path, _describe_dataset, _describe_model)
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """How far the work on a directory is and who is at it, as JSON values; raises UsageError as `describe` does."""
+    return _describe(path, _describe_run_of_dataset, _describe_run_of_training)
+
+
+def _describe(path: Path, of_dataset: Callable[[Dataset], dict], of_model: Callable[[Path], dict]) -> dict[str, Any]:
     if (path / SPEC_NAME).exists():
-        return _describe_dataset(open_dataset(path))
-    if any((path / name).exists() for name in MODEL_NAMES):
-        return _describe_model(path)
+        return of_dataset(open_dataset(path))
+    run = read_run(path)
+    if any((path / name).exists() for name in MODEL_NAMES) or (run and run.stage == "train"):
+        return of_model(path)
+    if run and run.stage:  # before anything is written
+        return {"kind": KINDS.get(run.stage, "unknown"), "path": str(path), "run": _run(path, run.done or 0, None)}
     found = "no such directory" if not path.is_dir() else f"neither {SPEC_NAME} nor {MODEL_NAMES[0]} is in it"
     raise NotADataset(f"{path}: {found}; give a directory that wm-collect, wm-train or wm-encode wrote")
 
@@ -78,6 +106,76 @@ def _require_dataset(path: Path, option: str) -> Dataset:
     return open_dataset(path)
 
 
+def _describe_run_of_dataset(dataset: Dataset) -> dict[str, Any]:
+    done, shards = dataset.num_episodes, len(dataset.entries)
+    return {
+        "kind": dataset.format.split("/")[1],
+        "path": str(dataset.path),
+        "episodes": done,
+        "rows": dataset.num_rows,
+        "shards": shards,
+        "set_aside": [
+            {
+                "episode": episode.episode,
+                "seed": episode.seed,
+                "shard": f"{episode.shard} ({episode.num_episodes} episodes from {episode.first_episode})",
+                "tries": episode.tries,
+                "reason": episode.reason,
+            }
+            for episode in dataset.set_aside()
+        ],
+        "bytes": sum(entry.bytes for entry in dataset.entries),
+        "run": _run(dataset.path, done, _last_commit(dataset) if shards else None),
+    }
+
+
+def _last_commit(dataset: Dataset) -> datetime | None:
+    entry = latest_entry(dataset.path / INDEX_NAME)
+    return None if entry is None else _time_of_change(dataset.shard_path(entry))
+
+
+def _run(path: Path, done: int, latest: datetime | None) -> dict[str, Any] | None:
+    """Who is or was at a directory and how far: `done` of its goal, the `latest` of it at a time. None if nobody says."""
+    run = read_run(path)
+    if run is None:
+        return None
+    at_work, begin = is_at_work(path, run), began(path)
+    new = done - run.done if run.done is not None else 0
+    seconds = (latest - begin).total_seconds() if latest else 0.0
+    return {
+        "state": _state(run, at_work, done),
+        "process": f"{run.pid} on {run.host}",
+        "stage": run.stage or None,
+        "done": done,
+        "wanted": run.goal,
+        "started": _text(begin),
+        "latest": _text(latest) if latest else None,
+        "per_second": round(new / seconds, 3) if new > 0 and seconds > 0 else None,
+        "temporaries": sorted(
+            file.name for folder in (path, path / SHARD_FOLDER) for file in folder.glob(TEMPORARY_PREFIX + "*")
+        ),
+    }
+
+
+def _state(run: Run, at_work: bool | None, done: int) -> str:
+    if at_work:
+        return "running"
+    if run.goal is not None and done >= run.goal:
+        return "complete"
+    return "stopped" if at_work is False else f"not known here: look on {run.host}"
+
+
+def _time_of_change(file: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    except OSError:
+        return None
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
 def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
     from worldmodel_v.evaluate.coverage import driving
 
@@ -94,14 +192,9 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
             state_names = shard.state_names
             for name in ends:
                 ends[name] += int(shard.rows(name).sum())
-    num_bytes = sum(entry.bytes for entry in dataset.entries)
-    return {
-        "kind": dataset.format.split("/")[1],
-        "path": str(dataset.path),
-        "episodes": dataset.num_episodes,
-        "rows": dataset.num_rows,
-        "shards": len(dataset.entries),
-        "bytes": num_bytes,
+    facts = _describe_run_of_dataset(dataset)
+    num_bytes = facts["bytes"]
+    return facts | {
         "bytes_per_row": round(num_bytes / dataset.num_rows, 1) if dataset.num_rows else None,
         "steps_per_episode": _spread(lengths),
         "return": _spread(returns),
@@ -114,31 +207,51 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
     }
 
 
+def _describe_run_of_training(path: Path) -> dict[str, Any]:
+    from worldmodel_v.train.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(path)
+    return _training(path, checkpoint.step if checkpoint else None)
+
+
+def _training(path: Path, checkpoint_step: int | None) -> dict[str, Any]:
+    """How far a training is: the steps of its record, and that of the checkpoint that it would continue from."""
+    from worldmodel_v.train.metrics import METRICS_NAME, last_records
+
+    latest = last_records(path)
+    step = max((int(record["step"]) for record in latest.values()), default=checkpoint_step or 0)
+    return {
+        "kind": "vae",
+        "path": str(path),
+        "run": _run(path, step, _time_of_change(path / METRICS_NAME)),
+        "checkpoint_step": checkpoint_step,
+        "latest": {group: latest[group] for group in ("train", "held-out") if group in latest},
+    }
+
+
 def _describe_model(path: Path) -> dict[str, Any]:
     from worldmodel_v.models import load_vae
     from worldmodel_v.train.best import load_best
     from worldmodel_v.train.checkpoint import kept_checkpoints, load_checkpoint
     from worldmodel_v.train.publication import read_evaluation
 
+    is_finished = (path / MODEL_NAMES[0]).exists()  # first: what is published meanwhile is not waited for
     checkpoint = load_checkpoint(path)
-    facts: dict[str, Any] = {"kind": "vae", "path": str(path)}
-    facts["checkpoint_step"] = checkpoint.step if checkpoint else None
+    facts = _training(path, checkpoint.step if checkpoint else None)
     facts["kept_checkpoints"] = [file.name for file in kept_checkpoints(path)]
     best = load_best(path)
     facts["best"] = {"step": best.step, "elbo_nats": round(best.elbo_nats, 2)} if best else None
-    try:
-        vae = load_vae(path)
-    except NotAModel:
-        if (path / MODEL_NAMES[0]).exists() or checkpoint is None:
-            raise
-        return facts | {"finished": False, "settings": checkpoint.settings}
+    settings = checkpoint.settings if checkpoint else None
+    if not is_finished:
+        return facts | {"finished": False, "settings": settings}
+    vae = load_vae(path)
     published = read_evaluation(path) or {}
     parameters = sum(parameter.numel() for parameter in vae.model.parameters())
     facts |= {"finished": True, "vae_sha256": vae.sha256, "parameters": parameters, "steps": published.get("steps")}
     facts["weights_of_step"] = published.get("weights_of_step")
     facts["model"] = vars(vae.model.config)
     facts["held_out"] = published.get("heldout")
-    return facts | {"settings": checkpoint.settings if checkpoint else None}
+    return facts | {"settings": settings}
 
 
 def _column_text(dtype: np.dtype, shape: tuple[int, ...]) -> str:

@@ -46,7 +46,8 @@ def interruptible() -> Iterator[None]:
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Within the block, the first SIGINT or SIGTERM only makes the yielded function return True; a second one interrupts.
 
-    So a step is never cut in half, and an impatient person can still leave; a command leaves with 130 either way.
+    So a step is never cut in half, and an impatient person can still leave. A first one that came too late to be asked for
+    interrupts at the end of the block, so that a command leaves with 130 either way.
     """
     received: list[int] = []
 
@@ -58,6 +59,8 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     with handlers_restored():
         _handle_with(on_signal)
         yield lambda: bool(received)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _handle_with(handler: Callable[[int, FrameType | None], object]) -> None:

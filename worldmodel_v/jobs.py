@@ -32,7 +32,8 @@ from worldmodel_v.errors import (
     WorldModelError,
     one_line,
 )
-from worldmodel_v.ray_pool import require_listener
+from worldmodel_v.progress import LogFormat
+from worldmodel_v.ray_pool import CONNECT_SECONDS
 
 JOB_ENVIRONMENT_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the command of a job, and for nothing else."""
@@ -79,8 +80,8 @@ class Jobs:
         self.address = address
         self._client = _connect(address)
 
-    def submit(self, file: Path, out: Path, working_dir: Path | None = None) -> Job:
-        """Run a pipeline file on the cluster, writing to `out` on its head node.
+    def submit(self, file: Path, out: Path, working_dir: Path | None = None, log_format: LogFormat = "text") -> Job:
+        """Run a pipeline file on the cluster, writing to `out` on its head node, and its events in `log_format` to its log.
 
         Raises ConfigError if `out` is relative, or `file` is not in `working_dir`.
         """
@@ -91,7 +92,7 @@ class Jobs:
             )
         with _travelling(file, working_dir) as (folder, name), self._talking():
             job = self._client.submit_job(
-                entrypoint=shlex.join(["wm-pipeline", "run", name, "--out", str(out)]),
+                entrypoint=shlex.join(["wm-pipeline", "run", name, "--out", str(out), "--log-format", log_format]),
                 runtime_env={"working_dir": str(folder)},
                 metadata={OUT: str(out)},
             )
@@ -173,13 +174,13 @@ def _connect(address: str) -> Any:
             "`ray start --head` prints)"
         )
     try:
-        for package in ("ray", "aiohttp", "requests"):
-            importlib.import_module(package)
+        importlib.import_module("aiohttp")
+        import requests
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise PackageMissing(f"jobs need Ray's job client ({error}); pip install 'ray[default]'") from error
     try:
-        require_listener(address)
+        requests.get(address, timeout=CONNECT_SECONDS)  # any answer will do; Ray's client would wait for one for ever
         with _without_ray_addresses():
             return JobSubmissionClient(address)
     except Exception as error:

@@ -22,7 +22,7 @@ from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to
 from worldmodel_v.inspection import preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import is_name
-from worldmodel_v.storage.publish import publish
+from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.train import TrainConfig, TrainReport, train
 
 STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "eval": EvalConfig, "encode": EncodeConfig}
@@ -73,19 +73,15 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> Pip
     progress = progress or Silent()
     pipeline = load_pipeline(file, out)
     collected = collect(pipeline.collect, progress)
-    progress.say(f"collect: {collected.episodes} episodes, {collected.frames} frames ({collected.new_episodes} new episodes)")
     trained = train(pipeline.train, progress)
-    progress.say(f"train: {trained.steps} steps ({trained.new_steps} new)")
     evaluated = evaluate_vae(pipeline.eval, progress) if pipeline.eval else None
-    if evaluated:
-        progress.say(f"eval: {evaluated.summary.num_frames} held-out frames, {evaluated.page}")
     encoded = encode(pipeline.encode, progress)
-    progress.say(f"encode: {encoded.rows} latents ({encoded.new_rows} new)")
     for path in (collected.out, encoded.out):
-        require_intact(path, progress)
+        progress.event("verified", f"verify: {path}: {require_intact(path, progress)}", path=path)
     require_binding(encoded.out, data=collected.out, vae=trained.out)
-    progress.say("verify: every byte of rollouts and latents matches its index; the latents are of this VAE and these rollouts")
+    progress.event("verified", "verify: the latents are of this VAE and these rollouts", path=encoded.out)
     picture = out / PREVIEW_NAME
+    remove_temporaries(out)
     publish(picture, to_png(preview(collected.out)))
     return PipelineReport(collect=collected, train=trained, eval=evaluated, encode=encoded, preview=picture)
 

@@ -1,6 +1,36 @@
-"""How long work tells of itself, without printing: stages report to a `Progress` that the command line provides."""
+"""How work tells of itself, without printing: stages report to a `Progress` that the command line provides.
 
-from typing import Any, Protocol
+Two things are told: how far a task is, and what has happened (events). An event has a line for people, and a name and facts for
+programs; who listens decides which of them is shown. Rejected: `logging` with its global handlers, beside which the bars would
+need a second way to the same terminal.
+
+The events and their facts, to which most add their `stage` (collect, train, eval, encode):
+
+    started             out, settings_hash (a dataset's spec_hash), done, total, unit
+    ray_joined          address, nodes, cpus, metrics (where each node offers its metrics to Prometheus)
+    worker_started      host, pid
+    worker_died         host, pid, reason
+    worker_replaced     host, pid (its memory has grown)
+    task_retried        task, attempt, reason
+    waiting_for_node    waited_seconds, cpus, free_cpus
+    shard_committed     shard, episodes, rows, bytes, sha256
+    shard_failed        shard (its episodes are tried one by one later)
+    shard_set_aside     shard, episodes (those that fail)
+    evaluated           step, psnr_db, kl_nats, elbo_nats, …
+    checkpoint_written  step, steps
+    training_warning    (a message alone)
+    finished            out, and what was done
+    verified            path
+    note                (a message alone)
+
+The command line adds `progress`, `interrupted` and `failed`.
+"""
+
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+LogFormat = Literal["text", "json"]
+"""How events are written: a line of text each, or a JSON object."""
 
 
 class Task(Protocol):
@@ -19,8 +49,11 @@ class Progress(Protocol):
     def task(self, title: str, total: int, unit: str, done: int = 0) -> Task:
         """Begin a bar of `total` units of which `done` are there already."""
 
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        """Something has happened: `message` is one line for a person, `name` and `facts` (JSON values) are for a program."""
+
     def say(self, message: str) -> None:
-        """One line for the person who waits."""
+        """A warning for the person who waits, which no program needs: the event `note`."""
 
 
 class Silent:
@@ -35,5 +68,23 @@ class Silent:
     def close(self) -> None:
         pass
 
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        pass
+
     def say(self, message: str) -> None:
         pass
+
+
+def begin(progress: Progress, stage: str, out: Path, settings_hash: str, *, total: int, unit: str, done: int) -> Task:
+    """Tell that a stage goes on from `done` of `total` units into `out`; returns its bar."""
+    progress.event(
+        "started",
+        f"{stage}: {total - done} of {total} {unit} to come into {out} (settings {settings_hash[:12]}…)",
+        stage=stage,
+        out=out,
+        settings_hash=settings_hash,
+        done=done,
+        total=total,
+        unit=unit,
+    )
+    return progress.task(stage, total, unit, done=done)

@@ -89,15 +89,15 @@ class _Trajectory:
             self._require_dtype("state", np.float32, ndim=2)
             num_factors = self.state.shape[1]
             self._require(num_factors == len(self.state_names), f"{num_factors} state factors but {self.state_names}")
-            self._require(bool(np.isfinite(self.state).all()), "state holds NaN or infinite values")
+            self._require_finite(self.state, "state holds NaN or infinite values", self.state_names)
 
     def _check_final_row(self) -> None:
         final = self.action[-1]
         empty = final == -1 if self.action.ndim == 1 else np.isnan(final)
         self._require(bool(np.all(empty)) and bool(np.isnan(self.reward[-1])), "the last row must hold no action or reward")
-        self._require(bool(np.isfinite(self.reward[:-1]).all()), "reward is NaN or infinite before the last row")
+        self._require_finite(self.reward[:-1], "reward is NaN or infinite before the last row")
         if self.action.ndim == 2:
-            self._require(bool(np.isfinite(self.action[:-1]).all()), "action is NaN or infinite before the last row")
+            self._require_finite(self.action[:-1], "action is NaN or infinite before the last row")
 
     def _check_endings(self) -> None:
         ended = self.terminated | self.truncated
@@ -109,6 +109,13 @@ class _Trajectory:
         found = f"{column.dtype} with {column.ndim} axes"
         expected = f"{np.dtype(dtype)} with {ndim} axes"
         self._require(found == expected, f"{name}: expected {expected}, got {found}")
+
+    def _require_finite(self, values: Array, what: str, names: tuple[str, ...] = ()) -> None:
+        finite = np.isfinite(values)
+        if not finite.all():
+            row, *column = np.argwhere(~finite)[0].tolist()
+            name = f"{names[column[0]]} is " if names else ""
+            self._require(False, f"{what}: {name}{values[row, *column]} in row {row}")
 
     def _require(self, holds: bool, what: str) -> None:
         if not holds:

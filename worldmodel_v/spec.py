@@ -18,15 +18,21 @@ class Spec:
     """Base class: a flat record of JSON values with a hash."""
 
     format: ClassVar[str]
+    absent_if_empty: ClassVar[tuple[str, ...]] = ()
+    """Settings that came later: where they say nothing, a dataset is what it was before."""
+
+    def settings(self) -> dict[str, Any]:
+        """The settings as they are recorded."""
+        return {name: value for name, value in asdict(self).items() if value or name not in self.absent_if_empty}
 
     def to_json(self) -> dict[str, Any]:
         """The content of `dataset.json`."""
-        return {"format": self.format, "format_version": FORMAT_VERSION, "spec": asdict(self), "spec_hash": self.hash}
+        return {"format": self.format, "format_version": FORMAT_VERSION, "spec": self.settings(), "spec_hash": self.hash}
 
     @property
     def hash(self) -> str:
         """SHA-256 (hexadecimal) of the canonical JSON of format, version and settings."""
-        content = {"format": self.format, "format_version": FORMAT_VERSION, "spec": asdict(self)}
+        content = {"format": self.format, "format_version": FORMAT_VERSION, "spec": self.settings()}
         return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
@@ -35,6 +41,7 @@ class RolloutSpec(Spec):
     """What determines the frames, actions and rewards of every episode."""
 
     format: ClassVar[str] = "worldmodel_v/rollouts"
+    absent_if_empty: ClassVar[tuple[str, ...]] = ("env_source",)
 
     env: str
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -49,6 +56,9 @@ class RolloutSpec(Spec):
 
     policy_weights: dict[str, str] = field(default_factory=dict)
     """The SHA-256 of every file of weights that the policy reads, by its path."""
+
+    env_source: dict[str, str] = field(default_factory=dict)
+    """Where the environment comes from beside Gymnasium and this package: see `worldmodel_v.envs.source`."""
 
 
 @dataclass(frozen=True, kw_only=True)

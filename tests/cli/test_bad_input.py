@@ -122,6 +122,13 @@ def test_counts_that_must_be_positive(collect_refused: Callable[..., str], optio
     assert f"{option} must be at least 1, got 0" in collect_refused(option, 0)
 
 
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e7"])
+def test_a_timeout_that_is_none(collect_refused: Callable[..., str], seconds: str) -> None:
+    assert f"--episode-timeout must be 0 to 1e+06 seconds, got {float(seconds)}" in collect_refused(
+        "--episode-timeout", seconds
+    )
+
+
 @pytest.mark.parametrize("crop", ["0:65,0:64", "5:5,0:64", "rows", "0:64"])
 def test_a_crop_outside_the_frame_or_malformed(collect_refused: Callable[..., str], crop: str) -> None:
     assert f"--crop {crop}" in collect_refused("--crop", crop).replace("'", "")

@@ -16,26 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import files_in
+from tests.builders import SLOW_STAMP, files_in
 from tests.cluster.namespaces import Machine, Network, wait_until, why_not
 from worldmodel_v.storage import open_dataset, verify
 
-ENVIRONMENT = """
-import time
-
-import gymnasium
-
-from worldmodel_v.envs.stamp import StampEnv
-
-
-class SlowStamp(StampEnv):
-    def step(self, action):
-        time.sleep(0.02)
-        return super().step(action)
-
-
-gymnasium.register("SlowStamp-v0", entry_point="slow_stamp:SlowStamp")
-"""
 PIPELINE = """
 collect: {{env: "slow_stamp:SlowStamp-v0", policy: random, episodes: 40, episodes_per_shard: 2, seed: 5, workers: {workers}}}
 train: {{steps: 4, batch_size: 16, latent_dim: 4, architecture: conv, holdout_every: 4, device: cpu}}
@@ -76,7 +60,7 @@ def network(tmp_path: Path) -> Iterator[Network]:
 
 def write_job(folder: Path, workers: int) -> None:
     folder.mkdir()
-    (folder / "slow_stamp.py").write_text(ENVIRONMENT)
+    (folder / "slow_stamp.py").write_text(SLOW_STAMP)
     (folder / "pipeline.yaml").write_text(PIPELINE.format(workers=workers))
 
 
@@ -129,7 +113,7 @@ def test_a_cluster_that_loses_machines_makes_what_one_process_makes(network: Net
 
     code, printed = desk.run("wm-pipeline", "logs", job, *at, "--follow")
     assert code == 0, printed
-    assert len(re.findall(r"a worker died .* is given to another \(attempt 2\)", printed)) >= 3, printed
+    assert len(re.findall(r"is given to another worker \(attempt 2\)", printed)) >= 3, printed
     assert "3 workers of 1 CPU need 3, the cluster has 1: 1 begin, the others wait for nodes to join" in printed
     code, printed = desk.run("wm-pipeline", "status", job, *at, "--json")
     assert json.loads(printed[printed.index("{") :])["status"] == "SUCCEEDED"

@@ -15,6 +15,7 @@ from worldmodel_v.storage import open_dataset
 CPU = resolve_device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.filterwarnings("ignore")  # of Ray Data, about itself
 def test_a_pool_of_actors_encodes_as_wm_encode_does(stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path) -> None:

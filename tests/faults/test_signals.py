@@ -9,9 +9,11 @@ import pytest
 
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
+from tests.faults.every_step import STAGES, require_same
 from tests.integration.test_kills import committed, finish, options, start, wait_until
 from worldmodel_v.collect import collect
 from worldmodel_v.storage import open_dataset, verify
+from worldmodel_v.storage.publish import is_temporary
 
 EPISODES = {
     "env": "worldmodel_v/Stamp-v0",
@@ -21,6 +23,9 @@ EPISODES = {
     "seed": 7,
     "policy": "random",
 }
+FEWER = {**EPISODES, "env_kwargs": '{"length": 50}', "episodes": 60}
+VAE = {"steps": 80, "checkpoint_every": 40, "log_every": 1, "batch_size": 8, "latent_dim": 4, "holdout_every": 4}
+INTERRUPTED = "interrupted; what is committed is kept, and the same command continues\n"
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 
@@ -47,6 +52,13 @@ def working(group: int) -> list[str]:
     return found
 
 
+def require_nobody_working(group: int) -> None:
+    deadline = time.monotonic() + 60
+    while working(group) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert working(group) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_one_signal_to_the_whole_group_drops_what_is_in_flight_and_leaves(
@@ -60,7 +72,7 @@ def test_one_signal_to_the_whole_group_drops_what_is_in_flight_and_leaves(
     os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.endswith("wm-collect: interrupted; what is committed is kept, and the same command continues\n")
+    assert errors.endswith(f"wm-collect: {INTERRUPTED}")
     assert "Traceback" not in errors
     assert 1 <= committed(out) < 100
     assert [
@@ -80,9 +92,74 @@ def test_a_second_signal_leaves_now_and_leaves_no_work_behind(tmp_path: Path, un
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    deadline = time.monotonic() + 60
-    while working(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert working(process.pid) == []
+    require_nobody_working(process.pid)
     finish("wm-collect", "--out", out, "--workers", 0, *options(EPISODES))
     assert digests(out) == digests(unbroken)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, stamp_vae: Path) -> Path:
+    """A folder with rollouts and a VAE; the stages' unbroken runs come beside them."""
+    folder = tmp_path_factory.mktemp("inputs")
+    collect(stamp_config(folder / "rollouts", **FEWER))
+    (folder / "vae").symlink_to(stamp_vae)
+    return folder
+
+
+def command_of(stage: str, inputs: Path, out: Path, workers: int = 0) -> tuple[object, ...]:
+    if stage == "train":
+        return ("wm-train", "--data", inputs / "rollouts", "--out", out, *options(VAE))
+    return ("wm-encode", "--data", inputs / "rollouts", "--vae", inputs / "vae", "--out", out, "--workers", workers)
+
+
+def is_well_begun(stage: str, out: Path) -> bool:
+    """Some shards are committed, or some steps behind a checkpoint are taken."""
+    if stage == "encode":
+        return committed(out) >= 2
+    return (out / "metrics.jsonl").exists() and '"step": 45,' in (out / "metrics.jsonl").read_text()
+
+
+def signalled(stage: str, inputs: Path, out: Path, workers: int, *numbers: int) -> str:
+    """What a command that was sent these signals in the middle of its work says; it has left with 130 and can be continued."""
+    process = start(*command_of(stage, inputs, out, workers))
+    wait_until(lambda: is_well_begun(stage, out), process)
+    for number in numbers:
+        os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    require_nobody_working(process.pid)
+    STAGES[stage].require_whole(out)
+    assert committed(out) < 30
+    assert not (out / "vae.safetensors").exists()
+    return errors
+
+
+def require_completed_by_the_same_command(stage: str, inputs: Path, out: Path) -> None:
+    finish(*command_of(stage, inputs, out))
+    if not (inputs / stage).exists():
+        finish(*command_of(stage, inputs, inputs / stage))
+    require_same(STAGES[stage], out, inputs / stage, signal.SIGINT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("stage", "workers"), [("encode", 0), ("encode", 2), ("train", 0)])
+def test_one_signal_ends_training_and_encoding_with_what_is_done_kept(
+    tmp_path: Path, inputs: Path, stage: str, workers: int, number: int
+) -> None:
+    out = tmp_path / stage
+    assert signalled(stage, inputs, out, workers, number).endswith(f"wm-{stage}: {INTERRUPTED}")
+    assert list(filter(is_temporary, out.rglob("*"))) == []
+    require_completed_by_the_same_command(stage, inputs, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "workers"), [("encode", 0), ("encode", 2), ("train", 0)])
+def test_a_second_signal_ends_training_and_encoding_now_with_nothing_torn(
+    tmp_path: Path, inputs: Path, stage: str, workers: int
+) -> None:
+    """Two different ones, since a system may tell of two equal ones as one."""
+    out = tmp_path / stage
+    signalled(stage, inputs, out, workers, signal.SIGTERM, signal.SIGINT)
+    require_completed_by_the_same_command(stage, inputs, out)

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import faulthandler
 import functools
+import json
 import math
 import resource
 import sys
@@ -33,6 +34,7 @@ from worldmodel_v.policies.expression import parse_policy
 from worldmodel_v.spec import parse_object
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.index import IndexEntry, read_index
+from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside, write_set_aside
 from worldmodel_v.train.checkpoint import Checkpoint
 
 MAX_SECONDS = 5
@@ -136,6 +138,14 @@ def read_lines(content: bytes, folder: Path) -> None:
     assert read_index(folder / "index.jsonl") == entries
 
 
+def read_note(content: bytes, folder: Path) -> None:
+    """A note of what was set aside, which must come back as it was read."""
+    (folder / SET_ASIDE_NAME).write_bytes(content)
+    episodes = read_set_aside(folder)
+    write_set_aside(folder, episodes)
+    assert read_set_aside(folder) == episodes
+
+
 def read_description(content: bytes, folder: Path) -> None:
     """A dataset.json with an index and a shard beside it."""
     data = folder / "data"
@@ -213,9 +223,13 @@ def _lines() -> bytes:
     return "".join(entry.to_line() + "\n" for entry in entries).encode()
 
 
-def _description() -> bytes:
-    import json
+def _note() -> bytes:
+    where = {"first_episode": 4, "num_episodes": 2, "shard": 2, "seed": 3, "tries": 4}
+    lines = [vars(SetAside(episode=episode, reason="ValueError: é", **where)) for episode in (4, 5)]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
 
+
+def _description() -> bytes:
     return json.dumps(rollout_spec().to_json(), indent=2).encode()
 
 
@@ -289,6 +303,7 @@ def tensors(draw: st.DrawFn, start: Callable[[], bytes]) -> bytes:
 TARGETS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]]] = {
     "shard": (read_shard, shards()),
     "index": (read_lines, texts(_lines, [*JSON_TOKENS, b'"shard": 0', b'"bytes"'])),
+    "note": (read_note, texts(_note, [*JSON_TOKENS, b'"shard": 0', b'"reason"'])),
     "description": (read_description, texts(_description, JSON_TOKENS)),
     "weights": (read_weights, tensors(functools.cache(lambda: save_vae(VAE(SMALL))))),
     "checkpoint": (read_checkpoint, tensors(_checkpoint)),

@@ -11,6 +11,7 @@ import pytest
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
 from tests.integration.test_kills import start
+from tests.test_telemetry import of_dataset, when_offered
 from worldmodel_v.collect import collect
 from worldmodel_v.storage import open_dataset, verify
 
@@ -71,6 +72,19 @@ def test_encoding_joins_a_cluster_too(
     assert driver.returncode == 0, errors
     assert verify(open_dataset(tmp_path / "latents")) == []
     assert open_dataset(tmp_path / "latents").num_rows == open_dataset(stamp_latents).num_rows
+
+
+@pytest.mark.slow
+def test_a_clusters_metrics_hold_all_that_a_short_run_has_done_as_soon_as_it_has_ended(address: str, tmp_path: Path) -> None:
+    """It leaves the cluster long before it would have sent its metrics for the first time."""
+    out = tmp_path / "rollouts"
+    driver = start("wm-collect", "--out", out, "--workers", 2, *COLLECT, "--address", address, "--log-format", "json")
+    _, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    (joined,) = (event for event in map(json.loads, errors.splitlines()) if event["event"] == "ray_joined")
+    assert (joined["address"], joined["nodes"], joined["cpus"]) == (address, 1, 2.0)
+    (url,) = joined["metrics"]
+    assert when_offered(url, of_dataset(out), stage="collect", out=str(out)) == of_dataset(out)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])

@@ -67,7 +67,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_driver_killed_with_sigkill_and_run_again_gives_the_bytes_of_an_unbroken_run(
     tmp_path: Path, unbroken: Path, workers: int
 ) -> None:
@@ -84,6 +84,7 @@ def test_a_driver_killed_with_sigkill_and_run_again_gives_the_bytes_of_an_unbrok
     assert committed(out) == 6
 
 
+@pytest.mark.slow
 def test_a_driver_interrupted_with_ctrl_c_leaves_with_130_and_continues(tmp_path: Path, unbroken: Path) -> None:
     out = tmp_path / "rollouts"
     command = ("wm-collect", "--out", out, "--workers", 2, *options(CAR_RACING))
@@ -108,7 +109,7 @@ def test_a_worker_killed_with_sigkill_costs_nothing(tmp_path: Path, monkeypatch:
     assert driver.returncode == 0, errors
     assert marker.exists()
     assert "a worker died" in errors
-    assert "is given to another (attempt 2)" in errors
+    assert "is given to another worker (attempt 2)" in errors
     assert verify(open_dataset(out)) == []
     monkeypatch.setenv("DEADLY_MARKER", str(marker))
     collect(stamp_config(tmp_path / "unbroken", **settings))
@@ -126,6 +127,7 @@ def test_a_second_collector_on_the_same_directory_is_told(tmp_path: Path) -> Non
     driver.communicate()
 
 
+@pytest.mark.slow
 def test_training_killed_or_interrupted_and_continued_gives_the_weights_of_an_unbroken_run(
     tmp_path: Path, stamp_rollouts: Path
 ) -> None:

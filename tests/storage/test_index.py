@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.builders import is_open
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.storage.index import IndexEntry, complete_lines, read_index, shard_name
 
@@ -124,6 +125,7 @@ def test_a_malformed_line_in_the_middle_is_refused_with_file_and_line(tmp_path: 
         read_index(path)
     assert reason in str(caught.value)
     assert str(caught.value).endswith("delete the line to have its shard verified and adopted again")
+    assert not is_open(path)
 
 
 OVERLAPPING = {

@@ -1,5 +1,6 @@
 """Shards: what is written is what is read, by us and by plain h5py, and damage is never silent."""
 
+import dataclasses
 import hashlib
 import io
 import pickle
@@ -19,7 +20,8 @@ from hypothesis import strategies as st
 
 from tests.builders import assert_same_record, make_episode, make_latents, make_shard, run_python
 from worldmodel_v.errors import ShardDamaged
-from worldmodel_v.storage import PixelFile, Shard, build_shard
+from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.storage import PixelFile, Shard, build_shard, schema
 from worldmodel_v.storage.checksum import fletcher32
 from worldmodel_v.storage.schema import HDF5_VERSIONS
 
@@ -111,6 +113,13 @@ class TestRoundTrip:
             np.testing.assert_array_equal(shard.rows("pixels"), episode.pixels)
 
 
+def _latents_of(episode: Episode) -> LatentSequence:
+    """A latent sequence with the episode's other columns."""
+    mu = logvar = np.zeros((episode.num_rows, 4), np.float32)
+    fields = {field.name: getattr(episode, field.name) for field in dataclasses.fields(episode) if field.name != "pixels"}
+    return LatentSequence(mu=mu, logvar=logvar, **fields)
+
+
 class TestSameBytes:
     def test_the_same_episodes_give_the_same_bytes(self) -> None:
         assert make_shard(num_steps=70, num_factors=2) == make_shard(num_steps=70, num_factors=2)
@@ -121,6 +130,24 @@ class TestSameBytes:
             "print(hashlib.sha256(make_shard(num_steps=70, num_factors=2)).hexdigest())"
         )
         assert run_python(code) == hashlib.sha256(make_shard(num_steps=70, num_factors=2)).hexdigest()
+
+    @pytest.mark.parametrize(("rows_of_a_chunk", "taken_over"), [(4096, True), (16, True), (5, False)])
+    def test_latents_are_the_same_whether_columns_are_taken_from_the_rollouts_or_written(
+        self, monkeypatch: pytest.MonkeyPatch, rows_of_a_chunk: int, taken_over: bool
+    ) -> None:
+        episodes = [make_episode(i, 20 + i, num_factors=2) for i in range(3)]
+        latents = [_latents_of(episode) for episode in episodes]
+        monkeypatch.setattr(schema, "ROW_CHUNK_ROWS", rows_of_a_chunk)
+        rollouts = build_shard(episodes, spec_hash=SPEC_HASH)
+        if not taken_over:  # the rollouts' own chunks are of another length
+            monkeypatch.setattr(schema, "ROW_CHUNK_ROWS", 16)
+        written = build_shard(latents, spec_hash=SPEC_HASH)
+        with Shard.from_bytes(rollouts) as source:
+            read = []
+            stored = source.stored
+            monkeypatch.setattr(source, "stored", lambda name, number: read.append(name) or stored(name, number))
+            assert build_shard(latents, spec_hash=SPEC_HASH, source=source) == written
+        assert set(read) == ({"action", "reward", "terminated", "truncated", "state"} if taken_over else set())
 
     def test_other_pixels_give_other_bytes(self) -> None:
         assert make_shard(noise=0) != make_shard(noise=1)

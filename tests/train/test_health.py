@@ -26,13 +26,15 @@ from worldmodel_v.train.trainer import QUICK_EVALUATION_FRAMES
 
 
 class Sayings(Silent):
-    """A progress that keeps what is said."""
+    """A progress that keeps the warnings."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def say(self, message: str) -> None:
-        self.said.append(message)
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        if warning:
+            assert (name, facts) == ("training_warning", {"stage": "train"})
+            self.said.append(message)
 
 
 def evaluation(**changes: Any) -> Evaluation:

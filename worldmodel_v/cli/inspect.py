@@ -14,7 +14,7 @@ from worldmodel_v.progress import Progress
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Show what a dataset or model directory is.
+    """Show what a dataset or model directory is, and how far the work on it is; a process that writes there is not disturbed.
 
     With --verify, every byte is checked against the index, and the command fails naming each shard that is off. With
     --data or --vae, latents are checked to have been made from those rollouts and by that VAE.
@@ -22,6 +22,9 @@ class InspectConfig:
 
     path: tyro.conf.Positional[Path]
     """A directory that wm-collect, wm-train or wm-encode wrote."""
+
+    state: bool = False
+    """Show only how far it is and who is at it, opening no shard: for datasets of thousands of shards that are being made."""
 
     verify: bool = False
     """Check every byte and row of a dataset."""
@@ -52,7 +55,7 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
         raise ConfigError(f"--preview {config.preview}: its folder is not there; make it first")
     if config.verify:
         checked["verified"] = inspection.require_intact(config.path, progress)
-    facts = inspection.describe(config.path)
+    facts = inspection.describe_run(config.path) if config.state else inspection.describe(config.path)
     if config.data is not None or config.vae is not None:
         inspection.require_binding(config.path, data=config.data, vae=config.vae)
     if config.preview is not None:

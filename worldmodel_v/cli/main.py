@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import errno
+import io
 import json
 import os
 import sys
@@ -12,12 +14,12 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from worldmodel_v.cli.progress import open_progress
+from worldmodel_v.cli.progress import open_progress, print_json_event
 from worldmodel_v.cli.tables import print_facts
-from worldmodel_v.errors import WorldModelError, WriteFailed
+from worldmodel_v.errors import ConfigError, WorldModelError, WriteFailed
 from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
 from worldmodel_v.jobs import refuse_temporary_output
-from worldmodel_v.progress import Progress
+from worldmodel_v.progress import LogFormat, Progress
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
@@ -29,7 +31,10 @@ class Output:
     """How a command tells of itself."""
 
     quiet: bool = False
-    """Print no progress, only the result."""
+    """Print no progress and no events, only the result and errors."""
+
+    log_format: LogFormat = "text"
+    """How events and errors stand on standard error: text, or one JSON object a line (events, progress every ten seconds)."""
 
     json: bool = False
     """Print the result as one JSON object."""
@@ -51,12 +56,15 @@ def run(
     the program in its help, `args` are the words to parse (default: all of the command line), and `kept` is what an
     interruption leaves. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding lacks
     config, output = parse(program, config_class, subcommand=subcommand, args=args)
     sys.path.insert(0, str(Path.cwd()))  # a user's own module:factory and module:EnvId
     try:
         if isinstance(out := getattr(config, "out", None), Path):
             refuse_temporary_output(out)
-        with interruptible(), open_progress(quiet=output.quiet) as progress, contextlib.redirect_stdout(sys.stderr):
+        telling = open_progress(program, quiet=output.quiet, log_format=output.log_format)
+        with interruptible(), telling as progress, contextlib.redirect_stdout(sys.stderr):
             result = work(config, progress)
         if output.json:
             print(json.dumps(_facts(result), default=str, indent=2))
@@ -64,14 +72,14 @@ def run(
             (show or _show_facts)(result)
         sys.stdout.flush()
     except WorldModelError as error:
-        leave_with_error(program, error)
+        leave_with_error(program, error, output.log_format)
     except BrokenPipeError:
         _leave_a_closed_pipe()
     except OSError as error:
-        leave_with_error(program, WriteFailed(f"the system refused: {error}"))
+        leave_with_error(program, _refusal(error), output.log_format)
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; {kept}", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        message = f"interrupted; {kept}"
+        _leave(program, EXIT_INTERRUPTED, message, "interrupted", {}, output.log_format)
 
 
 def parse(
@@ -87,6 +95,7 @@ def parse(
         "output": tyro.conf.OmitArgPrefixes[Output],
     }
     try:
+        _require_text(sys.argv[1:] if args is None else args)
         return tyro.cli(command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=PARSING)
     except WorldModelError as error:
         leave_with_error(program, error)
@@ -94,11 +103,34 @@ def parse(
         _leave_a_closed_pipe()
 
 
-def leave_with_error(program: str, error: WorldModelError) -> NoReturn:
-    """Print one line for each line of the error, and exit with its code."""
-    for line in str(error).splitlines():
-        print(f"{program}: {line}", file=sys.stderr)
-    sys.exit(error.exit_code)
+def leave_with_error(program: str, error: WorldModelError, log_format: LogFormat = "text") -> NoReturn:
+    """Print one line for each line of the error (as JSON: the event `failed`), and exit with its code."""
+    _leave(program, error.exit_code, str(error), "failed", {"error": type(error).__name__}, log_format)
+
+
+def _leave(program: str, code: int, message: str, event: str, facts: dict[str, Any], log_format: LogFormat) -> NoReturn:
+    if log_format == "json":
+        print_json_event(program, event, message, "error", {**facts, "exit_code": code})
+    else:
+        for line in message.splitlines():
+            print(f"{program}: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _require_text(words: Sequence[str]) -> None:
+    """Raise ConfigError for a name of bytes that are no text, which reports, records and other libraries cannot hold."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{word!r}: is not valid UTF-8; rename that file or directory") from None
+
+
+def _refusal(error: OSError) -> WorldModelError:
+    """What the system refused, as an error of ours."""
+    if error.errno == errno.ENAMETOOLONG:
+        return ConfigError(f"{error.filename}: the name is longer than this file system allows; give a shorter one")
+    return WriteFailed(f"the system refused: {error}")
 
 
 def _show_facts(result: Any) -> None:

@@ -9,7 +9,7 @@ import tyro
 from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_facts, print_pipeline
 from worldmodel_v.jobs import JobLog, Jobs
-from worldmodel_v.progress import Progress
+from worldmodel_v.progress import LogFormat, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +55,15 @@ class SubmitConfig(_AtCluster):
     """A directory whose files (but what .gitignore names) travel to every node and are importable there: for an
     environment or policy of your own. The pipeline file must be in it. Default: the pipeline file travels alone."""
 
+    job_log_format: LogFormat = "text"
+    """How events stand in the job's log (`logs`): text, or one JSON object a line."""
+
     def work(self, progress: Progress) -> Any:
         """Submit the job."""
         from worldmodel_v.pipeline import load_pipeline
 
         load_pipeline(self.file, self.out)
-        job = Jobs(self.address).submit(self.file, self.out, self.working_dir)
+        job = Jobs(self.address).submit(self.file, self.out, self.working_dir, self.job_log_format)
         commands = {"logs": "logs --follow", "status": "status", "stop": "stop"}
         return asdict(job) | {
             what: f"wm-pipeline {command} {job.job} --address {self.address}" for what, command in commands.items()

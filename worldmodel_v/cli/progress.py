@@ -1,30 +1,49 @@
-"""Progress on standard error: a bar with rate and time left on a terminal, a plain line now and then when piped."""
+"""Progress on standard error: bars on a terminal, plain lines when piped, one JSON object a line on request.
 
+On a terminal the bars count shards, steps and frames, so that of the events only those that a bar does not show are printed
+above it; everywhere else each event is one line, and how far a task is another one every ten seconds.
+"""
+
+import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
-from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.progress import LogFormat, Progress, Silent
 
 SECONDS_BETWEEN_LINES = 10.0
 
+SHOWN_BY_BARS = {"started", "ray_joined", "worker_started", "shard_committed", "evaluated", "checkpoint_written"}
+"""Events that are no line of their own where there are bars."""
+
 
 @contextmanager
-def open_progress(*, quiet: bool) -> Iterator[Progress]:
-    """The progress that fits where standard error goes."""
+def open_progress(program: str, *, quiet: bool, log_format: LogFormat) -> Iterator[Progress]:
+    """The progress that fits where standard error goes; `program` is named in JSON."""
     if quiet:
         yield Silent()
+    elif log_format == "json":
+        yield _JsonProgress(program)
     elif sys.stderr.isatty():
         with _BarProgress() as bars:
             yield bars
     else:
         yield _LineProgress()
+
+
+def print_json_event(program: str, name: str, message: str, level: str, facts: dict[str, Any]) -> None:
+    """One event as one line of JSON on standard error."""
+    time_ = datetime.now(UTC).isoformat(timespec="milliseconds")
+    event = {"time": time_, "level": level, "program": program, "event": name, **facts, "message": message}
+    print(json.dumps(event, default=str), file=sys.stderr, flush=True)
 
 
 class _Rate:
@@ -42,7 +61,7 @@ class _BarProgress:
 
     def __init__(self) -> None:
         self._rich = RichProgress(
-            TextColumn("{task.description:<16}"),
+            TextColumn("{task.description:<16}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}  {task.fields[rate]}"),
@@ -64,8 +83,12 @@ class _BarProgress:
         task_id = self._rich.add_task(title, total=total, completed=done, unit=unit, rate="", facts="")
         return _BarTask(self._rich, task_id, _Rate(done))
 
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        if name not in SHOWN_BY_BARS:
+            self._rich.console.print(Text(_stamped(message)), soft_wrap=True)
+
     def say(self, message: str) -> None:
-        self._rich.console.print(message, highlight=False)
+        self.event("note", message, warning=True)
 
 
 class _BarTask:
@@ -84,36 +107,62 @@ class _BarTask:
 
 
 class _LineProgress:
-    """One line at the beginning, every ten seconds, and at the end of each task."""
+    """A line for each event, and for each task one every ten seconds and at its end."""
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> "_LineTask":
-        return _LineTask(title, total, unit, done)
+        return _LineTask(self, title, total, unit, done)
+
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        print(_stamped(message), file=sys.stderr, flush=True)
 
     def say(self, message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
+        self.event("note", message, warning=True)
+
+
+class _JsonProgress(_LineProgress):
+    """The same events as JSON."""
+
+    def __init__(self, program: str) -> None:
+        self._program = program
+
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        print_json_event(self._program, name, message, "warning" if warning else "info", facts)
 
 
 class _LineTask:
-    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
-        self._title, self._total, self._unit = title, total, unit
-        self._rate, self._facts, self._last = _Rate(done), "", time.monotonic()
+    def __init__(self, progress: _LineProgress, title: str, total: int, unit: str, done: int) -> None:
+        self._progress, self._title, self._total, self._unit = progress, title, total, unit
+        self._rate, self._last = _Rate(done), time.monotonic()
+        self._facts: dict[str, Any] = {}
 
     def advance(self, amount: int = 1, **facts: Any) -> None:
         self._rate.done += amount
-        self._facts = _facts_text(facts) or self._facts
+        self._facts = facts or self._facts
         if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
-            self._print()
+            self._tell()
 
     def close(self) -> None:
-        self._print()
+        self._tell()
 
-    def _print(self) -> None:
+    def _tell(self) -> None:
         self._last = time.monotonic()
-        rate = self._rate.per_second()
-        left = (self._total - self._rate.done) / rate if rate else 0.0
-        line = f"{self._title}: {self._rate.done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left {self._facts}"
-        print(line.rstrip(), file=sys.stderr, flush=True)
+        done, rate = self._rate.done, self._rate.per_second()
+        left = (self._total - done) / rate if rate else 0.0
+        line = f"{self._title}: {done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left {_facts_text(self._facts)}"
+        facts: dict[str, Any] = {"stage": self._title, "done": done, "total": self._total, "unit": self._unit}
+        facts |= {"per_second": round(rate, 3), "seconds_left": round(left, 1) if rate else None}
+        self._progress.event("progress", line.rstrip(), **facts, **self._facts)
+
+
+def _stamped(message: str) -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {message}"
 
 
 def _facts_text(facts: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value:.1f}" if isinstance(value, float) else f"{name}={value}" for name, value in facts.items())
+    return " ".join(f"{name}={_fact_text(name, value)}" for name, value in facts.items())
+
+
+def _fact_text(name: str, value: Any) -> str:
+    if name == "bytes":
+        return f"{value / 1e6:.1f}MB"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

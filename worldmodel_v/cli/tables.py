@@ -103,6 +103,8 @@ def _console() -> Console:
 
 def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
     for name, value in facts.items():
+        if value == []:  # nothing to list; JSON has it
+            continue
         nested = value if isinstance(value, list) else [value]
         if nested and all(isinstance(item, dict) and item and not _is_short(item) for item in nested):
             table.add_row(Text(indent + name), "")
@@ -113,7 +115,7 @@ def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
 
 
 def _text(value: Any) -> str:
-    if value is None or value == {} or value == []:
+    if value is None or value == {}:
         return "none"
     if isinstance(value, dict):
         return ", ".join(f"{name} {item}" for name, item in value.items())

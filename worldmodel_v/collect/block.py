@@ -1,11 +1,23 @@
 """A block of consecutive episodes: the unit of work of collection, and one shard."""
 
-from collections.abc import Callable, Sequence
+import faulthandler
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
 
 from worldmodel_v.collect.rollout import rollout
-from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import IndexEntry, build_shard
+from worldmodel_v.envs import make_image_env
+from worldmodel_v.envs.source import env_source
+from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed
+from worldmodel_v.records import Episode
+from worldmodel_v.spec import RolloutSpec, differences
+from worldmodel_v.storage import IndexEntry, Shard, build_shard
+
+STANDARD_ERROR = 2
 
 
 @dataclass(frozen=True)
@@ -17,7 +29,13 @@ class Block:
     num_episodes: int
 
     def __str__(self) -> str:
+        if self.num_episodes == 1:
+            return f"shard {self.shard} (episode {self.first})"
         return f"shard {self.shard} (episodes {self.first} to {self.first + self.num_episodes - 1})"
+
+    def apart(self) -> list["Block"]:
+        """Its episodes, each as a block of its own."""
+        return [Block(self.shard, self.first + i, 1) for i in range(self.num_episodes)]
 
 
 def missing_blocks(committed: Sequence[IndexEntry], episodes: int, episodes_per_shard: int) -> list[Block]:
@@ -43,12 +61,69 @@ def missing_blocks(committed: Sequence[IndexEntry], episodes: int, episodes_per_
     return blocks
 
 
-def block_collector(spec: RolloutSpec) -> Callable[[Block], bytes]:
-    """What a worker does: a block in, the bytes of its shard out. The bytes depend on `spec` and the block alone."""
+def block_collector(
+    spec: RolloutSpec, state_names: tuple[str, ...] | None = None, episode_timeout: float = 0.0
+) -> Callable[[Block], bytes]:
+    """What a worker does: a block in, the bytes of its shard out. The bytes depend on `spec` and the block alone.
+
+    Raises EnvironmentNotUsable if this machine has another version of the environment than `spec` says. An episode whose
+    ground truth has other names than `state_names` fails. One that takes more than `episode_timeout` seconds (0: none does)
+    ends this process, so only a process that somebody replaces may ask for that.
+    """
     spec_hash = spec.hash
+    with _ended_after(episode_timeout):
+        _require_same_environment(spec)
 
     def collect_block(block: Block) -> bytes:
-        episodes = [rollout(spec, block.first + i) for i in range(block.num_episodes)]
+        episodes = [collect_episode(block.first + i) for i in range(block.num_episodes)]
         return build_shard(episodes, spec_hash=spec_hash)
 
+    def collect_episode(episode_id: int) -> Episode:
+        with _ended_after(episode_timeout):
+            episode = rollout(spec, episode_id)
+        if state_names is not None and episode.state_names != state_names:
+            raise EpisodeFailed(
+                f"episode {episode_id} (seed {episode.seed}) of {spec.env}: the environment's ground truth is "
+                f"{list(episode.state_names)}, in episode 0 it is {list(state_names)}"
+            )
+        return episode
+
     return collect_block
+
+
+def _require_same_environment(spec: RolloutSpec) -> None:
+    found: dict[str, Any] = {"gymnasium": gymnasium.__version__}
+    if spec.env_source:
+        env = make_image_env(spec.env, spec.env_kwargs)
+        env.close()
+        found["env_source"] = env_source(env.gym, spec.env)
+    expected = {name: getattr(spec, name) for name in found}
+    if differing := differences(found, expected):
+        raise EnvironmentNotUsable(
+            f"{spec.env}: on {socket.gethostname()} {'; '.join(differing)}; install the same on every node"
+        )
+
+
+@contextmanager
+def _ended_after(seconds: float) -> Iterator[None]:
+    """End this process, its threads' stacks on standard error, if the block takes longer.
+
+    By a thread of C: an environment that hangs in native code may hold the GIL, so that no Python would run.
+    """
+    if not seconds:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True, file=STANDARD_ERROR)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def merge_shards(images: Sequence[bytes], spec_hash: str) -> bytes:
+    """The shard of all episodes of some shards, in their order: the same bytes as if they had been collected together."""
+    episodes: list[Episode] = []
+    for image in images:
+        with Shard.from_bytes(image) as shard:
+            episodes += [shard.episode(position) for position in range(shard.num_episodes)]  # type: ignore[misc]
+    return build_shard(episodes, spec_hash=spec_hash)

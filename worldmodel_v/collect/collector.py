@@ -4,27 +4,39 @@ Workers return the bytes of finished shards and this process alone commits them,
 that ran twice cannot be counted twice.
 """
 
+import dataclasses
 import functools
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import gymnasium
 
 from worldmodel_v.collect.block import Block, block_collector, missing_blocks
 from worldmodel_v.collect.config import AUTO, CollectConfig
+from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.collect.rollout import episode_seeds
 from worldmodel_v.envs import FramePreprocessor, make_image_env
-from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, WorldModelError, one_line
+from worldmodel_v.envs.source import env_source
+from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.policies import make_policy, policy_weights
-from worldmodel_v.progress import Progress, Silent
-from worldmodel_v.ray_pool import WorkerSettings, map_tasks
+from worldmodel_v.progress import Progress, Silent, begin
+from worldmodel_v.ray_pool import Failure, try_tasks
 from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import DatasetWriter
+from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
+from worldmodel_v.storage.dataset import SPEC_NAME, read_spec, refuse_links
 from worldmodel_v.storage.writer import refuse_foreign_directory
+from worldmodel_v.telemetry import Tally
 
 SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
 """CarRacing shrinks to a tenth; a disk that lacks even a hundredth of one shard is refused before anything is written."""
+
+FAILURES_IN_TURN = 10
+"""After so many shards without a good one between them the run ends: the environment or the policy is broken."""
+
+EPISODES_IN_REPORT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +58,33 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> CollectR
     """Make `config.out` hold `config.episodes` episodes; continues what is there.
 
     Raises UsageError (EnvironmentNotUsable, PolicyNotUsable, NotADataset, SettingsDiffer, …) before anything is written,
-    and EpisodeFailed, WorkerLost or WriteFailed later; everything committed by then stays, and a rerun continues.
+    and EpisodesSetAside, EpisodeFailed, WorkerLost or WriteFailed later; everything committed by then stays, and a rerun
+    continues. An episode that fails whenever it is tried is set aside, with the shard that it belongs to, and the rest is
+    collected before EpisodesSetAside says so.
     """
     progress = progress or Silent()
-    spec = resolve_spec(config)
+    spec, state_names = _try_once(config)
+    spec = _as_begun(config.out, spec)
     refuse_foreign_directory(config.out, spec)
     if not config.out.exists():
         _refuse_full_disk(config)
     with DatasetWriter(config.out, spec) as writer:
         blocks = missing_blocks(writer.entries, config.episodes, config.episodes_per_shard)
         new_episodes = sum(block.num_episodes for block in blocks)
+        writer.announce("collect", sum(entry.num_episodes for entry in writer.entries) + new_episodes)
         if blocks:
             _refuse_full_disk(config)
-            _collect_blocks(config, spec, blocks, writer, progress)
+            timeout = config.episode_timeout if config.workers else 0.0
+            setup = functools.partial(block_collector, spec, state_names, timeout)
+            _collect_blocks(config, spec, blocks, setup, writer, progress)
+        writer.set_aside()
         dataset = writer.dataset()
-    return CollectReport(out=config.out, episodes=dataset.num_episodes, frames=dataset.num_rows, new_episodes=new_episodes)
+        if set_aside := [episode for episode in dataset.set_aside() if episode.first_episode < config.episodes]:
+            raise EpisodesSetAside(_report(config, dataset, set_aside))
+    report = CollectReport(out=config.out, episodes=dataset.num_episodes, frames=dataset.num_rows, new_episodes=new_episodes)
+    message = f"collect: {report.episodes} episodes, {report.frames} frames ({new_episodes} new episodes)"
+    progress.event("finished", message, stage="collect", **asdict(report))
+    return report
 
 
 def resolve_spec(config: CollectConfig) -> RolloutSpec:
@@ -68,6 +92,11 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
 
     Raises EnvironmentNotUsable, PolicyNotUsable or ConfigError.
     """
+    return _try_once(config)[0]
+
+
+def _try_once(config: CollectConfig) -> tuple[RolloutSpec, tuple[str, ...]]:
+    """`resolve_spec`, and the names of the environment's ground truth."""
     env_kwargs = config.parsed_env_kwargs()
     env = make_image_env(config.env, env_kwargs)
     try:
@@ -76,13 +105,14 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, crop, config.frame_size)(raw)
         make_policy(config.policy, env.gym).reset(policy_rng)
+        state_names, source = env.state_names, env_source(env.gym, config.env)
     except WorldModelError:
         raise
     except Exception as error:
         raise EnvironmentNotUsable(f"{config.env} with {env_kwargs}: cannot begin an episode: {one_line(error)}") from error
     finally:
         env.close()
-    return RolloutSpec(
+    spec = RolloutSpec(
         env=config.env,
         env_kwargs=env_kwargs,
         policy=config.policy,
@@ -93,24 +123,84 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         episodes_per_shard=config.episodes_per_shard,
         gymnasium=gymnasium.__version__,
         policy_weights=policy_weights(config.policy),
+        env_source=source,
     )
+    return spec, state_names
+
+
+def _as_begun(out: Path, spec: RolloutSpec) -> RolloutSpec:
+    """The settings without the environment's source, if the dataset that they shall continue was begun without it."""
+    if not (out / SPEC_NAME).is_file():
+        return spec
+    refuse_links(out)
+    format_, recorded, _ = read_spec(out)
+    begun_without = format_ == spec.format and "env_source" not in recorded
+    return dataclasses.replace(spec, env_source={}) if begun_without else spec
 
 
 def _collect_blocks(
-    config: CollectConfig, spec: RolloutSpec, blocks: list[Block], writer: DatasetWriter, progress: Progress
+    config: CollectConfig,
+    spec: RolloutSpec,
+    blocks: list[Block],
+    setup: Callable[[], Callable[[Block], bytes]],
+    writer: DatasetWriter,
+    progress: Progress,
 ) -> None:
+    """Have blocks collected and commit them; blocks that fail are tried once more at the end, episode by episode."""
     done = sum(entry.num_episodes for entry in writer.entries)
     total = done + sum(block.num_episodes for block in blocks)
-    task = progress.task("collect", total, "episodes", done=done)
-    settings = WorkerSettings(num_workers=min(config.workers, len(blocks)), address=config.address)
-    frames = 0
-    try:
-        for block, image in map_tasks(functools.partial(block_collector, spec), blocks, settings, progress):
-            entry = writer.commit(block.shard, image)
-            frames += entry.num_rows
-            task.advance(entry.num_episodes, frames=frames)
-    finally:
-        task.close()
+    task = begin(progress, "collect", config.out, spec.hash, total=total, unit="episodes", done=done)
+    settings = config.worker_settings(len(blocks))
+    tally = Tally("collect", config.out, progress, shards_left=len(blocks))
+
+    def commit(block: Block, image: bytes) -> None:
+        tally.committed(writer.commit(block.shard, image))
+        task.advance(block.num_episodes, **tally.facts())
+
+    failed: list[Block] = []
+    in_turn = 0
+    with closing(task):
+        for block, outcome in try_tasks(setup, blocks, settings, progress, tally, attempts=TRIES_TOGETHER):
+            if isinstance(outcome, Failure):
+                failed.append(block)
+                in_turn += 1
+                _refuse_to_go_on(in_turn, outcome)
+                message = f"{block} failed {outcome.attempts} times; its episodes are tried one by one when the rest is done"
+                progress.event("shard_failed", message, warning=True, stage="collect", shard=block.shard)
+            else:
+                in_turn = 0
+                commit(block, outcome)
+        for block, result in collect_one_by_one(setup, failed, spec, config, progress, tally) if failed else ():
+            if isinstance(result, bytes):
+                commit(block, result)
+            else:
+                writer.set_aside(result)
+                episodes = [episode.episode for episode in result]
+                message = f"{block} is set aside"
+                progress.event("shard_set_aside", message, warning=True, stage="collect", shard=block.shard, episodes=episodes)
+
+
+def _refuse_to_go_on(failures_in_turn: int, failure: Failure) -> None:
+    if failures_in_turn == FAILURES_IN_TURN:
+        raise type(failure.error)(
+            f"{failures_in_turn} shards in turn failed, each {failure.attempts} times, so it is no matter of single episodes; "
+            f"the last one: {failure.reason}; mend the cause and run the same command again: what is committed is kept"
+        )
+
+
+def _report(config: CollectConfig, dataset: Dataset, set_aside: list[SetAside]) -> str:
+    """What is there, what is missing and why, and what can be done about it."""
+    missing = {episode.shard: episode.num_episodes for episode in set_aside}
+    shown = [
+        f"episode {episode.episode} (seed {episode.seed}, tried {episode.tries} times): {episode.reason}"
+        for episode in set_aside[:EPISODES_IN_REPORT]
+    ]
+    more = [f"and {len(set_aside) - len(shown)} more, which wm-inspect lists"] if len(shown) < len(set_aside) else []
+    return (
+        f"{config.out}: {dataset.num_episodes} episodes are committed, {sum(missing.values())} are set aside with "
+        f"{len(missing)} {'shard' if len(missing) == 1 else 'shards'}: {'; '.join(shown + more)}; mend the cause and run "
+        "the same command again: it tries what is set aside anew; or collect with another --seed into another directory"
+    )
 
 
 def _refuse_full_disk(config: CollectConfig) -> None:

@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.ray_pool import WorkerSettings
 from worldmodel_v.storage.schema import MAX_EPISODES_PER_SHARD
 
 AUTO = "auto"
+MAX_TIMEOUT_SECONDS = 1e6
+MAX_GROWTH_BYTES = 512 << 20
+"""A worker that holds so much more memory than after its first block is replaced: its environment leaks."""
 
 
 def _refuse_constant(name: str) -> None:
@@ -60,6 +64,15 @@ class CollectConfig:
     crop: str = AUTO
     """Rows and columns kept before resizing: TOP:BOTTOM,LEFT:RIGHT, full, or auto (CarRacing: 0:84,0:96, without the panel)."""
 
+    episode_timeout: float = 3600.0
+    """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
+    0: for ever. Without workers there is no process to stop, and nothing is."""
+
+    def worker_settings(self, num_tasks: int) -> WorkerSettings:
+        """The workers for so many tasks: no more of them than tasks."""
+        num_workers = min(self.workers, num_tasks)
+        return WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
+
     def __post_init__(self) -> None:
         for name in ("episodes", "max_steps", "episodes_per_shard", "frame_size"):
             if getattr(self, name) < 1:
@@ -67,6 +80,8 @@ class CollectConfig:
         for name in ("workers", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.episode_timeout <= MAX_TIMEOUT_SECONDS:
+            raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
         if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
             raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
         self.parsed_env_kwargs()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env, require_frame
 from worldmodel_v.errors import EpisodeFailed, WorldModelError, one_line
 from worldmodel_v.policies import Policy, make_policy
 from worldmodel_v.records import Episode
@@ -23,7 +23,7 @@ def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Gener
 def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     """Play one episode in a fresh environment.
 
-    Raises EpisodeFailed, naming episode and seed, if the environment or the policy raises or breaks its contract.
+    Raises EpisodeFailed, naming episode, seed and step, if the environment or the policy raises or breaks its contract.
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     try:
@@ -36,7 +36,11 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     except WorldModelError:
         raise
     except (Exception, SystemExit) as error:
-        raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {spec.env}: {one_line(error)}") from error
+        raise _failed(spec, episode_id, seed, error) from error
+
+
+def _failed(spec: RolloutSpec, episode_id: int, seed: int, error: BaseException, where: str = "") -> EpisodeFailed:
+    return EpisodeFailed(f"episode {episode_id} (seed {seed}) of {spec.env}: {where}{one_line(error)}")
 
 
 def _play(
@@ -44,37 +48,50 @@ def _play(
 ) -> Episode:
     raw = env.reset(seed)
     moved = policy.reset(policy_rng)
-    raw = raw if moved is None else moved
+    raw = raw if moved is None else require_frame(moved)
     preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
     frames = _Frames(preprocess, spec.max_steps + 1)
     rows: list[_Row] = []
     ended = False
-    while not ended:
-        action = env.record_action(policy.act(raw))
-        frames.add(raw)
-        state, before = env.state(), raw.shape
-        raw, reward, terminated, truncated = env.step(action)
-        if raw.shape != before:
-            raise ValueError(f"the frame's shape changed from {before} to {raw.shape}")
-        truncated = truncated or (not terminated and len(rows) + 1 == spec.max_steps)
-        rows.append((state, action, reward, terminated, truncated))
-        ended = terminated or truncated
+    try:
+        while not ended:
+            action = env.record_action(policy.act(raw))
+            frames.add(raw)
+            state, before = env.state(), raw.shape
+            raw, reward, terminated, truncated = env.step(action)
+            if raw.shape != before:
+                raise ValueError(f"the frame's shape changed from {before} to {raw.shape}")
+            truncated = truncated or (not terminated and len(rows) + 1 == spec.max_steps)
+            rows.append((state, action, reward, terminated, truncated))
+            ended = terminated or truncated
+    except WorldModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(spec, episode_id, seed, error, where=f"in step {len(rows)}: ") from error
     final_action = -1 if isinstance(action, int) else np.full_like(action, np.nan)
     frames.add(raw)
     rows.append((env.state(), final_action, np.nan, False, False))
     states, actions, rewards, terminations, truncations = zip(*rows, strict=True)
+    action_T = np.array(actions, dtype=np.int64 if isinstance(final_action, int) else np.float32)
+    env.require_inside(action_T[:-1])
     return Episode(
         episode_id=episode_id,
         seed=seed,
         policy=getattr(policy, "chosen", spec.policy),
         pixels=frames.pixels,
-        action=np.array(actions, dtype=np.int64 if isinstance(final_action, int) else np.float32),
-        reward=np.array(rewards, dtype=np.float32),
+        action=action_T,
+        reward=_float32(rewards),
         terminated=np.array(terminations, dtype=np.bool_),
         truncated=np.array(truncations, dtype=np.bool_),
-        state=np.array(states, dtype=np.float32) if env.state_names else None,
+        state=_float32(states) if env.state_names else None,
         state_names=env.state_names,
     )
+
+
+def _float32(values: tuple[Any, ...]) -> np.ndarray:
+    """Numbers as the dataset holds them; those beyond its range become infinite, which the record refuses."""
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=np.float32)
 
 
 _Row = tuple[tuple[float, ...], Any, float, bool, bool]

@@ -29,12 +29,12 @@ class EncodeConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     precision: Precision = "fp32"
-    """fp32 is exact, and the fastest whose error is below 1% of sigma; bf16 is faster, and off by 17% of sigma in the mean for
-    a calibrated VAE, whose sigma is small."""
+    """fp32 is exact, and the fastest whose error is below 1% of sigma; bf16 is off by 17% of sigma in the mean for a calibrated
+    VAE, whose sigma is small, and faster on CUDA and, but for resnet, on a CPU."""
 
     compile: bool = False
-    """Compile the encoder with torch.compile: for long runs on CUDA (needs Triton). On a CPU it brings nothing to resnet, 5% to
-    others, and needs a C++ compiler."""
+    """Compile the encoder with torch.compile: for long runs on CUDA (needs Triton). On a CPU it is slower for resnet and conv,
+    and needs a C++ compiler."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """How mu and logvar are stored."""

@@ -205,15 +205,16 @@ class ShardEncoder:
     def _finish(self, shard: _UnderWay) -> tuple[IndexEntry, bytes]:
         """Wait for a shard's batches and build its latent shard."""
         source = shard.source
+        attributes = {"vae_sha256": self._settings.vae_sha256, "source_sha256": source.entry.sha256}
         try:
             for batch in shard.batches:
                 batch.result()
             posterior = {"mu": shard.mu, "logvar": shard.logvar}
             sequences = [_sequence(source.shard, position, posterior) for position in range(source.shard.num_episodes)]
+            image = build_shard(sequences, spec_hash=self._settings.spec_hash, attributes=attributes, source=source.shard)
         finally:
             self._abandon(shard)
-        attributes = {"vae_sha256": self._settings.vae_sha256, "source_sha256": source.entry.sha256}
-        return source.entry, build_shard(sequences, spec_hash=self._settings.spec_hash, attributes=attributes)
+        return source.entry, image
 
     def _abandon(self, shard: _UnderWay) -> None:
         """Drop what has not begun, wait for what has, and close the shard."""

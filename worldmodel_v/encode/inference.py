@@ -2,30 +2,32 @@
 
 Legend: B batch, S frame size, Z latent, K values of the condition.
 
-What was tried for the default VAE on a CPU (AVX-512 with bf16, torch 2.13), in frames a second of one core; the naive batch
-of one whole episode of 1,001 frames does 600 to 750, of which page faults for fresh memory take half:
+What was tried for the default VAE on a CPU (AVX-512 with bf16, torch 2.13), beside the naive batch of one whole episode of
+1,001 frames, half of whose time are page faults for fresh memory:
 
-- batches of 64 in eager fp32, freed memory kept (`keep_freed_memory`): 1,650. This is what runs. The convolutions alone reach
-  100 to 145 GFLOP/s in it, and they are nine tenths of the time.
-- the same without keeping freed memory: 1,350; batches of 32 so: 1,570.
+- batches of 64 in eager fp32, freed memory kept (`keep_freed_memory`), convolutions by Winograd's algorithm (`winograd`): this
+  is what runs.
+- the same with PyTorch's convolutions: 0.53 of that. They alone reach 100 to 145 GFLOP/s in it, which is what the core does at
+  most, and are nine tenths of the time: only fewer products make it faster. What follows was measured with these.
+- without keeping freed memory: a fifth less; batches of 32 so: a twentieth less.
 - NCHW instead of channels_last: the same, once there are no page faults.
 - one batch for each core against one batch with its operators split among the cores: a third faster on two cores.
 - torch.compile, with or without frozen weights: 0.97 of eager for resnet, 1.05 for conv and ha2018; it costs 15 seconds.
 - weights packed for oneDNN ahead of time and another GroupNorm: 1.05, through functions that PyTorch keeps private.
-- Winograd's algorithm in PyTorch's operations would save a seventh at most.
 - bf16 (autocast or weights, the same): 1.3 for resnet, 1.9 for conv and ha2018, 2 for mlp, and the error is 17% of σ in the
   mean. Two thirds of it arise in the first three convolutions; with those in fp32 the rest gains 14%, for 0.9% of σ.
 """
 
 import copy
 import ctypes
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
 
+from worldmodel_v.encode.winograd import blas_in_one_thread, with_fast_convolutions
 from worldmodel_v.models import VAE, Posterior, frames_to_input
 from worldmodel_v.models.device import compiled
 
@@ -43,11 +45,17 @@ LARGEST_KEPT_BYTES = 1 << 25
 def inference_encoder(model: VAE, device: torch.device, precision: str = "fp32", *, compile: bool = False) -> FrameEncoder:
     """A function that encodes batches of frames without gradients; `model` must be on the device, in evaluation mode.
 
-    "fp32" is float32 arithmetic throughout; "bf16" has the convolutions, activations and normalisation in bfloat16 and the last
-    layer in float32. `compile` compiles at the first call of each batch size, or raises ConfigError where PyTorch cannot. It
-    may be called in several threads at once; on CUDA it returns before the device is done. For frames in pinned memory the
-    transfer is asynchronous.
+    "fp32" is float32 arithmetic throughout, on a CPU with the convolutions of `winograd`; "bf16" has the convolutions,
+    activations and normalisation in bfloat16 and the last layer in float32. `compile` compiles at the first call of each batch
+    size, or raises ConfigError where PyTorch cannot. It may be called in several threads at once; on CUDA it returns before the
+    device is done. For frames in pinned memory the transfer is asynchronous.
     """
+    if device.type == "cpu" and precision == "fp32" and not compile:
+        model = with_fast_convolutions(model)
+    return _encoder(model, device, precision, compile)
+
+
+def _encoder(model: VAE, device: torch.device, precision: str, compile: bool = False) -> FrameEncoder:
     dtype = torch.float32
     if precision == "bf16":
         model, dtype = copy.deepcopy(model), torch.bfloat16
@@ -73,16 +81,20 @@ def encode_frames(
     precision: str = "fp32",
     condition_BK: np.ndarray | None = None,
 ) -> Posterior:
-    """The posteriors of uint8 frames (B, S, S, 3), as float32 tensors on the CPU; as `inference_encoder`, in one call."""
+    """The posteriors of uint8 frames (B, S, S, 3), as float32 tensors on the CPU; for a few frames,
+    at once, where `inference_encoder` prepares for many batches."""
     with reproducible_arithmetic():
         condition = None if condition_BK is None else torch.from_numpy(condition_BK)
-        posterior = inference_encoder(model, device, precision)(torch.from_numpy(frames_BSSC), condition)
+        posterior = _encoder(model, device, precision)(torch.from_numpy(frames_BSSC), condition)
         return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
 
 
-def reproducible_arithmetic() -> AbstractContextManager:
-    """Within it, in all threads, cuDNN computes the same bits every time, and float32 in full: TF32's error reaches 1e-3."""
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+@contextmanager
+def reproducible_arithmetic() -> Iterator[None]:
+    """Within it, in all threads, cuDNN computes the same bits every time, and float32 in full (TF32's error reaches 1e-3); and
+    the products of `winograd` stay in the thread that asks for them."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False), blas_in_one_thread():
+        yield
 
 
 def keep_freed_memory() -> None:

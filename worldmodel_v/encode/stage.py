@@ -8,22 +8,22 @@ import functools
 import hashlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
-from worldmodel_v.errors import ShardDamaged, StaleLatents
+from worldmodel_v.errors import StaleLatents
 from worldmodel_v.models import resolve_device
 from worldmodel_v.models.weights import LoadedVAE, read_weights, vae_from_bytes
-from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.ray_pool import WorkerSettings, map_tasks
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, IndexEntry, require_format
-from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.storage.writer import refuse_foreign_directory
+from worldmodel_v.telemetry import Tally
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +68,12 @@ def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeRepo
         require_current(writer.dataset(), rollouts)
         committed = {entry.shard for entry in writer.entries}
         missing = [entry for entry in rollouts.entries if entry.shard not in committed]
+        writer.announce("encode", rollouts.num_episodes)
         new_rows = _encode_shards(config, settings, rollouts, missing, writer, progress)
         latents = writer.dataset()
-    return EncodeReport(out=config.out, episodes=latents.num_episodes, rows=latents.num_rows, new_rows=new_rows)
+    report = EncodeReport(out=config.out, episodes=latents.num_episodes, rows=latents.num_rows, new_rows=new_rows)
+    progress.event("finished", f"encode: {report.rows} latents ({new_rows} new)", stage="encode", **asdict(report))
+    return report
 
 
 def require_current(latents: Dataset, rollouts: Dataset) -> None:
@@ -105,8 +108,10 @@ def _encode_shards(
 ) -> int:
     if not missing:
         return 0
-    done = rollouts.num_rows - sum(entry.num_rows for entry in missing)
-    task = progress.task("encode", rollouts.num_rows, "frames", done=done)
+    total = rollouts.num_rows
+    done = total - sum(entry.num_rows for entry in missing)
+    task = begin(progress, "encode", config.out, writer.spec.hash, total=total, unit="frames", done=done)
+    tally = Tally("encode", config.out, progress, shards_left=len(missing))
     latents = _here(settings, rollouts, missing)
     if config.workers:
         workers = WorkerSettings(
@@ -114,11 +119,12 @@ def _encode_shards(
             address=config.address,
             num_gpus_per_worker=1.0 if config.device.startswith("cuda") else 0.0,
         )
-        latents = _by_workers(settings, rollouts, missing, workers, progress)
+        latents = _by_workers(settings, rollouts, missing, workers, progress, tally)
     with closing(task), closing(latents):
         for source, image in latents:
             entry = writer.commit(source.shard, image)
-            task.advance(entry.num_rows)
+            tally.committed(entry)
+            task.advance(entry.num_rows, **tally.facts())
     return sum(entry.num_rows for entry in missing)
 
 
@@ -133,20 +139,25 @@ def _here(settings: EncoderSettings, rollouts: Dataset, missing: list[IndexEntry
 
 
 def _by_workers(
-    settings: EncoderSettings, rollouts: Dataset, missing: list[IndexEntry], workers: WorkerSettings, progress: Progress
+    settings: EncoderSettings,
+    rollouts: Dataset,
+    missing: list[IndexEntry],
+    workers: WorkerSettings,
+    progress: Progress,
+    tally: Tally,
 ) -> Latents:
     """Have Ray workers encode, which are sent the shards' bytes."""
     setup = functools.partial(shard_encoder, settings)
-    for task, image in map_tasks(setup, _tasks(rollouts, missing), workers, progress):
+    for task, image in map_tasks(setup, _tasks(rollouts, missing), workers, progress, tally):
         yield task.entry, image
 
 
 def _sources(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[Source]:
     """The shards, each opened when there is room for it; raises ShardDamaged."""
     for entry in missing:
-        shard, path = rollouts.open_shard(entry), rollouts.shard_path(entry)
-        _require_sha256(path, entry, sha256_of_file(path))
-        yield Source.from_file(entry, shard, path)
+        shard = rollouts.open_shard(entry)
+        rollouts.require_sha256(entry)
+        yield Source.from_file(entry, shard, rollouts.shard_path(entry))
 
 
 def _tasks(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
@@ -155,10 +166,5 @@ def _tasks(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[EncodeTask]
         rollouts.open_shard(entry).close()
         path = rollouts.shard_path(entry)
         image = path.read_bytes()
-        _require_sha256(path, entry, hashlib.sha256(image).hexdigest())
+        rollouts.require_sha256(entry, hashlib.sha256(image).hexdigest())
         yield EncodeTask(entry, image, str(path))
-
-
-def _require_sha256(path: Path, entry: IndexEntry, found: str) -> None:
-    if found != entry.sha256:
-        raise ShardDamaged(f"{path}: its SHA-256 is not the index's; restore the shard from a copy")

@@ -11,9 +11,9 @@ CarRacing's 84x96 -> 64x64. Rejected: two matrix products in numpy (60 to 110 µ
 import math
 import re
 
-import numba
 import numpy as np
 
+from worldmodel_v.compiler import njit
 from worldmodel_v.errors import ConfigError
 
 FULL = "full"
@@ -70,7 +70,7 @@ def _flat_over_outputs(values_SKC: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(values_SKC.swapaxes(0, 1).reshape(values_SKC.shape[1], -1))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _shrink(
     frame_HX: np.ndarray,
     row_first_S: np.ndarray,

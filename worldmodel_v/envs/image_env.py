@@ -6,6 +6,8 @@ would make an episode depend on its predecessors, and building CarRacing costs 1
 """
 
 import importlib
+import numbers
+import operator
 import os
 from typing import Any
 
@@ -45,25 +47,44 @@ class ImageEnv:
         """Begin an episode; returns its first frame."""
         observation, _ = self.gym.reset(seed=seed)
         self._state_names = CAR_RACING_STATE if self._is_car_racing else tuple(self._ground_truth())
-        return self._frame(observation)
+        frame = self._frame(observation)
+        if self._observes_image and frame.shape != self.gym.observation_space.shape:
+            raise ValueError(f"the frame has shape {frame.shape}, the observation space {self.gym.observation_space.shape}")
+        return frame
 
     def step(self, recorded_action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool]:
-        """(frame, reward, terminated, truncated) after an action, given as it is recorded (see `record_action`)."""
+        """(frame, reward, terminated, truncated) after an action, given as it is recorded (see `record_action`).
+
+        Raises ValueError or TypeError if the environment gives something else; whether numbers are finite is for the record.
+        """
         observation, reward, terminated, truncated, _ = self.gym.step(self._gym_action(recorded_action))
-        return self._frame(observation), float(reward), bool(terminated), bool(truncated)
+        reward = _number("the reward", reward)
+        return self._frame(observation), reward, _truth("terminated", terminated), _truth("truncated", truncated)
 
     def record_action(self, action: Any) -> np.ndarray | int:
         """An action as the dataset holds it: int for a discrete space, float32 (A,) for a Box.
 
         The environment then receives exactly that, cast to its space's dtype, so that recorded episodes replay.
-        Raises ValueError if the action does not have the space's shape.
+        Raises ValueError if the action does not have the space's shape, TypeError if it is no whole number for a discrete one.
         """
         if self._discrete:
-            return int(action)
+            return operator.index(action)
         recorded = np.array(action, dtype=np.float32)  # a copy: a policy may use its array again
         if recorded.shape != self._space.shape:
             raise ValueError(f"the policy's action has shape {recorded.shape}, the action space {self._space.shape}")
         return recorded.reshape(-1)
+
+    def require_inside(self, recorded_actions: np.ndarray) -> None:
+        """Raise ValueError, naming the step, unless all actions of an episode, (T, A) or (T,), lie in the action space."""
+        if self._discrete:
+            low, high = self._space.start, self._space.start + self._space.n - 1
+        else:  # actions are recorded in float32, to which a bound may be rounded too
+            low, high = (bound.astype(np.float32).reshape(-1) for bound in (self._space.low, self._space.high))
+        inside = (recorded_actions >= low) & (recorded_actions <= high)
+        if not inside.all():
+            step = int(np.argwhere(~inside)[0, 0])
+            action = recorded_actions[step].tolist()
+            raise ValueError(f"the policy's action in step {step} is {action}, outside {self._space}; have the policy clip it")
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -75,14 +96,19 @@ class ImageEnv:
         if self._is_car_racing:
             return car_racing_state(self._world)
         truth = self._ground_truth()
-        return tuple([truth[name] for name in self._state_names])
+        if truth.keys() != set(self._state_names):
+            raise ValueError(f"the ground truth's names changed from {list(self._state_names)} to {list(truth)}")
+        return tuple([_number(f"the ground truth {name}", truth[name]) for name in self._state_names])
 
     def close(self) -> None:
         self.gym.close()
 
     def _ground_truth(self) -> dict[str, float]:
         ground_truth = getattr(self._world, "ground_truth", None)
-        return ground_truth() if callable(ground_truth) else {}
+        truth = ground_truth() if callable(ground_truth) else {}
+        if not isinstance(truth, dict):
+            raise TypeError(f"the ground truth: expected a dict of numbers by name, got {_shown(truth)}")
+        return truth
 
     def _gym_action(self, recorded: np.ndarray | int) -> Any:
         space = self._space
@@ -91,12 +117,38 @@ class ImageEnv:
         return recorded.astype(space.dtype).reshape(space.shape)
 
     def _frame(self, observation: Any) -> np.ndarray:
-        frame = observation if self._observes_image else self.gym.render()
-        if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
-            raise ValueError(f"expected a uint8 frame, got {getattr(frame, 'dtype', type(frame).__name__)}")
-        if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):
-            raise ValueError(f"expected a frame of shape (H, W), (H, W, 1) or (H, W, 3), got {frame.shape}")
-        return frame
+        return require_frame(observation if self._observes_image else self.gym.render())
+
+
+def require_frame(frame: Any) -> np.ndarray:
+    """A frame as it is, uint8 (H, W), (H, W, 1) or (H, W, 3); raises ValueError if it is something else."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
+        raise ValueError(f"expected a uint8 frame, got {getattr(frame, 'dtype', type(frame).__name__)}")
+    if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):
+        raise ValueError(f"expected a frame of shape (H, W), (H, W, 1) or (H, W, 3), got {frame.shape}")
+    return frame
+
+
+def _number(what: str, value: Any) -> float:
+    """A number of Python's or a library's, as a float; a text or a list of one number is none."""
+    if isinstance(value, float):  # numpy's float64 is one
+        return value
+    is_scalar = isinstance(value, numbers.Real) or getattr(value, "shape", None) == ()
+    if not is_scalar or np.asarray(value).dtype.kind not in "fiub":
+        raise TypeError(f"{what}: expected a number, got {_shown(value)}")
+    return float(value)
+
+
+def _truth(what: str, value: Any) -> bool:
+    if value is True or value is False:
+        return value
+    if getattr(value, "shape", None) != () or np.asarray(value).dtype.kind != "b":
+        raise TypeError(f"{what}: expected True or False, got {_shown(value)}")
+    return bool(value)
+
+
+def _shown(value: Any) -> str:
+    return f"{' '.join(repr(value).split()):.100} ({type(value).__name__})"
 
 
 def make_image_env(env_id: str, env_kwargs: dict[str, Any]) -> ImageEnv:

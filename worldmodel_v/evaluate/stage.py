@@ -1,6 +1,7 @@
 """A VAE and held-out frames in; figures, pictures and one page out: the whole of `wm-eval`, top to bottom.
 
-`metrics.json` is written last, and removed first when an evaluation is done anew: a directory that has it is complete.
+`metrics.json` is written last, and removed first when an evaluation is done anew: a directory that has it is complete. The page
+and the pictures of the old evaluation go with it, so that none of them stands beside those of the new one.
 """
 
 import hashlib
@@ -93,7 +94,7 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     identity = _identity(config, vae, dataset, holdout_every)
     _refuse_foreign_directory(config.out, identity)
     if (complete := _published(config.out, identity)) is not None:
-        return _report(config.out, complete, did_nothing=True)
+        return _finished(config.out, complete, progress, did_nothing=True)
 
     sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
     scores = _score(vae, sample, device, config.seed, progress)
@@ -106,7 +107,7 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
 
     with locked_directory(config.out):
         _publish(config.out, figures, page, metrics)
-    return _report(config.out, metrics, did_nothing=False)
+    return _finished(config.out, metrics, progress, did_nothing=False)
 
 
 # What may be evaluated, and where to
@@ -251,7 +252,7 @@ def _provenance(
 def _publish(out: Path, figures: list[Figure], page: str, metrics: dict[str, Any]) -> None:
     """Pictures and page, and last the metrics with the hash of each file."""
     remove_temporaries(out)
-    for name in (METRICS_NAME, *PICTURE_NAMES):
+    for name in (METRICS_NAME, PAGE_NAME, *PICTURE_NAMES):
         (out / name).unlink(missing_ok=True)
     files = {**{f"{figure.name}.png": figure.png for figure in figures}, PAGE_NAME: page.encode()}
     for name, content in files.items():
@@ -272,6 +273,13 @@ def _published(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     except (OSError, KeyError, AttributeError):
         return None
     return metrics if in_place else None
+
+
+def _finished(out: Path, metrics: dict[str, Any], progress: Progress, *, did_nothing: bool) -> EvaluationReport:
+    report = _report(out, metrics, did_nothing=did_nothing)
+    message = f"eval: {report.summary.num_frames} held-out frames, {report.page}"
+    progress.event("finished", message, stage="eval", out=out, did_nothing=did_nothing, **asdict(report.summary))
+    return report
 
 
 def _report(out: Path, metrics: dict[str, Any], *, did_nothing: bool) -> EvaluationReport:

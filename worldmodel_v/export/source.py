@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodel_v.errors import ShardDamaged, StaleLatents
+from worldmodel_v.errors import StaleLatents
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode, LatentSequence
 from worldmodel_v.storage import Dataset, Shard, open_dataset, require_format
-from worldmodel_v.storage.checksum import sha256_of_file
 
 
 class Source:
@@ -83,10 +82,9 @@ class Source:
     def _verified_shards(self) -> Iterator[Shard]:
         vae_sha256 = self.dataset.spec.get("vae_sha256")
         for entry in self.dataset.entries:
-            path = self.dataset.shard_path(entry)
             with self.dataset.open_shard(entry) as shard:
-                if sha256_of_file(path) != entry.sha256:
-                    raise ShardDamaged(f"{path}: its SHA-256 is not the index's; restore the shard from a copy")
+                self.dataset.require_sha256(entry)
                 if shard.attributes.get("vae_sha256") != vae_sha256:
+                    path = self.dataset.shard_path(entry)
                     raise StaleLatents(f"{path}: was not made by the VAE that dataset.json names; encode into a new directory")
                 yield shard

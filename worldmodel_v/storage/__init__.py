@@ -7,6 +7,7 @@ file. This package is the only one that imports h5py, so it also has what export
 from worldmodel_v.storage.dataset import Dataset, open_dataset, require_format
 from worldmodel_v.storage.index import IndexEntry
 from worldmodel_v.storage.pixels import PixelFile, PixelLayout
+from worldmodel_v.storage.set_aside import SetAside
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.shard_writer import build_shard
 from worldmodel_v.storage.verify import verify
@@ -18,6 +19,7 @@ __all__ = [
     "IndexEntry",
     "PixelFile",
     "PixelLayout",
+    "SetAside",
     "Shard",
     "build_shard",
     "open_dataset",

@@ -9,8 +9,10 @@ from typing import Any
 
 from worldmodel_v.errors import DatasetTooSmall, NotADataset, ShardDamaged
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, parse_object, require_types
+from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, read_index
 from worldmodel_v.storage.pixels import refuse
+from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside
 from worldmodel_v.storage.shard_reader import Shard
 
 SPEC_NAME = "dataset.json"
@@ -37,6 +39,11 @@ class Dataset:
     def num_rows(self) -> int:
         return sum(entry.num_rows for entry in self.entries)
 
+    def set_aside(self) -> list[SetAside]:
+        """The episodes that the last collection gave up, by number; raises NotADataset if the note of them is damaged."""
+        missing = [episode for episode in read_set_aside(self.path) if not episode.is_committed(self.entries)]
+        return sorted(missing, key=lambda episode: episode.episode)
+
     def shard_path(self, entry: IndexEntry) -> Path:
         return self.path / entry.name
 
@@ -49,6 +56,12 @@ class Dataset:
             shard.close()
             raise
         return shard
+
+    def require_sha256(self, entry: IndexEntry, found: str | None = None) -> None:
+        """Raise ShardDamaged unless a shard's bytes are the index's; `found` is their SHA-256 where it is known already."""
+        path = self.shard_path(entry)
+        if (found or sha256_of_file(path)) != entry.sha256:
+            raise ShardDamaged(f"{path}: its SHA-256 is not the index's; restore the shard from a copy")
 
     def _require_match(self, shard: Shard, entry: IndexEntry) -> None:
         if shard.format != self.format:
@@ -82,8 +95,8 @@ def open_dataset(path: Path) -> Dataset:
 
 
 def refuse_links(path: Path) -> None:
-    """Raise NotADataset if the settings, the index or the folder of shards is a symbolic link."""
-    for name in (SPEC_NAME, INDEX_NAME, SHARD_FOLDER):
+    """Raise NotADataset if the settings, the index, the folder of shards or the note beside them is a symbolic link."""
+    for name in (SPEC_NAME, INDEX_NAME, SHARD_FOLDER, SET_ASIDE_NAME):
         if (path / name).is_symlink():
             raise NotADataset(f"{path / name}: is a symbolic link, expected the file or folder itself; put it in its place")
 

@@ -6,9 +6,11 @@ line is the trace of a kill in the middle of an append and is dropped; any other
 
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.spec import parse_object
@@ -73,10 +75,19 @@ def read_index(path: Path) -> list[IndexEntry]:
     """The committed shards of `index.jsonl`, in the order of their numbers; raises ShardDamaged on a malformed line."""
     if not path.exists():
         return []
-    entries = [_parse(path, number, line) for number, line in enumerate(_lines(path), start=1)]
+    with path.open("rb") as file:
+        entries = [_parse(path, number, line) for number, line in enumerate(_lines(file), start=1)]
     entries.sort(key=lambda entry: entry.shard)
     _check_disjoint(path, entries)
     return entries
+
+
+def latest_entry(path: Path) -> IndexEntry | None:
+    """The shard that was committed last, None before the first; raises ShardDamaged if its line is malformed."""
+    with path.open("rb") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - 3 * MAX_LINE_BYTES, 0))
+        lines = complete_lines(file.read()).splitlines()
+    return _parse(path, -1, lines[-1]) if lines else None
 
 
 def complete_lines(content: bytes) -> bytes:
@@ -84,12 +95,11 @@ def complete_lines(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines that are complete, and the last one too if it was torn by no kill: those leave the beginning of a line."""
-    with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            if line.endswith(b"\n") or len(line) > MAX_LINE_BYTES or b"}" in line[:-1]:
-                yield line
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if line.endswith(b"\n") or len(line) > MAX_LINE_BYTES or b"}" in line[:-1]:
+            yield line
 
 
 def _parse(path: Path, number: int, line: bytes) -> IndexEntry:

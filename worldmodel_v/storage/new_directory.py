@@ -1,8 +1,9 @@
 """A directory that is there whole or not at all: what an export writes.
 
-It is built in a folder beside its place, `.tmp-NAME`, synced, and renamed. The folder's name is the same each time, so that
-a run finds and clears what a killed one left behind, and a lock in it keeps two runs apart. Rejected: building in place and
-writing a last file that says "finished", since other people's loaders, for which exports are made, do not look for one.
+It is built in a hidden folder beside its place, synced, and renamed. The hidden folder's name is the same each time, so that a
+run finds and clears what a killed one left behind, and a lock in it, beside what is built, keeps two runs apart. Rejected:
+building in place and writing a last file that says "finished", since other people's loaders, for which exports are made, do not
+look for one.
 """
 
 import os
@@ -12,8 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetBusy, DirectoryNotEmpty, NotADataset, WriteFailed
+from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
-from worldmodel_v.storage.publish import TEMPORARY_PREFIX, sync_folder
+from worldmodel_v.storage.publish import sync_folder, temporary_path
+
+BUILDING_NAME = "building"
 
 
 def require_new(out: Path) -> None:
@@ -38,15 +42,19 @@ def new_directory(out: Path) -> Iterator[Path]:
     """
     require_new(out)
     place = out.resolve()
-    building = place.with_name(TEMPORARY_PREFIX + place.name)
-    descriptor = _lock(building, out)
+    hidden = temporary_path(place)
+    descriptor = _lock(hidden, out)
     try:
         require_new(out)
-        _clear(building)
+        _clear(hidden)
+        building = hidden / BUILDING_NAME
+        building.mkdir()
+        reached(Step.FOLDER_BEGUN)
         yield building
+        reached(Step.FOLDER_FILLED)
         _sync(building)
         building.rename(place)  # over an empty directory, if there is one
-        (place / LOCK_NAME).unlink()
+        reached(Step.FOLDER_NAMED)
         sync_folder(place.parent)
     except OSError as error:
         raise WriteFailed(
@@ -54,18 +62,19 @@ def new_directory(out: Path) -> Iterator[Path]:
             "mend the cause and run the same command again"
         ) from error
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(hidden, ignore_errors=True)
         os.close(descriptor)
+        reached(Step.TEMPORARY_REMOVED)
 
 
-def _lock(building: Path, out: Path) -> int:
+def _lock(hidden: Path, out: Path) -> int:
     try:
-        descriptor = lock_directory(building)
+        descriptor = lock_directory(hidden)
     except NotADataset as error:
-        raise NotADataset(str(error).replace(str(building), str(out), 1)) from None
+        raise NotADataset(str(error).replace(str(hidden), str(out), 1)) from None
     except DatasetBusy:
         raise _busy(out) from None
-    if not _is_still_there(descriptor, building / LOCK_NAME):  # its holder finished between our opening and locking it
+    if not _is_still_there(descriptor, hidden / LOCK_NAME):  # its holder finished between our opening and locking it
         os.close(descriptor)
         raise _busy(out)
     return descriptor
@@ -82,9 +91,9 @@ def _is_still_there(descriptor: int, file: Path) -> bool:
         return False
 
 
-def _clear(building: Path) -> None:
+def _clear(hidden: Path) -> None:
     """Remove what a killed run left, but for the lock."""
-    for item in building.iterdir():
+    for item in hidden.iterdir():
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)
         elif item.name != LOCK_NAME:
@@ -99,4 +108,5 @@ def _sync(folder: Path) -> None:
         else:
             with item.open("rb") as file:
                 os.fsync(file.fileno())
+            reached(Step.TEMPORARY_SYNCED)
     sync_folder(folder)

@@ -5,9 +5,10 @@ which fails rather than overwrite; files that are meant to be replaced (checkpoi
 """
 
 import errno
+import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from worldmodel_v.errors import WriteFailed
@@ -20,7 +21,7 @@ def publish_new(path: Path, content: bytes) -> None:
     """Put `content` at `path`, which must not exist; raises FileExistsError if it does, WriteFailed if the disk fails."""
     temporary = _write_temporary(path, content)
     try:
-        with _named_failure(path):
+        with named_failure(path):
             os.link(temporary, path)
             reached(Step.LINKED)
             sync_folder(path.parent)
@@ -33,7 +34,7 @@ def publish(path: Path, content: bytes) -> None:
     """Put `content` at `path` in one step, replacing what is there; raises WriteFailed if the disk fails."""
     temporary = _write_temporary(path, content)
     try:
-        with _named_failure(path):
+        with named_failure(path):
             temporary.replace(path)
             reached(Step.REPLACED)
             sync_folder(path.parent)
@@ -43,12 +44,20 @@ def publish(path: Path, content: bytes) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line and sync it; raises WriteFailed (the torn line, if any, is dropped by the next reader)."""
-    with _named_failure(path), path.open("ab") as file:
+    with named_failure(path), path.open("ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         reached(Step.LINE_WRITTEN)
         os.fsync(file.fileno())
     reached(Step.LINE_SYNCED)
+
+
+def temporary_path(path: Path, whose: str = "") -> Path:
+    """Where what shall be at `path` is made: hidden, beside it, and the same each time.
+
+    The name is a hash, since `path`'s own may be as long as the system allows.
+    """
+    return path.with_name(TEMPORARY_PREFIX + whose + hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest())
 
 
 def is_temporary(path: Path) -> bool:
@@ -73,23 +82,24 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write_temporary(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = temporary_path(path, f"{os.getpid()}-")
     try:
-        with _named_failure(path), temporary.open("wb") as file:
+        with named_failure(path), temporary.open("wb") as file:
             reached(Step.TEMPORARY_OPENED)
             file.write(content)
             file.flush()
             reached(Step.TEMPORARY_WRITTEN)
             os.fsync(file.fileno())
         reached(Step.TEMPORARY_SYNCED)
-    except WriteFailed:
-        temporary.unlink(missing_ok=True)
+    except BaseException:  # Ctrl-C too
+        with suppress(OSError):
+            temporary.unlink()
         raise
     return temporary
 
 
 @contextmanager
-def _named_failure(path: Path) -> Iterator[None]:
+def named_failure(path: Path) -> Iterator[None]:
     """Turn the system's refusal into a WriteFailed that names the file; a file that is there already stays what it is."""
     try:
         yield

@@ -95,7 +95,17 @@ class Shard:
         With `out`, contiguous uint8 of a whole chunk's size, they are decompressed into it. Raises ShardDamaged if the
         checksum or the decompression fails.
         """
-        return self.pixel_layout.decode(number, self._stored("pixels", number), out)
+        return self.pixel_layout.decode(number, self.stored("pixels", number), out)
+
+    def layout(self, name: str) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """How a column is stored: dtype, shape, chunks, and the numbers of its filters in the order they were applied."""
+        column = self._columns[name]
+        return column.dtype, column.shape, column.chunks, column.filters
+
+    def stored(self, name: str, number: int) -> bytes:
+        """A chunk of a column as the file holds it, unchecked."""
+        offset, size = self._columns[name].places[number].tolist()
+        return self._read(offset, size)
 
     def pixel_places(self) -> np.ndarray:
         """Where the file holds each chunk of frames: int64 (num_pixel_chunks, 2), its offset and its size in bytes.
@@ -160,10 +170,6 @@ class Shard:
 
     # Checks
 
-    def _stored(self, name: str, number: int) -> bytes:
-        offset, size = self._columns[name].places[number].tolist()
-        return self._read(offset, size)
-
     def _column_rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Chunk by chunk; the last one stays, since the next episode's rows mostly begin in it."""
         column = self._columns[name]
@@ -179,7 +185,7 @@ class Shard:
         recent, chunk = self._recent.get(name, (-1, _NOTHING))
         if recent != number:
             try:
-                chunk = columns.decode(self._columns[name], self._stored(name, number))
+                chunk = columns.decode(self._columns[name], self.stored(name, number))
             except columns.Undecodable as error:
                 self._refuse(f"chunk {number} of {name} (rows from {number * self._columns[name].chunks[0]}) {error}")
             self._recent[name] = number, chunk

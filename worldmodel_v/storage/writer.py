@@ -12,6 +12,7 @@ import bisect
 import json
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -22,8 +23,9 @@ from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, read_spec, refuse_links
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
-from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
+from worldmodel_v.storage.lock import LOCK_NAME, announce, lock_directory
 from worldmodel_v.storage.publish import append_line, is_temporary, publish, publish_new, remove_temporaries
+from worldmodel_v.storage.set_aside import SetAside, read_set_aside, write_set_aside
 from worldmodel_v.storage.shard_reader import Shard
 
 _SHARD_FILE = re.compile(rf"{SHARD_FOLDER}/([0-9]{{6}})\.h5")
@@ -53,11 +55,26 @@ class DatasetWriter:
             self.close()
             raise
 
+    def announce(self, stage: str, goal: int) -> None:
+        """Let those who look at the dataset meanwhile know that `stage` makes it hold `goal` episodes."""
+        if self._lock is not None:
+            announce(self._lock, stage=stage, goal=goal, done=sum(entry.num_episodes for entry in self.entries))
+
     def commit(self, number: int, image: bytes) -> IndexEntry:
         """Make shard `number` exist: its file, then its line. Raises WriteFailed; then nothing of it is visible."""
         path = self.path / shard_name(number)
         publish_new(path, image)
         return self._adopt(number)
+
+    def set_aside(self, episodes: Sequence[SetAside] = ()) -> None:
+        """Note that episodes were given up, in place of what was noted of their shards and of what is committed by now.
+
+        Raises WriteFailed.
+        """
+        shards, noted = {episode.shard for episode in episodes}, self.dataset().set_aside()
+        content = [*(episode for episode in noted if episode.shard not in shards), *episodes]
+        if content != read_set_aside(self.path):
+            write_set_aside(self.path, content)
 
     def dataset(self) -> Dataset:
         """What is committed now, for reading."""
@@ -86,6 +103,7 @@ class DatasetWriter:
             remove_temporaries(folder)
         refuse_foreign_directory(self.path, self.spec)  # again: another process may have begun it before the lock
         if not (self.path / SPEC_NAME).exists() or read_spec(self.path)[2] != self.spec.hash:
+            write_set_aside(self.path, [])
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
         index = self.path / INDEX_NAME
         index.touch()

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from worldmodel_v.errors import ConfigError, NotADataset, WorkerLost, WorldModelError, one_line
-from worldmodel_v.ray_pool import WorkerSettings, cluster
+from worldmodel_v.ray_pool import WorkerSettings, cluster, lack_of_the_package
 from worldmodel_v.storage import require_format
 from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.train.checkpoint import Checkpoint
@@ -157,6 +157,8 @@ class _Workers:
     def _failure(self) -> WorldModelError:
         failures = getattr(self._error, "worker_failures", None) or {"": self._error or "it ended early"}
         rank, error = next(iter(failures.items()))
+        if isinstance(error, BaseException) and (lack := lack_of_the_package(error)):
+            return lack
         reason = one_line(error) if isinstance(error, BaseException) else error
         return WorkerLost(
             f"a training worker died: {rank} {reason}; look for lack of memory or a lost node; the last checkpoint is kept, "

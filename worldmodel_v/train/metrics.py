@@ -5,6 +5,7 @@ where the package is missing, the JSON lines are written alone.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,36 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.errors import NotAModel
+from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.index import complete_lines
-from worldmodel_v.storage.publish import publish
+from worldmodel_v.storage.publish import named_failure, publish
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
+TAIL_BYTES = 1 << 18
+"""More than the lines between two checkpoints, of which the last hold what is asked of a running training."""
 
 
 class MetricsLog:
-    """Appends to a training's record; use `close` at the end."""
+    """Appends to a training's record; use `close` at the end. Everything raises WriteFailed if the disk fails."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         """Open the record of a run that continues behind step `first_step`."""
-        self._path = folder / METRICS_NAME
+        self._path, self._board_folder = folder / METRICS_NAME, folder / TENSORBOARD_FOLDER
         _drop_lines_after(self._path, first_step)
-        self._file = self._path.open("a")
-        self._board = _tensorboard(folder / TENSORBOARD_FOLDER, first_step)
+        with named_failure(self._path):
+            self._file = self._path.open("a")
+        with named_failure(self._board_folder):
+            self._board = _tensorboard(self._board_folder, first_step)
 
     def write(self, step: int, group: str, values: Mapping[str, float | list[float]]) -> None:
         """Record numbers of one group ("train", "held-out" or "health") at a step; TensorBoard shows a list's histogram."""
-        self._file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
-        self._file.flush()
-        if self._board is not None:
+        with named_failure(self._path):
+            self._file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
+            self._file.flush()
+        if self._board is None:
+            return
+        with named_failure(self._board_folder):
             for name, value in values.items():
                 if isinstance(value, list):
                     self._board.add_histogram(f"{group}/{name}", np.array(value), step)
@@ -41,9 +50,40 @@ class MetricsLog:
                     self._board.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
-        self._file.close()
+        with named_failure(self._path):
+            self._file.close()
         if self._board is not None:
-            self._board.close()
+            with named_failure(self._board_folder):
+                self._board.close()
+
+
+def last_records(folder: Path) -> dict[str, dict[str, int | float]]:
+    """The latest numbers of each group, lists left out, with their step; raises NotAModel if the record is damaged.
+
+    May be called while a training appends: an incomplete last line is not there yet.
+    """
+    path = folder / METRICS_NAME
+    records: dict[str, dict[str, int | float]] = {}
+    try:
+        for line in _tail(path):
+            record = parse_object(line)
+            values = {name: value for name, value in record.items() if type(value) in (int, float)}
+            values["step"] = int(record["step"])
+            records[str(record["group"])] = values
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotAModel(f"{path}: not a record of a training ({error}); restore it from a copy, or delete it") from None
+    return records
+
+
+def _tail(path: Path) -> list[bytes]:
+    """The last complete lines of a file; none if it is not there."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        start = max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0)
+        file.seek(start)
+        content = complete_lines(file.read())
+    return content.splitlines()[1 if start else 0 :]
 
 
 def _drop_lines_after(path: Path, step: int) -> None:

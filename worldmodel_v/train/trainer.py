@@ -4,6 +4,8 @@ What is random in it (the weights, the order of frames, the noise of the latents
 so a run that was killed and continued is, on one machine, the run that was not.
 """
 
+import functools
+import hashlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -21,11 +23,11 @@ from worldmodel_v.evaluate.metrics import score_frames, summarise
 from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.models import resolve_device
 from worldmodel_v.models.weights import WEIGHTS_NAME
-from worldmodel_v.progress import Progress, Silent
-from worldmodel_v.spec import differences
+from worldmodel_v.progress import Progress, Silent, begin
+from worldmodel_v.spec import canonical_json, differences
 from worldmodel_v.storage import require_format
 from worldmodel_v.storage.directory import refuse_foreign_names
-from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
+from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
 from worldmodel_v.storage.publish import remove_temporaries
 from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
@@ -84,14 +86,18 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     require_varied_frames(dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
     refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training", NotAModel)
-    with locked_directory(config.out):
+    with locked_directory(config.out) as lock:
         _remove_leftovers(config.out)
         checkpoint = _own_checkpoint(config, settings)
         run = TrainingRun(config, settings, device, dataset, checkpoint)
         first_step = run.step
+        announce(lock, stage="train", goal=config.steps, done=first_step)
         if run.step < config.steps:
             _train_to_the_end(run, progress)
         heldout = published_evaluation(run) or publish_vae(run, progress)
+    message = f"train: {run.step} steps ({run.step - first_step} new)"
+    done = {"out": config.out, "steps": run.step, "new_steps": run.step - first_step, **asdict(heldout)}
+    progress.event("finished", message, stage="train", **done)
     return TrainReport(
         out=config.out,
         steps=run.step,
@@ -106,8 +112,10 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     config = run.config
     _tidy(run)
     probe = run.heldout_frames(QUICK_EVALUATION_FRAMES)
-    task = progress.task("train", config.steps, "steps", done=run.step)
-    log, watch = MetricsLog(config.out, run.step), Watch(config, progress.say)
+    settings_hash = hashlib.sha256(canonical_json(run.settings).encode()).hexdigest()
+    task = begin(progress, "train", config.out, settings_hash, total=config.steps, unit="steps", done=run.step)
+    warn = functools.partial(progress.event, "training_warning", stage="train", warning=True)
+    log, watch = MetricsLog(config.out, run.step), Watch(config, warn)
     with closing(task), closing(log), deferred_interrupts() as interrupted, closing(_steps(run, interrupted)) as steps:
         for terms, stopping in steps:
             watch.count(terms["grad_norm"])
@@ -117,11 +125,13 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
                 values = {name: float(value) for name, value in terms.items()}
                 _record(run, log, {"train": values, "health": watch.gradients(run.step)})
                 task.advance(0, loss=values["loss"], kl=values["kl"])
-            collapse = _check_up(run, probe, log, watch) if due else None
+            collapse = _check_up(run, probe, log, watch, progress) if due else None
             if due:
                 draw_progress(run, probe)
             if due or stopping:
                 run.save()  # last, so that a kill before it costs nothing: the run continued draws the same pictures
+                saved = f"train: checkpoint of step {run.step} of {config.steps}"
+                progress.event("checkpoint_written", saved, stage="train", step=run.step, steps=config.steps)
             if stopping:
                 raise KeyboardInterrupt
             if collapse and config.stop_on_collapse:
@@ -163,13 +173,16 @@ def _tidy(run: TrainingRun) -> None:
     load_best(out)
 
 
-def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch) -> str | None:
+def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch, progress: Progress) -> str | None:
     """Evaluate on a few held-out frames, keep the weights if they are the best; returns the finding of a collapse."""
     likelihood = {"log_likelihood": sampled_log_likelihood(torch.Generator(run.device).manual_seed(0))}
     scores = score_frames(run.model, probe.frames, run.device, condition_NK=probe.condition, measures=likelihood)
     heldout, posterior = summarise(scores), posterior_health(scores.posterior)
     elbo_nats = bound(scores, sigma_of(run.model)).elbo_nats
     _record(run, log, {"held-out": {**asdict(heldout), "elbo_nats": elbo_nats}, "health": asdict(posterior)})
+    figures = f"PSNR {heldout.psnr_db:.2f} dB, KL {heldout.kl_nats:.1f} nats, ELBO {elbo_nats:.1f} nats"
+    message = f"train: step {run.step} on held-out frames: {figures}"
+    progress.event("evaluated", message, stage="train", step=run.step, elbo_nats=elbo_nats, **asdict(heldout))
     keep_if_best(run.config.out, run.step, best_settings(run), run.model, elbo_nats, heldout)
     return watch.judge(run.step, heldout, posterior)
 

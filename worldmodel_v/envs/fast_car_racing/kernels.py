@@ -46,8 +46,8 @@ from typing import NamedTuple
 
 import numpy as np
 from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_R, WHEEL_W, WHEEL_WHITE
-from numba import njit
 
+from worldmodel_v.compiler import njit
 from worldmodel_v.envs.fast_car_racing.lanes import (
     CHANNELS,
     FULL_COLUMNS,
@@ -238,8 +238,8 @@ RED = (255, 0, 0)
 # Polygons drawn besides the world: five bodies' worth, four treads, seven gauges.
 EXTRA_POLYGONS = 32
 
-_compiled = njit(cache=True, nogil=True, error_model="numpy")
-_inlined = njit(cache=True, nogil=True, error_model="numpy", inline="always")
+_compiled = njit(nogil=True, error_model="numpy")
+_inlined = njit(nogil=True, error_model="numpy", inline="always")
 
 
 class World(NamedTuple):

@@ -1,0 +1,166 @@
+"""Where an environment comes from: recorded, and a changed one refused, where Gymnasium's version does not say it."""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import gymnasium
+import pytest
+
+from tests.builders import files_in
+from tests.collect.test_identical_shards import digests
+from tests.conftest import stamp_config
+from tests.integration.test_kills import options, start
+from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collect.block import block_collector
+from worldmodel_v.collect.collector import resolve_spec
+from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
+from worldmodel_v.envs.source import env_source
+from worldmodel_v.errors import EnvironmentNotUsable
+from worldmodel_v.storage import DatasetWriter, open_dataset, verify
+
+MODULE = """
+import gymnasium
+from worldmodel_v.envs.stamp import StampEnv
+
+class Mine(StampEnv):
+    def step(self, action):
+        frame, reward, *rest = super().step(action)
+        return frame, 2 * reward, *rest
+
+gymnasium.register("Mine-v0", entry_point=Mine, kwargs={"size": 16}, max_episode_steps=9)
+"""
+SETTINGS = {"env": "my_world:Mine-v0", "episodes": 4, "episodes_per_shard": 2, "frame_size": 8, "policy": "random", "seed": 7}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the Python path whose modules and environments are forgotten afterwards."""
+    monkeypatch.syspath_prepend(tmp_path)
+    modules, registered = set(sys.modules), dict(gymnasium.registry)
+    yield tmp_path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+    gymnasium.registry.clear()
+    gymnasium.registry.update(registered)
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def source_of(env_id: str) -> dict[str, str]:
+    env = make_image_env(env_id, {})
+    env.close()
+    return env_source(env.gym, env_id)
+
+
+@pytest.mark.parametrize("env_id", ["CarRacing-v3", "CartPole-v1", FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID])
+def test_gymnasiums_version_says_it_of_its_environments_and_of_ours(env_id: str) -> None:
+    assert source_of(env_id) == {}
+
+
+def test_a_users_module_is_recorded_by_its_file_and_registration(folder: Path) -> None:
+    (folder / "my_world.py").write_text(MODULE)
+    assert source_of("my_world:Mine-v0") == {
+        "my_world.py": sha256(folder / "my_world.py"),
+        "registration": '{"kwargs": {"size": 16}, "max_episode_steps": 9}',
+    }
+
+
+def test_a_users_package_is_recorded_by_the_files_of_its_classes_and_wrappers(folder: Path) -> None:
+    package = folder / "my_package"
+    (package / "worlds").mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "import gymnasium\ngymnasium.register('Mine-v0', entry_point='my_package.worlds.two:Two')\n"
+    )
+    (package / "worlds" / "one.py").write_text("from worldmodel_v.envs.stamp import StampEnv\nclass One(StampEnv): pass\n")
+    (package / "worlds" / "two.py").write_text("from my_package.worlds.one import One\nclass Two(One): pass\n")
+    (package / "worlds" / "helper.py").write_text("")
+    expected = {f"my_package/{name}.py": sha256(package / f"{name}.py") for name in ("__init__", "worlds/one", "worlds/two")}
+    assert source_of("my_package:Mine-v0") == expected | {"registration": '{"kwargs": {}, "max_episode_steps": null}'}
+
+
+def test_an_installed_package_is_recorded_by_its_version(folder: Path) -> None:
+    """Minari stands for a package with environments: it is installed, and no file of the user's."""
+    (folder / "my_world.py").write_text(
+        "import minari, gymnasium\nfrom worldmodel_v.envs.stamp import StampEnv\n"
+        "class Mine(StampEnv): pass\nMine.__module__ = 'minari'\ngymnasium.register('Mine-v0', entry_point=Mine)\n"
+    )
+    __import__("my_world")
+    assert source_of("Mine-v0") == {
+        "minari": version("minari"),
+        "registration": '{"kwargs": {}, "max_episode_steps": null}',
+    }
+
+
+def collect_in(folder: Path, *more: object) -> tuple[int, str]:
+    """Exit code and errors of wm-collect, run where the user's module is."""
+    command = ("wm-collect", "--out", folder / "out", "--workers", 0, "--quiet", *options(SETTINGS), *more)
+    process = start(*command, PYTHONPATH=f"{folder}:{Path(__file__).parents[2]}")
+    _, errors = process.communicate()
+    return process.returncode, errors
+
+
+def test_an_edited_environment_does_not_continue_and_an_unchanged_one_does(tmp_path: Path) -> None:
+    module = tmp_path / "my_world.py"
+    module.write_text(MODULE)
+    assert collect_in(tmp_path) == (0, "")
+    before = files_in(tmp_path / "out" / "shards")
+    recorded = sha256(module)
+    module.write_text(MODULE.replace("2 *", "3 *"))
+    code, errors = collect_in(tmp_path, "--episodes", 6)
+    assert code == 2
+    assert errors.startswith(
+        f"wm-collect: {tmp_path / 'out'}: was made with other settings: env_source is {{'my_world.py': '{recorded}"
+    )
+    assert sha256(module) in errors
+    assert errors.count("\n") == 1
+    assert files_in(tmp_path / "out" / "shards") == before
+    module.write_text(MODULE)
+    assert collect_in(tmp_path, "--episodes", 6) == (0, "")
+    assert before.items() < files_in(tmp_path / "out" / "shards").items()
+    assert verify(open_dataset(tmp_path / "out")) == []
+
+
+def test_a_dataset_of_before_sources_were_recorded_is_continued_as_it_was_begun(folder: Path) -> None:
+    (folder / "my_world.py").write_text(MODULE)
+    config = CollectConfig(out=folder / "old", workers=0, **SETTINGS)  # type: ignore[arg-type]
+    with DatasetWriter(config.out, dataclasses.replace(resolve_spec(config), env_source={})):
+        pass
+    assert "env_source" not in json.loads((config.out / "dataset.json").read_text())["spec"]
+    described = (config.out / "dataset.json").read_bytes()
+    assert collect(config).new_episodes == 4
+    (folder / "my_world.py").write_text(MODULE + "# edited\n")
+    assert collect(dataclasses.replace(config, episodes=6)).new_episodes == 2
+    assert (config.out / "dataset.json").read_bytes() == described
+    assert verify(open_dataset(config.out)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"gymnasium": "0.1"}, rf"gymnasium is '{gymnasium.__version__}' there, '0.1' asked; install the same on every node"),
+        (
+            {"env_source": {"my_world.py": "0"}},
+            r"env_source is {'my_world.py': '[0-9a-f]{64}', .*} there, {'my_world.py': '0'}",
+        ),
+    ],
+)
+def test_a_worker_with_another_version_of_the_environment_collects_nothing(folder: Path, changes: dict, text: str) -> None:
+    (folder / "my_world.py").write_text(MODULE)
+    spec = resolve_spec(CollectConfig(out=folder / "out", workers=0, **SETTINGS))  # type: ignore[arg-type]
+    block_collector(spec)
+    with pytest.raises(EnvironmentNotUsable, match=rf"^my_world:Mine-v0: on \S+ {text}"):
+        block_collector(dataclasses.replace(spec, **changes))
+
+
+def test_the_toy_worlds_dataset_is_what_it_was(tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "out", episodes=1))
+    spec = json.loads((tmp_path / "out" / "dataset.json").read_text())["spec"]
+    assert list(spec)[-1] == "policy_weights"
+    assert set(digests(tmp_path / "out")) == {"dataset.json", "000000.h5"}

@@ -1,0 +1,71 @@
+"""Blocks that failed as a whole, tried episode by episode: which of their episodes fail, and a shard where none does.
+
+A worker that a segmentation fault or the kernel kills says nothing of the episode it was at, so the episode is found by
+experiment. The shard of a block whose episodes all succeed alone is made of them, and comes out the same to the byte.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+from worldmodel_v.collect.block import Block, merge_shards
+from worldmodel_v.collect.config import CollectConfig
+from worldmodel_v.collect.rollout import episode_seeds
+from worldmodel_v.progress import Progress
+from worldmodel_v.ray_pool import Failure, try_tasks
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage.set_aside import SetAside, as_reason
+from worldmodel_v.telemetry import Tally
+
+TRIES_TOGETHER = 2
+"""How often a block is tried as a whole, so that a lost worker costs it no more than that work."""
+
+TRIES_ALONE = 2
+"""How often each of its episodes is tried after that."""
+
+
+def collect_one_by_one(
+    setup: Callable[[], Callable[[Block], bytes]],
+    blocks: Sequence[Block],
+    spec: RolloutSpec,
+    config: CollectConfig,
+    progress: Progress,
+    tally: Tally,
+) -> Iterator[tuple[Block, bytes | list[SetAside]]]:
+    """Yield each of `blocks` with its shard, or with those of its episodes that are to be set aside."""
+    whole = {episode.first: block for block in blocks for episode in block.apart()}
+    settings = config.worker_settings(len(whole))
+    episodes = (episode for block in blocks for episode in block.apart())
+    results: dict[Block, dict[int, bytes | Failure]] = {block: {} for block in blocks}
+    for episode, outcome in try_tasks(setup, episodes, settings, progress, tally, attempts=TRIES_ALONE, apart=True):
+        block = whole[episode.first]
+        results[block][episode.first] = outcome
+        if len(results[block]) == block.num_episodes:
+            yield block, _outcome(block, results.pop(block), spec, config)
+
+
+def _outcome(
+    block: Block, results: dict[int, bytes | Failure], spec: RolloutSpec, config: CollectConfig
+) -> bytes | list[SetAside]:
+    failures = {episode: result for episode, result in sorted(results.items()) if isinstance(result, Failure)}
+    if failures:
+        describe = functools.partial(_set_aside, block, spec, config.episode_timeout if config.workers else 0.0)
+        return [describe(episode, failure) for episode, failure in failures.items()]
+    return merge_shards([result for _, result in sorted(results.items()) if isinstance(result, bytes)], spec.hash)
+
+
+def _set_aside(block: Block, spec: RolloutSpec, timeout: float, episode: int, failure: Failure) -> SetAside:
+    seed, _ = episode_seeds(spec.seed, episode)
+    reason = failure.reason.removeprefix(f"episode {episode} (seed {seed}) of {spec.env}: ")
+    if failure.died and timeout and failure.seconds >= timeout:
+        reason = f"it ran longer than the {timeout:g} s of --episode-timeout"
+    elif failure.died:
+        reason += ": a crash in native code, an exit of the process, or lack of memory"
+    return SetAside(
+        episode=episode,
+        seed=seed,
+        shard=block.shard,
+        first_episode=block.first,
+        num_episodes=block.num_episodes,
+        tries=TRIES_TOGETHER + failure.attempts,
+        reason=as_reason(reason),
+    )

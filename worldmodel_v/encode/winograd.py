@@ -1,0 +1,195 @@
+"""Convolutions in batches on a CPU, with a third of the products: Winograd's algorithm between fused activations.
+
+Legend: B batch, F frames at a time, H, W size of a map, C channels, T tiles, P the places of a transformed tile.
+
+A 3x3 convolution makes a 4x4 tile of its output from a 6x6 tile of its input with 36 products a pair of channels instead of
+144, in a basis in which convolving is multiplying place by place: F(4x4, 3x3) of Lavin & Gray 2016 (arXiv:1509.09308). All
+tiles' products at a place are one matrix product. A 4x4 convolution of stride 2 is one of 2x2 over the four maps that hold
+every other row and column, and takes 25 products where it took 64: F(4x4, 2x2). Some 64 tiles at a time pass through all of
+it, so that nothing leaves the core's cache, GroupNorm and SiLU included, which PyTorch carries through memory twice each.
+
+It is float32 arithmetic, summed in another order. The basis itself loses a digit, but GroupNorm subtracts the mean before it
+squares, here, and PyTorch's loses more there. A frame's latents do not depend on the frames beside it, but they do, in the
+last digits, on whether it comes in a batch at all: fewer than `SMALLEST_BATCH` frames, and maps of more than `MAX_TILES`
+tiles, take PyTorch's convolutions, which are faster there. The first use compiles for half a minute; the result is kept.
+
+Rejected: F(2x2, 3x3), with 64 products for the same tile; Winograd in PyTorch's operations, whose memory traffic costs what
+the products save; the first convolution, of three channels, which has too few for it.
+"""
+
+import copy
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import TYPE_CHECKING, TypeGuard
+
+import numpy as np
+import torch
+from torch import nn
+
+from worldmodel_v.models import VAE
+from worldmodel_v.models.architectures import ResidualBlock
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
+
+TILES_AT_ONCE = 64
+MAX_TILES = 256
+SMALLEST_BATCH = 16
+
+G3 = np.array(
+    [
+        [1 / 4, 0, 0],
+        [-1 / 6, -1 / 6, -1 / 6],
+        [-1 / 6, 1 / 6, -1 / 6],
+        [1 / 24, 1 / 12, 1 / 6],
+        [1 / 24, -1 / 12, 1 / 6],
+        [0, 0, 1],
+    ]
+)
+"""(6, 3): a column of a 3x3 kernel into the basis of F(4, 3)."""
+
+G2 = np.array([[1 / 2, 0], [-1 / 2, -1 / 2], [-1 / 6, 1 / 6], [1 / 6, 1 / 3], [0, 1]])
+"""(5, 2): a column of a 2x2 kernel into that of F(4, 2)."""
+
+
+def with_fast_convolutions(model: VAE) -> VAE:
+    """A copy of the VAE, in float32 on the CPU, whose encoder's convolutions are fast; itself if there are none to make so.
+
+    It needs numba and SciPy; where they are not installed, the VAE itself is returned.
+    """
+    if not any(isinstance(module, ResidualBlock) or _halves(module) for module in model.encoder.children()):
+        return model
+    try:
+        import scipy.linalg  # noqa: F401
+
+        import worldmodel_v.encode.winograd_kernels  # noqa: F401
+    except ImportError:
+        return model
+    model = copy.deepcopy(model)
+    for name, module in list(model.encoder.named_children()):
+        if isinstance(module, ResidualBlock):
+            setattr(model.encoder, name, FastResidualBlock(module))
+        elif _halves(module):
+            setattr(model.encoder, name, FastHalving(module))
+    return model
+
+
+def blas_in_one_thread() -> AbstractContextManager:
+    """Within it, NumPy's and SciPy's matrix products stay in the thread that asks for them, where SciPy is installed."""
+    controller = _blas()
+    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
+
+
+@cache
+def _blas() -> "ThreadpoolController | None":
+    try:
+        import scipy.linalg  # noqa: F401  (numba takes its products from there)
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()
+
+
+def _halves(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is a convolution that `FastHalving` can stand for, and is worth it."""
+    if not isinstance(module, nn.Conv2d) or module.in_channels < 8:
+        return False
+    return (module.kernel_size, module.stride, module.padding) == ((4, 4), (2, 2), (1, 1))
+
+
+class FastResidualBlock(nn.Module):
+    """What a `ResidualBlock` computes, without gradients: x + f(x), float32 (B, C, H, W). It overwrites x with the result."""
+
+    def __init__(self, block: ResidualBlock) -> None:
+        super().__init__()
+        from worldmodel_v.encode.winograd_kernels import Half
+
+        self._block = block
+        norms = [module for module in block.change if isinstance(module, nn.GroupNorm)]
+        convolutions = [module for module in block.change if isinstance(module, nn.Conv2d)]
+        self._halves = [
+            Half(
+                norm_weight=_array(norm.weight),
+                norm_bias=_array(norm.bias),
+                eps=np.float32(norm.eps),
+                weights=_in_the_basis(G3, _array(convolution.weight)),
+                bias=_array(convolution.bias),
+            )
+            for norm, convolution in zip(norms, convolutions, strict=True)
+        ]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        from worldmodel_v.encode.winograd_kernels import BlockMemory, block_kernel, scratch_size
+
+        _, channels, height, width = x.shape
+        frames = _frames_at_once(len(x), height, width)
+        if not frames:
+            return self._block(x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        tiles = frames * height * width // 16
+        memory = BlockMemory(
+            padded=np.zeros((frames, height + 2, (width + 4) * channels), np.float32),
+            between=np.empty((frames, height, width * channels), np.float32),
+            v=np.empty((36, tiles, channels), np.float32),
+            m=np.empty((36, tiles, channels), np.float32),
+            scratch=np.empty(scratch_size(channels, width), np.float32),
+        )
+        block_kernel(channels, width, tiles)(_rows(x), *self._halves, memory)
+        return x
+
+
+class FastHalving(nn.Module):
+    """What a convolution 4x4 of stride 2, padding 1 computes, without gradients: float32 (B, C, H, W) to (B, C', H/2, W/2)."""
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        super().__init__()
+        self._convolution = convolution
+        weight = _array(convolution.weight)
+        out_channels, channels = weight.shape[:2]
+        by_side = weight.reshape(out_channels, channels, 2, 2, 2, 2).transpose(0, 3, 5, 1, 2, 4)
+        self._weights = _in_the_basis(G2, by_side.reshape(out_channels, 4 * channels, 2, 2))
+        self._bias = _array(convolution.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        from worldmodel_v.encode.winograd_kernels import HalvingMemory, halving_kernel, scratch_size
+
+        batch, channels, height, width = x.shape
+        frames = _frames_at_once(batch, height // 2, width // 2)
+        if not frames:
+            return self._convolution(x)
+        x = x.contiguous(memory_format=torch.channels_last)
+        out_channels, tiles = len(self._bias), frames * height * width // 64
+        out = torch.empty((batch, out_channels, height // 2, width // 2), memory_format=torch.channels_last)
+        memory = HalvingMemory(
+            zeros=np.zeros(width * channels, np.float32),
+            v=np.zeros((25, tiles, 4 * channels), np.float32),
+            m=np.empty((25, tiles, out_channels), np.float32),
+            scratch=np.zeros(scratch_size(channels, width), np.float32),
+            scratch_out=np.empty(scratch_size(out_channels, width // 2), np.float32),
+        )
+        halving_kernel(channels, width, out_channels, tiles)(_rows(x), self._weights, self._bias, _rows(out), memory)
+        return out
+
+
+def _frames_at_once(batch: int, height: int, width: int) -> int:
+    """How many frames' output maps are computed at a time; 0 where PyTorch's convolution is to do it."""
+    tiles = height * width // 16
+    if height % 4 or width % 4 or tiles > MAX_TILES or batch < SMALLEST_BATCH:
+        return 0
+    return max(1, TILES_AT_ONCE // tiles)
+
+
+def _rows(x: torch.Tensor) -> np.ndarray:
+    """(B, C, H, W) in channels_last as (B, H, W C)."""
+    return x.permute(0, 2, 3, 1).flatten(start_dim=2).numpy()
+
+
+def _array(parameter: torch.Tensor | None) -> np.ndarray:
+    assert parameter is not None
+    return parameter.detach().contiguous().numpy()
+
+
+def _in_the_basis(basis: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """A kernel (C out, C in, n, n) as matrices (P, C in, C out)."""
+    places = np.einsum("pa,oiab,qb->pqio", basis, weight.astype(np.float64), basis)
+    return np.ascontiguousarray(places.reshape(-1, *places.shape[2:]), np.float32)

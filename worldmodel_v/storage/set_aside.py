@@ -1,0 +1,91 @@
+"""`set_aside.jsonl`: which episodes a collection gave up, and why. A note beside the data, not data.
+
+The invariant does not know it: an episode that is not in the index does not exist, whether it stands here or not. So a line
+whose episodes were committed later says nothing any more, and deleting the file loses no data. It is replaced as a whole.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from worldmodel_v.errors import NotADataset
+from worldmodel_v.spec import parse_object
+from worldmodel_v.storage.index import MAX_NUMBER, IndexEntry
+from worldmodel_v.storage.publish import publish, sync_folder
+
+SET_ASIDE_NAME = "set_aside.jsonl"
+MAX_REASON_CHARACTERS = 500
+MAX_LINE_BYTES = 8192
+"""Longer than any line: a reason of characters that JSON writes as two escapes of six bytes each, and six numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetAside:
+    """One episode that was given up, and with it the shard that it belongs to."""
+
+    episode: int
+    seed: int
+    """What the environment was reset with."""
+
+    shard: int
+    first_episode: int
+    """The shard's, of `num_episodes` that are missing because of this one."""
+
+    num_episodes: int
+    tries: int
+    reason: str
+    """How the last try ended: one line of at most `MAX_REASON_CHARACTERS` characters, all printable."""
+
+    def is_committed(self, entries: Sequence[IndexEntry]) -> bool:
+        """Whether the episode exists by now."""
+        return any(entry.first_episode <= self.episode < entry.end_episode for entry in entries)
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name == "reason":
+                if type(value) is not str or len(value) > MAX_REASON_CHARACTERS or not value.isprintable():
+                    raise ValueError(f"reason must be at most {MAX_REASON_CHARACTERS} printable characters")
+            elif type(value) is not int or not 0 <= value < MAX_NUMBER:
+                raise ValueError(f"{each.name} must be a whole number from 0 and below 2^53, got {value!r:.100}")
+
+
+def as_reason(text: str) -> str:
+    """A text of anybody's as the reason of a line."""
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    shortened = printable[: MAX_REASON_CHARACTERS - 1] + "…"
+    return printable if len(printable) <= MAX_REASON_CHARACTERS else shortened
+
+
+def read_set_aside(dataset: Path) -> list[SetAside]:
+    """The lines of a dataset's `set_aside.jsonl`; none if there is no such file. Raises NotADataset on a malformed line."""
+    path = dataset / SET_ASIDE_NAME
+    if not path.exists():
+        return []
+    if not path.is_file():
+        raise NotADataset(f"{path}: is no file; remove it, it holds no data")
+    with path.open("rb") as file:
+        lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
+        return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
+
+
+def write_set_aside(dataset: Path, episodes: Sequence[SetAside]) -> None:
+    """Put these in place of what the file holds, and remove it if there are none; raises WriteFailed."""
+    path = dataset / SET_ASIDE_NAME
+    if episodes:
+        publish(path, "".join(json.dumps(asdict(episode)) + "\n" for episode in episodes).encode())
+    elif path.exists():
+        path.unlink()
+        sync_folder(dataset)
+
+
+def _parse(path: Path, number: int, line: bytes) -> SetAside:
+    try:
+        if len(line) > MAX_LINE_BYTES:
+            raise ValueError(f"expected at most {MAX_LINE_BYTES} bytes")
+        return SetAside(**parse_object(line))
+    except (ValueError, TypeError) as error:
+        raise NotADataset(
+            f"{path}:{number}: not a line about an episode that was set aside ({error}); delete the file, it holds no data"
+        ) from None
