@@ -56,6 +56,12 @@ CONNECT_SECONDS = 10.0
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """What a cluster's head is asked before Ray is told to join it."""
 
+TRIES_FOR_A_DRIVER = 3
+"""How often a head is asked through ray:// to start a driver: a few in a hundred die at their fork (Ray's issue 63202)."""
+
+STILLBORN = "Starting Ray client server failed"
+"""What the head says then."""
+
 RAY_STOPS_SPILLING_AT = 0.95
 """The share of its disk from which Ray writes no more objects to it (its `local_fs_capacity_threshold`)."""
 
@@ -516,7 +522,7 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
         ) from error
     ours = not ray.is_initialized()
     if ours:
-        _connect(settings)
+        _connect(settings, progress or Silent())
     try:
         _require_resources(settings, progress)
         _look_at_rays_disk(progress or Silent())
@@ -527,9 +533,7 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
             ray.shutdown()
 
 
-def _connect(settings: WorkerSettings) -> None:
-    import ray
-
+def _connect(settings: WorkerSettings, progress: Progress) -> None:
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
@@ -538,8 +542,7 @@ def _connect(settings: WorkerSettings) -> None:
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
     try:
         _require_answer(address)
-        with handlers_restored():  # a SIGTERM would print a stack of addresses and abort
-            ray.init(**options)
+        _init(options, progress)
     except (OSError, ValueError, RuntimeError) as error:
         if "ersion mismatch" in str(error):
             versions = " ".join(str(error).split())
@@ -555,6 +558,20 @@ def _connect(settings: WorkerSettings) -> None:
             f"no Ray cluster at {address!r}: {_ends(error)}; start one with `ray start --head`, join this machine to it "
             "with `ray start --address` (or use ray://HOST:10001), or leave out --address and RAY_ADDRESS for a local one"
         ) from error
+
+
+def _init(options: dict[str, Any], progress: Progress) -> None:
+    import ray
+
+    for tries_left in reversed(range(TRIES_FOR_A_DRIVER)):
+        try:
+            with handlers_restored():  # a SIGTERM would print a stack of addresses and abort
+                ray.init(**options)
+            return
+        except ConnectionAbortedError as error:
+            if STILLBORN not in str(error) or not tries_left:
+                raise
+            progress.say("the cluster's head lost the process that it had started for us; it is asked again")
 
 
 def _require_answer(address: str) -> None:

@@ -20,6 +20,7 @@ from tests.integration.test_cluster import COLLECT
 from tests.integration.test_kills import BIN, start
 from worldmodel_v.errors import ClusterNotUsable
 from worldmodel_v.jobs import Jobs
+from worldmodel_v.progress import Silent
 from worldmodel_v.ray_pool import WorkerSettings, cluster
 
 WITHOUT_THE_PACKAGE = """
@@ -40,8 +41,8 @@ class Older(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Older())
 """
 NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}
-PATIENT = {"RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120"}
-"""A head that starts a server for a ray:// client waits for it even on a busy machine."""
+PATIENT = {"RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": "120", "GRPC_ENABLE_FORK_SUPPORT": "0"}
+"""A head that starts a server for a ray:// client waits for it even on a busy machine, and does not kill it at its fork."""
 
 
 @pytest.fixture
@@ -101,15 +102,37 @@ def test_where_something_else_listens(
         pass
 
 
-@pytest.mark.usefixtures("unconnected")
-def test_a_client_server_that_cannot_start_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def tries(monkeypatch: pytest.MonkeyPatch, *failures: str) -> list[dict[str, object]]:
+    """The options of each call of `ray.init` to come; the first of them fail, a failure each."""
+    calls: list[dict[str, object]] = []
+
     def init(**options: object) -> None:
-        raise ConnectionAbortedError("Initialization failure from server:\nTraceback (…):\nRuntimeError: see its log")
+        calls.append(options)
+        if len(calls) <= len(failures):
+            raise ConnectionAbortedError(f"Initialization failure from server:\nTraceback (…):\n{failures[len(calls) - 1]}")
 
     monkeypatch.setattr(ray, "init", init)
-    expected = "no Ray cluster at 'local': Initialization failure from server: RuntimeError: see its log; start one with"
+    return calls
+
+
+STILLBORN = "RuntimeError: Starting Ray client server failed. See its log."
+
+
+@pytest.mark.usefixtures("unconnected")
+@pytest.mark.parametrize(("failure", "number"), [("RuntimeError: see its log", 1), (STILLBORN, 3)])
+def test_a_client_server_that_cannot_start_a_driver(failure: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = tries(monkeypatch, *[failure] * 9)
+    expected = f"no Ray cluster at 'local': Initialization failure from server: {failure}; start one with"
     with pytest.raises(ClusterNotUsable, match=expected), cluster(WorkerSettings(num_workers=1)):
         pass
+    assert len(calls) == number
+
+
+def test_a_driver_that_dies_as_it_is_forked_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = tries(monkeypatch, STILLBORN, STILLBORN)
+    worldmodel_v.ray_pool._connect(WorkerSettings(num_workers=1), Silent())
+    assert len(calls) == 3
+    assert calls[0] == calls[1] == calls[2]
 
 
 @pytest.mark.usefixtures("impatient")
