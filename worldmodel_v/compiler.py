@@ -5,14 +5,17 @@ write to none of them, as in a container whose file system is read-only. Then ea
 resizing of frames, some twenty more for the fast CarRacing. Rejected: a folder in /tmp, where others could leave code.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import numba
+from worldmodel_v.progress import Progress
 
 
 def njit(**options: Any) -> Callable[[Callable], Callable]:
     """A decorator: `numba.njit(cache=True, **options)`, or without the cache where nothing can be kept."""
+
+    import numba
 
     def compiled(function: Callable) -> Callable:
         try:
@@ -23,3 +26,27 @@ def njit(**options: Any) -> Callable[[Callable], Callable]:
             return numba.njit(**options)(function)
 
     return compiled
+
+
+@contextmanager
+def compilation_told(progress: Progress) -> Iterator[None]:
+    """Within it, in any thread, the first function that is not on disk yet and has to be compiled is told of."""
+    try:
+        from numba.core import event
+    except ImportError:  # then nothing is compiled
+        yield
+        return
+
+    class Teller(event.Listener):
+        told = False
+
+        def on_start(self, event: Any) -> None:
+            if not self.told:
+                progress.event("compiling", "compiling for this machine, which takes up to half a minute at the first use")
+            self.told = True
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Teller()):
+        yield

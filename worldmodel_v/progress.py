@@ -7,6 +7,7 @@ need a second way to the same terminal.
 The events and their facts, to which most add their `stage` (collect, train, eval, encode):
 
     started             out, settings_hash (a dataset's spec_hash), done, total, unit
+    compiling           (a message alone)
     ray_joined          address, nodes, cpus, metrics (where each node offers its metrics to Prometheus)
     worker_started      host, pid
     worker_died         host, pid, reason

@@ -20,6 +20,8 @@ from worldmodel_v.storage import open_dataset
 STAMP = {"env": "worldmodel_v/Stamp-v0", "episodes": 5, "episodes_per_shard": 2, "seed": 7, "policy": "random"}
 JSON = ("--log-format", "json")
 
+pytestmark = pytest.mark.usefixtures("stamp_rollouts")  # so that what these commands run is compiled already
+
 
 def collecting(out: Path, *words: object, **changes: object) -> tuple[object, ...]:
     return ("wm-collect", "--out", out, "--workers", 0, *options({**STAMP, **changes}), *words)

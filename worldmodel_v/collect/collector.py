@@ -18,6 +18,7 @@ from worldmodel_v.collect.block import Block, block_collector, missing_blocks
 from worldmodel_v.collect.config import AUTO, CollectConfig
 from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.collect.rollout import episode_seeds
+from worldmodel_v.compiler import compilation_told
 from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
@@ -63,6 +64,11 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> CollectR
     collected before EpisodesSetAside says so.
     """
     progress = progress or Silent()
+    with compilation_told(progress):
+        return _collect(config, progress)
+
+
+def _collect(config: CollectConfig, progress: Progress) -> CollectReport:
     spec, state_names = _try_once(config)
     spec = _as_begun(config.out, spec)
     refuse_foreign_directory(config.out, spec)
