@@ -2,8 +2,8 @@
 
 Each machine has its own network (an address on a bridge of their own), its own processes, its own /tmp and /dev/shm; the
 folders of the others are out of sight and all else is read-only, so what is installed is there and nothing can be left for
-another machine to find. The host's network is
-not touched. Losing the power is `kill -9` of everything at once; losing the cable is a link that goes down.
+another machine to find. The host's network is not touched. Losing the power is `kill -9` of everything at once; losing the
+cable is a link that goes down.
 """
 
 import contextlib
@@ -129,6 +129,7 @@ class Network:
             "INSTALLED": " ".join(map(str, INSTALLED)),
             "SHARED_MEMORY": SHARED_MEMORY,
             "HIDDEN": str(folder),
+            **{name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")},  # the same arithmetic
             **environment,
         }
 

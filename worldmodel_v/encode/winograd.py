@@ -10,7 +10,8 @@ it, so that nothing leaves the core's cache, GroupNorm and SiLU included, which 
 
 It is float32 arithmetic, summed in another order. The basis itself loses a digit, but GroupNorm subtracts the mean before it
 squares, here, and PyTorch's loses more there. A frame's latents do not depend on the frames beside it, but they do, in the
-last digits, on whether it comes in a batch at all: fewer than `SMALLEST_BATCH` frames, and maps of more than `MAX_TILES`
+last digits, on its place in the batch, since some of OpenBLAS's kernels (Haswell's) sum a row's products in an order that its
+number decides, and on whether it comes in a batch at all: fewer than `SMALLEST_BATCH` frames, and maps of more than `MAX_TILES`
 tiles, take PyTorch's convolutions, which are faster there. The first use compiles for half a minute; the result is kept.
 
 Rejected: F(2x2, 3x3), with 64 products for the same tile; Winograd in PyTorch's operations, whose memory traffic costs what
