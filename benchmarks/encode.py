@@ -1,6 +1,6 @@
 """How near wm-encode is to what the hardware does, what it gains over a plain loop, what each precision costs, and memory.
 
-    python benchmarks/encode.py [--data ROLLOUTS --vae VAE] [--only speed precision memory latency cuda] [--architecture conv]
+    python benchmarks/encode.py [--data ROLLOUTS --vae VAE] [--architecture conv] [--only speed feeder precision memory …]
 
 Without --data it collects 40 episodes of CarRacing and trains a VAE for 300 steps first (errors in units of σ then speak of a
 VAE that is hardly trained: give the quickstart's). Every contestant is a fresh process, since how memory is handled is part
@@ -28,15 +28,15 @@ from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
-from worldmodel_v.encode.encoder import BATCH_SIZES
+from worldmodel_v.encode.encoder import BATCH_SIZES, ShardEncoder
 from worldmodel_v.encode.inference import keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.models import VAE, VAEConfig, frames_to_input, load_vae, save_vae
+from worldmodel_v.models import VAE, Posterior, VAEConfig, frames_to_input, load_vae, save_vae
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import SPEC_CLASSES
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 PACKAGES = ("torch", "numpy", "h5py", "zstandard")
-PARTS = ("speed", "precision", "memory", "latency", "cuda")
+PARTS = ("speed", "feeder", "precision", "memory", "latency", "cuda")
 WAYS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "bf16": {"precision": "bf16"},
@@ -44,17 +44,19 @@ WAYS: dict[str, dict[str, Any]] = {
     "bf16-compiled": {"precision": "bf16", "compile": True},
 }
 CPU = torch.device("cpu")
+FEEDER_FRAMES = 400_000
 
 
-# Contestants, each in a process of its own: frames, seconds, seconds of processor time
+# Contestants, each in a process of its own: frames, seconds, seconds of processor time, and of these the calling thread's
 
 
 def timed(work: Callable[[int], int], num_frames: int) -> dict[str, float]:
     """What `work`, which encodes about as many frames as it is asked to and says how many, takes once it is warm."""
     work(min(num_frames, 1_000))
-    start, worked = time.perf_counter(), time.process_time()
+    clocks = {"wall": time.perf_counter, "processor": time.process_time, "caller": time.thread_time}
+    before = {name: clock() for name, clock in clocks.items()}
     frames = work(num_frames)
-    return {"frames": frames, "wall": time.perf_counter() - start, "processor": time.process_time() - worked}
+    return {"frames": frames} | {name: clock() - before[name] for name, clock in clocks.items()}
 
 
 def end_to_end(data: Path, vae: Path, device: str, **settings: Any) -> dict[str, float]:
@@ -319,41 +321,44 @@ def latencies(data: Path, vae: Path, calls: int = 500) -> dict[str, Any]:
     return {"median": statistics.median(seconds[20:]), "p99": float(np.quantile(seconds[20:], 0.99)), "calls": calls}
 
 
-def feeder(data: Path, num_threads: int) -> dict[str, float]:
-    """In a process of its own: stored chunks read and decompressed by so many threads, and nothing else."""
-    dataset = open_dataset(data)
+def all_but_the_model(data: Path, vae: Path, device: str) -> dict[str, float]:
+    """wm-encode with a network that takes no time: the most frames a second that the rest of it could feed."""
+    noise = torch.randn(BATCH_SIZES[device], load_vae(vae).model.config.latent_dim)
+    at_once = lambda _, frames, condition: Posterior(noise[: len(frames)], noise[: len(frames)])  # noqa: E731
+    ShardEncoder._encode_batch = at_once  # type: ignore[method-assign]
+    return end_to_end(data, vae, device)
 
-    def decode(entry: Any) -> int:
-        with dataset.open_shard(entry) as shard:
-            out = np.empty(shard.pixel_layout.chunk_bytes, np.uint8)
-            for number in range(shard.num_pixel_chunks):
-                shard.pixel_chunk(number, out)
-            return shard.num_rows
 
-    with ThreadPoolExecutor(num_threads) as threads:
-        return timed(lambda _: sum(threads.map(decode, dataset.entries)), dataset.num_rows)
+def feeder(data: Path, vae: Path, rounds: int, device: str) -> float:
+    """Print, and return, how many frames a second everything but the model takes, and the thread among it that commits."""
+    arguments = {"data": str(data), "vae": str(vae), "device": device}
+    found = in_turns({"feeder": ("all_but_the_model", arguments)}, rounds)["feeder"]
+    wall, processor, caller = (
+        statistics.median(rate(one, clock) for one in found) for clock in ("wall", "processor", "caller")
+    )
+    cores = len(os.sched_getaffinity(0))
+    print(f"\nEverything but the model, batches for {device}, {cores} cores, {rounds} rounds; load {load()}")
+    print(f"  {wall:,.0f} frames/s; {processor:,.0f} a second of processor time, {caller:,.0f} of the thread that commits")
+    return wall
 
 
 def cuda(data: Path, vae: Path, rounds: int, folder: Path) -> None:
     """Print frames a second end to end on CUDA beside the two ceilings, and which of them binds."""
     larger = repeated(open_dataset(data), folder / "cuda", 1_000_000)
     paths = {"data": str(larger), "vae": str(vae)}
-    cores = len(os.sched_getaffinity(0))
-    print(
-        f"\n{torch.cuda.get_device_name()}, {cores} cores, {open_dataset(larger).num_rows:,} frames (goal: 1,000,000 a second)"
-    )
-    contestants: dict[str, tuple[str, dict[str, Any]]] = {"feeder": ("feeder", {"data": str(larger), "num_threads": cores})}
+    print(f"\n{torch.cuda.get_device_name()}, {open_dataset(larger).num_rows:,} frames (goal: 1,000,000 a second)")
+    ceiling = feeder(larger, vae, rounds, "cuda")
+    contestants: dict[str, tuple[str, dict[str, Any]]] = {}
     for name, way in WAYS.items():
         contestants[f"model, {name}"] = ("model_alone", {**paths, **way, "device": "cuda"})
         contestants[f"wm-encode, {name}"] = ("end_to_end", {**paths, **way, "device": "cuda"})
     rates = {name: statistics.median(map(rate, figures)) for name, figures in in_turns(contestants, rounds).items()}
-    print(f"  the feeder's ceiling: {rates['feeder']:,.0f} frames/s")
     for name in WAYS:
         whole, model = rates[f"wm-encode, {name}"], rates[f"model, {name}"]
-        binding = "the model" if model < rates["feeder"] else "the feeder"
+        binding = "the model" if model < ceiling else "the feeder"
         print(
             f"  {name:16}{whole:12,.0f} frames/s end to end; the model's ceiling {model:,.0f}; {binding} binds, "
-            f"{whole / min(model, rates['feeder']):.2f} of it"
+            f"{whole / min(model, ceiling):.2f} of it"
         )
 
 
@@ -361,7 +366,8 @@ def cuda(data: Path, vae: Path, rounds: int, folder: Path) -> None:
 
 
 CALLABLE = {
-    function.__name__: function for function in (end_to_end, model_alone, plain_loop, peak_of_encoding, latencies, feeder)
+    function.__name__: function
+    for function in (end_to_end, all_but_the_model, model_alone, plain_loop, peak_of_encoding, latencies)
 }
 
 
@@ -415,6 +421,7 @@ def report(arguments: argparse.Namespace, data: Path, vae: Path, folder: Path) -
     rounds = arguments.rounds
     parts: dict[str, Callable[[], None]] = {
         "speed": lambda: speed(repeated(dataset, folder / "speed", arguments.frames), vae, rounds, "cpu", arguments.ways),
+        "feeder": lambda: feeder(repeated(dataset, folder / "feeder", FEEDER_FRAMES), vae, min(rounds, 3), "cpu"),
         "precision": lambda: precision(data, vae, arguments.ways, arguments.int8),
         "memory": lambda: memory(data, vae, folder),
         "latency": lambda: latency(data, vae),

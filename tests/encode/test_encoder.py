@@ -34,7 +34,7 @@ def sources(rollouts: Path, taken: list[int]) -> Iterator[Source]:
 
 
 def encode_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("encode")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("encode", "open"))]
 
 
 def test_shards_come_in_order_and_a_bounded_number_is_taken_ahead(unequal: Path, small_vae: Path) -> None:
@@ -42,7 +42,8 @@ def test_shards_come_in_order_and_a_bounded_number_is_taken_ahead(unequal: Path,
     with ShardEncoder(settings(small_vae)) as shards:
         for number, (entry, _) in enumerate(shards.encode(sources(unequal, taken))):
             assert entry.shard == number
-            assert len(taken) == min(number + SHARDS_UNDER_WAY, 6)
+            under_way = number + SHARDS_UNDER_WAY
+            assert min(under_way, 6) <= len(taken) <= min(under_way + 1, 6)
         assert number == 5
     assert encode_threads() == []
 
@@ -60,8 +61,8 @@ def test_stopping_early_leaves_no_thread_and_no_open_shard(unequal: Path, small_
         next(latents)
         latents.close()
     assert encode_threads() == []
-    assert len(opened) == SHARDS_UNDER_WAY
-    assert [source.shard._file._descriptor for source in opened] == [-1] * SHARDS_UNDER_WAY
+    assert SHARDS_UNDER_WAY <= len(opened) <= SHARDS_UNDER_WAY + 1
+    assert {source.shard._file._descriptor for source in opened} == {-1}
 
 
 def test_damage_that_a_thread_finds_is_the_houses_error_and_what_came_before_stays(

@@ -4,10 +4,10 @@ Legend: N rows of a shard, B rows of a batch, S frame size, C channels, Z latent
 
 A batch is a number of stored chunks (one, on a CPU), whatever episodes they hold. A thread does all of a batch: it reads the
 compressed chunks, decompresses them into memory of its own (they are in its core's cache then), encodes them, and puts the
-rows in their place. There are as many threads as cores and each computes alone; none waits for another, and no queue stands
-between reading and computing. The caller's thread meanwhile opens and checks the next shard, and builds and commits the one
-before: up to three are under way, so the threads always have work. Memory is a batch for each thread, and the latents and
-compressed columns of three shards, however long their episodes are.
+rows in their place; whichever ends a shard's last batch builds its latent shard. There are as many threads as cores and each
+computes alone; none waits for another, and no queue stands between reading and computing. One thread more opens and checks the
+next shard, and the caller's commits the one before: up to three are under way, so the threads always have work. Memory is a
+batch for each thread, and the latents and compressed columns of three shards, however long their episodes are.
 
 What a batch holds depends on the shard alone, and every batch is computed in one thread, so the number of threads and workers
 changes no byte.
@@ -131,7 +131,10 @@ class _UnderWay:
     places: np.ndarray
     mu: np.ndarray
     logvar: np.ndarray
-    batches: list[Future[None]] = field(default_factory=list)
+    batches_left: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    batches: list[Future[bytes | None]] = field(default_factory=list)
+    """Each gives the bytes of the latent shard if it was the last to end."""
 
 
 class ShardEncoder:
@@ -155,6 +158,7 @@ class ShardEncoder:
         keep_freed_memory()
         self._of_this_thread = threading.local()
         self._threads = ThreadPoolExecutor(num_threads, "encode", initializer=torch.set_num_threads, initargs=(1,))
+        self._opener = ThreadPoolExecutor(1, "open")
         if settings.compile:  # once, and under the threads' own settings, which the compiler takes for granted
             size = model.config.frame_size
             frames = torch.zeros((self._batch_size, size, size, 3), dtype=torch.uint8)
@@ -163,14 +167,18 @@ class ShardEncoder:
     def encode(self, sources: Iterable[Source]) -> Generator[tuple[IndexEntry, bytes]]:
         """Yield the bytes of each source's latent shard, in order; closes the sources.
 
-        Up to three are taken ahead of what is yielded. Raises ShardDamaged, ConditionNotRecorded, or what `sources` raises, at
-        the place of the shard; whoever stops early waits for no more than the batches that are being computed.
+        Up to four are taken, in a thread, ahead of what is yielded. Raises ShardDamaged, ConditionNotRecorded, or what
+        `sources` raises, at the place of the shard; whoever stops early waits for no more than the batches that are being
+        computed and the shard that is being opened.
         """
         under_way: deque[_UnderWay] = deque()
         intra_op_threads = torch.get_num_threads()
+        remaining = iter(sources)
+        ahead = self._opener.submit(next, remaining, None)
         try:
             with reproducible_arithmetic():
-                for source in sources:
+                while (source := ahead.result()) is not None:
+                    ahead = self._opener.submit(next, remaining, None)
                     under_way.append(self._begin(source))
                     if len(under_way) == SHARDS_UNDER_WAY:
                         yield self._finish(under_way.popleft())
@@ -179,10 +187,13 @@ class ShardEncoder:
         finally:
             for shard in under_way:
                 self._abandon(shard)
+            if not ahead.cancel() and ahead.exception() is None and (source := ahead.result()) is not None:
+                source.shard.close()
             torch.set_num_threads(intra_op_threads)  # what the threads set for themselves holds for later threads too
 
     def close(self) -> None:
         """End the threads."""
+        self._opener.shutdown(cancel_futures=True)
         self._threads.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -195,26 +206,22 @@ class ShardEncoder:
 
     def _begin(self, source: Source) -> _UnderWay:
         shape, dtype = (source.shard.num_rows, self._config.latent_dim), self._settings.dtype
-        shard = _UnderWay(source, source.shard.pixel_places(), np.empty(shape, dtype), np.empty(shape, dtype))
         chunks_per_batch = self._batch_size // source.shard.chunk_rows
-        for first in range(0, source.shard.num_pixel_chunks, chunks_per_batch):
+        firsts = range(0, source.shard.num_pixel_chunks, chunks_per_batch)
+        places, mu, logvar = source.shard.pixel_places(), np.empty(shape, dtype), np.empty(shape, dtype)
+        shard = _UnderWay(source, places, mu, logvar, batches_left=len(firsts))
+        for first in firsts:
             last = min(first + chunks_per_batch, source.shard.num_pixel_chunks)
-            shard.batches.append(self._threads.submit(self._encode_chunks, shard, range(first, last)))
+            shard.batches.append(self._threads.submit(self._work_on, shard, range(first, last)))
         return shard
 
     def _finish(self, shard: _UnderWay) -> tuple[IndexEntry, bytes]:
-        """Wait for a shard's batches and build its latent shard."""
-        source = shard.source
-        attributes = {"vae_sha256": self._settings.vae_sha256, "source_sha256": source.entry.sha256}
+        """Wait for a shard's batches and its latent shard."""
         try:
-            for batch in shard.batches:
-                batch.result()
-            posterior = {"mu": shard.mu, "logvar": shard.logvar}
-            sequences = [_sequence(source.shard, position, posterior) for position in range(source.shard.num_episodes)]
-            image = build_shard(sequences, spec_hash=self._settings.spec_hash, attributes=attributes, source=source.shard)
+            images = [batch.result() for batch in shard.batches]
         finally:
             self._abandon(shard)
-        return source.entry, image
+        return shard.source.entry, next(image for image in images if image is not None)
 
     def _abandon(self, shard: _UnderWay) -> None:
         """Drop what has not begun, wait for what has, and close the shard."""
@@ -226,6 +233,20 @@ class ShardEncoder:
         shard.source.shard.close()
 
     # One batch, in a thread
+
+    def _work_on(self, shard: _UnderWay, chunks: range) -> bytes | None:
+        """Encode some chunks; returns the bytes of the latent shard if they were the last to be encoded."""
+        self._encode_chunks(shard, chunks)
+        with shard.lock:
+            shard.batches_left -= 1
+            is_last = shard.batches_left == 0
+        return self._build(shard) if is_last else None
+
+    def _build(self, shard: _UnderWay) -> bytes:
+        rollouts, posterior = shard.source.shard, {"mu": shard.mu, "logvar": shard.logvar}
+        attributes = {"vae_sha256": self._settings.vae_sha256, "source_sha256": shard.source.entry.sha256}
+        sequences = [_sequence(rollouts, position, posterior) for position in range(rollouts.num_episodes)]
+        return build_shard(sequences, spec_hash=self._settings.spec_hash, attributes=attributes, source=rollouts)
 
     def _encode_chunks(self, shard: _UnderWay, chunks: range) -> None:
         """Fill in mu and logvar of the rows of some chunks."""
