@@ -388,6 +388,17 @@ def briefly_trained(data: Path, out: Path) -> Path:
     return out
 
 
+def kernels_of_blas() -> str:
+    """Which kernels the BLAS that Winograd's products go through has chosen for this processor."""
+    try:
+        import scipy.linalg  # noqa: F401  (loads it)
+        from threadpoolctl import threadpool_info
+    except ImportError as error:
+        return f"PyTorch alone ({error})"
+    blas = [module for module in threadpool_info() if "scipy" in Path(module["filepath"]).parent.name]
+    return ", ".join(f"{module['internal_api']} {module['version']}, {module['architecture']}" for module in blas)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="rollouts of wm-collect; collected if absent")
@@ -418,6 +429,7 @@ def report(arguments: argparse.Namespace, data: Path, vae: Path, folder: Path) -
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, dataset = load_vae(vae).model, open_dataset(data)
     print(f"{model.config.architecture} VAE, Z = {model.config.latent_dim}; {dataset.num_rows:,} frames in {data}")
+    print(f"matrix products by {kernels_of_blas()}")
     rounds = arguments.rounds
     parts: dict[str, Callable[[], None]] = {
         "speed": lambda: speed(repeated(dataset, folder / "speed", arguments.frames), vae, rounds, "cpu", arguments.ways),
