@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.builders import SLOW_STAMP
 from tests.collect.test_identical_shards import digests
 from tests.integration.test_kills import BIN, committed, finish, options, start, wait_until
 from worldmodel_v.inspection import describe, describe_run
 from worldmodel_v.storage import open_dataset, verify
 
-MANY = {"env": "worldmodel_v/Stamp-v0", "env_kwargs": '{"length": 100}', "episodes": 200, "episodes_per_shard": 2, "seed": 7}
+MANY = {"env": "worldmodel_v/Stamp-v0", "episodes": 200, "episodes_per_shard": 2, "seed": 7}
 
 
 def inspected(*words: object) -> dict[str, Any]:
@@ -34,9 +35,14 @@ def looks(path: Path, process: subprocess.Popen[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_a_collection_that_is_looked_at_all_the_time_writes_what_an_undisturbed_one_does(tmp_path: Path) -> None:
+def test_a_collection_that_is_looked_at_all_the_time_writes_what_an_undisturbed_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out, alone = tmp_path / "rollouts", tmp_path / "alone"
-    process = start("wm-collect", "--workers", 0, *options(MANY), "--out", out)
+    (tmp_path / "slow_stamp.py").write_text(SLOW_STAMP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    command = ("wm-collect", "--workers", 0, *options({**MANY, "env": "slow_stamp:SlowStamp-v0", "episodes": 20}))
+    process = start(*command, "--out", out)
     wait_until(lambda: committed(out) >= 1, process)
     shown = [inspected(out, "--state"), *looks(out, process)]
     _, errors = process.communicate()
@@ -44,13 +50,13 @@ def test_a_collection_that_is_looked_at_all_the_time_writes_what_an_undisturbed_
     running = [facts["run"] for facts in shown if facts["run"]["state"] == "running"]
     assert len(running) >= 10
     assert {(run["process"], run["wanted"], run["stage"]) for run in running} == {
-        (f"{process.pid} on {socket.gethostname()}", 200, "collect")
+        (f"{process.pid} on {socket.gethostname()}", 20, "collect")
     }
     done = [facts["run"]["done"] for facts in shown]
     assert done == sorted(done) == [facts["episodes"] for facts in shown]
-    assert 0 < done[0] < 200
-    assert (describe_run(out)["run"]["state"], describe_run(out)["run"]["done"]) == ("complete", 200)
-    finish("wm-collect", "--workers", 0, *options(MANY), "--out", alone)
+    assert 0 < done[0] < 20
+    assert (describe_run(out)["run"]["state"], describe_run(out)["run"]["done"]) == ("complete", 20)
+    finish(*command, "--out", alone)
     assert digests(out) == digests(alone)
     assert (out / "index.jsonl").read_bytes() == (alone / "index.jsonl").read_bytes()
     assert verify(open_dataset(out)) == []
@@ -60,8 +66,8 @@ def test_a_collection_that_is_looked_at_all_the_time_writes_what_an_undisturbed_
 def test_a_training_that_is_looked_at_all_the_time_learns_what_an_undisturbed_one_does(
     tmp_path: Path, stamp_rollouts: Path
 ) -> None:
-    settings = {"steps": 30, "batch_size": 8, "latent_dim": 4, "holdout_every": 4, "architecture": "conv"}
-    command = ("wm-train", "--data", stamp_rollouts, *options({**settings, "checkpoint_every": 10, "log_every": 1}))
+    settings = {"steps": 120, "batch_size": 8, "latent_dim": 4, "holdout_every": 4, "architecture": "conv"}
+    command = ("wm-train", "--data", stamp_rollouts, *options({**settings, "checkpoint_every": 40, "log_every": 1}))
     out, alone = tmp_path / "vae", tmp_path / "alone"
     process = start(*command, "--out", out)
     wait_until(lambda: (out / "metrics.jsonl").exists(), process)
@@ -75,9 +81,9 @@ def test_a_training_that_is_looked_at_all_the_time_learns_what_an_undisturbed_on
     assert steps == sorted(steps)
     assert len(set(steps)) > 2
     saved = [facts["checkpoint_step"] for facts in shown]
-    assert set(saved) <= {None, 10, 20, 30}
+    assert set(saved) <= {None, 40, 80, 120}
     assert [step for step in saved if step] == sorted(step for step in saved if step)
-    assert (describe_run(out)["run"]["state"], describe_run(out)["run"]["wanted"]) == ("complete", 30)
+    assert (describe_run(out)["run"]["state"], describe_run(out)["run"]["wanted"]) == ("complete", 120)
     finish(*command, "--out", alone)
     for name in ("vae.safetensors", "metrics.jsonl"):
         assert (out / name).read_bytes() == (alone / name).read_bytes()
