@@ -1,7 +1,10 @@
 """Whoever waits for the compiler is told so, once."""
 
+import os
+import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numba
 import pytest
@@ -45,3 +48,11 @@ def test_without_numba_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with compilation_told(progress):
         pass
     assert progress.events == []
+
+
+def test_whoever_is_refused_waits_for_no_compiler(tmp_path: Path) -> None:
+    argv = [Path(sys.executable).parent / "wm-collect", "--out", "out", "--workers", "0", "--policy", "bronian"]
+    nothing_compiled = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}
+    found = subprocess.run(argv, cwd=tmp_path, env=nothing_compiled, capture_output=True, text=True, timeout=120, check=False)
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr.startswith("wm-collect: unknown policy 'bronian': ")

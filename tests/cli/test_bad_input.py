@@ -61,7 +61,8 @@ class Refusal:
 
 
 @pytest.fixture
-def refuse(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+def refuse(stamp_rollouts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refusal:
+    """Refusals on a machine that has collected before, where nothing has to be compiled on the way to them."""
     return Refusal(monkeypatch, capsys)
 
 

@@ -108,9 +108,10 @@ def _try_once(config: CollectConfig) -> tuple[RolloutSpec, tuple[str, ...]]:
     try:
         crop = env.default_crop if config.crop == AUTO else config.crop
         seed, policy_rng = episode_seeds(config.seed, 0)
+        policy = make_policy(config.policy, env.gym)  # before what may have to be compiled
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, crop, config.frame_size)(raw)
-        make_policy(config.policy, env.gym).reset(policy_rng)
+        policy.reset(policy_rng)
         state_names, source = env.state_names, env_source(env.gym, config.env)
     except WorldModelError:
         raise
