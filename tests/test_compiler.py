@@ -1,6 +1,7 @@
 """Whoever waits for the compiler is told so, once."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -10,7 +11,8 @@ import numba
 import pytest
 
 from tests.test_ray_pool import Sayings
-from worldmodel_v.compiler import compilation_told, njit
+from worldmodel_v.compiler import compilation_watched, njit
+from worldmodel_v.interrupts import interruptible
 
 
 def compile_something() -> None:
@@ -19,7 +21,7 @@ def compile_something() -> None:
 
 def test_compiling_is_told_once_from_whatever_thread() -> None:
     progress = Sayings()
-    with compilation_told(progress):
+    with compilation_watched(progress):
         assert progress.events == []
         for _ in range(2):
             thread = threading.Thread(target=compile_something)
@@ -27,7 +29,7 @@ def test_compiling_is_told_once_from_whatever_thread() -> None:
             thread.join()
             assert progress.events == [("compiling", {})]
     another = Sayings()
-    with compilation_told(another):
+    with compilation_watched(another):
         pass
     compile_something()
     assert (progress.events, another.events) == ([("compiling", {})], [])
@@ -37,15 +39,33 @@ def test_what_is_there_already_is_not_compiled() -> None:
     function = njit()(lambda x: x + 2)
     assert function(1) == 3
     progress = Sayings()
-    with compilation_told(progress):
+    with compilation_watched(progress):
         assert function(1) == 3
     assert progress.events == []
+
+
+def test_an_interruption_waits_for_the_end_of_the_function() -> None:
+    ended = []
+
+    @numba.njit
+    def called(x: int) -> int:
+        return x + 3
+
+    @numba.extending.overload(interrupted := lambda x: x)
+    def _(x: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        ended.append("the handler returned")
+        return lambda x: called(x)
+
+    with interruptible(), compilation_watched(Sayings()), pytest.raises(KeyboardInterrupt):
+        numba.njit(lambda x: interrupted(x))(1)
+    assert ended == ["the handler returned"]
 
 
 def test_without_numba_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba.core", None)
     progress = Sayings()
-    with compilation_told(progress):
+    with compilation_watched(progress):
         pass
     assert progress.events == []
 

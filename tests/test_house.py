@@ -12,14 +12,15 @@ import worldmodel_v
 
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
-    *("interrupts", "errors", "progress", "steps", "compiler", "spec", "records", "storage", "telemetry", "ray_pool", "jobs"),
+    *("interrupts", "errors", "progress", "steps", "kernel_cache", "compiler", "spec", "records", "storage"),
+    *("telemetry", "ray_pool", "jobs"),
     *("envs", "policies", "collect", "models", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
 )
 """Each may import from those before it."""
 
 ONLY_THERE = {
-    **{"numba": {"compiler", "envs", "encode/winograd_kernels.py"}},
+    **{"numba": {"kernel_cache", "compiler", "envs", "encode/winograd_kernels.py"}},
     **{"ray": {"ray_pool", "jobs", "train/distributed.py"}, "h5py": {"storage"}, "hdf5plugin": {"storage"}},
     **{"tyro": {"cli"}, "rich": {"cli"}, "onnx": {"export"}, "onnxruntime": {"export"}},
 }

@@ -2,51 +2,63 @@
 
 numba keeps it beside the module, else below the user's home (or in NUMBA_CACHE_DIR), and refuses to compile at all where it may
 write to none of them, as in a container whose file system is read-only. Then each process compiles anew: one second for the
-resizing of frames, some twenty more for the fast CarRacing. Rejected: a folder in /tmp, where others could leave code.
+resizing of frames, some twenty more for the fast CarRacing; so it does if the disk is full. Rejected: a folder in /tmp, where
+others could leave code.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.progress import Progress
 
 
 def njit(**options: Any) -> Callable[[Callable], Callable]:
-    """A decorator: `numba.njit(cache=True, **options)`, or without the cache where nothing can be kept."""
+    """A decorator: `numba.njit(cache=True, **options)` with a `KernelCache`, or without a cache where nothing can be kept."""
 
     import numba
 
+    from worldmodel_v.kernel_cache import KernelCache
+
     def compiled(function: Callable) -> Callable:
+        dispatcher = numba.njit(**options)(function)
         try:
-            return numba.njit(cache=True, **options)(function)
+            dispatcher._cache = KernelCache(function)
         except RuntimeError as error:
             if "no locator available" not in str(error):
                 raise
-            return numba.njit(**options)(function)
+        return dispatcher
 
     return compiled
 
 
 @contextmanager
-def compilation_told(progress: Progress) -> Iterator[None]:
-    """Within it, in any thread, the first function that is not on disk yet and has to be compiled is told of."""
+def compilation_watched(progress: Progress) -> Iterator[None]:
+    """Within it, the first function that is not on disk yet and has to be compiled is told of, and interruptions wait for the
+    end of a function: LLVM calls Python back, and what is raised there is lost."""
     try:
         from numba.core import event
     except ImportError:  # then nothing is compiled
         yield
         return
 
-    class Teller(event.Listener):
+    class Watcher(event.Listener):
         told = False
+        depth = 0  # a function's compilation begins that of what it calls
 
         def on_start(self, event: Any) -> None:
             if not self.told:
                 progress.event("compiling", "compiling for this machine, which takes up to half a minute at the first use")
             self.told = True
+            if not self.depth:
+                deferred.enter_context(deferred_interrupts())
+            self.depth += 1
 
         def on_end(self, event: Any) -> None:
-            pass
+            self.depth -= 1
+            if not self.depth:
+                deferred.close()
 
-    with event.install_listener("numba:compile", Teller()):
+    with ExitStack() as deferred, event.install_listener("numba:compile", Watcher()):
         yield

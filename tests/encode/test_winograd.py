@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch import nn
 
+from worldmodel_v.encode import winograd_kernels
+from worldmodel_v.encode.inference import inference_encoder, reproducible_arithmetic
 from worldmodel_v.encode.winograd import (
     MAX_TILES,
     SMALLEST_BATCH,
@@ -193,9 +196,37 @@ def test_what_was_compiled_is_found_by_the_next_process() -> None:
     subprocess.run([sys.executable, "-c", COMPILED_AGAIN], check=True)
 
 
-def test_products_stay_in_the_thread_that_asks_for_them() -> None:
-    from threadpoolctl import threadpool_info
+def test_an_encoder_has_its_kernels_before_it_is_used() -> None:
+    model = VAE(VAEConfig(latent_dim=4, architecture="resnet")).eval()
+    kernels = (winograd_kernels.block_kernel, winograd_kernels.halving_kernel)
+    for kernel in kernels:
+        kernel.cache_clear()
+    encode = inference_encoder(model, torch.device("cpu"))
+    before = [kernel.cache_info().currsize for kernel in kernels]
+    encode(torch.zeros(SMALLEST_BATCH, 64, 64, 3, dtype=torch.uint8), None)
+    assert before == [kernel.cache_info().currsize for kernel in kernels]
+    assert min(before) > 0
 
+
+def test_threads_that_overlap_leave_the_arithmetic_as_it_was() -> None:
+    def found() -> tuple[object, ...]:
+        with blas_in_one_thread():
+            pass  # loads what there is
+        blas = tuple(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32, blas
+
+    before = found()
+    first, second = reproducible_arithmetic(), reproducible_arithmetic()
+    first.__enter__()
+    within = found()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert found() == within != before
+    second.__exit__(None, None, None)
+    assert found() == before
+
+
+def test_products_stay_in_the_thread_that_asks_for_them() -> None:
     def threads() -> list[int]:
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 

@@ -127,7 +127,9 @@ def test_a_checkpoint_drives_with_the_weights_of_its_file(tmp_path: Path, suffix
     (safetensors.torch.save_file if suffix == "safetensors" else torch.save)(weights, tmp_path / f"w.{suffix}")
     monkeypatch.chdir(tmp_path)
     line = f"checkpoint:tests.policies.test_drivers:Reddest:w.{suffix}"
+    num_threads = torch.get_num_threads()
     collect(stamp_config(tmp_path / "out", policy=line, episodes=1, frame_size=64))
+    assert torch.get_num_threads() == num_threads
     episode = open_dataset(tmp_path / "out").episode(0)
     red = episode.pixels[:-1, ..., 0].reshape(episode.num_steps, -1).mean(axis=1) / 255
     np.testing.assert_allclose(episode.action[:-1], red[:, None] * np.array([0.5, -0.25]), atol=1e-6)

@@ -18,11 +18,12 @@ from worldmodel_v.collect.block import Block, block_collector, missing_blocks
 from worldmodel_v.collect.config import AUTO, CollectConfig
 from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.collect.rollout import episode_seeds
-from worldmodel_v.compiler import compilation_told
+from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.policies import make_policy, policy_weights
+from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.ray_pool import Failure, try_tasks
 from worldmodel_v.spec import RolloutSpec
@@ -64,7 +65,7 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> CollectR
     collected before EpisodesSetAside says so.
     """
     progress = progress or Silent()
-    with compilation_told(progress):
+    with compilation_watched(progress), torch_threads_kept(config.policy):
         return _collect(config, progress)
 
 

@@ -20,14 +20,15 @@ What was tried for the default VAE on a CPU (AVX-512 with bf16, torch 2.13), bes
 
 import copy
 import ctypes
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
 
-from worldmodel_v.encode.winograd import blas_in_one_thread, with_fast_convolutions
+from worldmodel_v.encode.winograd import SMALLEST_BATCH, blas_in_one_thread, with_fast_convolutions
 from worldmodel_v.models import VAE, Posterior, frames_to_input
 from worldmodel_v.models.device import compiled
 
@@ -45,14 +46,20 @@ LARGEST_KEPT_BYTES = 1 << 25
 def inference_encoder(model: VAE, device: torch.device, precision: str = "fp32", *, compile: bool = False) -> FrameEncoder:
     """A function that encodes batches of frames without gradients; `model` must be on the device, in evaluation mode.
 
-    "fp32" is float32 arithmetic throughout, on a CPU with the convolutions of `winograd`; "bf16" has the convolutions,
-    activations and normalisation in bfloat16 and the last layer in float32. `compile` compiles at the first call of each batch
-    size, or raises ConfigError where PyTorch cannot. It may be called in several threads at once; on CUDA it returns before the
-    device is done. For frames in pinned memory the transfer is asynchronous.
+    "fp32" is float32 arithmetic throughout, on a CPU with the convolutions of `winograd`, which are compiled here, in the
+    caller's thread, where an interruption ends it; "bf16" has the convolutions, activations and normalisation in bfloat16 and
+    the last layer in float32. `compile` compiles at the first call of each batch size, or raises ConfigError where PyTorch
+    cannot. It may be called in several threads at once; on CUDA it returns before the device is done. For frames in pinned
+    memory the transfer is asynchronous.
     """
-    if device.type == "cpu" and precision == "fp32" and not compile:
-        model = with_fast_convolutions(model)
-    return _encoder(model, device, precision, compile)
+    if device.type != "cpu" or precision != "fp32" or compile:
+        return _encoder(model, device, precision, compile)
+    encode = _encoder(with_fast_convolutions(model), device, precision)
+    size, num_values = model.config.frame_size, model.config.condition_dim
+    frames_BSSC = torch.zeros((SMALLEST_BATCH, size, size, 3), dtype=torch.uint8)
+    with reproducible_arithmetic():
+        encode(frames_BSSC, torch.zeros((SMALLEST_BATCH, num_values)) if num_values else None)
+    return encode
 
 
 def _encoder(model: VAE, device: torch.device, precision: str, compile: bool = False) -> FrameEncoder:
@@ -92,9 +99,27 @@ def encode_frames(
 @contextmanager
 def reproducible_arithmetic() -> Iterator[None]:
     """Within it, in all threads, cuDNN computes the same bits every time, and float32 in full (TF32's error reaches 1e-3); and
-    the products of `winograd` stay in the thread that asks for them."""
-    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False), blas_in_one_thread():
+    the products of `winograd` stay in the thread that asks for them. Several threads may be within it at once."""
+    global _num_within
+    with _lock:
+        if not _num_within:
+            _settings.enter_context(
+                torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+            )
+            _settings.enter_context(blas_in_one_thread())
+        _num_within += 1
+    try:
         yield
+    finally:
+        with _lock:
+            _num_within -= 1
+            if not _num_within:
+                _settings.close()
+
+
+_lock = threading.RLock()  # a generator that ends within it may be collected while its thread holds it
+_num_within = 0
+_settings = ExitStack()
 
 
 def keep_freed_memory() -> None:

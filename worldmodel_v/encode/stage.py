@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from worldmodel_v.compiler import compilation_told
+from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
@@ -121,7 +121,7 @@ def _encode_shards(
             num_gpus_per_worker=1.0 if config.device.startswith("cuda") else 0.0,
         )
         latents = _by_workers(settings, rollouts, missing, workers, progress, tally)
-    with closing(task), closing(latents), compilation_told(progress):
+    with closing(task), closing(latents), compilation_watched(progress):
         for source, image in latents:
             entry = writer.commit(source.shard, image)
             tally.committed(entry)

@@ -1,6 +1,8 @@
 """`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, its weights read from a file that runs no code."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,21 @@ class CheckpointPolicy:
         with self._torch.no_grad():
             output = self._network(x_1CHW)[0]
         return int(output.argmax()) if self._discrete else output.numpy()
+
+
+@contextmanager
+def torch_threads_kept(policy: str) -> Iterator[None]:
+    """Afterwards PyTorch has as many threads as before, though a checkpoint among the policies left it one."""
+    if PREFIX not in policy:
+        yield
+        return
+    import torch
+
+    num_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def sha256_of_weights(file: Path) -> str:
