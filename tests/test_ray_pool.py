@@ -1,6 +1,7 @@
 """Who gets which task, what is held meanwhile, and what happens when workers die or cannot start."""
 
 import functools
+import itertools
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ import pytest
 
 import worldmodel_v.ray_pool
 from tests.cluster.namespaces import wait_until
-from worldmodel_v.errors import ClusterNotUsable, DiskFull, WorkerLost
+from worldmodel_v.errors import ClusterNotUsable, DiskFull, ShardDamaged, WorkerLost
 from worldmodel_v.progress import Silent
 from worldmodel_v.ray_pool import ATTEMPTS, TASKS_IN_FLIGHT_PER_WORKER, WorkerSettings, map_tasks
 from worldmodel_v.telemetry import Tally
@@ -55,6 +56,18 @@ def test_every_task_is_done_once_however_few_there_are(num_tasks: int) -> None:
     tasks = [f"task {i}" for i in range(num_tasks)]
     done = map_tasks(functools.partial(worker, Path("unused")), tasks, WorkerSettings(num_workers=2))
     assert sorted(task for task, _ in done) == tasks
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_what_was_handed_out_before_the_tasks_fail_is_still_done() -> None:
+    def tasks() -> Iterator[str]:
+        yield from ("first", "second", "third")
+        raise ShardDamaged("the fourth cannot be read")
+
+    results = map_tasks(functools.partial(worker, Path("unused")), tasks(), WorkerSettings(num_workers=2))
+    assert sorted(task for task, _ in itertools.islice(results, 3)) == ["first", "second", "third"]
+    with pytest.raises(ShardDamaged, match="the fourth cannot be read"):
+        next(results)
 
 
 # Workers that die, or cannot start

@@ -216,6 +216,8 @@ class _Pool(Generic[Task]):
             if done is not None:
                 reached(Step.RESULT_RECEIVED)
                 yield done
+        if queue.error is not None:
+            raise queue.error
 
     def close(self) -> None:
         import ray
@@ -361,6 +363,8 @@ class _Pool(Generic[Task]):
         for reference in [reference for reference, task in self._in_flight.items() if task.worker is worker]:
             try:
                 ray.get(reference, timeout=0)
+            except ray.exceptions.RayTaskError:  # a result too
+                continue
             except (ray.exceptions.RayError, TimeoutError):
                 return reference
         return None
@@ -420,6 +424,8 @@ class _Queue(Generic[Task]):
     def __init__(self, tasks: Iterator[Task]) -> None:
         self._tasks = tasks
         self._next: deque[tuple[Task, int]] = deque()
+        self.error: Exception | None = None
+        """What the iterator raised: there are no further tasks then, and those before are done first."""
 
     def holds(self, number: int) -> bool:
         """Whether at least so many tasks are to come."""
@@ -427,6 +433,9 @@ class _Queue(Generic[Task]):
             try:
                 self._next.append((next(self._tasks), 1))
             except StopIteration:
+                return False
+            except Exception as error:
+                self.error = error
                 return False
         return True
 

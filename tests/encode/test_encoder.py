@@ -1,5 +1,6 @@
 """Shards under way: what is ahead of what, what an error or an early end leaves behind, and one size of batch to compile."""
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,6 +91,20 @@ def test_damage_that_a_thread_finds_is_the_houses_error_and_what_came_before_sta
     assert digests(out) == digests(alone)
 
 
+def test_a_shard_that_cannot_be_opened_loses_none_before_it(
+    unequal: Path,
+    small_vae: Path,
+    tmp_path: Path,
+) -> None:
+    rollouts = shutil.copytree(unequal, tmp_path / "rollouts")
+    damaged = rollouts / "shards" / "000003.h5"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(ShardDamaged, match=r"000003.h5: "):
+        encode(EncodeConfig(data=rollouts, vae=small_vae, out=tmp_path / "latents", device="cpu"))
+    assert [entry.shard for entry in open_dataset(tmp_path / "latents").entries] == [0, 1, 2]
+    assert encode_threads() == []
+
+
 def test_ctrl_c_keeps_what_is_committed_and_the_same_command_continues(
     unequal: Path,
     small_vae: Path,
@@ -125,8 +140,20 @@ def test_a_batch_that_does_not_fit_in_memory_is_the_options_fault(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(encoder, "inference_encoder", lambda *_, **__: too_large)
-    with pytest.raises(ConfigError, match="--batch-size 2: does not fit in the memory of cpu; lower it"):
+    with pytest.raises(ConfigError, match="--batch-size 64: does not fit in the memory of cpu; lower it"):
         encode(EncodeConfig(data=unequal, vae=small_vae, out=tmp_path / "latents", device="cpu"))
+
+
+@pytest.mark.parametrize("batch_size", [10**14, 10**18])
+def test_frames_for_which_there_is_no_memory_are_the_options_fault(
+    unequal: Path,
+    small_vae: Path,
+    tmp_path: Path,
+    batch_size: int,
+) -> None:
+    out = tmp_path / "latents"
+    with pytest.raises(ConfigError, match=f"--batch-size {batch_size}: does not fit in the memory of cpu; lower it"):
+        encode(EncodeConfig(data=unequal, vae=small_vae, out=out, device="cpu", batch_size=batch_size))
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "conv", "ha2018", "mlp"])

@@ -52,6 +52,11 @@ def test_a_conditional_vae_takes_its_condition_from_its_column(tmp_path: Path) -
         EncodeBatch(vae, "cpu")({"pixels": frames})
 
 
+def test_an_empty_batch_stays_one(stamp_vae: Path) -> None:
+    found = EncodeBatch(stamp_vae, "cpu")({"pixels": np.zeros((0, 64, 64, 3), np.uint8), "row": np.zeros(0, int)})
+    assert {name: column.shape for name, column in found.items()} == {"row": (0,), "mu": (0, 8), "logvar": (0, 8)}
+
+
 @pytest.mark.parametrize(
     ("frames", "found"),
     [

@@ -19,8 +19,9 @@ the next batch queued before it is done with one.
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -43,6 +44,7 @@ SHARDS_UNDER_WAY = 3
 STREAMS = 2
 MAX_CUDA_THREADS = 16
 BATCH_SIZES = {"cpu": PIXEL_CHUNK_ROWS, "cuda": 1024}
+SIGNS_OF_TOO_LITTLE_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,33 +163,36 @@ class ShardEncoder:
         self._opener = ThreadPoolExecutor(1, "open")
         if settings.compile:  # once, and under the threads' own settings, which the compiler takes for granted
             size = model.config.frame_size
-            frames = torch.zeros((self._batch_size, size, size, 3), dtype=torch.uint8)
+            with self._lack_of_memory_told():
+                frames = torch.zeros((self._batch_size, size, size, 3), dtype=torch.uint8)
             self._threads.submit(self._encode_batch, frames, torch.zeros(len(frames), model.config.condition_dim)).result()
 
     def encode(self, sources: Iterable[Source]) -> Generator[tuple[IndexEntry, bytes]]:
         """Yield the bytes of each source's latent shard, in order; closes the sources.
 
         Up to four are taken, in a thread, ahead of what is yielded. Raises ShardDamaged, ConditionNotRecorded, or what
-        `sources` raises, at the place of the shard; whoever stops early waits for no more than the batches that are being
+        `sources` raises, after the shards before; whoever stops early waits for no more than the batches that are being
         computed and the shard that is being opened.
         """
         under_way: deque[_UnderWay] = deque()
         intra_op_threads = torch.get_num_threads()
         remaining = iter(sources)
-        ahead = self._opener.submit(next, remaining, None)
+        ahead = self._opener.submit(_taken, remaining)
         try:
             with reproducible_arithmetic():
-                while (source := ahead.result()) is not None:
-                    ahead = self._opener.submit(next, remaining, None)
+                while isinstance(source := ahead.result(), Source):
+                    ahead = self._opener.submit(_taken, remaining)
                     under_way.append(self._begin(source))
                     if len(under_way) == SHARDS_UNDER_WAY:
                         yield self._finish(under_way.popleft())
                 while under_way:
                     yield self._finish(under_way.popleft())
+                if source is not None:
+                    raise source
         finally:
             for shard in under_way:
                 self._abandon(shard)
-            if not ahead.cancel() and ahead.exception() is None and (source := ahead.result()) is not None:
+            if not ahead.cancel() and isinstance(source := ahead.result(), Source):
                 source.shard.close()
             torch.set_num_threads(intra_op_threads)  # what the threads set for themselves holds for later threads too
 
@@ -271,11 +276,9 @@ class ShardEncoder:
         """The posteriors on the CPU: their coming there says that the device is done with the frames."""
         stream = self._streams.get()
         try:
-            with torch.cuda.stream(stream):
+            with self._lack_of_memory_told(), torch.cuda.stream(stream):
                 posterior = self._encode(frames, condition if self._condition else None)
                 return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
-        except (torch.OutOfMemoryError, MemoryError):
-            raise ConfigError(f"--batch-size {len(frames)}: does not fit in the memory of {self._device}; lower it") from None
         finally:
             self._streams.put(stream)
 
@@ -283,9 +286,28 @@ class ShardEncoder:
         """uint8 (B, S, S, C) of this thread, pinned where there is a GPU to copy it to."""
         memory = getattr(self._of_this_thread, "frames", None)
         if memory is None or memory.shape[1:] != frame_shape:
-            memory = torch.zeros((self._batch_size, *frame_shape), dtype=torch.uint8, pin_memory=self._on_cuda)
+            with self._lack_of_memory_told():
+                memory = torch.zeros((self._batch_size, *frame_shape), dtype=torch.uint8, pin_memory=self._on_cuda)
             self._of_this_thread.frames = memory
         return memory
+
+    @contextmanager
+    def _lack_of_memory_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; the CPU's has no class
+            if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS_OF_TOO_LITTLE_MEMORY):
+                raise
+            size = self._settings.batch_size or self._batch_size
+            raise ConfigError(f"--batch-size {size}: does not fit in the memory of {self._device}; lower it") from None
+
+
+def _taken(sources: Iterator[Source]) -> Source | Exception | None:
+    """The next source, None after the last, or what is raised in its place."""
+    try:
+        return next(sources, None)
+    except Exception as error:
+        return error
 
 
 def _num_cores() -> int:

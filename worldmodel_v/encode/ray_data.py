@@ -50,7 +50,8 @@ class EncodeBatch:
         """
         frames_BSSC = self._required(batch)
         condition_BK = batch[self._condition] if self._model.config.condition else None
-        encoded: dict[str, list[np.ndarray]] = {"mu": [], "logvar": []}
+        none = np.empty((0, self._model.config.latent_dim), np.float32)
+        encoded = {"mu": [none], "logvar": [none]}
         size = BATCH_SIZES[self._device.type]
         with reproducible_arithmetic():
             for start in range(0, len(frames_BSSC), size):
