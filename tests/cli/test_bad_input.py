@@ -17,6 +17,7 @@ from worldmodel_v.collect import CollectConfig
 from worldmodel_v.collect import collect as collect_into
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.export import FORMATS
+from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig
 
 MAINS: dict[str, Callable[[], None]] = {
@@ -510,6 +511,21 @@ def test_a_closed_pipe_ends_a_command_quietly(stamp_rollouts: Path) -> None:
     )
     assert finished.stdout.startswith("kind")
     assert finished.stderr == ""
+
+
+def test_a_run_whose_events_nobody_reads_any_more_goes_on(tmp_path: Path) -> None:
+    wm_collect, out = Path(sys.executable).parent / "wm-collect", tmp_path / "out"
+    many = f"{wm_collect} --out {out} --env worldmodel_v/Stamp-v0 --workers 0 --episodes 40 --episodes-per-shard 1"
+    finished = subprocess.run(
+        ["sh", "-c", f"{{ {many} >{tmp_path}/result; echo $? >{tmp_path}/code; }} 2>&1 | head -1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert finished.stdout.count("\n") == 1
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert "episodes" in (tmp_path / "result").read_text()
+    assert open_dataset(out).num_episodes == 40
 
 
 class Chatty(StampEnv):

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from worldmodel_v.cli.progress import open_progress, print_json_event
+from worldmodel_v.cli.progress import open_progress, print_json_event, print_line
 from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.errors import ConfigError, WorldModelError, WriteFailed
 from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
@@ -66,15 +66,9 @@ def run(
         telling = open_progress(program, quiet=output.quiet, log_format=output.log_format)
         with interruptible(), telling as progress, contextlib.redirect_stdout(sys.stderr):
             result = work(config, progress)
-        if output.json:
-            print(json.dumps(_facts(result), default=str, indent=2))
-        else:
-            (show or _show_facts)(result)
-        sys.stdout.flush()
+        _print_result(result, _print_json if output.json else show or _print_facts)
     except WorldModelError as error:
         leave_with_error(program, error, output.log_format)
-    except BrokenPipeError:
-        _leave_a_closed_pipe()
     except OSError as error:
         leave_with_error(program, _refusal(error), output.log_format)
     except KeyboardInterrupt:
@@ -113,7 +107,7 @@ def _leave(program: str, code: int, message: str, event: str, facts: dict[str, A
         print_json_event(program, event, message, "error", {**facts, "exit_code": code})
     else:
         for line in message.splitlines():
-            print(f"{program}: {line}", file=sys.stderr)
+            print_line(f"{program}: {line}")
     sys.exit(code)
 
 
@@ -133,7 +127,19 @@ def _refusal(error: OSError) -> WorldModelError:
     return WriteFailed(f"the system refused: {error}")
 
 
-def _show_facts(result: Any) -> None:
+def _print_result(result: Result, show: Callable[[Result], None]) -> None:
+    try:
+        show(result)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_a_closed_pipe()
+
+
+def _print_json(result: Any) -> None:
+    print(json.dumps(_facts(result), default=str, indent=2))
+
+
+def _print_facts(result: Any) -> None:
     print_facts(_facts(result))
 
 

@@ -5,7 +5,9 @@ above it; everywhere else each event is one line, and how far a task is another 
 """
 
 import json
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ from rich.text import Text
 from worldmodel_v.progress import LogFormat, Progress, Silent
 
 SECONDS_BETWEEN_LINES = 10.0
+
+_turn = threading.Lock()
 
 SHOWN_BY_BARS = {"started", "ray_joined", "worker_started", "shard_committed", "evaluated", "checkpoint_written"}
 """Events that are no line of their own where there are bars."""
@@ -39,11 +43,20 @@ def open_progress(program: str, *, quiet: bool, log_format: LogFormat) -> Iterat
         yield _LineProgress()
 
 
+def print_line(line: str) -> None:
+    """On standard error, whole, from whatever thread; whether anybody still reads it is no matter of the work's."""
+    try:
+        with _turn:
+            print(f"{line}\n", end="", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def print_json_event(program: str, name: str, message: str, level: str, facts: dict[str, Any]) -> None:
     """One event as one line of JSON on standard error."""
     time_ = datetime.now(UTC).isoformat(timespec="milliseconds")
     event = {"time": time_, "level": level, "program": program, "event": name, **facts, "message": message}
-    print(json.dumps(event, default=str), file=sys.stderr, flush=True)
+    print_line(json.dumps(event, default=str))
 
 
 class _Rate:
@@ -113,7 +126,7 @@ class _LineProgress:
         return _LineTask(self, title, total, unit, done)
 
     def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
-        print(_stamped(message), file=sys.stderr, flush=True)
+        print_line(_stamped(message))
 
     def say(self, message: str) -> None:
         self.event("note", message, warning=True)
