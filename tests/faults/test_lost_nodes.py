@@ -22,7 +22,7 @@ for _ in sys.stdin:
     print("lost", flush=True)
 cluster.shutdown()
 """
-NUM_EPISODES, NUM_SHARDS = 160, 40
+NUM_EPISODES, NUM_SHARDS = 320, 80
 EPISODES = {"env": "worldmodel_v/Stamp-v0", "env_kwargs": '{"length": 240}', "policy": "random", "seed": 7}
 EPISODES |= {"episodes": NUM_EPISODES, "episodes_per_shard": NUM_EPISODES // NUM_SHARDS}
 """A shard of rollouts has more than 100 kB, from which on Ray keeps a result on the node that made it."""

@@ -26,7 +26,7 @@ SEED = 7
 SHARDS = {0: [0, 1, 2], 1: [3, 4, 5], 2: [6, 7]}
 GONE = "a worker died (The actor died unexpectedly before finishing this task.): a crash in native code, an exit of the process"
 BOOM = "in step 2: ValueError: the wheels"
-TIMEOUT = 20.0
+TIMEOUT = 30.0
 """Longer than the first episode of a worker takes, which imports much."""
 
 

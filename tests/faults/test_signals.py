@@ -23,7 +23,7 @@ EPISODES = {
     "seed": 7,
     "policy": "random",
 }
-FEWER = {**EPISODES, "env_kwargs": '{"length": 50}', "episodes": 60}
+FEWER = {**EPISODES, "env_kwargs": '{"length": 500}', "episodes": 60}
 VAE = {"steps": 80, "checkpoint_every": 40, "log_every": 1, "batch_size": 8, "latent_dim": 4, "holdout_every": 4}
 INTERRUPTED = "interrupted; what is committed is kept, and the same command continues\n"
 
@@ -89,7 +89,7 @@ def test_a_second_signal_leaves_now_and_leaves_no_work_behind(tmp_path: Path, un
     wait_until(lambda: committed(out) >= 1, process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     require_nobody_working(process.pid)
