@@ -365,17 +365,29 @@ def test_a_name_that_minari_does_not_know(refuse: Refusal, stamp_rollouts: Path,
     assert "Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got 'stamp'" in line
 
 
-@pytest.mark.parametrize("words", [("csv", "--data", "x"), (), ("--quiet",)])
-def test_a_format_that_is_unknown_or_missing(
-    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["wm-export", *words])
-    with pytest.raises(SystemExit) as exit_:
-        export.main()
-    assert exit_.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "stable-worldmodel" in printed.err
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("csv", "--data", "x"), "unknown format 'csv'"),
+        ((), "no format is named"),
+        (("--quiet",), "no format is named"),
+        (("--data", "npz", "--out", "x"), "no format is named"),
+    ],
+)
+def test_a_format_that_is_unknown_or_missing(refuse: Refusal, words: tuple[str, ...], found: str) -> None:
+    assert refuse("wm-export", *words) == (
+        f"wm-export: {found}; expected one of {', '.join((*FORMATS, 'model'))}, such as "
+        "`wm-export npz --data DATASET --out DIRECTORY`\n"
+    )
+
+
+def test_the_format_stands_before_or_behind_the_options(refuse: Refusal, tmp_path: Path) -> None:
+    for words in (
+        ("npz", "--data", tmp_path / "absent", "--out", "x"),
+        ("--data", tmp_path / "absent", "npz", "--out", "x"),
+        ("--log-format", "text", "--quiet", "--data", tmp_path / "absent", "--out", "model", "npz"),
+    ):
+        assert "absent: is no directory" in refuse("wm-export", *words)
 
 
 def test_the_help_of_wm_export_names_every_format_and_each_has_its_own(
