@@ -135,6 +135,16 @@ def test_a_crop_outside_the_frame_or_malformed(collect_refused: Callable[..., st
     assert f"--crop {crop}" in collect_refused("--crop", crop).replace("'", "")
 
 
+def test_a_cluster_without_workers(
+    collect_refused: Callable[..., str], refuse: Refusal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    line = "--address nowhere: without workers nothing is done on a cluster; ask for --workers, or leave it out\n"
+    assert line in collect_refused("--address", "nowhere")
+    assert line in refuse("wm-encode", "--data", "x", "--vae", "x", "--out", tmp_path / "out", "--address", "nowhere")
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")  # of all commands of a shell, those without workers too
+    assert collect_into(CollectConfig(out=tmp_path / "out", env="worldmodel_v/Stamp-v0", episodes=1, workers=0)).episodes == 1
+
+
 def test_no_disk_space(collect_refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000))
     assert "no disk space: 0.0 MB are free" in collect_refused()
@@ -489,6 +499,10 @@ def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Pa
         ("[" * 5000, ":1: not valid YAML"),
         ("collect: {}\ntrain: 3\nencode: {}\n", ":2: train: expected fields (name: value), got '3'"),
         ("collect: !!python/object/apply:os.system [ls]\ntrain: {}\nencode: {}\n", ":1: collect: expected fields"),
+        (
+            "collect: {}\ntrain: {}\nencode:\n  workers: 0\n  address: auto\n",
+            ":5: encode: --address auto: without workers nothing is done on a cluster",
+        ),
         ("", ":1: the file is empty"),
     ],
 )
