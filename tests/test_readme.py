@@ -19,6 +19,7 @@ from worldmodel_v.evaluate import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.train import TrainConfig
+from worldmodel_v.train.trainer import OWN_NAMES
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
@@ -70,6 +71,11 @@ def test_every_file_that_the_readme_names_is_there() -> None:
     text = (ROOT / "README.md").read_text()
     for path in re.findall(r"\b((?:pipelines|examples|docker|tests|docs)/[\w./-]+\.\w+)", text):
         assert (ROOT / path).exists(), path
+
+
+def test_the_readme_lists_all_that_a_training_leaves() -> None:
+    (listing,) = re.findall(r"```\nVAE/\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert {line.split()[0].rstrip("/") for line in listing.splitlines()} == OWN_NAMES
 
 
 @pytest.mark.slow
