@@ -181,7 +181,7 @@ def test_an_output_below_a_file(refuse: Refusal, tmp_path: Path) -> None:
 
 def test_training_on_nothing(refuse: Refusal, tmp_path: Path) -> None:
     line = refuse("wm-train", "--data", tmp_path / "absent", "--out", tmp_path / "vae")
-    assert "is no directory; give a directory that wm-collect or wm-encode wrote" in line
+    assert "is no directory; give a directory that wm-collect wrote" in line
 
 
 def test_training_on_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
@@ -359,8 +359,9 @@ def test_an_export_of_what_the_format_does_not_hold(
     assert "expected a dataset of worldmodel_v/latents (made by wm-encode), found worldmodel_v/rollouts" in line
     line = refuse("wm-export", "--quiet", "ctallec", "--data", stamp_latents, "--out", tmp_path / "out")
     assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), found worldmodel_v/latents" in line
-    line = refuse("wm-export", "npz", "--data", tmp_path / "absent", "--out", tmp_path / "out")
-    assert "is no directory; give a directory that wm-collect or wm-encode wrote" in line
+    for format_, makers in (("npz", "wm-collect or wm-encode"), ("minari", "wm-collect"), ("adsp", "wm-encode")):
+        line = refuse("wm-export", format_, "--data", tmp_path / "absent", "--out", tmp_path / "out-v0")
+        assert f"is no directory; give a directory that {makers} wrote" in line
     assert list(tmp_path.iterdir()) == []
 
 
