@@ -4,10 +4,12 @@ The file is YAML with a mapping for each stage, whose fields are those of the st
 are filled in. Completion is decided by each stage itself, so a pipeline has no state of its own to go stale.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -17,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldmodel_v.collect import CollectConfig, CollectReport, collect
 from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
-from worldmodel_v.errors import ConfigError, PipelineFileError
+from worldmodel_v.errors import ConfigError, PipelineFileError, WorldModelError
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
 from worldmodel_v.inspection import preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
@@ -33,6 +35,9 @@ MAX_FILE_BYTES = 1 << 16
 MAX_DEPTH = 10
 FILLED_IN = ("out", "data", "vae")
 """Fields that the pipeline sets itself."""
+
+_OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z]+(?:-[a-z]+)*)")
+"""An option of a command, in the text of an error."""
 
 ROLLOUTS_NAME, VAE_NAME, EVAL_NAME, LATENTS_NAME, PREVIEW_NAME = "rollouts", "vae", "eval", "latents", "rollouts.png"
 
@@ -72,10 +77,14 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> Pip
     """
     progress = progress or Silent()
     pipeline = load_pipeline(file, out)
-    collected = collect(pipeline.collect, progress)
-    trained = train(pipeline.train, progress)
-    evaluated = evaluate_vae(pipeline.eval, progress) if pipeline.eval else None
-    encoded = encode(pipeline.encode, progress)
+    with _options_as_in(file, "collect"):
+        collected = collect(pipeline.collect, progress)
+    with _options_as_in(file, "train"):
+        trained = train(pipeline.train, progress)
+    with _options_as_in(file, "eval"):
+        evaluated = evaluate_vae(pipeline.eval, progress) if pipeline.eval else None
+    with _options_as_in(file, "encode"):
+        encoded = encode(pipeline.encode, progress)
     for path in (collected.out, encoded.out):
         progress.event("verified", f"verify: {path}: {require_intact(path, progress)}", path=path)
     require_binding(encoded.out, data=collected.out, vae=trained.out)
@@ -105,6 +114,21 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
     )
 
 
+@contextlib.contextmanager
+def _options_as_in(file: Path, stage: str) -> Iterator[None]:
+    """Add to an error whose advice names options of the stage's command what they are called in the file."""
+    try:
+        yield
+    except WorldModelError as error:
+        found = [(no, option, option.replace("-", "_")) for no, option in _OPTION.findall(str(error))]
+        known = _known(stage)
+        names = {f"--{no}{option}": f"{stage}.{name}{': false' if no else ''}" for no, option, name in found if name in known}
+        if not names:
+            raise
+        said = ", ".join(f"{option} is {name}" for option, name in names.items())
+        raise type(error)(f"{error} (in {file.name}, {said})") from error
+
+
 Fields = dict[str, tuple[yaml.Node, yaml.Node]]
 """A mapping's keys with the nodes of key and value, which know their lines."""
 
@@ -113,7 +137,7 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
     key, value = stages[stage]
     fields = _mapping(file, value, stage)
     config = STAGES[stage]
-    known = [field.name for field in dataclasses.fields(config) if field.name not in FILLED_IN]
+    known = _known(stage)
     for name, (node, _) in fields.items():
         if name in FILLED_IN:
             raise _error(file, node, f"{stage}.{name}: is set by --out; leave it out")
@@ -126,6 +150,10 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
     except ConfigError as error:
         named = [node for name, (node, _) in fields.items() if f"--{name.replace('_', '-')} " in str(error)]
         raise _error(file, (named or [key])[0], f"{stage}: {error}") from None
+
+
+def _known(stage: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(STAGES[stage]) if field.name not in FILLED_IN]
 
 
 class _Loader(yaml.SafeLoader):

@@ -519,6 +519,19 @@ def test_a_pipeline_file_that_is_not_there(refuse: Refusal, tmp_path: Path) -> N
     assert "cannot be read" in refuse("wm-pipeline", "run", tmp_path / "absent.yaml", "--out", tmp_path / "out")
 
 
+def test_advice_on_options_says_what_they_are_in_the_file(refuse: Refusal, tmp_path: Path) -> None:
+    file, out = tmp_path / "p.yaml", tmp_path / "out"
+    text = "collect: {env: worldmodel_v/Stamp-v0, policy: random, episodes: 2, workers: 0, max_steps: 3}\nencode: {}\n"
+    file.write_text(text + "train: {holdout_every: 2, device: teapot}\n")
+    line = refuse("wm-pipeline", "run", file, "--out", out, "--quiet")
+    assert line.endswith(" (in p.yaml, --device is train.device)\n")
+    (out / "vae").mkdir()
+    (out / "vae" / "checkpoint.safetensors").write_bytes(b"damaged")
+    file.write_text(text + "train: {holdout_every: 2, device: cpu}\n")
+    line = refuse("wm-pipeline", "run", file, "--out", out, "--quiet")
+    assert line.endswith("or train anew with --no-resume (in p.yaml, --no-resume is train.resume: false)\n")
+
+
 def test_numbers_such_as_1e_3_are_numbers_lists_are_lists_and_evaluation_may_be_left_out(tmp_path: Path) -> None:
     from worldmodel_v.pipeline import load_pipeline
 
