@@ -21,9 +21,10 @@ from worldmodel_v.collect import CollectConfig, CollectReport, collect
 from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
 from worldmodel_v.errors import ConfigError, PipelineFileError, WorldModelError
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
-from worldmodel_v.inspection import preview, require_binding, require_intact
+from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import is_name
+from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.train import TrainConfig, TrainReport, train
 
@@ -73,10 +74,12 @@ class PipelineReport:
 def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> PipelineReport:
     """Run the stages of a pipeline file into `out`; run again it continues, and does only what is not complete.
 
-    Raises PipelineFileError, what the stages raise, and VerificationFailed if a dataset does not match its index.
+    Raises PipelineFileError, ConfigError (`out` is a stage's own directory), what the stages raise, and VerificationFailed if a
+    dataset does not match its index.
     """
     progress = progress or Silent()
     pipeline = load_pipeline(file, out)
+    _require_no_stage(out)
     with _options_as_in(file, "collect"):
         collected = collect(pipeline.collect, progress)
     with _options_as_in(file, "train"):
@@ -112,6 +115,15 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
         eval=_stage(file, stages, "eval", {"out": out / EVAL_NAME, "data": rollouts, "vae": vae}) if "eval" in stages else None,
         encode=_stage(file, stages, "encode", {"out": latents, "data": rollouts, "vae": vae}),
     )
+
+
+def _require_no_stage(out: Path) -> None:
+    """Raise ConfigError if `out` is a dataset or a VAE, in which those of a pipeline would be lost from sight."""
+    for name in (SPEC_NAME, *MODEL_NAMES):
+        if (out / name).exists():
+            raise ConfigError(
+                f"--out {out}: is the directory of a single stage (it holds {name}); give a new one, or that of a pipeline"
+            )
 
 
 @contextlib.contextmanager

@@ -519,6 +519,14 @@ def test_a_pipeline_file_that_is_not_there(refuse: Refusal, tmp_path: Path) -> N
     assert "cannot be read" in refuse("wm-pipeline", "run", tmp_path / "absent.yaml", "--out", tmp_path / "out")
 
 
+def test_a_pipeline_into_a_dataset_or_a_vae(refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("collect: {}\ntrain: {}\nencode: {}\n")
+    for out, name in ((stamp_rollouts, "dataset.json"), (stamp_vae, "vae.safetensors")):
+        line = refuse("wm-pipeline", "run", tmp_path / "p.yaml", "--out", out)
+        assert f"--out {out}: is the directory of a single stage (it holds {name}); give a new one, or that of a" in line
+        assert not (out / "rollouts").exists()
+
+
 def test_advice_on_options_says_what_they_are_in_the_file(refuse: Refusal, tmp_path: Path) -> None:
     file, out = tmp_path / "p.yaml", tmp_path / "out"
     text = "collect: {env: worldmodel_v/Stamp-v0, policy: random, episodes: 2, workers: 0, max_steps: 3}\nencode: {}\n"
