@@ -109,12 +109,21 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
         if name not in stages and name not in OPTIONAL_STAGES:
             raise _error(file, root, f"the stage {name!r} is missing; add `{name}: {{}}` for its defaults")
     rollouts, vae, latents = out / ROLLOUTS_NAME, out / VAE_NAME, out / LATENTS_NAME
-    return Pipeline(
+    pipeline = Pipeline(
         collect=_stage(file, stages, "collect", {"out": rollouts}),
         train=_stage(file, stages, "train", {"out": vae, "data": rollouts}),
         eval=_stage(file, stages, "eval", {"out": out / EVAL_NAME, "data": rollouts, "vae": vae}) if "eval" in stages else None,
         encode=_stage(file, stages, "encode", {"out": latents, "data": rollouts, "vae": vae}),
     )
+    episodes, every = pipeline.collect.episodes, pipeline.train.holdout_every
+    if episodes < every:  # rather than when all are collected
+        raise _error(
+            file,
+            stages["train"][0],
+            f"train.holdout_every: holding out every {every}th episode needs at least {every}, collect.episodes is {episodes}; "
+            "collect more, or lower it",
+        )
+    return pipeline
 
 
 def _require_no_stage(out: Path) -> None:

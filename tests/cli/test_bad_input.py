@@ -504,6 +504,11 @@ def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Pa
             "collect: {}\ntrain: {}\nencode:\n  workers: 0\n  address: auto\n",
             ":5: encode: --address auto: without workers nothing is done on a cluster",
         ),
+        (
+            "collect:\n  episodes: 4\ntrain:\n  holdout_every: 5\nencode: {}\n",
+            ":3: train.holdout_every: holding out every 5th episode needs at least 5, collect.episodes is 4; collect more, or",
+        ),
+        ("collect: {episodes: 9}\ntrain: {}\nencode: {}\n", ":2: train.holdout_every: holding out every 10th episode needs"),
         ("", ":1: the file is empty"),
     ],
 )
