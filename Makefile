@@ -1,4 +1,4 @@
-# make run    sets itself up, then runs the whole pipeline on real CarRacing: collect, train, encode, verify, pictures
+# make run    sets itself up, then runs the whole pipeline on real CarRacing: collect, train, eval, encode, verify
 # make test   sets itself up, then lint, types and tests
 
 PYTHON ?= python3

@@ -179,7 +179,9 @@ def test_the_address_of_a_cluster_instead_of_its_dashboards(refuse: Refusal, add
 
 def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "aiohttp", None)
-    with pytest.raises(PackageMissing, match=r"jobs need Ray's job client \(.*aiohttp.*\); pip install 'ray\[default\]'"):
+    with pytest.raises(
+        PackageMissing, match=r"jobs need Ray's job client \(.*aiohttp.*\); pip install 'worldmodel_v\[cluster\]'"
+    ):
         Jobs(HEAD)
 
 

@@ -19,6 +19,7 @@ from worldmodel_v.evaluate import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.train import TrainConfig
+from worldmodel_v.train.trainer import OWN_NAMES
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
@@ -72,13 +73,20 @@ def test_every_file_that_the_readme_names_is_there() -> None:
         assert (ROOT / path).exists(), path
 
 
+def test_the_readme_lists_all_that_a_training_leaves() -> None:
+    (listing,) = re.findall(r"```\nVAE/\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    assert {line.split()[0].rstrip("/") for line in listing.splitlines()} == OWN_NAMES
+
+
 @pytest.mark.slow
 def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
-    """Every shell line of the tour, then the Python blocks on what it made."""
+    """Every shell line of the tour, and of the export of a model, then the Python blocks on what they made."""
     text = (ROOT / "README.md").read_text()
-    (tour,) = (block for block in re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL) if "runs/tour" in block)
+    blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    tour, model = (block for block in blocks if "runs/tour" in block or "wm-export model" in block)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(["sh", "-ec", tour], cwd=tmp_path, check=True, env=os.environ | {"PATH": path})
+    for block in (tour, model.replace("runs/quickstart/", "runs/tour/")):
+        subprocess.run(["sh", "-ec", block], cwd=tmp_path, check=True, env=os.environ | {"PATH": path})
     assert (tmp_path / "runs/tour/frames.png").stat().st_size > 1000
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         code = block.replace("runs/quickstart/", "runs/tour/").replace("holdout_every=8", "holdout_every=4")

@@ -178,14 +178,14 @@ def _connect(address: str) -> Any:
         import requests
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
-        raise PackageMissing(f"jobs need Ray's job client ({error}); pip install 'ray[default]'") from error
+        raise PackageMissing(f"jobs need Ray's job client ({error}); pip install 'worldmodel_v[cluster]'") from error
     try:
         requests.get(address, timeout=CONNECT_SECONDS)  # any answer will do; Ray's client would wait for one for ever
         with _without_ray_addresses():
             return JobSubmissionClient(address)
     except Exception as error:
         raise ClusterNotUsable(
-            f"no Ray job server at {address}: {one_line(error)}; on the head node: pip install 'ray[default]', then "
+            f"no Ray job server at {address}: {one_line(error)}; on the head node: pip install 'worldmodel_v[cluster]', then "
             "`ray start --head --dashboard-host 0.0.0.0`"
         ) from error
 

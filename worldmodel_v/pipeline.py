@@ -4,10 +4,12 @@ The file is YAML with a mapping for each stage, whose fields are those of the st
 are filled in. Completion is decided by each stage itself, so a pipeline has no state of its own to go stale.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -17,11 +19,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldmodel_v.collect import CollectConfig, CollectReport, collect
 from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
-from worldmodel_v.errors import ConfigError, PipelineFileError
+from worldmodel_v.errors import ConfigError, PipelineFileError, WorldModelError
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
-from worldmodel_v.inspection import preview, require_binding, require_intact
+from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import is_name
+from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.train import TrainConfig, TrainReport, train
 
@@ -33,6 +36,9 @@ MAX_FILE_BYTES = 1 << 16
 MAX_DEPTH = 10
 FILLED_IN = ("out", "data", "vae")
 """Fields that the pipeline sets itself."""
+
+_OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z]+(?:-[a-z]+)*)")
+"""An option of a command, in the text of an error."""
 
 ROLLOUTS_NAME, VAE_NAME, EVAL_NAME, LATENTS_NAME, PREVIEW_NAME = "rollouts", "vae", "eval", "latents", "rollouts.png"
 
@@ -68,14 +74,20 @@ class PipelineReport:
 def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> PipelineReport:
     """Run the stages of a pipeline file into `out`; run again it continues, and does only what is not complete.
 
-    Raises PipelineFileError, what the stages raise, and VerificationFailed if a dataset does not match its index.
+    Raises PipelineFileError, ConfigError (`out` is a stage's own directory), what the stages raise, and VerificationFailed if a
+    dataset does not match its index.
     """
     progress = progress or Silent()
     pipeline = load_pipeline(file, out)
-    collected = collect(pipeline.collect, progress)
-    trained = train(pipeline.train, progress)
-    evaluated = evaluate_vae(pipeline.eval, progress) if pipeline.eval else None
-    encoded = encode(pipeline.encode, progress)
+    _require_no_stage(out)
+    with _options_as_in(file, "collect"):
+        collected = collect(pipeline.collect, progress)
+    with _options_as_in(file, "train"):
+        trained = train(pipeline.train, progress)
+    with _options_as_in(file, "eval"):
+        evaluated = evaluate_vae(pipeline.eval, progress) if pipeline.eval else None
+    with _options_as_in(file, "encode"):
+        encoded = encode(pipeline.encode, progress)
     for path in (collected.out, encoded.out):
         progress.event("verified", f"verify: {path}: {require_intact(path, progress)}", path=path)
     require_binding(encoded.out, data=collected.out, vae=trained.out)
@@ -97,12 +109,45 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
         if name not in stages and name not in OPTIONAL_STAGES:
             raise _error(file, root, f"the stage {name!r} is missing; add `{name}: {{}}` for its defaults")
     rollouts, vae, latents = out / ROLLOUTS_NAME, out / VAE_NAME, out / LATENTS_NAME
-    return Pipeline(
+    pipeline = Pipeline(
         collect=_stage(file, stages, "collect", {"out": rollouts}),
         train=_stage(file, stages, "train", {"out": vae, "data": rollouts}),
         eval=_stage(file, stages, "eval", {"out": out / EVAL_NAME, "data": rollouts, "vae": vae}) if "eval" in stages else None,
         encode=_stage(file, stages, "encode", {"out": latents, "data": rollouts, "vae": vae}),
     )
+    episodes, every = pipeline.collect.episodes, pipeline.train.holdout_every
+    if episodes < every:  # rather than when all are collected
+        raise _error(
+            file,
+            stages["train"][0],
+            f"train.holdout_every: holding out every {every}th episode needs at least {every}, collect.episodes is {episodes}; "
+            "collect more, or lower it",
+        )
+    return pipeline
+
+
+def _require_no_stage(out: Path) -> None:
+    """Raise ConfigError if `out` is a dataset or a VAE, in which those of a pipeline would be lost from sight."""
+    for name in (SPEC_NAME, *MODEL_NAMES):
+        if (out / name).exists():
+            raise ConfigError(
+                f"--out {out}: is the directory of a single stage (it holds {name}); give a new one, or that of a pipeline"
+            )
+
+
+@contextlib.contextmanager
+def _options_as_in(file: Path, stage: str) -> Iterator[None]:
+    """Add to an error whose advice names options of the stage's command what they are called in the file."""
+    try:
+        yield
+    except WorldModelError as error:
+        found = [(no, option, option.replace("-", "_")) for no, option in _OPTION.findall(str(error))]
+        known = _known(stage)
+        names = {f"--{no}{option}": f"{stage}.{name}{': false' if no else ''}" for no, option, name in found if name in known}
+        if not names:
+            raise
+        said = ", ".join(f"{option} is {name}" for option, name in names.items())
+        raise type(error)(f"{error} (in {file.name}, {said})") from error
 
 
 Fields = dict[str, tuple[yaml.Node, yaml.Node]]
@@ -113,7 +158,7 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
     key, value = stages[stage]
     fields = _mapping(file, value, stage)
     config = STAGES[stage]
-    known = [field.name for field in dataclasses.fields(config) if field.name not in FILLED_IN]
+    known = _known(stage)
     for name, (node, _) in fields.items():
         if name in FILLED_IN:
             raise _error(file, node, f"{stage}.{name}: is set by --out; leave it out")
@@ -126,6 +171,10 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
     except ConfigError as error:
         named = [node for name, (node, _) in fields.items() if f"--{name.replace('_', '-')} " in str(error)]
         raise _error(file, (named or [key])[0], f"{stage}: {error}") from None
+
+
+def _known(stage: str) -> list[str]:
+    return [field.name for field in dataclasses.fields(STAGES[stage]) if field.name not in FILLED_IN]
 
 
 class _Loader(yaml.SafeLoader):

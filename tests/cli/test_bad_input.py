@@ -136,6 +136,16 @@ def test_a_crop_outside_the_frame_or_malformed(collect_refused: Callable[..., st
     assert f"--crop {crop}" in collect_refused("--crop", crop).replace("'", "")
 
 
+def test_a_cluster_without_workers(
+    collect_refused: Callable[..., str], refuse: Refusal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    line = "--address nowhere: without workers nothing is done on a cluster; ask for --workers, or leave it out\n"
+    assert line in collect_refused("--address", "nowhere")
+    assert line in refuse("wm-encode", "--data", "x", "--vae", "x", "--out", tmp_path / "out", "--address", "nowhere")
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")  # of all commands of a shell, those without workers too
+    assert collect_into(CollectConfig(out=tmp_path / "out", env="worldmodel_v/Stamp-v0", episodes=1, workers=0)).episodes == 1
+
+
 def test_no_disk_space(collect_refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000))
     assert "no disk space: 0.0 MB are free" in collect_refused()
@@ -172,7 +182,7 @@ def test_an_output_below_a_file(refuse: Refusal, tmp_path: Path) -> None:
 
 def test_training_on_nothing(refuse: Refusal, tmp_path: Path) -> None:
     line = refuse("wm-train", "--data", tmp_path / "absent", "--out", tmp_path / "vae")
-    assert "is no directory; give a directory that wm-collect or wm-encode wrote" in line
+    assert "is no directory; give a directory that wm-collect wrote" in line
 
 
 def test_training_on_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
@@ -350,8 +360,9 @@ def test_an_export_of_what_the_format_does_not_hold(
     assert "expected a dataset of worldmodel_v/latents (made by wm-encode), found worldmodel_v/rollouts" in line
     line = refuse("wm-export", "--quiet", "ctallec", "--data", stamp_latents, "--out", tmp_path / "out")
     assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), found worldmodel_v/latents" in line
-    line = refuse("wm-export", "npz", "--data", tmp_path / "absent", "--out", tmp_path / "out")
-    assert "is no directory; give a directory that wm-collect or wm-encode wrote" in line
+    for format_, makers in (("npz", "wm-collect or wm-encode"), ("minari", "wm-collect"), ("adsp", "wm-encode")):
+        line = refuse("wm-export", format_, "--data", tmp_path / "absent", "--out", tmp_path / "out-v0")
+        assert f"is no directory; give a directory that {makers} wrote" in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -366,17 +377,29 @@ def test_a_name_that_minari_does_not_know(refuse: Refusal, stamp_rollouts: Path,
     assert "Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got 'stamp'" in line
 
 
-@pytest.mark.parametrize("words", [("csv", "--data", "x"), (), ("--quiet",)])
-def test_a_format_that_is_unknown_or_missing(
-    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["wm-export", *words])
-    with pytest.raises(SystemExit) as exit_:
-        export.main()
-    assert exit_.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "stable-worldmodel" in printed.err
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("csv", "--data", "x"), "unknown format 'csv'"),
+        ((), "no format is named"),
+        (("--quiet",), "no format is named"),
+        (("--data", "npz", "--out", "x"), "no format is named"),
+    ],
+)
+def test_a_format_that_is_unknown_or_missing(refuse: Refusal, words: tuple[str, ...], found: str) -> None:
+    assert refuse("wm-export", *words) == (
+        f"wm-export: {found}; expected one of {', '.join((*FORMATS, 'model'))}, such as "
+        "`wm-export npz --data DATASET --out DIRECTORY`\n"
+    )
+
+
+def test_the_format_stands_before_or_behind_the_options(refuse: Refusal, tmp_path: Path) -> None:
+    for words in (
+        ("npz", "--data", tmp_path / "absent", "--out", "x"),
+        ("--data", tmp_path / "absent", "npz", "--out", "x"),
+        ("--log-format", "text", "--quiet", "--data", tmp_path / "absent", "--out", "model", "npz"),
+    ):
+        assert "absent: is no directory" in refuse("wm-export", *words)
 
 
 def test_the_help_of_wm_export_names_every_format_and_each_has_its_own(
@@ -478,6 +501,15 @@ def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Pa
         ("[" * 5000, ":1: not valid YAML"),
         ("collect: {}\ntrain: 3\nencode: {}\n", ":2: train: expected fields (name: value), got '3'"),
         ("collect: !!python/object/apply:os.system [ls]\ntrain: {}\nencode: {}\n", ":1: collect: expected fields"),
+        (
+            "collect: {}\ntrain: {}\nencode:\n  workers: 0\n  address: auto\n",
+            ":5: encode: --address auto: without workers nothing is done on a cluster",
+        ),
+        (
+            "collect:\n  episodes: 4\ntrain:\n  holdout_every: 5\nencode: {}\n",
+            ":3: train.holdout_every: holding out every 5th episode needs at least 5, collect.episodes is 4; collect more, or",
+        ),
+        ("collect: {episodes: 9}\ntrain: {}\nencode: {}\n", ":2: train.holdout_every: holding out every 10th episode needs"),
         ("", ":1: the file is empty"),
     ],
 )
@@ -491,6 +523,27 @@ def test_a_broken_pipeline_file(refuse: Refusal, tmp_path: Path, text: str, expe
 
 def test_a_pipeline_file_that_is_not_there(refuse: Refusal, tmp_path: Path) -> None:
     assert "cannot be read" in refuse("wm-pipeline", "run", tmp_path / "absent.yaml", "--out", tmp_path / "out")
+
+
+def test_a_pipeline_into_a_dataset_or_a_vae(refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("collect: {}\ntrain: {}\nencode: {}\n")
+    for out, name in ((stamp_rollouts, "dataset.json"), (stamp_vae, "vae.safetensors")):
+        line = refuse("wm-pipeline", "run", tmp_path / "p.yaml", "--out", out)
+        assert f"--out {out}: is the directory of a single stage (it holds {name}); give a new one, or that of a" in line
+        assert not (out / "rollouts").exists()
+
+
+def test_advice_on_options_says_what_they_are_in_the_file(refuse: Refusal, tmp_path: Path) -> None:
+    file, out = tmp_path / "p.yaml", tmp_path / "out"
+    text = "collect: {env: worldmodel_v/Stamp-v0, policy: random, episodes: 2, workers: 0, max_steps: 3}\nencode: {}\n"
+    file.write_text(text + "train: {holdout_every: 2, device: teapot}\n")
+    line = refuse("wm-pipeline", "run", file, "--out", out, "--quiet")
+    assert line.endswith(" (in p.yaml, --device is train.device)\n")
+    (out / "vae").mkdir()
+    (out / "vae" / "checkpoint.safetensors").write_bytes(b"damaged")
+    file.write_text(text + "train: {holdout_every: 2, device: cpu}\n")
+    line = refuse("wm-pipeline", "run", file, "--out", out, "--quiet")
+    assert line.endswith("or train anew with --no-resume (in p.yaml, --no-resume is train.resume: false)\n")
 
 
 def test_numbers_such_as_1e_3_are_numbers_lists_are_lists_and_evaluation_may_be_left_out(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_latents_for_data(refused: Callable[..., str], stamp_vae: Path, stamp_la
 
 
 def test_data_that_are_not_there(refused: Callable[..., str], small_vae: Path, tmp_path: Path) -> None:
-    assert "is no directory; give a directory that wm-collect" in refused(small_vae, tmp_path / "absent")
+    assert "is no directory; give a directory that wm-collect wrote" in refused(small_vae, tmp_path / "absent")
 
 
 def test_frames_of_another_size(refused: Callable[..., str], small_vae: Path, stamp_rollouts: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_command_with_a_ray_of_its_own_names_the_episode_that_crashes(world: W
 def test_a_pipeline_stops_there_with_the_same_report(world: World) -> None:
     settings = {name: value for name, value in world.settings("raise", 5).items() if name != "out"}
     file = world.folder / "pipeline.yaml"
-    file.write_text(json.dumps({"collect": settings, "train": {}, "encode": {}}))
+    file.write_text(json.dumps({"collect": settings, "train": {"holdout_every": 2}, "encode": {}}))
     with pytest.raises(EpisodesSetAside, match="rollouts: 5 episodes are committed, 3 are set aside with 1 shard: episode 5"):
         run_pipeline(file, world.folder / "all")
     assert [path.name for path in (world.folder / "all").iterdir()] == ["rollouts"]

@@ -49,6 +49,10 @@ def config(**changes: object) -> TrainConfig:
             "ask for more, or lower --beta-warmup-steps",
         ),
         ({"condition": ("step", "action", "step")}, "--condition names 'step' twice"),
+        (
+            {"address": "auto"},
+            "--address auto: one worker trains here, on no cluster; ask for more --num-workers, or leave it out",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, object], text: str) -> None:

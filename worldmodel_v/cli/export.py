@@ -2,36 +2,48 @@
 
 import sys
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import tyro
 
-from worldmodel_v.cli.main import parse, run
+from worldmodel_v.cli.main import leave_with_error, parse, run
 from worldmodel_v.cli.tables import print_export, print_model_export
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import FORMATS, export
 
 MODEL = "model"
+CHOICES = (*FORMATS, MODEL)
+PATH_OPTIONS = ("--data", "--vae", "--out")
+"""What stands behind one of these is a directory, though it be called as a format is."""
+
 KEPT = "nothing is left of it, and the same command begins anew"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """Which format: the first word after the command."""
+    """Which format; the options stand before or behind it."""
 
-    format: tyro.conf.Positional[Literal[(*FORMATS, MODEL)]]  # type: ignore[valid-type]
+    format: tyro.conf.Positional[Literal[CHOICES]]  # type: ignore[valid-type]
     """Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari. From either:
     stable-worldmodel, npz. From a VAE: model. `wm-export FORMAT --help` says for whom, what is written, and the options."""
 
 
 def main() -> None:
-    """Entry point of `wm-export`. The first word that is no option names the format, which has options of its own."""
+    """Entry point of `wm-export`. The first word that names a format is taken out; the others are that format's options."""
     words = sys.argv[1:]
-    format_ = next((word for word in words if not word.startswith("-")), None)
-    if format_ in (*FORMATS, MODEL):
-        words.remove(format_)
+    places = [
+        place for place, (before, word) in enumerate(pairwise(["", *words])) if word in CHOICES and before not in PATH_OPTIONS
+    ]
+    if places:
+        format_ = words.pop(places[0])
         _run(format_, words)
+    elif {"-h", "--help"}.intersection(words):
+        parse("wm-export", Overview, args=["--help"])
     else:
-        parse("wm-export", Overview)
+        found = f"unknown format {words[0]!r}" if words and not words[0].startswith("-") else "no format is named"
+        example = "such as `wm-export npz --data DATASET --out DIRECTORY`"
+        leave_with_error("wm-export", ConfigError(f"{found}; expected one of {', '.join(CHOICES)}, {example}"))
 
 
 def _run(format_: str, options: list[str]) -> None:

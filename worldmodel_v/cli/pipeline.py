@@ -14,7 +14,7 @@ from worldmodel_v.progress import LogFormat, Progress
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Run collect, train, encode and verify in order from one file, skipping what is complete.
+    """Run collect, train, eval, encode and verify in order from one file, skipping what is complete.
 
     Run again after an interruption, it continues where it stopped.
     """
@@ -23,7 +23,7 @@ class RunConfig:
     """A pipeline file such as pipelines/quickstart.yaml."""
 
     out: Path
-    """Where rollouts/, vae/ and latents/ go."""
+    """Where rollouts/, vae/, eval/, latents/ and the picture rollouts.png go."""
 
     def work(self, progress: Progress) -> Any:
         """Run the stages."""
@@ -49,7 +49,8 @@ class SubmitConfig(_AtCluster):
     """A pipeline file; it is checked here and travels with the job."""
 
     out: Path
-    """Where rollouts/, vae/ and latents/ go: an absolute path on the head node. Workers never see it."""
+    """Where rollouts/, vae/, eval/, latents/ and the picture rollouts.png go: an absolute path on the head node. Workers
+    never see it."""
 
     working_dir: Path | None = None
     """A directory whose files (but what .gitignore names) travel to every node and are importable there: for an

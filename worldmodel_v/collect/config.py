@@ -53,7 +53,7 @@ class CollectConfig:
     """Ray workers, one CPU each; 0 collects in this process, without Ray."""
 
     address: str | None = None
-    """A Ray cluster to join (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
+    """The Ray cluster that workers are on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
 
     episodes_per_shard: int = 10
     """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
@@ -80,6 +80,10 @@ class CollectConfig:
         for name in ("workers", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name} must be at least 0, got {getattr(self, name)}")
+        if self.address and not self.workers:
+            raise ConfigError(
+                f"--address {self.address}: without workers nothing is done on a cluster; ask for --workers, or leave it out"
+            )
         if not 0 <= self.episode_timeout <= MAX_TIMEOUT_SECONDS:
             raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
         if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:

@@ -47,11 +47,15 @@ class EncodeConfig:
     which is the fastest way on one machine without several GPUs."""
 
     address: str | None = None
-    """A Ray cluster to join (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
+    """The Ray cluster that workers are on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
 
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
+        if self.address and not self.workers:
+            raise ConfigError(
+                f"--address {self.address}: without workers nothing is done on a cluster; ask for --workers, or leave it out"
+            )
         if self.workers > 0 and self.device.startswith("cuda:"):
             raise ConfigError(f"--device {self.device}: each worker sees one GPU of its own; ask for --device cuda")
         if self.batch_size is not None and self.batch_size < 1:

@@ -31,13 +31,13 @@ class EqualLengthConfig(ExportConfig):
     """Base class of the formats whose sequences all have one length."""
 
     pad: bool = False
-    """Continue shorter episodes to the length of the longest, or to --length."""
+    """Continue shorter episodes to the length of the longest; with --length continue to that, and cut longer episodes."""
 
     truncate: bool = False
     """Cut longer episodes to the length of the shortest; with --length cut to that, and leave shorter episodes out."""
 
     length: int | None = None
-    """Rows of each sequence, with --pad or --truncate."""
+    """Rows of each sequence, with --pad or --truncate; both cut what is longer."""
 
     final_row: ClassVar[bool]
     """Whether the format has a row for the final observation (T + 1 rows of an episode), or ends before it (T rows)."""

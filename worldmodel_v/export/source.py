@@ -23,7 +23,7 @@ class Source:
         Raises NotADataset or DatasetTooSmall; ShardDamaged if a shard's SHA-256 is not the index's; StaleLatents if a
         shard of latents was made by another VAE than the dataset.
         """
-        found = open_dataset(path)
+        found = open_dataset(path, reads[0] if len(reads) == 1 else None)
         self.dataset: Dataset = require_format(path, found.format if found.format in reads else reads[0])
         self.state_names: tuple[str, ...] = ()
         self.num_actions: int | None = None

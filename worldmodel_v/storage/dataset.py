@@ -83,13 +83,13 @@ class Dataset:
         raise DatasetTooSmall(f"{self.path}: episode {episode_id} is not there; it has {self.num_episodes} episodes")
 
 
-def open_dataset(path: Path) -> Dataset:
-    """Read `dataset.json` and the index; raises NotADataset or ShardDamaged.
+def open_dataset(path: Path, expected: str | None = None) -> Dataset:
+    """Read `dataset.json` and the index; raises NotADataset, which names who makes the `expected` format, or ShardDamaged.
 
     Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
     """
     refuse_links(path)
-    format_, spec, spec_hash = read_spec(path)
+    format_, spec, spec_hash = read_spec(path, expected)
     entries = tuple(read_index(path / INDEX_NAME))
     return Dataset(path=path, format=format_, spec=spec, spec_hash=spec_hash, entries=entries)
 
@@ -103,7 +103,7 @@ def refuse_links(path: Path) -> None:
 
 def require_format(path: Path, expected: str) -> Dataset:
     """Open a dataset that must be of one format and not empty; raises NotADataset or DatasetTooSmall."""
-    dataset = open_dataset(path)
+    dataset = open_dataset(path, expected)
     if dataset.format != expected:
         raise NotADataset(
             f"{path}: expected a dataset of {expected} (made by {_STAGES[expected]}), found {dataset.format}; "
@@ -114,12 +114,13 @@ def require_format(path: Path, expected: str) -> Dataset:
     return dataset
 
 
-def read_spec(path: Path) -> tuple[str, dict[str, Any], str]:
-    """(format, settings, hash) of `dataset.json`; raises NotADataset if it is missing or damaged."""
+def read_spec(path: Path, expected: str | None = None) -> tuple[str, dict[str, Any], str]:
+    """(format, settings, hash) of `dataset.json`; raises NotADataset, as `open_dataset` does, if it is missing or damaged."""
     file = path / SPEC_NAME
     if not file.is_file():
         found = "is no directory" if not path.is_dir() else f"holds no {SPEC_NAME}"
-        raise NotADataset(f"{path}: {found}; give a directory that wm-collect or wm-encode wrote")
+        makers = _STAGES[expected] if expected else " or ".join(_STAGES.values())
+        raise NotADataset(f"{path}: {found}; give a directory that {makers} wrote")
     try:
         if (num_bytes := file.stat().st_size) > MAX_SPEC_BYTES:
             raise ValueError(f"it has {num_bytes} bytes, expected at most {MAX_SPEC_BYTES}")

@@ -156,6 +156,10 @@ class TrainConfig:
                 f"--beta-cycles {self.beta_cycles} of {self.beta_warmup_steps} rising and as many resting steps need {needed} "
                 f"steps, got --steps {self.steps}; ask for more, or lower --beta-warmup-steps"
             )
+        if self.address and self.num_workers == 1:
+            raise ConfigError(
+                f"--address {self.address}: one worker trains here, on no cluster; ask for more --num-workers, or leave it out"
+            )
         if repeated := [name for name in self.condition if self.condition.count(name) > 1]:
             raise ConfigError(f"--condition names {repeated[0]!r} twice")
 
