@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from tests.builders import files_in
 from worldmodel_v.cli import collect, encode, export, inspect, pipeline, train
 from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.collect import CollectConfig
@@ -443,6 +444,30 @@ def test_verification_names_the_shard_that_is_off(stamp_rollouts: Path, tmp_path
 
 def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
     assert "--preview needs frames" in refuse("wm-inspect", stamp_latents, "--preview", tmp_path / "out.png")
+
+
+def test_a_preview_in_place_of_anything_but_a_picture(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    data, link = shutil.copytree(stamp_rollouts, tmp_path / "data"), tmp_path / "link"
+    link.symlink_to(data)
+    (tmp_path / "thesis.png").write_text("42")
+    before = files_in(tmp_path)
+    for inside in (data / "dataset.json", data / "new.png", data / "shards" / "new.png", link / "new.png"):
+        line = refuse("wm-inspect", data, "--preview", inside)
+        assert f"--preview {inside}: lies in {data}, which is only looked at; give a file outside of it" in line
+    line = refuse("wm-inspect", data, "--preview", tmp_path)
+    assert f"--preview {tmp_path}: is a directory; give a file, such as {tmp_path}/preview.png" in line
+    line = refuse("wm-inspect", data, "--preview", tmp_path / "thesis.png")
+    assert "thesis.png: is there and is no PNG, so it is not replaced; give a new file" in line
+    assert files_in(tmp_path) == before
+
+
+def test_a_preview_in_place_of_another(stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["wm-inspect", str(stamp_rollouts), "--quiet", "--preview", str(tmp_path / "frames.png")])
+    inspect.main()
+    picture = (tmp_path / "frames.png").read_bytes()
+    (tmp_path / "frames.png").write_bytes(picture + b"older")
+    inspect.main()
+    assert (tmp_path / "frames.png").read_bytes() == picture
 
 
 # Pipelines
