@@ -10,6 +10,8 @@ import types
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
+from worldmodel_v.errors import ConfigError
+
 FORMAT_VERSION = 1
 
 
@@ -102,6 +104,13 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 def is_name(text: str) -> bool:
     """Whether a stranger's text may stand in a message as it is: one line, not long, and nothing that a terminal would obey."""
     return len(text) <= 200 and text.isprintable()
+
+
+def require_recordable(config: Any) -> None:
+    """Raise ConfigError unless every whole number of a config is below 2^63, so that it can be recorded and read again."""
+    for name, value in vars(config).items():
+        if isinstance(value, int) and value >= 2**63:
+            raise ConfigError(f"--{name.replace('_', '-')} must be below 2^63, got {value}")
 
 
 def require_types(values: dict[str, Any], record: type) -> None:

@@ -124,6 +124,20 @@ def test_counts_that_must_be_positive(collect_refused: Callable[..., str], optio
     assert f"{option} must be at least 1, got 0" in collect_refused(option, 0)
 
 
+@pytest.mark.parametrize("option", ["--seed", "--max-steps", "--episodes"])
+def test_whole_numbers_that_a_dataset_cannot_record(collect_refused: Callable[..., str], option: str) -> None:
+    assert f"{option} must be below 2^63, got {10**21}" in collect_refused(option, 10**21)
+    assert "is not JSON such as '{\"continuous\": false}': a whole number of 22 digits" in collect_refused(
+        "--env-kwargs", f'{{"length": {10**21}}}'
+    )
+
+
+def test_more_steps_and_episodes_than_a_dataset_holds(collect_refused: Callable[..., str]) -> None:
+    assert f"--max-steps must be below 2^31 - 1, got {2**31 - 1}" in collect_refused("--max-steps", 2**31 - 1)
+    line = collect_refused("--episodes", 3_000_001, "--episodes-per-shard", 3)
+    assert "--episodes must be at most 3000000, which are 1000000 shards, got 3000001; ask for fewer, or raise " in line
+
+
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e7"])
 def test_a_timeout_that_is_none(collect_refused: Callable[..., str], seconds: str) -> None:
     assert f"--episode-timeout must be 0 to 1e+06 seconds, got {float(seconds)}" in collect_refused(

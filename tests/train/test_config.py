@@ -20,6 +20,8 @@ def config(**changes: object) -> TrainConfig:
         ({"free_bits": -0.1}, "--free-bits must be at least 0, got -0.1"),
         ({"kl_tolerance": float("nan")}, "--kl-tolerance must be at least 0, got nan"),
         ({"beta": float("inf")}, "--beta must be at least 0, got inf"),
+        ({"beta_warmup_steps": 10**24}, f"--beta-warmup-steps must be below 2^63, got {10**24}"),
+        ({"seed": 2**63}, f"--seed must be below 2^63, got {2**63}"),
         ({"beta_cycles": 0}, "--beta-cycles must be at least 1, got 0"),
         ({"sigma": 0.0}, "--sigma must be positive, got 0.0"),
         ({"learning_rate": -1.0}, "--learning-rate must be positive, got -1.0"),

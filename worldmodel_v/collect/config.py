@@ -6,7 +6,8 @@ from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.ray_pool import WorkerSettings
-from worldmodel_v.storage.schema import MAX_EPISODES_PER_SHARD
+from worldmodel_v.spec import canonical_json, parse_object, require_recordable
+from worldmodel_v.storage.schema import MAX_EPISODES_PER_SHARD, MAX_ROWS_PER_EPISODE, MAX_SHARDS
 
 AUTO = "auto"
 MAX_TIMEOUT_SECONDS = 1e6
@@ -37,10 +38,10 @@ class CollectConfig:
     """Arguments of the environment as JSON, such as '{"continuous": false}'."""
 
     episodes: int = 100
-    """How many episodes the dataset shall have."""
+    """How many episodes the dataset shall have: at most a million times --episodes-per-shard."""
 
     max_steps: int = 1000
-    """Actions after which an episode is cut (and recorded as truncated)."""
+    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1."""
 
     policy: str = "brownian"
     """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
@@ -74,6 +75,7 @@ class CollectConfig:
         return WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
 
     def __post_init__(self) -> None:
+        require_recordable(self)
         for name in ("episodes", "max_steps", "episodes_per_shard", "frame_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
@@ -84,16 +86,22 @@ class CollectConfig:
             raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
         if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
             raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
+        if self.max_steps >= MAX_ROWS_PER_EPISODE:
+            raise ConfigError(f"--max-steps must be below 2^31 - 1, got {self.max_steps}")
+        if self.episodes > (most := MAX_SHARDS * self.episodes_per_shard):
+            raise ConfigError(
+                f"--episodes must be at most {most}, which are {MAX_SHARDS} shards, got {self.episodes}; ask for fewer, or "
+                f"raise --episodes-per-shard (now {self.episodes_per_shard})"
+            )
         self.parsed_env_kwargs()
 
     def parsed_env_kwargs(self) -> dict:
-        """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object."""
+        """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object, or none that can be recorded."""
         try:
             kwargs = json.loads(self.env_kwargs, parse_constant=_refuse_constant)
+            parse_object(canonical_json(kwargs))  # as it is recorded and read again
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"--env-kwargs {self.env_kwargs!r} is not JSON: {error}") from None
-        if not isinstance(kwargs, dict):
             raise ConfigError(
-                f"--env-kwargs must be a JSON object such as '{{\"continuous\": false}}', got {self.env_kwargs!r}"
-            )
+                f"--env-kwargs {self.env_kwargs!r} is not JSON such as '{{\"continuous\": false}}': {error}"
+            ) from None
         return kwargs

@@ -38,6 +38,12 @@ OBSERVATION_COLUMNS = {ROLLOUTS: ("pixels",), LATENTS: ("mu", "logvar")}
 INDEX_COLUMNS = ("ep_len", "ep_offset")
 OPTIONAL_COLUMNS = ("state",)
 MAX_EPISODES_PER_SHARD = 4096
+MAX_SHARDS = 1_000_000
+"""The names of their files have six digits."""
+
+MAX_ROWS_PER_EPISODE = 2**31 - 1
+"""`ep_len` is int32."""
+
 HASH_ATTRIBUTES = {"vae_sha256", "source_sha256"}
 """Root attributes of latents."""
 

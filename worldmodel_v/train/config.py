@@ -8,6 +8,7 @@ from typing import Any, Literal
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.models import ArchitectureName, Likelihood
 from worldmodel_v.models.vae import UNIT_WEIGHT_SIGMA
+from worldmodel_v.spec import require_recordable
 
 Precision = Literal["auto", "fp32", "bf16"]
 Publish = Literal["last", "best"]
@@ -122,6 +123,7 @@ class TrainConfig:
     """Stop, after a checkpoint, when the posterior has collapsed; otherwise there is only a warning."""
 
     def __post_init__(self) -> None:
+        require_recordable(self)
         at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1, "keep": 1}
         at_least |= {"beta": 0, "beta_warmup_steps": 0, "beta_cycles": 1, "free_bits": 0, "kl_tolerance": 0}
         at_least |= {"weight_decay": 0, "seed": 0, "holdout_every": 2, "num_workers": 1}
@@ -133,8 +135,6 @@ class TrainConfig:
                 f"--batch-size {self.batch_size} cannot be cut into {self.num_workers} equal parts; choose a multiple of "
                 "--num-workers"
             )
-        if self.seed >= 2**63:
-            raise ConfigError(f"--seed must be below 2^63, got {self.seed}")
         for name in ("learning_rate", "max_grad_norm", "sigma"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
