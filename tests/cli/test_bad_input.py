@@ -138,6 +138,12 @@ def test_more_steps_and_episodes_than_a_dataset_holds(collect_refused: Callable[
     assert "--episodes must be at most 3000000, which are 1000000 shards, got 3000001; ask for fewer, or raise " in line
 
 
+@pytest.mark.parametrize("size", [1183, 100_000])
+def test_frames_that_no_reader_would_take(collect_refused: Callable[..., str], size: int) -> None:
+    line = collect_refused("--frame-size", size)
+    assert f"--frame-size must be at most 1182, got {size}: of larger frames, a shard's chunks have more than the " in line
+
+
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e7"])
 def test_a_timeout_that_is_none(collect_refused: Callable[..., str], seconds: str) -> None:
     assert f"--episode-timeout must be 0 to 1e+06 seconds, got {float(seconds)}" in collect_refused(

@@ -7,7 +7,13 @@ from pathlib import Path
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.ray_pool import WorkerSettings
 from worldmodel_v.spec import canonical_json, parse_object, require_recordable
-from worldmodel_v.storage.schema import MAX_EPISODES_PER_SHARD, MAX_ROWS_PER_EPISODE, MAX_SHARDS
+from worldmodel_v.storage.schema import (
+    MAX_CHUNK_BYTES,
+    MAX_EPISODES_PER_SHARD,
+    MAX_FRAME_SIZE,
+    MAX_ROWS_PER_EPISODE,
+    MAX_SHARDS,
+)
 
 AUTO = "auto"
 MAX_TIMEOUT_SECONDS = 1e6
@@ -60,7 +66,7 @@ class CollectConfig:
     """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
 
     frame_size: int = 64
-    """Height and width of the recorded frames, by area averaging."""
+    """Height and width of the recorded frames, by area averaging: at most 1182."""
 
     crop: str = AUTO
     """Rows and columns kept before resizing: TOP:BOTTOM,LEFT:RIGHT, full, or auto (CarRacing: 0:84,0:96, without the panel)."""
@@ -86,6 +92,11 @@ class CollectConfig:
             raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
         if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
             raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
+        if self.frame_size > MAX_FRAME_SIZE:
+            raise ConfigError(
+                f"--frame-size must be at most {MAX_FRAME_SIZE}, got {self.frame_size}: of larger frames, a shard's chunks "
+                f"have more than the {MAX_CHUNK_BYTES >> 20} MiB that are read at once"
+            )
         if self.max_steps >= MAX_ROWS_PER_EPISODE:
             raise ConfigError(f"--max-steps must be below 2^31 - 1, got {self.max_steps}")
         if self.episodes > (most := MAX_SHARDS * self.episodes_per_shard):
