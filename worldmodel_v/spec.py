@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal, get_args, get_origin
 from worldmodel_v.errors import ConfigError
 
 FORMAT_VERSION = 1
+MAX_NUMBER = 1e30
+"""Of a config: leaves room for sums and products in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +109,13 @@ def is_name(text: str) -> bool:
 
 
 def require_recordable(config: Any) -> None:
-    """Raise ConfigError unless every whole number of a config is below 2^63, so that it can be recorded and read again."""
+    """Raise ConfigError unless all numbers of a config can be recorded and read again: whole ones below 2^63, others finite."""
     for name, value in vars(config).items():
+        option = f"--{name.replace('_', '-')}"
         if isinstance(value, int) and value >= 2**63:
-            raise ConfigError(f"--{name.replace('_', '-')} must be below 2^63, got {value}")
+            raise ConfigError(f"{option} must be below 2^63, got {value}")
+        if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
+            raise ConfigError(f"{option} must be a finite number, at most {MAX_NUMBER:g}, got {value}")
 
 
 def require_types(values: dict[str, Any], record: type) -> None:

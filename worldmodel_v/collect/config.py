@@ -81,7 +81,6 @@ class CollectConfig:
         return WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
 
     def __post_init__(self) -> None:
-        require_recordable(self)
         for name in ("episodes", "max_steps", "episodes_per_shard", "frame_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
@@ -104,6 +103,7 @@ class CollectConfig:
                 f"--episodes must be at most {most}, which are {MAX_SHARDS} shards, got {self.episodes}; ask for fewer, or "
                 f"raise --episodes-per-shard (now {self.episodes_per_shard})"
             )
+        require_recordable(self)
         self.parsed_env_kwargs()
 
     def parsed_env_kwargs(self) -> dict:

@@ -123,12 +123,14 @@ class TrainConfig:
     """Stop, after a checkpoint, when the posterior has collapsed; otherwise there is only a warning."""
 
     def __post_init__(self) -> None:
+        if self.max_grad_norm == math.inf:
+            raise ConfigError("--max-grad-norm must be a finite number, got inf; give a large one, such as 1e9, to never clip")
         require_recordable(self)
         at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1, "keep": 1}
         at_least |= {"beta": 0, "beta_warmup_steps": 0, "beta_cycles": 1, "free_bits": 0, "kl_tolerance": 0}
         at_least |= {"weight_decay": 0, "seed": 0, "holdout_every": 2, "num_workers": 1}
         for name, bound in at_least.items():
-            if not bound <= getattr(self, name) < math.inf:
+            if getattr(self, name) < bound:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
         if self.batch_size % self.num_workers:
             raise ConfigError(
@@ -136,7 +138,7 @@ class TrainConfig:
                 "--num-workers"
             )
         for name in ("learning_rate", "max_grad_norm", "sigma"):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) <= 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         self._check_combinations()
 
