@@ -240,6 +240,12 @@ def test_options_of_training_that_take_the_meaning_from_each_other(refuse: Refus
     assert "two floors under the same KL; choose one" in refuse(*command, "--free-bits", 0.1, "--kl-tolerance", 0.5)
 
 
+def test_a_batch_that_no_machine_holds(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--batch-size", 999_999_999_999)
+    assert "--batch-size must be at most 65536, got 999999999999" in line
+    assert not (tmp_path / "vae").exists()
+
+
 @pytest.mark.parametrize("option", ["--max-grad-norm", "--learning-rate"])
 def test_a_number_that_no_record_holds(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path, option: str) -> None:
     line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 4, option, "inf")
@@ -358,6 +364,14 @@ def test_unequal_episodes_without_a_choice(refuse: Refusal, stamp_latents: Path,
     line = refuse("wm-export", "adsp", "--data", stamp_latents, "--out", tmp_path / "out", "--pad", "--truncate")
     assert "--pad and --truncate: choose one" in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["hardmaru", "zacwellmer", "adsp"])
+@pytest.mark.parametrize("length", [1, 99_999_999_999_999])
+def test_a_length_that_no_sequence_has(refuse: Refusal, stamp_latents: Path, tmp_path: Path, name: str, length: int) -> None:
+    line = refuse("wm-export", name, "--data", stamp_latents, "--out", tmp_path / "out", "--pad", "--length", length)
+    assert f"--length must be 2 to 1000000, got {length}" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_into_a_directory_that_is_not_empty(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from worldmodel_v.spec import require_recordable
 Precision = Literal["auto", "fp32", "bf16"]
 Publish = Literal["last", "best"]
 
+MAX_BATCH_SIZE = 1 << 16
+"""Of 64x64 frames 0.8 GB, and many times that in the network."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -32,7 +35,7 @@ class TrainConfig:
     """Optimiser steps in all."""
 
     batch_size: int = 256
-    """Frames in a step."""
+    """Frames in a step: at most 65536."""
 
     latent_dim: int = 32
     """Size of the latent z."""
@@ -132,6 +135,8 @@ class TrainConfig:
         for name, bound in at_least.items():
             if getattr(self, name) < bound:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
+        if self.batch_size > MAX_BATCH_SIZE:
+            raise ConfigError(f"--batch-size must be at most {MAX_BATCH_SIZE}, got {self.batch_size}")
         if self.batch_size % self.num_workers:
             raise ConfigError(
                 f"--batch-size {self.batch_size} cannot be cut into {self.num_workers} equal parts; choose a multiple of "
