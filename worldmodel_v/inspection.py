@@ -50,6 +50,8 @@ def _describe(path: Path, of_dataset: Callable[[Dataset], dict], of_model: Calla
         return of_model(path)
     if run and run.stage:  # before anything is written
         return {"kind": KINDS.get(run.stage, "unknown"), "path": str(path), "run": _run(path, run.done or 0, None)}
+    if path.is_file():
+        raise NotADataset(f"{path}: is a file; give the directory that it lies in")
     found = "no such directory" if not path.is_dir() else f"neither {SPEC_NAME} nor {MODEL_NAMES[0]} is in it"
     raise NotADataset(f"{path}: {found}; give a directory that wm-collect, wm-train or wm-encode wrote")
 
@@ -79,7 +81,10 @@ def require_binding(latents_path: Path, *, data: Path | None, vae: Path | None) 
     if data is not None:
         from worldmodel_v.encode.stage import require_current
 
-        require_current(latents, open_dataset(data))
+        rollouts = open_dataset(data)
+        if rollouts.format != ROLLOUTS:
+            raise NotADataset(f"--data {data}: expected rollouts, found latents; give the directory that wm-collect wrote")
+        require_current(latents, rollouts)
 
 
 def preview(path: Path) -> np.ndarray:

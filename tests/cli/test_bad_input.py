@@ -471,6 +471,20 @@ def test_inspecting_what_is_neither_dataset_nor_model(refuse: Refusal, tmp_path:
     assert "no such directory" in refuse("wm-inspect", tmp_path / "absent")
 
 
+def test_a_file_where_its_directory_is_expected(
+    refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path
+) -> None:
+    for file in (stamp_rollouts / "dataset.json", stamp_vae / "vae.safetensors"):
+        assert f"{file}: is a file; give the directory that it lies in" in refuse("wm-inspect", file)
+    line = refuse("wm-inspect", stamp_latents, "--vae", stamp_vae / "vae.safetensors")
+    assert "vae.safetensors: is a file; give the directory that it lies in" in line
+
+
+def test_latents_where_rollouts_are_expected(refuse: Refusal, stamp_latents: Path) -> None:
+    line = refuse("wm-inspect", stamp_latents, "--data", stamp_latents)
+    assert f"--data {stamp_latents}: expected rollouts, found latents; give the directory that wm-collect wrote" in line
+
+
 def test_verification_names_the_shard_that_is_off(stamp_rollouts: Path, tmp_path: Path, refuse: Refusal) -> None:
     data = tmp_path / "data"
     shutil.copytree(stamp_rollouts, data)

@@ -52,6 +52,8 @@ def load_vae(path: Path) -> LoadedVAE:
 def read_weights(path: Path) -> bytes:
     """The bytes of a directory's `vae.safetensors`; raises NotAModel if there are none."""
     file = path / WEIGHTS_NAME
+    if path.is_file():
+        raise NotAModel(f"{path}: is a file; give the directory that it lies in")
     if not file.is_file():
         state = (
             "its training is not finished" if (path / "checkpoint.safetensors").exists() else "it is no directory of wm-train"
