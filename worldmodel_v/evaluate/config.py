@@ -51,3 +51,5 @@ class EvalConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {value}")
         if self.seed >= 2**32:
             raise ConfigError(f"--seed must be below 2^32, got {self.seed}")
+        if repeated := [name for name in self.factors if self.factors.count(name) > 1]:
+            raise ConfigError(f"--factors names {repeated[0]!r} twice")
