@@ -18,6 +18,7 @@ from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
 from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
 from worldmodel_v.storage.publish import TEMPORARY_PREFIX
+from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.schema import INDEX_COLUMNS, LATENTS, ROLLOUTS
 
 MODEL_NAMES = ("vae.safetensors", "checkpoint.safetensors")
@@ -42,6 +43,7 @@ def describe_run(path: Path) -> dict[str, Any]:
     return _describe(path, _describe_run_of_dataset, _describe_run_of_training)
 
 
+@readable()
 def _describe(path: Path, of_dataset: Callable[[Dataset], dict], of_model: Callable[[Path], dict]) -> dict[str, Any]:
     if (path / SPEC_NAME).exists():
         return of_dataset(open_dataset(path))
@@ -105,6 +107,7 @@ def preview(path: Path) -> np.ndarray:
     return frame_grid(rows)
 
 
+@readable()
 def _require_dataset(path: Path, option: str) -> Dataset:
     if not (path / SPEC_NAME).exists() and any((path / name).exists() for name in MODEL_NAMES):
         raise NotADataset(f"{option} is for datasets, {path} holds a VAE; leave it out")

@@ -1,6 +1,8 @@
 """Every mistake that a user can make: one line that says what, where and what to do; exit code 2; nothing half-written."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -298,6 +300,69 @@ def test_a_description_that_is_damaged(refuse: Refusal, stamp_rollouts: Path, tm
     description["spec"]["seed"] = 8
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(description))
     assert "dataset.json: not a valid description of a dataset (spec_hash" in refuse("wm-inspect", tmp_path / "data")
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have the system let nobody read files of this name. (Modes do not bind root.)"""
+
+    def guarded(real: Callable) -> Callable:
+        def call(path: object, *rest: object, **named: object) -> object:
+            if Path(str(path)).name == name:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *rest, **named)
+
+        return call
+
+    monkeypatch.setattr(os, "open", guarded(os.open))
+    monkeypatch.setattr(Path, "open", guarded(Path.open))
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *[("wm-train", name) for name in ("dataset.json", "index.jsonl", "000001.h5")],
+        *[("wm-encode", name) for name in ("vae.safetensors", "000001.h5")],
+        *[("wm-inspect", name) for name in ("dataset.json", "index.jsonl", "000001.h5")],
+        *[("wm-inspect --verify", name) for name in ("index.jsonl", "000001.h5")],
+        *[("wm-inspect VAE", name) for name in ("vae.safetensors", "checkpoint.safetensors", "metrics.jsonl")],
+    ],
+)
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+    refuse: Refusal,
+    stamp_rollouts: Path,
+    stamp_vae: Path,
+    tmp_path: Path,
+    command: str,
+    name: str,
+) -> None:
+    options = {
+        "wm-train": ("--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 4),
+        "wm-encode": ("--data", stamp_rollouts, "--vae", stamp_vae, "--out", tmp_path / "latents", "--quiet"),
+        "wm-inspect": (stamp_rollouts,),
+        "wm-inspect --verify": (stamp_rollouts, "--verify", "--quiet"),
+        "wm-inspect VAE": (stamp_vae,),
+    }
+    forbid(monkeypatch, name)
+    line = refuse(command.split()[0], *options[command])
+    folder = stamp_vae if command == "wm-inspect VAE" or name == "vae.safetensors" else stamp_rollouts
+    file = folder / "shards" / name if name.endswith(".h5") else folder / name
+    assert line.endswith(f": {file}: cannot be read (Permission denied); give yourself the right to read it\n")
+
+
+def test_a_shard_that_may_not_be_read_is_not_deleted(
+    monkeypatch: pytest.MonkeyPatch, refuse: Refusal, stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    """One without its line in the index, which continuing would adopt, or remove if it were damaged."""
+    data = shutil.copytree(stamp_rollouts, tmp_path / "data")
+    lines = (data / "index.jsonl").read_text().splitlines(keepends=True)
+    (data / "index.jsonl").write_text("".join(lines[:2]))
+    forbid(monkeypatch, "000002.h5")
+    settings = ("--env", "worldmodel_v/Stamp-v0", "--episodes", 8, "--episodes-per-shard", 3, "--policy", "random", "--seed", 7)
+    assert "shards/000002.h5: cannot be read (Permission denied)" in refuse(
+        "wm-collect", "--out", data, *settings, "--workers", 0
+    )
+    assert (data / "shards" / "000002.h5").is_file()
 
 
 # Encoding
