@@ -720,20 +720,34 @@ def test_a_preview_into_a_folder_that_is_not_there(refuse: Refusal, stamp_rollou
     assert "its folder is not there" in refuse("wm-inspect", stamp_rollouts, "--preview", tmp_path / "no" / "x.png")
 
 
+REQUIRED = {
+    "wm-collect": "--out x",
+    "wm-train": "--data x --out x",
+    "wm-encode": "--data x --vae x --out x",
+    "wm-eval": "--data x --vae x --out x",
+    "wm-export": "npz --data x --out y",
+    "wm-inspect": "x",
+    "wm-pipeline": "run x --out x",
+}
+
+
+@pytest.mark.parametrize("program", MAINS)
+def test_an_empty_argument_is_no_directory(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse, words = Refusal(monkeypatch, capsys), REQUIRED[program].split()[:-1]
+    where = f" after {words[-1]}" if words else ""
+    expected = f"{program}: an empty argument{where}, as of an unset shell variable; give a value (. is the directory here)\n"
+    assert refuse(program, *words, "") == expected
+    if words:
+        assert f"an empty argument after {words[-1]}=, as of" in refuse(program, *words[:-1], f"{words[-1]}=")
+
+
 @pytest.mark.parametrize("program", MAINS)
 def test_an_unknown_option_leaves_with_2(
     program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    required = {
-        "wm-collect": "--out x",
-        "wm-train": "--data x --out x",
-        "wm-encode": "--data x --vae x --out x",
-        "wm-eval": "--data x --vae x --out x",
-        "wm-export": "npz --data x --out y",
-        "wm-inspect": "x",
-        "wm-pipeline": "run x --out x",
-    }
-    monkeypatch.setattr(sys, "argv", [program, *required[program].split(), "--no-such-option", "1"])
+    monkeypatch.setattr(sys, "argv", [program, *REQUIRED[program].split(), "--no-such-option", "1"])
     with pytest.raises(SystemExit) as exit_:
         MAINS[program]()
     assert exit_.value.code == 2
