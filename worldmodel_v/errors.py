@@ -40,6 +40,10 @@ class NotADataset(UsageError):
     """A directory does not hold the dataset that was expected there."""
 
 
+class NotReadable(UsageError):
+    """A file is there, and the system does not let this process read it."""
+
+
 class SettingsDiffer(UsageError):
     """A directory holds work made with other settings, so that continuing it would mix two things."""
 

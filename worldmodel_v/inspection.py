@@ -18,7 +18,8 @@ from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
 from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
 from worldmodel_v.storage.publish import TEMPORARY_PREFIX
-from worldmodel_v.storage.schema import LATENTS, ROLLOUTS
+from worldmodel_v.storage.reading import readable
+from worldmodel_v.storage.schema import INDEX_COLUMNS, LATENTS, ROLLOUTS
 
 MODEL_NAMES = ("vae.safetensors", "checkpoint.safetensors")
 PREVIEW_EPISODES = 6
@@ -42,6 +43,7 @@ def describe_run(path: Path) -> dict[str, Any]:
     return _describe(path, _describe_run_of_dataset, _describe_run_of_training)
 
 
+@readable()
 def _describe(path: Path, of_dataset: Callable[[Dataset], dict], of_model: Callable[[Path], dict]) -> dict[str, Any]:
     if (path / SPEC_NAME).exists():
         return of_dataset(open_dataset(path))
@@ -50,6 +52,8 @@ def _describe(path: Path, of_dataset: Callable[[Dataset], dict], of_model: Calla
         return of_model(path)
     if run and run.stage:  # before anything is written
         return {"kind": KINDS.get(run.stage, "unknown"), "path": str(path), "run": _run(path, run.done or 0, None)}
+    if path.is_file():
+        raise NotADataset(f"{path}: is a file; give the directory that it lies in")
     found = "no such directory" if not path.is_dir() else f"neither {SPEC_NAME} nor {MODEL_NAMES[0]} is in it"
     raise NotADataset(f"{path}: {found}; give a directory that wm-collect, wm-train or wm-encode wrote")
 
@@ -79,7 +83,10 @@ def require_binding(latents_path: Path, *, data: Path | None, vae: Path | None) 
     if data is not None:
         from worldmodel_v.encode.stage import require_current
 
-        require_current(latents, open_dataset(data))
+        rollouts = open_dataset(data)
+        if rollouts.format != ROLLOUTS:
+            raise NotADataset(f"--data {data}: expected rollouts, found latents; give the directory that wm-collect wrote")
+        require_current(latents, rollouts)
 
 
 def preview(path: Path) -> np.ndarray:
@@ -100,6 +107,7 @@ def preview(path: Path) -> np.ndarray:
     return frame_grid(rows)
 
 
+@readable()
 def _require_dataset(path: Path, option: str) -> Dataset:
     if not (path / SPEC_NAME).exists() and any((path / name).exists() for name in MODEL_NAMES):
         raise NotADataset(f"{option} is for datasets, {path} holds a VAE; leave it out")
@@ -188,7 +196,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
         with dataset.open_shard(entry) as shard:
             lengths.append(shard.ep_len - 1)
             returns.append(shard.returns)
-            columns = {name: _column_text(dtype, shape) for name, (dtype, shape) in shard.columns.items()}
+            columns = {name: _column_text(name, dtype, shape) for name, (dtype, shape) in shard.columns.items()}
             state_names = shard.state_names
             for name in ends:
                 ends[name] += int(shard.rows(name).sum())
@@ -254,8 +262,9 @@ def _describe_model(path: Path) -> dict[str, Any]:
     return facts | {"settings": settings}
 
 
-def _column_text(dtype: np.dtype, shape: tuple[int, ...]) -> str:
-    return f"{dtype} ({', '.join(['rows', *map(str, shape[1:])])})"
+def _column_text(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> str:
+    first = "episodes" if name in INDEX_COLUMNS else "rows"
+    return f"{dtype} ({', '.join([first, *map(str, shape[1:])])})"
 
 
 def _spread(parts: list[np.ndarray]) -> dict[str, float] | None:

@@ -10,7 +10,11 @@ import types
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
+from worldmodel_v.errors import ConfigError
+
 FORMAT_VERSION = 1
+MAX_NUMBER = 1e30
+"""Of a config: leaves room for sums and products in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +106,16 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 def is_name(text: str) -> bool:
     """Whether a stranger's text may stand in a message as it is: one line, not long, and nothing that a terminal would obey."""
     return len(text) <= 200 and text.isprintable()
+
+
+def require_recordable(config: Any) -> None:
+    """Raise ConfigError unless all numbers of a config can be recorded and read again: whole ones below 2^63, others finite."""
+    for name, value in vars(config).items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, int) and value >= 2**63:
+            raise ConfigError(f"{option} must be below 2^63, got {value}")
+        if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
+            raise ConfigError(f"{option} must be a finite number, at most {MAX_NUMBER:g}, got {value}")
 
 
 def require_types(values: dict[str, Any], record: type) -> None:

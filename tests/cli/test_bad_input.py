@@ -1,6 +1,8 @@
 """Every mistake that a user can make: one line that says what, where and what to do; exit code 2; nothing half-written."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import gymnasium
 import numpy as np
 import pytest
 
+from tests.builders import files_in
 from worldmodel_v.cli import collect, encode, export, inspect, pipeline, train
 from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.collect import CollectConfig
@@ -124,6 +127,25 @@ def test_counts_that_must_be_positive(collect_refused: Callable[..., str], optio
     assert f"{option} must be at least 1, got 0" in collect_refused(option, 0)
 
 
+def test_whole_numbers_that_a_dataset_cannot_record(collect_refused: Callable[..., str]) -> None:
+    assert f"--seed must be below 2^63, got {10**21}" in collect_refused("--seed", 10**21)
+    assert "is not JSON such as '{\"continuous\": false}': a whole number of 22 digits" in collect_refused(
+        "--env-kwargs", f'{{"length": {10**21}}}'
+    )
+
+
+def test_more_steps_and_episodes_than_a_dataset_holds(collect_refused: Callable[..., str]) -> None:
+    assert f"--max-steps must be below 2^31 - 1, got {2**31 - 1}" in collect_refused("--max-steps", 2**31 - 1)
+    line = collect_refused("--episodes", 3_000_001, "--episodes-per-shard", 3)
+    assert "--episodes must be at most 3000000, which are 1000000 shards, got 3000001; ask for fewer, or raise " in line
+
+
+@pytest.mark.parametrize("size", [1183, 100_000])
+def test_frames_that_no_reader_would_take(collect_refused: Callable[..., str], size: int) -> None:
+    line = collect_refused("--frame-size", size)
+    assert f"--frame-size must be at most 1182, got {size}: of larger frames, a shard's chunks have more than the " in line
+
+
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e7"])
 def test_a_timeout_that_is_none(collect_refused: Callable[..., str], seconds: str) -> None:
     assert f"--episode-timeout must be 0 to 1e+06 seconds, got {float(seconds)}" in collect_refused(
@@ -231,6 +253,19 @@ def test_options_of_training_that_take_the_meaning_from_each_other(refuse: Refus
     assert "two floors under the same KL; choose one" in refuse(*command, "--free-bits", 0.1, "--kl-tolerance", 0.5)
 
 
+def test_a_batch_that_no_machine_holds(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--batch-size", 999_999_999_999)
+    assert "--batch-size must be at most 65536, got 999999999999" in line
+    assert not (tmp_path / "vae").exists()
+
+
+@pytest.mark.parametrize("option", ["--max-grad-norm", "--learning-rate"])
+def test_a_number_that_no_record_holds(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path, option: str) -> None:
+    line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 4, option, "inf")
+    assert f"{option} must be a finite number" in line
+    assert not (tmp_path / "vae").exists()
+
+
 def test_a_device_that_is_not_there(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
     line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path, "--holdout-every", 4, "--device", "teapot")
     assert "--device 'teapot' cannot be used" in line
@@ -276,6 +311,69 @@ def test_a_description_that_is_damaged(refuse: Refusal, stamp_rollouts: Path, tm
     description["spec"]["seed"] = 8
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(description))
     assert "dataset.json: not a valid description of a dataset (spec_hash" in refuse("wm-inspect", tmp_path / "data")
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Have the system let nobody read files of this name. (Modes do not bind root.)"""
+
+    def guarded(real: Callable) -> Callable:
+        def call(path: object, *rest: object, **named: object) -> object:
+            if Path(str(path)).name == name:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return real(path, *rest, **named)
+
+        return call
+
+    monkeypatch.setattr(os, "open", guarded(os.open))
+    monkeypatch.setattr(Path, "open", guarded(Path.open))
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        *[("wm-train", name) for name in ("dataset.json", "index.jsonl", "000001.h5")],
+        *[("wm-encode", name) for name in ("vae.safetensors", "000001.h5")],
+        *[("wm-inspect", name) for name in ("dataset.json", "index.jsonl", "000001.h5")],
+        *[("wm-inspect --verify", name) for name in ("index.jsonl", "000001.h5")],
+        *[("wm-inspect VAE", name) for name in ("vae.safetensors", "checkpoint.safetensors", "metrics.jsonl")],
+    ],
+)
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    monkeypatch: pytest.MonkeyPatch,
+    refuse: Refusal,
+    stamp_rollouts: Path,
+    stamp_vae: Path,
+    tmp_path: Path,
+    command: str,
+    name: str,
+) -> None:
+    options = {
+        "wm-train": ("--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 4),
+        "wm-encode": ("--data", stamp_rollouts, "--vae", stamp_vae, "--out", tmp_path / "latents", "--quiet"),
+        "wm-inspect": (stamp_rollouts,),
+        "wm-inspect --verify": (stamp_rollouts, "--verify", "--quiet"),
+        "wm-inspect VAE": (stamp_vae,),
+    }
+    forbid(monkeypatch, name)
+    line = refuse(command.split()[0], *options[command])
+    folder = stamp_vae if command == "wm-inspect VAE" or name == "vae.safetensors" else stamp_rollouts
+    file = folder / "shards" / name if name.endswith(".h5") else folder / name
+    assert line.endswith(f": {file}: cannot be read (Permission denied); give yourself the right to read it\n")
+
+
+def test_a_shard_that_may_not_be_read_is_not_deleted(
+    monkeypatch: pytest.MonkeyPatch, refuse: Refusal, stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    """One without its line in the index, which continuing would adopt, or remove if it were damaged."""
+    data = shutil.copytree(stamp_rollouts, tmp_path / "data")
+    lines = (data / "index.jsonl").read_text().splitlines(keepends=True)
+    (data / "index.jsonl").write_text("".join(lines[:2]))
+    forbid(monkeypatch, "000002.h5")
+    settings = ("--env", "worldmodel_v/Stamp-v0", "--episodes", 8, "--episodes-per-shard", 3, "--policy", "random", "--seed", 7)
+    assert "shards/000002.h5: cannot be read (Permission denied)" in refuse(
+        "wm-collect", "--out", data, *settings, "--workers", 0
+    )
+    assert (data / "shards" / "000002.h5").is_file()
 
 
 # Encoding
@@ -342,6 +440,14 @@ def test_unequal_episodes_without_a_choice(refuse: Refusal, stamp_latents: Path,
     line = refuse("wm-export", "adsp", "--data", stamp_latents, "--out", tmp_path / "out", "--pad", "--truncate")
     assert "--pad and --truncate: choose one" in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["hardmaru", "zacwellmer", "adsp"])
+@pytest.mark.parametrize("length", [1, 99_999_999_999_999])
+def test_a_length_that_no_sequence_has(refuse: Refusal, stamp_latents: Path, tmp_path: Path, name: str, length: int) -> None:
+    line = refuse("wm-export", name, "--data", stamp_latents, "--out", tmp_path / "out", "--pad", "--length", length)
+    assert f"--length must be 2 to 1000000, got {length}" in line
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_into_a_directory_that_is_not_empty(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
@@ -454,6 +560,20 @@ def test_inspecting_what_is_neither_dataset_nor_model(refuse: Refusal, tmp_path:
     assert "no such directory" in refuse("wm-inspect", tmp_path / "absent")
 
 
+def test_a_file_where_its_directory_is_expected(
+    refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path
+) -> None:
+    for file in (stamp_rollouts / "dataset.json", stamp_vae / "vae.safetensors"):
+        assert f"{file}: is a file; give the directory that it lies in" in refuse("wm-inspect", file)
+    line = refuse("wm-inspect", stamp_latents, "--vae", stamp_vae / "vae.safetensors")
+    assert "vae.safetensors: is a file; give the directory that it lies in" in line
+
+
+def test_latents_where_rollouts_are_expected(refuse: Refusal, stamp_latents: Path) -> None:
+    line = refuse("wm-inspect", stamp_latents, "--data", stamp_latents)
+    assert f"--data {stamp_latents}: expected rollouts, found latents; give the directory that wm-collect wrote" in line
+
+
 def test_verification_names_the_shard_that_is_off(stamp_rollouts: Path, tmp_path: Path, refuse: Refusal) -> None:
     data = tmp_path / "data"
     shutil.copytree(stamp_rollouts, data)
@@ -467,6 +587,30 @@ def test_verification_names_the_shard_that_is_off(stamp_rollouts: Path, tmp_path
 
 def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
     assert "--preview needs frames" in refuse("wm-inspect", stamp_latents, "--preview", tmp_path / "out.png")
+
+
+def test_a_preview_in_place_of_anything_but_a_picture(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
+    data, link = shutil.copytree(stamp_rollouts, tmp_path / "data"), tmp_path / "link"
+    link.symlink_to(data)
+    (tmp_path / "thesis.png").write_text("42")
+    before = files_in(tmp_path)
+    for inside in (data / "dataset.json", data / "new.png", data / "shards" / "new.png", link / "new.png"):
+        line = refuse("wm-inspect", data, "--preview", inside)
+        assert f"--preview {inside}: lies in {data}, which is only looked at; give a file outside of it" in line
+    line = refuse("wm-inspect", data, "--preview", tmp_path)
+    assert f"--preview {tmp_path}: is a directory; give a file, such as {tmp_path}/preview.png" in line
+    line = refuse("wm-inspect", data, "--preview", tmp_path / "thesis.png")
+    assert "thesis.png: is there and is no PNG, so it is not replaced; give a new file" in line
+    assert files_in(tmp_path) == before
+
+
+def test_a_preview_in_place_of_another(stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["wm-inspect", str(stamp_rollouts), "--quiet", "--preview", str(tmp_path / "frames.png")])
+    inspect.main()
+    picture = (tmp_path / "frames.png").read_bytes()
+    (tmp_path / "frames.png").write_bytes(picture + b"older")
+    inspect.main()
+    assert (tmp_path / "frames.png").read_bytes() == picture
 
 
 # Pipelines
@@ -645,20 +789,34 @@ def test_a_preview_into_a_folder_that_is_not_there(refuse: Refusal, stamp_rollou
     assert "its folder is not there" in refuse("wm-inspect", stamp_rollouts, "--preview", tmp_path / "no" / "x.png")
 
 
+REQUIRED = {
+    "wm-collect": "--out x",
+    "wm-train": "--data x --out x",
+    "wm-encode": "--data x --vae x --out x",
+    "wm-eval": "--data x --vae x --out x",
+    "wm-export": "npz --data x --out y",
+    "wm-inspect": "x",
+    "wm-pipeline": "run x --out x",
+}
+
+
+@pytest.mark.parametrize("program", MAINS)
+def test_an_empty_argument_is_no_directory(
+    program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refuse, words = Refusal(monkeypatch, capsys), REQUIRED[program].split()[:-1]
+    where = f" after {words[-1]}" if words else ""
+    expected = f"{program}: an empty argument{where}, as of an unset shell variable; give a value (. is the directory here)\n"
+    assert refuse(program, *words, "") == expected
+    if words:
+        assert f"an empty argument after {words[-1]}=, as of" in refuse(program, *words[:-1], f"{words[-1]}=")
+
+
 @pytest.mark.parametrize("program", MAINS)
 def test_an_unknown_option_leaves_with_2(
     program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    required = {
-        "wm-collect": "--out x",
-        "wm-train": "--data x --out x",
-        "wm-encode": "--data x --vae x --out x",
-        "wm-eval": "--data x --vae x --out x",
-        "wm-export": "npz --data x --out y",
-        "wm-inspect": "x",
-        "wm-pipeline": "run x --out x",
-    }
-    monkeypatch.setattr(sys, "argv", [program, *required[program].split(), "--no-such-option", "1"])
+    monkeypatch.setattr(sys, "argv", [program, *REQUIRED[program].split(), "--no-such-option", "1"])
     with pytest.raises(SystemExit) as exit_:
         MAINS[program]()
     assert exit_.value.code == 2

@@ -143,7 +143,7 @@ def test_a_length_that_no_episode_has_is_refused(unequal_latents: Path, tmp_path
 def test_padding_and_truncating_at_once_is_refused(unequal_latents: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--pad and --truncate: choose one"):
         run(unequal_latents, tmp_path / "out", pad=True, truncate=True)
-    with pytest.raises(ConfigError, match="--length must be at least 2, got 1"):
+    with pytest.raises(ConfigError, match="--length must be 2 to 1000000, got 1"):
         run(unequal_latents, tmp_path / "out", pad=True, length=1)
 
 

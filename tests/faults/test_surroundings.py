@@ -179,13 +179,10 @@ COMMANDS = list(writing_commands(Path(), Path()))
 @pytest.mark.parametrize("called", COMMANDS)
 def test_names_and_paths_that_are_too_long_are_refused(called: str, ordinary: Path, tmp_path: Path, refuse: Refusal) -> None:
     long_name, long_path = tmp_path / ("x" * (NAME_MAX + 1)), deep(tmp_path, PATH_MAX + 10)
-    for out, code in [(long_name, 1)] if called == "wm-inspect" else [(long_name, 2), (long_path, 2)]:
-        error = refuse(*called.split(), *writing_commands(ordinary, out)[called], code=code)
+    for out in (long_name,) if called == "wm-inspect" else (long_name, long_path):
+        error = refuse(*called.split(), *writing_commands(ordinary, out)[called])
         assert str(out.parent) in error
-        too_long = (
-            f"could not write ({os.strerror(errno.ENAMETOOLONG)})" if code == 1 else "longer than this file system allows"
-        )
-        assert too_long in error
+        assert "longer than this file system allows" in error
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
-from worldmodel_v.models.architectures import ARCHITECTURES, ResidualBlock
+from worldmodel_v.models.architectures import ARCHITECTURES, MAX_FRAME_SIZE, ResidualBlock
+from worldmodel_v.storage import schema
 
 NAMES = list(ARCHITECTURES)
 SMALLEST = {name: architecture.min_size for name, architecture in ARCHITECTURES.items()}
@@ -150,7 +151,7 @@ def test_mlp_has_one_hidden_layer_of_400_each_way() -> None:
         ("ha2018", 32, "--architecture ha2018 takes frames of 64x64, got 32x32; "),
         ("ha2018", 128, "--architecture ha2018 takes frames of 64x64, got 128x128; "),
         ("mlp", 128, "--architecture mlp takes frames of 8x8 to 64x64, got 128x128; "),
-        ("conv", 8192, "--architecture conv takes frames of 8x8 to 4096x4096, got 8192x8192; "),
+        ("conv", 8192, "--architecture conv takes frames of 8x8 to 1024x1024, got 8192x8192; "),
         ("vit", 64, "--architecture: expected one of conv, ha2018, resnet, mlp, got 'vit'"),
     ],
 )
@@ -159,3 +160,8 @@ def test_what_an_architecture_does_not_take_is_refused(name: str, size: int, tex
         VAEConfig(architecture=name, frame_size=size)  # type: ignore[arg-type]
     if name in ARCHITECTURES:
         assert str(refusal.value).endswith("choose another architecture, or collect with another --frame-size")
+
+
+def test_the_largest_frames_are_those_that_can_be_recorded() -> None:
+    assert MAX_FRAME_SIZE <= schema.MAX_FRAME_SIZE < 2 * MAX_FRAME_SIZE
+    assert 64 * schema.MAX_FRAME_SIZE**2 * 3 <= schema.MAX_CHUNK_BYTES < 64 * (schema.MAX_FRAME_SIZE + 1) ** 2 * 3

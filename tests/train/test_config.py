@@ -18,8 +18,16 @@ def config(**changes: object) -> TrainConfig:
     ("changes", "text"),
     [
         ({"free_bits": -0.1}, "--free-bits must be at least 0, got -0.1"),
-        ({"kl_tolerance": float("nan")}, "--kl-tolerance must be at least 0, got nan"),
-        ({"beta": float("inf")}, "--beta must be at least 0, got inf"),
+        ({"kl_tolerance": float("nan")}, "--kl-tolerance must be a finite number, at most 1e+30, got nan"),
+        ({"beta": float("inf")}, "--beta must be a finite number, at most 1e+30, got inf"),
+        ({"learning_rate": float("inf")}, "--learning-rate must be a finite number, at most 1e+30, got inf"),
+        ({"free_bits": 1e31}, "--free-bits must be a finite number, at most 1e+30, got 1e+31"),
+        (
+            {"max_grad_norm": float("inf")},
+            "--max-grad-norm must be a finite number, got inf; give a large one, such as 1e9, to never clip",
+        ),
+        ({"beta_warmup_steps": 10**24}, f"--beta-warmup-steps must be below 2^63, got {10**24}"),
+        ({"seed": 2**63}, f"--seed must be below 2^63, got {2**63}"),
         ({"beta_cycles": 0}, "--beta-cycles must be at least 1, got 0"),
         ({"sigma": 0.0}, "--sigma must be positive, got 0.0"),
         ({"learning_rate": -1.0}, "--learning-rate must be positive, got -1.0"),

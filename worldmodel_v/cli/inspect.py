@@ -1,5 +1,6 @@
 """`wm-inspect`: what a dataset or model is, in one screen; verification; a picture of frames."""
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.progress import Progress
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class InspectConfig:
     """Check every byte and row of a dataset."""
 
     preview: Path | None = None
-    """Write a PNG with frames of some episodes, one row each."""
+    """Write a PNG with frames of some episodes, one row each: a new file or another PNG's, outside of what is inspected."""
 
     data: Path | None = None
     """For latents: the rollouts that they shall have been made from."""
@@ -51,8 +54,8 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     from worldmodel_v.storage.publish import publish
 
     checked: dict[str, Any] = {}
-    if config.preview is not None and not config.preview.absolute().parent.is_dir():
-        raise ConfigError(f"--preview {config.preview}: its folder is not there; make it first")
+    if config.preview is not None:
+        _require_free(config.preview, config.path)
     if config.verify:
         checked["verified"] = inspection.require_intact(config.path, progress)
     facts = inspection.describe_run(config.path) if config.state else inspection.describe(config.path)
@@ -62,3 +65,25 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
         publish(config.preview, to_png(inspection.preview(config.path)))
         checked["preview"] = str(config.preview)
     return facts | checked
+
+
+def _require_free(picture: Path, inspected: Path) -> None:
+    """Raise ConfigError unless a picture can be put there at no loss: elsewhere, and in place of a PNG at most."""
+    folder = picture.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"--preview {picture}: its folder is not there; make it first")
+    if inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ConfigError(f"--preview {picture}: lies in {inspected}, which is only looked at; give a file outside of it")
+    try:
+        mode = picture.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise ConfigError(f"--preview {picture}: is a directory; give a file, such as {picture / 'preview.png'}")
+    if not (stat.S_ISREG(mode) and _begins_as_png(picture)):
+        raise ConfigError(f"--preview {picture}: is there and is no PNG, so it is not replaced; give a new file")
+
+
+def _begins_as_png(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE

@@ -4,8 +4,10 @@ import contextlib
 import dataclasses
 import errno
 import io
+import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from worldmodel_v.progress import LogFormat, Progress
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
+_NO_VALUE = re.compile("--[^=]+=")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +115,16 @@ def _leave(program: str, code: int, message: str, event: str, facts: dict[str, A
 
 
 def _require_text(words: Sequence[str]) -> None:
-    """Raise ConfigError for a name of bytes that are no text, which reports, records and other libraries cannot hold."""
-    for word in words:
+    """Raise ConfigError for an empty word, and for a name of bytes that are no text, which records and libraries cannot hold.
+
+    As a path, an empty word would be the current directory.
+    """
+    for before, word in itertools.pairwise(["", *words]):
+        if not word or _NO_VALUE.fullmatch(word):
+            after = f" after {word or before}" if word or before else ""
+            raise ConfigError(
+                f"an empty argument{after}, as of an unset shell variable; give a value (. is the directory here)"
+            )
         try:
             word.encode()
         except UnicodeEncodeError:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.ray_pool import WorkerSettings
-from worldmodel_v.storage.schema import MAX_EPISODES_PER_SHARD
+from worldmodel_v.spec import canonical_json, parse_object, require_recordable
+from worldmodel_v.storage.schema import (
+    MAX_CHUNK_BYTES,
+    MAX_EPISODES_PER_SHARD,
+    MAX_FRAME_SIZE,
+    MAX_ROWS_PER_EPISODE,
+    MAX_SHARDS,
+)
 
 AUTO = "auto"
 MAX_TIMEOUT_SECONDS = 1e6
@@ -37,10 +44,10 @@ class CollectConfig:
     """Arguments of the environment as JSON, such as '{"continuous": false}'."""
 
     episodes: int = 100
-    """How many episodes the dataset shall have."""
+    """How many episodes the dataset shall have: at most a million times --episodes-per-shard."""
 
     max_steps: int = 1000
-    """Actions after which an episode is cut (and recorded as truncated)."""
+    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1."""
 
     policy: str = "brownian"
     """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
@@ -59,7 +66,7 @@ class CollectConfig:
     """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
 
     frame_size: int = 64
-    """Height and width of the recorded frames, by area averaging."""
+    """Height and width of the recorded frames, by area averaging: at most 1182."""
 
     crop: str = AUTO
     """Rows and columns kept before resizing: TOP:BOTTOM,LEFT:RIGHT, full, or auto (CarRacing: 0:84,0:96, without the panel)."""
@@ -88,16 +95,28 @@ class CollectConfig:
             raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
         if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
             raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
+        if self.frame_size > MAX_FRAME_SIZE:
+            raise ConfigError(
+                f"--frame-size must be at most {MAX_FRAME_SIZE}, got {self.frame_size}: of larger frames, a shard's chunks "
+                f"have more than the {MAX_CHUNK_BYTES >> 20} MiB that are read at once"
+            )
+        if self.max_steps >= MAX_ROWS_PER_EPISODE:
+            raise ConfigError(f"--max-steps must be below 2^31 - 1, got {self.max_steps}")
+        if self.episodes > (most := MAX_SHARDS * self.episodes_per_shard):
+            raise ConfigError(
+                f"--episodes must be at most {most}, which are {MAX_SHARDS} shards, got {self.episodes}; ask for fewer, or "
+                f"raise --episodes-per-shard (now {self.episodes_per_shard})"
+            )
+        require_recordable(self)
         self.parsed_env_kwargs()
 
     def parsed_env_kwargs(self) -> dict:
-        """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object."""
+        """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object, or none that can be recorded."""
         try:
             kwargs = json.loads(self.env_kwargs, parse_constant=_refuse_constant)
+            parse_object(canonical_json(kwargs))  # as it is recorded and read again
         except (ValueError, RecursionError) as error:
-            raise ConfigError(f"--env-kwargs {self.env_kwargs!r} is not JSON: {error}") from None
-        if not isinstance(kwargs, dict):
             raise ConfigError(
-                f"--env-kwargs must be a JSON object such as '{{\"continuous\": false}}', got {self.env_kwargs!r}"
-            )
+                f"--env-kwargs {self.env_kwargs!r} is not JSON such as '{{\"continuous\": false}}': {error}"
+            ) from None
         return kwargs

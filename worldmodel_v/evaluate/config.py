@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.spec import require_recordable
 
 MIN_FRAMES = 10
 """With fewer, neither a correlation nor a map of the latents means anything."""
@@ -42,6 +43,7 @@ class EvalConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
+        require_recordable(self)
         at_least = {"frames": MIN_FRAMES, "seed": 0, "holdout_every": 2}
         for name, bound in at_least.items():
             value = getattr(self, name)
@@ -49,3 +51,5 @@ class EvalConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {value}")
         if self.seed >= 2**32:
             raise ConfigError(f"--seed must be below 2^32, got {self.seed}")
+        if repeated := [name for name in self.factors if self.factors.count(name) > 1]:
+            raise ConfigError(f"--factors names {repeated[0]!r} twice")

@@ -12,6 +12,9 @@ from worldmodel_v.errors import ConfigError, DatasetTooSmall, UnequalEpisodes
 from worldmodel_v.export.config import ExportConfig
 from worldmodel_v.export.source import Source
 
+MAX_LENGTH = 1_000_000
+"""What may be asked for: a sequence is made in memory, and every one is padded to it."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -37,7 +40,7 @@ class EqualLengthConfig(ExportConfig):
     """Cut longer episodes to the length of the shortest; with --length cut to that, and leave shorter episodes out."""
 
     length: int | None = None
-    """Rows of each sequence, with --pad or --truncate; both cut what is longer."""
+    """Rows of each sequence, at most a million, with --pad or --truncate; both cut what is longer."""
 
     final_row: ClassVar[bool]
     """Whether the format has a row for the final observation (T + 1 rows of an episode), or ends before it (T rows)."""
@@ -46,8 +49,8 @@ class EqualLengthConfig(ExportConfig):
         super().__post_init__()
         if self.pad and self.truncate:
             raise ConfigError("--pad and --truncate: choose one")
-        if self.length is not None and self.length < 2:
-            raise ConfigError(f"--length must be at least 2, got {self.length}")
+        if self.length is not None and not 2 <= self.length <= MAX_LENGTH:
+            raise ConfigError(f"--length must be 2 to {MAX_LENGTH}, got {self.length}")
 
     def check(self, source: Source) -> None:
         self.plan(source)

@@ -24,7 +24,8 @@ from worldmodel_v.errors import ConfigError
 ArchitectureName = Literal["conv", "ha2018", "resnet", "mlp"]
 
 BOTTOM_SIZE = 4
-MAX_FRAME_SIZE = 4096
+MAX_FRAME_SIZE = 1024
+"""The largest power of two that frames are recorded in (`storage.schema.MAX_FRAME_SIZE`)."""
 
 
 class Network(NamedTuple):

@@ -16,6 +16,7 @@ import torch
 from worldmodel_v.errors import ConfigError, NotAModel
 from worldmodel_v.models.vae import VAE, VAEConfig
 from worldmodel_v.spec import canonical_json, parse_object, require_types
+from worldmodel_v.storage.reading import readable
 
 WEIGHTS_NAME = "vae.safetensors"
 MAX_FILE_BYTES = 4 << 30
@@ -49,9 +50,12 @@ def load_vae(path: Path) -> LoadedVAE:
     return vae_from_bytes(read_weights(path), str(path))
 
 
+@readable()
 def read_weights(path: Path) -> bytes:
-    """The bytes of a directory's `vae.safetensors`; raises NotAModel if there are none."""
+    """The bytes of a directory's `vae.safetensors`; raises NotAModel if there are none, or NotReadable."""
     file = path / WEIGHTS_NAME
+    if path.is_file():
+        raise NotAModel(f"{path}: is a file; give the directory that it lies in")
     if not file.is_file():
         state = (
             "its training is not finished" if (path / "checkpoint.safetensors").exists() else "it is no directory of wm-train"
@@ -62,12 +66,15 @@ def read_weights(path: Path) -> bytes:
     return read_file(file)
 
 
+@readable()
 def read_file(file: Path) -> bytes:
-    """The bytes of a file of weights; raises NotAModel if they are more than any has, or cannot be read."""
+    """The bytes of a file of weights; raises NotAModel if they are more than any has or the disk fails, or NotReadable."""
     try:
         if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
             raise NotAModel(f"{file}: has {num_bytes} bytes, expected at most {MAX_FILE_BYTES}; restore it, or train again")
         return file.read_bytes()
+    except PermissionError:
+        raise
     except OSError as error:
         raise NotAModel(f"{file}: cannot be read ({error.strerror}); restore it, or train again") from None
 

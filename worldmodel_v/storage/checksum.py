@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from worldmodel_v.storage.reading import readable
+
 BLOCK_BYTES = 1 << 20
 BLOCK_WORDS = 1 << 13
 """Few enough that a block stays in the cache, and that no BLAS splits a product of that length among threads."""
@@ -18,8 +20,9 @@ _LOW = 0xFFFFFFFF
 _WEIGHTS = np.arange(BLOCK_WORDS, 0, -1, dtype=np.float64)
 
 
+@readable()
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 (hexadecimal) of a file's bytes, read in blocks of a megabyte."""
+    """SHA-256 (hexadecimal) of a file's bytes, read in blocks of a megabyte; raises NotReadable."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):

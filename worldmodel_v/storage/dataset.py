@@ -12,6 +12,7 @@ from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, parse_object, requir
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, read_index
 from worldmodel_v.storage.pixels import refuse
+from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside
 from worldmodel_v.storage.shard_reader import Shard
 
@@ -83,8 +84,10 @@ class Dataset:
         raise DatasetTooSmall(f"{self.path}: episode {episode_id} is not there; it has {self.num_episodes} episodes")
 
 
+@readable()
 def open_dataset(path: Path, expected: str | None = None) -> Dataset:
-    """Read `dataset.json` and the index; raises NotADataset, which names who makes the `expected` format, or ShardDamaged.
+    """Read `dataset.json` and the index; raises NotADataset, which names who makes the `expected` format, NotReadable or
+    ShardDamaged.
 
     Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
     """
@@ -114,8 +117,10 @@ def require_format(path: Path, expected: str) -> Dataset:
     return dataset
 
 
+@readable()
 def read_spec(path: Path, expected: str | None = None) -> tuple[str, dict[str, Any], str]:
-    """(format, settings, hash) of `dataset.json`; raises NotADataset, as `open_dataset` does, if it is missing or damaged."""
+    """(format, settings, hash) of `dataset.json`; raises NotADataset, as `open_dataset` does, if it is missing or damaged, or
+    else NotReadable."""
     file = path / SPEC_NAME
     if not file.is_file():
         found = "is no directory" if not path.is_dir() else f"holds no {SPEC_NAME}"
@@ -135,6 +140,8 @@ def read_spec(path: Path, expected: str | None = None) -> tuple[str, dict[str, A
         require_types(spec, spec_class)
         if (expected := spec_class(**spec).hash) != spec_hash:
             raise ValueError(f"spec_hash is {spec_hash!r:.100}, that of its settings is {expected}")
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotADataset(f"{file}: not a valid description of a dataset ({error}); restore it from a copy") from None
     return format_, spec, spec_hash

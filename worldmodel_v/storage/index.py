@@ -15,6 +15,7 @@ from typing import BinaryIO
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.checksum import is_sha256
+from worldmodel_v.storage.reading import readable
 
 INDEX_NAME = "index.jsonl"
 SHARD_FOLDER = "shards"
@@ -71,6 +72,7 @@ def shard_name(number: int) -> str:
     return f"{SHARD_FOLDER}/{number:06d}.h5"
 
 
+@readable()
 def read_index(path: Path) -> list[IndexEntry]:
     """The committed shards of `index.jsonl`, in the order of their numbers; raises ShardDamaged on a malformed line."""
     if not path.exists():

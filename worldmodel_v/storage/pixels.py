@@ -19,6 +19,7 @@ import zstandard
 
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.storage.checksum import fletcher32
+from worldmodel_v.storage.reading import readable
 
 REMEDY = "restore the shard from a copy, or delete the file and its line in index.jsonl and run the stage again"
 _of_this_thread = threading.local()
@@ -96,14 +97,17 @@ class PixelFile:
     Opening it checks nothing and costs a system call: whoever knows a chunk's place got it from an open `Shard`.
     """
 
+    @readable()
     def __init__(self, path: Path) -> None:
-        """Raises ShardDamaged if the file is missing, cannot be opened, or is a symbolic link."""
+        """Raises ShardDamaged if the file is missing, cannot be opened, or is a symbolic link; NotReadable if it may not be."""
         self._source = str(path)
         self._descriptor = -1
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             raise ShardDamaged(missing(path)) from None
+        except PermissionError:
+            raise
         except OSError as error:
             refuse(self._source, f"it cannot be opened ({error})")
 

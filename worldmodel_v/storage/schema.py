@@ -7,6 +7,8 @@ Latents use only filters that are built into HDF5, so that `h5py.File(path)["mu"
 compressed at all: gzip would save a quarter of their bytes, and cost 2.3 times as much to write and 1.7 times to read.
 """
 
+import math
+
 import numpy as np
 
 HDF5_VERSIONS = ("v110", "v110")
@@ -31,13 +33,22 @@ ROW_FILTERS = ((2, 1, FLETCHER32_FILTER_ID), (1, FLETCHER32_FILTER_ID), (2, FLET
 """The chains of filters that a reader takes off: shuffle (2), deflate (1), Fletcher-32. Nothing else is ever decoded."""
 
 MAX_CHUNK_BYTES = 256 << 20
-"""Of a chunk without its filters: what a reader takes at once, whatever a file claims. 64 frames of 1182x1182."""
+"""Of a chunk without its filters: what a reader takes at once, whatever a file claims."""
+
+MAX_FRAME_SIZE = math.isqrt(MAX_CHUNK_BYTES // (3 * PIXEL_CHUNK_ROWS))
+"""Height and width of the largest frames that fill no larger chunk: 1182."""
 
 COMMON_COLUMNS = ("action", "reward", "terminated", "truncated")
 OBSERVATION_COLUMNS = {ROLLOUTS: ("pixels",), LATENTS: ("mu", "logvar")}
 INDEX_COLUMNS = ("ep_len", "ep_offset")
 OPTIONAL_COLUMNS = ("state",)
 MAX_EPISODES_PER_SHARD = 4096
+MAX_SHARDS = 1_000_000
+"""The names of their files have six digits."""
+
+MAX_ROWS_PER_EPISODE = 2**31 - 1
+"""`ep_len` is int32."""
+
 HASH_ATTRIBUTES = {"vae_sha256", "source_sha256"}
 """Root attributes of latents."""
 

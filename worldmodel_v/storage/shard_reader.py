@@ -17,6 +17,7 @@ from worldmodel_v.records import Episode, LatentSequence
 from worldmodel_v.storage import columns, schema
 from worldmodel_v.storage.checksum import is_sha256
 from worldmodel_v.storage.pixels import REMEDY, PixelFile, PixelLayout, missing, refuse
+from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.structure import Column, Malformed, Read, read_structure
 
 
@@ -47,8 +48,9 @@ class Shard:
             raise
 
     @classmethod
+    @readable()
     def open(cls, path: Path, num_bytes: int | None = None) -> Self:
-        """Open a file; raises ShardDamaged if it is missing, a link, not of `num_bytes`, or not a valid shard."""
+        """Open a file; raises ShardDamaged if it is missing, a link, not of `num_bytes`, or no valid shard; or NotReadable."""
         if path.is_symlink():
             raise ShardDamaged(f"{path}: is a symbolic link, expected the shard itself; put the file in its place")
         if not path.is_file():

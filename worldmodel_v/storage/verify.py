@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from worldmodel_v.errors import ShardDamaged, WorldModelError
+from worldmodel_v.errors import NotReadable, ShardDamaged, WorldModelError
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.dataset import Dataset
@@ -14,6 +14,7 @@ def verify(dataset: Dataset, progress: Progress | None = None) -> list[str]:
 
     Compares size and SHA-256 of every shard with the index, decodes every chunk, checks every episode's rows (shapes,
     dtypes, endings, where NaN may stand), and names episodes that are missing between others and files nobody indexed.
+    Raises NotReadable.
     """
     task = (progress or Silent()).task(f"verify {dataset.path.name}", len(dataset.entries), "shards")
     findings: list[str] = []
@@ -34,6 +35,8 @@ def _verify_shard(dataset: Dataset, entry: IndexEntry) -> list[str]:
             shard.check()
     except ShardDamaged as error:
         return [str(error)]
+    except NotReadable:
+        raise
     except WorldModelError as error:
         return [f"{path}: {error}"]
     return []

@@ -25,6 +25,7 @@ from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, read_spec, refuse_l
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
 from worldmodel_v.storage.lock import LOCK_NAME, announce, lock_directory
 from worldmodel_v.storage.publish import append_line, is_temporary, publish, publish_new, remove_temporaries
+from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.set_aside import SetAside, read_set_aside, write_set_aside
 from worldmodel_v.storage.shard_reader import Shard
 
@@ -107,7 +108,9 @@ class DatasetWriter:
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
         index = self.path / INDEX_NAME
         index.touch()
-        os.truncate(index, len(complete_lines(index.read_bytes())))
+        with readable():
+            content = index.read_bytes()
+        os.truncate(index, len(complete_lines(content)))
         reached(Step.INDEX_TRIMMED)
         self.entries = read_index(index)
         sizes = _sizes(self.path / SHARD_FOLDER)

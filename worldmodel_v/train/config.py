@@ -8,9 +8,13 @@ from typing import Any, Literal
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.models import ArchitectureName, Likelihood
 from worldmodel_v.models.vae import UNIT_WEIGHT_SIGMA
+from worldmodel_v.spec import require_recordable
 
 Precision = Literal["auto", "fp32", "bf16"]
 Publish = Literal["last", "best"]
+
+MAX_BATCH_SIZE = 1 << 16
+"""Of 64x64 frames 0.8 GB, and many times that in the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +35,7 @@ class TrainConfig:
     """Optimiser steps in all."""
 
     batch_size: int = 256
-    """Frames in a step."""
+    """Frames in a step: at most 65536."""
 
     latent_dim: int = 32
     """Size of the latent z."""
@@ -122,21 +126,24 @@ class TrainConfig:
     """Stop, after a checkpoint, when the posterior has collapsed; otherwise there is only a warning."""
 
     def __post_init__(self) -> None:
+        if self.max_grad_norm == math.inf:
+            raise ConfigError("--max-grad-norm must be a finite number, got inf; give a large one, such as 1e9, to never clip")
+        require_recordable(self)
         at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1, "keep": 1}
         at_least |= {"beta": 0, "beta_warmup_steps": 0, "beta_cycles": 1, "free_bits": 0, "kl_tolerance": 0}
         at_least |= {"weight_decay": 0, "seed": 0, "holdout_every": 2, "num_workers": 1}
         for name, bound in at_least.items():
-            if not bound <= getattr(self, name) < math.inf:
+            if getattr(self, name) < bound:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
+        if self.batch_size > MAX_BATCH_SIZE:
+            raise ConfigError(f"--batch-size must be at most {MAX_BATCH_SIZE}, got {self.batch_size}")
         if self.batch_size % self.num_workers:
             raise ConfigError(
                 f"--batch-size {self.batch_size} cannot be cut into {self.num_workers} equal parts; choose a multiple of "
                 "--num-workers"
             )
-        if self.seed >= 2**63:
-            raise ConfigError(f"--seed must be below 2^63, got {self.seed}")
         for name in ("learning_rate", "max_grad_norm", "sigma"):
-            if not getattr(self, name) > 0:
+            if getattr(self, name) <= 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         self._check_combinations()
 

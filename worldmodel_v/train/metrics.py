@@ -16,6 +16,7 @@ from worldmodel_v.errors import NotAModel
 from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.index import complete_lines
 from worldmodel_v.storage.publish import named_failure, publish
+from worldmodel_v.storage.reading import readable
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -57,6 +58,7 @@ class MetricsLog:
                 self._board.close()
 
 
+@readable()
 def last_records(folder: Path) -> dict[str, dict[str, int | float]]:
     """The latest numbers of each group, lists left out, with their step; raises NotAModel if the record is damaged.
 
