@@ -108,7 +108,7 @@ class TrainConfig:
     """Compute activations again in the backward pass instead of keeping them: for large frames that do not fit in memory."""
 
     resume: bool = True
-    """Whether to continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
+    """Continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
 
     log_every: int = 20
     """Steps between two lines of metrics."""
