@@ -151,7 +151,7 @@ class MdnRnn(nn.Module):
     """Forecasts from z_1..t and a_1..t: an LSTM with a mixture density head, which sees standardised latents."""
 
     def __init__(self, sample: Window, action_size: int) -> None:
-        """`sample` holds windows of the training data, for the mean and spread of latents and rewards."""
+        """`sample` holds windows of the training data: spreads, and averages from which all forecasts begin."""
         super().__init__()
         self.action_size = action_size
         latent_dim = sample["z"].shape[-1]
@@ -159,6 +159,7 @@ class MdnRnn(nn.Module):
         self.head = nn.Linear(HIDDEN, 2 + 3 * latent_dim * MIXTURES)
         self.z_mean, self.z_std = (nn.Buffer(values) for values in mean_and_std(sample["z"]))
         self.reward_mean, self.reward_std = (nn.Buffer(values) for values in mean_and_std(sample["reward"]))
+        self.usual_termination = nn.Buffer(log_odds(sample["terminated"]))
 
     def forward(
         self, z_BLZ: torch.Tensor, action: torch.Tensor, state: State | None = None, temperature: float = 1.0
@@ -172,7 +173,8 @@ class MdnRnn(nn.Module):
         sigma = self.z_std[:, None] * log_sigma.clamp(MIN_LOG_SIGMA, MAX_LOG_SIGMA).exp() * math.sqrt(temperature)
         weights = Categorical(logits=logits / temperature, validate_args=False)
         next_z = MixtureSameFamily(weights, Normal(mean, sigma, validate_args=False), validate_args=False)
-        return Forecast(next_z, self.reward_mean + self.reward_std * reward[..., 0], termination[..., 0]), state
+        reward, termination = self.reward_mean + self.reward_std * reward, self.usual_termination + termination
+        return Forecast(next_z, reward[..., 0], termination[..., 0]), state
 
     def forecast(self, window: Window) -> Forecast:
         """Of every transition of a window, from what came before it there."""
@@ -245,7 +247,7 @@ def baselines(sample: Window, action_size: int) -> dict[str, Forecaster]:
     residual_std = (y - x @ weights)[:, :-1].std(dim=0)
     noise = (next_z - z).square().mean(dim=0).sqrt()
     constant = Normal(*mean_and_std(sample["next_z"]))
-    average = (reward.mean(), torch.logit((ended.sum() + 1) / (len(ended) + 2)))  # Laplace's rule: a rate above 0
+    average = (reward.mean(), log_odds(ended))
 
     def linear(window: Window) -> Forecast:
         expected = features(window) @ weights
@@ -319,6 +321,11 @@ def moved(window: Window, device: torch.device) -> Window:
 def mean_and_std(values_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Over the windows and their transitions; what never varies gets a std above 0."""
     return values_BL.mean(dim=(0, 1)), values_BL.std(dim=(0, 1)).clamp_min(1e-6)
+
+
+def log_odds(happened: torch.Tensor) -> torch.Tensor:
+    """A scalar: the logit of how often it did, by Laplace's rule, which knows no never."""
+    return torch.logit((happened.sum() + 1) / (happened.numel() + 2))
 
 
 def disjoint(data: LatentSequences) -> np.ndarray:

@@ -176,6 +176,17 @@ def test_a_forecast_of_the_whole_window_is_that_of_its_steps_one_by_one(example:
         torch.testing.assert_close(whole, torch.cat(parts, dim=1))
 
 
+def test_without_features_a_forecast_is_the_average(example: ModuleType) -> None:
+    window = some_window()
+    model = example.MdnRnn(window, 2)
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)
+    forecast, ended = model.forecast(window), window["terminated"]
+    torch.testing.assert_close(forecast.reward, window["reward"].mean().expand(ended.shape))
+    rate = (ended.sum() + 1) / (ended.numel() + 2)
+    torch.testing.assert_close(forecast.termination.sigmoid(), rate.expand(ended.shape))
+
+
 def test_the_temperature_scales_variances_and_flattens_weights(example: ModuleType) -> None:
     window = some_window()
     model = example.MdnRnn(window, 2)
