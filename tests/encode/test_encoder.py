@@ -148,12 +148,12 @@ def test_a_batch_that_does_not_fit_in_memory_is_the_options_fault(
 def test_frames_for_which_there_is_no_memory_are_the_options_fault(
     unequal: Path,
     small_vae: Path,
-    tmp_path: Path,
     batch_size: int,
 ) -> None:
-    out = tmp_path / "latents"
-    with pytest.raises(ConfigError, match=f"--batch-size {batch_size}: does not fit in the memory of cpu; lower it"):
-        encode(EncodeConfig(data=unequal, vae=small_vae, out=out, device="cpu", batch_size=batch_size))
+    with ShardEncoder(settings(small_vae, batch_size=batch_size)) as shards:
+        latents = shards.encode(sources(unequal, []))
+        with pytest.raises(ConfigError, match=f"--batch-size {batch_size}: does not fit in the memory of cpu; lower it"):
+            next(latents)
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "conv", "ha2018", "mlp"])

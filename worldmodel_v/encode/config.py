@@ -7,6 +7,9 @@ from typing import Literal
 from worldmodel_v.encode.inference import Precision
 from worldmodel_v.errors import ConfigError
 
+MAX_BATCH_SIZE = 1 << 20
+"""Frames of 64x64 for 13 GB, and many times that in the network."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
@@ -40,7 +43,8 @@ class EncodeConfig:
     """How mu and logvar are stored."""
 
     batch_size: int | None = None
-    """Frames encoded at once in a thread, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA."""
+    """Frames encoded at once in a thread, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA;
+    at most 1048576."""
 
     workers: int = 0
     """Ray workers, each with one CPU, or with --device cuda one GPU; 0 encodes in this process, with a thread for each core,
@@ -58,5 +62,5 @@ class EncodeConfig:
             )
         if self.workers > 0 and self.device.startswith("cuda:"):
             raise ConfigError(f"--device {self.device}: each worker sees one GPU of its own; ask for --device cuda")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ConfigError(f"--batch-size must be at least 1, got {self.batch_size}")
+        if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:
+            raise ConfigError(f"--batch-size must be 1 to {MAX_BATCH_SIZE}, got {self.batch_size}")
