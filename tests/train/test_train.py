@@ -12,12 +12,13 @@ from PIL import Image
 
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
-from worldmodel_v.errors import DatasetBusy, NotAModel, SettingsDiffer
+from worldmodel_v.errors import ConfigError, DatasetBusy, NotAModel, SettingsDiffer
 from worldmodel_v.models import load_vae
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.lock import locked_directory
 from worldmodel_v.train import TrainConfig, train
 from worldmodel_v.train.checkpoint import load_checkpoint
+from worldmodel_v.train.run import TrainingRun
 
 
 def config(data: Path, out: Path, **changes: object) -> TrainConfig:
@@ -39,6 +40,14 @@ def test_a_short_training_learns_on_frames_it_has_not_seen(stamp_rollouts: Path,
     assert report.heldout.psnr_db > 20
     assert report.heldout.kl_nats > 1
     assert report.heldout.num_frames == sum(open_dataset(stamp_rollouts).episode(i).num_rows for i in (3, 7))
+
+
+def test_a_batch_for_which_there_is_no_memory_is_the_options_fault(
+    stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingRun, "take_step", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
+    with pytest.raises(ConfigError, match="--batch-size 8: does not fit in the memory of cpu; lower it"):
+        train(config(stamp_rollouts, tmp_path / "vae"))
 
 
 def test_a_training_leaves_weights_record_curves_and_pictures(stamp_rollouts: Path, tmp_path: Path) -> None:

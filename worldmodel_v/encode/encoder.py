@@ -21,7 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -33,8 +33,8 @@ import torch
 
 from worldmodel_v.data import condition_reader
 from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.errors import ConfigError
 from worldmodel_v.models import Posterior, resolve_device
+from worldmodel_v.models.device import batch_in_memory
 from worldmodel_v.models.weights import vae_from_bytes
 from worldmodel_v.records import Episode, LatentSequence
 from worldmodel_v.storage import IndexEntry, PixelFile, Shard, build_shard
@@ -44,7 +44,6 @@ SHARDS_UNDER_WAY = 3
 STREAMS = 2
 MAX_CUDA_THREADS = 16
 BATCH_SIZES = {"cpu": PIXEL_CHUNK_ROWS, "cuda": 1024}
-SIGNS_OF_TOO_LITTLE_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +162,7 @@ class ShardEncoder:
         self._opener = ThreadPoolExecutor(1, "open")
         if settings.compile:  # once, and under the threads' own settings, which the compiler takes for granted
             size = model.config.frame_size
-            with self._lack_of_memory_told():
+            with self._in_memory():
                 frames = torch.zeros((self._batch_size, size, size, 3), dtype=torch.uint8)
             self._threads.submit(self._encode_batch, frames, torch.zeros(len(frames), model.config.condition_dim)).result()
 
@@ -276,7 +275,7 @@ class ShardEncoder:
         """The posteriors on the CPU: their coming there says that the device is done with the frames."""
         stream = self._streams.get()
         try:
-            with self._lack_of_memory_told(), torch.cuda.stream(stream):
+            with self._in_memory(), torch.cuda.stream(stream):
                 posterior = self._encode(frames, condition if self._condition else None)
                 return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
         finally:
@@ -286,20 +285,13 @@ class ShardEncoder:
         """uint8 (B, S, S, C) of this thread, pinned where there is a GPU to copy it to."""
         memory = getattr(self._of_this_thread, "frames", None)
         if memory is None or memory.shape[1:] != frame_shape:
-            with self._lack_of_memory_told():
+            with self._in_memory():
                 memory = torch.zeros((self._batch_size, *frame_shape), dtype=torch.uint8, pin_memory=self._on_cuda)
             self._of_this_thread.frames = memory
         return memory
 
-    @contextmanager
-    def _lack_of_memory_told(self) -> Iterator[None]:
-        try:
-            yield
-        except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; the CPU's has no class
-            if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS_OF_TOO_LITTLE_MEMORY):
-                raise
-            size = self._settings.batch_size or self._batch_size
-            raise ConfigError(f"--batch-size {size}: does not fit in the memory of {self._device}; lower it") from None
+    def _in_memory(self) -> AbstractContextManager:
+        return batch_in_memory(self._settings.batch_size or self._batch_size, self._device)
 
 
 def _taken(sources: Iterator[Source]) -> Source | Exception | None:

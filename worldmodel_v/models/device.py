@@ -1,6 +1,7 @@
 """Which device to compute on, and compiling for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +9,9 @@ import torch
 from worldmodel_v.errors import ConfigError, one_line
 
 Computation = Callable[..., Any]
+
+SIGNS_OF_TOO_LITTLE_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")
+"""In the text of a RuntimeError: torch.OutOfMemoryError is one, and that of the CPU's allocator has no class of its own."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -34,3 +38,14 @@ def compiled(computation: Computation, device: torch.device) -> Computation:
             "or leave out --compile"
         ) from None
     return torch.compile(computation)
+
+
+@contextmanager
+def batch_in_memory(size: int, device: torch.device) -> Iterator[None]:
+    """Raise ConfigError where what is done with a batch in the block needs more memory than there is."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS_OF_TOO_LITTLE_MEMORY):
+            raise
+        raise ConfigError(f"--batch-size {size}: does not fit in the memory of {device}; lower it") from None

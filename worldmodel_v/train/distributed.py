@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from worldmodel_v.errors import ConfigError, NotADataset, WorkerLost, WorldModelError, one_line
+from worldmodel_v.models.device import batch_in_memory
 from worldmodel_v.ray_pool import WorkerSettings, cluster, lack_of_the_package
 from worldmodel_v.storage import require_format
 from worldmodel_v.storage.schema import ROLLOUTS
@@ -185,12 +186,14 @@ def _trainer(job: _Job, storage: Path) -> Any:
 def _work(told: dict[str, Any]) -> None:
     """What each worker does: its share of every step, and if it is the first, messages."""
     from ray import train
+    from ray.train.torch import get_device
 
     job: _Job = told["job"]
     context = train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
     try:
-        _take_steps(job, share)
+        with batch_in_memory(job.config.batch_size, get_device()):
+            _take_steps(job, share)
     except WorldModelError as error:
         job.messages.put(error)
         raise

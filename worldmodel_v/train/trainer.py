@@ -22,6 +22,7 @@ from worldmodel_v.evaluate.likelihood import bound, sampled_log_likelihood, sigm
 from worldmodel_v.evaluate.metrics import score_frames, summarise
 from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.models import resolve_device
+from worldmodel_v.models.device import batch_in_memory
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.spec import canonical_json, differences
@@ -145,7 +146,7 @@ def _steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple
 
         yield from distributed_steps(run, interrupted)
         return
-    with closing(run.batches()) as batches:
+    with batch_in_memory(run.config.batch_size, run.device), closing(run.batches()) as batches:
         for batch in batches:
             yield run.take_step(batch), interrupted()
             if run.step == run.config.steps:
