@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 import threading
+import time
 
 import pytest
 
-from worldmodel_v.interrupts import deferred_interrupts
+from worldmodel_v.interrupts import deferred_interrupts, interruptible
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -55,3 +57,40 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     thread.start()
     thread.join()
     assert found == [False, before]
+
+
+class Dying:
+    """Whose destructor ends in an exception."""
+
+    def __init__(self, number: signal.Signals | None) -> None:
+        self._number = number
+
+    def __del__(self) -> None:
+        if self._number is None:
+            raise ValueError("a destructor's own")
+        signal.raise_signal(self._number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_an_interruption_that_a_destructor_swallows_comes_again(number: signal.Signals) -> None:
+    numbers = (*SIGNALS, signal.SIGALRM)
+    before, swallowed = [signal.getsignal(each) for each in numbers], []
+
+    def block() -> None:
+        with interruptible():
+            Dying(number)
+            swallowed.append(True)
+            time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
+    assert swallowed == [True]
+    assert [signal.getsignal(each) for each in numbers] == before
+
+
+def test_what_else_a_destructor_raises_is_told_as_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[type] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: told.append(lost.exc_type))
+    with interruptible():
+        Dying(None)
+    assert told == [ValueError]

@@ -5,6 +5,7 @@ Outside the main thread, where Python allows no signal handlers, nothing here ch
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import NoReturn
 
 EXIT_INTERRUPTED = 130
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SECONDS_UNTIL_RAISED_AGAIN = 0.01
 
 
 @contextmanager
@@ -31,15 +33,46 @@ def handlers_restored() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block SIGTERM interrupts as Ctrl-C does, and a second one of either leaves at once, cleaning up nothing."""
+    """Within the block SIGTERM interrupts as Ctrl-C does, and a second one of either leaves at once, cleaning up nothing.
+
+    An interruption that falls into a destructor or a callback, from where Python lets no exception out (HDF5's bindings are in
+    one most of the time), is raised again a moment later.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         _handle_with(lambda *_: os._exit(EXIT_INTERRUPTED))
         raise KeyboardInterrupt
 
-    with handlers_restored():
+    with handlers_restored(), _raised_again_if_lost():
         _handle_with(interrupt)
         yield
+
+
+@contextmanager
+def _raised_again_if_lost() -> Iterator[None]:
+    if not _in_main_thread():
+        yield
+        return
+
+    def raise_again(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    def on_unraisable(lost: "sys.UnraisableHookArgs") -> None:
+        if lost.exc_type is not KeyboardInterrupt:
+            hook(lost)
+            return
+        signal.signal(signal.SIGALRM, raise_again)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS_UNTIL_RAISED_AGAIN)
+
+    hook, handler = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    sys.unraisablehook = on_unraisable
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if signal.getsignal(signal.SIGALRM) is raise_again:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, handler)
 
 
 @contextmanager
