@@ -1,12 +1,14 @@
 """Small records made by hand, for tests that need exact content and no environment."""
 
 import errno
+import importlib.util
 import os
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 import numpy as np
@@ -45,6 +47,16 @@ class SlowStamp(StampEnv):
 gymnasium.register("SlowStamp-v0", entry_point="slow_stamp:SlowStamp")
 """
 """An environment of the user's own, `slow_stamp.py`: slow enough for something to happen to it in the middle."""
+
+
+def imported(file: Path, name: str) -> ModuleType:
+    """A file's module, imported anew under a name of its own."""
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def rollout_spec(**changes: object) -> RolloutSpec:

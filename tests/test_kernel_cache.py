@@ -1,7 +1,6 @@
 """Compiled code on disk is that of the source that asks for it, whatever happened while it was written."""
 
 import fcntl
-import importlib.util
 import sys
 import threading
 from pathlib import Path
@@ -11,6 +10,7 @@ import numba
 import pytest
 from numba.core.caching import IndexDataCacheFile
 
+from tests.builders import imported
 from worldmodel_v.kernel_cache import LOCK_NAME
 
 SOURCE = """
@@ -41,12 +41,7 @@ def module(path: Path, source: str) -> ModuleType:
     """The source as a module that another process imports: nothing compiled is in memory."""
     if not path.exists() or path.read_text() != source:
         path.write_text(source)
-    spec = importlib.util.spec_from_file_location("kernels", path)
-    assert spec is not None
-    assert spec.loader is not None
-    found = sys.modules["kernels"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    return imported(path, "kernels")
 
 
 def files(folder: Path, suffix: str) -> list[Path]:

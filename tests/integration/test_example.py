@@ -1,6 +1,5 @@
 """The downstream example: an MDN-RNN trained on toy latents for a few steps."""
 
-import importlib.util
 import json
 import math
 import os
@@ -15,6 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
+from tests.builders import imported
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode
@@ -116,12 +116,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_same_dream(
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
     """The example as a module."""
-    spec = importlib.util.spec_from_file_location("train_mdn_rnn", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["train_mdn_rnn"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return imported(EXAMPLE, "train_mdn_rnn")
 
 
 def some_window(num_windows: int = 16, length: int = 8) -> dict[str, torch.Tensor]:
