@@ -97,6 +97,14 @@ class WorkerSettings:
     """How much more memory than after its first task a worker may hold before it is replaced by a fresh one; None: any."""
 
 
+def refuse_idle_address(address: str | None, num_workers: int) -> None:
+    """Raise ConfigError for a cluster that is named where no worker would be on it."""
+    if address and not num_workers:
+        raise ConfigError(
+            f"--address {address}: without workers nothing is done on a cluster; ask for --workers, or leave it out"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Failure:
     """A task that was given up."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.ray_pool import WorkerSettings
+from worldmodel_v.ray_pool import WorkerSettings, refuse_idle_address
 from worldmodel_v.spec import canonical_json, parse_object, require_recordable
 from worldmodel_v.storage.schema import (
     MAX_CHUNK_BYTES,
@@ -87,10 +87,7 @@ class CollectConfig:
         for name in ("workers", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name} must be at least 0, got {getattr(self, name)}")
-        if self.address and not self.workers:
-            raise ConfigError(
-                f"--address {self.address}: without workers nothing is done on a cluster; ask for --workers, or leave it out"
-            )
+        refuse_idle_address(self.address, self.workers)
         if not 0 <= self.episode_timeout <= MAX_TIMEOUT_SECONDS:
             raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
         if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from worldmodel_v.encode.inference import Precision
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.ray_pool import refuse_idle_address
 
 MAX_BATCH_SIZE = 1 << 20
 """Frames of 64x64 for 13 GB, and many times that in the network."""
@@ -56,10 +57,7 @@ class EncodeConfig:
     def __post_init__(self) -> None:
         if self.workers < 0:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
-        if self.address and not self.workers:
-            raise ConfigError(
-                f"--address {self.address}: without workers nothing is done on a cluster; ask for --workers, or leave it out"
-            )
+        refuse_idle_address(self.address, self.workers)
         if self.workers > 0 and self.device.startswith("cuda:"):
             raise ConfigError(f"--device {self.device}: each worker sees one GPU of its own; ask for --device cuda")
         if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:
