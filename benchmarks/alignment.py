@@ -21,7 +21,7 @@ from _machine import describe_machine
 
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.records import LatentSequence
+from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 
 LATENTS, ACTIONS = 4, 2
@@ -31,7 +31,7 @@ HOLDOUT_EVERY = 5
 PAIRINGS = {"as they stand": 0, "one row late: beside z_t stands a_t-1": -1, "one row early: beside z_t stands a_t+1": 1}
 
 
-def examples(episode: LatentSequence, rows_off: int) -> tuple[np.ndarray, np.ndarray]:
+def examples(episode: Episode, rows_off: int) -> tuple[np.ndarray, np.ndarray]:
     """What the forecast sees, (n, inputs), and what comes, (n, Z), for every row behind the zoom-in."""
     mu, action = episode.mu.astype(np.float64), episode.action.astype(np.float64)
     t = np.arange(ZOOM_IN_ROWS, episode.num_steps - 1)
@@ -40,7 +40,7 @@ def examples(episode: LatentSequence, rows_off: int) -> tuple[np.ndarray, np.nda
     return np.concatenate([*latents, *actions, np.ones((len(t), 1))], axis=1), mu[t + 1]
 
 
-def heldout_nll(episodes: list[LatentSequence], rows_off: int) -> np.ndarray:
+def heldout_nll(episodes: list[Episode], rows_off: int) -> np.ndarray:
     """The NLL a step, in nats, of each held-out episode under a linear map with Gaussian residuals."""
     pairs = [examples(episode, rows_off) for episode in episodes]
     inputs, targets = (

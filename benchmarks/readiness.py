@@ -87,9 +87,9 @@ def scores(latents: Path, steps: int, sample_z: bool, seed: int, pairing: str) -
     train, heldout = (Paired(wider(split=split), PAIRINGS[pairing]) for split in ("train", "held-out"))
     sample = train.sample_batch(FIT_WINDOWS)
     torch.manual_seed(seed)
-    model = MdnRnn(sample, sample["action"].shape[-1])
+    model = MdnRnn(sample, train.wider.action_space)
     fit(model, train, config, torch.device("cpu"), Silent())
-    others = baselines(sample, model.action_size) if pairing == ALIGNED else {}
+    others = baselines(sample, model.actions) if pairing == ALIGNED else {}
     found = measure({pairing: model.forecast, **others}, heldout, torch.device("cpu"))
     if PAIRINGS[pairing]:
         as_they_stand = Paired(heldout.wider, PAIRINGS[ALIGNED])

@@ -23,8 +23,8 @@ from worldmodel_v.evaluate.metrics import score_frames, ssim
 from worldmodel_v.evaluate.sample import ZOOM_ROWS, read_sample
 from worldmodel_v.models import load_vae
 from worldmodel_v.progress import Silent
+from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format
-from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.train import TrainConfig, train
 
 HOLDOUT_EVERY = 10

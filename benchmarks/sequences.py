@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from worldmodel_v.data import LatentSequences, LatentStream
 from worldmodel_v.data.sequences import BATCHES_AHEAD
-from worldmodel_v.records import LatentSequence
+from worldmodel_v.records import Episode
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
@@ -65,7 +65,7 @@ def synthetic(path: Path, num_rows: int) -> Path:
     return path
 
 
-def synthetic_episode(rng: np.random.Generator, episode_id: int) -> LatentSequence:
+def synthetic_episode(rng: np.random.Generator, episode_id: int) -> Episode:
     """Latents that swing slowly beside noise, and logvar around -6; the last, z[31], is the episode's number."""
     num_rows = int(rng.integers(601, 1402))
     phase, speed = rng.random((2, LATENT_DIM), np.float32)
@@ -75,7 +75,7 @@ def synthetic_episode(rng: np.random.Generator, episode_id: int) -> LatentSequen
     ends = np.arange(num_rows) == num_rows - 2
     action, reward = rng.uniform(-1, 1, (num_rows, 3)).astype(np.float32), rng.uniform(-0.1, 3, num_rows).astype(np.float32)
     action[-1] = reward[-1] = np.nan
-    return LatentSequence(
+    return Episode(
         episode_id=episode_id,
         seed=episode_id,
         mu=mu.astype(np.float32),

@@ -39,7 +39,7 @@ from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.models import VAE, load_vae, resolve_device
 from worldmodel_v.progress import Progress
-from worldmodel_v.storage import open_dataset
+from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage.publish import publish
 
 HIDDEN = 256
@@ -150,12 +150,12 @@ Forecaster = Callable[[Window], Forecast]
 class MdnRnn(nn.Module):
     """Forecasts from z_1..t and a_1..t: an LSTM with a mixture density head, which sees standardised latents."""
 
-    def __init__(self, sample: Window, action_size: int) -> None:
+    def __init__(self, sample: Window, actions: ActionSpace) -> None:
         """`sample` holds windows of the training data: spreads, and averages from which all forecasts begin."""
         super().__init__()
-        self.action_size = action_size
+        self.actions = actions
         latent_dim = sample["z"].shape[-1]
-        self.lstm = nn.LSTM(latent_dim + action_size, HIDDEN, batch_first=True)
+        self.lstm = nn.LSTM(latent_dim + actions.vector_size, HIDDEN, batch_first=True)
         self.head = nn.Linear(HIDDEN, 2 + 3 * latent_dim * MIXTURES)
         self.z_mean, self.z_std = (nn.Buffer(values) for values in mean_and_std(sample["z"]))
         self.reward_mean, self.reward_std = (nn.Buffer(values) for values in mean_and_std(sample["reward"]))
@@ -165,7 +165,7 @@ class MdnRnn(nn.Module):
         self, z_BLZ: torch.Tensor, action: torch.Tensor, state: State | None = None, temperature: float = 1.0
     ) -> tuple[Forecast, State]:
         """`state` is what the step before gave; the temperature divides logits and multiplies variances, as in the paper."""
-        inputs = torch.cat([(z_BLZ - self.z_mean) / self.z_std, as_vectors(action, self.action_size)], dim=-1)
+        inputs = torch.cat([(z_BLZ - self.z_mean) / self.z_std, as_vectors(action, self.actions)], dim=-1)
         features, state = self.lstm(inputs, state)
         reward, termination, mixtures = self.head(features).tensor_split((1, 2), dim=-1)
         logits, mean, log_sigma = mixtures.unflatten(-1, (-1, 3, MIXTURES)).unbind(dim=-2)
@@ -192,7 +192,7 @@ def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
     config.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     sample = moved(train.sample_batch(FIT_WINDOWS), device)
-    model = MdnRnn(sample, train.num_actions or num_choices(config.latents)).to(device)
+    model = MdnRnn(sample, train.action_space).to(device)
     train_nll = fit(model, train, config, device, progress)
     windows = disjoint(heldout)
     report = Report(
@@ -201,7 +201,7 @@ def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
         train_nll=train_nll,
         heldout_transitions=len(windows) * config.length,
         heldout_terminations=int(heldout.batch(windows)["terminated"].sum()),
-        scores=measure({"MDN-RNN": model.forecast, **baselines(sample, model.action_size)}, heldout, device),
+        scores=measure({"MDN-RNN": model.forecast, **baselines(sample, model.actions)}, heldout, device),
     )
     gif = dream(model, load_vae(config.vae).model.to(device), to_dream, config, device)
     publish(config.out / "dream.gif", gif)
@@ -231,14 +231,14 @@ def fit(model: MdnRnn, data: LatentSequences, config: MdnRnnConfig, device: torc
     return nll.item()
 
 
-def baselines(sample: Window, action_size: int) -> dict[str, Forecaster]:
+def baselines(sample: Window, actions: ActionSpace) -> dict[str, Forecaster]:
     """Forecasts that learn less, fitted to windows of the training data; where they have no idea, they say the average.
 
     A Gaussian that knows nothing of the past; z_t plus Gaussian noise; ridge regression from (z_t, a_t, 1), Gaussian residuals.
     """
 
     def features(window: Window) -> torch.Tensor:
-        z, action = window["z"], as_vectors(window["action"], action_size)
+        z, action = window["z"], as_vectors(window["action"], actions)
         return torch.cat([z, action, torch.ones_like(z[..., :1])], dim=-1).double()
 
     z, next_z, reward, ended = (sample[name].flatten(end_dim=1) for name in ("z", "next_z", "reward", "terminated"))
@@ -333,19 +333,14 @@ def disjoint(data: LatentSequences) -> np.ndarray:
     return np.arange(0, len(data), data.length)
 
 
-def as_vectors(action: torch.Tensor, action_size: int) -> torch.Tensor:
-    """float (B, L, A): continuous actions as they are, discrete ones one-hot."""
-    return action if action.is_floating_point() else functional.one_hot(action, action_size).float()
-
-
-def num_choices(latents: Path) -> int:
-    """How many discrete actions the dataset knows."""
-    dataset = open_dataset(latents)
-    highest = -1
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            highest = max(highest, int(shard.rows("action").max()))
-    return highest + 1
+def as_vectors(action: torch.Tensor, actions: ActionSpace) -> torch.Tensor:
+    """float (B, L, A): numbers as they are, choices one-hot over the action space."""
+    if actions.kind != "discrete":
+        return action.float()
+    choices = action.reshape(*action.shape[:2], -1)
+    first, last = actions.low.ravel().tolist(), actions.high.ravel().tolist()
+    values = [torch.arange(low, high + 1, device=action.device) for low, high in zip(first, last, strict=True)]
+    return torch.cat([choices[..., [i]] == value for i, value in enumerate(values)], dim=-1).float()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Small records made by hand, for tests that need exact content and no environment."""
 
+import dataclasses
 import errno
 import importlib.util
 import os
@@ -14,7 +15,9 @@ from typing import IO
 import numpy as np
 import pytest
 
-from worldmodel_v.records import Array, Episode, LatentSequence
+from worldmodel_v.encode.stage import gaussian_latents
+from worldmodel_v.records import Array, Episode
+from worldmodel_v.schema import Schema, latent_schema, rollout_schema
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import build_shard
 
@@ -28,6 +31,7 @@ ROLLOUT_SETTINGS = {
     "crop": "full",
     "episodes_per_shard": 2,
     "gymnasium": "1.0.0",
+    "frames": "observation",
     "policy_weights": {},
 }
 SLOW_STAMP = """
@@ -59,28 +63,50 @@ def imported(file: Path, name: str) -> ModuleType:
     return module
 
 
-def rollout_spec(**changes: object) -> RolloutSpec:
+def action_space(action_size: int = 2) -> dict[str, object]:
+    """The record of the spaces that made actions come from: a Box of floats, or for size 0 five discrete actions."""
+    if not action_size:
+        return {"type": "Discrete", "dtype": "int64", "n": 5, "start": 0}
+    return {"type": "Box", "dtype": "float32", "shape": [action_size], "low": "-inf", "high": "inf"}
+
+
+def made_rollout_schema(size: int = 8, action_size: int = 2, num_factors: int = 0) -> Schema:
+    """What `make_episode` holds."""
+    return rollout_schema(
+        frame_shape=(size, size),
+        action_space=action_space(action_size),
+        observation_space={"type": "Box", "dtype": "uint8", "shape": [size, size, 3], "low": 0, "high": 255},
+        state_names=tuple(f"factor_{i}" for i in range(num_factors)),
+    )
+
+
+def made_latent_schema(latent_dim: int = 4, dtype: str = "float32", action_size: int = 2, num_factors: int = 0) -> Schema:
+    """What `make_latents` holds."""
+    return latent_schema(made_rollout_schema(8, action_size, num_factors), *gaussian_latents(latent_dim, dtype))
+
+
+def rollout_spec(schema: Schema | None = None, **changes: object) -> RolloutSpec:
     """The settings of a small rollout dataset, with some of them changed."""
-    return RolloutSpec(**{**ROLLOUT_SETTINGS, **changes})
+    settings = {**ROLLOUT_SETTINGS, **changes}
+    return RolloutSpec(schema=schema or made_rollout_schema(settings["frame_size"]), **settings)
 
 
-def latent_spec(**changes: object) -> LatentSpec:
+def latent_spec(schema: Schema | None = None, **changes: object) -> LatentSpec:
     """The settings of a small latent dataset, with some of them changed."""
     settings = {
         "vae_sha256": "a" * 64,
         "source_spec_hash": "b" * 64,
-        "latent_dim": 4,
         "dtype": "float32",
         "precision": "fp32",
         "source": ROLLOUT_SETTINGS,
     }
-    return LatentSpec(**{**settings, **changes})
+    return LatentSpec(schema=schema or made_latent_schema(), **{**settings, **changes})
 
 
 def shared_columns(
     rng: np.random.Generator, num_steps: int, *, action_size: int = 2, num_factors: int = 0, ending: str = "terminated"
-) -> dict[str, object]:
-    """The columns that both records share; `action_size` 0 is a discrete action."""
+) -> dict[str, Array]:
+    """The columns that rollouts and latents share; `action_size` 0 is a discrete action."""
     ended = np.zeros(num_steps + 1, dtype=np.bool_)
     ended[-2] = True
     if action_size:
@@ -91,51 +117,80 @@ def shared_columns(
         action[-1] = -1
     reward = rng.normal(size=num_steps + 1).astype(np.float32)
     reward[-1] = np.nan
-    state = rng.normal(size=(num_steps + 1, num_factors)).astype(np.float32) if num_factors else None
+    state = rng.normal(size=(num_steps + 1, num_factors)).astype(np.float32)
     return {
         "action": action,
         "reward": reward,
         "terminated": ended & (ending in ("terminated", "both")),
         "truncated": ended & (ending in ("truncated", "both")),
-        "state": state,
-        "state_names": tuple(f"factor_{i}" for i in range(num_factors)),
+        **({"state": state} if num_factors else {}),
     }
 
 
 def make_episode(
-    episode_id: int = 0, num_steps: int = 5, *, size: int = 8, seed: int | None = None, noise: int = 0, **shared: object
+    episode_id: int = 0,
+    num_steps: int = 5,
+    *,
+    size: int = 8,
+    seed: int | None = None,
+    noise: int = 0,
+    action_size: int = 2,
+    num_factors: int = 0,
+    ending: str = "terminated",
 ) -> Episode:
     """An episode of random content that is a function of its arguments."""
     rng = np.random.default_rng([noise, episode_id, num_steps])
     pixels = rng.integers(0, 256, (num_steps + 1, size, size, 3), dtype=np.uint8)
-    columns = shared_columns(rng, num_steps, **shared)
-    return Episode(episode_id=episode_id, seed=1000 + episode_id if seed is None else seed, pixels=pixels, **columns)
+    columns = shared_columns(rng, num_steps, action_size=action_size, num_factors=num_factors, ending=ending)
+    return Episode(
+        schema=made_rollout_schema(size, action_size, num_factors),
+        episode_id=episode_id,
+        seed=1000 + episode_id if seed is None else seed,
+        columns={"pixels": pixels, **columns},
+    )
 
 
 def make_latents(
-    episode_id: int = 0, num_steps: int = 5, *, latent_dim: int = 4, dtype: type = np.float32, noise: int = 0, **shared: object
-) -> LatentSequence:
-    """A latent sequence of random content that is a function of its arguments."""
+    episode_id: int = 0,
+    num_steps: int = 5,
+    *,
+    latent_dim: int = 4,
+    dtype: type = np.float32,
+    noise: int = 0,
+    action_size: int = 2,
+    num_factors: int = 0,
+    ending: str = "terminated",
+) -> Episode:
+    """Latents of random content that is a function of the arguments."""
     rng = np.random.default_rng([noise, episode_id, num_steps])
     mu, logvar = rng.normal(size=(2, num_steps + 1, latent_dim)).astype(dtype)
-    return LatentSequence(
-        episode_id=episode_id, seed=1000 + episode_id, mu=mu, logvar=logvar, **shared_columns(rng, num_steps, **shared)
+    columns = shared_columns(rng, num_steps, action_size=action_size, num_factors=num_factors, ending=ending)
+    return Episode(
+        schema=made_latent_schema(latent_dim, np.dtype(dtype).name, action_size, num_factors),
+        episode_id=episode_id,
+        seed=1000 + episode_id,
+        columns={"mu": mu, "logvar": logvar, **columns},
     )
+
+
+def with_columns(episode: Episode, **changes: Array) -> Episode:
+    """The episode with some of its columns exchanged."""
+    return dataclasses.replace(episode, columns={**episode.columns, **changes})
 
 
 def make_shard(first: int = 0, num_episodes: int = 2, *, spec: RolloutSpec | None = None, **settings: object) -> bytes:
     """The image of a rollout shard of short episodes."""
     episodes = [make_episode(first + i, **settings) for i in range(num_episodes)]
-    return build_shard(episodes, spec_hash=(spec or rollout_spec()).hash)
+    return build_shard(episodes, spec_hash=(spec or rollout_spec(episodes[0].schema)).hash)
 
 
-def assert_same_record(found: Episode | LatentSequence, expected: Episode | LatentSequence) -> None:
+def assert_same_record(found: Episode, expected: Episode) -> None:
     """Equality of every field, bit for bit, with NaN equal to NaN."""
-    assert type(found) is type(expected)
-    assert (found.episode_id, found.seed, found.state_names) == (expected.episode_id, expected.seed, expected.state_names)
-    assert list(found.columns()) == list(expected.columns())
-    for name, column in expected.columns().items():
-        np.testing.assert_array_equal(found.columns()[name], column, err_msg=name, strict=True)
+    assert found.schema == expected.schema
+    assert (found.episode_id, found.seed, found.policy) == (expected.episode_id, expected.seed, expected.policy)
+    assert list(found.columns) == list(expected.columns)
+    for name, column in expected.columns.items():
+        np.testing.assert_array_equal(found.columns[name], column, err_msg=name, strict=True)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

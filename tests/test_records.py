@@ -9,10 +9,10 @@ import pytest
 
 from tests.builders import make_episode, make_latents
 from worldmodel_v.errors import EpisodeFailed
-from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.records import Episode
 
 
-def changed(record: Episode | LatentSequence, column: str, edit: Callable[[np.ndarray], None]) -> dict[str, np.ndarray]:
+def changed(record: Episode, column: str, edit: Callable[[np.ndarray], None]) -> dict[str, np.ndarray]:
     """One column of a record as an argument for `replace`, edited in place."""
     rows = getattr(record, column).copy()
     edit(rows)
@@ -71,7 +71,7 @@ def test_an_episode_that_breaks_the_contract_is_refused_with_its_number_and_seed
         dataclasses.replace(episode, **change(episode))
 
 
-BROKEN_LATENTS: dict[str, tuple[Callable[[LatentSequence], dict], str]] = {
+BROKEN_LATENTS: dict[str, tuple[Callable[[Episode], dict], str]] = {
     "float64 mu": (lambda s: {"mu": s.mu.astype(np.float64)}, "mu: expected float32 or float16, got float64"),
     "float64 logvar": (lambda s: {"logvar": s.logvar.astype(np.float64)}, "logvar: expected float32 or float16, got float64"),
     "mu of one axis": (lambda s: {"mu": s.mu[:, 0]}, "mu: expected 2 axes, got 1"),
@@ -142,6 +142,6 @@ def test_the_repr_shows_shapes_and_no_values() -> None:
         "terminated bool[6], truncated bool[6], state float32[6, 3])"
     )
     assert repr(make_latents(2, num_steps=5, action_size=0)) == (
-        "LatentSequence(2, seed 1002, 5 steps: mu float32[6, 4], logvar float32[6, 4], action int64[6], reward float32[6], "
+        "Episode(2, seed 1002, 5 steps: mu float32[6, 4], logvar float32[6, 4], action int64[6], reward float32[6], "
         "terminated bool[6], truncated bool[6])"
     )

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from tests.builders import ROLLOUT_SETTINGS, latent_spec, rollout_spec, run_python
-from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, canonical_json, differences
+from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, differences
+from worldmodel_v.untrusted import canonical_json
 
 ROLLOUT_HASH = "65b6418fd1e6051088d2361d8483ffb5f268e99db15c752342a54fe00be42113"
 LATENT_HASH = "0cf0d6f98086ec7790f0cabe997fedc7e26d8749d6d2384ecb04dea529b56139"

@@ -13,13 +13,14 @@ import numpy as np
 
 from worldmodel_v.errors import ConfigError, NotADataset, StaleLatents, VerificationFailed
 from worldmodel_v.progress import Progress
+from worldmodel_v.schema import LATENTS, ROLLOUTS
 from worldmodel_v.storage import Dataset, open_dataset, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
+from worldmodel_v.storage.layout import EPISODE_COLUMNS
 from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
 from worldmodel_v.storage.publish import TEMPORARY_PREFIX
 from worldmodel_v.storage.reading import readable
-from worldmodel_v.storage.schema import INDEX_COLUMNS, LATENTS, ROLLOUTS
 
 MODEL_NAMES = ("vae.safetensors", "checkpoint.safetensors")
 PREVIEW_EPISODES = 6
@@ -263,7 +264,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
 
 
 def _column_text(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> str:
-    first = "episodes" if name in INDEX_COLUMNS else "rows"
+    first = "episodes" if name in EPISODE_COLUMNS else "rows"
     return f"{dtype} ({', '.join([first, *map(str, shape[1:])])})"
 
 

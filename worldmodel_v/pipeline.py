@@ -23,10 +23,10 @@ from worldmodel_v.errors import ConfigError, PipelineFileError, WorldModelError
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
-from worldmodel_v.spec import is_name
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.train import TrainConfig, TrainReport, train
+from worldmodel_v.untrusted import is_name
 
 STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "eval": EvalConfig, "encode": EncodeConfig}
 OPTIONAL_STAGES = ("eval",)

@@ -1,16 +1,16 @@
-"""The settings that determine a dataset's content, their hash, and the comparison that names what differs.
+"""What determines a dataset's content: its settings and its schema, their hash, and the comparison that names what differs.
 
 Two runs with the same spec write the same bytes, whatever the number of workers, and a dataset is continued only under
 the spec that it was begun with. Settings that change nothing in the content (workers, episodes, paths) stay out.
 """
 
 import hashlib
-import json
-import types
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.schema import LATENTS, ROLLOUTS, Schema
+from worldmodel_v.untrusted import canonical_json
 
 FORMAT_VERSION = 1
 MAX_NUMBER = 1e30
@@ -19,33 +19,40 @@ MAX_NUMBER = 1e30
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Base class: a flat record of JSON values with a hash."""
+    """Base class: a flat record of JSON values, and the schema of the dataset."""
 
     format: ClassVar[str]
-    absent_if_empty: ClassVar[tuple[str, ...]] = ()
-    """Settings that came later: where they say nothing, a dataset is what it was before."""
+
+    schema: Schema
 
     def settings(self) -> dict[str, Any]:
-        """The settings as they are recorded."""
-        return {name: value for name, value in asdict(self).items() if value or name not in self.absent_if_empty}
+        """The settings as they are recorded: all but the schema, which stands beside them."""
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "schema"}
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in values.items()}
 
     def to_json(self) -> dict[str, Any]:
         """The content of `dataset.json`."""
-        return {"format": self.format, "format_version": FORMAT_VERSION, "spec": self.settings(), "spec_hash": self.hash}
+        return {**self._content(), "spec_hash": self.hash}
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hexadecimal) of the canonical JSON of format, version and settings."""
-        content = {"format": self.format, "format_version": FORMAT_VERSION, "spec": self.settings()}
-        return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        """SHA-256 (hexadecimal) of the canonical JSON of format, version, settings and schema."""
+        return hashlib.sha256(canonical_json(self._content()).encode()).hexdigest()
+
+    def _content(self) -> dict[str, Any]:
+        described = {"spec": self.settings(), "schema": self.schema.to_json()}
+        return {"format": self.format, "format_version": FORMAT_VERSION, **described}
+
+    def __post_init__(self) -> None:
+        if self.schema.format != self.format:
+            raise ValueError(f"the schema is of {self.schema.format}, expected one of {self.format}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSpec(Spec):
     """What determines the frames, actions and rewards of every episode."""
 
-    format: ClassVar[str] = "worldmodel_v/rollouts"
-    absent_if_empty: ClassVar[tuple[str, ...]] = ("env_source",)
+    format: ClassVar[str] = ROLLOUTS
 
     env: str
     env_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -55,6 +62,12 @@ class RolloutSpec(Spec):
     frame_size: int
     crop: str
     episodes_per_shard: int
+    frames: str
+    """What the frames are: `observation`, a part of it by its path (`observation.image`), or `render`."""
+
+    record: tuple[str, ...] = ()
+    """The paths of what is recorded beside them: see `worldmodel_v.envs.parts`."""
+
     gymnasium: str
     """Gymnasium's version, since another version may be another environment."""
 
@@ -69,11 +82,10 @@ class RolloutSpec(Spec):
 class LatentSpec(Spec):
     """What determines a latent dataset: which VAE, over which rollouts, in which arithmetic."""
 
-    format: ClassVar[str] = "worldmodel_v/latents"
+    format: ClassVar[str] = LATENTS
 
     vae_sha256: str
     source_spec_hash: str
-    latent_dim: int
     dtype: str
     precision: str
     source: dict[str, Any]
@@ -81,31 +93,6 @@ class LatentSpec(Spec):
 
 
 SPEC_CLASSES: dict[str, type[Spec]] = {cls.format: cls for cls in (RolloutSpec, LatentSpec)}
-
-
-def canonical_json(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def parse_object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object in a text that may come from a stranger; raises ValueError, and nothing else, if it is none.
-
-    Refused beside malformed JSON: a name that stands twice or is not printable, a whole number of more than 20 digits,
-    deep nesting.
-    """
-    try:
-        content = json.loads(text, object_pairs_hook=_without_doubles, parse_int=_whole_number)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"expected an object (name: value), found {type(content).__name__}")
-    return content
-
-
-def is_name(text: str) -> bool:
-    """Whether a stranger's text may stand in a message as it is: one line, not long, and nothing that a terminal would obey."""
-    return len(text) <= 200 and text.isprintable()
 
 
 def require_recordable(config: Any) -> None:
@@ -118,14 +105,6 @@ def require_recordable(config: Any) -> None:
             raise ConfigError(f"{option} must be a finite number, at most {MAX_NUMBER:g}, got {value}")
 
 
-def require_types(values: dict[str, Any], record: type) -> None:
-    """Raise ValueError unless each value that parsed JSON holds is of the type that the dataclass `record` declares for it."""
-    for each in fields(record):
-        if each.name in values and not _is_of(values[each.name], each.type):
-            expected = getattr(each.type, "__name__", each.type)
-            raise ValueError(f"{each.name}: expected {expected}, found {type(values[each.name]).__name__}")
-
-
 def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """Name every field in which two specs differ, with both values: `seed is 1 there, 2 asked`."""
     missing = "not set"
@@ -136,29 +115,16 @@ def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     ]
 
 
-def _is_of(value: Any, expected: Any) -> bool:
-    kind, members = get_origin(expected) or expected, get_args(expected)
-    if kind is Literal:
-        return isinstance(value, str)  # whoever takes it says which are there
-    if kind is types.UnionType:
-        return any(_is_of(value, member) for member in members)
-    if kind is tuple:
-        return isinstance(value, list) and all(_is_of(item, members[0]) for item in value)
-    if kind is dict:
-        return isinstance(value, dict) and (members[1] is Any or all(_is_of(item, members[1]) for item in value.values()))
-    return type(value) is kind or (kind is float and type(value) is int)
+def schema_differences(recorded: Schema, asked: Schema) -> list[str]:
+    """Name every part in which two schemas differ: `column state is … there, … asked`."""
+    return differences(_parts(recorded), _parts(asked))
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        raise ValueError("a name stands twice")
-    if not all(is_name(name) for name in content):
-        raise ValueError("a name is longer than 200 characters, or not printable")
-    return content
-
-
-def _whole_number(digits: str) -> int:
-    if len(digits) > 20:
-        raise ValueError(f"a whole number of {len(digits)} digits")
-    return int(digits)
+def _parts(schema: Schema) -> dict[str, Any]:
+    columns = {f"column {column.name}": column for column in schema.columns}
+    return {
+        **columns,
+        "observation_space": schema.observation_space,
+        "action_space": schema.action_space,
+        "draws": schema.draws,
+    }

@@ -42,7 +42,7 @@ def test_car_racing_shards_are_byte_identical_for_0_and_2_workers_and_other_shar
     assert digests(alone) == digests(together)
     for episode_id in range(3):
         first, second = (open_dataset(path).episode(episode_id) for path in (alone, regrouped))
-        for name, column in first.columns().items():
+        for name, column in first.columns.items():
             np.testing.assert_array_equal(column, getattr(second, name))
 
 

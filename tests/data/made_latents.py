@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from worldmodel_v.records import LatentSequence
+from worldmodel_v.records import Episode
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
@@ -23,7 +23,7 @@ def starts_of(num_steps: int, length: int, stride: int, pad: bool) -> list[int]:
     return starts
 
 
-def window_of(episode: LatentSequence, t: int, length: int) -> dict[str, np.ndarray]:
+def window_of(episode: Episode, t: int, length: int) -> dict[str, np.ndarray]:
     """One window, cut out of an episode's record; z is mu."""
     count = min(length, episode.num_steps - t)
     columns = {"z": episode.mu[t : t + count], "next_z": episode.mu[t + 1 : t + 1 + count]}
@@ -67,11 +67,11 @@ def write_latents(path: Path, steps: list[int], *, discrete: bool = False, dtype
     return path
 
 
-def _record(episode_id: int, num_steps: int, discrete: bool, dtype: str) -> LatentSequence:
+def _record(episode_id: int, num_steps: int, discrete: bool, dtype: str) -> Episode:
     ends = np.arange(num_steps + 1) == num_steps - 1
     row = np.arange(num_steps + 1, dtype=np.float32)
     action = np.append(row[:-1], -1).astype(np.int64) if discrete else np.append(row[:-1], np.nan)[:, None]
-    return LatentSequence(
+    return Episode(
         episode_id=episode_id,
         seed=0,
         mu=np.repeat(100 * episode_id + row[:, None], 3, axis=1).astype(dtype),

@@ -352,6 +352,6 @@ def test_a_collected_episode_is_the_one_of_gymnasiums_environment(policy):
         return rollout(resolve_spec(config), 0)
 
     fast, slow = played("worldmodel_v/CarRacing-v3"), played("CarRacing-v3")
-    for name, column in slow.columns().items():
+    for name, column in slow.columns.items():
         assert np.array_equal(getattr(fast, name), column, equal_nan=column.dtype.kind == "f"), name
     assert fast.policy == slow.policy

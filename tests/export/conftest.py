@@ -10,7 +10,7 @@ from tests.builders import latent_spec
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
 from worldmodel_v.envs.stamp import read_stamps
-from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.records import Episode
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 STEP, ACTION = 0, 1
@@ -30,10 +30,10 @@ def write_stamp_latents(rollouts: Path, out: Path, reward: Callable[[Episode], n
     return out
 
 
-def _sequence(episode: Episode, reward: Callable[[Episode], np.ndarray]) -> LatentSequence:
+def _sequence(episode: Episode, reward: Callable[[Episode], np.ndarray]) -> Episode:
     mu = np.array([read_stamps(frame) for frame in episode.pixels], dtype=np.float32)
     others = {name: getattr(episode, name) for name in ("action", "terminated", "truncated", "state", "state_names", "policy")}
-    return LatentSequence(
+    return Episode(
         episode_id=episode.episode_id,
         seed=episode.seed,
         mu=mu,

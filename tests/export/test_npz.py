@@ -24,9 +24,9 @@ def test_every_column_of_every_episode_is_there_as_it_is(
     for number, file in enumerate(files):
         episode = open_dataset(data).episode(number)
         with np.load(file) as found:
-            assert set(found) == {*episode.columns(), "state_names"}
+            assert set(found) == {*episode.columns, "state_names"}
             assert tuple(found["state_names"]) == episode.state_names
-            for name, column in episode.columns().items():
+            for name, column in episode.columns.items():
                 np.testing.assert_array_equal(found[name], column, strict=True)
 
 

@@ -77,8 +77,8 @@ def test_every_row_of_every_column_is_there(kind: str, stamp_rollouts: Path, une
     with h5py.File(tmp_path / "out" / "dataset.h5") as file:
         assert file["ep_len"].dtype == np.int32
         assert file["ep_offset"].dtype == np.int64
-        for name in episodes[0].columns():
-            expected = np.concatenate([episode.columns()[name] for episode in episodes])
+        for name in episodes[0].columns:
+            expected = np.concatenate([episode.columns[name] for episode in episodes])
             np.testing.assert_array_equal(file[name][:], expected, strict=True)
         assert [name.decode() for name in file["state"].attrs["names"]] == list(episodes[0].state_names)
 

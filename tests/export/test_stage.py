@@ -15,8 +15,8 @@ import pytest
 from tests.builders import files_in, latent_spec, make_episode, make_latents, rollout_spec
 from worldmodel_v.errors import ConfigError, DirectoryNotEmpty, NotADataset, ShardDamaged, StaleLatents
 from worldmodel_v.export import FORMATS, export
+from worldmodel_v.schema import LATENTS, ROLLOUTS
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
-from worldmodel_v.storage.schema import LATENTS, ROLLOUTS
 
 NAMES = sorted(FORMATS)
 

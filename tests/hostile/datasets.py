@@ -10,7 +10,7 @@ import h5py
 from tests.builders import latent_spec, make_episode, make_latents, rollout_spec
 from worldmodel_v.spec import Spec
 from worldmodel_v.storage import build_shard
-from worldmodel_v.storage.schema import HDF5_VERSIONS
+from worldmodel_v.storage.layout import HDF5_VERSIONS
 
 NUM_EPISODES, NUM_ROWS = 2, 12
 

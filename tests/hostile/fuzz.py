@@ -31,11 +31,11 @@ from worldmodel_v.models import VAE, VAEConfig
 from worldmodel_v.models.weights import save_vae, vae_from_bytes
 from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies.expression import parse_policy
-from worldmodel_v.spec import parse_object
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.index import IndexEntry, read_index
 from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside, write_set_aside
 from worldmodel_v.train.checkpoint import Checkpoint
+from worldmodel_v.untrusted import parse_object
 
 MAX_SECONDS = 5
 """For one input: far more than any takes, and little enough that a hang is seen."""

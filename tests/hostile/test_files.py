@@ -13,8 +13,8 @@ from tests.hostile.limits import VERIFY, run_limited
 from worldmodel_v.errors import NotADataset, PipelineFileError, PolicyNotUsable, ShardDamaged
 from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies import parse_policy, policy_weights
-from worldmodel_v.spec import canonical_json
 from worldmodel_v.storage import open_dataset, verify
+from worldmodel_v.untrusted import canonical_json
 
 OPEN = "from pathlib import Path\nfrom worldmodel_v.storage import open_dataset\nopen_dataset(Path(sys.argv[1]))"
 

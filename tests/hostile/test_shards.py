@@ -16,7 +16,7 @@ from tests.hostile.limits import VERIFY, command, run_limited
 from tests.hostile.pieces import mended, pieces_of
 from worldmodel_v.storage import Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.checksum import fletcher32
-from worldmodel_v.storage.schema import HDF5_VERSIONS
+from worldmodel_v.storage.layout import HDF5_VERSIONS
 from worldmodel_v.storage.structure import MAX_ATTRIBUTE_BYTES
 
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME, vae_from_bytes
-from worldmodel_v.spec import canonical_json
+from worldmodel_v.untrusted import canonical_json
 
 CONFIG = VAEConfig(frame_size=8, latent_dim=3, likelihood="bernoulli")
 

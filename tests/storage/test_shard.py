@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 
 from tests.builders import assert_same_record, make_episode, make_latents, make_shard, run_python
 from worldmodel_v.errors import ShardDamaged
-from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.records import Episode
 from worldmodel_v.storage import PixelFile, Shard, build_shard, schema
 from worldmodel_v.storage.checksum import fletcher32
-from worldmodel_v.storage.schema import HDF5_VERSIONS
+from worldmodel_v.storage.layout import HDF5_VERSIONS
 
 SPEC_HASH = "c" * 64
 
@@ -113,11 +113,11 @@ class TestRoundTrip:
             np.testing.assert_array_equal(shard.rows("pixels"), episode.pixels)
 
 
-def _latents_of(episode: Episode) -> LatentSequence:
+def _latents_of(episode: Episode) -> Episode:
     """A latent sequence with the episode's other columns."""
     mu = logvar = np.zeros((episode.num_rows, 4), np.float32)
     fields = {field.name: getattr(episode, field.name) for field in dataclasses.fields(episode) if field.name != "pixels"}
-    return LatentSequence(mu=mu, logvar=logvar, **fields)
+    return Episode(mu=mu, logvar=logvar, **fields)
 
 
 class TestSameBytes:

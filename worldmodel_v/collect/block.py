@@ -12,7 +12,7 @@ import gymnasium
 from worldmodel_v.collect.rollout import rollout
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.envs.source import env_source
-from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed
+from worldmodel_v.errors import EnvironmentNotUsable
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.storage import IndexEntry, Shard, build_shard
@@ -61,14 +61,12 @@ def missing_blocks(committed: Sequence[IndexEntry], episodes: int, episodes_per_
     return blocks
 
 
-def block_collector(
-    spec: RolloutSpec, state_names: tuple[str, ...] | None = None, episode_timeout: float = 0.0
-) -> Callable[[Block], bytes]:
+def block_collector(spec: RolloutSpec, episode_timeout: float = 0.0) -> Callable[[Block], bytes]:
     """What a worker does: a block in, the bytes of its shard out. The bytes depend on `spec` and the block alone.
 
-    Raises EnvironmentNotUsable if this machine has another version of the environment than `spec` says. An episode whose
-    ground truth has other names than `state_names` fails. One that takes more than `episode_timeout` seconds (0: none does)
-    ends this process, so only a process that somebody replaces may ask for that.
+    Raises EnvironmentNotUsable if this machine has another version of the environment than `spec` says. An episode that takes
+    more than `episode_timeout` seconds (0: none does) ends this process, so only a process that somebody replaces may ask for
+    that.
     """
     spec_hash = spec.hash
     with _ended_after(episode_timeout):
@@ -80,13 +78,7 @@ def block_collector(
 
     def collect_episode(episode_id: int) -> Episode:
         with _ended_after(episode_timeout):
-            episode = rollout(spec, episode_id)
-        if state_names is not None and episode.state_names != state_names:
-            raise EpisodeFailed(
-                f"episode {episode_id} (seed {episode.seed}) of {spec.env}: the environment's ground truth is "
-                f"{list(episode.state_names)}, in episode 0 it is {list(state_names)}"
-            )
-        return episode
+            return rollout(spec, episode_id)
 
     return collect_block
 
@@ -120,10 +112,10 @@ def _ended_after(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def merge_shards(images: Sequence[bytes], spec_hash: str) -> bytes:
+def merge_shards(images: Sequence[bytes], spec: RolloutSpec) -> bytes:
     """The shard of all episodes of some shards, in their order: the same bytes as if they had been collected together."""
     episodes: list[Episode] = []
     for image in images:
-        with Shard.from_bytes(image) as shard:
-            episodes += [shard.episode(position) for position in range(shard.num_episodes)]  # type: ignore[misc]
-    return build_shard(episodes, spec_hash=spec_hash)
+        with Shard.from_bytes(image, spec.schema) as shard:
+            episodes += [shard.episode(position) for position in range(shard.num_episodes)]
+    return build_shard(episodes, spec_hash=spec.hash)

@@ -4,7 +4,6 @@ Workers return the bytes of finished shards and this process alone commits them,
 that ran twice cannot be counted twice.
 """
 
-import dataclasses
 import functools
 import shutil
 from collections.abc import Callable
@@ -20,15 +19,15 @@ from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.collect.rollout import episode_seeds
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, make_image_env
+from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
 from worldmodel_v.envs.source import env_source
-from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
+from worldmodel_v.errors import ConfigError, DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.policies import make_policy, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.ray_pool import Failure, try_tasks
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
-from worldmodel_v.storage.dataset import SPEC_NAME, read_spec, refuse_links
 from worldmodel_v.storage.writer import refuse_foreign_directory
 from worldmodel_v.telemetry import Tally
 
@@ -70,9 +69,11 @@ def collect(config: CollectConfig, progress: Progress | None = None) -> CollectR
 
 
 def _collect(config: CollectConfig, progress: Progress) -> CollectReport:
-    spec, state_names = _try_once(config)
-    spec = _as_begun(config.out, spec)
+    spec = resolve_spec(config)
     refuse_foreign_directory(config.out, spec)
+    if spec.frames == RENDER and config.frames == AUTO:
+        note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"
+        progress.event("frames_rendered", note, stage="collect")
     if not config.out.exists():
         _refuse_full_disk(config)
     with DatasetWriter(config.out, spec) as writer:
@@ -82,7 +83,7 @@ def _collect(config: CollectConfig, progress: Progress) -> CollectReport:
         if blocks:
             _refuse_full_disk(config)
             timeout = config.episode_timeout if config.workers else 0.0
-            setup = functools.partial(block_collector, spec, state_names, timeout)
+            setup = functools.partial(block_collector, spec, timeout)
             _collect_blocks(config, spec, blocks, setup, writer, progress)
         writer.set_aside()
         dataset = writer.dataset()
@@ -95,32 +96,38 @@ def _collect(config: CollectConfig, progress: Progress) -> CollectReport:
 
 
 def resolve_spec(config: CollectConfig) -> RolloutSpec:
-    """The settings that determine the data, after trying environment, policy and crop once.
+    """The settings and the schema that determine the data, after trying environment, policy and crop once.
 
     Raises EnvironmentNotUsable, PolicyNotUsable or ConfigError.
     """
-    return _try_once(config)[0]
-
-
-def _try_once(config: CollectConfig) -> tuple[RolloutSpec, tuple[str, ...]]:
-    """`resolve_spec`, and the names of the environment's ground truth."""
     env_kwargs = config.parsed_env_kwargs()
-    env = make_image_env(config.env, env_kwargs)
+    env = make_image_env(config.env, env_kwargs, config.frames, config.record)
     try:
         crop = env.default_crop if config.crop == AUTO else config.crop
         seed, policy_rng = episode_seeds(config.seed, 0)
         policy = make_policy(config.policy, env.gym)  # before what may have to be compiled
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, crop, config.frame_size)(raw)
-        policy.reset(policy_rng)
-        state_names, source = env.state_names, env_source(env.gym, config.env)
+        extras = [[value] for value in env.extras()]
+        if policy.reset(policy_rng) is not None and config.record:
+            raise ConfigError(
+                f"--record: the policy {config.policy} moves the environment before the first step, and what stands beside the "
+                "frame it moves to is not known; use another policy, or record nothing"
+            )
+        if any(values[0] is MISSING for values in extras):
+            env.step(env.record_action(policy.act(raw)))
+            extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
+        columns = tuple(extra_column(path, values) for path, values in zip(config.record, extras, strict=True))
+        schema = env.schema((config.frame_size, config.frame_size), columns)
+        source = env_source(env.gym, config.env)
     except WorldModelError:
         raise
     except Exception as error:
         raise EnvironmentNotUsable(f"{config.env} with {env_kwargs}: cannot begin an episode: {one_line(error)}") from error
     finally:
         env.close()
-    spec = RolloutSpec(
+    return RolloutSpec(
+        schema=schema,
         env=config.env,
         env_kwargs=env_kwargs,
         policy=config.policy,
@@ -129,21 +136,12 @@ def _try_once(config: CollectConfig) -> tuple[RolloutSpec, tuple[str, ...]]:
         frame_size=config.frame_size,
         crop=crop,
         episodes_per_shard=config.episodes_per_shard,
+        frames=env.frames,
+        record=config.record,
         gymnasium=gymnasium.__version__,
         policy_weights=policy_weights(config.policy),
         env_source=source,
     )
-    return spec, state_names
-
-
-def _as_begun(out: Path, spec: RolloutSpec) -> RolloutSpec:
-    """The settings without the environment's source, if the dataset that they shall continue was begun without it."""
-    if not (out / SPEC_NAME).is_file():
-        return spec
-    refuse_links(out)
-    format_, recorded, _ = read_spec(out)
-    begun_without = format_ == spec.format and "env_source" not in recorded
-    return dataclasses.replace(spec, env_source={}) if begun_without else spec
 
 
 def _collect_blocks(

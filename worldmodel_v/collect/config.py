@@ -6,14 +6,15 @@ from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.ray_pool import WorkerSettings, refuse_idle_address
-from worldmodel_v.spec import canonical_json, parse_object, require_recordable
-from worldmodel_v.storage.schema import (
+from worldmodel_v.spec import require_recordable
+from worldmodel_v.storage.layout import (
     MAX_CHUNK_BYTES,
     MAX_EPISODES_PER_SHARD,
     MAX_FRAME_SIZE,
     MAX_ROWS_PER_EPISODE,
     MAX_SHARDS,
 )
+from worldmodel_v.untrusted import canonical_json, parse_object
 
 AUTO = "auto"
 MAX_TIMEOUT_SECONDS = 1e6
@@ -67,6 +68,13 @@ class CollectConfig:
 
     frame_size: int = 64
     """Height and width of the recorded frames, by area averaging: at most 1182."""
+
+    frames: str = AUTO
+    """Which picture is recorded: observation, observation.KEY (a part of a Dict or Tuple), render (the spectator's view), or
+    auto: the one picture in the observation, and render only where there is none."""
+
+    record: tuple[str, ...] = ()
+    """What to record beside the frames, each as a column: observation.KEY or info.KEY, numbers or arrays of numbers."""
 
     crop: str = AUTO
     """Rows and columns kept before resizing: TOP:BOTTOM,LEFT:RIGHT, full, or auto (CarRacing: 0:84,0:96, without the panel)."""

@@ -50,7 +50,7 @@ def _outcome(
     if failures:
         describe = functools.partial(_set_aside, block, spec, config.episode_timeout if config.workers else 0.0)
         return [describe(episode, failure) for episode, failure in failures.items()]
-    return merge_shards([result for _, result in sorted(results.items()) if isinstance(result, bytes)], spec.hash)
+    return merge_shards([result for _, result in sorted(results.items()) if isinstance(result, bytes)], spec)
 
 
 def _set_aside(block: Block, spec: RolloutSpec, timeout: float, episode: int, failure: Failure) -> SetAside:

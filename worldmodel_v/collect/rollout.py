@@ -1,13 +1,16 @@
 """One episode, start to end, as a function of the dataset's settings and the episode's number alone. No Ray here."""
 
+import copy
 from typing import Any
 
 import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env, require_frame
+from worldmodel_v.envs.parts import extra_rows
 from worldmodel_v.errors import EpisodeFailed, WorldModelError, one_line
 from worldmodel_v.policies import Policy, make_policy
 from worldmodel_v.records import Episode
+from worldmodel_v.schema import Column, Schema
 from worldmodel_v.spec import RolloutSpec
 
 FRAMES_AT_FIRST = 1001
@@ -27,7 +30,7 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     try:
-        env = make_image_env(spec.env, spec.env_kwargs)
+        env = make_image_env(spec.env, spec.env_kwargs, spec.frames, tuple(spec.record))
         try:
             policy = make_policy(spec.policy, env.gym)
             return _play(env, policy, spec, episode_id, seed, policy_rng)
@@ -47,17 +50,24 @@ def _play(
     env: ImageEnv, policy: Policy, spec: RolloutSpec, episode_id: int, seed: int, policy_rng: np.random.Generator
 ) -> Episode:
     raw = env.reset(seed)
+    if env.state_names != spec.schema.state_names:
+        raise EpisodeFailed(
+            f"episode {episode_id} (seed {seed}) of {spec.env}: the environment's ground truth is {list(env.state_names)}, "
+            f"in episode 0 it is {list(spec.schema.state_names)}"
+        )
     moved = policy.reset(policy_rng)
     raw = raw if moved is None else require_frame(moved)
     preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
     frames = _Frames(preprocess, spec.max_steps + 1)
     rows: list[_Row] = []
+    extras: list[list[Any]] = []
     ended = False
     try:
         while not ended:
             action = env.record_action(policy.act(raw))
             frames.add(raw)
             state, before = env.state(), raw.shape
+            extras.append(_kept(env))
             raw, reward, terminated, truncated = env.step(action)
             if raw.shape != before:
                 raise ValueError(f"the frame's shape changed from {before} to {raw.shape}")
@@ -68,24 +78,44 @@ def _play(
         raise
     except (Exception, SystemExit) as error:
         raise _failed(spec, episode_id, seed, error, where=f"in step {len(rows)}: ") from error
-    final_action = -1 if isinstance(action, int) else np.full_like(action, np.nan)
     frames.add(raw)
-    rows.append((env.state(), final_action, np.nan, False, False))
+    extras.append(_kept(env))
+    rows.append((env.state(), spec.schema.action.fill_value, np.nan, False, False))
     states, actions, rewards, terminations, truncations = zip(*rows, strict=True)
-    action_T = np.array(actions, dtype=np.int64 if isinstance(final_action, int) else np.float32)
-    env.require_inside(action_T[:-1])
     return Episode(
+        schema=spec.schema,
         episode_id=episode_id,
         seed=seed,
         policy=getattr(policy, "chosen", spec.policy),
-        pixels=frames.pixels,
-        action=action_T,
-        reward=_float32(rewards),
-        terminated=np.array(terminations, dtype=np.bool_),
-        truncated=np.array(truncations, dtype=np.bool_),
-        state=_float32(states) if env.state_names else None,
-        state_names=env.state_names,
+        columns={
+            "pixels": frames.pixels,
+            "action": _actions(env, spec.schema.action, actions),
+            "reward": _float32(rewards),
+            "terminated": np.array(terminations, dtype=np.bool_),
+            "truncated": np.array(truncations, dtype=np.bool_),
+            **({"state": _float32(states)} if env.state_names else {}),
+            **_extras(spec.schema, extras),
+        },
     )
+
+
+def _kept(env: ImageEnv) -> list[Any]:
+    """What is recorded beside a frame; copied, since the environment may use its arrays again."""
+    return copy.deepcopy(env.extras()) if env.record else []
+
+
+def _actions(env: ImageEnv, column: Column, actions: tuple[Any, ...]) -> np.ndarray:
+    """The actions of an episode, and the fill of the last row: (T + 1, …)."""
+    rows = np.empty((len(actions), *column.row_shape), column.dtype)
+    for row, action in zip(rows[:, None], actions, strict=True):
+        row[:] = action
+    env.require_inside(rows[:-1])
+    return rows
+
+
+def _extras(schema: Schema, extras: list[list[Any]]) -> dict[str, np.ndarray]:
+    by_column = zip(schema.by_role("extra"), zip(*extras, strict=True), strict=True)
+    return {column.name: extra_rows(column, list(values)) for column, values in by_column}
 
 
 def _float32(values: tuple[Any, ...]) -> np.ndarray:

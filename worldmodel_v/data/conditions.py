@@ -30,26 +30,39 @@ class ConditionStatistics(NamedTuple):
     """float32 (K,): 0 for a value that never varies."""
 
 
-def condition_rows(shard: Shard, names: Sequence[str], start: int, stop: int, dim: int | None = None) -> np.ndarray:
-    """float32 (stop - start, K): for each name its `state` column, for "action" the action's columns.
+def condition_rows(shard: Shard, names: Sequence[str], start: int, stop: int) -> np.ndarray:
+    """float32 (stop - start, K): for each name its `state` column, for "action" the action as a vector.
 
-    An episode's last row has no action; it counts as zeros. A discrete action becomes one-hot, for which `dim` says how
-    large K is. Raises ConditionNotRecorded if the shard lacks a name or holds an action beyond that K.
+    An episode's last row has no action; it counts as zeros. A discrete action becomes one-hot over its space. Raises
+    ConditionNotRecorded if the shard lacks a name.
     """
     require_recorded(shard, names)
     state_names = shard.state_names
     state = shard.rows("state", start, stop) if state_names else np.empty((stop - start, 0), np.float32)
     columns = {name: state[:, [column]] for column, name in enumerate(state_names)}
     if ACTION in names:
-        columns[ACTION] = _actions(shard, start, stop, None if dim is None else dim - len(names) + 1)
+        columns[ACTION] = shard.schema.actions.vectors(shard.rows("action", start, stop))
     return np.concatenate([columns[name] for name in names], axis=1).astype(np.float32)
 
 
 def condition_reader(names: Sequence[str], dim: int) -> ConditionReader | None:
-    """`condition_rows` for a VAE's own names and K; None for a VAE without a condition."""
+    """`condition_rows` for a VAE's own names and K; None for a VAE without a condition.
+
+    It raises ConditionNotRecorded if the data's condition has another size: it is from another space of actions.
+    """
     if not names:
         return None
-    return lambda shard, start, stop: condition_rows(shard, names, start, stop, dim)
+
+    def read(shard: Shard, start: int, stop: int) -> np.ndarray:
+        values = condition_rows(shard, names, start, stop)
+        if values.shape[1] != dim:
+            raise ConditionNotRecorded(
+                f"{shard.source}: its condition on {', '.join(names)} has {values.shape[1]} values, the VAE was trained with "
+                f"{dim}; give data of the same actions"
+            )
+        return values
+
+    return read
 
 
 def measure_condition(dataset: Dataset, names: Sequence[str], wanted: Callable[[int], bool]) -> ConditionStatistics:
@@ -59,7 +72,7 @@ def measure_condition(dataset: Dataset, names: Sequence[str], wanted: Callable[[
     for entry in dataset.entries:
         with dataset.open_shard(entry) as shard:
             keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
-            values = condition_rows(shard, names, 0, shard.num_rows, dim)[keep].astype(np.float64)
+            values = condition_rows(shard, names, 0, shard.num_rows)[keep].astype(np.float64)
         count, total, squares = count + len(values), total + values.sum(axis=0), squares + np.square(values).sum(axis=0)
     mean = total / max(count, 1)
     std = np.sqrt(np.maximum(squares / max(count, 1) - np.square(mean), 0.0))
@@ -88,28 +101,5 @@ def require_recorded(shard: Shard, names: Sequence[str]) -> None:
 
 
 def _condition_dim(dataset: Dataset, names: Sequence[str]) -> int:
-    """K: one value for each state factor, and for the action its size, or if it is discrete the number of actions."""
-    if ACTION not in names:
-        return len(names)
-    num_actions = 0
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            dtype, shape = shard.columns["action"]
-            if dtype != np.int64:
-                return len(names) - 1 + shape[1]
-            num_actions = max(num_actions, int(shard.rows("action").max()) + 1)
-    return len(names) - 1 + num_actions
-
-
-def _actions(shard: Shard, start: int, stop: int, num_actions: int | None) -> np.ndarray:
-    action = shard.rows("action", start, stop)
-    if action.dtype != np.int64:
-        return np.nan_to_num(action, nan=0.0)
-    if num_actions is None:
-        raise ValueError("a discrete action needs dim: how many actions there are")
-    if action.max(initial=-1) >= num_actions:
-        raise ConditionNotRecorded(
-            f"{shard.source}: holds action {action.max()}, the VAE was trained with actions 0 to {num_actions - 1}; "
-            "train it on data that has them all"
-        )
-    return (action[:, None] == np.arange(num_actions)).astype(np.float32)
+    """K: one value for each state factor, and for the action the size of its vector."""
+    return sum(dataset.schema.actions.vector_size if name == ACTION else 1 for name in names)

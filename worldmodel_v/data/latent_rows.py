@@ -2,8 +2,9 @@
 
 Legend: N rows, B windows, L window length in transitions, Z latent, A action.
 
-A row takes 8 Z + 4 A + 6 bytes (float16 latents: 4 Z + 4 A + 6; a discrete action: 8 in place of 4 A): mu and σ in the
-stored dtype, action, reward, terminated, truncated. σ = exp(logvar / 2) is computed once, when the row is read.
+Columns are known by their role. Of a Gaussian's latents a row takes 8 Z + 4 A + 6 bytes (float16: 4 Z + 4 A + 6; a discrete
+action: 8 in place of 4 A): mu and σ in the stored dtype, action, reward, terminated, truncated; and the further columns.
+σ = exp(logvar / 2) is computed once, when the row is read.
 
 More than half of a batch's time goes into its normal numbers, 33 · Z for a window of 32. So PyTorch's generator draws them (290
 million a second on one core of an AMD EPYC, where NumPy's fastest gives 133; 2026-11-20), block by block in memory that
@@ -16,20 +17,20 @@ import math
 import numpy as np
 import torch
 
-from worldmodel_v.data.windows import Columns, Places
+from worldmodel_v.data.windows import Places
 from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.schema import Column, Draw, Schema
 from worldmodel_v.storage import Shard
 
 Window = dict[str, torch.Tensor]
 
-COLUMNS = ("mu", "std", "action", "reward", "terminated", "truncated")
 BLOCK_ROWS = 2048
 """Rows that are drawn at once: 256 kB at Z = 32, which fits the second-level cache beside their mu and σ."""
 
 
-def bytes_of_row(columns: Columns) -> int:
+def bytes_of_row(schema: Schema) -> int:
     """Bytes that a row takes in memory."""
-    return sum(dtype.itemsize * math.prod(shape) for dtype, shape in _held(columns).values())
+    return sum(_in_memory(column).itemsize * math.prod(column.row_shape) for column in _held(schema))
 
 
 class LatentRows:
@@ -39,11 +40,15 @@ class LatentRows:
     behind the N rows there are L more, which no window shows.
     """
 
-    def __init__(self, num_rows: int, length: int, columns: Columns) -> None:
-        """`columns` is what the shards hold."""
-        rows = num_rows + length
-        held = _held(columns).items()
-        self._columns = {name: torch.from_numpy(np.empty((rows, *shape), dtype)) for name, (dtype, shape) in held}
+    def __init__(self, num_rows: int, length: int, schema: Schema) -> None:
+        """`schema` is that of the latents."""
+        held = _held(schema)
+        shapes = {column.name: (num_rows + length, *column.row_shape) for column in held}
+        self._columns = {column.name: torch.from_numpy(np.empty(shapes[column.name], _in_memory(column))) for column in held}
+        self._schema = schema
+        drawn = {name for draw in schema.draws for name in draw.columns}
+        self._stored = [column.name for column in held if column.role == "latent" and column.name not in drawn]
+        self._beside = [column.name for column in held if column.role != "latent"]
 
     def fill(self, first: int, shard: Shard, start: int, stop: int, keep: np.ndarray | None = None) -> None:
         """Put rows start to stop of a shard (those of them that the mask `keep` says) from row `first` on.
@@ -52,41 +57,59 @@ class LatentRows:
         """
         final = np.zeros(shard.num_rows, np.bool_)
         final[np.cumsum(shard.ep_len) - 1] = True
-        for name, column in self._columns.items():
-            rows = shard.rows("logvar" if name == "std" else name, start, stop)
-            _refuse_nan(shard, "logvar" if name == "std" else name, rows, final[start:stop])
-            if name == "std":
+        logvars = {draw.columns[1] for draw in self._schema.draws}
+        for name, held in self._columns.items():
+            rows = shard.rows(name, start, stop)
+            _refuse_nan(shard, self._schema[name], rows, final[start:stop])
+            if name in logvars:  # σ is held in its place
                 rows = np.exp(0.5 * rows.astype(np.float32))
             if keep is not None:
                 rows = rows[keep]
-            column.numpy()[first : first + len(rows)] = rows
+            held.numpy()[first : first + len(rows)] = rows
 
     def windows(self, first: np.ndarray, places: Places, generator: torch.Generator | None) -> Window:
         """The windows at `places`, whose rows begin at `first` (B,) here, as `LatentSequences` describes them.
 
-        z is drawn from the generator; without one it is mu.
+        Latents with a distribution are drawn from it by the generator; without one they are its mean.
         """
         starts = torch.from_numpy(first)
         mask = torch.arange(places.length) < torch.from_numpy(places.num_steps)[:, None]
-        latents = self._latents(starts, places.length + 1, generator)
-        window = {"z": latents[:, :-1], "next_z": latents[:, 1:]}
-        window |= {name: _slices(self._columns[name], starts, places.length) for name in COLUMNS[2:]}
+        latents = {draw.name: self._drawn(draw, starts, places.length + 1, generator) for draw in self._schema.draws}
+        latents |= {name: _widened(_slices(self._columns[name], starts, places.length + 1)) for name in self._stored}
+        window = {name: rows[:, :-1] for name, rows in latents.items()}
+        window |= {f"next_{name}": rows[:, 1:] for name, rows in latents.items()}
+        window |= {name: _slices(self._columns[name], starts, places.length) for name in self._beside}
         if not mask.all():
             window = {name: _blank(column, mask) for name, column in window.items()}
         is_first = torch.zeros_like(mask)
         is_first[:, 0] = torch.from_numpy(places.t == 0)
         return window | {"mask": mask, "is_first": is_first}
 
-    def _latents(self, starts: torch.Tensor, num_rows: int, generator: torch.Generator | None) -> torch.Tensor:
-        """float32 (B, num_rows, Z): mu, or with a generator a draw."""
-        mu, std = self._columns["mu"], self._columns["std"]
+    def _drawn(self, draw: Draw, starts: torch.Tensor, num_rows: int, generator: torch.Generator | None) -> torch.Tensor:
+        """float32 (B, num_rows, Z): the mean, or with a generator a draw from N(mean, exp(logvar))."""
+        mu, std = (self._columns[name] for name in draw.columns)
         if generator is None:
             return _slices(mu, starts, num_rows).float()
-        latents = torch.empty(len(starts), num_rows, mu.shape[1])
+        latents = torch.empty(len(starts), num_rows, *mu.shape[1:])
         size = max(1, BLOCK_ROWS // num_rows)
         for some, out in zip(starts.split(size), latents.split(size), strict=True):
             out.normal_(generator=generator).mul_(_slices(std, some, num_rows)).add_(_slices(mu, some, num_rows))
         return latents
+
+
+def _held(schema: Schema) -> tuple[Column, ...]:
+    """The columns that are held in memory, σ in the place of a logvar."""
+    return schema.by_role("latent", "action", "reward", "terminated", "truncated", "extra")
+
+
+def _in_memory(column: Column) -> np.dtype:
+    """The dtype that a column has in memory: PyTorch computes with few unsigned ones."""
+    return np.dtype({"uint16": "int32", "uint32": "int64"}.get(column.dtype, column.dtype))
+
+
+def _widened(rows: torch.Tensor) -> torch.Tensor:
+    """Latents as networks take them: whole numbers as int64, others as float32."""
+    return rows.float() if rows.is_floating_point() else rows.long()
 
 
 def _slices(column: torch.Tensor, starts: torch.Tensor, num_rows: int) -> torch.Tensor:
@@ -96,20 +119,19 @@ def _slices(column: torch.Tensor, starts: torch.Tensor, num_rows: int) -> torch.
     return overlapping.index_select(0, starts).view(len(starts), num_rows, *column.shape[1:])
 
 
-def _held(columns: Columns) -> Columns:
-    """What of the stored columns is held in memory, σ for logvar."""
-    return {name: columns["logvar" if name == "std" else name] for name in COLUMNS}
-
-
 def _blank(column: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
     """Zeros where the mask is False."""
     return column.masked_fill(~mask_BL.view(*mask_BL.shape, *(1,) * (column.ndim - 2)), 0)
 
 
-def _refuse_nan(shard: Shard, name: str, rows: np.ndarray, final: np.ndarray) -> None:
-    """Raise ShardDamaged if NaN or infinity stands anywhere but in an episode's last action and reward."""
+def _refuse_nan(shard: Shard, column: Column, rows: np.ndarray, final: np.ndarray) -> None:
+    """Raise ShardDamaged if NaN or infinity stands where data should be (not in the last action and reward, nor in extras)."""
+    if rows.dtype.kind != "f" or column.role == "extra":
+        return
     finite = np.isfinite(rows)
-    if name in ("action", "reward"):
+    if column.role in ("action", "reward"):
         finite[final] = True
     if not finite.all():
-        raise ShardDamaged(f"{shard.source}: {name} is NaN or infinite where data should be; restore it, or encode again")
+        raise ShardDamaged(
+            f"{shard.source}: {column.name} is NaN or infinite where data should be; restore it, or encode again"
+        )

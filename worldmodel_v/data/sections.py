@@ -51,7 +51,7 @@ class SectionTable:
     @property
     def bytes_of_place(self) -> int:
         """Bytes that it takes in memory."""
-        return self.place_rows * bytes_of_row(self.windows.columns)
+        return self.place_rows * bytes_of_row(self.windows.schema)
 
     def addresses(self, sections: np.ndarray) -> np.ndarray:
         """int64 (n,): the numbers of all windows of the given sections."""
@@ -96,7 +96,7 @@ class SectionPool:
 
     def __init__(self, table: SectionTable, num_places: int) -> None:
         self._table = table
-        self._rows = LatentRows(num_places * table.place_rows, table.windows.length, table.windows.columns)
+        self._rows = LatentRows(num_places * table.place_rows, table.windows.length, table.windows.schema)
         self._first_row = np.zeros(len(table.counts), np.int64)
         self._place: dict[int, int] = {}
         self._free = list(range(num_places))

@@ -35,9 +35,12 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
 
     An item, or a batch with B in front, holds, whatever the dtype of the stored latents,
     `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row (and most
-    often one memory: change neither in place);
-    `action` float32 (L, A), or int64 (L,) for discrete actions; `reward` float32 (L,);
+    often one memory: change neither in place); latents without a distribution stand there under their own names, `tokens` and
+    `next_tokens`, whole numbers as int64;
+    `action` float32 (L, A), or int64: (L,) for discrete actions, (L, A) for several whole numbers (see `action_space`);
+    `reward` float32 (L,);
     `terminated`, `truncated` bool (L,): whether that action ended the episode, and in which way;
+    each further column that was recorded, under its name, as it stands beside the observation that the action was chosen on;
     `is_first` bool (L,): whether z is the episode's first;
     `mask` bool (L,): whether there is a transition at all. Where it is False, all else is 0 or False, never NaN.
 
@@ -134,7 +137,7 @@ def _load(table: WindowTable) -> tuple[LatentRows, np.ndarray]:
     """The rows of all wanted episodes end to end, and the first row of each."""
     num_rows_E = table.num_steps + 1
     ends_E = np.cumsum(num_rows_E)
-    rows, first = LatentRows(int(ends_E[-1]), table.length, table.columns), 0
+    rows, first = LatentRows(int(ends_E[-1]), table.length, table.schema), 0
     for entry in table.entries:
         with table.dataset.open_shard(entry) as shard:
             wanted_E = [table.settings.wants(int(episode)) for episode in shard.episode_ids]

@@ -20,12 +20,9 @@ import numpy as np
 import torch
 
 from worldmodel_v.data.split import is_held_out
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, ShardDamaged
+from worldmodel_v.errors import ConfigError, DatasetTooSmall
+from worldmodel_v.schema import LATENTS, ActionSpace, Schema
 from worldmodel_v.storage import Dataset, IndexEntry, require_format
-from worldmodel_v.storage.schema import LATENTS
-
-Columns = dict[str, tuple[np.dtype, tuple[int, ...]]]
-"""For each column the dtype, and the shape of a row."""
 
 _SPLITS: dict[str, Callable[[int, int], bool]] = {
     "all": lambda episode, holdout_every: True,
@@ -103,23 +100,14 @@ class WindowTable:
     num_steps: np.ndarray
     """int64 (E,): T."""
 
-    columns: Columns
+    @property
+    def schema(self) -> Schema:
+        return self.dataset.schema
 
     @property
     def length(self) -> int:
         """L; for whole episodes that of the longest."""
         return self.settings.length or int(self.num_steps.max())
-
-    @property
-    def latent_dim(self) -> int:
-        """Z"""
-        return self.columns["mu"][1][0]
-
-    @property
-    def num_actions(self) -> int | None:
-        """A for continuous actions, None for discrete ones."""
-        row_shape = self.columns["action"][1]
-        return row_shape[0] if row_shape else None
 
     @property
     def num_short_episodes(self) -> int:
@@ -160,14 +148,14 @@ class OverWindows:
         return self._windows.num_short_episodes
 
     @property
-    def latent_dim(self) -> int:
-        """Z"""
-        return self._windows.latent_dim
+    def schema(self) -> Schema:
+        """What the latents hold."""
+        return self._windows.schema
 
     @property
-    def num_actions(self) -> int | None:
-        """A for continuous actions, None for discrete ones."""
-        return self._windows.num_actions
+    def action_space(self) -> ActionSpace:
+        """The space that the actions come from: how many there are, where they begin, and how they become vectors."""
+        return self._windows.schema.actions
 
 
 def find_windows(path: Path, settings: WindowSettings) -> WindowTable:
@@ -177,26 +165,19 @@ def find_windows(path: Path, settings: WindowSettings) -> WindowTable:
     """
     dataset = require_format(path, LATENTS)
     entries: list[IndexEntry] = []
-    columns: Columns = {}
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for entry in dataset.entries:
         keep = np.fromiter(map(settings.wants, range(entry.first_episode, entry.end_episode)), np.bool_, entry.num_episodes)
         if not keep.any():
             continue
         with dataset.open_shard(entry) as shard:
-            found = {name: (dtype, shape[1:]) for name, (dtype, shape) in shard.columns.items()}
-            columns = columns or found
-            if found != columns:
-                raise ShardDamaged(
-                    f"{shard.source}: has other columns than {entries[0].name} of the same dataset; restore it, or encode again"
-                )
             offsets, num_steps = shard.ep_offset[keep], shard.ep_len[keep] - np.int64(1)
             parts.append((np.full(len(offsets), len(entries)), offsets, num_steps))
         entries.append(entry)
     if not parts:
         raise DatasetTooSmall(f"{path}: no episode is in the split {settings.split!r}; collect more, or lower holdout_every")
     shards, offsets, num_steps = (np.concatenate(part) for part in zip(*parts, strict=True))
-    table = WindowTable(dataset, settings, tuple(entries), shards, offsets, num_steps, columns)
+    table = WindowTable(dataset, settings, tuple(entries), shards, offsets, num_steps)
     if not len(table):
         raise DatasetTooSmall(
             f"{path}: no episode ({settings.split}) has {settings.length} actions (the longest has {table.num_steps.max()}); "

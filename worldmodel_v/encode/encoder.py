@@ -36,9 +36,10 @@ from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, 
 from worldmodel_v.models import Posterior, resolve_device
 from worldmodel_v.models.device import batch_in_memory
 from worldmodel_v.models.weights import vae_from_bytes
-from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.records import Episode
+from worldmodel_v.schema import Schema
 from worldmodel_v.storage import IndexEntry, PixelFile, Shard, build_shard
-from worldmodel_v.storage.schema import PIXEL_CHUNK_ROWS
+from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
 
 SHARDS_UNDER_WAY = 3
 STREAMS = 2
@@ -55,6 +56,12 @@ class EncoderSettings:
 
     spec_hash: str
     """Of the latent dataset."""
+
+    schema: Schema
+    """Of the latent dataset."""
+
+    source_schema: Schema
+    """Of the rollouts."""
 
     vae_sha256: str
     device: str
@@ -108,9 +115,9 @@ class EncodeTask:
     def __str__(self) -> str:
         return f"shard {self.entry.shard}"
 
-    def open(self) -> Source:
-        """Open the bytes; raises ShardDamaged."""
-        return Source(self.entry, Shard.from_bytes(self.image, self.source), PixelImage(self.image))
+    def open(self, schema: Schema) -> Source:
+        """Open the bytes, a shard of rollouts of this schema; raises ShardDamaged."""
+        return Source(self.entry, Shard.from_bytes(self.image, schema, self.source), PixelImage(self.image))
 
 
 def shard_encoder(settings: EncoderSettings) -> Callable[[EncodeTask], bytes]:
@@ -118,7 +125,7 @@ def shard_encoder(settings: EncoderSettings) -> Callable[[EncodeTask], bytes]:
     encoder = ShardEncoder(settings)
 
     def encode_shard(task: EncodeTask) -> bytes:
-        ((_, image),) = encoder.encode([task.open()])
+        ((_, image),) = encoder.encode([task.open(settings.source_schema)])
         return image
 
     return encode_shard
@@ -249,8 +256,24 @@ class ShardEncoder:
     def _build(self, shard: _UnderWay) -> bytes:
         rollouts, posterior = shard.source.shard, {"mu": shard.mu, "logvar": shard.logvar}
         attributes = {"vae_sha256": self._settings.vae_sha256, "source_sha256": shard.source.entry.sha256}
-        sequences = [_sequence(rollouts, position, posterior) for position in range(rollouts.num_episodes)]
+        sequences = [self._sequence(rollouts, position, posterior) for position in range(rollouts.num_episodes)]
         return build_shard(sequences, spec_hash=self._settings.spec_hash, attributes=attributes, source=rollouts)
+
+    def _sequence(self, shard: Shard, position: int, latents: dict[str, np.ndarray]) -> Episode:
+        """The latents of one episode: the rollout's rows, with the autoencoder's columns in the place of the frames."""
+        start = int(shard.ep_offset[position])
+        stop = start + int(shard.ep_len[position])
+        columns = {
+            column.name: latents[column.name][start:stop] if column.role == "latent" else shard.rows(column.name, start, stop)
+            for column in self._settings.schema.data_columns
+        }
+        return Episode(
+            schema=self._settings.schema,
+            episode_id=int(shard.episode_ids[position]),
+            seed=int(shard.seeds[position]),
+            policy=shard.policies[position],
+            columns=columns,
+        )
 
     def _encode_chunks(self, shard: _UnderWay, chunks: range) -> None:
         """Fill in mu and logvar of the rows of some chunks."""
@@ -304,18 +327,3 @@ def _taken(sources: Iterator[Source]) -> Source | Exception | None:
 
 def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _sequence(shard: Shard, position: int, posterior: dict[str, np.ndarray]) -> LatentSequence:
-    """The latent sequence of one episode: the rollout's rows, with the posterior in place of the pixels."""
-    start = int(shard.ep_offset[position])
-    rows = slice(start, start + int(shard.ep_len[position]))
-    copied = {name for name in shard.columns if name not in ("ep_len", "ep_offset", *Episode.observation_columns)}
-    return LatentSequence(
-        episode_id=int(shard.episode_ids[position]),
-        seed=int(shard.seeds[position]),
-        policy=shard.policies[position],
-        state_names=shard.state_names,
-        **{name: shard.rows(name, rows.start, rows.stop) for name in copied},
-        **{name: rows_NZ[rows] for name, rows_NZ in posterior.items()},
-    )

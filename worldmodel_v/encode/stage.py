@@ -20,9 +20,9 @@ from worldmodel_v.models import resolve_device
 from worldmodel_v.models.weights import LoadedVAE, read_weights, vae_from_bytes
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.ray_pool import WorkerSettings, map_tasks
+from worldmodel_v.schema import PLAIN, ROLLOUTS, Column, Draw, latent_schema
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, IndexEntry, require_format
-from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.storage.writer import refuse_foreign_directory
 from worldmodel_v.telemetry import Tally
 
@@ -58,6 +58,8 @@ def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeRepo
     settings = EncoderSettings(
         weights=weights,
         spec_hash=spec.hash,
+        schema=spec.schema,
+        source_schema=rollouts.schema,
         vae_sha256=vae.sha256,
         device=config.device,
         precision=config.precision,
@@ -90,13 +92,20 @@ def require_current(latents: Dataset, rollouts: Dataset) -> None:
 
 def _latent_spec(config: EncodeConfig, rollouts: Dataset, vae: LoadedVAE) -> LatentSpec:
     return LatentSpec(
+        schema=latent_schema(rollouts.schema, *gaussian_latents(vae.model.config.latent_dim, config.dtype)),
         vae_sha256=vae.sha256,
         source_spec_hash=rollouts.spec_hash,
-        latent_dim=vae.model.config.latent_dim,
         dtype=config.dtype,
         precision=config.precision,
         source=rollouts.spec,
     )
+
+
+def gaussian_latents(latent_dim: int, dtype: str) -> tuple[tuple[Column, ...], tuple[Draw, ...]]:
+    """The columns of a diagonal Gaussian: mu and logvar, (N, Z), from which z is drawn."""
+    names = ("mu", "logvar")
+    columns = tuple(Column(name=name, dtype=dtype, row_shape=(latent_dim,), role="latent", filters=PLAIN) for name in names)
+    return columns, (Draw(name="z", distribution="normal", columns=names),)
 
 
 def _encode_shards(

@@ -1,8 +1,8 @@
 """Any Gymnasium environment with images, behind one small interface.
 
-The frame is the observation where that is an image, and `render()` of an "rgb_array" environment otherwise. An episode
-gets a fresh environment: hidden state that an environment carries from one episode to the next (physics caches, counters)
-would make an episode depend on its predecessors, and building CarRacing costs 14 ms against seconds of stepping.
+Which picture the frames are, and what is recorded beside them, `parts` says. An episode gets a fresh environment: hidden state
+that an environment carries from one episode to the next (physics caches, counters) would make an episode depend on its
+predecessors, and building CarRacing costs 14 ms against seconds of stepping.
 """
 
 import importlib
@@ -13,11 +13,21 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Discrete
 
 from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
 from worldmodel_v.envs.frames import FULL
+from worldmodel_v.envs.parts import (
+    AUTO,
+    MISSING,
+    OBSERVATION,
+    RENDER,
+    channels_first,
+    choose_frames,
+    part_of,
+    require_paths,
+)
 from worldmodel_v.errors import EnvironmentNotUsable, one_line
+from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
 
 CAR_RACING_CROP = "0:84,0:96"
 """The paper's: the 84 rows above the indicator panel."""
@@ -26,30 +36,38 @@ CAR_RACING_CROP = "0:84,0:96"
 class ImageEnv:
     """One environment: `reset` and `step` give raw uint8 frames, (H, W, 3) or (H, W)."""
 
-    def __init__(self, env: gymnasium.Env, observes_image: bool) -> None:
-        self.gym = env
-        self._observes_image = observes_image
-        self._discrete = isinstance(env.action_space, Discrete)
+    def __init__(self, env: gymnasium.Env, frames: str = OBSERVATION, record: tuple[str, ...] = ()) -> None:
+        """`frames` is the path of the picture that is recorded, or "render"; `record` are the paths of further columns.
+
+        Raises ValueError if its actions are of a space that no dataset holds.
+        """
+        self.gym, self.frames, self.record = env, frames, record
+        self._frame_path = tuple(frames.split(".")[1:])
+        self._paths = [(path.split(".")[0] == OBSERVATION, tuple(path.split(".")[1:])) for path in record]
         self._world = env.unwrapped
         self._is_car_racing = is_car_racing(env)
         self._space = env.action_space
+        self.actions = ActionSpace(space_record(env.action_space))
         self._state_names: tuple[str, ...] = ()
+        self._seen: tuple[Any, dict[str, Any]] = None, {}
 
     @property
-    def action_space(self) -> Box | Discrete:
+    def action_space(self) -> gymnasium.Space:
         return self._space
 
     @property
     def default_crop(self) -> str:
-        return CAR_RACING_CROP if self._is_car_racing else FULL
+        return CAR_RACING_CROP if self._is_car_racing and self.frames == OBSERVATION else FULL
 
     def reset(self, seed: int) -> np.ndarray:
         """Begin an episode; returns its first frame."""
-        observation, _ = self.gym.reset(seed=seed)
+        observation, info = self.gym.reset(seed=seed)
         self._state_names = CAR_RACING_STATE if self._is_car_racing else tuple(self._ground_truth())
-        frame = self._frame(observation)
-        if self._observes_image and frame.shape != self.gym.observation_space.shape:
-            raise ValueError(f"the frame has shape {frame.shape}, the observation space {self.gym.observation_space.shape}")
+        frame = self._frame(observation, info)
+        if self.frames == OBSERVATION and observation.shape != self.gym.observation_space.shape:
+            raise ValueError(
+                f"the frame has shape {observation.shape}, the observation space {self.gym.observation_space.shape}"
+            )
         return frame
 
     def step(self, recorded_action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool]:
@@ -57,29 +75,55 @@ class ImageEnv:
 
         Raises ValueError or TypeError if the environment gives something else; whether numbers are finite is for the record.
         """
-        observation, reward, terminated, truncated, _ = self.gym.step(self._gym_action(recorded_action))
+        observation, reward, terminated, truncated, info = self.gym.step(self._gym_action(recorded_action))
         reward = _number("the reward", reward)
-        return self._frame(observation), reward, _truth("terminated", terminated), _truth("truncated", truncated)
+        return self._frame(observation, info), reward, _truth("terminated", terminated), _truth("truncated", truncated)
+
+    def extras(self) -> list[Any]:
+        """What `record` names, beside the frame just seen; MISSING for what is not there. The environment may change arrays."""
+        observation, info = self._seen
+        return [part_of(observation if of_observation else info, path) for of_observation, path in self._paths]
+
+    def schema(self, frame_shape: tuple[int, int], extras: tuple[Column, ...] = ()) -> Schema:
+        """What a dataset of this environment holds, after a reset; frames are recorded in `frame_shape`."""
+        return rollout_schema(
+            frame_shape=frame_shape,
+            action_space=self.actions.record,
+            observation_space=space_record(self.gym.observation_space),
+            state_names=self._state_names,
+            extras=extras,
+        )
 
     def record_action(self, action: Any) -> np.ndarray | int:
-        """An action as the dataset holds it: int for a discrete space, float32 (A,) for a Box.
+        """An action as the dataset holds it: int for a discrete space, else float32 or int64 (A,).
 
-        The environment then receives exactly that, cast to its space's dtype, so that recorded episodes replay.
-        Raises ValueError if the action does not have the space's shape, TypeError if it is no whole number for a discrete one.
+        It is what the environment then receives, cast to its space's dtype first, so that recorded episodes replay.
+        Raises ValueError if the action does not have the space's shape or its dtype cannot hold it, TypeError if it is no whole
+        number for a discrete one.
         """
-        if self._discrete:
+        kind = self.actions.kind
+        if self.actions.row_shape == ():
             return operator.index(action)
-        recorded = np.array(action, dtype=np.float32)  # a copy: a policy may use its array again
-        if recorded.shape != self._space.shape:
-            raise ValueError(f"the policy's action has shape {recorded.shape}, the action space {self._space.shape}")
-        return recorded.reshape(-1)
+        given = np.array(action, dtype=np.float32 if kind == "continuous" else None)  # a copy: a policy may use its array again
+        if given.shape != self._space.shape:
+            raise ValueError(f"the policy's action has shape {given.shape}, the action space {self._space.shape}")
+        if kind == "continuous":
+            received = given if self._space.dtype == np.float32 else given.astype(self._space.dtype).astype(np.float32)
+            return received.reshape(-1)
+        if kind == "discrete" and given.dtype.kind not in "iu":
+            raise TypeError(f"the policy's action is {_shown(action)}, expected whole numbers for {self._space}")
+        with np.errstate(invalid="ignore"):
+            received = given.astype(self._space.dtype)
+        if not (np.abs(received.astype(np.float64) - given) < 1).all():
+            raise ValueError(f"the policy's action {given.tolist()} does not go into {self._space}")
+        return received.astype(np.int64).reshape(-1)
 
     def require_inside(self, recorded_actions: np.ndarray) -> None:
         """Raise ValueError, naming the step, unless all actions of an episode, (T, A) or (T,), lie in the action space."""
-        if self._discrete:
-            low, high = self._space.start, self._space.start + self._space.n - 1
-        else:  # actions are recorded in float32, to which a bound may be rounded too
+        if self.actions.kind == "continuous":  # recorded in float32, to which a bound may be rounded too
             low, high = (bound.astype(np.float32).reshape(-1) for bound in (self._space.low, self._space.high))
+        else:
+            low, high = (bound.reshape(self.actions.row_shape) for bound in (self.actions.low, self.actions.high))
         inside = (recorded_actions >= low) & (recorded_actions <= high)
         if not inside.all():
             step = int(np.argwhere(~inside)[0, 0])
@@ -111,13 +155,18 @@ class ImageEnv:
         return truth
 
     def _gym_action(self, recorded: np.ndarray | int) -> Any:
-        space = self._space
         if isinstance(recorded, int):
-            return space.dtype.type(recorded)
-        return recorded.astype(space.dtype).reshape(space.shape)
+            return self._space.dtype.type(recorded)
+        return recorded.astype(self._space.dtype).reshape(self._space.shape)
 
-    def _frame(self, observation: Any) -> np.ndarray:
-        return require_frame(observation if self._observes_image else self.gym.render())
+    def _frame(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+        self._seen = observation, info
+        picture = self.gym.render() if self.frames == RENDER else part_of(observation, self._frame_path)
+        if picture is MISSING:
+            raise ValueError(f"the observation has no {self.frames}")
+        if isinstance(picture, np.ndarray) and channels_first(picture.shape):
+            picture = np.moveaxis(picture, 0, -1)
+        return require_frame(picture)
 
 
 def require_frame(frame: Any) -> np.ndarray:
@@ -151,26 +200,28 @@ def _shown(value: Any) -> str:
     return f"{' '.join(repr(value).split()):.100} ({type(value).__name__})"
 
 
-def make_image_env(env_id: str, env_kwargs: dict[str, Any]) -> ImageEnv:
+def make_image_env(env_id: str, env_kwargs: dict[str, Any], frames: str = AUTO, record: tuple[str, ...] = ()) -> ImageEnv:
     """Build an environment by Gymnasium id (`module:EnvId` imports the module first).
 
-    Raises EnvironmentNotUsable if it is unknown, cannot be built, gives no images, or has other actions than Box or Discrete.
+    Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture at `frames` or none that is clear, or has
+    actions that no dataset holds.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    require_paths(record)
     env = _make(env_id, env_kwargs)
-    if not isinstance(env.action_space, Box | Discrete):
-        raise EnvironmentNotUsable(f"{env_id}: expected Box or Discrete actions, got {type(env.action_space).__name__}")
-    if _is_image(env.observation_space):
-        return ImageEnv(env, observes_image=True)
-    modes = env.metadata.get("render_modes", [])
-    env.close()
-    if "rgb_array" not in modes:
-        raise EnvironmentNotUsable(
-            f"{env_id}: gives no images: its observation is {env.observation_space} and its render modes are {modes}; "
-            "expected a uint8 image observation or the render mode rgb_array"
-        )
-    return ImageEnv(_make(env_id, {**env_kwargs, "render_mode": "rgb_array"}), observes_image=False)
+    try:
+        chosen = choose_frames(env_id, env.observation_space, env.metadata.get("render_modes", []), frames)
+        if chosen == RENDER and env.render_mode != "rgb_array":
+            env.close()
+            env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"})
+        return ImageEnv(env, chosen, record)
+    except ValueError as error:
+        env.close()
+        raise EnvironmentNotUsable(f"{env_id}: {error}") from None
+    except EnvironmentNotUsable:
+        env.close()
+        raise
 
 
 def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
@@ -183,9 +234,3 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
             f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {one_line(error)}; "
             "`python -m gymnasium.envs.registration` lists the registered ids"
         ) from error
-
-
-def _is_image(space: gymnasium.Space) -> bool:
-    if not isinstance(space, Box) or space.dtype != np.uint8:
-        return False
-    return len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3))

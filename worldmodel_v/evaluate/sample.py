@@ -23,7 +23,7 @@ from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.models import VAE, frames_to_input
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Dataset, Shard
-from worldmodel_v.storage.schema import PIXEL_CHUNK_ROWS
+from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
 
 ZOOM_ROWS = 50
 """CarRacing's camera zooms in from above during the first 50 rows of an episode."""

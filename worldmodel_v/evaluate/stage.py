@@ -27,11 +27,11 @@ from worldmodel_v.evaluate.report import Provenance, render
 from worldmodel_v.evaluate.sample import Sample, Training, choose_holdout, read_sample, read_training
 from worldmodel_v.models import LoadedVAE, load_vae, resolve_device
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format
 from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import publish, remove_temporaries
-from worldmodel_v.storage.schema import ROLLOUTS
 
 METRICS_NAME = "metrics.json"
 PAGE_NAME = "report.html"

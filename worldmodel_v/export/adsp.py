@@ -18,8 +18,8 @@ from worldmodel_v.export.lengths import EqualLengthConfig, filled, led_here, obs
 from worldmodel_v.export.npz_file import write_npz
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.records import LatentSequence
-from worldmodel_v.storage.schema import LATENTS
+from worldmodel_v.records import Episode
+from worldmodel_v.schema import LATENTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,6 @@ class AdspConfig(EqualLengthConfig):
         initial: dict[str, list[np.ndarray]] = {"initial_mu": [], "initial_log_var": []}
         task = progress.task("export", int(plan.keep.sum()), "episodes")
         for sequence in source.episodes(plan.keep):
-            assert isinstance(sequence, LatentSequence)
             initial["initial_mu"].append(sequence.mu[0].copy())  # a view would keep the whole sequence
             initial["initial_log_var"].append(sequence.logvar[0].copy())
             write_npz(folder / "series" / f"{sequence.episode_id:06d}.npz", _arrays(source, sequence, plan.length))
@@ -52,7 +51,7 @@ class AdspConfig(EqualLengthConfig):
         said = [
             "reward: made 0 or 1, as the format's own: 1 where it is positive and the episode goes on",
             *notes.no_truncation(source, "done"),
-            *notes.no_state(source),
+            *notes.not_held(source),
             *notes.one_hot_actions(source),
         ]
         if (sizes := (source.latent_dim, source.action_size)) != notes.PAPER_SIZES:
@@ -61,7 +60,7 @@ class AdspConfig(EqualLengthConfig):
         return Written(len(kept) * plan.length, [*plan.notes, *said], kept)
 
 
-def _arrays(source: Source, sequence: LatentSequence, length: int) -> dict[str, np.ndarray]:
+def _arrays(source: Source, sequence: Episode, length: int) -> dict[str, np.ndarray]:
     goes_on = ~sequence.terminated[:-1]
     positive = (sequence.reward[:-1] > 0) & goes_on
     return {

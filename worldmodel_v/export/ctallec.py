@@ -16,8 +16,7 @@ from worldmodel_v.export.lengths import led_here
 from worldmodel_v.export.npz_file import write_npz
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.records import Episode
-from worldmodel_v.storage.schema import ROLLOUTS
+from worldmodel_v.schema import ROLLOUTS
 
 EPISODES_PER_FOLDER = 1000
 HELD_OUT_FILES = 600
@@ -39,7 +38,6 @@ class CtallecConfig(ExportConfig):
     def write(self, source: Source, folder: Path, progress: Progress) -> Written:
         task = progress.task("export", source.num_episodes, "episodes")
         for episode in source.episodes():
-            assert isinstance(episode, Episode)
             sub_folder = folder / f"episodes_{episode.episode_id // EPISODES_PER_FOLDER:04d}"
             sub_folder.mkdir(exist_ok=True)
             arrays = {
@@ -51,7 +49,7 @@ class CtallecConfig(ExportConfig):
             write_npz(sub_folder / f"rollout_{episode.episode_id:06d}.npz", arrays)
             task.advance()
         task.close()
-        said = [*notes.no_truncation(source, "terminals"), *notes.no_state(source), *notes.one_hot_actions(source)]
+        said = [*notes.no_truncation(source, "terminals"), *notes.not_held(source), *notes.one_hot_actions(source)]
         return Written(source.num_rows, [*said, *_notes_on_its_code(source)], source.episode_ids.tolist())
 
 
@@ -63,7 +61,7 @@ def _notes_on_its_code(source: Source) -> list[str]:
             f"data/loaders.py: keeps the last {HELD_OUT_FILES} files for testing, which leaves none to train on; "
             f"lower {HELD_OUT_FILES} there"
         )
-    height, width = source.columns["pixels"][1][1:3]
+    height, width = source.schema["pixels"].row_shape[:2]
     if (height, width) != (FRAME_SIZE, FRAME_SIZE):
         said.append(
             f"trainmdrnn.py: takes {FRAME_SIZE}x{FRAME_SIZE} frames, these are {height}x{width}; set SIZE in utils/misc.py"

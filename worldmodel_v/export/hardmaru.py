@@ -18,7 +18,7 @@ from worldmodel_v.export.lengths import EqualLengthConfig
 from worldmodel_v.export.series import Rounding, latent_columns, write_series
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.storage.schema import LATENTS
+from worldmodel_v.schema import LATENTS
 
 TRAINED_ROWS = 1000
 BATCH_SIZE = 100
@@ -44,10 +44,10 @@ class HardmaruConfig(EqualLengthConfig):
         num_sequences = int(plan.keep.sum())
         said = [
             "reward, terminated, truncated: not held",
-            *notes.no_state(source),
+            *notes.not_held(source),
             *notes.one_hot_actions(source),
             *rounding.notes(),
-            *(["action: rounded to float16"] if source.num_actions is None else []),
+            *(["action: rounded to float16"] if source.actions_space.kind == "continuous" else []),
             *of_initial_z,
         ]
         if plan.length != TRAINED_ROWS:

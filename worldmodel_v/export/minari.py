@@ -9,6 +9,7 @@ the metadata, which 0.5.4 was the first to heed, and a group `infos` even if it 
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from worldmodel_v.errors import ConfigError, EnvironmentNotUsable
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
+from worldmodel_v.schema import ROLLOUTS, ActionSpace
 from worldmodel_v.storage.hdf5_file import EVERYWHERE, add_column, create_hdf5
-from worldmodel_v.storage.schema import ROLLOUTS
 
 MINARI_VERSION = "0.5.4"
 """The version whose layout this is, and the first that reads it."""
@@ -32,7 +33,7 @@ DATASET_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 
 @dataclass(frozen=True, kw_only=True)
 class MinariConfig(ExportConfig):
-    """Frames as a Minari dataset (0.5.4 or newer), lossless, with the ground truth in infos.
+    """Frames as a Minari dataset (0.5.4 or newer), lossless, with the ground truth and further columns in infos.
 
     Minari looks for a dataset in the folder of its id below MINARI_DATASETS_PATH (~/.minari/datasets): give
     ~/.minari/datasets/NAME-v0 as --out.
@@ -69,12 +70,10 @@ class MinariConfig(ExportConfig):
         task = progress.task("export", source.num_episodes, "episodes")
         with create_hdf5(data / "main_data.hdf5") as (file, check):
             for number, episode in enumerate(source.episodes()):
-                assert isinstance(episode, Episode)
                 _write_episode(file.create_group(f"episode_{number}"), number, episode)
                 check()
                 task.advance()
         task.close()
-        action_space, said = _action_space(source)
         metadata = {
             "dataset_id": self.resolved_id,
             "minari_version": MINARI_VERSION,
@@ -83,13 +82,13 @@ class MinariConfig(ExportConfig):
             "total_episodes": source.num_episodes,
             "total_steps": int(source.num_steps.sum()),
             "dataset_size": round((data / "main_data.hdf5").stat().st_size / 1e6, 1),
-            "observation_space": json.dumps(_box(0, 255, source.columns["pixels"][1][1:], "uint8")),
-            "action_space": json.dumps(action_space),
+            "observation_space": json.dumps(_box(0, 255, source.schema["pixels"].row_shape, "uint8")),
+            "action_space": json.dumps(_action_space(source.schema.actions)),
             "algorithm_name": source.dataset.spec["policy"],
             "description": f"{source.dataset.spec['env']}, frames as the VAE sees them; made by worldmodel_v",
         }
         (data / "metadata.json").write_text(json.dumps(metadata))
-        return Written(source.num_rows, said, source.episode_ids.tolist())
+        return Written(source.num_rows, [], source.episode_ids.tolist())
 
 
 def _write_episode(group: Any, number: int, episode: Episode) -> None:
@@ -108,47 +107,24 @@ def _write_episode(group: Any, number: int, episode: Episode) -> None:
     for name, data in columns.items():
         add_column(group, name, data.shape, data.dtype, EVERYWHERE)[:] = data
     for factor, name in enumerate(episode.state_names):
-        assert episode.state is not None
         add_column(infos, name, (episode.num_rows,), np.float32, EVERYWHERE)[:] = episode.state[:, factor]
+    for column in episode.schema.by_role("extra"):
+        rows = episode.columns[column.name]
+        add_column(infos, column.name, rows.shape, rows.dtype, EVERYWHERE)[:] = rows
 
 
-def _action_space(source: Source) -> tuple[dict[str, Any], list[str]]:
-    """The environment's action space in Minari's JSON; where it is not at hand, what the data shows, and a note."""
-    space = _environments_action_space(source.dataset.spec)
-    if source.num_actions is not None:
-        if getattr(space, "n", 0) >= source.num_actions:
-            return _discrete(int(space.start), int(space.n)), []
-        return _discrete(0, source.num_actions), [_without(source, "actions that never occur")]
-    if space is not None and space.shape and np.prod(space.shape) == source.action_size:
-        return _box(space.low, space.high, (source.action_size,), "float32"), []
-    return _box(-np.inf, np.inf, (source.action_size,), "float32"), [_without(source, "bounds")]
-
-
-def _environments_action_space(spec: dict[str, Any]) -> Any:
-    """None if the environment cannot be built here."""
-    from worldmodel_v.envs import make_image_env
-
-    try:
-        env = make_image_env(spec["env"], spec["env_kwargs"])
-    except EnvironmentNotUsable:
-        return None
-    env.close()
-    return env.action_space
-
-
-def _without(source: Source, what: str) -> str:
-    return (
-        f"action_space: without {what}, since {source.dataset.spec['env']} with the actions of this data is not to be had here"
-    )
-
-
-def _discrete(start: int, num_actions: int) -> dict[str, Any]:
-    return {"type": "Discrete", "dtype": "int64", "start": start, "n": num_actions}
+def _action_space(space: ActionSpace) -> dict[str, Any]:
+    """The space of the recorded actions, which are vectors, in Minari's JSON."""
+    if space.num_actions is not None:
+        return {"type": "Discrete", "dtype": "int64", "start": int(space.low), "n": space.num_actions}
+    if space.kind == "continuous":
+        low, high = (np.array(space.record[bound], np.float64) for bound in ("low", "high"))
+        return _box(low, high, space.row_shape, "float32")
+    return _box(space.low, space.high, space.row_shape, "int64")
 
 
 def _box(low: Any, high: Any, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
-    bounds = {
-        name: np.broadcast_to(np.ravel(bound), (int(np.prod(shape)),)) for name, bound in {"low": low, "high": high}.items()
-    }
+    """A Box of `shape`; a bound that is one number holds throughout."""
+    bounds = {name: np.broadcast_to(np.ravel(bound), math.prod(shape)) for name, bound in {"low": low, "high": high}.items()}
     lists = {name: bound.astype(dtype).reshape(shape).tolist() for name, bound in bounds.items()}
     return {"type": "Box", "dtype": dtype, "shape": list(shape), **lists}

@@ -41,10 +41,10 @@ from worldmodel_v.export.int8 import write_int8
 from worldmodel_v.export.modules import Part, parts
 from worldmodel_v.models import LoadedVAE, load_vae
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.new_directory import new_directory, require_new
-from worldmodel_v.storage.schema import ROLLOUTS
 
 MODEL_NAME = "model.json"
 MODEL_FORMAT = "worldmodel_v/model"

@@ -8,9 +8,10 @@ PAPER_SIZES = (32, 3)
 
 def one_hot_actions(source: Source) -> list[str]:
     """That discrete actions became vectors, if they are discrete."""
-    if source.num_actions is None:
+    space = source.actions_space
+    if space.kind != "discrete":
         return []
-    return [f"action: discrete, written one-hot over {source.num_actions} values (0 to the highest that occurs)"]
+    return [f"action: discrete, written one-hot over the {space.vector_size} values of its space"]
 
 
 def no_truncation(source: Source, column: str) -> list[str]:
@@ -21,6 +22,7 @@ def no_truncation(source: Source, column: str) -> list[str]:
     return [f"truncated: not held; {column} is terminated alone ({truncated} of {source.num_episodes} episodes were truncated)"]
 
 
-def no_state(source: Source) -> list[str]:
-    """That the ground truth is left out, if there is any."""
-    return [f"state: not held ({len(source.state_names)} factors)"] if source.state_names else []
+def not_held(source: Source) -> list[str]:
+    """That the ground truth and further columns are left out, those that there are."""
+    state = [f"state: not held ({len(source.state_names)} factors)"] if source.state_names else []
+    return [*state, *(f"{column.name}: not held" for column in source.schema.by_role("extra"))]

@@ -10,14 +10,16 @@ from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.npz_file import write_npz
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.storage.schema import ALIGNMENT, LATENTS, ROLLOUTS
+from worldmodel_v.schema import LATENTS, ROLLOUTS
+from worldmodel_v.storage.layout import ALIGNMENT
 
 
 @dataclass(frozen=True, kw_only=True)
 class NpzConfig(ExportConfig):
     """Frames or latents as EPISODE.npz, one for each episode, with the dataset's own columns and rows; nothing is lost.
 
-    Columns: pixels, or mu and logvar; action, reward, terminated, truncated; state and state_names where recorded.
+    Columns: pixels, or mu and logvar; action, reward, terminated, truncated; state and state_names where recorded, and all
+    further columns.
     """
 
     name: ClassVar[str] = "npz"
@@ -28,7 +30,7 @@ class NpzConfig(ExportConfig):
         names = {"state_names": np.array(source.state_names)} if source.state_names else {}
         task = progress.task("export", source.num_episodes, "episodes")
         for episode in source.episodes():
-            write_npz(folder / f"{episode.episode_id:06d}.npz", episode.columns() | names)
+            write_npz(folder / f"{episode.episode_id:06d}.npz", dict(episode.columns) | names)
             task.advance()
         task.close()
         return Written(source.num_rows, [], source.episode_ids.tolist())

@@ -18,7 +18,7 @@ from worldmodel_v.export.lengths import Plan, filled, observed
 from worldmodel_v.export.npz_file import create_npz
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.records import LatentSequence
+from worldmodel_v.records import Episode
 
 SERIES_NAME = "series.npz"
 INITIAL_Z_NAME = "initial_z.json"
@@ -28,7 +28,7 @@ MAX_INITIAL_Z = 1000
 SCALE = 10_000
 """`initial_z.json` holds whole numbers: the values times this, cut toward zero."""
 
-Column = tuple[Any, tuple[int, ...], Callable[[LatentSequence], np.ndarray]]
+Column = tuple[Any, tuple[int, ...], Callable[[Episode], np.ndarray]]
 """(dtype, shape of one row, sequence -> its L rows)"""
 
 
@@ -42,8 +42,8 @@ class Rounding:
         self.largest_in_sigma = 0.0
         """The largest change of a mu, in units of its σ."""
 
-    def __call__(self, sequence: LatentSequence, name: str) -> np.ndarray:
-        exact = getattr(sequence, name)
+    def __call__(self, sequence: Episode, name: str) -> np.ndarray:
+        exact = sequence.columns[name]
         with np.errstate(over="ignore"):
             rounded = exact.astype(np.float16)
         change = np.abs(exact - rounded.astype(np.float32))
@@ -79,11 +79,10 @@ def write_series(source: Source, plan: Plan, columns: dict[str, Column], folder:
     task = progress.task("export", num_sequences * len(columns), "columns of episodes")
     initial: dict[str, list[np.ndarray]] = {"mu": [], "logvar": []}
 
-    def parts(name: str, rows_of: Callable[[LatentSequence], np.ndarray]) -> Iterator[np.ndarray]:
+    def parts(name: str, rows_of: Callable[[Episode], np.ndarray]) -> Iterator[np.ndarray]:
         for sequence in source.episodes(plan.keep):
-            assert isinstance(sequence, LatentSequence)
             if name in initial and len(initial[name]) < MAX_INITIAL_Z:
-                initial[name].append(getattr(sequence, name)[0].astype(np.float64))
+                initial[name].append(sequence.columns[name][0].astype(np.float64))
             yield rows_of(sequence)
             task.advance()
 

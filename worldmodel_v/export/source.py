@@ -10,7 +10,7 @@ import numpy as np
 
 from worldmodel_v.errors import StaleLatents
 from worldmodel_v.progress import Progress
-from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.records import Episode
 from worldmodel_v.storage import Dataset, Shard, open_dataset, require_format
 
 
@@ -25,20 +25,15 @@ class Source:
         """
         found = open_dataset(path, reads[0] if len(reads) == 1 else None)
         self.dataset: Dataset = require_format(path, found.format if found.format in reads else reads[0])
-        self.state_names: tuple[str, ...] = ()
-        self.num_actions: int | None = None
-        """How many discrete actions there are, as far as the data shows; None for continuous ones."""
+        schema = self.dataset.schema
+        self.schema, self.state_names, self.actions_space = schema, schema.state_names, schema.actions
         tables: list[tuple[np.ndarray, ...]] = []
         self.policies: list[str] = []
         task = progress.task("verify", len(self.dataset.entries), "shards")
         for shard in self._verified_shards():
-            self.columns = shard.columns
-            self.state_names = shard.state_names
             self.policies += shard.policies
             ended = shard.rows("terminated")[shard.ep_offset + shard.ep_len - 2]
             tables.append((shard.ep_len.astype(np.int64) - 1, shard.episode_ids, shard.seeds, ended))
-            if shard.columns["action"][0] == np.int64:
-                self.num_actions = max(self.num_actions or 0, int(shard.rows("action").max()) + 1)
             task.advance()
         task.close()
         self.num_steps, self.episode_ids, self.seeds, self.terminated = map(np.concatenate, zip(*tables, strict=True))
@@ -52,7 +47,7 @@ class Source:
     def num_rows(self) -> int:
         return int(self.num_steps.sum()) + self.num_episodes
 
-    def episodes(self, keep: np.ndarray | None = None) -> Iterator[Episode | LatentSequence]:
+    def episodes(self, keep: np.ndarray | None = None) -> Iterator[Episode]:
         """The episodes in order, or those that `keep`, bool (E,), picks; raises ShardDamaged or EpisodeFailed."""
         position = 0
         for entry in self.dataset.entries:
@@ -62,22 +57,19 @@ class Source:
                         yield shard.episode(in_shard)
                     position += 1
 
-    def actions(self, episode: Episode | LatentSequence) -> np.ndarray:
+    def actions(self, episode: Episode) -> np.ndarray:
         """The actions of an episode as vectors: float32 (T, A), one-hot if they are discrete."""
-        action = episode.action[:-1]
-        if self.num_actions is None:
-            return action
-        return (action[:, None] == np.arange(self.num_actions)).astype(np.float32)
+        return self.actions_space.vectors(episode.action[:-1])
 
     @property
     def action_size(self) -> int:
         """A of `actions`."""
-        return self.columns["action"][1][1] if self.num_actions is None else self.num_actions
+        return self.actions_space.vector_size
 
     @property
     def latent_dim(self) -> int:
         """Z of latents."""
-        return self.columns["mu"][1][1]
+        return self.schema["mu"].row_shape[0]
 
     def _verified_shards(self) -> Iterator[Shard]:
         vae_sha256 = self.dataset.spec.get("vae_sha256")

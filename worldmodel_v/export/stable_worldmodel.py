@@ -16,9 +16,9 @@ from worldmodel_v.export import notes
 from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.records import Episode, LatentSequence
+from worldmodel_v.records import Episode, index_rows
+from worldmodel_v.schema import LATENTS, ROLLOUTS
 from worldmodel_v.storage.hdf5_file import WITH_PLUGIN, add_column, create_hdf5
-from worldmodel_v.storage.schema import LATENTS, ROLLOUTS
 
 FILE_NAME = "dataset.h5"
 
@@ -57,8 +57,9 @@ class StableWorldmodelConfig(ExportConfig):
         return Written(source.num_rows, notes.one_hot_actions(source), source.episode_ids.tolist())
 
 
-def _columns(source: Source, episode: Episode | LatentSequence) -> dict[str, np.ndarray]:
+def _columns(source: Source, episode: Episode) -> dict[str, np.ndarray]:
     """The episode's columns, with actions as vectors and NaN in their last row."""
     vectors = source.actions(episode)
     none = np.full((1, source.action_size), np.nan, np.float32)
-    return episode.columns() | {"action": np.concatenate([vectors, none])}
+    index = index_rows(episode.episode_id, episode.num_rows)
+    return {**episode.columns, **index, "action": np.concatenate([vectors, none])}

@@ -17,7 +17,7 @@ from worldmodel_v.export.lengths import EqualLengthConfig, filled
 from worldmodel_v.export.series import MAX_INITIAL_Z, Column, Rounding, latent_columns, write_series
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.storage.schema import LATENTS
+from worldmodel_v.schema import LATENTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ZacwellmerConfig(EqualLengthConfig):
         num_sequences = int(plan.keep.sum())
         said = [
             *notes.no_truncation(source, "done"),
-            *notes.no_state(source),
+            *notes.not_held(source),
             *notes.one_hot_actions(source),
             *rounding.notes(),
             "reward: rounded to float16",

@@ -15,8 +15,8 @@ import torch
 
 from worldmodel_v.errors import ConfigError, NotAModel
 from worldmodel_v.models.vae import VAE, VAEConfig
-from worldmodel_v.spec import canonical_json, parse_object, require_types
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.untrusted import canonical_json, parse_object, require_types
 
 WEIGHTS_NAME = "vae.safetensors"
 MAX_FILE_BYTES = 4 << 30

@@ -11,14 +11,14 @@ import zlib
 import numpy as np
 
 from worldmodel_v.storage.checksum import fletcher32
-from worldmodel_v.storage.structure import DEFLATE, SHUFFLE, Column
+from worldmodel_v.storage.structure import DEFLATE, SHUFFLE, StoredColumn
 
 
 class Undecodable(Exception):
     """A chunk's bytes are not what the column promises; the message is to stand behind the chunk's name."""
 
 
-def decode(column: Column, stored: bytes) -> np.ndarray:
+def decode(column: StoredColumn, stored: bytes) -> np.ndarray:
     """One whole chunk, (n, ...) in the column's dtype and read-only, from its stored bytes; raises Undecodable."""
     payload = memoryview(stored)[:-4]
     if not payload or fletcher32(payload) != int.from_bytes(stored[-4:], "little"):

@@ -5,20 +5,22 @@ A `Dataset` holds no open file, so it can be pickled and sent to a worker; shard
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from worldmodel_v.errors import DatasetTooSmall, NotADataset, ShardDamaged
-from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, parse_object, require_types
+from worldmodel_v.schema import LATENTS, ROLLOUTS, Schema
+from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, Spec
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, read_index
 from worldmodel_v.storage.pixels import refuse
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside
 from worldmodel_v.storage.shard_reader import Shard
+from worldmodel_v.untrusted import parse_object, require_types
 
 SPEC_NAME = "dataset.json"
 MAX_SPEC_BYTES = 1 << 20
-_STAGES = {"worldmodel_v/rollouts": "wm-collect", "worldmodel_v/latents": "wm-encode"}
+_STAGES = {ROLLOUTS: "wm-collect", LATENTS: "wm-encode"}
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,15 @@ class Dataset:
     path: Path
     format: str
     spec: dict[str, Any]
+    schema: Schema
     spec_hash: str
     entries: tuple[IndexEntry, ...]
     """The committed shards, by number."""
+
+    @classmethod
+    def of(cls, path: Path, spec: Spec, entries: tuple[IndexEntry, ...]) -> Self:
+        """The dataset at `path` with these settings and shards."""
+        return cls(path, spec.format, spec.settings(), spec.schema, spec.hash, entries)
 
     @property
     def num_episodes(self) -> int:
@@ -50,7 +58,7 @@ class Dataset:
 
     def open_shard(self, entry: IndexEntry) -> Shard:
         """Open a committed shard, checking it against its index line; raises ShardDamaged."""
-        shard = Shard.open(self.shard_path(entry), entry.bytes)
+        shard = Shard.open(self.shard_path(entry), self.schema, entry.bytes)
         try:
             self._require_match(shard, entry)
         except ShardDamaged:
@@ -65,8 +73,6 @@ class Dataset:
             raise ShardDamaged(f"{path}: its SHA-256 is not the index's; restore the shard from a copy")
 
     def _require_match(self, shard: Shard, entry: IndexEntry) -> None:
-        if shard.format != self.format:
-            refuse(shard.source, f"holds {shard.format}, dataset.json says {self.format}")
         found = (shard.spec_hash, shard.num_episodes, shard.num_rows, int(shard.episode_ids[0]))
         expected = (self.spec_hash, entry.num_episodes, entry.num_rows, entry.first_episode)
         if found != expected:
@@ -92,9 +98,7 @@ def open_dataset(path: Path, expected: str | None = None) -> Dataset:
     Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
     """
     refuse_links(path)
-    format_, spec, spec_hash = read_spec(path, expected)
-    entries = tuple(read_index(path / INDEX_NAME))
-    return Dataset(path=path, format=format_, spec=spec, spec_hash=spec_hash, entries=entries)
+    return Dataset.of(path, read_spec(path, expected), tuple(read_index(path / INDEX_NAME)))
 
 
 def refuse_links(path: Path) -> None:
@@ -118,8 +122,8 @@ def require_format(path: Path, expected: str) -> Dataset:
 
 
 @readable()
-def read_spec(path: Path, expected: str | None = None) -> tuple[str, dict[str, Any], str]:
-    """(format, settings, hash) of `dataset.json`; raises NotADataset, as `open_dataset` does, if it is missing or damaged, or
+def read_spec(path: Path, expected: str | None = None) -> Spec:
+    """What `dataset.json` says; raises NotADataset, as `open_dataset` does, if it is missing or damaged, or
     else NotReadable."""
     file = path / SPEC_NAME
     if not file.is_file():
@@ -130,18 +134,18 @@ def read_spec(path: Path, expected: str | None = None) -> tuple[str, dict[str, A
         if (num_bytes := file.stat().st_size) > MAX_SPEC_BYTES:
             raise ValueError(f"it has {num_bytes} bytes, expected at most {MAX_SPEC_BYTES}")
         content = parse_object(file.read_bytes())
-        format_, version = content["format"], content["format_version"]
-        spec, spec_hash = content["spec"], content["spec_hash"]
-        spec_class = SPEC_CLASSES[format_]
+        version, settings = content["format_version"], content["spec"]
+        spec_class = SPEC_CLASSES[content["format"]]
         if type(version) is not int or version != FORMAT_VERSION:
             raise ValueError(f"format_version {version!r:.100}, this version reads {FORMAT_VERSION}")
-        if not isinstance(spec, dict):
-            raise ValueError(f"spec: expected an object, found {type(spec).__name__}")
-        require_types(spec, spec_class)
-        if (expected := spec_class(**spec).hash) != spec_hash:
-            raise ValueError(f"spec_hash is {spec_hash!r:.100}, that of its settings is {expected}")
+        if not isinstance(settings, dict):
+            raise ValueError(f"spec: expected an object, found {type(settings).__name__}")
+        require_types(settings, spec_class)
+        spec = spec_class(**settings, schema=Schema.from_json(content["schema"]))
+        if spec.hash != content["spec_hash"]:
+            raise ValueError(f"spec_hash is {content['spec_hash']!r:.100}, that of its settings is {spec.hash}")
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotADataset(f"{file}: not a valid description of a dataset ({error}); restore it from a copy") from None
-    return format_, spec, spec_hash
+    return spec

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel_v.errors import UsageError
-from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.publish import is_temporary
+from worldmodel_v.untrusted import parse_object
 
 MAX_JSON_BYTES = 16 << 20
 

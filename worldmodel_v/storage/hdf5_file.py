@@ -18,12 +18,12 @@ import hdf5plugin
 import numpy as np
 
 from worldmodel_v.interrupts import deferred_interrupts
-from worldmodel_v.storage import schema
+from worldmodel_v.storage import layout
 
 EVERYWHERE: dict[str, Any] = {"compression": "gzip", "compression_opts": 3}
 """For readers that know HDF5's own filters only."""
 
-WITH_PLUGIN: dict[str, Any] = dict(hdf5plugin.Zstd(clevel=schema.ZSTD_LEVEL))
+WITH_PLUGIN: dict[str, Any] = dict(hdf5plugin.Zstd(clevel=layout.ZSTD_LEVEL))
 """For readers that import hdf5plugin: smaller and faster."""
 
 
@@ -43,7 +43,7 @@ def create_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
                 raise disk.failure
 
         try:
-            with h5py.File(disk, "w", libver=schema.HDF5_VERSIONS) as file:
+            with h5py.File(disk, "w", libver=layout.HDF5_VERSIONS) as file:
                 yield file, check
         finally:
             check()
@@ -51,7 +51,7 @@ def create_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 
 def add_column(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any, filters: dict[str, Any]) -> h5py.Dataset:
     """A column of `shape` to be filled row by row, in the chunks of our shards, compressed and with a checksum."""
-    wanted = schema.PIXEL_CHUNK_ROWS if len(shape) == 4 else schema.ROW_CHUNK_ROWS
+    wanted = layout.PIXEL_CHUNK_ROWS if len(shape) == 4 else layout.ROW_CHUNK_ROWS
     chunks = (min(wanted, shape[0]), *shape[1:])
     return group.create_dataset(name, shape, dtype=np.dtype(dtype), chunks=chunks, fletcher32=True, **filters)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from worldmodel_v.errors import ShardDamaged
-from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.checksum import is_sha256
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.untrusted import parse_object
 
 INDEX_NAME = "index.jsonl"
 SHARD_FOLDER = "shards"

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetBusy, NotADataset
-from worldmodel_v.spec import is_name, parse_object, require_types
+from worldmodel_v.untrusted import is_name, parse_object, require_types
 
 LOCK_NAME = ".lock"
 MAX_LOCK_BYTES = 4096

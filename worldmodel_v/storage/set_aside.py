@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from worldmodel_v.errors import NotADataset
-from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.index import MAX_NUMBER, IndexEntry
 from worldmodel_v.storage.publish import publish, sync_folder
+from worldmodel_v.untrusted import parse_object
 
 SET_ASIDE_NAME = "set_aside.jsonl"
 MAX_REASON_CHARACTERS = 500

@@ -13,12 +13,13 @@ from typing import Any, NoReturn, Self
 import numpy as np
 
 from worldmodel_v.errors import ShardDamaged
-from worldmodel_v.records import Episode, LatentSequence
-from worldmodel_v.storage import columns, schema
+from worldmodel_v.records import Episode, index_rows
+from worldmodel_v.schema import Schema
+from worldmodel_v.storage import columns, layout
 from worldmodel_v.storage.checksum import is_sha256
 from worldmodel_v.storage.pixels import REMEDY, PixelFile, PixelLayout, missing, refuse
 from worldmodel_v.storage.reading import readable
-from worldmodel_v.storage.structure import Column, Malformed, Read, read_structure
+from worldmodel_v.storage.structure import Malformed, Read, StoredColumn, read_structure
 
 
 class Shard:
@@ -27,12 +28,12 @@ class Shard:
     Safe to share between threads. It cannot be pickled: send the path and open it there.
     """
 
-    def __init__(self, read: Read, num_bytes: int, source: str, file: PixelFile | None = None) -> None:
-        """Check the bytes that `read` gives; `source` names them in errors. Raises ShardDamaged if they are no valid shard.
+    def __init__(self, read: Read, num_bytes: int, schema: Schema, source: str, file: PixelFile | None = None) -> None:
+        """Check the bytes that `read` gives; `source` names them in errors.
 
-        `file` is what `close` closes.
+        Raises ShardDamaged if they are no valid shard of the dataset's schema. `file` is what `close` closes.
         """
-        self.source = source
+        self.schema, self.source = schema, source
         self._read, self._file = read, file
         self._recent: dict[str, tuple[int, np.ndarray]] = {}
         try:
@@ -49,7 +50,7 @@ class Shard:
 
     @classmethod
     @readable()
-    def open(cls, path: Path, num_bytes: int | None = None) -> Self:
+    def open(cls, path: Path, schema: Schema, num_bytes: int | None = None) -> Self:
         """Open a file; raises ShardDamaged if it is missing, a link, not of `num_bytes`, or no valid shard; or NotReadable."""
         if path.is_symlink():
             raise ShardDamaged(f"{path}: is a symbolic link, expected the shard itself; put the file in its place")
@@ -60,12 +61,12 @@ class Shard:
         if num_bytes is not None and size != num_bytes:
             file.close()
             raise ShardDamaged(f"{path}: expected {num_bytes} bytes as the index says, found {size}; {REMEDY}")
-        return cls(file.read_bytes, size, str(path), file)
+        return cls(file.read_bytes, size, schema, str(path), file)
 
     @classmethod
-    def from_bytes(cls, image: bytes, source: str = "shard in memory") -> Self:
+    def from_bytes(cls, image: bytes, schema: Schema, source: str = "shard in memory") -> Self:
         """Open the bytes of a shard, as `build_shard` makes them; raises ShardDamaged if they are not a valid shard."""
-        return cls(lambda offset, size: image[offset : offset + size], len(image), source)
+        return cls(lambda offset, size: image[offset : offset + size], len(image), schema, source)
 
     # What is in it
 
@@ -82,14 +83,15 @@ class Shard:
     @property
     def state_names(self) -> tuple[str, ...]:
         """The names of the state factors; empty where the shard holds no state."""
-        return tuple(_decoded(name) for name in self._columns["state"].attributes["names"]) if "state" in self._columns else ()
+        return self.schema.state_names
 
     # Reading
 
     def rows(self, column: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows `start` to `stop` of a column, as memory of its own; raises ShardDamaged if a checksum fails."""
         stop = self.num_rows if stop is None else stop
-        return self._pixel_rows(start, stop) if column == "pixels" else self._column_rows(column, start, stop)
+        is_frames = self.schema.frames is not None and column == self.schema.frames.name
+        return self._pixel_rows(start, stop) if is_frames else self._column_rows(column, start, stop)
 
     def pixel_chunk(self, number: int, out: np.ndarray | None = None) -> np.ndarray:
         """One chunk of frames: uint8 (n, H, W, 3), where n is `PIXEL_CHUNK_ROWS` but for the last chunk.
@@ -97,7 +99,7 @@ class Shard:
         With `out`, contiguous uint8 of a whole chunk's size, they are decompressed into it. Raises ShardDamaged if the
         checksum or the decompression fails.
         """
-        return self.pixel_layout.decode(number, self.stored("pixels", number), out)
+        return self.pixel_layout.decode(number, self.stored(self._frames, number), out)
 
     def layout(self, name: str) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """How a column is stored: dtype, shape, chunks, and the numbers of its filters in the order they were applied."""
@@ -114,13 +116,13 @@ class Shard:
 
         For `PixelFile.read`. A chunk whose filters were skipped has size 0, and is refused when it is decoded.
         """
-        return self._columns["pixels"].places
+        return self._columns[self._frames].places
 
-    def episode(self, position: int) -> Episode | LatentSequence:
+    def episode(self, position: int) -> Episode:
         """The episode at `position` in this shard (0 is its first), as a record."""
         start = int(self.ep_offset[position])
         stop = start + int(self.ep_len[position])
-        return self._record(position, {name: self.rows(name, start, stop) for name in self._row_columns})
+        return self._record(position, {column.name: self.rows(column.name, start, stop) for column in self.schema.data_columns})
 
     def check(self) -> None:
         """Decode every chunk and check every episode's rows, in the memory of one chunk of frames and one episode's other rows.
@@ -128,29 +130,36 @@ class Shard:
         Raises ShardDamaged, or EpisodeFailed where rows break the contract.
         """
         frames = {}
-        if self.format == schema.ROLLOUTS:
+        if self.schema.frames is not None:
             chunk = np.empty(self.pixel_layout.chunk_bytes, np.uint8)
             for number in range(self.num_pixel_chunks):
                 self.pixel_chunk(number, chunk)
-            frames = {"pixels": np.broadcast_to(np.uint8(0), self._columns["pixels"].shape)}
+            frames = {self._frames: np.broadcast_to(np.uint8(0), self._columns[self._frames].shape)}
         for position, (start, length) in enumerate(zip(self.ep_offset.tolist(), self.ep_len.tolist(), strict=True)):
-            others = self._row_columns - frames.keys()
-            rows = {name: self._column_rows(name, start, start + length) for name in others}
-            self._record(position, {**rows, **{name: column[:length] for name, column in frames.items()}})
+            rows = {
+                column.name: frames[column.name][:length]
+                if column.name in frames
+                else self.rows(column.name, start, start + length)
+                for column in self.schema.data_columns
+            }
+            self._record(position, rows)
+            for name, expected in index_rows(int(self.episode_ids[position]), length).items():
+                if not np.array_equal(self.rows(name, start, start + length), expected):
+                    self._refuse(f"{name} does not count the rows of episode {self.episode_ids[position]}")
 
-    @property
-    def _row_columns(self) -> set[str]:
-        return self._columns.keys() - set(schema.INDEX_COLUMNS)
-
-    def _record(self, position: int, columns: dict[str, np.ndarray]) -> Episode | LatentSequence:
-        record = Episode if self.format == schema.ROLLOUTS else LatentSequence
-        return record(
+    def _record(self, position: int, rows: dict[str, np.ndarray]) -> Episode:
+        return Episode(
+            schema=self.schema,
             episode_id=int(self.episode_ids[position]),
             seed=int(self.seeds[position]),
             policy=self.policies[position],
-            state_names=self.state_names,
-            **columns,
+            columns=rows,
         )
+
+    @property
+    def _frames(self) -> str:
+        assert self.schema.frames is not None, "latents hold no frames"
+        return self.schema.frames.name
 
     @property
     def num_pixel_chunks(self) -> int:
@@ -207,41 +216,45 @@ class Shard:
         return frames_NHWC[start - first * self.chunk_rows : stop - first * self.chunk_rows]
 
     def _check_layout(self) -> None:
-        self.format = self._text_attribute("format")
-        if self.format not in schema.OBSERVATION_COLUMNS:
-            self._refuse(f"unknown format {self.format!r}")
+        if (found := self._text_attribute("format")) != self.schema.format:
+            self._refuse(f"holds {found!r:.100}, dataset.json says {self.schema.format}")
         version = self._attributes.get("format_version", np.int64(0))
         if np.shape(version) != () or version != 1:
             self._refuse(f"format_version {_short(version)}: this version reads 1")
         self.spec_hash = self._text_attribute("spec_hash")
-        for name in schema.HASH_ATTRIBUTES & self._attributes.keys():
+        for name in layout.HASH_ATTRIBUTES & self._attributes.keys():
             if not is_sha256(text := self._text_attribute(name)):
                 self._refuse(f"root attribute {name}: expected 64 hexadecimal digits, found {text!r:.100}")
-        names = self._columns.keys()
-        required = set(schema.required_columns(self.format))
-        if names - required - set(schema.OPTIONAL_COLUMNS) or required - names:
-            self._refuse(f"expected the columns {sorted(required)}, found {sorted(names)}")
-        for name, column in sorted(self._columns.items()):
-            self._check_column(name, column)
+        expected = {column.name for column in self.schema.columns} | layout.EPISODE_COLUMNS.keys()
+        if self._columns.keys() != expected:
+            self._refuse(f"expected the columns {sorted(expected)}, found {sorted(self._columns)}")
+        for column in self.schema.columns:
+            kept = self._columns[column.name]
+            self._check_column(column.name, kept, column.dtype, column.row_shape, layout.filter_ids(column))
+            if column.role == "state" and _names(kept) != column.parts:
+                self._refuse(f"{column.name} names its values {_short(_names(kept))}, dataset.json {_short(column.parts)}")
+        for name, dtype in layout.EPISODE_COLUMNS.items():
+            self._check_column(name, self._columns[name], dtype, (), (layout.FILTER_IDS["fletcher32"],))
         self._check_episode_table()
 
-    def _check_column(self, name: str, column: Column) -> None:
-        kind = column.dtype, len(column.shape)
-        if not any(kind == (np.dtype(dtype), axes) for dtype, axes in schema.ALLOWED_TYPES[name]):
-            self._refuse(f"{name} has dtype {kind[0]} and {kind[1]} axes, expected {schema.ALLOWED_TYPES[name]}")
-        if column.chunk_bytes > schema.MAX_CHUNK_BYTES:
-            self._refuse(f"{name} claims chunks of {column.chunk_bytes} bytes, expected at most {schema.MAX_CHUNK_BYTES}")
+    def _check_column(
+        self, name: str, column: StoredColumn, dtype: str, row_shape: tuple[int, ...], filters: tuple[int, ...]
+    ) -> None:
+        found, expected = f"{column.dtype} {[*column.shape[1:]]}", f"{dtype} {[*row_shape]}"
+        if found != expected:
+            self._refuse(f"{name} has rows of {found}, expected {expected}")
+        if column.chunk_bytes > layout.MAX_CHUNK_BYTES:
+            self._refuse(f"{name} claims chunks of {column.chunk_bytes} bytes, expected at most {layout.MAX_CHUNK_BYTES}")
         if (largest := int(column.places[:, 1].max())) > column.chunk_bytes + column.chunk_bytes // 64 + 1024:
             self._refuse(f"{name} has a chunk of {largest} bytes, where {column.chunk_bytes} need none of its filters")
-        allowed = schema.PIXEL_FILTERS if name == "pixels" else schema.ROW_FILTERS
-        if column.filters not in allowed:
-            self._refuse(f"{name} has the filters {[*column.filters]}, expected one of {[[*chain] for chain in allowed]}")
+        if column.filters != filters:
+            self._refuse(f"{name} has the filters {[*column.filters]}, expected {[*filters]}")
 
     def _check_episode_table(self) -> None:
         table, offsets = self._columns["ep_len"], self._columns["ep_offset"]
         num_episodes = table.shape[0]
-        if num_episodes > schema.MAX_EPISODES_PER_SHARD or offsets.shape != table.shape:
-            self._refuse(f"ep_len claims {num_episodes} episodes, a shard holds at most {schema.MAX_EPISODES_PER_SHARD}")
+        if num_episodes > layout.MAX_EPISODES_PER_SHARD or offsets.shape != table.shape:
+            self._refuse(f"ep_len claims {num_episodes} episodes, a shard holds at most {layout.MAX_EPISODES_PER_SHARD}")
         self.ep_len = self._column_rows("ep_len", 0, num_episodes)
         self.ep_offset = self._column_rows("ep_offset", 0, num_episodes)
         self.num_episodes = num_episodes
@@ -249,22 +262,18 @@ class Shard:
         starts = np.concatenate([[0], np.cumsum(self.ep_len[:-1], dtype=np.int64)])
         if num_episodes == 0 or (self.ep_len < 2).any() or not np.array_equal(starts, self.ep_offset):
             self._refuse("ep_len and ep_offset do not describe consecutive episodes of two or more rows")
-        for name in self._columns.keys() - set(schema.INDEX_COLUMNS):
-            if self._columns[name].shape[0] != self.num_rows:
-                self._refuse(f"{name} has {self._columns[name].shape[0]} rows, ep_len adds up to {self.num_rows}")
+        for column in self.schema.columns:
+            if (num_rows := self._columns[column.name].shape[0]) != self.num_rows:
+                self._refuse(f"{column.name} has {num_rows} rows, ep_len adds up to {self.num_rows}")
         self.episode_ids = self._per_episode("episode_id", np.int64)
         self.seeds = self._per_episode("seed", np.int64)
         self.returns = self._per_episode("return", np.float64)
         if self.episode_ids[0] < 0 or (np.diff(self.episode_ids) != 1).any():
             self._refuse(f"its episodes are not consecutive: {_short(self.episode_ids)}")
-        if "policy" in table.attributes:
-            self.policies = tuple(_decoded(policy) for policy in self._per_episode("policy", np.bytes_))
-        else:
-            self.policies = ("",) * num_episodes
-        """Which policy drove each episode; empty texts where the file does not say."""
-        self._check_state()
-        if self.format == schema.ROLLOUTS:
-            self._check_pixels()
+        self.policies = tuple(_decoded(policy) for policy in self._per_episode("policy", np.bytes_))
+        """Which policy drove each episode."""
+        if self.schema.frames is not None:
+            self._check_frames()
 
     def _per_episode(self, name: str, kind: type) -> np.ndarray:
         """An attribute of ep_len: one value for each episode."""
@@ -274,20 +283,13 @@ class Shard:
             self._refuse(f"attribute {name} of ep_len: expected {kind.__name__} of shape {(self.num_episodes,)}, found {found}")
         return values
 
-    def _check_state(self) -> None:
-        state = self._columns.get("state")
-        if state is None:
-            return
-        names = state.attributes.get("names")
-        if names is None or np.shape(names) != state.shape[1:] or names.dtype.kind != "S":
-            self._refuse("state has no attribute names that names each of its factors")
-
-    def _check_pixels(self) -> None:
-        chunks, shape = self._columns["pixels"].chunks, self._columns["pixels"].shape
-        if shape[3] != 3 or not 0 < chunks[0] <= schema.PIXEL_CHUNK_ROWS:
-            self._refuse(f"pixels of shape {shape} in chunks of {chunks}: expected whole RGB frames, up to 64 a chunk")
-        self.chunk_rows = chunks[0]
-        self.pixel_layout = PixelLayout(self.source, self.num_rows, self.chunk_rows, (shape[1], shape[2], shape[3]))
+    def _check_frames(self) -> None:
+        frames = self._columns[self._frames]
+        height, width, channels = frames.shape[1:]
+        if not 0 < frames.chunks[0] <= layout.PIXEL_CHUNK_ROWS:
+            self._refuse(f"{self._frames} has chunks of {frames.chunks[0]} rows, expected 1 to {layout.PIXEL_CHUNK_ROWS}")
+        self.chunk_rows = frames.chunks[0]
+        self.pixel_layout = PixelLayout(self.source, self.num_rows, self.chunk_rows, (height, width, channels))
 
     def _text_attribute(self, name: str) -> str:
         value = self._attributes.get(name)
@@ -300,6 +302,11 @@ class Shard:
 
 
 _NOTHING = np.empty(0)
+
+
+def _names(column: StoredColumn) -> tuple[str, ...]:
+    """What a column's attribute `names` says; empty where there is none."""
+    return tuple(str(_decoded(name)) for name in np.ravel(column.attributes.get("names", ())))
 
 
 def _short(value: Any) -> str:

@@ -12,70 +12,70 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from worldmodel_v.records import Episode, LatentSequence
-from worldmodel_v.storage import schema
+from worldmodel_v.records import Episode, index_rows
+from worldmodel_v.schema import Column
+from worldmodel_v.storage import layout
 from worldmodel_v.storage.shard_reader import Shard
+
+_OPTIONS = {"zstd": dict(hdf5plugin.Zstd(clevel=layout.ZSTD_LEVEL)), "gzip": {"compression": "gzip", "compression_opts": 1}}
 
 
 def build_shard(
-    episodes: Sequence[Episode] | Sequence[LatentSequence],
+    episodes: Sequence[Episode],
     *,
     spec_hash: str,
     attributes: dict[str, str] | None = None,
     source: Shard | None = None,
 ) -> bytes:
-    """The HDF5 image of a shard that holds `episodes` (consecutive, all of one kind, at least one).
+    """The HDF5 image of a shard that holds `episodes` (consecutive, all of one schema, at least one).
 
     `attributes` are further root attributes (latents: `vae_sha256`, `source_sha256`). Columns of latents that `source`, the
     rollout shard that they were encoded from, holds in the same layout are taken from there as they are stored.
     """
-    dataset_format = schema.LATENTS if isinstance(episodes[0], LatentSequence) else schema.ROLLOUTS
-    with h5py.File.in_memory(libver=schema.HDF5_VERSIONS, track_order=False) as file:
-        texts = {"format": dataset_format, "spec_hash": spec_hash, "alignment": schema.ALIGNMENT, **(attributes or {})}
+    schema = episodes[0].schema
+    with h5py.File.in_memory(libver=layout.HDF5_VERSIONS, track_order=False) as file:
+        texts = {"format": schema.format, "spec_hash": spec_hash, "alignment": layout.ALIGNMENT, **(attributes or {})}
         for name, text in texts.items():
             file.attrs[name] = np.bytes_(text.encode())
         file.attrs["format_version"] = np.int64(1)
-        per_episode = [episode.columns() for episode in episodes]
-        for name in per_episode[0]:
-            _write_column(file, name, [columns[name] for columns in per_episode], source)
-        if episodes[0].state is not None:
-            file["state"].attrs["names"] = np.array([name.encode() for name in episodes[0].state_names])
+        per_episode = [{**episode.columns, **index_rows(episode.episode_id, episode.num_rows)} for episode in episodes]
+        for column in schema.columns:
+            _write_column(file, column, [rows[column.name] for rows in per_episode], source)
         _write_episode_table(file, episodes)
         file.flush()
         return bytes(file.id.get_file_image())
 
 
-def _write_column(file: h5py.File, name: str, parts: list[np.ndarray], source: Shard | None) -> None:
+def _write_column(file: h5py.File, column: Column, parts: list[np.ndarray], source: Shard | None) -> None:
     """One column, chunk by chunk from `source` if it has the same, which spares compressing it once more; or else episode by
     episode: joined first, the frames would be copied once more, which costs as much as zstd."""
-    chunk_rows = schema.PIXEL_CHUNK_ROWS if name == "pixels" else schema.ROW_CHUNK_ROWS
-    options = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-    if name == "pixels":
-        options = dict(hdf5plugin.Zstd(clevel=schema.ZSTD_LEVEL))
-    elif name in schema.OBSERVATION_COLUMNS[schema.LATENTS]:
-        options = {}
     num_rows = sum(map(len, parts))
-    shape = (num_rows, *parts[0].shape[1:])
-    chunks = (min(chunk_rows, num_rows), *shape[1:])
-    column = file.create_dataset(name, shape, dtype=parts[0].dtype, chunks=chunks, fletcher32=True, **options)
-    if source is not None and name in source.columns and source.layout(name) == _layout(column):
+    shape = (num_rows, *column.row_shape)
+    chunks = (min(layout.chunk_rows(column), num_rows), *column.row_shape)
+    options = {name: value for filter_ in column.filters for name, value in _OPTIONS.get(filter_, {}).items()}
+    dataset = file.create_dataset(
+        column.name, shape, dtype=column.dtype, chunks=chunks, shuffle="shuffle" in column.filters, fletcher32=True, **options
+    )
+    if column.parts:
+        dataset.attrs["names"] = np.array([name.encode() for name in column.parts])
+    if source is not None and column in source.schema.columns and source.layout(column.name) == _layout(dataset):
         for number, start in enumerate(range(0, num_rows, chunks[0])):
-            column.id.write_direct_chunk((start, *[0] * (len(shape) - 1)), source.stored(name, number))
+            dataset.id.write_direct_chunk((start, *[0] * (len(shape) - 1)), source.stored(column.name, number))
         return
     first = 0
     for rows in parts:
-        column[first : first + len(rows)] = rows
+        dataset[first : first + len(rows)] = rows
         first += len(rows)
 
 
-def _layout(column: h5py.Dataset) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def _layout(dataset: h5py.Dataset) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Its dtype, shape, chunks and filters, as `Shard.layout` says them."""
-    settings = column.id.get_create_plist()
+    settings = dataset.id.get_create_plist()
     filters = tuple(settings.get_filter(number)[0] for number in range(settings.get_nfilters()))
-    return column.dtype, column.shape, column.chunks, filters
+    return dataset.dtype, dataset.shape, dataset.chunks, filters
 
 
-def _write_episode_table(file: h5py.File, episodes: Sequence[Episode] | Sequence[LatentSequence]) -> None:
+def _write_episode_table(file: h5py.File, episodes: Sequence[Episode]) -> None:
     lengths = np.array([episode.num_rows for episode in episodes], dtype=np.int32)
     offsets = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64)]).astype(np.int64)
     ep_len = file.create_dataset("ep_len", data=lengths, chunks=lengths.shape, fletcher32=True)

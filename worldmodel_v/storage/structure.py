@@ -19,8 +19,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from worldmodel_v.spec import is_name
 from worldmodel_v.storage.checksum import lookup3
+from worldmodel_v.untrusted import is_name
 
 Read = Callable[[int, int], bytes]
 """(offset, size) -> that part of the file, or less where it ends."""
@@ -57,6 +57,10 @@ def _floating(size: int, exponent_bits: int, mantissa_bits: int) -> bytes:
 
 _NUMBERS: dict[tuple[int, bytes], np.dtype] = {
     (0, _integer(1, signed=False)): np.dtype(np.uint8),
+    (0, _integer(2, signed=False)): np.dtype(np.uint16),
+    (0, _integer(4, signed=False)): np.dtype(np.uint32),
+    (0, _integer(1, signed=True)): np.dtype(np.int8),
+    (0, _integer(2, signed=True)): np.dtype(np.int16),
     (0, _integer(4, signed=True)): np.dtype(np.int32),
     (0, _integer(8, signed=True)): np.dtype(np.int64),
     (1, _floating(2, 5, 10)): np.dtype(np.float16),
@@ -77,7 +81,7 @@ class Malformed(Exception):
 
 
 @dataclass(frozen=True)
-class Column:
+class StoredColumn:
     """One HDF5 dataset of the root group."""
 
     dtype: np.dtype
@@ -104,7 +108,7 @@ class Structure:
     attributes: dict[str, Any]
     """Texts as bytes, numbers as numpy scalars and arrays."""
 
-    columns: dict[str, Column]
+    columns: dict[str, StoredColumn]
 
 
 def read_structure(read: Read, num_bytes: int) -> Structure:
@@ -272,7 +276,7 @@ class _Reader:
 
     # Columns
 
-    def _column(self, name: str, address: int) -> Column:
+    def _column(self, name: str, address: int) -> StoredColumn:
         prefix = self._bytes(address, 4, name)
         if prefix != b"OHDR":
             raise Malformed(f"{name} is no HDF5 object of version 2 (libver v110)")
@@ -283,7 +287,7 @@ class _Reader:
         shape = self._shape(object_.one(DATASPACE, "shape"), name)
         filters = self._filters(object_, name, dtype)
         chunks, places = self._layout(object_, name, dtype, shape)
-        return Column(dtype, shape, chunks, filters, places, self._attributes(object_))
+        return StoredColumn(dtype, shape, chunks, filters, places, self._attributes(object_))
 
     def _dtype(self, message: _Piece, what: str) -> np.dtype:
         kind = message.number(1)
@@ -400,7 +404,7 @@ class _Reader:
         return np.stack([address, np.where(mask == 0, size, 0)], axis=1).astype(np.int64)
 
     @staticmethod
-    def _require_disjoint(columns: dict[str, Column]) -> None:
+    def _require_disjoint(columns: dict[str, StoredColumn]) -> None:
         places = np.concatenate([column.places for column in columns.values()] or [np.zeros((0, 2), np.int64)])
         offsets, sizes = places[places[:, 0].argsort(kind="stable")].T
         if (offsets[:-1] + sizes[:-1] > offsets[1:]).any():

@@ -15,10 +15,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 from worldmodel_v.errors import NotADataset, SettingsDiffer, ShardDamaged, StaleLatents
-from worldmodel_v.spec import Spec, differences
+from worldmodel_v.spec import Spec, differences, schema_differences
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, read_spec, refuse_links
@@ -79,8 +79,7 @@ class DatasetWriter:
 
     def dataset(self) -> Dataset:
         """What is committed now, for reading."""
-        content = self.spec.to_json()
-        return Dataset(self.path, self.spec.format, content["spec"], self.spec.hash, tuple(self.entries))
+        return Dataset.of(self.path, self.spec, tuple(self.entries))
 
     def close(self) -> None:
         """Let go of the dataset; may be called again."""
@@ -103,7 +102,7 @@ class DatasetWriter:
         for folder in (self.path, self.path / SHARD_FOLDER):
             remove_temporaries(folder)
         refuse_foreign_directory(self.path, self.spec)  # again: another process may have begun it before the lock
-        if not (self.path / SPEC_NAME).exists() or read_spec(self.path)[2] != self.spec.hash:
+        if not (self.path / SPEC_NAME).exists() or read_spec(self.path).hash != self.spec.hash:
             write_set_aside(self.path, [])
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
         index = self.path / INDEX_NAME
@@ -125,7 +124,7 @@ class DatasetWriter:
     def _adopt_or_remove(self, number: int) -> None:
         path = self.path / shard_name(number)
         try:
-            with Shard.open(path) as shard:
+            with Shard.open(path, self.spec.schema) as shard:
                 belongs = shard.spec_hash == self.spec.hash and not self._taken(shard)
                 for column in shard.columns:
                     shard.rows(column)
@@ -144,7 +143,7 @@ class DatasetWriter:
     def _adopt(self, number: int) -> IndexEntry:
         """Write the index line of a shard that is in place."""
         path = self.path / shard_name(number)
-        with Shard.open(path) as shard:
+        with Shard.open(path, self.spec.schema) as shard:
             entry = IndexEntry(
                 shard=number,
                 first_episode=int(shard.episode_ids[0]),
@@ -180,24 +179,26 @@ def refuse_foreign_directory(path: Path, spec: Spec) -> None:
                 "give a directory that is empty, new, or a dataset to continue"
             )
         return
-    format_, recorded, recorded_hash = read_spec(path)
-    if format_ != spec.format:
-        raise NotADataset(f"{path}: holds a dataset of {format_}, this command writes {spec.format}; give another directory")
-    if recorded_hash != spec.hash:
+    recorded = read_spec(path)
+    if recorded.format != spec.format:
+        raise NotADataset(
+            f"{path}: holds a dataset of {recorded.format}, this command writes {spec.format}; give another directory"
+        )
+    if recorded.hash != spec.hash:
         _refuse_other_settings(path, recorded, spec)
 
 
-def _refuse_other_settings(path: Path, recorded: dict[str, Any], spec: Spec) -> None:
+def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
     """Raise SettingsDiffer or StaleLatents, unless nothing was ever committed under the recorded settings."""
     if not read_index(path / INDEX_NAME) and not any((path / SHARD_FOLDER).glob("*")):
         return
-    asked = spec.to_json()["spec"]
-    if {name for name in asked if recorded.get(name) != asked[name]} == {"vae_sha256"}:
+    there, asked = recorded.settings(), spec.settings()
+    if {name for name in asked if there[name] != asked[name]} == {"vae_sha256"}:
         raise StaleLatents(
-            f"{path}: holds latents of another VAE ({recorded['vae_sha256'][:12]}…, now {asked['vae_sha256'][:12]}…); "
+            f"{path}: holds latents of another VAE ({there['vae_sha256'][:12]}…, now {asked['vae_sha256'][:12]}…); "
             "remove it to encode anew, or give another directory"
         )
-    fields = "; ".join(differences(recorded, asked))
+    fields = "; ".join(differences(there, asked) or schema_differences(recorded.schema, spec.schema))
     raise SettingsDiffer(f"{path}: was made with other settings: {fields}; use those settings, or another directory")
 
 

@@ -22,8 +22,8 @@ import torch
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.models import VAE
 from worldmodel_v.models.weights import INVALID, metadata, read_file
-from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.publish import publish
+from worldmodel_v.untrusted import parse_object
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 KEPT_FOLDER = "checkpoints"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.spec import parse_object
 from worldmodel_v.storage.index import complete_lines
 from worldmodel_v.storage.publish import named_failure, publish
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.untrusted import parse_object
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"

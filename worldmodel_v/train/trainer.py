@@ -25,12 +25,12 @@ from worldmodel_v.models import resolve_device
 from worldmodel_v.models.device import batch_in_memory
 from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent, begin
-from worldmodel_v.spec import canonical_json, differences
+from worldmodel_v.schema import ROLLOUTS
+from worldmodel_v.spec import differences
 from worldmodel_v.storage import require_format
 from worldmodel_v.storage.directory import refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
 from worldmodel_v.storage.publish import remove_temporaries
-from worldmodel_v.storage.schema import ROLLOUTS
 from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
 from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
 from worldmodel_v.train.config import TrainConfig
@@ -47,6 +47,7 @@ from worldmodel_v.train.publication import (
     published_evaluation,
 )
 from worldmodel_v.train.run import StepTerms, TrainingRun, require_trainable
+from worldmodel_v.untrusted import canonical_json
 
 QUICK_EVALUATION_FRAMES = 256
 OWN_NAMES = {

@@ -1,0 +1,172 @@
+"""Parts of what an environment shows, by path: which picture is recorded as frames, and what is recorded beside it.
+
+A path names a part of the observation or of `info`: `observation.image`, `observation.0` of a Tuple, `info.speed`.
+
+The frames are the observation itself where it is a picture, the one picture in it where it is a Dict or Tuple, and `render()`
+only where nothing in it is a picture. Where that is not clear, nothing is guessed: the candidates are named and the user says.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from gymnasium import Space, spaces
+
+from worldmodel_v.errors import EnvironmentNotUsable
+from worldmodel_v.schema import DTYPES, Column, Fill
+
+AUTO, OBSERVATION, INFO, RENDER = "auto", "observation", "info", "render"
+SMALLEST_PICTURE = 8
+"""Arrays of two axes below are numbers rather than a picture."""
+
+PART_NAMES = f"{OBSERVATION}, {OBSERVATION}.KEY or {INFO}.KEY"
+
+
+class Missing:
+    """What stands for a part that is not there."""
+
+
+MISSING = Missing()
+
+
+def part_of(value: Any, path: tuple[str, ...]) -> Any:
+    """The part of a nested observation or info at `path`, MISSING if there is none."""
+    for name in path:
+        if isinstance(value, dict):
+            value = value.get(name, MISSING)
+        elif isinstance(value, tuple | list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return MISSING
+    return value
+
+
+def leaves(space: Space, path: str = OBSERVATION) -> Iterator[tuple[str, Space]]:
+    """Every part of an observation space that is no Dict or Tuple, with its path."""
+    if isinstance(space, spaces.Dict):
+        for name, part in space.spaces.items():
+            yield from leaves(part, f"{path}.{name}")
+    elif isinstance(space, spaces.Tuple):
+        for number, part in enumerate(space.spaces):
+            yield from leaves(part, f"{path}.{number}")
+    else:
+        yield path, space
+
+
+def is_picture(space: Space) -> bool:
+    """Whether its values are uint8 (H, W), (H, W, 1), (H, W, 3), or with channels first (1, H, W), (3, H, W)."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return False
+    return len(space.shape) == 2 or (len(space.shape) == 3 and (space.shape[2] in (1, 3) or channels_first(space.shape)))
+
+
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether a picture of this shape has its channels in front."""
+    return len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3)
+
+
+def choose_frames(env_id: str, observation: Space, render_modes: list[str], asked: str) -> str:
+    """The path of the picture that is recorded, or "render"; raises EnvironmentNotUsable if it is not there or not clear."""
+    parts = dict(leaves(observation))
+    pictures = [path for path, space in parts.items() if is_picture(space)]
+    if asked == RENDER:
+        return _rendered(env_id, render_modes, f"its observation is {observation}")
+    if asked != AUTO:
+        if asked in pictures:
+            return asked
+        found = f"{asked} is {parts[asked]}" if asked in parts else f"there is no {asked}"
+        others = ", ".join(pictures) or "none"
+        raise EnvironmentNotUsable(
+            f"{env_id}: --frames {asked}: {found}; expected uint8 of (H, W), (H, W, 1), (H, W, 3) or channels first; "
+            f"pictures in its observation: {others}"
+        )
+    if len(pictures) == 1:
+        return pictures[0]
+    if pictures:
+        raise EnvironmentNotUsable(
+            f"{env_id}: its observation holds {len(pictures)} pictures, {', '.join(pictures)}; say which with --frames"
+        )
+    unclear = [f"{path} ({space})" for path, space in parts.items() if _may_be_picture(space)]
+    if unclear:
+        raise EnvironmentNotUsable(
+            f"{env_id}: its observation holds what may be a picture, but not in uint8 of (H, W), (H, W, 1) or (H, W, 3): "
+            f"{', '.join(unclear)}; wrap it (gymnasium.wrappers), or record the spectator's view with --frames {RENDER}"
+        )
+    return _rendered(env_id, render_modes, f"gives no images: its observation is {observation}")
+
+
+def _rendered(env_id: str, render_modes: list[str], because: str) -> str:
+    if "rgb_array" not in render_modes:
+        raise EnvironmentNotUsable(
+            f"{env_id}: {because} and its render modes are {render_modes}; "
+            "expected a uint8 image observation or the render mode rgb_array"
+        )
+    return RENDER
+
+
+def _may_be_picture(space: Space) -> bool:
+    if not isinstance(space, spaces.Box):
+        return False
+    return len(space.shape) >= 3 or (len(space.shape) == 2 and min(space.shape) >= SMALLEST_PICTURE)
+
+
+def require_paths(record: tuple[str, ...]) -> None:
+    """Raise EnvironmentNotUsable unless each names a part of the observation or of info, and none stands twice."""
+    for path in record:
+        root, *names = path.split(".")
+        if root not in (OBSERVATION, INFO) or not all(names) or (root == INFO and not names):
+            raise EnvironmentNotUsable(f"--record {path}: expected {PART_NAMES}")
+    if len(set(record)) < len(record):
+        raise EnvironmentNotUsable(f"--record {' '.join(record)}: a part stands twice")
+
+
+def extra_column(path: str, values: list[Any]) -> Column:
+    """The column for a part, by its values beside the first observations; raises EnvironmentNotUsable if it is no number.
+
+    Whole numbers of Python become int64 and others float64; arrays keep their dtype. A part that `reset` does not give has a
+    fill for the first row.
+    """
+    present = [value for value in values if value is not MISSING]
+    if not present:
+        raise EnvironmentNotUsable(f"--record {path}: the environment gives no such part; expected {PART_NAMES}")
+    array = np.asarray(present[0])
+    if str(array.dtype) not in DTYPES:
+        raise EnvironmentNotUsable(f"--record {path}: expected a number or an array of numbers, got {present[0]!r:.100}")
+    fill: Fill = None
+    if values[0] is MISSING:
+        fill = "nan" if array.dtype.kind == "f" else _whole_fill(path, array.dtype)
+    try:
+        return Column(name=path, dtype=str(array.dtype), row_shape=array.shape, role="extra", fill=fill)
+    except ValueError as error:
+        raise EnvironmentNotUsable(f"--record {path}: {error}") from None
+
+
+def _whole_fill(path: str, dtype: np.dtype) -> int:
+    if dtype.kind == "i":
+        return int(np.iinfo(dtype).min)
+    raise EnvironmentNotUsable(
+        f"--record {path}: reset does not give it, and {dtype} has no value to say so; have the environment give it there too"
+    )
+
+
+def extra_rows(column: Column, values: list[Any]) -> np.ndarray:
+    """The rows of a part, (T + 1, …), as its column says; raises ValueError, naming the step, if one does not fit exactly."""
+    rows = np.empty((len(values), *column.row_shape), column.dtype)
+    for step, value in enumerate(values):
+        if value is MISSING:
+            if step or column.fill is None:
+                raise ValueError(f"{column.name} is missing beside the observation of step {step}")
+            rows[step] = column.fill_value
+            continue
+        array = np.asarray(value)
+        if array.shape != column.row_shape or array.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{column.name} in step {step}: expected {column.dtype} {list(column.row_shape)}, got {value!r:.100}"
+            )
+        with np.errstate(all="ignore"):
+            rows[step] = array.astype(column.dtype)
+        if not np.array_equal(rows[step], array, equal_nan=column.dtype.startswith("float")):
+            raise ValueError(f"{column.name} in step {step} is {value!r:.100}, which {column.dtype} cannot hold")
+        if column.fill is not None and column.is_fill(rows[step : step + 1])[0] and column.fill != "nan":
+            raise ValueError(f"{column.name} in step {step} is {column.fill}, which says that there is no value")
+    return rows

@@ -1,0 +1,386 @@
+"""What a dataset holds, as data: its columns, and the spaces of observation and action.
+
+The schema stands in `dataset.json` and is part of the dataset's hash. Code asks for columns by role, and shards are checked
+against it, so a further column changes neither the writer, nor the reader, nor what trains on the data.
+
+Legend: an episode of T actions is T + 1 rows; A action size; n number of discrete actions; H, W frame; Z latent.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.untrusted import is_name, require_types
+
+Role = Literal["observation", "latent", "action", "reward", "terminated", "truncated", "state", "extra", "index"]
+"""What a column is for. `observation`: the frames that a VAE learns from; `latent`: what an autoencoder made of them; `state`:
+the environment's ground truth; `extra`: whatever else was recorded; `index`: whose row it is."""
+
+Fill = int | Literal["nan"] | None
+
+ROLLOUTS = "worldmodel_v/rollouts"
+LATENTS = "worldmodel_v/latents"
+
+ZSTD: tuple[str, ...] = ("zstd", "fletcher32")
+GZIP: tuple[str, ...] = ("shuffle", "gzip", "fletcher32")
+PLAIN: tuple[str, ...] = ("fletcher32",)
+DTYPES = (
+    *("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64"),
+    *("float16", "float32", "float64"),
+)
+MAX_COLUMNS = 64
+MAX_ROW_BYTES = 64 << 20
+MAX_RECORDED_BOUNDS = 4096
+"""A Box whose bounds differ from value to value and that has more values is recorded without its bounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: an HDF5 dataset of every shard, with one value a row."""
+
+    name: str
+
+    dtype: str
+    """One of `DTYPES`."""
+
+    row_shape: tuple[int, ...]
+    """The shape of one row: () for a number, (A,) for an action, (H, W, 3) for a frame."""
+
+    role: Role
+
+    fill: Fill = None
+    """What stands where there is no value, and is never one: an episode's last action and reward, and the first row of what
+    `reset` does not give. "nan", or a whole number outside of the space; None where every row has a value."""
+
+    parts: tuple[str, ...] = ()
+    """Names of the values of a row, where they have any: those of the state's factors."""
+
+    filters: tuple[str, ...] = GZIP
+    """How chunks are stored, in the order in which the filters are applied."""
+
+    @property
+    def fill_value(self) -> float | int | None:
+        return math.nan if self.fill == "nan" else self.fill
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
+
+    def is_fill(self, rows: np.ndarray) -> np.ndarray:
+        """bool (N,): which rows hold the fill throughout."""
+        if self.fill is None:
+            return np.zeros(len(rows), np.bool_)
+        same = np.isnan(rows) if self.fill == "nan" else rows == self.fill
+        return same.reshape(len(rows), -1).all(axis=1)
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or self.name in ("ep_len", "ep_offset") or not is_name(self.name):
+            raise ValueError(f"a column cannot be called {self.name!r:.100}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"column {self.name}: dtype {self.dtype!r:.100}, expected one of {', '.join(DTYPES)}")
+        if self.role not in get_args(Role):
+            raise ValueError(f"column {self.name}: role {self.role!r:.100}, expected one of {', '.join(get_args(Role))}")
+        if any(size < 1 for size in self.row_shape) or self.row_bytes > MAX_ROW_BYTES:
+            raise ValueError(f"column {self.name}: a row of shape {self.row_shape}, expected at most {MAX_ROW_BYTES} bytes")
+        if self.filters not in (ZSTD, GZIP, PLAIN) or (self.filters == ZSTD) != (self.role == "observation"):
+            raise ValueError(f"column {self.name}: filters {self.filters!r:.100} for a column of role {self.role}")
+        if self.fill == "nan" and np.dtype(self.dtype).kind != "f":
+            raise ValueError(f"column {self.name}: NaN does not go into {self.dtype}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """A latent that is drawn anew at every visit from the distribution that its columns describe."""
+
+    name: str
+    """What it is called in windows: `z`."""
+
+    distribution: Literal["normal"]
+    """normal: N(mean, exp(logvar)), diagonal; `columns` are mean and logvar."""
+
+    columns: tuple[str, ...]
+
+
+class ActionSpace:
+    """The space that actions come from, by its record (see `Schema.action_space`).
+
+    `kind` is "continuous" (a Box of floats), "whole" (a Box of whole numbers, MultiBinary: numbers that count for themselves)
+    or "discrete" (Discrete, MultiDiscrete: each value another choice). Whole numbers lie between `low` and `high`, int64 of the
+    action's shape.
+    """
+
+    def __init__(self, record: dict[str, Any]) -> None:
+        """Raises ValueError if it is no space of actions that a dataset can hold."""
+        try:
+            self.kind, self.shape, self.low, self.high = _bounds(record)
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError(f"action space {record!r:.200}: {type(error).__name__} {error}") from None
+        self.record = record
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """() for one discrete action, else (A,)."""
+        return () if self.kind == "discrete" and self.shape == () else (math.prod(self.shape),)
+
+    @property
+    def fill(self) -> Fill:
+        """What stands in an episode's last row: "nan", or one below the space's smallest number."""
+        return "nan" if self.kind == "continuous" else int(self.low.min()) - 1
+
+    @property
+    def num_actions(self) -> int | None:
+        """n of a single discrete action; None for all others."""
+        return int(self.high - self.low) + 1 if self.kind == "discrete" and self.shape == () else None
+
+    @property
+    def vector_size(self) -> int:
+        """How many values `vectors` gives for an action."""
+        return int((self.high - self.low + 1).sum()) if self.kind == "discrete" else math.prod(self.shape)
+
+    def column(self) -> Column:
+        """The column of actions from this space."""
+        dtype = "float32" if self.kind == "continuous" else "int64"
+        return Column(name="action", dtype=dtype, row_shape=self.row_shape, role="action", fill=self.fill)
+
+    def vectors(self, action: np.ndarray) -> np.ndarray:
+        """float32 (N, vector_size) of recorded actions: numbers as they are, choices one-hot, zeros for no action."""
+        rows = action.reshape(len(action), -1)
+        if self.kind == "continuous":
+            return np.nan_to_num(rows, nan=0.0)
+        if self.kind == "whole":
+            return np.where((rows == self.fill).all(axis=1, keepdims=True), 0, rows).astype(np.float32)
+        low, high = self.low.reshape(-1), self.high.reshape(-1)
+        choices = [rows[:, [i]] == np.arange(low[i], high[i] + 1) for i in range(rows.shape[1])]
+        return np.concatenate(choices, axis=1).astype(np.float32)
+
+
+def _bounds(
+    record: dict[str, Any],
+) -> tuple[Literal["continuous", "whole", "discrete"], tuple[int, ...], np.ndarray, np.ndarray]:
+    """(kind, shape, smallest, largest) of a recorded action space; the latter two mean nothing for continuous ones."""
+    nothing = np.zeros((), np.int64)
+    if record["type"] == "Box" and np.dtype(record["dtype"]).kind == "f":
+        return "continuous", tuple(record["shape"]), nothing, nothing
+    if record["type"] == "Box":
+        low, high = (np.array(record[bound], np.int64) for bound in ("low", "high"))
+        shape = tuple(record["shape"])
+        return _whole_numbers("whole", np.broadcast_to(low, shape), np.broadcast_to(high, shape))
+    if record["type"] == "MultiBinary":
+        shape = tuple(record["shape"])
+        return _whole_numbers("whole", np.zeros(shape, np.int64), np.ones(shape, np.int64))
+    if record["type"] == "Discrete":
+        start = np.array(record["start"], np.int64)
+        return _whole_numbers("discrete", start, start + np.int64(record["n"] - 1))
+    if record["type"] == "MultiDiscrete":
+        start = np.array(record["start"], np.int64)
+        return _whole_numbers("discrete", start, start + np.array(record["nvec"], np.int64) - 1)
+    raise ValueError(f"actions of a space {record['type']!r:.100}: expected Box, Discrete, MultiDiscrete or MultiBinary")
+
+
+def _whole_numbers(
+    kind: Literal["whole", "discrete"], low: np.ndarray, high: np.ndarray
+) -> tuple[Literal["whole", "discrete"], tuple[int, ...], np.ndarray, np.ndarray]:
+    if low.shape != high.shape or (low > high).any() or not low.size:
+        raise ValueError("an action space without a single action")
+    if (low == np.iinfo(np.int64).min).any():
+        raise ValueError("an action space of whole numbers that begins at the smallest of all leaves none to say 'no action'")
+    return kind, low.shape, low, high
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """The columns of a dataset in the file's order, and the spaces that observations and actions come from."""
+
+    columns: tuple[Column, ...]
+
+    draws: tuple[Draw, ...] = ()
+    """Which latents are drawn from which columns; the other latent columns are given as they are stored."""
+
+    observation_space: dict[str, Any]
+    """As `space_record` gives it."""
+
+    action_space: dict[str, Any]
+    """Likewise."""
+
+    def by_role(self, *roles: Role) -> tuple[Column, ...]:
+        """The columns of these roles, in the file's order."""
+        return tuple(column for column in self.columns if column.role in roles)
+
+    def __getitem__(self, name: str) -> Column:
+        return next(column for column in self.columns if column.name == name)
+
+    @property
+    def format(self) -> str:
+        """What a dataset of these columns is."""
+        return LATENTS if self.by_role("latent") else ROLLOUTS
+
+    @property
+    def frames(self) -> Column | None:
+        """The column of frames; None for latents."""
+        return next(iter(self.by_role("observation")), None)
+
+    @property
+    def action(self) -> Column:
+        return self.by_role("action")[0]
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The names of the factors of the ground truth; empty where there is none."""
+        return tuple(name for column in self.by_role("state") for name in column.parts)
+
+    @property
+    def data_columns(self) -> tuple[Column, ...]:
+        """All but the index, which follows from the episodes."""
+        return tuple(column for column in self.columns if column.role != "index")
+
+    @cached_property
+    def actions(self) -> ActionSpace:
+        """The space of actions."""
+        return ActionSpace(self.action_space)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is recorded."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Schema":
+        """The schema of a file that may come from a stranger; raises ValueError or TypeError if it is none."""
+        if not isinstance(content, dict) or content.keys() != {each.name for each in fields(cls)}:
+            raise ValueError(f"schema: expected an object with {', '.join(each.name for each in fields(cls))}")
+        require_types(content, _Recorded)
+        columns = tuple(_parsed(Column, item) for item in content["columns"])
+        draws = tuple(_parsed(Draw, item) for item in content["draws"])
+        spaces = {name: content[name] for name in ("observation_space", "action_space")}
+        return cls(columns=columns, draws=draws, **spaces)
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        if len(names) != len(set(names)):
+            raise ValueError(f"two columns have one name: {', '.join(names)}"[:200])
+        if len(names) > MAX_COLUMNS - 2:
+            raise ValueError(f"{len(names)} columns, expected at most {MAX_COLUMNS - 2}")
+        if self.by_role("reward", "terminated", "truncated") != _OUTCOME or self.by_role("index") != INDEX:
+            raise ValueError(
+                f"expected the columns {', '.join(column.name for column in (*_OUTCOME, *INDEX))} as every dataset"
+            )
+        if self.by_role("action") != (self.actions.column(),):
+            raise ValueError(f"expected the column {self.actions.column()} for the actions of {self.action_space}"[:400])
+        frames, latents, state = self.by_role("observation"), self.by_role("latent"), self.by_role("state")
+        expected_frames = [_frames(column.row_shape[:2]) for column in frames]
+        if len(frames) + bool(latents) != 1 or [*frames] != expected_frames:
+            raise ValueError("expected one column of frames, pixels of uint8 (H, W, 3), or columns of latents")
+        if len(state) > 1 or [*state] != [_state(column.parts) for column in state]:
+            raise ValueError("expected at most one column of state, float32, with a name for each of its values")
+        for draw in self.draws:
+            shapes = {column.row_shape for column in latents if column.name in draw.columns}
+            if draw.distribution != "normal" or len(draw.columns) != 2 or len(shapes) != 1 or draw.name in names:
+                raise ValueError(f"{draw}: expected a normal distribution over two latent columns of one shape")
+
+
+@dataclass
+class _Recorded:
+    """The JSON types of a schema's fields."""
+
+    columns: tuple[dict[str, Any], ...]
+    draws: tuple[dict[str, Any], ...]
+    observation_space: dict[str, Any]
+    action_space: dict[str, Any]
+
+
+Part = TypeVar("Part", Column, Draw)
+
+
+def _parsed(kind: type[Part], content: dict[str, Any]) -> Part:
+    require_types(content, kind)
+    fields_: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
+    return kind(**fields_)
+
+
+INDEX = (
+    Column(name="ep_idx", dtype="int64", row_shape=(), role="index"),
+    Column(name="step_idx", dtype="int64", row_shape=(), role="index"),
+)
+"""Whose row it is: its episode's number, and its place in the episode."""
+
+_OUTCOME = (
+    Column(name="reward", dtype="float32", row_shape=(), role="reward", fill="nan"),
+    Column(name="terminated", dtype="bool", row_shape=(), role="terminated"),
+    Column(name="truncated", dtype="bool", row_shape=(), role="truncated"),
+)
+
+
+def _frames(frame_shape: tuple[int, ...]) -> Column:
+    return Column(name="pixels", dtype="uint8", row_shape=(*frame_shape, 3), role="observation", filters=ZSTD)
+
+
+def _state(names: tuple[str, ...]) -> Column:
+    return Column(name="state", dtype="float32", row_shape=(len(names),), role="state", parts=names)
+
+
+def rollout_schema(
+    *,
+    frame_shape: tuple[int, int],
+    action_space: dict[str, Any],
+    observation_space: dict[str, Any],
+    state_names: tuple[str, ...] = (),
+    extras: tuple[Column, ...] = (),
+) -> Schema:
+    """The schema of rollouts: frames of (H, W), actions of a recorded space, the ground truth's factors, further columns."""
+    state = [_state(state_names)] if state_names else []
+    columns = (_frames(frame_shape), ActionSpace(action_space).column(), *_OUTCOME, *state, *extras, *INDEX)
+    return Schema(columns=columns, observation_space=observation_space, action_space=action_space)
+
+
+def latent_schema(rollouts: Schema, latents: tuple[Column, ...], draws: tuple[Draw, ...] = ()) -> Schema:
+    """The schema of latents: an autoencoder's columns in the place of the frames, all others as they are."""
+    if taken := {column.name for column in latents} & {
+        column.name for column in rollouts.columns if column.role != "observation"
+    }:
+        raise ConfigError(f"the autoencoder calls a column {min(taken)!r}, which the rollouts have; give it another name")
+    columns = (*latents, *(column for column in rollouts.columns if column.role != "observation"))
+    spaces = {"observation_space": rollouts.observation_space, "action_space": rollouts.action_space}
+    return Schema(columns=columns, draws=draws, **spaces)
+
+
+def space_record(space: Any) -> dict[str, Any]:
+    """A Gymnasium space as JSON, by the names that Gymnasium gives its parts; a bound beyond all numbers is "inf" or "-inf".
+
+    Spaces that have no numbers of their own (Sequence, Graph, Text, …) are recorded by their class and text.
+    """
+    kind = type(space).__name__
+    if kind == "Box":
+        bounds = {name: _bound(getattr(space, name)) for name in ("low", "high")}
+        return {"type": kind, "dtype": str(space.dtype), "shape": list(space.shape), **bounds}
+    if kind == "Discrete":
+        return {"type": kind, "dtype": str(space.dtype), "n": int(space.n), "start": int(space.start)}
+    if kind == "MultiDiscrete":
+        parts = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
+        return {"type": kind, "dtype": str(space.dtype), **parts}
+    if kind == "MultiBinary":
+        return {"type": kind, "dtype": str(space.dtype), "shape": list(space.shape)}
+    if kind == "Dict":
+        return {"type": kind, "spaces": {str(name): space_record(part) for name, part in space.spaces.items()}}
+    if kind == "Tuple":
+        return {"type": kind, "spaces": [space_record(part) for part in space.spaces]}
+    return {"type": kind, "text": " ".join(repr(space).split())[:1000]}
+
+
+def _bound(values: np.ndarray) -> Any:
+    """A bound as one number if it is the same throughout, or else as nested lists."""
+    if values.size and (values == values.flat[0]).all():
+        return _number(values.flat[0].item())
+    if values.size > MAX_RECORDED_BOUNDS:
+        return None
+    return _numbers(values.tolist())
+
+
+def _numbers(values: Any) -> Any:
+    return [_numbers(value) for value in values] if isinstance(values, list) else _number(values)
+
+
+def _number(value: float | int | bool) -> Any:
+    return int(value) if isinstance(value, bool) else value if math.isfinite(value) else str(value)

@@ -1,0 +1,71 @@
+"""JSON and other text that may come from a stranger: parsed, or refused with ValueError and nothing else."""
+
+import json
+import types
+from dataclasses import fields
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """The JSON object in a text that may come from a stranger; raises ValueError, and nothing else, if it is none.
+
+    Refused beside malformed JSON: a name that stands twice or is not printable, a whole number of more than 20 digits,
+    deep nesting.
+    """
+    try:
+        content = json.loads(text, object_pairs_hook=_without_doubles, parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"expected an object (name: value), found {type(content).__name__}")
+    return content
+
+
+def is_name(text: str) -> bool:
+    """Whether a stranger's text may stand in a message as it is: one line, not long, and nothing that a terminal would obey."""
+    return len(text) <= 200 and text.isprintable()
+
+
+def require_types(values: dict[str, Any], record: type) -> None:
+    """Raise ValueError unless each value that parsed JSON holds is of the type that the dataclass `record` declares for it."""
+    for each in fields(record):
+        if each.name in values and not _is_of(values[each.name], each.type):
+            expected = getattr(each.type, "__name__", each.type)
+            raise ValueError(f"{each.name}: expected {expected}, found {type(values[each.name]).__name__}")
+
+
+def _is_of(value: Any, expected: Any) -> bool:
+    kind, members = get_origin(expected) or expected, get_args(expected)
+    if kind is Literal:
+        return isinstance(value, str)  # whoever takes it says which are there
+    if kind is Any:
+        return True
+    if kind is None or kind is types.NoneType:
+        return value is None
+    if kind in (types.UnionType, Union):
+        return any(_is_of(value, member) for member in members)
+    if kind is tuple:
+        return isinstance(value, list) and all(_is_of(item, members[0]) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and (members[1] is Any or all(_is_of(item, members[1]) for item in value.values()))
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError("a name stands twice")
+    if not all(is_name(name) for name in content):
+        raise ValueError("a name is longer than 200 characters, or not printable")
+    return content
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"a whole number of {len(digits)} digits")
+    return int(digits)
