@@ -159,6 +159,8 @@ def time_index(folder: Path, num_shards: int, rounds: int) -> None:
         EncoderSettings(
             weights=weights,
             spec_hash=open_dataset(encoding.out).spec_hash,
+            schema=open_dataset(encoding.out).schema,
+            source_schema=rollouts.schema,
             vae_sha256=vae_from_bytes(weights, "the VAE").sha256,
             **{name: getattr(encoding, name) for name in ("device", "precision", "dtype", "compile", "batch_size")},
         )

@@ -10,7 +10,7 @@ from torch import nn
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
 from worldmodel_v.models.architectures import ARCHITECTURES, MAX_FRAME_SIZE, ResidualBlock
-from worldmodel_v.storage import schema
+from worldmodel_v.storage import layout
 
 NAMES = list(ARCHITECTURES)
 SMALLEST = {name: architecture.min_size for name, architecture in ARCHITECTURES.items()}
@@ -163,5 +163,5 @@ def test_what_an_architecture_does_not_take_is_refused(name: str, size: int, tex
 
 
 def test_the_largest_frames_are_those_that_can_be_recorded() -> None:
-    assert MAX_FRAME_SIZE <= schema.MAX_FRAME_SIZE < 2 * MAX_FRAME_SIZE
-    assert 64 * schema.MAX_FRAME_SIZE**2 * 3 <= schema.MAX_CHUNK_BYTES < 64 * (schema.MAX_FRAME_SIZE + 1) ** 2 * 3
+    assert MAX_FRAME_SIZE <= layout.MAX_FRAME_SIZE < 2 * MAX_FRAME_SIZE
+    assert 64 * layout.MAX_FRAME_SIZE**2 * 3 <= layout.MAX_CHUNK_BYTES < 64 * (layout.MAX_FRAME_SIZE + 1) ** 2 * 3

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from tests.builders import make_episode, rollout_spec
+from tests.builders import make_episode, rollout_spec, with_columns
 from tests.train.test_train import config, lines
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConstantFrames, PosteriorCollapsed, TrainingDiverged
@@ -240,7 +240,7 @@ def test_weights_that_became_nan_are_never_saved(tiny_rollouts: Path, tmp_path: 
 def test_frames_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
     def grey(episode_id: int) -> Episode:
         episode = make_episode(episode_id, 5, size=8)
-        return Episode(**{**vars(episode), "pixels": np.full_like(episode.pixels, 127)})
+        return with_columns(episode, pixels=np.full_like(episode.pixels, 127))
 
     def dataset(name: str, episodes: list[Episode]) -> Path:
         spec = rollout_spec()
