@@ -9,11 +9,11 @@ object header, which carries a checksum, while HDF5 keeps strings of variable le
 from collections.abc import Sequence
 
 import h5py
-import hdf5plugin
 import numpy as np
 
 from worldmodel_v.records import Episode, LatentSequence
 from worldmodel_v.storage import schema
+from worldmodel_v.storage.hdf5_file import with_plugin
 from worldmodel_v.storage.shard_reader import Shard
 
 
@@ -51,7 +51,7 @@ def _write_column(file: h5py.File, name: str, parts: list[np.ndarray], source: S
     chunk_rows = schema.PIXEL_CHUNK_ROWS if name == "pixels" else schema.ROW_CHUNK_ROWS
     options = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
     if name == "pixels":
-        options = dict(hdf5plugin.Zstd(clevel=schema.ZSTD_LEVEL))
+        options = with_plugin()
     elif name in schema.OBSERVATION_COLUMNS[schema.LATENTS]:
         options = {}
     num_rows = sum(map(len, parts))
