@@ -33,23 +33,23 @@ class EncodeConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     precision: Precision = "fp32"
-    """fp32 is exact, and the fastest whose error is below 1% of sigma; bf16 is off by 17% of sigma in the mean for a calibrated
-    VAE, whose sigma is small, and faster on CUDA and, but for resnet, on a CPU."""
+    """fp32 is exact, and on a CPU the fastest whose error is below 1% of sigma; bf16 is off there by 17% of sigma in the mean
+    for a calibrated VAE, whose sigma is small, and faster but for resnet. On CUDA neither is measured yet."""
 
     compile: bool = False
-    """Compile the encoder with torch.compile: for long runs on CUDA (needs Triton). On a CPU it is slower for resnet and conv,
-    and needs a C++ compiler."""
+    """Compile the encoder with torch.compile. On a CPU it is slower for resnet and conv, and needs a C++ compiler; on CUDA it
+    needs Triton, and is not measured yet."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """How mu and logvar are stored."""
 
     batch_size: int | None = None
-    """Frames encoded at once in a thread, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA;
-    at most 1048576."""
+    """Frames encoded at once in a thread, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA (not
+    measured yet); at most 1048576."""
 
     workers: int = 0
     """Ray workers, each with one CPU, or with --device cuda one GPU; 0 encodes in this process, with a thread for each core,
-    which is the fastest way on one machine without several GPUs."""
+    which is the fastest way on one machine without GPUs (with them it is not measured yet)."""
 
     address: str | None = None
     """The Ray cluster that workers are on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
