@@ -6,7 +6,6 @@ from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refuse_idle_address
-from worldmodel_v.execution.ray_pool import TASKS_IN_FLIGHT_PER_WORKER
 from worldmodel_v.spec import canonical_json, parse_object, require_recordable
 from worldmodel_v.storage.schema import (
     MAX_CHUNK_BYTES,
@@ -77,12 +76,12 @@ class CollectConfig:
     0: for ever. Without workers there is no process to stop, and nothing is."""
 
     def executor(self, num_tasks: int, *, apart: bool = False) -> Executor:
-        """Who does so many tasks: no more workers than tasks; with `apart` each has one task in flight."""
+        """Who does so many tasks: no more workers than tasks; with `apart` each has one of them at a time."""
         if self.workers == 0:
             return Here()
         num_workers = min(self.workers, num_tasks)
         settings = WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
-        return RayPool(settings, in_flight=1 if apart else TASKS_IN_FLIGHT_PER_WORKER)
+        return RayPool(settings, apart=apart)
 
     def __post_init__(self) -> None:
         for name in ("episodes", "max_steps", "episodes_per_shard", "frame_size"):

@@ -44,9 +44,10 @@ SECONDS_WITHOUT_WORKERS = 1200.0
 class RayPool:
     """An `Executor` of Ray workers, which live as long as a map: the dead are replaced, and their tasks given to others."""
 
-    def __init__(self, settings: WorkerSettings, *, in_flight: int = TASKS_IN_FLIGHT_PER_WORKER) -> None:
-        """With one task `in_flight` for each worker, a failure's seconds are the task's own."""
-        self._settings, self._in_flight = settings, in_flight
+    def __init__(self, settings: WorkerSettings, *, apart: bool = False) -> None:
+        """With `apart` a worker has one task in flight, so that a failure's seconds are the task's own."""
+        self._settings = settings
+        self._in_flight_per_worker = 1 if apart else TASKS_IN_FLIGHT_PER_WORKER
 
     def try_tasks(
         self,
@@ -61,7 +62,7 @@ class RayPool:
         with (
             cluster(self._settings, progress),
             exported(tally),
-            contextlib.closing(_Pool(setup, self._settings, progress, tally, attempts, self._in_flight)) as pool,
+            contextlib.closing(_Pool(setup, self._settings, progress, tally, attempts, self._in_flight_per_worker)) as pool,
         ):
             yield from pool.map(iter(tasks))
 
