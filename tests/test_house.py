@@ -12,20 +12,9 @@ import worldmodel_v
 
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
-    *(
-        "interrupts",
-        "errors",
-        "progress",
-        "steps",
-        "kernel_cache",
-        "compiler",
-        "untrusted",
-        "schema",
-        "spec",
-        "records",
-        "storage",
-    ),
-    *("telemetry", "ray_pool", "jobs"),
+    *("interrupts", "errors", "progress", "steps", "kernel_cache", "compiler"),
+    *("untrusted", "schema", "spec", "records", "storage"),
+    *("telemetry", "execution", "jobs"),
     *("envs", "policies", "collect", "models", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
 )
@@ -33,7 +22,8 @@ ROOMS = (
 
 ONLY_THERE = {
     **{"numba": {"kernel_cache", "compiler", "envs", "encode/winograd_kernels.py"}},
-    **{"ray": {"ray_pool", "jobs", "train/distributed.py"}, "h5py": {"storage"}, "hdf5plugin": {"storage"}},
+    "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "train/distributed.py"},
+    **{"h5py": {"storage"}, "hdf5plugin": {"storage"}},
     **{"tyro": {"cli"}, "rich": {"cli"}, "onnx": {"export"}, "onnxruntime": {"export"}},
 }
 """A library -> the rooms, or files, that may import it."""

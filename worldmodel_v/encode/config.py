@@ -6,7 +6,7 @@ from typing import Literal
 
 from worldmodel_v.encode.inference import Precision
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.ray_pool import refuse_idle_address
+from worldmodel_v.execution import Executor, RayPool, WorkerSettings, refuse_idle_address
 
 MAX_BATCH_SIZE = 1 << 20
 """Frames of 64x64 for 13 GB, and many times that in the network."""
@@ -53,6 +53,15 @@ class EncodeConfig:
 
     address: str | None = None
     """The Ray cluster that workers are on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
+
+    def executor(self, num_tasks: int) -> Executor | None:
+        """The workers for so many tasks, no more of them than tasks; None where this process encodes, which needs no tasks."""
+        if self.workers == 0:
+            return None
+        num_gpus = 1.0 if self.device.startswith("cuda") else 0.0
+        return RayPool(
+            WorkerSettings(num_workers=min(self.workers, num_tasks), address=self.address, num_gpus_per_worker=num_gpus)
+        )
 
     def __post_init__(self) -> None:
         if self.workers < 0:

@@ -25,7 +25,7 @@ ArchitectureName = Literal["conv", "ha2018", "resnet", "mlp"]
 
 BOTTOM_SIZE = 4
 MAX_FRAME_SIZE = 1024
-"""The largest power of two that frames are recorded in (`storage.schema.MAX_FRAME_SIZE`)."""
+"""The largest power of two that frames are recorded in (`storage.layout.MAX_FRAME_SIZE`)."""
 
 
 class Network(NamedTuple):
