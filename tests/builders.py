@@ -24,8 +24,11 @@ ROLLOUT_SETTINGS = {
     "policy": "random",
     "seed": 7,
     "max_steps": 100,
-    "frame_size": 8,
     "crop": "full",
+    "frame_height": 8,
+    "frame_width": 8,
+    "resize": "area",
+    "fit": "stretch",
     "episodes_per_shard": 2,
     "gymnasium": "1.0.0",
     "policy_weights": {},
@@ -103,11 +106,18 @@ def shared_columns(
 
 
 def make_episode(
-    episode_id: int = 0, num_steps: int = 5, *, size: int = 8, seed: int | None = None, noise: int = 0, **shared: object
+    episode_id: int = 0,
+    num_steps: int = 5,
+    *,
+    size: int | tuple[int, int] = 8,
+    seed: int | None = None,
+    noise: int = 0,
+    **shared: object,
 ) -> Episode:
     """An episode of random content that is a function of its arguments."""
     rng = np.random.default_rng([noise, episode_id, num_steps])
-    pixels = rng.integers(0, 256, (num_steps + 1, size, size, 3), dtype=np.uint8)
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = rng.integers(0, 256, (num_steps + 1, height, width, 3), dtype=np.uint8)
     columns = shared_columns(rng, num_steps, **shared)
     return Episode(episode_id=episode_id, seed=1000 + episode_id if seed is None else seed, pixels=pixels, **columns)
 

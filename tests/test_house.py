@@ -12,7 +12,7 @@ import worldmodel_v
 
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
-    *("interrupts", "errors", "progress", "steps", "kernel_cache", "compiler", "spec", "records", "storage"),
+    *("interrupts", "errors", "progress", "steps", "kernel_cache", "compiler", "preprocessing", "spec", "records", "storage"),
     *("telemetry", "ray_pool", "jobs"),
     *("envs", "policies", "collect", "models", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args, get_origin
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.preprocessing import Preprocessing
 
 FORMAT_VERSION = 1
 MAX_NUMBER = 1e30
@@ -52,8 +53,11 @@ class RolloutSpec(Spec):
     policy: str
     seed: int
     max_steps: int
-    frame_size: int
     crop: str
+    frame_height: int
+    frame_width: int
+    resize: str
+    fit: str
     episodes_per_shard: int
     gymnasium: str
     """Gymnasium's version, since another version may be another environment."""
@@ -63,6 +67,11 @@ class RolloutSpec(Spec):
 
     env_source: dict[str, str] = field(default_factory=dict)
     """Where the environment comes from beside Gymnasium and this package: see `worldmodel_v.envs.source`."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How raw frames become the recorded ones; raises ConfigError if there is no such way."""
+        return Preprocessing.of(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

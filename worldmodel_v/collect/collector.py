@@ -6,6 +6,7 @@ that ran twice cannot be counted twice.
 
 import dataclasses
 import functools
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -15,7 +16,7 @@ from pathlib import Path
 import gymnasium
 
 from worldmodel_v.collect.block import Block, block_collector, missing_blocks
-from worldmodel_v.collect.config import AUTO, CollectConfig
+from worldmodel_v.collect.config import CollectConfig
 from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.collect.rollout import episode_seeds
 from worldmodel_v.compiler import compilation_watched
@@ -24,6 +25,7 @@ from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.policies import make_policy, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
+from worldmodel_v.preprocessing import parse_frame_size
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.ray_pool import Failure, try_tasks
 from worldmodel_v.spec import RolloutSpec
@@ -107,11 +109,11 @@ def _try_once(config: CollectConfig) -> tuple[RolloutSpec, tuple[str, ...]]:
     env_kwargs = config.parsed_env_kwargs()
     env = make_image_env(config.env, env_kwargs)
     try:
-        crop = env.default_crop if config.crop == AUTO else config.crop
+        preprocessing = config.preprocessing(env.default_crop)
         seed, policy_rng = episode_seeds(config.seed, 0)
         policy = make_policy(config.policy, env.gym)  # before what may have to be compiled
         raw = env.reset(seed)
-        FramePreprocessor(raw.shape, crop, config.frame_size)(raw)
+        FramePreprocessor(raw.shape, preprocessing)(raw)
         policy.reset(policy_rng)
         state_names, source = env.state_names, env_source(env.gym, config.env)
     except WorldModelError:
@@ -126,8 +128,7 @@ def _try_once(config: CollectConfig) -> tuple[RolloutSpec, tuple[str, ...]]:
         policy=config.policy,
         seed=config.seed,
         max_steps=config.max_steps,
-        frame_size=config.frame_size,
-        crop=crop,
+        **asdict(preprocessing),
         episodes_per_shard=config.episodes_per_shard,
         gymnasium=gymnasium.__version__,
         policy_weights=policy_weights(config.policy),
@@ -213,7 +214,7 @@ def _report(config: CollectConfig, dataset: Dataset, set_aside: list[SetAside]) 
 
 def _refuse_full_disk(config: CollectConfig) -> None:
     folder = next(parent for parent in (config.out, *config.out.absolute().parents) if parent.exists())
-    raw_bytes = config.episodes_per_shard * config.max_steps * config.frame_size**2 * 3
+    raw_bytes = config.episodes_per_shard * config.max_steps * math.prod(parse_frame_size(config.frame_size)) * 3
     needed = int(raw_bytes * SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE) + 65536
     free = shutil.disk_usage(folder).free
     if free < needed:

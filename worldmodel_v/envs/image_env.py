@@ -16,8 +16,8 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 
 from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
-from worldmodel_v.envs.frames import FULL
 from worldmodel_v.errors import EnvironmentNotUsable, one_line
+from worldmodel_v.preprocessing import FULL
 
 CAR_RACING_CROP = "0:84,0:96"
 """The paper's: the 84 rows above the indicator panel."""
