@@ -16,7 +16,7 @@ import torch
 from worldmodel_v.errors import ConfigError, NotAModel
 from worldmodel_v.models.vae import VAE, VAEConfig
 from worldmodel_v.preprocessing import Preprocessing
-from worldmodel_v.spec import canonical_json, is_name, parse_object, require_types
+from worldmodel_v.spec import canonical_json, parse_object, require_types
 from worldmodel_v.storage.reading import readable
 
 WEIGHTS_NAME = "vae.safetensors"
@@ -54,10 +54,11 @@ class LoadedVAE:
 def save_vae(model: VAE, trained_on: TrainedOn | None = None) -> bytes:
     """The bytes of `vae.safetensors`: float32 weights, with the configuration, and what it was trained on, as metadata."""
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    notes = {"config": _with_hash(asdict(model.config))}
+    record = asdict(model.config)
     if trained_on is not None:
-        notes["trained_on"] = _with_hash({"env": trained_on.env, **asdict(trained_on.preprocessing)})
-    return safetensors.torch.save(weights, metadata=notes)
+        record["trained_on"] = {"env": trained_on.env, **asdict(trained_on.preprocessing)}
+    # one entry: safetensors writes several in an order of chance
+    return safetensors.torch.save(weights, metadata={"config": canonical_json({**record, "sha256": _digest(record)})})
 
 
 def load_vae(path: Path) -> LoadedVAE:
@@ -97,9 +98,7 @@ def read_file(file: Path) -> bytes:
 def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
     """Load a VAE from the bytes of its file; `source` names it in errors. Raises NotAModel if they are damaged."""
     try:
-        notes = metadata(content)
-        config = _config(notes)
-        trained_on = _trained_on(notes, config)
+        config, trained_on = _described(metadata(content))
         weights = safetensors.torch.load(content)
         _require_shapes(config, weights)
         model = VAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -114,8 +113,8 @@ def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
     return LoadedVAE(model.eval(), hashlib.sha256(content).hexdigest(), trained_on)
 
 
-def _config(recorded_beside: dict[str, str]) -> VAEConfig:
-    """The configuration of a file's metadata; raises ValueError if it is not as it was written.
+def _described(recorded_beside: dict[str, str]) -> tuple[VAEConfig, TrainedOn | None]:
+    """What a file's metadata say; raises ValueError, ConfigError, KeyError or TypeError if it is not as it was written.
 
     What an older file does not say has its default, and it has no hash.
     """
@@ -123,27 +122,23 @@ def _config(recorded_beside: dict[str, str]) -> VAEConfig:
     written = recorded.pop("sha256", None)
     if written not in (None, _digest(recorded)):
         raise ValueError("its configuration is not what was written")
+    frames = recorded.pop("trained_on", None)
     require_types(recorded, VAEConfig)
-    return VAEConfig(**{**recorded, "condition": tuple(recorded.get("condition", ()))})
+    config = VAEConfig(**{**recorded, "condition": tuple(recorded.get("condition", ()))})
+    return config, None if frames is None else _trained_on(frames, config)
 
 
-def _trained_on(recorded_beside: dict[str, str], config: VAEConfig) -> TrainedOn | None:
-    """What a file's metadata say of the frames; raises ValueError or ConfigError if it is not as it was written."""
-    if "trained_on" not in recorded_beside:
-        return None
-    recorded = parse_object(recorded_beside["trained_on"])
-    if recorded.pop("sha256", None) != _digest(recorded):
-        raise ValueError("what it says of the frames is not what was written")
-    env = recorded.pop("env")
-    if not isinstance(env, str) or not is_name(env):
-        raise ValueError("its environment has no name")
-    require_types(recorded, Preprocessing)
-    preprocessing = Preprocessing(**recorded)
+def _trained_on(recorded: Any, config: VAEConfig) -> TrainedOn:
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("env"), str) or not recorded["env"].isprintable():
+        raise ValueError("the environment that it was trained on has no printable name")
+    settings = {name: value for name, value in recorded.items() if name != "env"}
+    require_types(settings, Preprocessing)
+    preprocessing = Preprocessing(**settings)
     if preprocessing.frame_shape != config.frame_shape:
         raise ValueError(
             f"it was trained on frames of {preprocessing.frame_shape}, its configuration says {config.frame_shape}"
         )
-    return TrainedOn(env, preprocessing)
+    return TrainedOn(recorded["env"], preprocessing)
 
 
 def _require_shapes(config: VAEConfig, weights: dict[str, torch.Tensor]) -> None:
@@ -155,10 +150,6 @@ def _require_shapes(config: VAEConfig, weights: dict[str, torch.Tensor]) -> None
         name = wrong[0]
         shapes = [list(shapes[name]) if name in shapes else "not there" for shapes in (found, expected)]
         raise ValueError(f"{name} is {shapes[0]}, its configuration says {shapes[1]}")
-
-
-def _with_hash(record: dict[str, Any]) -> str:
-    return canonical_json({**record, "sha256": _digest(record)})
 
 
 def _digest(record: dict[str, Any]) -> str:
