@@ -100,8 +100,9 @@ class Setting:
         if not (out / WEIGHTS_NAME).exists():
             out.mkdir(exist_ok=True)
             torch.manual_seed(0)
-            size = open_dataset(self.data).spec["frame_size"]
-            model = VAE(VAEConfig(frame_size=size, architecture=architecture))  # type: ignore[arg-type]
+            spec = open_dataset(self.data).spec
+            shape = {name: spec[name] for name in ("frame_height", "frame_width")}
+            model = VAE(VAEConfig(**shape, architecture=architecture))  # type: ignore[arg-type]
             (out / WEIGHTS_NAME).write_bytes(save_vae(model))
         return out
 

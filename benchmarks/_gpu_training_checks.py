@@ -36,8 +36,13 @@ Weights = dict[str, torch.Tensor]
 
 def one_step(setting: Setting) -> Iterator[Line]:
     """The loss and every gradient of one step, against the same step in fp32 on the CPU, with the layout that is not ours."""
-    size = open_dataset(setting.data).spec["frame_size"]
-    architectures = [name for name, (_, smallest, largest) in ARCHITECTURES.items() if smallest <= size <= largest]
+    spec = open_dataset(setting.data).spec
+    sides = spec["frame_height"], spec["frame_width"]
+    architectures = [
+        name
+        for name, architecture in ARCHITECTURES.items()
+        if architecture.min_size <= min(sides) and max(sides) <= architecture.max_size
+    ]
     variants: dict[str, dict[str, Any]] = {f"{name}, calibrated": {"architecture": name} for name in architectures}
     variants |= {f"conv, {name}": {"architecture": "conv", "likelihood": name} for name in ("gaussian", "bernoulli")}
     variants["conv, calibrated, conditional on the action"] = {"architecture": "conv", "condition": ("action",)}

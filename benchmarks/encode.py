@@ -82,7 +82,7 @@ def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
 
 
 def int8_encoder(file: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-    """uint8 frames (B, S, S, 3) -> mu, logvar, by the encoder in 8-bit integers of `wm-export model`."""
+    """uint8 frames (B, H, W, 3) -> mu, logvar, by the encoder in 8-bit integers of `wm-export model`."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

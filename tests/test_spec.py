@@ -17,8 +17,8 @@ from worldmodel_v.schema import Schema
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, differences
 from worldmodel_v.untrusted import canonical_json
 
-ROLLOUT_HASH = "4fffa085a182e828ea984e746b25f061c7f7aaf414cf92bab630078ae6af4c72"
-LATENT_HASH = "804031492d3b12ecea69cfedf64f60657b000669fb6587282e51349b0cf78a63"
+ROLLOUT_HASH = "0c2000253b09f20216bd87c3eb4ed0b32e62f4ad94053f16b42a9fa8e5e32423"
+LATENT_HASH = "b459af086e1da9da42cbd054ca2771b3fe3a3aede103549ff90c02bf9bdf091d"
 
 
 def test_the_hash_of_known_settings_never_changes() -> None:

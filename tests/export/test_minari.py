@@ -77,7 +77,7 @@ def test_spaces_are_the_frames_and_the_environments(stamp_rollouts: Path, discre
 @pytest.mark.parametrize("action_size", [0, 3])
 def test_the_space_of_actions_is_the_recorded_one_where_the_environment_is_gone(action_size: int, datasets: Path) -> None:
     episodes = [make_episode(i, size=64, action_size=action_size) for i in range(2)]
-    spec, data = rollout_spec(episodes[0].schema, env="elsewhere/Gone-v0", frame_size=64), datasets / "data"
+    spec, data = rollout_spec(episodes[0].schema, env="elsewhere/Gone-v0", frame_height=64, frame_width=64), datasets / "data"
     with DatasetWriter(data, spec) as writer:
         writer.commit(0, build_shard(episodes, spec_hash=spec.hash))
     assert run(data, datasets / "gone-v0").notes == []

@@ -16,9 +16,9 @@ from worldmodel_v.storage.layout import HDF5_VERSIONS
 NUM_EPISODES, NUM_ROWS = 2, 12
 
 
-def rollout_spec(frame_size: int = 8, **changes: object) -> RolloutSpec:
+def rollout_spec(**changes: object) -> RolloutSpec:
     """The settings of small rollouts with a state of two factors."""
-    return builders.rollout_spec(made_rollout_schema(8, num_factors=2), frame_size=frame_size, **changes)
+    return builders.rollout_spec(made_rollout_schema(8, num_factors=2), **changes)
 
 
 def latent_spec(**changes: object) -> LatentSpec:

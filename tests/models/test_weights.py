@@ -13,11 +13,12 @@ import torch
 from safetensors import safe_open
 
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
+from worldmodel_v.models import VAE, TrainedOn, VAEConfig, load_vae, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME, vae_from_bytes
+from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.untrusted import canonical_json
 
-CONFIG = VAEConfig(frame_size=8, latent_dim=3, likelihood="bernoulli")
+CONFIG = VAEConfig(frame_height=8, frame_width=8, latent_dim=3, likelihood="bernoulli")
 
 
 def make_model(seed: int = 0) -> VAE:
@@ -69,6 +70,50 @@ def test_the_file_is_read_by_plain_safetensors(saved: Path) -> None:
         assert config.pop("sha256") == hashlib.sha256(canonical_json(config).encode()).hexdigest()
         assert config == {**asdict(CONFIG), "condition": []}
         assert torch.equal(file.get_tensor("from_latent.bias"), make_model().from_latent.bias)
+
+
+TRAINED_ON = TrainedOn("my:World-v0", Preprocessing(crop="0:84,0:96", frame_height=8, frame_width=8, fit="letterbox"))
+
+
+class TestTrainedOn:
+    def test_it_travels_in_the_file(self) -> None:
+        content = save_vae(make_model(), TRAINED_ON)
+        loaded = vae_from_bytes(content, "here")
+        assert loaded.trained_on == TRAINED_ON
+        assert_same_weights(loaded.model, make_model())
+        assert save_vae(loaded.model, loaded.trained_on) == content
+        assert vae_from_bytes(save_vae(make_model()), "here").trained_on is None
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [(b"letterbox", b"letterbux"), (b"0:84,0:96", b"0:84,0:95"), (b"my:World-v0", b"my:World-v1"), (b'"crop', b'"crap')],
+    )
+    def test_damage_is_refused(self, before: bytes, after: bytes) -> None:
+        content = save_vae(make_model(), TRAINED_ON)
+        assert before in content.replace(b"\\", b"")
+        damaged = content.replace(before.replace(b'"', b'\\"'), after.replace(b'"', b'\\"'))
+        with pytest.raises(NotAModel, match=r"\(its configuration is not what was written\)"):
+            vae_from_bytes(damaged, "here")
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({"frame_width": 16}, "it was trained on frames of (8, 16), its configuration says (8, 8)"),
+            ({"frame_width": "8"}, "frame_width: expected int, found str"),
+            ({"resize": "cubic"}, "--resize: expected area or bilinear, got 'cubic'"),
+            ({"crop": "everything"}, "--crop 'everything': expected"),
+            ({"env": 5}, "the environment that it was trained on has no printable name"),
+            ({"env": "a\nb"}, "the environment that it was trained on has no printable name"),
+            ({"more": 1}, "unexpected keyword argument 'more'"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, changes: dict[str, object], text: str) -> None:
+        record = {"env": TRAINED_ON.env, **asdict(TRAINED_ON.preprocessing), **changes}
+        with pytest.raises(NotAModel, match=re.escape(text)):
+            vae_from_bytes(with_config(trained_on=record), "here")
+
+    def test_the_same_training_gives_the_same_bytes(self) -> None:
+        assert len({save_vae(make_model(), TRAINED_ON) for _ in range(20)}) == 1
 
 
 class TestMissing:
@@ -135,11 +180,11 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("before", "after"),
         [
-            (b'\\"frame_size\\":8', b'\\"frame_size\\":9'),
+            (b'\\"frame_height\\":8', b'\\"frame_height\\":9'),
             (b'\\"latent_dim\\":3', b'\\"latent_dim\\":4'),
             (b'\\"latent_dim\\":3', b'\\"latent_dim\\":0'),
             (b"bernoulli", b"bernoulla"),
-            (b"frame_size", b"frame_sizf"),
+            (b"frame_width", b"frame_widti"),
             (b"__metadata__", b"__metadatb__"),
             (b'"config"', b'"conf1g"'),
             (b"encoder.0.bias", b"encoder.9.bias"),
@@ -177,13 +222,15 @@ def test_an_architecture_of_another_version_is_named() -> None:
 
 def test_a_file_of_the_first_version_has_the_defaults_of_what_it_does_not_say() -> None:
     weights = {name: tensor.contiguous() for name, tensor in make_model().state_dict().items()}
-    config = {"frame_size": 8, "latent_dim": 3, "likelihood": "bernoulli"}
+    config = {"frame_height": 8, "frame_width": 8, "latent_dim": 3, "likelihood": "bernoulli"}
     content = safetensors.torch.save(weights, metadata={"config": json.dumps(config)})
     assert vae_from_bytes(content, "here").model.config == CONFIG
 
 
 def test_a_condition_and_a_learned_sigma_travel_in_the_file() -> None:
-    config = VAEConfig(frame_size=8, latent_dim=3, likelihood="calibrated", condition=("speed", "angle"), condition_dim=2)
+    config = VAEConfig(
+        frame_height=8, frame_width=8, latent_dim=3, likelihood="calibrated", condition=("speed", "angle"), condition_dim=2
+    )
     model = VAE(config)
     model.calibrate(torch.tensor(0.01))
     model.standardise_by(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
