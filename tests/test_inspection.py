@@ -51,14 +51,13 @@ def test_a_complete_dataset_says_when_and_how_fast_it_was_made(dataset: Path) ->
     assert files_in(dataset) == before
 
 
-def test_columns_are_by_row_or_by_episode(stamp_rollouts: Path, stamp_latents: Path) -> None:
+def test_columns_are_those_of_the_schema(stamp_rollouts: Path, stamp_latents: Path) -> None:
     by_row = {"action": "float32 (rows, 2)", "reward": "float32 (rows)", "terminated": "bool (rows)"}
-    by_episode = {"ep_len": "int32 (episodes)", "ep_offset": "int64 (episodes)"}
     for path, observation in (
         (stamp_rollouts, {"pixels": "uint8 (rows, 64, 64, 3)"}),
         (stamp_latents, {"mu": "float32 (rows, 8)"}),
     ):
-        assert describe(path)["columns"].items() >= (observation | by_row | by_episode).items()
+        assert describe(path)["columns"].items() >= (observation | by_row).items()
 
 
 def test_a_dataset_that_nobody_is_at_is_stopped_and_with_a_holder_of_its_lock_running(dataset: Path) -> None:

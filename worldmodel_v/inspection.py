@@ -17,7 +17,6 @@ from worldmodel_v.schema import LATENTS, ROLLOUTS
 from worldmodel_v.storage import Dataset, open_dataset, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
-from worldmodel_v.storage.layout import EPISODE_COLUMNS
 from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
 from worldmodel_v.storage.publish import TEMPORARY_PREFIX
 from worldmodel_v.storage.reading import readable
@@ -197,7 +196,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
         with dataset.open_shard(entry) as shard:
             lengths.append(shard.ep_len - 1)
             returns.append(shard.returns)
-            columns = {name: _column_text(name, dtype, shape) for name, (dtype, shape) in shard.columns.items()}
+            columns = {column.name: _column_text(*shard.columns[column.name]) for column in dataset.schema.data_columns}
             state_names = shard.state_names
             for name in ends:
                 ends[name] += int(shard.rows(name).sum())
@@ -263,9 +262,8 @@ def _describe_model(path: Path) -> dict[str, Any]:
     return facts | {"settings": settings}
 
 
-def _column_text(name: str, dtype: np.dtype, shape: tuple[int, ...]) -> str:
-    first = "episodes" if name in EPISODE_COLUMNS else "rows"
-    return f"{dtype} ({', '.join([first, *map(str, shape[1:])])})"
+def _column_text(dtype: np.dtype, shape: tuple[int, ...]) -> str:
+    return f"{dtype} ({', '.join(['rows', *map(str, shape[1:])])})"
 
 
 def _spread(parts: list[np.ndarray]) -> dict[str, float] | None:

@@ -14,11 +14,12 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from tests.builders import imported
+from tests.builders import action_space, imported
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.models import VAE, load_vae, save_vae
+from worldmodel_v.schema import ActionSpace
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_mdn_rnn.py"
 SHORT = (
@@ -119,6 +120,9 @@ def example() -> ModuleType:
     return imported(EXAMPLE, "train_mdn_rnn")
 
 
+TWO_ACTIONS = ActionSpace(action_space(2))
+
+
 def some_window(num_windows: int = 16, length: int = 8) -> dict[str, torch.Tensor]:
     """Random latents (Z = 3) that move at random, with actions (A = 2), rewards, and a few ends."""
     noise = torch.Generator().manual_seed(3)
@@ -135,7 +139,7 @@ def test_each_baseline_scores_as_its_formula_does(example: ModuleType) -> None:
     window = some_window()
     scores = {
         name: [float(loss.double().sum(dim=-1).mean() if loss.ndim == 3 else loss.double().mean()) for loss in losses]
-        for name, forecast in example.baselines(window, 2).items()
+        for name, forecast in example.baselines(window, TWO_ACTIONS).items()
         for losses in [forecast(window).losses(window)]
     }
     z, next_z, action, reward, ended = (
@@ -161,7 +165,7 @@ def test_each_baseline_scores_as_its_formula_does(example: ModuleType) -> None:
 
 def test_a_forecast_of_the_whole_window_is_that_of_its_steps_one_by_one(example: ModuleType) -> None:
     window = some_window()
-    model = example.MdnRnn(window, 2)
+    model = example.MdnRnn(window, TWO_ACTIONS)
     together, state, steps = model.forecast(window), None, []
     for t in range(8):
         now = {name: column[:, t : t + 1] for name, column in window.items()}
@@ -173,7 +177,7 @@ def test_a_forecast_of_the_whole_window_is_that_of_its_steps_one_by_one(example:
 
 def test_without_features_a_forecast_is_the_average(example: ModuleType) -> None:
     window = some_window()
-    model = example.MdnRnn(window, 2)
+    model = example.MdnRnn(window, TWO_ACTIONS)
     torch.nn.init.zeros_(model.head.weight)
     torch.nn.init.zeros_(model.head.bias)
     forecast, ended = model.forecast(window), window["terminated"]
@@ -184,7 +188,7 @@ def test_without_features_a_forecast_is_the_average(example: ModuleType) -> None
 
 def test_the_temperature_scales_variances_and_flattens_weights(example: ModuleType) -> None:
     window = some_window()
-    model = example.MdnRnn(window, 2)
+    model = example.MdnRnn(window, TWO_ACTIONS)
     (cold, _), (hot, _) = (model(window["z"], window["action"], None, temperature) for temperature in (1.0, 4.0))
     torch.testing.assert_close(hot.next_z.component_distribution.variance, 4 * cold.next_z.component_distribution.variance)
     torch.testing.assert_close(

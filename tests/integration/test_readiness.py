@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders import action_space
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.progress import Silent
+from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train
 
 CPU = torch.device("cpu")
 LENGTH = 4
+TWO_ACTIONS = ActionSpace(action_space(2))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +67,7 @@ def linear(readiness: ModuleType, latents: Path, rows_off: int | None) -> object
     """The linear baseline's scores on held-out toy episodes."""
     sample = paired(readiness, latents, "train", rows_off).sample_batch(2048)
     return readiness.measure(
-        {"linear": readiness.baselines(sample, 2)["linear"]}, paired(readiness, latents, "held-out", rows_off), CPU
+        {"linear": readiness.baselines(sample, TWO_ACTIONS)["linear"]}, paired(readiness, latents, "held-out", rows_off), CPU
     )["linear"]
 
 
@@ -83,7 +86,7 @@ def trained(readiness: ModuleType, latents: Path, rows_off: int) -> object:
     config = readiness.MdnRnnConfig(latents=latents, vae=Path(), out=Path(), steps=150, batch_size=32, length=LENGTH)
     data = paired(readiness, latents, "train", rows_off)
     torch.manual_seed(0)
-    model = readiness.MdnRnn(data.sample_batch(512), 2)
+    model = readiness.MdnRnn(data.sample_batch(512), TWO_ACTIONS)
     readiness.fit(model, data, config, CPU, Silent())
     return readiness.measure({"": model.forecast}, paired(readiness, latents, "held-out", rows_off), CPU)[""]
 

@@ -11,10 +11,13 @@ PIPED_WIDTH = 240
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Facts by name; nested ones indented below theirs."""
+    """Facts by name; nested ones indented below theirs. A VAE's settings are shown without those that its model says as well."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
+    model, settings = facts.get("model") or {}, facts.get("settings")
+    if settings:
+        facts = facts | {"settings": {name: value for name, value in settings.items() if model.get(name, table) != value}}
     _add_rows(table, facts, indent="")
     _console().print(table)
 
@@ -103,7 +106,7 @@ def _console() -> Console:
 
 def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
     for name, value in facts.items():
-        if value == []:  # nothing to list; JSON has it
+        if value in ([], {}):  # nothing to list; JSON has it
             continue
         nested = value if isinstance(value, list) else [value]
         if nested and all(isinstance(item, dict) and item and not _is_short(item) for item in nested):
