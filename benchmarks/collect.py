@@ -233,8 +233,8 @@ def microseconds(work: Callable[[], object], repeats: int = 200) -> float:
 def take_a_frame_apart(policy: str, steps: int = 1000) -> None:
     """Print where the time of one frame of an episode goes, in the order of its making."""
     spec = RolloutSpec(
-        env="worldmodel_v/CarRacing-v3", env_kwargs={}, policy=policy, seed=SEED, max_steps=steps, frame_size=64,
-        crop="0:84,0:96", episodes_per_shard=1, gymnasium="", policy_weights={},
+        env="worldmodel_v/CarRacing-v3", env_kwargs={}, policy=policy, seed=SEED, max_steps=steps, frame_height=64,
+        frame_width=64, crop="0:84,0:96", resize="area", fit="stretch", episodes_per_shard=1, gymnasium="", policy_weights={},
     )  # fmt: skip
     spent: dict[str, float] = {}
 
@@ -249,7 +249,7 @@ def take_a_frame_apart(policy: str, steps: int = 1000) -> None:
     raw = timed("build and reset the environment", env.reset, seed)
     driver = make_policy(policy, env.gym)
     driver.reset(policy_rng)
-    preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
+    preprocess = FramePreprocessor(raw.shape, spec.preprocessing)
     world, draw = env.gym.unwrapped, env.gym.unwrapped._render
     world._render = lambda mode: timed("draw the observation", draw, mode)
     for _ in range(steps):

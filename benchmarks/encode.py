@@ -129,7 +129,7 @@ def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
 
 
 def int8_encoder(file: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-    """uint8 frames (B, S, S, 3) -> mu, logvar, by the encoder in 8-bit integers of `wm-export model`."""
+    """uint8 frames (B, H, W, 3) -> mu, logvar, by the encoder in 8-bit integers of `wm-export model`."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
@@ -138,7 +138,7 @@ def int8_encoder(file: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...
 
 
 def resident_frames(data: Path, count: int) -> torch.Tensor:
-    """The first frames of the rollouts: uint8 (count, S, S, 3)."""
+    """The first frames of the rollouts: uint8 (count, H, W, 3)."""
     dataset = open_dataset(data)
     with dataset.open_shard(dataset.entries[0]) as shard:
         frames = shard.rows("pixels", 0, min(count, shard.num_rows))

@@ -90,8 +90,10 @@ def compare_vae(path: Path, theirs: np.ndarray, ours: np.ndarray) -> None:
     from worldmodel_v.evaluate import evaluate
     from worldmodel_v.models import load_vae
 
-    model = load_vae(path).model
-    preprocess = FramePreprocessor(ours[0].shape, "0:84,0:96", model.config.frame_size)
+    vae = load_vae(path)
+    model, trained_on = vae.model, vae.trained_on
+    assert trained_on is not None
+    preprocess = FramePreprocessor(ours[0].shape, trained_on.preprocessing)
     for title, frames in (("Gymnasium's frames", theirs), ("fast frames", ours)):
         figures = asdict(evaluate(model, np.stack([preprocess(frame) for frame in frames]), torch.device("cpu")))
         print(f"the VAE on {title}: " + ", ".join(f"{name} {value:.6g}" for name, value in figures.items()))

@@ -236,7 +236,9 @@ def train_and_feed(path: Path, batch_size: int, steps: int, fed: int) -> dict[st
 def one_large_step(path: Path, frame_size: int, batch_size: int, recomputed: bool) -> dict[str, float]:
     """In a process of its own: peak memory of an objective and its gradients, beyond what is there before."""
     model = training(path, device="cpu").model
-    model = type(model)(replace(model.config, frame_size=frame_size)).to(memory_format=torch.channels_last)
+    model = type(model)(replace(model.config, frame_height=frame_size, frame_width=frame_size)).to(
+        memory_format=torch.channels_last
+    )
     x = frames_to_input(torch.randint(0, 256, (batch_size, frame_size, frame_size, 3), dtype=torch.uint8))
     before = peak_mb()
     start = time.perf_counter()

@@ -27,8 +27,11 @@ ROLLOUT_SETTINGS = {
     "policy": "random",
     "seed": 7,
     "max_steps": 100,
-    "frame_size": 8,
     "crop": "full",
+    "frame_height": 8,
+    "frame_width": 8,
+    "resize": "area",
+    "fit": "stretch",
     "episodes_per_shard": 2,
     "gymnasium": "1.0.0",
     "frames": "observation",
@@ -70,12 +73,13 @@ def action_space(action_size: int = 2) -> dict[str, object]:
     return {"type": "Box", "dtype": "float32", "shape": [action_size], "low": "-inf", "high": "inf"}
 
 
-def made_rollout_schema(size: int = 8, action_size: int = 2, num_factors: int = 0) -> Schema:
+def made_rollout_schema(size: int | tuple[int, int] = 8, action_size: int = 2, num_factors: int = 0) -> Schema:
     """What `make_episode` holds."""
+    height, width = (size, size) if isinstance(size, int) else size
     return rollout_schema(
-        frame_shape=(size, size),
+        frame_shape=(height, width),
         action_space=action_space(action_size),
-        observation_space={"type": "Box", "dtype": "uint8", "shape": [size, size, 3], "low": 0, "high": 255},
+        observation_space={"type": "Box", "dtype": "uint8", "shape": [height, width, 3], "low": 0, "high": 255},
         state_names=tuple(f"factor_{i}" for i in range(num_factors)),
     )
 
@@ -88,7 +92,7 @@ def made_latent_schema(latent_dim: int = 4, dtype: str = "float32", action_size:
 def rollout_spec(schema: Schema | None = None, **changes: object) -> RolloutSpec:
     """The settings of a small rollout dataset, with some of them changed."""
     settings = {**ROLLOUT_SETTINGS, **changes}
-    return RolloutSpec(schema=schema or made_rollout_schema(settings["frame_size"]), **settings)
+    return RolloutSpec(schema=schema or made_rollout_schema((settings["frame_height"], settings["frame_width"])), **settings)
 
 
 def latent_spec(schema: Schema | None = None, **changes: object) -> LatentSpec:
@@ -131,7 +135,7 @@ def make_episode(
     episode_id: int = 0,
     num_steps: int = 5,
     *,
-    size: int = 8,
+    size: int | tuple[int, int] = 8,
     seed: int | None = None,
     noise: int = 0,
     action_size: int = 2,
@@ -140,7 +144,8 @@ def make_episode(
 ) -> Episode:
     """An episode of random content that is a function of its arguments."""
     rng = np.random.default_rng([noise, episode_id, num_steps])
-    pixels = rng.integers(0, 256, (num_steps + 1, size, size, 3), dtype=np.uint8)
+    height, width = (size, size) if isinstance(size, int) else size
+    pixels = rng.integers(0, 256, (num_steps + 1, height, width, 3), dtype=np.uint8)
     columns = shared_columns(rng, num_steps, action_size=action_size, num_factors=num_factors, ending=ending)
     return Episode(
         schema=made_rollout_schema(size, action_size, num_factors),

@@ -21,6 +21,7 @@ ROOMS = (
         "compiler",
         "untrusted",
         "schema",
+        "preprocessing",
         "spec",
         "records",
         "storage",

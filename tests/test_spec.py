@@ -9,8 +9,8 @@ from tests.builders import ROLLOUT_SETTINGS, latent_spec, rollout_spec, run_pyth
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, differences
 from worldmodel_v.untrusted import canonical_json
 
-ROLLOUT_HASH = "65b6418fd1e6051088d2361d8483ffb5f268e99db15c752342a54fe00be42113"
-LATENT_HASH = "0cf0d6f98086ec7790f0cabe997fedc7e26d8749d6d2384ecb04dea529b56139"
+ROLLOUT_HASH = "c3dd9334f381d9f846dee0beaebfad4827846ba354445a7b0305728518efac7a"
+LATENT_HASH = "a19561f79a95096c6fbd392b12a958d3cfcc85afda39e10e6719b158fff96e30"
 
 
 def test_the_hash_of_known_settings_never_changes() -> None:

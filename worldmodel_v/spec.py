@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.schema import LATENTS, ROLLOUTS, Schema
 from worldmodel_v.untrusted import canonical_json
 
@@ -59,8 +60,11 @@ class RolloutSpec(Spec):
     policy: str
     seed: int
     max_steps: int
-    frame_size: int
     crop: str
+    frame_height: int
+    frame_width: int
+    resize: str
+    fit: str
     episodes_per_shard: int
     frames: str
     """What the frames are: `observation`, a part of it by its path (`observation.image`), or `render`."""
@@ -76,6 +80,11 @@ class RolloutSpec(Spec):
 
     env_source: dict[str, str] = field(default_factory=dict)
     """Where the environment comes from beside Gymnasium and this package: see `worldmodel_v.envs.source`."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How raw frames become the recorded ones; raises ConfigError if there is no such way."""
+        return Preprocessing.of(vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,9 @@ def small_vae(unequal: Path) -> Path:
     """A small VAE with fresh weights."""
     out = unequal.parent / "vae"
     out.mkdir()
-    (out / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(frame_size=8, latent_dim=3, architecture="mlp"))))
+    (out / "vae.safetensors").write_bytes(
+        save_vae(VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3, architecture="mlp")))
+    )
     return out
 
 

@@ -179,17 +179,46 @@ def test_frames_that_the_crop_does_not_fit_are_refused(tmp_path: Path) -> None:
     )
 
 
-def test_without_the_record_of_the_crop_only_preprocessed_frames_are_encoded(driving: Path, tmp_path: Path) -> None:
-    vae = tmp_path / "vae"
-    vae.mkdir()
-    shutil.copy(driving / "vae" / "vae.safetensors", vae)
-    frame = open_dataset(driving / "rollouts").episode(0).pixels[5]
-    np.testing.assert_array_equal(Encoder.load(vae)(frame).mu, Encoder.load(driving / "vae")(frame).mu)
+def test_the_weights_alone_tell_how_frames_are_preprocessed(driving: Path, tmp_path: Path) -> None:
+    shutil.copy(driving / "vae" / "vae.safetensors", tmp_path)
+    raw = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(Encoder.load(tmp_path)(raw).mu, Encoder.load(driving / "vae")(raw).mu)
+
+
+def test_of_weights_that_do_not_tell_only_preprocessed_frames_are_encoded(tmp_path: Path) -> None:
+    (tmp_path / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(frame_height=16, frame_width=24, latent_dim=3))))
+    encoder = Encoder.load(tmp_path)
+    assert encoder(FRAME[:16, :24]).mu.shape == (3,)
     with pytest.raises(FramesNotUsable) as caught:
-        Encoder.load(vae)(np.zeros((96, 96, 3), np.uint8))
+        encoder(FRAME)
     assert str(caught.value) == (
-        f"expected frames of 64x64, got 96x96, and {vae} has no config.json that says how frames were cropped; "
-        "restore it, or give frames that are preprocessed to 64x64"
+        f"expected frames of 16x24, got 64x64, and the weights of {tmp_path} do not say how frames are preprocessed; train the "
+        "VAE with wm-train, or give frames that are preprocessed to 16x24"
+    )
+
+
+def test_where_the_size_does_not_tell_raw_frames_from_recorded_ones_the_caller_does(tmp_path: Path) -> None:
+    data = tmp_path / "rollouts"
+    collect(stamp_config(data, crop="8:64,0:64", fit="letterbox"))
+    encoder = Encoder.load(small_training(data, tmp_path / "vae"))
+    episode = open_dataset(data).episode(0)
+    env = make_image_env("worldmodel_v/Stamp-v0", {})
+    raw = replay(env, episode.seed, episode.action)
+    env.close()
+    assert raw.shape == episode.pixels.shape
+    found = encoder(raw, preprocessed=False)
+    np.testing.assert_array_equal(found.mu, encoder(episode.pixels, preprocessed=True).mu)
+    assert np.abs(found.mu - encoder(raw, preprocessed=True).mu).max() > 100 * ROUNDING
+    with pytest.raises(FramesNotUsable) as caught:
+        encoder(raw)
+    assert str(caught.value) == (
+        "frames of 64x64 may be recorded ones or the environment's own, which are cropped to 8:64,0:64 for the VAE: "
+        "say which with preprocessed=True or preprocessed=False"
+    )
+    with pytest.raises(FramesNotUsable) as caught:
+        encoder(raw[:, :32], preprocessed=True)
+    assert str(caught.value) == (
+        "expected frames of 64x64, got 32x64; leave out preprocessed=True for the environment's frames"
     )
 
 
@@ -199,7 +228,7 @@ def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_preprocessed_frames_need_neither_gymnasium_nor_numba(tmp_path: Path) -> None:
-    (tmp_path / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(frame_size=16, latent_dim=3))))
+    (tmp_path / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(frame_height=16, frame_width=16, latent_dim=3))))
     code = (
         "import sys; sys.modules.update(gymnasium=None, numba=None)\n"
         "import numpy as np; from worldmodel_v import Encoder\n"

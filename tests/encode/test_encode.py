@@ -24,7 +24,7 @@ def conditional_vae(folder: Path, names: tuple[str, ...], dim: int) -> Path:
     """A VAE with fresh weights that is told `dim` values beside its frames of 64x64."""
     vae = folder / "vae"
     vae.mkdir()
-    model = VAE(VAEConfig(frame_size=64, latent_dim=2, condition=names, condition_dim=dim))
+    model = VAE(VAEConfig(frame_height=64, frame_width=64, latent_dim=2, condition=names, condition_dim=dim))
     (vae / "vae.safetensors").write_bytes(save_vae(model))
     return vae
 

@@ -61,8 +61,8 @@ def test_a_fast_block_is_the_block_to_float32s_last_digits(channels: int, size: 
 def test_a_map_that_is_not_square_and_memory_in_any_order_are_taken() -> None:
     block = made_block(16)
     x = made_maps(20, 16, 16)[..., :8].contiguous(memory_format=torch.channels_last)
-    for given in (x, x.contiguous()):
-        torch.testing.assert_close(FastResidualBlock(block)(given.clone()), block(x), atol=2e-4, rtol=1e-4)
+    for given in (x, x.contiguous(), made_maps(20, 16, 24)[:, :, :12].contiguous()):
+        torch.testing.assert_close(FastResidualBlock(block)(given.clone()), block(given), atol=2e-4, rtol=1e-4)
 
 
 @torch.inference_mode()
@@ -111,7 +111,7 @@ def test_one_block_may_be_used_by_several_threads_at_once() -> None:
         assert torch.equal(got, wanted)
 
 
-HALVINGS = [(16, 32, 32, 32), (16, 32, 16, 8), (64, 128, 8, 8)]
+HALVINGS = [(16, 32, 32, 32), (16, 32, 16, 8), (64, 128, 8, 8), (16, 32, 48, 24), (32, 64, 8, 40)]
 """Channels in and out, height and width of the input."""
 
 
@@ -139,7 +139,8 @@ def test_a_fast_convolution_of_stride_2_is_the_convolution_to_float32s_last_digi
 @torch.inference_mode()
 def test_few_frames_and_maps_that_tiles_do_not_cover_go_through_the_convolution_itself() -> None:
     convolution = made_convolution(8, 8)
-    for x in (made_maps(SMALLEST_BATCH - 1, 8, 8), made_maps(SMALLEST_BATCH, 8, 12)):
+    odd = made_maps(SMALLEST_BATCH, 8, 9)
+    for x in (made_maps(SMALLEST_BATCH - 1, 8, 8), made_maps(SMALLEST_BATCH, 8, 12), odd, odd[:, :, :8], odd[..., :8]):
         assert torch.equal(FastHalving(convolution)(x), convolution(x))
 
 
@@ -155,7 +156,7 @@ def test_a_frames_halved_map_does_not_depend_on_the_frames_beside_it() -> None:
 @pytest.mark.parametrize("architecture", ["resnet", "conv"])
 def test_a_vae_becomes_a_copy_with_fast_convolutions_and_is_left_as_it_was(architecture: Any) -> None:
     torch.manual_seed(0)
-    model = VAE(VAEConfig(frame_size=16, latent_dim=2, architecture=architecture)).eval()
+    model = VAE(VAEConfig(frame_height=16, frame_width=16, latent_dim=2, architecture=architecture)).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     x = torch.rand(32, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
@@ -168,9 +169,22 @@ def test_a_vae_becomes_a_copy_with_fast_convolutions_and_is_left_as_it_was(archi
     np.testing.assert_allclose(posterior.logvar, expected.logvar, atol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ["resnet", "conv"])
+@pytest.mark.parametrize("frame_shape", [(96, 96), (24, 40), (72, 16), (48, 80), (200, 120), (8, 104)])
+def test_frames_of_any_shape_are_encoded_as_the_vae_does(architecture: Any, frame_shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    height, width = frame_shape
+    model = VAE(VAEConfig(frame_height=height, frame_width=width, latent_dim=2, architecture=architecture)).eval()
+    x = torch.rand(SMALLEST_BATCH + 1, 3, *frame_shape).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        posterior, expected = with_fast_convolutions(model).encode(x), model.encode(x)
+    np.testing.assert_allclose(posterior.mu, expected.mu, atol=1e-5)
+    np.testing.assert_allclose(posterior.logvar, expected.logvar, atol=1e-5)
+
+
 @pytest.mark.parametrize("architecture", ["mlp", "ha2018"])
 def test_a_vae_with_nothing_to_make_fast_is_itself(architecture: Any) -> None:
-    plain = VAE(VAEConfig(frame_size=64, latent_dim=2, architecture=architecture))
+    plain = VAE(VAEConfig(frame_height=64, frame_width=64, latent_dim=2, architecture=architecture))
     assert with_fast_convolutions(plain) is plain
 
 

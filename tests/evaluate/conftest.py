@@ -52,7 +52,7 @@ def write_rollouts(path: Path, num_episodes: int = 4, *, spec: dict[str, object]
 def write_vae(path: Path, data: Path, *, holdout_every: int = 2, model: VAE | None = None, **config: object) -> Path:
     """What wm-train would leave of a VAE with random weights for 8x8 frames."""
     torch.manual_seed(0)
-    model = model or VAE(VAEConfig(**{"frame_size": 8, "latent_dim": 3, **config}))
+    model = model or VAE(VAEConfig(**{"frame_height": 8, "frame_width": 8, "latent_dim": 3, **config}))
     path.mkdir(parents=True, exist_ok=True)
     (path / "vae.safetensors").write_bytes(save_vae(model))
     training = {"holdout_every": holdout_every, "data_spec_hash": open_dataset(data).spec_hash}

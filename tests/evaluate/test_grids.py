@@ -20,7 +20,7 @@ def random_frames(count: int, height: int, width: int, seed: int = 0) -> np.ndar
 
 def small_vae() -> VAE:
     torch.manual_seed(0)
-    return VAE(VAEConfig(frame_size=8, latent_dim=3))
+    return VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3))
 
 
 class TestFrameGrid:
@@ -113,7 +113,7 @@ def test_one_channel_becomes_grey() -> None:
 
 def test_a_conditional_vae_is_pictured_under_its_condition() -> None:
     torch.manual_seed(0)
-    model = VAE(VAEConfig(frame_size=8, latent_dim=3, channels=1, condition=("speed",), condition_dim=1))
+    model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3, channels=1, condition=("speed",), condition_dim=1))
     model.standardise_by(torch.tensor([3.0]), torch.tensor([2.0]))
     frames, condition = random_frames(2, 8, 8), np.array([[1.0], [5.0]], np.float32)
     with torch.no_grad():

@@ -69,7 +69,7 @@ def test_a_bernoulli_bound_has_no_bits_for_the_width_of_a_level() -> None:
 def test_a_models_bound_is_that_of_its_own_samples(likelihood: str) -> None:
     """One z for each frame, drawn with the generator in the order of the frames."""
     torch.manual_seed(0)
-    model = VAE(VAEConfig(frame_size=8, latent_dim=3, likelihood=likelihood)).eval()
+    model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3, likelihood=likelihood)).eval()
     model.calibrate(torch.tensor(0.02))
     frames = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
     measures = {"log_likelihood": sampled_log_likelihood(torch.Generator().manual_seed(5))}

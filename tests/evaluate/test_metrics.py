@@ -81,7 +81,7 @@ def test_the_kl_is_summed_over_latents_and_averaged_over_frames() -> None:
 @pytest.mark.parametrize("count", [1, BATCH_SIZE, BATCH_SIZE + 1])
 def test_a_real_model_is_evaluated_as_frame_by_frame(count: int) -> None:
     torch.manual_seed(0)
-    model = VAE(VAEConfig(frame_size=8, latent_dim=3))
+    model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3))
     frames = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     model.train()
     found = evaluate(model, frames, CPU)
@@ -99,7 +99,7 @@ def test_a_real_model_is_evaluated_as_frame_by_frame(count: int) -> None:
 
 def test_a_conditional_vae_of_one_channel_is_evaluated_frame_by_frame_with_its_condition() -> None:
     torch.manual_seed(0)
-    model = VAE(VAEConfig(frame_size=8, latent_dim=3, channels=1, condition=("speed",), condition_dim=1))
+    model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3, channels=1, condition=("speed",), condition_dim=1))
     count = BATCH_SIZE + 3
     frames = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     condition = np.random.default_rng(1).normal(size=(count, 1)).astype(np.float32)

@@ -16,7 +16,7 @@ from worldmodel_v.storage import open_dataset
 
 
 def read(path: Path, *, holdout_every: int = 4, limit: int = 1000) -> Sample:
-    model = VAE(VAEConfig(frame_size=16))
+    model = VAE(VAEConfig(frame_height=16, frame_width=16))
     return read_sample(open_dataset(path), model, holdout_every=holdout_every, limit=limit, progress=Silent())
 
 
@@ -105,7 +105,9 @@ def test_a_discrete_action_is_one_hot_and_a_missing_one_is_nothing(tmp_path: Pat
 def test_a_vae_of_one_channel_is_shown_no_colours(small_rollouts: Path) -> None:
     dataset = open_dataset(small_rollouts)
     settings = {"holdout_every": 4, "limit": 10, "progress": Silent()}
-    colour, grey = (read_sample(dataset, VAE(VAEConfig(frame_size=16, channels=n)), **settings).frames for n in (3, 1))
+    colour, grey = (
+        read_sample(dataset, VAE(VAEConfig(frame_height=16, frame_width=16, channels=n)), **settings).frames for n in (3, 1)
+    )
     brightness = (colour @ np.array([0.299, 0.587, 0.114])).round()
     assert np.abs(grey - brightness[..., None]).max() <= 1
     assert (grey == grey[..., :1]).all()

@@ -77,7 +77,7 @@ def test_spaces_are_the_frames_and_the_environments(stamp_rollouts: Path, discre
 @pytest.mark.parametrize("env", ["elsewhere/Gone-v0", "worldmodel_v/Stamp-v0"])
 @pytest.mark.parametrize("action_size", [0, 3])
 def test_where_the_environment_is_gone_or_another_the_data_says_what_it_can(env: str, action_size: int, datasets: Path) -> None:
-    spec, data = rollout_spec(env=env, frame_size=64), datasets / "data"
+    spec, data = rollout_spec(env=env, frame_height=64, frame_width=64), datasets / "data"
     episodes = [make_episode(i, size=64, action_size=action_size) for i in range(2)]
     with DatasetWriter(data, spec) as writer:
         writer.commit(0, build_shard(episodes, spec_hash=spec.hash))

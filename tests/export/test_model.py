@@ -93,20 +93,28 @@ def lively(config: VAEConfig) -> VAE:
 
 
 VAES = {
-    "resnet": VAEConfig(architecture="resnet", frame_size=16, latent_dim=4, likelihood="calibrated"),
-    "conv-grey": VAEConfig(architecture="conv", frame_size=16, latent_dim=4, channels=1),
+    "resnet": VAEConfig(architecture="resnet", frame_height=16, frame_width=16, latent_dim=4, likelihood="calibrated"),
+    "resnet-wide": VAEConfig(architecture="resnet", frame_height=16, frame_width=40, latent_dim=4),
+    "conv-odd": VAEConfig(architecture="conv", frame_height=88, frame_width=24, latent_dim=4),
+    "conv-grey": VAEConfig(architecture="conv", frame_height=16, frame_width=16, latent_dim=4, channels=1),
     "mlp-conditional": VAEConfig(
-        architecture="mlp", frame_size=8, latent_dim=3, condition=("factor_0", "action"), condition_dim=3
+        architecture="mlp", frame_height=8, frame_width=8, latent_dim=3, condition=("factor_0", "action"), condition_dim=3
     ),
     "ha2018-grey-conditional": VAEConfig(
-        architecture="ha2018", frame_size=64, latent_dim=5, channels=1, condition=("factor_1",), condition_dim=1
+        architecture="ha2018",
+        frame_height=64,
+        frame_width=64,
+        latent_dim=5,
+        channels=1,
+        condition=("factor_1",),
+        condition_dim=1,
     ),
 }
 
 
 def make_world(folder: Path, config: VAEConfig) -> tuple[Path, Path]:
-    size = config.frame_size
-    data = write_rollouts(folder / "rollouts", spec={"frame_size": size}, size=size, num_steps=40, num_factors=2)
+    spec = {"frame_height": config.frame_height, "frame_width": config.frame_width}
+    data = write_rollouts(folder / "rollouts", spec=spec, size=config.frame_shape, num_steps=40, num_factors=2)
     return data, write_vae(folder / "vae", data, model=lively(config))
 
 
@@ -128,7 +136,7 @@ def test_every_file_computes_the_same_without_this_package(world: World, tmp_pat
     model = load_vae(world.vae).model
     config, rng = model.config, np.random.default_rng(3)
     given = {
-        "frames": rng.integers(0, 256, (5, config.frame_size, config.frame_size, 3), dtype=np.uint8),
+        "frames": rng.integers(0, 256, (5, *config.frame_shape, 3), dtype=np.uint8),
         "z": rng.normal(size=(5, config.latent_dim)).astype(np.float32),
         "condition": rng.normal(size=(5, config.condition_dim)).astype(np.float32),
     }
@@ -161,8 +169,8 @@ def test_the_record_says_what_the_files_are_and_what_they_are_made_for(world: Wo
     assert (content["format"], content["format_version"]) == ("worldmodel_v/model", 1)
     assert content["vae_sha256"] == world.report.vae_sha256 == model.sha256
     assert content["model"]["latent_dim"] == config.latent_dim
-    assert content["frames"]["crop"] == "full"
-    assert content["frames"]["size"] == config.frame_size
+    made = {"crop": "full", "resize": "area", "fit": "stretch"}
+    assert content["frames"].items() >= {**made, "frame_height": config.frame_height, "frame_width": config.frame_width}.items()
     assert content["checked_on"]["frames"] == world.report.checked_frames == 82
     assert content["checked_on"]["holdout_every"] == 2
     assert set(content["versions"]) == {"worldmodel_v", "torch", "onnx", "onnxscript", "onnxruntime"}
@@ -284,7 +292,7 @@ def test_torch_alone_is_enough_for_its_own_formats(
 
 
 def test_rollouts_of_another_size(refused: Callable[..., str], tmp_path: Path, small: tuple[Path, Path]) -> None:
-    data = write_rollouts(tmp_path / "rollouts", spec={"frame_size": 16}, size=16, num_factors=2)
+    data = write_rollouts(tmp_path / "rollouts", spec={"frame_height": 16, "frame_width": 16}, size=16, num_factors=2)
     assert refused(ModelMismatch, data=data) == (
         f"{small[1]}: the VAE takes 8x8 frames, {data} holds 16x16; collect with --frame-size 8, "
         "or give the rollouts that it was trained on"

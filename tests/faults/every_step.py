@@ -36,6 +36,7 @@ from worldmodel_v.export.model import ModelExportConfig, export_model
 from worldmodel_v.models import load_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME, metadata
 from worldmodel_v.pipeline import run_pipeline
+from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Silent
 from worldmodel_v.steps import Step
 from worldmodel_v.storage import Shard, open_dataset, verify
@@ -243,7 +244,9 @@ STAGES = {
 
 def main(folder: Path, number: signal.Signals, asked: list[str]) -> None:
     """Stop every stage behind the steps that are asked for, and say what came of it."""
-    FramePreprocessor((64, 64, 3), "full", 8)(np.zeros((64, 64, 3), np.uint8))  # compiled here, not in every fork
+    FramePreprocessor((64, 64, 3), Preprocessing(frame_height=8, frame_width=8))(
+        np.zeros((64, 64, 3), np.uint8)
+    )  # compiled here, not in every fork
     strides = {name: int(stride) for name, stride in (words.split(":") for words in asked)}
     for name in dict.fromkeys(name for stage in strides for name in STAGES[stage].imports):
         importlib.import_module(name)

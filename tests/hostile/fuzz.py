@@ -161,7 +161,7 @@ def read_description(content: bytes, folder: Path) -> None:
 def read_weights(content: bytes, _: Path) -> None:
     """A VAE, which must then be one."""
     vae = vae_from_bytes(content, "vae.safetensors")
-    assert vae.model.config.frame_size >= 8
+    assert min(vae.model.config.frame_shape) >= 8
 
 
 def read_checkpoint(content: bytes, _: Path) -> None:
@@ -191,7 +191,7 @@ def read_policy(content: bytes, _: Path) -> None:
 # Valid files to begin with
 
 
-SMALL = VAEConfig(frame_size=8, latent_dim=2, architecture="mlp")
+SMALL = VAEConfig(frame_height=8, frame_width=8, latent_dim=2, architecture="mlp")
 PIPELINE = Path(__file__).parents[2] / "pipelines" / "quickstart.yaml"
 
 

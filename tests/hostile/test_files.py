@@ -96,7 +96,7 @@ DESCRIPTIONS = {
         "spec: ",
     ),
     "a number as environment": (described(env=5), "env: expected str, found int"),
-    "a text as size": (described(frame_size="8"), "frame_size: expected int, found str"),
+    "a text as size": (described(frame_height="8"), "frame_height: expected int, found str"),
     "a truth value as seed": (described(seed=True), "seed: expected int, found bool"),
     "a list as arguments": (described(env_kwargs=[]), "env_kwargs: expected "),
     "other settings than the hash says": (described().replace(b'"seed": 7', b'"seed": 8'), "spec_hash is "),

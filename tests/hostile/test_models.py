@@ -107,7 +107,7 @@ def hostile_files() -> dict[str, bytes]:
         "a latent of many": with_config(latent_dim=10**15),
         "a latent that is a text": with_config(latent_dim="2"),
         "a latent that is true": with_config(latent_dim=True),
-        "frames of 2^40": with_config(frame_size=2**40),
+        "frames of 2^40": with_config(frame_height=2**40),
         "a condition of 10^9 values": with_config(condition=["x"], condition_dim=10**9),
         "a condition of numbers": with_config(condition=[1], condition_dim=1),
         "a condition that is a text": with_config(condition="xy", condition_dim=2),

@@ -254,7 +254,7 @@ def test_latents_are_stopped_at_their_declared_size_too(tmp_path: Path, column: 
 def test_an_episode_of_ten_gigabytes_is_verified_in_the_memory_of_a_chunk(tmp_path: Path) -> None:
     size, num_chunks = 512, 200  # chunks of 50 MB of zeros, 5 kB each
     shard = tmp_path / "draft.h5"
-    spec = rollout_spec(frame_size=size)
+    spec = rollout_spec(frame_height=size, frame_width=size)
     rows = 64 * num_chunks
     shard.write_bytes(build_shard([make_episode(0, rows - 1, size=1)], spec_hash=spec.hash))
     chunk = zstandard.compress(bytes(64 * size * size * 3))

@@ -9,21 +9,21 @@ from torch import nn
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
-from worldmodel_v.models.architectures import ARCHITECTURES, MAX_FRAME_SIZE, ResidualBlock
+from worldmodel_v.models.architectures import ARCHITECTURES, MAX_FRAME_SIZE, ResidualBlock, halvings
 from worldmodel_v.storage import schema
 
 NAMES = list(ARCHITECTURES)
 SMALLEST = {name: architecture.min_size for name, architecture in ARCHITECTURES.items()}
 
 
-def random_input(count: int, size: int, channels: int = 3) -> torch.Tensor:
-    frames = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+def random_input(count: int, height: int, channels: int = 3, width: int | None = None) -> torch.Tensor:
+    frames = np.random.default_rng(0).integers(0, 256, (count, height, width or height, 3), dtype=np.uint8)
     return frames_to_input(torch.from_numpy(frames), channels)
 
 
 def make(name: str, size: int, **settings: object) -> VAE:
     torch.manual_seed(0)
-    return VAE(VAEConfig(architecture=name, frame_size=size, **settings))
+    return VAE(VAEConfig(architecture=name, frame_height=size, frame_width=size, **settings))
 
 
 def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -48,6 +48,50 @@ def test_frames_of_every_size_come_out_as_they_went_in(name: str, size: int, cha
     assert logits.shape == x.shape
     assert logits.dtype == posterior.mu.dtype == torch.float32
     torch.testing.assert_close(model.decode(posterior.mu), torch.sigmoid(logits), rtol=0, atol=0)
+
+
+SHAPES = [(16, 16), (24, 40), (40, 24), (48, 80), (56, 88), (96, 96), (72, 16), (200, 120), (1000, 16), (8, 1016)]
+"""Height and width: no powers of two, sides that become odd at one depth or another, one side much longer than the other."""
+
+
+@pytest.mark.parametrize("name", ["conv", "resnet"])
+@pytest.mark.parametrize(("height", "width"), SHAPES)
+def test_frames_of_every_shape_come_out_as_they_went_in_and_can_be_learnt(name: str, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    model = VAE(VAEConfig(architecture=name, frame_height=height, frame_width=width, latent_dim=5))  # type: ignore[arg-type]
+    x = random_input(2, height, width=width)
+    terms = elbo(model, x, torch.Generator().manual_seed(0))
+    terms.loss(1.0).backward()
+    assert model.decode_logits(model.encode(x).mu).shape == x.shape
+    for weight_name, weight in model.named_parameters():
+        assert weight.grad is not None, weight_name
+        assert weight.grad.abs().sum() > 0, weight_name
+
+
+@pytest.mark.parametrize("name", ["conv", "resnet"])
+def test_every_multiple_of_8_up_to_1024_is_taken(name: str) -> None:
+    """On PyTorch's meta device, which knows shapes and computes nothing: each height once, beside every kind of width."""
+    sides = range(8, MAX_FRAME_SIZE + 1, 8)
+    widths = (8, 24, 56, 88, 104, 1000, 1024)
+    with torch.device("meta"):
+        for number, height in enumerate(sides):
+            width = widths[number % len(widths)]
+            for sized in ((height, height), (height, width), (width, height)):
+                model = VAE(VAEConfig(architecture=name, frame_height=sized[0], frame_width=sized[1]))  # type: ignore[arg-type]
+                posterior = model.encode(torch.empty(1, 3, *sized))
+                assert model.decode_logits(posterior.mu).shape == (1, 3, *sized)
+                assert 4 <= min(model._bottom[1:]) <= max(model._bottom[1:]) <= 7
+
+
+def test_a_frame_is_halved_in_both_directions_then_in_the_longer_one() -> None:
+    maps = {shape: [stage.after for stage in halvings(shape)] for shape in ((64, 64), (24, 88), (72, 8))}
+    assert maps == {
+        (64, 64): [(32, 32), (16, 16), (8, 8), (4, 4)],
+        (24, 88): [(12, 44), (6, 22), (6, 11), (6, 5)],
+        (72, 8): [(36, 4), (18, 4), (9, 4), (4, 4)],
+    }
+    layers = [(stage.kernel_size, stage.stride, stage.output_padding) for stage in halvings((24, 88))]
+    assert layers == [*[((4, 4), (2, 2), (0, 0))] * 2, ((3, 4), (1, 2), (0, 0)), ((3, 4), (1, 2), (0, 1))]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -157,11 +201,19 @@ def test_mlp_has_one_hidden_layer_of_400_each_way() -> None:
 )
 def test_what_an_architecture_does_not_take_is_refused(name: str, size: int, text: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}") as refusal:
-        VAEConfig(architecture=name, frame_size=size)  # type: ignore[arg-type]
+        VAEConfig(architecture=name, frame_height=size, frame_width=size)  # type: ignore[arg-type]
     if name in ARCHITECTURES:
         assert str(refusal.value).endswith("choose another architecture, or collect with another --frame-size")
 
 
-def test_the_largest_frames_are_those_that_can_be_recorded() -> None:
-    assert MAX_FRAME_SIZE <= schema.MAX_FRAME_SIZE < 2 * MAX_FRAME_SIZE
+def test_both_sides_must_be_within_the_limits() -> None:
+    VAEConfig(architecture="mlp", frame_height=8, frame_width=64)
+    for height, width in ((8, 72), (72, 8)):
+        text = f"--architecture mlp takes frames of 8x8 to 64x64, got {height}x{width}; "
+        with pytest.raises(ConfigError, match=f"^{re.escape(text)}"):
+            VAEConfig(architecture="mlp", frame_height=height, frame_width=width)
+
+
+def test_the_largest_frames_can_be_recorded() -> None:
+    assert MAX_FRAME_SIZE <= schema.MAX_FRAME_SIZE
     assert 64 * schema.MAX_FRAME_SIZE**2 * 3 <= schema.MAX_CHUNK_BYTES < 64 * (schema.MAX_FRAME_SIZE + 1) ** 2 * 3

@@ -156,7 +156,7 @@ class TestElbo:
 
     def test_it_is_made_of_the_models_own_parts(self) -> None:
         torch.manual_seed(0)
-        model = VAE(VAEConfig(frame_size=8, latent_dim=3))
+        model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3))
         x = random_input(5)
         terms = elbo(model, x, torch.Generator().manual_seed(4))
         posterior = model.encode(x)
@@ -171,7 +171,7 @@ class TestElbo:
 
 class TestCalibration:
     def test_sigma_goes_to_the_root_of_the_mean_squared_error(self) -> None:
-        model = VAE(VAEConfig(frame_size=8, likelihood="calibrated"))
+        model = VAE(VAEConfig(frame_height=8, frame_width=8, likelihood="calibrated"))
         assert model.sigma.item() == pytest.approx(math.sqrt(0.5))
         model.calibrate(torch.tensor(0.01))
         assert model.sigma.item() == pytest.approx(math.sqrt(0.5 + (0.01 - 0.5) / CALIBRATION_STEPS))
@@ -180,7 +180,7 @@ class TestCalibration:
         assert model.sigma.item() == pytest.approx(0.1, rel=1e-6)
 
     def test_sigma_stays_above_one_level_of_a_byte(self) -> None:
-        model = VAE(VAEConfig(frame_size=8, likelihood="calibrated"))
+        model = VAE(VAEConfig(frame_height=8, frame_width=8, likelihood="calibrated"))
         for _ in range(1000):
             model.calibrate(torch.tensor(0.0))
         assert model.sigma.item() == pytest.approx(1 / 255, rel=1e-4)
@@ -218,7 +218,7 @@ def random_input(batch: int) -> torch.Tensor:
 def nearly_deterministic_model(likelihood: str, **settings: object) -> VAE:
     """A model whose posteriors have a standard deviation of about 1e-5."""
     torch.manual_seed(0)
-    model = VAE(VAEConfig(frame_size=8, latent_dim=3, likelihood=likelihood, **settings))
+    model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3, likelihood=likelihood, **settings))
     with torch.no_grad():
         model.to_posterior.weight[3:] = 0
         model.to_posterior.bias[3:] = -80

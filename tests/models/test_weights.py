@@ -17,7 +17,7 @@ from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME, vae_from_bytes
 from worldmodel_v.untrusted import canonical_json
 
-CONFIG = VAEConfig(frame_size=8, latent_dim=3, likelihood="bernoulli")
+CONFIG = VAEConfig(frame_height=8, frame_width=8, latent_dim=3, likelihood="bernoulli")
 
 
 def make_model(seed: int = 0) -> VAE:
@@ -135,11 +135,11 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("before", "after"),
         [
-            (b'\\"frame_size\\":8', b'\\"frame_size\\":9'),
+            (b'\\"frame_height\\":8', b'\\"frame_height\\":9'),
             (b'\\"latent_dim\\":3', b'\\"latent_dim\\":4'),
             (b'\\"latent_dim\\":3', b'\\"latent_dim\\":0'),
             (b"bernoulli", b"bernoulla"),
-            (b"frame_size", b"frame_sizf"),
+            (b"frame_width", b"frame_widti"),
             (b"__metadata__", b"__metadatb__"),
             (b'"config"', b'"conf1g"'),
             (b"encoder.0.bias", b"encoder.9.bias"),
@@ -177,13 +177,15 @@ def test_an_architecture_of_another_version_is_named() -> None:
 
 def test_a_file_of_the_first_version_has_the_defaults_of_what_it_does_not_say() -> None:
     weights = {name: tensor.contiguous() for name, tensor in make_model().state_dict().items()}
-    config = {"frame_size": 8, "latent_dim": 3, "likelihood": "bernoulli"}
+    config = {"frame_height": 8, "frame_width": 8, "latent_dim": 3, "likelihood": "bernoulli"}
     content = safetensors.torch.save(weights, metadata={"config": json.dumps(config)})
     assert vae_from_bytes(content, "here").model.config == CONFIG
 
 
 def test_a_condition_and_a_learned_sigma_travel_in_the_file() -> None:
-    config = VAEConfig(frame_size=8, latent_dim=3, likelihood="calibrated", condition=("speed", "angle"), condition_dim=2)
+    config = VAEConfig(
+        frame_height=8, frame_width=8, latent_dim=3, likelihood="calibrated", condition=("speed", "angle"), condition_dim=2
+    )
     model = VAE(config)
     model.calibrate(torch.tensor(0.01))
     model.standardise_by(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))

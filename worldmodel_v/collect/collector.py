@@ -5,6 +5,7 @@ that ran twice cannot be counted twice.
 """
 
 import functools
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -24,6 +25,7 @@ from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import ConfigError, DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.policies import make_policy, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
+from worldmodel_v.preprocessing import parse_frame_size
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.ray_pool import Failure, try_tasks
 from worldmodel_v.spec import RolloutSpec
@@ -103,11 +105,11 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
     env_kwargs = config.parsed_env_kwargs()
     env = make_image_env(config.env, env_kwargs, config.frames, config.record)
     try:
-        crop = env.default_crop if config.crop == AUTO else config.crop
+        preprocessing = config.preprocessing(env.default_crop)
         seed, policy_rng = episode_seeds(config.seed, 0)
         policy = make_policy(config.policy, env.gym)  # before what may have to be compiled
         raw = env.reset(seed)
-        FramePreprocessor(raw.shape, crop, config.frame_size)(raw)
+        FramePreprocessor(raw.shape, preprocessing)(raw)
         extras = [[value] for value in env.extras()]
         if policy.reset(policy_rng) is not None and config.record:
             raise ConfigError(
@@ -118,7 +120,7 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
             env.step(env.record_action(policy.act(raw)))
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
         columns = tuple(extra_column(path, values) for path, values in zip(config.record, extras, strict=True))
-        schema = env.schema((config.frame_size, config.frame_size), columns)
+        schema = env.schema(preprocessing.frame_shape, columns)
         source = env_source(env.gym, config.env)
     except WorldModelError:
         raise
@@ -133,8 +135,7 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         policy=config.policy,
         seed=config.seed,
         max_steps=config.max_steps,
-        frame_size=config.frame_size,
-        crop=crop,
+        **asdict(preprocessing),
         episodes_per_shard=config.episodes_per_shard,
         frames=env.frames,
         record=config.record,
@@ -211,7 +212,7 @@ def _report(config: CollectConfig, dataset: Dataset, set_aside: list[SetAside]) 
 
 def _refuse_full_disk(config: CollectConfig) -> None:
     folder = next(parent for parent in (config.out, *config.out.absolute().parents) if parent.exists())
-    raw_bytes = config.episodes_per_shard * config.max_steps * config.frame_size**2 * 3
+    raw_bytes = config.episodes_per_shard * config.max_steps * math.prod(parse_frame_size(config.frame_size)) * 3
     needed = int(raw_bytes * SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE) + 65536
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size
 from worldmodel_v.ray_pool import WorkerSettings, refuse_idle_address
 from worldmodel_v.spec import require_recordable
 from worldmodel_v.storage.layout import (
@@ -66,8 +67,8 @@ class CollectConfig:
     episodes_per_shard: int = 10
     """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
 
-    frame_size: int = 64
-    """Height and width of the recorded frames, by area averaging: at most 1182."""
+    frame_size: int | str = 64
+    """Height and width of the recorded frames, at most 1182: a number, or HEIGHTxWIDTH such as 96x128."""
 
     frames: str = AUTO
     """Which picture is recorded: observation, observation.KEY (a part of a Dict or Tuple), render (the spectator's view), or
@@ -79,6 +80,12 @@ class CollectConfig:
     crop: str = AUTO
     """Rows and columns kept before resizing: TOP:BOTTOM,LEFT:RIGHT, full, or auto (CarRacing: 0:84,0:96, without the panel)."""
 
+    resize: Resize = "area"
+    """area (the mean over the area that each pixel covers) or bilinear (half-pixel centres, no antialiasing)."""
+
+    fit: Fit = "stretch"
+    """stretch (what is kept fills the frame) or letterbox (it keeps its aspect ratio, and the rest of the frame is black)."""
+
     episode_timeout: float = 3600.0
     """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
     0: for ever. Without workers there is no process to stop, and nothing is."""
@@ -88,8 +95,14 @@ class CollectConfig:
         num_workers = min(self.workers, num_tasks)
         return WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
 
+    def preprocessing(self, default_crop: str) -> Preprocessing:
+        """How frames are cropped and resized; `auto` is `default_crop`. Raises ConfigError."""
+        height, width = parse_frame_size(self.frame_size)
+        crop = default_crop if self.crop == AUTO else self.crop
+        return Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=self.resize, fit=self.fit)
+
     def __post_init__(self) -> None:
-        for name in ("episodes", "max_steps", "episodes_per_shard", "frame_size"):
+        for name in ("episodes", "max_steps", "episodes_per_shard"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         for name in ("workers", "seed"):
@@ -100,7 +113,10 @@ class CollectConfig:
             raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
         if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
             raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
-        if self.frame_size > MAX_FRAME_SIZE:
+        frame_shape = self.preprocessing(FULL).frame_shape
+        if min(frame_shape) < 1:
+            raise ConfigError(f"--frame-size must be at least 1, got {self.frame_size}")
+        if max(frame_shape) > MAX_FRAME_SIZE:
             raise ConfigError(
                 f"--frame-size must be at most {MAX_FRAME_SIZE}, got {self.frame_size}: of larger frames, a shard's chunks "
                 f"have more than the {MAX_CHUNK_BYTES >> 20} MiB that are read at once"

@@ -57,7 +57,7 @@ def _play(
         )
     moved = policy.reset(policy_rng)
     raw = raw if moved is None else require_frame(moved)
-    preprocess = FramePreprocessor(raw.shape, spec.crop, spec.frame_size)
+    preprocess = FramePreprocessor(raw.shape, spec.preprocessing)
     frames = _Frames(preprocess, spec.max_steps + 1)
     rows: list[_Row] = []
     extras: list[list[Any]] = []
@@ -134,7 +134,7 @@ class _Frames:
     def __init__(self, preprocess: FramePreprocessor, limit: int) -> None:
         self._preprocess = preprocess
         self._num_frames = 0
-        self._buffer = np.empty((min(limit, FRAMES_AT_FIRST), preprocess.size, preprocess.size, 3), np.uint8)
+        self._buffer = np.empty((min(limit, FRAMES_AT_FIRST), *preprocess.frame_shape), np.uint8)
 
     def add(self, raw: np.ndarray) -> None:
         if self._num_frames == len(self._buffer):
@@ -144,5 +144,5 @@ class _Frames:
 
     @property
     def pixels(self) -> np.ndarray:
-        """uint8 (n, S, S, 3): the frames so far."""
+        """uint8 (n, H, W, 3): the frames so far."""
         return self._buffer[: self._num_frames]

@@ -1,8 +1,8 @@
 """Encoding inside a controller's loop: uint8 frames in, as the environment gives them or as they were recorded; latents out.
 
-Legend: B batch, H, W raw frame, S the VAE's frame size, Z latent, K condition.
+Legend: B batch, H, W frame, Z latent, K condition.
 
-A raw frame is cropped and resized by the very code that wm-collect records with, as the VAE's directory says, so that its
+A raw frame is cropped and resized by the very code that wm-collect records with, as the VAE's weights say, so that its
 latents are those that wm-encode writes for it. The network runs as it is, a tenth of the 20 ms that a controller at 50 Hz has.
 Rejected: TorchScript, a quarter faster at best and deprecated; torch.compile, which needs a compiler where the controller
 runs. Who needs every tenth of a millisecond runs the ONNX encoder of `wm-export model`, three times as fast on one frame.
@@ -11,7 +11,6 @@ PyTorch uses a thread for each core, which for one frame is no faster and distur
 `torch.set_num_threads(1)` first.
 """
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ import torch
 
 from worldmodel_v.encode.inference import encode_frames
 from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelMismatch
-from worldmodel_v.models import VAE, load_vae, resolve_device
+from worldmodel_v.models import LoadedVAE, load_vae, resolve_device
 
 CAR_RACING_SHAPE = (96, 96)
 """Height and width of the frame that CarRacing gives to its agent."""
@@ -37,30 +36,21 @@ class Encoding(NamedTuple):
         return self.mu + np.exp(0.5 * self.logvar) * rng.standard_normal(self.mu.shape, dtype=np.float32)
 
 
-class Preprocessing(NamedTuple):
-    """How frames were made before they were recorded, as `dataset.json` has it."""
-
-    env: str
-    crop: str
-
-
 class Encoder:
     """A VAE's encoder for the frames of an environment. Make one with `Encoder.load`, and call it."""
 
-    def __init__(self, model: VAE, device: torch.device, preprocessing: Preprocessing | None, source: str) -> None:
-        self._model, self._device, self._preprocessing, self._source = model, device, preprocessing, source
-        self._size = model.config.frame_size
+    def __init__(self, vae: LoadedVAE, device: torch.device, source: str) -> None:
+        """`source` names the VAE in errors."""
+        self._model, self._trained_on, self._device, self._source = vae.model.to(device), vae.trained_on, device, source
+        self._frame_shape = vae.model.config.frame_shape
+        self._is_size_ambiguous = vae.trained_on is not None and vae.trained_on.preprocessing.changes_frames_of_its_size()
         self._resize: dict[tuple[int, ...], Any] = {}
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> "Encoder":
-        """From the directory that wm-train wrote; raises NotAModel or ConfigError.
-
-        `device` is cpu, cuda, cuda:1, … or auto. Without the directory's config.json only preprocessed frames can be encoded.
-        """
-        path = Path(path)
+        """From the directory that wm-train wrote; raises NotAModel or ConfigError. `device` is cpu, cuda, cuda:1, … or auto."""
         target = resolve_device(device)
-        return cls(load_vae(path).model.to(target), target, _read_preprocessing(path), str(path))
+        return cls(load_vae(Path(path)), target, str(path))
 
     @property
     def latent_dim(self) -> int:
@@ -68,50 +58,71 @@ class Encoder:
         return self._model.config.latent_dim
 
     @torch.inference_mode()
-    def __call__(self, frames: np.ndarray, condition: np.ndarray | None = None) -> Encoding:
+    def __call__(
+        self, frames: np.ndarray, condition: np.ndarray | None = None, *, preprocessed: bool | None = None
+    ) -> Encoding:
         """The posterior of uint8 frames: (H, W, 3) gives (Z,), (B, H, W, 3) gives (B, Z); one grey channel works too.
 
-        Frames of S x S count as preprocessed, all others as the environment's own. A conditional VAE needs `condition`, (K,) or
-        (B, K), in the data's own units. The first raw frame takes a second or more, since it loads the compiled resizing.
+        Frames of the VAE's height and width count as preprocessed, all others as the environment's own; `preprocessed` says
+        which they are where both are equally large and differ. A conditional VAE needs `condition`, (K,) or (B, K), in the
+        data's own units. The first raw frame takes a second or more, since it loads the compiled resizing.
 
         Raises FramesNotUsable (another type, layout or size) or ModelMismatch (the condition is missing or of another size).
         """
         _require_frames(frames)
         single = frames.ndim == 3
-        frames_BSSC = self._preprocess(frames[None] if single else frames)
-        encoded = encode_frames(self._model, frames_BSSC, self._device, condition_BK=self._condition(condition, frames, single))
+        frames_BHWC = self._preprocess(frames[None] if single else frames, preprocessed)
+        encoded = encode_frames(self._model, frames_BHWC, self._device, condition_BK=self._condition(condition, frames, single))
         mu, logvar = (tensor.numpy() for tensor in encoded)
         return Encoding(mu[0], logvar[0]) if single else Encoding(mu, logvar)
 
-    def _preprocess(self, frames_BHWC: np.ndarray) -> np.ndarray:
-        """uint8 (B, S, S, 3), contiguous and writable, as torch takes it without a copy or a warning."""
+    def _preprocess(self, frames_BHWC: np.ndarray, preprocessed: bool | None) -> np.ndarray:
+        """uint8 (B, H, W, 3) of the VAE's size, contiguous and writable, as torch takes it without a copy or a warning."""
         frames_BHWC = np.require(frames_BHWC, requirements=["C", "W"])
         shape = frames_BHWC.shape[1:]
-        if shape[:2] != (self._size, self._size):
-            resize = self._resize.get(shape) or self._resize.setdefault(shape, self._resizing(shape))
-            sized = np.empty((len(frames_BHWC), self._size, self._size, 3), np.uint8)
-            for raw, out in zip(frames_BHWC, sized, strict=True):
-                resize(raw, out)
-            return sized
-        return frames_BHWC if shape[2] == 3 else frames_BHWC.repeat(3, axis=3)
+        if self._are_preprocessed(shape, preprocessed):
+            return frames_BHWC if shape[2] == 3 else frames_BHWC.repeat(3, axis=3)
+        resize = self._resize.get(shape) or self._resize.setdefault(shape, self._resizing(shape))
+        sized = np.empty((len(frames_BHWC), *self._frame_shape, 3), np.uint8)
+        for raw, out in zip(frames_BHWC, sized, strict=True):
+            resize(raw, out)
+        return sized
+
+    def _are_preprocessed(self, shape: tuple[int, ...], said: bool | None) -> bool:
+        """Whether frames (H, W, C) need no more preprocessing; raises FramesNotUsable if they cannot be what was said."""
+        has_size = shape[:2] == self._frame_shape
+        if said and not has_size:
+            raise FramesNotUsable(f"{self._given(shape)}; leave out preprocessed=True for the environment's frames")
+        if has_size and said is None and self._is_size_ambiguous:
+            assert self._trained_on is not None
+            raise FramesNotUsable(
+                f"frames of {shape[0]}x{shape[1]} may be recorded ones or the environment's own, which are cropped to "
+                f"{self._trained_on.preprocessing.crop} for the VAE: say which with preprocessed=True or preprocessed=False"
+            )
+        return has_size if said is None else said
+
+    def _given(self, shape: tuple[int, ...]) -> str:
+        height, width = self._frame_shape
+        return f"expected frames of {height}x{width}, got {shape[0]}x{shape[1]}"
 
     def _resizing(self, raw_shape: tuple[int, ...]) -> Any:
-        """What turns a frame of this shape into one of S x S; raises FramesNotUsable if it is not known."""
-        size = self._size
-        given = f"expected frames of {size}x{size}, got {raw_shape[0]}x{raw_shape[1]}"
-        if self._preprocessing is None:
+        """What turns a frame of this shape into one of the VAE's; raises FramesNotUsable if it is not known."""
+        given = self._given(raw_shape)
+        if self._trained_on is None:
+            height, width = self._frame_shape
             raise FramesNotUsable(
-                f"{given}, and {self._source} has no config.json that says how frames were cropped; restore it, "
-                f"or give frames that are preprocessed to {size}x{size}"
+                f"{given}, and the weights of {self._source} do not say how frames are preprocessed; train the VAE with "
+                f"wm-train, or give frames that are preprocessed to {height}x{width}"
             )
         from worldmodel_v.envs.frames import FramePreprocessor
         from worldmodel_v.envs.image_env import CAR_RACING_CROP
 
-        env, crop = self._preprocessing
+        env, preprocessing = self._trained_on
+        crop = preprocessing.crop
         if "CarRacing" in env and crop == CAR_RACING_CROP and raw_shape[:2] != CAR_RACING_SHAPE:
             raise FramesNotUsable(f"{given}; of {env} give the agent's frames, 96x96, or preprocessed ones")
         try:
-            return FramePreprocessor(raw_shape, crop, size)
+            return FramePreprocessor(raw_shape, preprocessing)
         except ConfigError:
             raise FramesNotUsable(
                 f"{given}, which the crop {crop} of {env} does not fit; give the environment's frames, or preprocessed ones"
@@ -140,12 +151,3 @@ def _require_frames(frames: np.ndarray) -> None:
         raise FramesNotUsable(f"expected frames of shape (H, W, 3) or (B, H, W, 3), got {frames.shape}{hint}")
     if frames.size == 0:
         raise FramesNotUsable(f"expected at least one frame, got the shape {frames.shape}")
-
-
-def _read_preprocessing(path: Path) -> Preprocessing | None:
-    """From the `config.json` beside the weights; None if it is missing or damaged."""
-    try:
-        recorded = json.loads((path / "config.json").read_text())["data"]
-        return Preprocessing(env=str(recorded["env"]), crop=str(recorded["crop"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

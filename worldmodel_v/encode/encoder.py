@@ -1,6 +1,6 @@
 """Rollout shards in, the bytes of latent shards out, with several shards under way at once. No Ray here, and nothing written.
 
-Legend: N rows of a shard, B rows of a batch, S frame size, C channels, Z latent, K condition.
+Legend: N rows of a shard, B rows of a batch, H, W frame, C channels, Z latent, K condition.
 
 A batch is a number of stored chunks (one, on a CPU), whatever episodes they hold. A thread does all of a batch: it reads the
 compressed chunks, decompresses them into memory of its own (they are in its core's cache then), encodes them, and puts the
@@ -168,9 +168,8 @@ class ShardEncoder:
         self._threads = ThreadPoolExecutor(num_threads, "encode", initializer=torch.set_num_threads, initargs=(1,))
         self._opener = ThreadPoolExecutor(1, "open")
         if settings.compile:  # once, and under the threads' own settings, which the compiler takes for granted
-            size = model.config.frame_size
             with self._in_memory():
-                frames = torch.zeros((self._batch_size, size, size, 3), dtype=torch.uint8)
+                frames = torch.zeros((self._batch_size, *model.config.frame_shape, 3), dtype=torch.uint8)
             self._threads.submit(self._encode_batch, frames, torch.zeros(len(frames), model.config.condition_dim)).result()
 
     def encode(self, sources: Iterable[Source]) -> Generator[tuple[IndexEntry, bytes]]:
@@ -305,7 +304,7 @@ class ShardEncoder:
             self._streams.put(stream)
 
     def _frame_memory(self, frame_shape: tuple[int, int, int]) -> torch.Tensor:
-        """uint8 (B, S, S, C) of this thread, pinned where there is a GPU to copy it to."""
+        """uint8 (B, H, W, C) of this thread, pinned where there is a GPU to copy it to."""
         memory = getattr(self._of_this_thread, "frames", None)
         if memory is None or memory.shape[1:] != frame_shape:
             with self._in_memory():

@@ -1,6 +1,6 @@
 """Frames to posteriors, as fast as the hardware does it in the arithmetic that was asked for.
 
-Legend: B batch, S frame size, Z latent, K values of the condition.
+Legend: B batch, H, W frame, Z latent, K values of the condition.
 
 What was tried for the default VAE on a CPU (AVX-512 with bf16, torch 2.13), beside the naive batch of one whole episode of
 1,001 frames, half of whose time are page faults for fresh memory:
@@ -35,7 +35,7 @@ from worldmodel_v.models.device import compiled
 Precision = Literal["fp32", "bf16"]
 
 FrameEncoder = Callable[[torch.Tensor, torch.Tensor | None], Posterior]
-"""(uint8 (B, S, S, 3), float32 (B, K) or None; on any device) -> mu and logvar, float32 (B, Z) on the encoder's device."""
+"""(uint8 (B, H, W, 3), float32 (B, K) or None; on any device) -> mu and logvar, float32 (B, Z) on the encoder's device."""
 
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 256 << 20
@@ -55,10 +55,10 @@ def inference_encoder(model: VAE, device: torch.device, precision: str = "fp32",
     if device.type != "cpu" or precision != "fp32" or compile:
         return _encoder(model, device, precision, compile)
     encode = _encoder(with_fast_convolutions(model), device, precision)
-    size, num_values = model.config.frame_size, model.config.condition_dim
-    frames_BSSC = torch.zeros((SMALLEST_BATCH, size, size, 3), dtype=torch.uint8)
+    num_values = model.config.condition_dim
+    frames_BHWC = torch.zeros((SMALLEST_BATCH, *model.config.frame_shape, 3), dtype=torch.uint8)
     with reproducible_arithmetic():
-        encode(frames_BSSC, torch.zeros((SMALLEST_BATCH, num_values)) if num_values else None)
+        encode(frames_BHWC, torch.zeros((SMALLEST_BATCH, num_values)) if num_values else None)
     return encode
 
 
@@ -68,31 +68,31 @@ def _encoder(model: VAE, device: torch.device, precision: str, compile: bool = F
         model, dtype = copy.deepcopy(model), torch.bfloat16
         model.encoder.to(dtype)
 
-    def posterior(frames_BSSC: torch.Tensor, condition_BK: torch.Tensor | None) -> Posterior:
-        return model.encode(frames_to_input(frames_BSSC, model.config.channels).to(dtype), condition_BK)
+    def posterior(frames_BHWC: torch.Tensor, condition_BK: torch.Tensor | None) -> Posterior:
+        return model.encode(frames_to_input(frames_BHWC, model.config.channels).to(dtype), condition_BK)
 
     compute = compiled(posterior, device) if compile else posterior
 
     @torch.inference_mode()
-    def encode(frames_BSSC: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Posterior:
+    def encode(frames_BHWC: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Posterior:
         condition_BK = None if condition_BK is None else condition_BK.to(device, non_blocking=True)
-        return compute(frames_BSSC.to(device, non_blocking=True), condition_BK)
+        return compute(frames_BHWC.to(device, non_blocking=True), condition_BK)
 
     return encode
 
 
 def encode_frames(
     model: VAE,
-    frames_BSSC: np.ndarray,
+    frames_BHWC: np.ndarray,
     device: torch.device,
     precision: str = "fp32",
     condition_BK: np.ndarray | None = None,
 ) -> Posterior:
-    """The posteriors of uint8 frames (B, S, S, 3), as float32 tensors on the CPU; for a few frames,
+    """The posteriors of uint8 frames (B, H, W, 3), as float32 tensors on the CPU; for a few frames,
     at once, where `inference_encoder` prepares for many batches."""
     with reproducible_arithmetic():
         condition = None if condition_BK is None else torch.from_numpy(condition_BK)
-        posterior = _encoder(model, device, precision)(torch.from_numpy(frames_BSSC), condition)
+        posterior = _encoder(model, device, precision)(torch.from_numpy(frames_BHWC), condition)
         return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
 
 

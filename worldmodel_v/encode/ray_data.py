@@ -7,7 +7,7 @@
 Ray Data makes one object for each actor of the pool, so the weights are loaded once for each. Who wants latents on disk,
 committed and resumable, runs `wm-encode --workers`.
 
-Legend: B batch, S frame size, Z latent, K condition.
+Legend: B batch, H, W frame, Z latent, K condition.
 """
 
 from pathlib import Path
@@ -45,19 +45,19 @@ class EncodeBatch:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch without its frames, and with mu and logvar: float32 (B, Z).
 
-        The frames are uint8 (B, S, S, 3); a conditional VAE needs its condition too, float32 (B, K), as
+        The frames are uint8 (B, H, W, 3); a conditional VAE needs its condition too, float32 (B, K), as
         `worldmodel_v.data.condition_rows` makes it. Raises ModelMismatch if they are of another type or shape, or missing.
         """
-        frames_BSSC = self._required(batch)
+        frames_BHWC = self._required(batch)
         condition_BK = batch[self._condition] if self._model.config.condition else None
         none = np.empty((0, self._model.config.latent_dim), np.float32)
         encoded = {"mu": [none], "logvar": [none]}
         size = BATCH_SIZES[self._device.type]
         with reproducible_arithmetic():
-            for start in range(0, len(frames_BSSC), size):
+            for start in range(0, len(frames_BHWC), size):
                 rows = slice(start, start + size)
                 condition = None if condition_BK is None else _tensor(condition_BK[rows])
-                posterior = self._encode(_tensor(frames_BSSC[rows]), condition)
+                posterior = self._encode(_tensor(frames_BHWC[rows]), condition)
                 for name, values in posterior._asdict().items():
                     encoded[name].append(values.cpu().numpy())
         kept = {name: column for name, column in batch.items() if name != self._frames}
@@ -65,14 +65,14 @@ class EncodeBatch:
 
     def _required(self, batch: dict[str, np.ndarray]) -> np.ndarray:
         """The frames of a batch that has all it needs."""
-        size, names = self._model.config.frame_size, [self._frames]
+        frame_shape, names = (*self._model.config.frame_shape, 3), [self._frames]
         names += [self._condition] if self._model.config.condition else []
         if missing := [name for name in names if name not in batch]:
             raise ModelMismatch(f"the batch has no column {missing[0]!r}; it has {', '.join(batch)}; name yours to EncodeBatch")
         frames = batch[self._frames]
-        if frames.dtype != np.uint8 or frames.shape[1:] != (size, size, 3):
+        if frames.dtype != np.uint8 or frames.shape[1:] != frame_shape:
             raise ModelMismatch(
-                f"{self._frames}: expected uint8 frames of {(size, size, 3)}, as the VAE takes them, got {frames.dtype} of "
+                f"{self._frames}: expected uint8 frames of {frame_shape}, as the VAE takes them, got {frames.dtype} of "
                 f"{frames.shape[1:]}"
             )
         return frames

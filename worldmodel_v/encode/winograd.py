@@ -140,7 +140,8 @@ class FastResidualBlock(nn.Module):
 
 
 class FastHalving(nn.Module):
-    """What a convolution 4x4 of stride 2, padding 1 computes, without gradients: float32 (B, C, H, W) to (B, C', H/2, W/2)."""
+    """What a convolution 4x4 of stride 2, padding 1 computes, without gradients: float32 (B, C, H, W) to
+    (B, C', H//2, W//2)."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
@@ -155,7 +156,7 @@ class FastHalving(nn.Module):
         from worldmodel_v.encode.winograd_kernels import HalvingMemory, halving_kernel, scratch_size
 
         batch, channels, height, width = x.shape
-        frames = _frames_at_once(batch, height // 2, width // 2)
+        frames = 0 if height % 2 or width % 2 else _frames_at_once(batch, height // 2, width // 2)
         if not frames:
             return self._convolution(x)
         x = x.contiguous(memory_format=torch.channels_last)

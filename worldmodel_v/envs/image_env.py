@@ -15,7 +15,6 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
-from worldmodel_v.envs.frames import FULL
 from worldmodel_v.envs.parts import (
     AUTO,
     MISSING,
@@ -27,6 +26,7 @@ from worldmodel_v.envs.parts import (
     require_paths,
 )
 from worldmodel_v.errors import EnvironmentNotUsable, one_line
+from worldmodel_v.preprocessing import FULL
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
 
 CAR_RACING_CROP = "0:84,0:96"

@@ -1,6 +1,6 @@
 """Numbers that tell what a VAE is worth, on frames it was not trained on.
 
-Legend: N frames, B batch, C channel, S frame size, D = C·S·S values of a frame, Z latent, K size of the condition.
+Legend: N frames, B batch, C channel, H, W frame, D = C·H·W values of a frame, Z latent, K size of the condition.
 
 `evaluate` is the short answer that training gives; `score_frames` goes over the frames once and keeps every frame's own
 figures, for whoever wants to ask more of them.
@@ -46,7 +46,7 @@ class CodedBatch(NamedTuple):
     """Some frames, and what the VAE makes of them."""
 
     x: torch.Tensor
-    """float (B, C, S, S) in [0, 1]"""
+    """float (B, C, H, W) in [0, 1]"""
 
     condition: tuple[torch.Tensor, ...]
     """What `encode` and `decode` take beside it: (B, K), or nothing."""
@@ -54,7 +54,7 @@ class CodedBatch(NamedTuple):
     posterior: Posterior
 
     reconstruction: torch.Tensor
-    """float (B, C, S, S): decoded from mu"""
+    """float (B, C, H, W): decoded from mu"""
 
 
 class Measure(Protocol):
@@ -99,7 +99,7 @@ def evaluate(
     progress: Progress | None = None,
     condition_NK: np.ndarray | None = None,
 ) -> Evaluation:
-    """Evaluate on uint8 frames (N, S, S, 3), in float32; leaves the model in evaluation mode."""
+    """Evaluate on uint8 frames (N, H, W, 3), in float32; leaves the model in evaluation mode."""
     return summarise(score_frames(model, frames_NHWC, device, progress, condition_NK))
 
 
@@ -146,7 +146,7 @@ def coded_batches(
 
 
 def model_input(model: VAE, frames_BHWC: np.ndarray, device: torch.device) -> torch.Tensor:
-    """uint8 frames as the model takes them: float (B, C, S, S) in [0, 1], on the device."""
+    """uint8 frames as the model takes them: float (B, C, H, W) in [0, 1], on the device."""
     return frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_BHWC)).to(device), model.config.channels)
 
 

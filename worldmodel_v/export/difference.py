@@ -37,11 +37,11 @@ class Probe:
     """mu, and for a conditional VAE the condition."""
 
     frames: np.ndarray
-    """uint8 (n, S, S, 3): what is decoded from mu."""
+    """uint8 (n, H, W, 3): what is decoded from mu."""
 
 
 def probe(model: VAE, inputs: Arrays) -> Probe:
-    """Run the original on frames, uint8 (n, S, S, 3), and for a conditional VAE their conditions, float32 (n, K)."""
+    """Run the original on frames, uint8 (n, H, W, 3), and for a conditional VAE their conditions, float32 (n, K)."""
     cpu = torch.device("cpu")
 
     def encode(frames: np.ndarray, condition: np.ndarray | None = None) -> Arrays:

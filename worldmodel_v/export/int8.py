@@ -52,9 +52,9 @@ def write_int8(part: Part, file: Path, calibration: tuple[np.ndarray, ...]) -> N
 
 
 def _kept_in_float(nodes: Any) -> list[str]:
-    """The names of the layers before the second stride of 2, and of the last layer."""
+    """The names of the layers before the second that halves a side, and of the last layer."""
     layers = [node for node in nodes if node.op_type in LAYERS]
-    strided = [place for place, node in enumerate(layers) if _strides(node) == [2, 2]]
+    strided = [place for place, node in enumerate(layers) if 2 in _strides(node)]
     first_stage = layers[: strided[1]] if len(strided) > 1 else []
     return [node.name for node in (*first_stage, layers[-1])]
 

@@ -40,6 +40,7 @@ from worldmodel_v.export.formats import (
 from worldmodel_v.export.int8 import write_int8
 from worldmodel_v.export.modules import Part, parts
 from worldmodel_v.models import LoadedVAE, load_vae
+from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format
@@ -209,9 +210,7 @@ def _description(vae: LoadedVAE, dataset: Dataset, halves: tuple[Part, ...], fil
         "model": asdict(vae.model.config),
         "frames": {
             "environment": dataset.spec["env"],
-            "crop": dataset.spec["crop"],
-            "resize": "area average",
-            "size": dataset.spec["frame_size"],
+            **asdict(Preprocessing.of(dataset.spec)),
             "layout": "rows, columns, RGB; uint8 from 0 to 255, scaled inside the encoder",
         },
         **{part.name: _signature(part) for part in halves},

@@ -1,8 +1,8 @@
 """The two halves of a VAE as modules of their own, which is what is exported: bytes in and latents out, and the way back.
 
-Legend: B batch, S frame size, Z latent, K condition.
+Legend: B batch, H, W frame, Z latent, K condition.
 
-The encoder takes frames as they are recorded, uint8 (B, S, S, 3), and scales them itself (for a VAE of one channel it also
+The encoder takes frames as they are recorded, uint8 (B, H, W, 3), and scales them itself (for a VAE of one channel it also
 takes their brightness), so that nobody can get that wrong elsewhere; the decoder gives frames of the same kind. Rejected:
 floats out of the decoder, whose range and order of axes a consumer would have to know, for digits that no picture shows.
 """
@@ -24,7 +24,7 @@ class FrameEncoder(nn.Module):
         self.vae = vae
 
     def forward(self, frames: torch.Tensor, condition: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 (B, S, S, 3), and for a conditional VAE float32 (B, K) -> mu, logvar: float32 (B, Z) each."""
+        """uint8 (B, H, W, 3), and for a conditional VAE float32 (B, K) -> mu, logvar: float32 (B, Z) each."""
         posterior = self.vae.encode(frames_to_input(frames, self.vae.config.channels), condition)
         return posterior.mu, posterior.logvar
 
@@ -37,7 +37,7 @@ class LatentDecoder(nn.Module):
         self.vae = vae
 
     def forward(self, z: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 (B, Z), and for a conditional VAE float32 (B, K) -> uint8 (B, S, S, 3)."""
+        """float32 (B, Z), and for a conditional VAE float32 (B, K) -> uint8 (B, H, W, 3)."""
         return output_to_frames(self.vae.decode(z, condition))
 
 
@@ -59,7 +59,7 @@ def parts(vae: VAE) -> tuple[Part, Part]:
     config = vae.config
     # weights that lie as their shape says: torch.export.save warns of others, and reading restores no other order
     frozen = copy.deepcopy(vae).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    frames = torch.zeros(2, config.frame_size, config.frame_size, 3, dtype=torch.uint8)
+    frames = torch.zeros(2, *config.frame_shape, 3, dtype=torch.uint8)
     condition = {"condition": torch.zeros(2, config.condition_dim)} if config.condition else {}
     z = torch.zeros(2, config.latent_dim)
     return (

@@ -4,7 +4,7 @@ from worldmodel_v.models.architectures import ArchitectureName
 from worldmodel_v.models.device import resolve_device
 from worldmodel_v.models.losses import Elbo, elbo, gaussian_kl
 from worldmodel_v.models.vae import VAE, Likelihood, Posterior, VAEConfig, frames_to_input, output_to_frames
-from worldmodel_v.models.weights import LoadedVAE, load_vae, save_vae
+from worldmodel_v.models.weights import LoadedVAE, TrainedOn, load_vae, save_vae
 
 __all__ = [
     "VAE",
@@ -13,6 +13,7 @@ __all__ = [
     "Likelihood",
     "LoadedVAE",
     "Posterior",
+    "TrainedOn",
     "VAEConfig",
     "elbo",
     "frames_to_input",

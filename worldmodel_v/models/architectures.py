@@ -1,8 +1,9 @@
 """The networks of the VAE by name: what turns a frame into features, and what turns a bottom map into a frame.
 
-Legend: B batch, C channels, S frame size.
+Legend: B batch, C channels, H, W frame.
 
-- conv: stride-2 convolutions with padding (kernel 4), 32 to 256 channels down to 4x4, and transposed convolutions back.
+- conv: stride-2 convolutions with padding (kernel 4), 32 to 256 channels down to 4 to 7 rows and columns, and transposed
+  convolutions back.
 - ha2018: the paper's, to the layer. Without padding 64x64 shrinks to 2x2x256, and the decoder grows a single pixel of 1024
   channels; no other size fits. Source: Ha & Schmidhuber 2018 (arXiv:1803.10122), appendix A.1.
 - resnet: residual blocks (He et al. 2016, arXiv:1603.05027) with GroupNorm and SiLU; on the way up nearest-neighbour
@@ -10,6 +11,11 @@ Legend: B batch, C channels, S frame size.
   doi:10.23915/distill.00003). It is half as wide as conv, so that a step costs less than twice as much on a CPU.
   GroupNorm and not BatchNorm, since a frame's latent must not depend on the frames beside it.
 - mlp: one hidden layer of 400 units each way (Kingma & Welling 2013), for small frames.
+
+conv and resnet take any height and width that are multiples of 8. Each layer halves both; when one of them has come down to 4
+to 7, the others halve the longer side alone. An odd side loses its half (11 becomes 5), and the decoder gives it back (5
+becomes 11). Powers of two come down to 4x4. Rejected: the longer side first, four times the arithmetic for 16x1000; padding
+odd sides, which shows the convolutions an edge that is not there.
 """
 
 import itertools
@@ -23,16 +29,19 @@ from worldmodel_v.errors import ConfigError
 
 ArchitectureName = Literal["conv", "ha2018", "resnet", "mlp"]
 
-BOTTOM_SIZE = 4
+SMALLEST_BOTTOM = 4
 MAX_FRAME_SIZE = 1024
-"""The largest power of two that frames are recorded in (`storage.schema.MAX_FRAME_SIZE`)."""
+"""Height and width of the largest frames: no more than are recorded (`storage.schema.MAX_FRAME_SIZE`)."""
+
+Shape = tuple[int, int]
+"""(height, width) of a frame or map."""
 
 
 class Network(NamedTuple):
     """The two halves of a VAE, without the linear layers around the latent."""
 
     encoder: nn.Module
-    """(B, C, S, S) -> a map of `features` values a frame."""
+    """(B, C, H, W) -> a map of `features` values a frame."""
 
     features: int
 
@@ -40,59 +49,93 @@ class Network(NamedTuple):
     """The shape (channels, height, width) that the decoder begins with."""
 
     decoder: nn.Module
-    """(B, *bottom) -> (B, C, S, S), before the sigmoid."""
+    """(B, *bottom) -> (B, C, H, W), before the sigmoid."""
 
 
 class Architecture(NamedTuple):
     """A network by name, and the frames that it takes."""
 
-    build: Callable[[int, int], Network]
-    """(frame size, channels) -> a network with fresh weights."""
+    build: Callable[[Shape, int], Network]
+    """((height, width), channels) -> a network with fresh weights."""
 
     min_size: int
     max_size: int
 
 
-def build_network(name: str, frame_size: int, channels: int) -> Network:
+def build_network(name: str, frame_shape: Shape, channels: int) -> Network:
     """The network of a name with fresh weights; the arguments must have passed `require_architecture`."""
-    return ARCHITECTURES[name].build(frame_size, channels)
+    return ARCHITECTURES[name].build(frame_shape, channels)
 
 
-def require_architecture(name: str, frame_size: int) -> None:
+def require_architecture(name: str, frame_shape: Shape) -> None:
     """Raise ConfigError if there is no such architecture, or if it does not take frames of this size."""
     if name not in ARCHITECTURES:
         raise ConfigError(f"--architecture: expected one of {', '.join(ARCHITECTURES)}, got {name!r}")
     _, smallest, largest = ARCHITECTURES[name]
-    if not smallest <= frame_size <= largest:
+    if not smallest <= min(frame_shape) <= max(frame_shape) <= largest:
         sizes = f"{smallest}x{smallest}" + (f" to {largest}x{largest}" if largest > smallest else "")
         raise ConfigError(
-            f"--architecture {name} takes frames of {sizes}, got {frame_size}x{frame_size}; "
+            f"--architecture {name} takes frames of {sizes}, got {frame_shape[0]}x{frame_shape[1]}; "
             "choose another architecture, or collect with another --frame-size"
         )
 
 
-def depth(frame_size: int) -> int:
-    """How often a frame is halved until it is 4x4."""
-    return int(math.log2(frame_size // BOTTOM_SIZE))
+class Halving(NamedTuple):
+    """A convolution that halves a map in height, width or both, its way back, and the maps before and after it."""
+
+    before: Shape
+    after: Shape
+    stride: Shape
+
+    @property
+    def kernel_size(self) -> Shape:
+        """4 along a side that is halved, 3 along one that is kept."""
+        return 2 + self.stride[0], 2 + self.stride[1]
+
+    @property
+    def output_padding(self) -> Shape:
+        """What a transposed convolution adds to come back to `before`."""
+        return self.before[0] - self.stride[0] * self.after[0], self.before[1] - self.stride[1] * self.after[1]
+
+    def convolution(self, channels: int, out_channels: int) -> nn.Conv2d:
+        """(B, channels, *before) -> (B, out_channels, *after)"""
+        return nn.Conv2d(channels, out_channels, self.kernel_size, self.stride, padding=1)
+
+    def transposed(self, channels: int, out_channels: int) -> nn.ConvTranspose2d:
+        """(B, channels, *after) -> (B, out_channels, *before)"""
+        return nn.ConvTranspose2d(
+            channels, out_channels, self.kernel_size, self.stride, padding=1, output_padding=self.output_padding
+        )
 
 
-def _conv(frame_size: int, channels: int) -> Network:
-    widths = [min(32 << layer, 256) for layer in range(depth(frame_size))]
+def halvings(frame_shape: Shape) -> list[Halving]:
+    """How a frame is halved until neither side can be without falling below 4."""
+    found, shape = [], frame_shape
+    while max(shape) >= 2 * SMALLEST_BOTTOM:
+        height, width = (2 if side >= 2 * SMALLEST_BOTTOM else 1 for side in shape)
+        found.append(Halving(shape, (shape[0] // height, shape[1] // width), (height, width)))
+        shape = found[-1].after
+    return found
+
+
+def _conv(frame_shape: Shape, channels: int) -> Network:
+    stages = halvings(frame_shape)
+    widths = [channels, *(min(32 << layer, 256) for layer in range(len(stages)))]
     encoder = [
         layer
-        for before, after in _pairs([channels, *widths])
-        for layer in (nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.ReLU())
+        for stage, (before, after) in zip(stages, _pairs(widths), strict=True)
+        for layer in (stage.convolution(before, after), nn.ReLU())
     ]
     decoder = [
         layer
-        for before, after in _pairs([*widths[::-1], channels])
-        for layer in (nn.ReLU(), nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1))
+        for stage, (before, after) in zip(stages[::-1], _pairs(widths[::-1]), strict=True)
+        for layer in (nn.ReLU(), stage.transposed(before, after))
     ]
-    bottom = (widths[-1], BOTTOM_SIZE, BOTTOM_SIZE)
+    bottom = (widths[-1], *stages[-1].after)
     return Network(nn.Sequential(*encoder), math.prod(bottom), bottom, nn.Sequential(*decoder))
 
 
-def _ha2018(frame_size: int, channels: int) -> Network:
+def _ha2018(frame_shape: Shape, channels: int) -> Network:
     encoder = [
         layer
         for before, after in _pairs([channels, 32, 64, 128, 256])
@@ -104,18 +147,19 @@ def _ha2018(frame_size: int, channels: int) -> Network:
     return Network(nn.Sequential(*encoder), 2 * 2 * 256, (1024, 1, 1), nn.Sequential(*decoder[:-1]))
 
 
-def _resnet(frame_size: int, channels: int) -> Network:
-    widths = [min(16 << layer, 128) for layer in range(depth(frame_size))]
+def _resnet(frame_shape: Shape, channels: int) -> Network:
+    stages = halvings(frame_shape)
+    widths = [channels, *(min(16 << layer, 128) for layer in range(len(stages)))]
     encoder: list[nn.Module] = []
-    for before, after in _pairs([channels, *widths]):
-        encoder += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), ResidualBlock(after)]
+    for stage, (before, after) in zip(stages, _pairs(widths), strict=True):
+        encoder += [stage.convolution(before, after), ResidualBlock(after)]
     decoder: list[nn.Module] = []
-    for before, after in _pairs([*widths[::-1], channels]):
+    for stage, (before, after) in zip(stages[::-1], _pairs(widths[::-1]), strict=True):
         decoder += [
-            *(ResidualBlock(before), *_activation(before), nn.Upsample(scale_factor=2, mode="nearest")),
+            *(ResidualBlock(before), *_activation(before), nn.Upsample(size=stage.before, mode="nearest")),
             nn.Conv2d(before, after, kernel_size=3, padding=1),
         ]
-    bottom = (widths[-1], BOTTOM_SIZE, BOTTOM_SIZE)
+    bottom = (widths[-1], *stages[-1].after)
     return Network(nn.Sequential(*encoder, *_activation(widths[-1])), math.prod(bottom), bottom, nn.Sequential(*decoder))
 
 
@@ -131,10 +175,10 @@ class ResidualBlock(nn.Module):
         return x + self.change(x)
 
 
-def _mlp(frame_size: int, channels: int) -> Network:
-    values, hidden = channels * frame_size**2, 400
+def _mlp(frame_shape: Shape, channels: int) -> Network:
+    values, hidden = channels * math.prod(frame_shape), 400
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(values, hidden), nn.ReLU())
-    decoder = (nn.Flatten(), nn.ReLU(), nn.Linear(hidden, values), nn.Unflatten(1, (channels, frame_size, frame_size)))
+    decoder = (nn.Flatten(), nn.ReLU(), nn.Linear(hidden, values), nn.Unflatten(1, (channels, *frame_shape)))
     return Network(encoder, hidden, (hidden, 1, 1), nn.Sequential(*decoder))
 
 

@@ -1,6 +1,6 @@
 """The VAE of world models: a network of `architectures` around a Gaussian latent, and what determines it.
 
-Legend: B batch, C channels (1 or 3), H = W = S frame size, Z latent, K values of the condition.
+Legend: B batch, C channels (1 or 3), H, W frame, Z latent, K values of the condition.
 
 Predicting log σ² keeps the variance positive without a constraint and the KL free of a logarithm of a small number.
 Source: Kingma & Welling 2013 (arXiv:1312.6114); Ha & Schmidhuber 2018 (arXiv:1803.10122); with a condition, Sohn et al.
@@ -40,8 +40,11 @@ LUMA = (0.299, 0.587, 0.114)
 class VAEConfig:
     """What determines the network; it is stored inside the weights' file."""
 
-    frame_size: int = 64
-    """Height and width of the frames: a power of two from 8; see `architectures` for the limits of each."""
+    frame_height: int = 64
+    """H, a multiple of 8; see `architectures` for the limits of each."""
+
+    frame_width: int = 64
+    """W, a multiple of 8."""
 
     latent_dim: int = 32
     """Z, the size of the latent."""
@@ -65,11 +68,12 @@ class VAEConfig:
     """K, the number of values that these are."""
 
     def __post_init__(self) -> None:
-        if self.frame_size < 8 or self.frame_size & (self.frame_size - 1):
-            raise ConfigError(f"the VAE needs frames whose size is a power of two from 8, got {self.frame_size}")
+        if any(side < 8 or side % 8 for side in self.frame_shape):
+            sides = f"{self.frame_height}x{self.frame_width}"
+            raise ConfigError(f"the VAE needs frames whose height and width are multiples of 8, got {sides}")
         if not 1 <= self.latent_dim <= MAX_LATENT_DIM:
             raise ConfigError(f"--latent-dim must be 1 to {MAX_LATENT_DIM}, got {self.latent_dim}")
-        require_architecture(self.architecture, self.frame_size)
+        require_architecture(self.architecture, self.frame_shape)
         if self.channels not in (1, 3):
             raise ConfigError(f"--channels: expected 3 (RGB) or 1 (brightness), got {self.channels}")
         if self.likelihood not in get_args(Likelihood):
@@ -78,6 +82,11 @@ class VAEConfig:
             raise ConfigError(f"--sigma must be positive, got {self.sigma}")
         if len(self.condition) > self.condition_dim or (self.condition_dim and not self.condition):
             raise ConfigError(f"a condition on {list(self.condition)} cannot have {self.condition_dim} values")
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(H, W)"""
+        return self.frame_height, self.frame_width
 
 
 class Posterior(NamedTuple):
@@ -100,7 +109,7 @@ class Posterior(NamedTuple):
 
 
 class VAE(nn.Module):
-    """Encoder and decoder. Frames go in as `frames_to_input` makes them: float (B, C, S, S) in [0, 1].
+    """Encoder and decoder. Frames go in as `frames_to_input` makes them: float (B, C, H, W) in [0, 1].
 
     A VAE with a condition takes it as float (B, K) in the data's own units and standardises it by `condition_mean` and
     `condition_std`, which are the training data's and travel with the weights; one without a condition is called without.
@@ -113,7 +122,7 @@ class VAE(nn.Module):
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
         self.config = config
-        network = build_network(config.architecture, config.frame_size, config.channels)
+        network = build_network(config.architecture, config.frame_shape, config.channels)
         self._bottom = network.bottom
         self.encoder = network.encoder
         self.to_posterior = nn.Linear(network.features + config.condition_dim, 2 * config.latent_dim)
@@ -141,12 +150,12 @@ class VAE(nn.Module):
         return Posterior(mu, bounded_logvar(logvar))
 
     def decode_logits(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, C, S, S) before the sigmoid, in float32 whatever the autocast."""
+        """(B, C, H, W) before the sigmoid, in float32 whatever the autocast."""
         bottom = self.from_latent(self._beside(z_BZ, condition_BK)).unflatten(1, self._bottom)
         return self.decoder(bottom.contiguous(memory_format=torch.channels_last)).float()
 
     def decode(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
-        """The mean of p(x|z): (B, C, S, S) in [0, 1]."""
+        """The mean of p(x|z): (B, C, H, W) in [0, 1]."""
         return torch.sigmoid(self.decode_logits(z_BZ, condition_BK))
 
     def typical_condition(self, count: int) -> torch.Tensor | None:

@@ -1,13 +1,13 @@
-"""A finished VAE on disk: `vae.safetensors`, weights with the configuration inside, and its hash.
+"""A finished VAE on disk: `vae.safetensors`, weights with the configuration and the frames' preprocessing inside, and its hash.
 
 The file's SHA-256 names the VAE: latents carry it, so that they can be told from those of another training. Loading it
-runs no code. The configuration stands inside the file, so weights cannot be paired with the wrong one.
+runs no code. Configuration and preprocessing stand inside the file, so weights cannot be paired with the wrong ones.
 """
 
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -15,8 +15,9 @@ import torch
 
 from worldmodel_v.errors import ConfigError, NotAModel
 from worldmodel_v.models.vae import VAE, VAEConfig
+from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.storage.reading import readable
-from worldmodel_v.untrusted import canonical_json, parse_object, require_types
+from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
 
 WEIGHTS_NAME = "vae.safetensors"
 MAX_FILE_BYTES = 4 << 30
@@ -30,19 +31,33 @@ INVALID = (
 """What a file that is no valid VAE or checkpoint makes safetensors and torch raise."""
 
 
+class TrainedOn(NamedTuple):
+    """What frames a VAE was trained on."""
+
+    env: str
+    """The environment's name."""
+
+    preprocessing: Preprocessing
+    """What was made of its frames."""
+
+
 @dataclass(frozen=True)
 class LoadedVAE:
     """A VAE in evaluation mode, and the SHA-256 (hexadecimal) of the file it came from."""
 
     model: VAE
     sha256: str
+    trained_on: TrainedOn | None
+    """None if the file does not say."""
 
 
-def save_vae(model: VAE) -> bytes:
-    """The bytes of `vae.safetensors`: float32 weights, with the configuration as metadata."""
+def save_vae(model: VAE, trained_on: TrainedOn | None = None) -> bytes:
+    """The bytes of `vae.safetensors`: float32 weights, with the configuration, and what it was trained on, as metadata."""
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    config = asdict(model.config)
-    return safetensors.torch.save(weights, metadata={"config": canonical_json({**config, "sha256": _digest(config)})})
+    notes = {"config": _with_hash(asdict(model.config))}
+    if trained_on is not None:
+        notes["trained_on"] = _with_hash({"env": trained_on.env, **asdict(trained_on.preprocessing)})
+    return safetensors.torch.save(weights, metadata=notes)
 
 
 def load_vae(path: Path) -> LoadedVAE:
@@ -82,7 +97,9 @@ def read_file(file: Path) -> bytes:
 def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
     """Load a VAE from the bytes of its file; `source` names it in errors. Raises NotAModel if they are damaged."""
     try:
-        config = _config(metadata(content))
+        notes = metadata(content)
+        config = _config(notes)
+        trained_on = _trained_on(notes, config)
         weights = safetensors.torch.load(content)
         _require_shapes(config, weights)
         model = VAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -94,7 +111,7 @@ def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
         raise NotAModel(
             f"{source}: {WEIGHTS_NAME} is damaged or of another version ({reason}); restore it, or train again"
         ) from None
-    return LoadedVAE(model.eval(), hashlib.sha256(content).hexdigest())
+    return LoadedVAE(model.eval(), hashlib.sha256(content).hexdigest(), trained_on)
 
 
 def _config(recorded_beside: dict[str, str]) -> VAEConfig:
@@ -110,6 +127,25 @@ def _config(recorded_beside: dict[str, str]) -> VAEConfig:
     return VAEConfig(**{**recorded, "condition": tuple(recorded.get("condition", ()))})
 
 
+def _trained_on(recorded_beside: dict[str, str], config: VAEConfig) -> TrainedOn | None:
+    """What a file's metadata say of the frames; raises ValueError or ConfigError if it is not as it was written."""
+    if "trained_on" not in recorded_beside:
+        return None
+    recorded = parse_object(recorded_beside["trained_on"])
+    if recorded.pop("sha256", None) != _digest(recorded):
+        raise ValueError("what it says of the frames is not what was written")
+    env = recorded.pop("env")
+    if not isinstance(env, str) or not is_name(env):
+        raise ValueError("its environment has no name")
+    require_types(recorded, Preprocessing)
+    preprocessing = Preprocessing(**recorded)
+    if preprocessing.frame_shape != config.frame_shape:
+        raise ValueError(
+            f"it was trained on frames of {preprocessing.frame_shape}, its configuration says {config.frame_shape}"
+        )
+    return TrainedOn(env, preprocessing)
+
+
 def _require_shapes(config: VAEConfig, weights: dict[str, torch.Tensor]) -> None:
     """Raise ValueError unless the file holds what its configuration asks for: no more memory is taken than it backs."""
     with torch.device("meta"):
@@ -121,8 +157,12 @@ def _require_shapes(config: VAEConfig, weights: dict[str, torch.Tensor]) -> None
         raise ValueError(f"{name} is {shapes[0]}, its configuration says {shapes[1]}")
 
 
-def _digest(config: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(config).encode()).hexdigest()
+def _with_hash(record: dict[str, Any]) -> str:
+    return canonical_json({**record, "sha256": _digest(record)})
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(record).encode()).hexdigest()
 
 
 def metadata(content: bytes) -> dict[str, str]:

@@ -17,8 +17,9 @@ import torch
 from worldmodel_v.data import FrameBatch
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import Evaluation, evaluate, reconstruction_grid, sample_grid, to_png
-from worldmodel_v.models import VAE, save_vae
+from worldmodel_v.models import VAE, TrainedOn, save_vae
 from worldmodel_v.models.weights import WEIGHTS_NAME
+from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.directory import read_object
@@ -63,10 +64,11 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
     model, step = (run.model, run.step) if run.config.publish == "last" else _best_model(run)
     probe = run.heldout_frames(FINAL_EVALUATION_FRAMES)
     heldout = evaluate(model, probe.frames, run.device, progress, probe.condition)
-    weights = save_vae(model)
+    spec = run.dataset.spec
+    weights = save_vae(model, TrainedOn(spec["env"], Preprocessing.of(spec)))
     identity = _identity(run) | {"weights_of_step": step}
     publish(out / PICTURE_NAME, to_png(_picture(model, probe, run.device)))
-    publish(out / CONFIG_NAME, _json({"model": asdict(model.config), **identity, "data": run.dataset.spec}))
+    publish(out / CONFIG_NAME, _json({"model": asdict(model.config), **identity, "data": spec}))
     publish(out / WEIGHTS_NAME, weights)
     vae_sha256 = hashlib.sha256(weights).hexdigest()
     publish(out / HELDOUT_NAME, _json({**identity, "vae_sha256": vae_sha256, "heldout": asdict(heldout)}))

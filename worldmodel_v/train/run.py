@@ -39,7 +39,7 @@ class TensorBatch(NamedTuple):
     """A batch on the device."""
 
     x: torch.Tensor
-    """float (B, C, S, S) in [0, 1], as `frames_to_input` makes it."""
+    """float (B, C, H, W) in [0, 1], as `frames_to_input` makes it."""
 
     condition: torch.Tensor | None
     """float (B, K), or None."""
@@ -54,7 +54,8 @@ def require_trainable(config: TrainConfig, dataset: Dataset) -> None:
 
 def _vae_config(config: TrainConfig, dataset: Dataset, condition_dim: int) -> VAEConfig:
     return VAEConfig(
-        frame_size=dataset.spec["frame_size"],
+        frame_height=dataset.spec["frame_height"],
+        frame_width=dataset.spec["frame_width"],
         latent_dim=config.latent_dim,
         architecture=config.architecture,
         channels=config.channels,
