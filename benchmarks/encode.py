@@ -27,10 +27,11 @@ import torch
 from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, load_vae, save_vae
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
 from worldmodel_v.encode.encoder import BATCH_SIZES, ShardEncoder
 from worldmodel_v.encode.inference import keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.models import VAE, Posterior, VAEConfig, frames_to_input, load_vae, save_vae
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import SPEC_CLASSES
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset

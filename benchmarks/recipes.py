@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from _machine import describe_machine
 
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.evaluate.metrics import score_frames, ssim
 from worldmodel_v.evaluate.sample import ZOOM_ROWS, read_sample
-from worldmodel_v.models import load_vae
 from worldmodel_v.progress import Silent
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format

@@ -28,13 +28,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from _machine import describe_machine
 
+from worldmodel_v.autoencoders.artifact import read_weights, vae_from_bytes
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.collect.block import Block, block_collector
 from worldmodel_v.collect.collector import resolve_spec
 from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
 from worldmodel_v.envs.fast_car_racing import warm_up
-from worldmodel_v.models.weights import read_weights, vae_from_bytes
 from worldmodel_v.ray_pool import WorkerSettings, map_tasks
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import DatasetWriter, IndexEntry, open_dataset, verify

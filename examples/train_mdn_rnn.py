@@ -32,12 +32,13 @@ from torch import nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal
 from torch.nn import functional
 
+from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
+from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import ConfigError, TrainingDiverged
 from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.inspection import require_binding
-from worldmodel_v.models import VAE, load_vae, resolve_device
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage.publish import publish

@@ -27,13 +27,13 @@ ROOMS = (
         "storage",
     ),
     *("telemetry", "ray_pool", "jobs"),
-    *("envs", "policies", "collect", "models", "data"),
+    *("envs", "policies", "collect", "device", "autoencoders", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
 )
 """Each may import from those before it."""
 
 ONLY_THERE = {
-    **{"numba": {"kernel_cache", "compiler", "envs", "encode/winograd_kernels.py"}},
+    **{"numba": {"kernel_cache", "compiler", "envs", "autoencoders/gaussian/winograd_kernels.py"}},
     **{"ray": {"ray_pool", "jobs", "train/distributed.py"}, "h5py": {"storage"}, "hdf5plugin": {"storage"}},
     **{"tyro": {"cli"}, "rich": {"cli"}, "onnx": {"export"}, "onnxruntime": {"export"}},
 }

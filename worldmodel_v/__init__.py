@@ -21,7 +21,7 @@ _HOMES = {
     "verify": "storage",
     "Episode": "records",
     "LatentSequence": "records",
-    "load_vae": "models",
+    "load_vae": "autoencoders.gaussian",
 }
 
 __all__ = ["__version__", *_HOMES]

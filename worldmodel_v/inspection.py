@@ -73,7 +73,7 @@ def require_binding(latents_path: Path, *, data: Path | None, vae: Path | None) 
     if latents.format != LATENTS:
         raise NotADataset(f"{latents_path}: expected latents to compare with --data or --vae, found {latents.format}")
     if vae is not None:
-        from worldmodel_v.models import load_vae
+        from worldmodel_v.autoencoders.gaussian import load_vae
 
         sha256 = load_vae(vae).sha256
         if latents.spec["vae_sha256"] != sha256:
@@ -239,7 +239,7 @@ def _training(path: Path, checkpoint_step: int | None) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    from worldmodel_v.models import load_vae
+    from worldmodel_v.autoencoders.gaussian import load_vae
     from worldmodel_v.train.best import load_best
     from worldmodel_v.train.checkpoint import kept_checkpoints, load_checkpoint
     from worldmodel_v.train.publication import read_evaluation

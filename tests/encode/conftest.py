@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.builders import make_episode, rollout_spec
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, save_vae
 from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.models import VAE, VAEConfig, save_vae
 from worldmodel_v.storage import DatasetWriter, build_shard
 
 NUM_STEPS = ([1], [63], [64], [200], [2, 3, 1, 1], [128])

@@ -10,11 +10,11 @@ import torch
 import worldmodel_v
 from tests.builders import run_python
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, save_vae
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.encode import EncodeConfig, Encoder, encode
 from worldmodel_v.envs import ImageEnv, make_image_env
 from worldmodel_v.errors import FramesNotUsable, ModelMismatch, NotAModel
-from worldmodel_v.models import VAE, VAEConfig, save_vae
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train
 

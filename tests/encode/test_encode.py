@@ -10,10 +10,10 @@ import torch
 
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode, encode_frames
 from worldmodel_v.errors import ConditionNotRecorded
-from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.train import TrainConfig, train
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.collect.test_identical_shards import digests
+from worldmodel_v.autoencoders.artifact import read_weights
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.encode import EncodeConfig, encode, encode_frames, encoder
 from worldmodel_v.encode.encoder import SHARDS_UNDER_WAY, EncoderSettings, ShardEncoder, Source
 from worldmodel_v.encode.inference import inference_encoder
 from worldmodel_v.errors import ConfigError, ShardDamaged
-from worldmodel_v.models import VAE, VAEConfig, load_vae
-from worldmodel_v.models.weights import read_weights
 from worldmodel_v.storage import open_dataset, verify
 
 CPU = torch.device("cpu")

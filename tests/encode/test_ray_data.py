@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.encode.test_encode import conditional_vae
+from worldmodel_v.autoencoders.gaussian import load_vae
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode import encode_frames
 from worldmodel_v.encode.ray_data import EncodeBatch
 from worldmodel_v.errors import ModelMismatch
-from worldmodel_v.models import load_vae, resolve_device
 from worldmodel_v.storage import open_dataset
 
 CPU = resolve_device("cpu")

@@ -8,9 +8,9 @@ import torch
 
 from tests.builders import make_episode, rollout_spec
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, save_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae
-from worldmodel_v.models import VAE, VAEConfig, save_vae
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 from worldmodel_v.train import TrainConfig, train
 

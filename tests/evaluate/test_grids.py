@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.evaluate import frame_grid, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.evaluate.grids import to_frames
-from worldmodel_v.models import VAE, VAEConfig, frames_to_input
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, gaussian_kl
 from worldmodel_v.evaluate import evaluate
 from worldmodel_v.evaluate.metrics import BATCH_SIZE, psnr
-from worldmodel_v.models import VAE, Posterior, VAEConfig, frames_to_input, gaussian_kl
 
 CPU = torch.device("cpu")
 

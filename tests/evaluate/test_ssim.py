@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from worldmodel_v.autoencoders.gaussian import Posterior
 from worldmodel_v.evaluate.metrics import CodedBatch, ssim
-from worldmodel_v.models import Posterior
 
 
 def batch(x: np.ndarray, decoded: np.ndarray) -> CodedBatch:

@@ -14,11 +14,11 @@ from PIL import Image
 
 from tests.builders import FullDisk, files_in
 from tests.evaluate.conftest import write_rollouts, write_vae
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.errors import WriteFailed
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate, evaluate_vae
 from worldmodel_v.evaluate.stage import METRICS_NAME, OWN_NAMES, PAGE_NAME, PICTURE_NAMES
-from worldmodel_v.models import load_vae
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train
 

@@ -16,6 +16,7 @@ import torch
 
 from tests.builders import files_in
 from tests.evaluate.conftest import write_rollouts, write_vae
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.cli.tables import print_model_export
 from worldmodel_v.encode import encode_frames
 from worldmodel_v.errors import (
@@ -32,7 +33,6 @@ from worldmodel_v.export import formats
 from worldmodel_v.export import model as stage
 from worldmodel_v.export.formats import FormatName, run_onnx
 from worldmodel_v.export.model import ModelExportConfig, ModelExportReport, export_model
-from worldmodel_v.models import VAE, VAEConfig, load_vae
 
 ALL_FILES = {
     *("encoder.pt", "decoder.pt", "encoder.pt2", "decoder.pt2", "encoder.onnx", "decoder.onnx", "encoder.int8.onnx"),

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 
 from tests.builders import make_episode, make_latents, make_shard, rollout_spec
 from tests.hostile.pieces import mended, pieces_of
+from worldmodel_v.autoencoders.artifact import save_vae, vae_from_bytes
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.errors import WorldModelError
-from worldmodel_v.models import VAE, VAEConfig
-from worldmodel_v.models.weights import save_vae, vae_from_bytes
 from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies.expression import parse_policy
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify

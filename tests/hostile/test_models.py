@@ -13,16 +13,16 @@ import torch
 
 from tests.hostile.fuzz import SMALL, _checkpoint, read_checkpoint
 from tests.hostile.limits import run_limited
+from worldmodel_v.autoencoders.artifact import metadata, save_vae, vae_from_bytes
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import NotAModel, PolicyNotUsable
-from worldmodel_v.models import VAE
-from worldmodel_v.models.weights import metadata, save_vae, vae_from_bytes
 from worldmodel_v.policies.checkpoint import CheckpointPolicy
 from worldmodel_v.train.checkpoint import sealed, unseal
 
 LOAD = """
 from pathlib import Path
-from worldmodel_v.models import load_vae
+from worldmodel_v.autoencoders.gaussian import load_vae
 for folder in sys.argv[1:]:
     try: what = repr(load_vae(Path(folder)).sha256)
     except Exception as error: what = f"{type(error).__name__}: {error}"

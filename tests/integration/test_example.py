@@ -16,9 +16,9 @@ from PIL import Image, ImageSequence
 
 from tests.builders import imported
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders.gaussian import VAE, load_vae, save_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.models import VAE, load_vae, save_vae
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_mdn_rnn.py"
 SHORT = (

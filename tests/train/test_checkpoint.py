@@ -14,11 +14,11 @@ import torch
 
 from tests.builders import FullDisk
 from tests.train.test_train import config, lines
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotAModel, SettingsDiffer, WriteFailed
 from worldmodel_v.evaluate import evaluate
 from worldmodel_v.inspection import describe
-from worldmodel_v.models import load_vae
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train import train

@@ -11,11 +11,11 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from tests.builders import make_episode, rollout_spec
 from tests.train.test_train import config, lines
+from worldmodel_v.autoencoders.gaussian import Posterior, load_vae
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConstantFrames, PosteriorCollapsed, TrainingDiverged
 from worldmodel_v.evaluate import Evaluation
 from worldmodel_v.evaluate.metrics import score_frames
-from worldmodel_v.models import Posterior, load_vae
 from worldmodel_v.progress import Silent
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.errors import ConfigError, DatasetBusy, NotAModel, SettingsDiffer
-from worldmodel_v.models import load_vae
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.lock import locked_directory
 from worldmodel_v.train import TrainConfig, train

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from worldmodel_v.autoencoders.gaussian import LoadedVAE
 from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.errors import ModelMismatch
-from worldmodel_v.models import LoadedVAE
 from worldmodel_v.preprocessing import frame_size_text
 from worldmodel_v.storage import Dataset
 

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.gaussian import LoadedVAE, load_vae
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.inference import encode_frames
 from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelMismatch
-from worldmodel_v.models import LoadedVAE, load_vae, resolve_device
 
 CAR_RACING_SHAPE = (96, 96)
 """Height and width of the frame that CarRacing gives to its agent."""

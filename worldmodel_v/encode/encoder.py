@@ -31,11 +31,11 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.artifact import vae_from_bytes
+from worldmodel_v.autoencoders.gaussian import Posterior
 from worldmodel_v.data import condition_reader
+from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.models import Posterior, resolve_device
-from worldmodel_v.models.device import batch_in_memory
-from worldmodel_v.models.weights import vae_from_bytes
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
 from worldmodel_v.storage import IndexEntry, PixelFile, Shard, build_shard

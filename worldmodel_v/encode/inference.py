@@ -28,9 +28,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from worldmodel_v.encode.winograd import SMALLEST_BATCH, blas_in_one_thread, with_fast_convolutions
-from worldmodel_v.models import VAE, Posterior, frames_to_input
-from worldmodel_v.models.device import compiled
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Posterior
+from worldmodel_v.autoencoders.gaussian.winograd import SMALLEST_BATCH, blas_in_one_thread, with_fast_convolutions
+from worldmodel_v.device import compiled
 
 Precision = Literal["fp32", "bf16"]
 

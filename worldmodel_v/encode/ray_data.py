@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.gaussian import load_vae
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.encoder import BATCH_SIZES
 from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
 from worldmodel_v.errors import ModelMismatch
-from worldmodel_v.models import load_vae, resolve_device
 
 
 class EncodeBatch:

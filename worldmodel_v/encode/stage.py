@@ -11,13 +11,13 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from worldmodel_v.autoencoders.artifact import LoadedVAE, read_weights, vae_from_bytes
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.data.fit import require_fit
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
 from worldmodel_v.errors import StaleLatents
-from worldmodel_v.models import resolve_device
-from worldmodel_v.models.weights import LoadedVAE, read_weights, vae_from_bytes
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.ray_pool import WorkerSettings, map_tasks
 from worldmodel_v.schema import PLAIN, ROLLOUTS, Column, Draw, latent_schema

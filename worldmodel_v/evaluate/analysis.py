@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.gaussian.likelihood import Bound, bound, sigma_of
+from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior, aggregate
 from worldmodel_v.evaluate.anomalies import Anomalies, find_anomalies
 from worldmodel_v.evaluate.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
 from worldmodel_v.evaluate.coder import Coder
 from worldmodel_v.evaluate.disentangle import Disentanglement, disentangle
 from worldmodel_v.evaluate.factors import Factors, recorded_factors, with_speed
 from worldmodel_v.evaluate.inpainting import Filled, Inpainting, inpaint
-from worldmodel_v.evaluate.likelihood import Bound, bound, sigma_of
 from worldmodel_v.evaluate.metrics import Evaluation, Scores, summarise
-from worldmodel_v.evaluate.posterior import AggregatedPosterior, aggregate
 from worldmodel_v.evaluate.sample import ZOOM_ROWS, Sample
 
 INPAINTED_FRAMES = 256

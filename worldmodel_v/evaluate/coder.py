@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.evaluate.conditions import as_arguments
 from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.evaluate.metrics import BATCH_SIZE, model_input
-from worldmodel_v.models import VAE
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ Legend: n rows, K size of the condition.
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.data import condition_reader
-from worldmodel_v.models import VAE
 from worldmodel_v.storage import Shard
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from worldmodel_v.models import VAE, frames_to_input, output_to_frames
+from worldmodel_v.autoencoders import frames_to_input, output_to_frames
+from worldmodel_v.autoencoders.gaussian import VAE
 
 GAP = 2
 SCALE = 2

@@ -13,8 +13,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Posterior, gaussian_kl
 from worldmodel_v.evaluate.conditions import as_arguments
-from worldmodel_v.models import VAE, Posterior, frames_to_input, gaussian_kl
 from worldmodel_v.progress import Progress, Silent
 
 BATCH_SIZE = 250

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.data import is_held_out, require_split
 from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotAModel
 from worldmodel_v.evaluate.conditions import condition_rows
 from worldmodel_v.evaluate.config import MIN_FRAMES
 from worldmodel_v.evaluate.grids import to_frames
-from worldmodel_v.models import VAE, frames_to_input
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Dataset, Shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS

@@ -14,18 +14,19 @@ import numpy as np
 import torch
 
 from worldmodel_v import __version__
+from worldmodel_v.autoencoders.gaussian import LoadedVAE, load_vae
+from worldmodel_v.autoencoders.gaussian.likelihood import sampled_log_likelihood
 from worldmodel_v.data import is_held_out
 from worldmodel_v.data.fit import require_fit
+from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import EvaluationFailed, NotADataset, SettingsDiffer
 from worldmodel_v.evaluate.analysis import Fidelity, Findings, Material, analyse
 from worldmodel_v.evaluate.coder import Coder
 from worldmodel_v.evaluate.config import EvalConfig
 from worldmodel_v.evaluate.figures import Figure, all_figures
-from worldmodel_v.evaluate.likelihood import sampled_log_likelihood
 from worldmodel_v.evaluate.metrics import Scores, score_frames, ssim
 from worldmodel_v.evaluate.report import Provenance, render
 from worldmodel_v.evaluate.sample import Sample, Training, choose_holdout, read_sample, read_training
-from worldmodel_v.models import LoadedVAE, load_vae, resolve_device
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import output_to_frames
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.encode import encode_frames
 from worldmodel_v.errors import ExportFailed
 from worldmodel_v.export.formats import Arrays, Runner
-from worldmodel_v.models import VAE, output_to_frames
 
 BATCH = 64
 ROUNDING = 1e-3

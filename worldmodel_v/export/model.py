@@ -18,6 +18,7 @@ from typing import Any, get_args
 import torch
 
 from worldmodel_v import __version__
+from worldmodel_v.autoencoders.gaussian import LoadedVAE, load_vae
 from worldmodel_v.data import condition_reader, is_held_out, read_conditions, read_frames, require_split
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.errors import ConfigError, ExportFailed, one_line
@@ -39,7 +40,6 @@ from worldmodel_v.export.formats import (
 )
 from worldmodel_v.export.int8 import write_int8
 from worldmodel_v.export.modules import Part, parts
-from worldmodel_v.models import LoadedVAE, load_vae
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from worldmodel_v.models import VAE, frames_to_input, output_to_frames
+from worldmodel_v.autoencoders import frames_to_input, output_to_frames
+from worldmodel_v.autoencoders.gaussian import VAE
 
 
 class FrameEncoder(nn.Module):

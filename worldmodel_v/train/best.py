@@ -15,10 +15,10 @@ import safetensors
 import safetensors.torch
 import torch
 
+from worldmodel_v.autoencoders.artifact import INVALID, metadata, read_file
+from worldmodel_v.autoencoders.gaussian import VAE, save_vae
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import Evaluation
-from worldmodel_v.models import VAE, save_vae
-from worldmodel_v.models.weights import INVALID, metadata, read_file
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.checkpoint import sealed, unseal
 from worldmodel_v.untrusted import require_types

@@ -19,9 +19,9 @@ import safetensors
 import safetensors.torch
 import torch
 
+from worldmodel_v.autoencoders.artifact import INVALID, metadata, read_file
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.models import VAE
-from worldmodel_v.models.weights import INVALID, metadata, read_file
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.untrusted import parse_object
 

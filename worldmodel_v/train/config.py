@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
+from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import ArchitectureName, Likelihood
-from worldmodel_v.models.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.spec import require_recordable
 
 Precision = Literal["auto", "fp32", "bf16"]

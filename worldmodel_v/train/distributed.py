@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
+from worldmodel_v.device import batch_in_memory
 from worldmodel_v.errors import ConfigError, NotADataset, WorkerLost, WorldModelError, one_line
-from worldmodel_v.models.device import batch_in_memory
 from worldmodel_v.ray_pool import WorkerSettings, cluster, lack_of_the_package
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import require_format

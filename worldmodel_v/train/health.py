@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.gaussian import Posterior, gaussian_kl
+from worldmodel_v.autoencoders.gaussian.posterior import aggregate
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConstantFrames
 from worldmodel_v.evaluate import Evaluation
-from worldmodel_v.evaluate.posterior import aggregate
-from worldmodel_v.models import Posterior, gaussian_kl
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.config import TrainConfig
 

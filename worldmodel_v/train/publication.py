@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME
+from worldmodel_v.autoencoders.gaussian import VAE, TrainedOn, save_vae
 from worldmodel_v.data import FrameBatch
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import Evaluation, evaluate, reconstruction_grid, sample_grid, to_png
-from worldmodel_v.models import VAE, TrainedOn, save_vae
-from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.checksum import sha256_of_file

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, elbo
+from worldmodel_v.autoencoders.gaussian.annealing import annealed_beta
+from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
 from worldmodel_v.data import (
     FrameBatch,
     FrameStream,
@@ -19,13 +23,10 @@ from worldmodel_v.data import (
 )
 from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.data.prefetch import prefetch
-from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
-from worldmodel_v.models.device import Computation, compiled
+from worldmodel_v.device import Computation, compiled
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
-from worldmodel_v.train.compute import Recomputed
 from worldmodel_v.train.config import TrainConfig
-from worldmodel_v.train.schedules import annealed_beta
 from worldmodel_v.train.share import ALONE, Share
 
 StepTerms = dict[str, torch.Tensor | float]

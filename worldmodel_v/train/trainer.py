@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME
+from worldmodel_v.autoencoders.gaussian.likelihood import bound, sampled_log_likelihood, sigma_of
 from worldmodel_v.data import FrameBatch, require_split
+from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, TrainingDiverged
 from worldmodel_v.evaluate import Evaluation
-from worldmodel_v.evaluate.likelihood import bound, sampled_log_likelihood, sigma_of
 from worldmodel_v.evaluate.metrics import score_frames, summarise
 from worldmodel_v.interrupts import deferred_interrupts
-from worldmodel_v.models import resolve_device
-from worldmodel_v.models.device import batch_in_memory
-from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.spec import differences

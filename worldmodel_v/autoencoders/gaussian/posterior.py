@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from worldmodel_v.models import Posterior
+from worldmodel_v.autoencoders.gaussian import Posterior
 
 
 @dataclass(frozen=True, kw_only=True)

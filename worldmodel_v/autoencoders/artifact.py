@@ -13,8 +13,8 @@ import safetensors
 import safetensors.torch
 import torch
 
+from worldmodel_v.autoencoders.gaussian.vae import VAE, VAEConfig
 from worldmodel_v.errors import ConfigError, NotAModel
-from worldmodel_v.models.vae import VAE, VAEConfig
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types

@@ -11,9 +11,9 @@ import torch
 from threadpoolctl import threadpool_info
 from torch import nn
 
-from worldmodel_v.encode import winograd_kernels
-from worldmodel_v.encode.inference import inference_encoder, reproducible_arithmetic
-from worldmodel_v.encode.winograd import (
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
+from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
+from worldmodel_v.autoencoders.gaussian.winograd import (
     MAX_TILES,
     SMALLEST_BATCH,
     FastHalving,
@@ -21,8 +21,8 @@ from worldmodel_v.encode.winograd import (
     blas_in_one_thread,
     with_fast_convolutions,
 )
-from worldmodel_v.models import VAE, VAEConfig
-from worldmodel_v.models.architectures import ResidualBlock
+from worldmodel_v.encode import winograd_kernels
+from worldmodel_v.encode.inference import inference_encoder, reproducible_arithmetic
 
 WIDTHS_AND_SIZES = [(16, 32), (32, 16), (64, 8), (128, 4), (16, 8), (32, 4)]
 
@@ -190,9 +190,9 @@ def test_a_vae_with_nothing_to_make_fast_is_itself(architecture: Any) -> None:
 
 COMPILED_AGAIN = """
 import numpy as np, torch
-from worldmodel_v.encode.winograd import FastHalving, FastResidualBlock
-from worldmodel_v.encode.winograd_kernels import block_kernel, halving_kernel
-from worldmodel_v.models.architectures import ResidualBlock
+from worldmodel_v.autoencoders.gaussian.winograd import FastHalving, FastResidualBlock
+from worldmodel_v.autoencoders.gaussian.winograd_kernels import block_kernel, halving_kernel
+from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
 x = torch.zeros(16, 16, 8, 8)
 with torch.inference_mode():
     FastHalving(torch.nn.Conv2d(16, 32, kernel_size=4, stride=2, padding=1))(x)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, elbo
+from worldmodel_v.autoencoders.gaussian.architectures import ARCHITECTURES, MAX_FRAME_SIZE, ResidualBlock, halvings
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
-from worldmodel_v.models.architectures import ARCHITECTURES, MAX_FRAME_SIZE, ResidualBlock, halvings
 from worldmodel_v.storage import schema
 
 NAMES = list(ARCHITECTURES)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
+from worldmodel_v.autoencoders.gaussian import VAE
+from worldmodel_v.autoencoders.gaussian.losses import gaussian_kl
 from worldmodel_v.evaluate.metrics import CodedBatch, Measure, Scores
-from worldmodel_v.models import VAE
-from worldmodel_v.models.losses import gaussian_kl
 
 LEVELS = 256
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, elbo
+from worldmodel_v.autoencoders.gaussian.vae import bounded_logvar
 from worldmodel_v.errors import ConfigError, ModelMismatch
-from worldmodel_v.models import VAE, Posterior, VAEConfig, elbo, frames_to_input
-from worldmodel_v.models.vae import bounded_logvar
 
 
 def random_frames(count: int, size: int) -> torch.Tensor:

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from worldmodel_v.evaluate.likelihood import bound, log_likelihood, sampled_log_likelihood, sigma_of
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig
+from worldmodel_v.autoencoders.gaussian.likelihood import bound, log_likelihood, sampled_log_likelihood, sigma_of
+from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.evaluate.metrics import Scores, score_frames
-from worldmodel_v.models import VAE, Posterior, VAEConfig, frames_to_input
-from worldmodel_v.models.vae import UNIT_WEIGHT_SIGMA
 
 CPU = torch.device("cpu")
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from worldmodel_v.models.vae import VAE, Posterior
+from worldmodel_v.autoencoders.gaussian.vae import VAE, Posterior
 
 
 def alone(mean: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import distributions
 
-from worldmodel_v.models import VAE, Elbo, Posterior, VAEConfig, elbo, frames_to_input, gaussian_kl
-from worldmodel_v.models.losses import bernoulli_nll, gaussian_nll, kl_penalty
-from worldmodel_v.models.vae import CALIBRATION_STEPS
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Elbo, Posterior, VAEConfig, elbo, gaussian_kl
+from worldmodel_v.autoencoders.gaussian.losses import bernoulli_nll, gaussian_nll, kl_penalty
+from worldmodel_v.autoencoders.gaussian.vae import CALIBRATION_STEPS
 
 
 def random_tensors(*shape: int) -> tuple[torch.Tensor, ...]:

@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, vae_from_bytes
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
-from worldmodel_v.models.weights import WEIGHTS_NAME, vae_from_bytes
 from worldmodel_v.untrusted import canonical_json
 
 CONFIG = VAEConfig(frame_height=8, frame_width=8, latent_dim=3, likelihood="bernoulli")

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from worldmodel_v.models import VAE
-from worldmodel_v.models.architectures import ResidualBlock
+from worldmodel_v.autoencoders.gaussian import VAE
+from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -63,7 +63,7 @@ def with_fast_convolutions(model: VAE) -> VAE:
     try:
         import scipy.linalg  # noqa: F401
 
-        import worldmodel_v.encode.winograd_kernels  # noqa: F401
+        import worldmodel_v.autoencoders.gaussian.winograd_kernels  # noqa: F401
     except ImportError:
         return model
     model = copy.deepcopy(model)
@@ -103,7 +103,7 @@ class FastResidualBlock(nn.Module):
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
-        from worldmodel_v.encode.winograd_kernels import Half
+        from worldmodel_v.autoencoders.gaussian.winograd_kernels import Half
 
         self._block = block
         norms = [module for module in block.change if isinstance(module, nn.GroupNorm)]
@@ -120,7 +120,7 @@ class FastResidualBlock(nn.Module):
         ]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from worldmodel_v.encode.winograd_kernels import BlockMemory, block_kernel, scratch_size
+        from worldmodel_v.autoencoders.gaussian.winograd_kernels import BlockMemory, block_kernel, scratch_size
 
         _, channels, height, width = x.shape
         frames = _frames_at_once(len(x), height, width)
@@ -153,7 +153,7 @@ class FastHalving(nn.Module):
         self._bias = _array(convolution.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from worldmodel_v.encode.winograd_kernels import HalvingMemory, halving_kernel, scratch_size
+        from worldmodel_v.autoencoders.gaussian.winograd_kernels import HalvingMemory, halving_kernel, scratch_size
 
         batch, channels, height, width = x.shape
         frames = 0 if height % 2 or width % 2 else _frames_at_once(batch, height // 2, width // 2)

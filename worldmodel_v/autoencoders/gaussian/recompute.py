@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from worldmodel_v.models import Posterior
+from worldmodel_v.autoencoders.gaussian import Posterior
 
 
 class Recomputed:

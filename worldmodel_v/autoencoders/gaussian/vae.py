@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import nn
 
+from worldmodel_v.autoencoders.gaussian.architectures import ArchitectureName, build_network, require_architecture
 from worldmodel_v.errors import ConfigError, ModelMismatch
-from worldmodel_v.models.architectures import ArchitectureName, build_network, require_architecture
 
 Likelihood = Literal["gaussian", "calibrated", "bernoulli"]
 
@@ -32,9 +32,6 @@ CALIBRATION_STEPS = 20
 MAX_LOGVAR = 20.0
 """log σ² is what the network says up to here; see `bounded_logvar`."""
 
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in a frame's brightness (ITU-R BT.601)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig:
@@ -50,13 +47,13 @@ class VAEConfig:
     """Z, the size of the latent."""
 
     architecture: ArchitectureName = "conv"
-    """The network, by its name in `worldmodel_v.models.architectures`."""
+    """The network, by its name in `worldmodel_v.autoencoders.gaussian.architectures`."""
 
     channels: int = 3
     """C: 3 for RGB, 1 for brightness."""
 
     likelihood: Likelihood = "gaussian"
-    """What the decoder's output means: see `worldmodel_v.models.losses`."""
+    """What the decoder's output means: see `worldmodel_v.autoencoders.gaussian.losses`."""
 
     sigma: float = UNIT_WEIGHT_SIGMA
     """The standard deviation of "gaussian"; with "calibrated" where the learned one begins."""
@@ -201,21 +198,3 @@ def bounded_logvar(logvar: torch.Tensor) -> torch.Tensor:
     within = logvar.clamp(-MAX_LOGVAR, MAX_LOGVAR)
     beyond = logvar - within
     return within + beyond.sign() * torch.log1p(beyond.abs())
-
-
-def frames_to_input(frames_BHWC: torch.Tensor, channels: int = 3) -> torch.Tensor:
-    """uint8 (B, H, W, 3) on any device -> float32 (B, C, H, W) in [0, 1], channels_last in memory (no copy is made for it).
-
-    One channel is the brightness, 0.299 R + 0.587 G + 0.114 B.
-    """
-    x_BCHW = frames_BHWC.permute(0, 3, 1, 2).float().div_(255.0)
-    if channels == 3:
-        return x_BCHW
-    weights = torch.tensor(LUMA, device=x_BCHW.device).reshape(1, 3, 1, 1)
-    return (x_BCHW * weights).sum(dim=1, keepdim=True)
-
-
-def output_to_frames(x_BCHW: torch.Tensor) -> torch.Tensor:
-    """float (B, C, H, W) in [0, 1], as a decoder gives it -> uint8 (B, H, W, 3), rounded; one channel becomes grey."""
-    bytes_BCHW = (x_BCHW * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1)
-    return bytes_BCHW.permute(0, 2, 3, 1)
