@@ -1,25 +1,37 @@
-"""A finished VAE on disk: `vae.safetensors`, weights with the configuration and the frames' preprocessing inside, and its hash.
+"""A trained autoencoder on disk. Only this file knows its directory.
 
-The file's SHA-256 names the VAE: latents carry it, so that they can be told from those of another training. Loading it
-runs no code. Configuration and preprocessing stand inside the file, so weights cannot be paired with the wrong ones.
+    vae.safetensors  float32 weights; as metadata its kind and config, the columns that it stores, and the frames' preprocessing
+    config.json      with which settings and on which data it was trained
+
+The file's SHA-256 names the autoencoder: latents carry it, so that they can be told from those of another training. Config and
+preprocessing stand inside the file, so weights cannot be paired with the wrong ones. Loading runs no code but this
+package's: a user's own `module:Class` is imported only where the caller names the same one.
 """
 
 import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import safetensors
 import safetensors.torch
 import torch
 
-from worldmodel_v.autoencoders.gaussian.vae import VAE, VAEConfig
+from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
+from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
 from worldmodel_v.errors import ConfigError, NotAModel
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
 
 WEIGHTS_NAME = "vae.safetensors"
+CONFIG_NAME = "config.json"
+CHECKPOINT_NAME = "checkpoint.safetensors"
+"""What a training has before it is finished."""
+
 MAX_FILE_BYTES = 4 << 30
 """What is read into memory at most; the default VAE has 5 MB, its checkpoint 15."""
 
@@ -28,11 +40,13 @@ INVALID = (
     *(safetensors.SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError, IndexError),
     *(AttributeError, ArithmeticError, MemoryError),
 )
-"""What a file that is no valid VAE or checkpoint makes safetensors and torch raise."""
+"""What a file that is no valid autoencoder or checkpoint makes safetensors and torch raise."""
+
+Model = TypeVar("Model", bound=Autoencoder)
 
 
 class TrainedOn(NamedTuple):
-    """What frames a VAE was trained on."""
+    """What frames an autoencoder was trained on."""
 
     env: str
     """The environment's name."""
@@ -42,27 +56,91 @@ class TrainedOn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class LoadedVAE:
-    """A VAE in evaluation mode, and the SHA-256 (hexadecimal) of the file it came from."""
+class Trained(Generic[Model]):
+    """A trained autoencoder in evaluation mode, and the SHA-256 (hexadecimal) of the file it came from."""
 
-    model: VAE
+    model: Model
     sha256: str
     trained_on: TrainedOn | None
     """None if the file does not say."""
 
 
-def save_vae(model: VAE, trained_on: TrainedOn | None = None) -> bytes:
-    """The bytes of `vae.safetensors`: float32 weights, with the configuration, and what it was trained on, as metadata."""
+@dataclass(frozen=True)
+class Description:
+    """What a file of weights says of itself; reading it runs no code."""
+
+    kind: str
+    """What `--autoencoder` calls it."""
+
+    config: dict[str, Any]
+    columns: dict[str, str]
+    """What it stores for a frame, in words, by column."""
+
+    num_parameters: int
+    sha256: str
+
+
+class Training(NamedTuple):
+    """What a directory tells of the training."""
+
+    holdout_every: int
+    data_spec_hash: str
+    steps: int
+
+
+def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
+    """The bytes of `vae.safetensors`."""
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    notes = {"config": _with_hash(asdict(model.config))}
+    columns = {column.name: f"{column.dtype} {list(column.row_shape)}" for column in model.latents("float32")[0]}
+    notes = {
+        "autoencoder": _with_hash({"kind": model.kind, "columns": columns}),
+        "config": _with_hash(asdict(model.config)),
+    }
     if trained_on is not None:
         notes["trained_on"] = _with_hash({"env": trained_on.env, **asdict(trained_on.preprocessing)})
     return safetensors.torch.save(weights, metadata=notes)
 
 
-def load_vae(path: Path) -> LoadedVAE:
-    """Load a VAE from the directory that `wm-train` wrote; raises NotAModel if there is no finished or valid one."""
-    return vae_from_bytes(read_weights(path), str(path))
+def load(path: Path, autoencoder: str | None = None) -> Trained[Autoencoder]:
+    """The autoencoder in the directory that `wm-train` wrote.
+
+    One that is a user's own `module:Class` is loaded only if `autoencoder` is the same name: its module is imported. Raises
+    NotAModel if there is no finished or valid one, ConfigError if it is another than was named.
+    """
+    return from_bytes(read_weights(path), str(path), autoencoder)
+
+
+def describe(path: Path) -> Description:
+    """What the weights in a directory say of themselves; raises NotAModel as `load` does. Built-in ones are loaded."""
+    content = read_weights(path)
+    with _named_damage(str(path)):
+        notes = metadata(content)
+        recorded = _recorded(notes, "autoencoder")
+        kind, columns, config = _kind(recorded), recorded["columns"], _recorded(notes, "config")
+        if not isinstance(columns, dict) or not all(isinstance(text, str) and is_name(text) for text in columns.values()):
+            raise ValueError("its columns are not texts by name")
+        num_parameters = sum(tensor.numel() for tensor in safetensors.torch.load(content).values())
+    if kind in BUILT_IN:
+        num_parameters = sum(tensor.numel() for tensor in from_bytes(content, str(path)).model.parameters())
+    return Description(kind, config, columns, num_parameters, hashlib.sha256(content).hexdigest())
+
+
+def read_training(path: Path) -> Training:
+    """From the directory's `config.json`; raises NotAModel if it is missing or damaged."""
+    file = path / CONFIG_NAME
+    try:
+        content = json.loads(file.read_text())
+        settings = content["training"]
+        return Training(
+            holdout_every=int(settings["holdout_every"]),
+            data_spec_hash=str(settings["data_spec_hash"]),
+            steps=int(content["steps"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotAModel(
+            f"{file}: does not tell which episodes the training held out ({type(error).__name__}: {error}); "
+            f"run the wm-train command of {path} again, which writes it anew"
+        ) from None
 
 
 @readable()
@@ -72,9 +150,7 @@ def read_weights(path: Path) -> bytes:
     if path.is_file():
         raise NotAModel(f"{path}: is a file; give the directory that it lies in")
     if not file.is_file():
-        state = (
-            "its training is not finished" if (path / "checkpoint.safetensors").exists() else "it is no directory of wm-train"
-        )
+        state = "its training is not finished" if (path / CHECKPOINT_NAME).exists() else "it is no directory of wm-train"
         raise NotAModel(
             f"{path}: holds no {WEIGHTS_NAME}: {state}; run wm-train --out {path} to the end, or give another directory"
         )
@@ -94,46 +170,75 @@ def read_file(file: Path) -> bytes:
         raise NotAModel(f"{file}: cannot be read ({error.strerror}); restore it, or train again") from None
 
 
-def vae_from_bytes(content: bytes, source: str) -> LoadedVAE:
-    """Load a VAE from the bytes of its file; `source` names it in errors. Raises NotAModel if they are damaged."""
-    try:
+def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> Trained[Autoencoder]:
+    """As `load`, from the bytes of the file; `source` names it in errors."""
+    kind = kind_of(content, source)
+    _require_named(kind, autoencoder, source)
+    autoencoder_class(kind)  # whose errors are of no damage
+    with _named_damage(source):
         notes = metadata(content)
-        config = _config(notes)
+        config = config_from_json(kind, _recorded(notes, "config"))
         trained_on = _trained_on(notes, config)
         weights = safetensors.torch.load(content)
-        _require_shapes(config, weights)
-        model = VAE(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _require_shapes(kind, config, weights)
+        model = create(kind, config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if wrong := [name for name, tensor in weights.items() if tensor.dtype != torch.float32]:
             raise ValueError(f"{wrong[0]} is not float32")
         model.load_state_dict(weights)
+    return Trained(model.eval(), hashlib.sha256(content).hexdigest(), trained_on)
+
+
+def kind_of(content: bytes, source: str) -> str:
+    """What `--autoencoder` calls the autoencoder whose weights these are; raises NotAModel."""
+    with _named_damage(source):
+        return _kind(_recorded(metadata(content), "autoencoder"))
+
+
+def _require_named(kind: str, asked: str | None, source: str) -> None:
+    """Raise ConfigError unless this kind is what was asked for, or may be loaded by whoever asks for nothing."""
+    if asked is not None and asked != kind:
+        raise ConfigError(
+            f"{source}: its autoencoder is {kind}, --autoencoder asks for {asked}; give the one it was trained as"
+        )
+    if asked is None and kind not in BUILT_IN:
+        raise NotAModel(
+            f"{source}: its autoencoder is {kind}, which is no part of this package; its code runs only where you name it: if "
+            f"you trust that module, add --autoencoder {kind} (in Python: autoencoder={kind!r})"
+        )
+
+
+def _kind(recorded: dict[str, Any]) -> str:
+    kind = recorded["kind"]
+    if not isinstance(kind, str) or not is_name(kind) or (kind not in BUILT_IN and ":" not in kind):
+        raise ValueError(f"its kind is {kind!r:.100}")
+    return kind
+
+
+@contextmanager
+def _named_damage(source: str) -> Iterator[None]:
+    """Turn whatever damaged weights raise in the block into NotAModel."""
+    try:
+        yield
     except INVALID as error:
         reason = f"{error} ".splitlines()[0].strip()
         raise NotAModel(
             f"{source}: {WEIGHTS_NAME} is damaged or of another version ({reason}); restore it, or train again"
         ) from None
-    return LoadedVAE(model.eval(), hashlib.sha256(content).hexdigest(), trained_on)
 
 
-def _config(recorded_beside: dict[str, str]) -> VAEConfig:
-    """The configuration of a file's metadata; raises ValueError if it is not as it was written.
-
-    What an older file does not say has its default, and it has no hash.
-    """
-    recorded = parse_object(recorded_beside["config"])
-    written = recorded.pop("sha256", None)
-    if written not in (None, _digest(recorded)):
-        raise ValueError("its configuration is not what was written")
-    require_types(recorded, VAEConfig)
-    return VAEConfig(**{**recorded, "condition": tuple(recorded.get("condition", ()))})
-
-
-def _trained_on(recorded_beside: dict[str, str], config: VAEConfig) -> TrainedOn | None:
-    """What a file's metadata say of the frames; raises ValueError or ConfigError if it is not as it was written."""
-    if "trained_on" not in recorded_beside:
-        return None
-    recorded = parse_object(recorded_beside["trained_on"])
+def _recorded(notes: dict[str, str], name: str) -> dict[str, Any]:
+    """A record of a file's metadata; raises ValueError if it is not as it was written."""
+    recorded = parse_object(notes[name])
     if recorded.pop("sha256", None) != _digest(recorded):
-        raise ValueError("what it says of the frames is not what was written")
+        raise ValueError(f"its {name} is not what was written")
+    return recorded
+
+
+def _trained_on(notes: dict[str, str], config: AutoencoderConfig) -> TrainedOn | None:
+    """What a file's metadata say of the frames; raises ValueError or ConfigError if it is not as it was written."""
+    if "trained_on" not in notes:
+        return None
+    recorded = _recorded(notes, "trained_on")
     env = recorded.pop("env")
     if not isinstance(env, str) or not is_name(env):
         raise ValueError("its environment has no name")
@@ -146,10 +251,10 @@ def _trained_on(recorded_beside: dict[str, str], config: VAEConfig) -> TrainedOn
     return TrainedOn(env, preprocessing)
 
 
-def _require_shapes(config: VAEConfig, weights: dict[str, torch.Tensor]) -> None:
+def _require_shapes(kind: str, config: AutoencoderConfig, weights: dict[str, torch.Tensor]) -> None:
     """Raise ValueError unless the file holds what its configuration asks for: no more memory is taken than it backs."""
     with torch.device("meta"):
-        expected = {name: tensor.shape for name, tensor in VAE(config).state_dict().items()}
+        expected = {name: tensor.shape for name, tensor in create(kind, config).state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
         name = wrong[0]

@@ -7,15 +7,37 @@ Source: Kingma & Welling 2013 (arXiv:1312.6114); Ha & Schmidhuber 2018 (arXiv:18
 2015: q(z|x, c) and p(x|z, c), the K values standing beside the encoder's features and beside z.
 """
 
+import copy
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import nn
 
+from worldmodel_v.autoencoders.base import (
+    Autoencoder,
+    AutoencoderConfig,
+    Batch,
+    Compile,
+    Figures,
+    Finding,
+    Latents,
+    Loss,
+    Measure,
+    Score,
+    Scores,
+)
+from worldmodel_v.autoencoders.gaussian import health
+from worldmodel_v.autoencoders.gaussian.annealing import annealed_beta
 from worldmodel_v.autoencoders.gaussian.architectures import ArchitectureName, build_network, require_architecture
-from worldmodel_v.errors import ConfigError, ModelMismatch
+from worldmodel_v.autoencoders.gaussian.likelihood import bound, sampled_log_likelihood, sigma_of
+from worldmodel_v.autoencoders.gaussian.losses import elbo
+from worldmodel_v.autoencoders.gaussian.posterior import Posterior
+from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.schema import PLAIN, Column, Draw
 
 Likelihood = Literal["gaussian", "calibrated", "bernoulli"]
 
@@ -34,14 +56,9 @@ MAX_LOGVAR = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEConfig:
-    """What determines the network; it is stored inside the weights' file."""
-
-    frame_height: int = 64
-    """H, a multiple of 8; see `architectures` for the limits of each."""
-
-    frame_width: int = 64
-    """W, a multiple of 8."""
+class VAEConfig(AutoencoderConfig):
+    """What determines the network and its loss. Frames have a height and width that are multiples of 8; see `architectures`
+    for the limits of each."""
 
     latent_dim: int = 32
     """Z, the size of the latent."""
@@ -49,20 +66,26 @@ class VAEConfig:
     architecture: ArchitectureName = "conv"
     """The network, by its name in `worldmodel_v.autoencoders.gaussian.architectures`."""
 
-    channels: int = 3
-    """C: 3 for RGB, 1 for brightness."""
-
     likelihood: Likelihood = "gaussian"
     """What the decoder's output means: see `worldmodel_v.autoencoders.gaussian.losses`."""
 
     sigma: float = UNIT_WEIGHT_SIGMA
     """The standard deviation of "gaussian"; with "calibrated" where the learned one begins."""
 
-    condition: tuple[str, ...] = ()
-    """What encoder and decoder are told beside frame and latent: names of `state` factors, or "action"."""
+    beta: float = 1.0
+    """Weight of the KL in the loss."""
 
-    condition_dim: int = 0
-    """K, the number of values that these are."""
+    beta_warmup_steps: int = 0
+    """Steps over which the weight rises from 0, see `annealed_beta`."""
+
+    beta_cycles: int = 1
+    """How often it rises."""
+
+    free_bits: float = 0.0
+    """λ of `losses.kl_penalty`."""
+
+    kl_tolerance: float = 0.0
+    """τ of `losses.kl_penalty`."""
 
     def __post_init__(self) -> None:
         if any(side < 8 or side % 8 for side in self.frame_shape):
@@ -71,64 +94,34 @@ class VAEConfig:
         if not 1 <= self.latent_dim <= MAX_LATENT_DIM:
             raise ConfigError(f"--latent-dim must be 1 to {MAX_LATENT_DIM}, got {self.latent_dim}")
         require_architecture(self.architecture, self.frame_shape)
-        if self.channels not in (1, 3):
-            raise ConfigError(f"--channels: expected 3 (RGB) or 1 (brightness), got {self.channels}")
         if self.likelihood not in get_args(Likelihood):
             raise ConfigError(f"--likelihood: expected gaussian, calibrated or bernoulli, got {self.likelihood!r}")
         if not (self.sigma > 0 and math.isfinite(self.sigma)):
             raise ConfigError(f"--sigma must be positive, got {self.sigma}")
-        if len(self.condition) > self.condition_dim or (self.condition_dim and not self.condition):
-            raise ConfigError(f"a condition on {list(self.condition)} cannot have {self.condition_dim} values")
-
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        """(H, W)"""
-        return self.frame_height, self.frame_width
+        super().__post_init__()
 
 
-class Posterior(NamedTuple):
-    """q(z|x) = N(mu, exp(logvar)), a diagonal Gaussian."""
+class VAE(Autoencoder):
+    """Encoder and decoder. Frames go in as `frames_to_input` makes them: float (B, C, H, W) in [0, 1]."""
 
-    mu: torch.Tensor
-    """(B, Z)"""
-
-    logvar: torch.Tensor
-    """(B, Z): log σ²"""
-
-    def sample(self, noise: torch.Tensor | torch.Generator | None = None) -> torch.Tensor:
-        """z = mu + σ ε with ε ~ N(0, I): the reparameterisation, through which gradients reach mu and logvar.
-
-        `noise` is ε itself, (B, Z), or the generator that draws it.
-        """
-        if not isinstance(noise, torch.Tensor):
-            noise = torch.randn(self.mu.shape, generator=noise, device=self.mu.device, dtype=self.mu.dtype)
-        return self.mu + torch.exp(0.5 * self.logvar) * noise
-
-
-class VAE(nn.Module):
-    """Encoder and decoder. Frames go in as `frames_to_input` makes them: float (B, C, H, W) in [0, 1].
-
-    A VAE with a condition takes it as float (B, K) in the data's own units and standardises it by `condition_mean` and
-    `condition_std`, which are the training data's and travel with the weights; one without a condition is called without.
-    """
-
+    config_class = VAEConfig
+    config: VAEConfig
+    kind = "gaussian"
+    score: ClassVar[Score] = Score("elbo_nats", higher_is_better=True)
     variance: torch.Tensor
-    condition_mean: torch.Tensor
-    condition_std: torch.Tensor
 
     def __init__(self, config: VAEConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         network = build_network(config.architecture, config.frame_shape, config.channels)
         self._bottom = network.bottom
+        self._encoder_dtype = torch.float32
         self.encoder = network.encoder
         self.to_posterior = nn.Linear(network.features + config.condition_dim, 2 * config.latent_dim)
         self.from_latent = nn.Linear(config.latent_dim + config.condition_dim, math.prod(network.bottom))
         self.decoder = network.decoder
         self.register_buffer("variance", torch.tensor(config.sigma**2), persistent=config.likelihood == "calibrated")
-        if config.condition_dim:
-            self.register_buffer("condition_mean", torch.zeros(config.condition_dim))
-            self.register_buffer("condition_std", torch.ones(config.condition_dim))
+        self.noise_shape = (config.latent_dim,)
+        self.settled_step = (2 * config.beta_cycles - 1) * config.beta_warmup_steps
 
     @property
     def sigma(self) -> torch.Tensor:
@@ -140,10 +133,10 @@ class VAE(nn.Module):
         """0-dim: 2 σ². The loss times this is in units of squared errors, whatever σ; 1 for "bernoulli"."""
         return 2 * self.variance
 
-    def encode(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Posterior:
+    def posterior(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Posterior:
         """The posterior of each frame, in float32 whatever the autocast, or the type of the encoder's weights."""
-        features = self._beside(self.encoder(x_BCHW).flatten(start_dim=1).float(), condition_BK)
-        mu, logvar = self.to_posterior(features).float().chunk(2, dim=1)
+        features_BN = self.encoder(x_BCHW.to(self._encoder_dtype)).flatten(start_dim=1).float()
+        mu, logvar = self.to_posterior(self._beside(features_BN, condition_BK)).float().chunk(2, dim=1)
         return Posterior(mu, bounded_logvar(logvar))
 
     def decode_logits(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
@@ -151,19 +144,9 @@ class VAE(nn.Module):
         bottom = self.from_latent(self._beside(z_BZ, condition_BK)).unflatten(1, self._bottom)
         return self.decoder(bottom.contiguous(memory_format=torch.channels_last)).float()
 
-    def decode(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
+    def decode_z(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
         """The mean of p(x|z): (B, C, H, W) in [0, 1]."""
         return torch.sigmoid(self.decode_logits(z_BZ, condition_BK))
-
-    def typical_condition(self, count: int) -> torch.Tensor | None:
-        """The training data's mean condition, `count` times: (count, K); None for a VAE without a condition."""
-        return self.condition_mean.expand(count, -1) if self.config.condition_dim else None
-
-    @torch.no_grad()
-    def standardise_by(self, mean_K: torch.Tensor, std_K: torch.Tensor) -> None:
-        """Take over the condition's mean and standard deviation; a value that never varies keeps its scale."""
-        self.condition_mean.copy_(mean_K)
-        self.condition_std.copy_(torch.where(std_K > 1e-6, std_K, torch.ones_like(std_K)))
 
     @torch.no_grad()
     def calibrate(self, squared_error: torch.Tensor) -> None:
@@ -179,14 +162,89 @@ class VAE(nn.Module):
 
     def _beside(self, values_BN: torch.Tensor, condition_BK: torch.Tensor | None) -> torch.Tensor:
         """`values` with the standardised condition beside them; raises ModelMismatch if it is missing or of another size."""
-        expected = self.config.condition_dim
-        found = 0 if condition_BK is None else condition_BK.shape[1]
-        if found != expected:
-            names = ", ".join(self.config.condition) or "nothing"
-            raise ModelMismatch(f"the VAE is conditional on {names}: expected {expected} values a frame, got {found}")
-        if condition_BK is None:
-            return values_BN
-        return torch.cat([values_BN, (condition_BK - self.condition_mean) / self.condition_std], dim=1)
+        standardised = self.standardised(condition_BK)
+        return values_BN if standardised is None else torch.cat([values_BN, standardised], dim=1)
+
+    # As an autoencoder
+
+    def latents(self, dtype: str) -> tuple[tuple[Column, ...], tuple[Draw, ...]]:
+        """mu and logvar, (N, Z), from which z is drawn."""
+        return gaussian_latents(self.config.latent_dim, dtype)
+
+    def encode(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Latents:
+        """mu and logvar of each frame: float32 (B, Z)."""
+        return self.posterior(x_BCHW, condition_BK)._asdict()
+
+    def decode(self, latents: Latents, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
+        """Frames decoded from mu."""
+        return self.decode_z(latents["mu"], condition_BK)
+
+    def loss(self, batch: Batch) -> Loss:
+        """-ELBO, with the KL weighted by beta."""
+        return self.objective()(batch)
+
+    def objective(self, *, compile: Compile | None = None, recompute: bool = False) -> Callable[[Batch], Loss]:
+        """`loss`; what is compiled is `elbo`, between whose graphs the noise is drawn, so that it is the same as without."""
+        terms_of = compile(elbo) if compile else elbo
+        network: Any = Recomputed(self) if recompute else self
+
+        def loss(batch: Batch) -> Loss:
+            config = self.config
+            beta = annealed_beta(batch.step, config.beta, config.beta_warmup_steps, config.beta_cycles)
+            error_scale = self.error_scale
+            floors = {"free_bits": config.free_bits, "kl_tolerance": config.kl_tolerance}
+            terms = terms_of(network, batch.x, batch.noise, batch.condition, **floors, across=batch.across)
+            if self.training and terms.squared_error is not None:
+                self.calibrate(terms.squared_error)
+            bound = terms.loss(beta)
+            figures = {"loss": bound, "reconstruction": terms.reconstruction, "kl": terms.kl, "beta": beta}
+            learned = {"sigma": self.sigma} if config.likelihood == "calibrated" else {}
+            return Loss(bound * error_scale, figures | learned)
+
+        return loss
+
+    def measures(self, generator: torch.Generator) -> Mapping[str, Measure]:
+        """log p(x|z) of each frame, for one z."""
+        return {"log_likelihood": sampled_log_likelihood(self, generator)}
+
+    def figures(self, scores: Scores) -> Figures:
+        """KL, active units, and where the likelihood was measured the bound."""
+        figures = health.figures(scores)
+        measured = "log_likelihood" in scores.measures
+        return figures | ({"elbo_nats": bound(scores, sigma_of(self)).elbo_nats} if measured else {})
+
+    def health(self, scores: Scores) -> dict[str, float | list[float]]:
+        """What the posteriors are, one by one and together."""
+        return health.posterior_health(scores)
+
+    def findings(self, step: int, figures: Figures, health_: Mapping[str, float | list[float]]) -> list[Finding]:
+        """Latents far wider than the prior, and a collapsed posterior."""
+        return health.findings(step, figures, health_)
+
+    def samples(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Frames decoded from the prior N(0, I), of a conditional VAE under its training data's mean condition."""
+        z = torch.randn(count, self.config.latent_dim, generator=generator).to(self.variance.device)
+        return self.decode_z(z, self.typical_condition(count))
+
+    def for_inference(self, device: torch.device, precision: str, *, compile: bool = False) -> "VAE":
+        """On a CPU in fp32 with the convolutions of `winograd`; in bf16 all but the last layer is bfloat16."""
+        if precision == "bf16":
+            model = copy.deepcopy(self)
+            model._encoder_dtype = torch.bfloat16
+            model.encoder.to(torch.bfloat16)
+            return model
+        if device.type != "cpu" or compile:
+            return self
+        from worldmodel_v.autoencoders.gaussian.winograd import with_fast_convolutions
+
+        return with_fast_convolutions(self)
+
+
+def gaussian_latents(latent_dim: int, dtype: str) -> tuple[tuple[Column, ...], tuple[Draw, ...]]:
+    """The columns of a diagonal Gaussian: mu and logvar, (N, Z), from which z is drawn."""
+    names = ("mu", "logvar")
+    columns = tuple(Column(name=name, dtype=dtype, row_shape=(latent_dim,), role="latent", filters=PLAIN) for name in names)
+    return columns, (Draw(name="z", distribution="normal", columns=names),)
 
 
 def bounded_logvar(logvar: torch.Tensor) -> torch.Tensor:
