@@ -15,6 +15,7 @@ from safetensors import safe_open
 from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, vae_from_bytes
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.errors import NotAModel
+from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.untrusted import canonical_json
 
 CONFIG = VAEConfig(frame_height=8, frame_width=8, latent_dim=3, likelihood="bernoulli")
@@ -69,6 +70,50 @@ def test_the_file_is_read_by_plain_safetensors(saved: Path) -> None:
         assert config.pop("sha256") == hashlib.sha256(canonical_json(config).encode()).hexdigest()
         assert config == {**asdict(CONFIG), "condition": []}
         assert torch.equal(file.get_tensor("from_latent.bias"), make_model().from_latent.bias)
+
+
+TRAINED_ON = TrainedOn("my:World-v0", Preprocessing(crop="0:84,0:96", frame_height=8, frame_width=8, fit="letterbox"))
+
+
+class TestTrainedOn:
+    def test_it_travels_in_the_file(self) -> None:
+        content = save_vae(make_model(), TRAINED_ON)
+        loaded = vae_from_bytes(content, "here")
+        assert loaded.trained_on == TRAINED_ON
+        assert_same_weights(loaded.model, make_model())
+        assert save_vae(loaded.model, loaded.trained_on) == content
+        assert vae_from_bytes(save_vae(make_model()), "here").trained_on is None
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [(b"letterbox", b"letterbux"), (b"0:84,0:96", b"0:84,0:95"), (b"my:World-v0", b"my:World-v1"), (b'"crop', b'"crap')],
+    )
+    def test_damage_is_refused(self, before: bytes, after: bytes) -> None:
+        content = save_vae(make_model(), TRAINED_ON)
+        assert before in content.replace(b"\\", b"")
+        damaged = content.replace(before.replace(b'"', b'\\"'), after.replace(b'"', b'\\"'))
+        with pytest.raises(NotAModel, match=r"\(its configuration is not what was written\)"):
+            vae_from_bytes(damaged, "here")
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({"frame_width": 16}, "it was trained on frames of (8, 16), its configuration says (8, 8)"),
+            ({"frame_width": "8"}, "frame_width: expected int, found str"),
+            ({"resize": "cubic"}, "--resize: expected area or bilinear, got 'cubic'"),
+            ({"crop": "everything"}, "--crop 'everything': expected"),
+            ({"env": 5}, "the environment that it was trained on has no printable name"),
+            ({"env": "a\nb"}, "the environment that it was trained on has no printable name"),
+            ({"more": 1}, "unexpected keyword argument 'more'"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, changes: dict[str, object], text: str) -> None:
+        record = {"env": TRAINED_ON.env, **asdict(TRAINED_ON.preprocessing), **changes}
+        with pytest.raises(NotAModel, match=re.escape(text)):
+            vae_from_bytes(with_config(trained_on=record), "here")
+
+    def test_the_same_training_gives_the_same_bytes(self) -> None:
+        assert len({save_vae(make_model(), TRAINED_ON) for _ in range(20)}) == 1
 
 
 class TestMissing:

@@ -140,10 +140,17 @@ def test_more_steps_and_episodes_than_a_dataset_holds(collect_refused: Callable[
     assert "--episodes must be at most 3000000, which are 1000000 shards, got 3000001; ask for fewer, or raise " in line
 
 
-@pytest.mark.parametrize("size", [1183, 100_000])
-def test_frames_that_no_reader_would_take(collect_refused: Callable[..., str], size: int) -> None:
+@pytest.mark.parametrize("size", [1183, 100_000, "64x1183"])
+def test_frames_that_no_reader_would_take(collect_refused: Callable[..., str], size: int | str) -> None:
     line = collect_refused("--frame-size", size)
     assert f"--frame-size must be at most 1182, got {size}: of larger frames, a shard's chunks have more than the " in line
+
+
+def test_frames_of_no_size(collect_refused: Callable[..., str]) -> None:
+    assert "--frame-size must be at least 1, got 0x64" in collect_refused("--frame-size", "0x64")
+    assert "--frame-size '64by48': expected a number such as 64, or HEIGHTxWIDTH such as 96x128" in collect_refused(
+        "--frame-size", "64by48"
+    )
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e7"])

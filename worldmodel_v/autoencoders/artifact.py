@@ -29,6 +29,9 @@ from worldmodel_v.untrusted import canonical_json, is_name, parse_object, requir
 
 WEIGHTS_NAME = "vae.safetensors"
 CONFIG_NAME = "config.json"
+ENTRY = "autoencoder"
+"""Of the metadata of `vae.safetensors`: a JSON object."""
+
 CHECKPOINT_NAME = "checkpoint.safetensors"
 """What a training has before it is finished."""
 
@@ -92,13 +95,11 @@ def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
     """The bytes of `vae.safetensors`."""
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
     columns = {column.name: f"{column.dtype} {list(column.row_shape)}" for column in model.latents("float32")[0]}
-    notes = {
-        "autoencoder": _with_hash({"kind": model.kind, "columns": columns}),
-        "config": _with_hash(asdict(model.config)),
-    }
+    record = {"kind": model.kind, "config": asdict(model.config), "columns": columns}
     if trained_on is not None:
-        notes["trained_on"] = _with_hash({"env": trained_on.env, **asdict(trained_on.preprocessing)})
-    return safetensors.torch.save(weights, metadata=notes)
+        record["trained_on"] = {"env": trained_on.env, **asdict(trained_on.preprocessing)}
+    # one entry: safetensors writes several in an order of chance
+    return safetensors.torch.save(weights, metadata={ENTRY: canonical_json({**record, "sha256": _digest(record)})})
 
 
 def load(path: Path, autoencoder: str | None = None) -> Trained[Autoencoder]:
@@ -114,9 +115,8 @@ def describe(path: Path) -> Description:
     """What the weights in a directory say of themselves; raises NotAModel as `load` does. Built-in ones are loaded."""
     content = read_weights(path)
     with _named_damage(str(path)):
-        notes = metadata(content)
-        recorded = _recorded(notes, "autoencoder")
-        kind, columns, config = _kind(recorded), recorded["columns"], _recorded(notes, "config")
+        record = _record(metadata(content))
+        kind, columns, config = record["kind"], record["columns"], record["config"]
         if not isinstance(columns, dict) or not all(isinstance(text, str) and is_name(text) for text in columns.values()):
             raise ValueError("its columns are not texts by name")
         num_parameters = sum(tensor.numel() for tensor in safetensors.torch.load(content).values())
@@ -176,9 +176,9 @@ def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> T
     _require_named(kind, autoencoder, source)
     autoencoder_class(kind)  # whose errors are of no damage
     with _named_damage(source):
-        notes = metadata(content)
-        config = config_from_json(kind, _recorded(notes, "config"))
-        trained_on = _trained_on(notes, config)
+        record = _record(metadata(content))
+        config = config_from_json(kind, record["config"])
+        trained_on = _trained_on(record["trained_on"], config) if "trained_on" in record else None
         weights = safetensors.torch.load(content)
         _require_shapes(kind, config, weights)
         model = create(kind, config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -191,27 +191,18 @@ def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> T
 def kind_of(content: bytes, source: str) -> str:
     """What `--autoencoder` calls the autoencoder whose weights these are; raises NotAModel."""
     with _named_damage(source):
-        return _kind(_recorded(metadata(content), "autoencoder"))
+        return _record(metadata(content))["kind"]
 
 
 def _require_named(kind: str, asked: str | None, source: str) -> None:
     """Raise ConfigError unless this kind is what was asked for, or may be loaded by whoever asks for nothing."""
     if asked is not None and asked != kind:
-        raise ConfigError(
-            f"{source}: its autoencoder is {kind}, --autoencoder asks for {asked}; give the one it was trained as"
-        )
+        raise ConfigError(f"{source}: its autoencoder is {kind}, not {asked}; give --autoencoder {kind}")
     if asked is None and kind not in BUILT_IN:
         raise NotAModel(
             f"{source}: its autoencoder is {kind}, which is no part of this package; its code runs only where you name it: if "
             f"you trust that module, add --autoencoder {kind} (in Python: autoencoder={kind!r})"
         )
-
-
-def _kind(recorded: dict[str, Any]) -> str:
-    kind = recorded["kind"]
-    if not isinstance(kind, str) or not is_name(kind) or (kind not in BUILT_IN and ":" not in kind):
-        raise ValueError(f"its kind is {kind!r:.100}")
-    return kind
 
 
 @contextmanager
@@ -226,29 +217,30 @@ def _named_damage(source: str) -> Iterator[None]:
         ) from None
 
 
-def _recorded(notes: dict[str, str], name: str) -> dict[str, Any]:
-    """A record of a file's metadata; raises ValueError if it is not as it was written."""
-    recorded = parse_object(notes[name])
-    if recorded.pop("sha256", None) != _digest(recorded):
-        raise ValueError(f"its {name} is not what was written")
-    return recorded
+def _record(notes: dict[str, str]) -> dict[str, Any]:
+    """What a file's metadata say; raises ValueError or KeyError if it is not as it was written."""
+    record = parse_object(notes[ENTRY])
+    if record.pop("sha256", None) != _digest(record):
+        raise ValueError("its configuration is not what was written")
+    kind = record["kind"]
+    if not isinstance(kind, str) or not is_name(kind) or (kind not in BUILT_IN and ":" not in kind):
+        raise ValueError(f"its kind is {kind!r:.100}")
+    if not isinstance(record["config"], dict):
+        raise ValueError("its configuration is no object")
+    return record
 
 
-def _trained_on(notes: dict[str, str], config: AutoencoderConfig) -> TrainedOn | None:
-    """What a file's metadata say of the frames; raises ValueError or ConfigError if it is not as it was written."""
-    if "trained_on" not in notes:
-        return None
-    recorded = _recorded(notes, "trained_on")
-    env = recorded.pop("env")
-    if not isinstance(env, str) or not is_name(env):
-        raise ValueError("its environment has no name")
-    require_types(recorded, Preprocessing)
-    preprocessing = Preprocessing(**recorded)
+def _trained_on(recorded: Any, config: AutoencoderConfig) -> TrainedOn:
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("env"), str) or not recorded["env"].isprintable():
+        raise ValueError("the environment that it was trained on has no printable name")
+    settings = {name: value for name, value in recorded.items() if name != "env"}
+    require_types(settings, Preprocessing)
+    preprocessing = Preprocessing(**settings)
     if preprocessing.frame_shape != config.frame_shape:
         raise ValueError(
             f"it was trained on frames of {preprocessing.frame_shape}, its configuration says {config.frame_shape}"
         )
-    return TrainedOn(env, preprocessing)
+    return TrainedOn(recorded["env"], preprocessing)
 
 
 def _require_shapes(kind: str, config: AutoencoderConfig, weights: dict[str, torch.Tensor]) -> None:
@@ -260,10 +252,6 @@ def _require_shapes(kind: str, config: AutoencoderConfig, weights: dict[str, tor
         name = wrong[0]
         shapes = [list(shapes[name]) if name in shapes else "not there" for shapes in (found, expected)]
         raise ValueError(f"{name} is {shapes[0]}, its configuration says {shapes[1]}")
-
-
-def _with_hash(record: dict[str, Any]) -> str:
-    return canonical_json({**record, "sha256": _digest(record)})
 
 
 def _digest(record: dict[str, Any]) -> str:

@@ -170,7 +170,14 @@ def test_a_vae_becomes_a_copy_with_fast_convolutions_and_is_left_as_it_was(archi
 
 
 @pytest.mark.parametrize("architecture", ["resnet", "conv"])
-@pytest.mark.parametrize("frame_shape", [(96, 96), (24, 40), (72, 16), (48, 80), (200, 120), (8, 104)])
+@pytest.mark.parametrize(
+    "frame_shape",
+    [
+        (24, 40),
+        (72, 16),
+        *[pytest.param(shape, marks=pytest.mark.slow) for shape in [(96, 96), (48, 80), (200, 120), (8, 104)]],
+    ],
+)
 def test_frames_of_any_shape_are_encoded_as_the_vae_does(architecture: Any, frame_shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     height, width = frame_shape

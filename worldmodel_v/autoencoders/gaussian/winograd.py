@@ -121,8 +121,9 @@ class FastResidualBlock(nn.Module):
 
 
 class FastHalving(nn.Module):
-    """What a convolution 4x4 of stride 2, padding 1 computes, without gradients: float32 (B, C, H, W) to
-    (B, C', H//2, W//2)."""
+    """What a convolution 4x4 of stride 2, padding 1 computes, without gradients: float32 (B, C, H, W) to (B, C', H/2, W/2).
+
+    Maps with an odd side go through the convolution itself."""
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
