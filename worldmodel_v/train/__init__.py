@@ -1,10 +1,12 @@
 """Frames -> a VAE.
 
 The loop (`trainer`) and its settings (`config`), a step (`run`) and several processes taking it together (`share`,
-`distributed`), its state (`checkpoint`, `best`), its record (`metrics`), its health (`health`), what it leaves (`publication`).
+`distributed`), its optimiser (`optimizers`) and what changes with the step (`schedules`), its state (`checkpoint`, `best`), its
+record (`metrics`), its health (`health`), what it leaves (`publication`). `open_training` is for a loop of one's own.
 """
 
 from worldmodel_v.train.config import TrainConfig
-from worldmodel_v.train.trainer import TrainReport, train
+from worldmodel_v.train.run import TrainingRun
+from worldmodel_v.train.trainer import TrainReport, open_training, train
 
-__all__ = ["TrainConfig", "TrainReport", "train"]
+__all__ = ["TrainConfig", "TrainReport", "TrainingRun", "open_training", "train"]

@@ -1,8 +1,8 @@
 """Where a training stands: one `checkpoint.safetensors`, put in place whole, that runs no code when it is loaded.
 
-It holds the weights, the optimiser's moments and the step. Nothing else is needed to continue: the order of the frames,
-the latent noise and the schedule are functions of the seed and the step. A SHA-256 of all of it stands in its metadata and is
-verified at every load, since the format itself has no checksum.
+It holds the weights, the step and the state of the optimiser, whichever it is. Nothing else is needed to continue: the order
+of the frames, the latent noise and the schedules are functions of the seed and the step. A SHA-256 of all of it stands in its
+metadata and is verified at every load, since the format itself has no checksum.
 
 Where several are kept, each is then written a second time as `checkpoints/step_0001500.safetensors` (after a kill between the
 two, when training continues); to go back to one, copy it over `checkpoint.safetensors`. Rejected: hard links, which save the
@@ -23,14 +23,13 @@ from worldmodel_v.autoencoders.artifact import INVALID, metadata, read_file
 from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.storage.publish import publish
+from worldmodel_v.train.optimizers import as_tensors, restore_state, state_of
 from worldmodel_v.untrusted import parse_object
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 KEPT_FOLDER = "checkpoints"
 _REMEDY = "restore it from a copy, or train anew with --no-resume"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
-_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
-"""AdamW's, for each parameter."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,7 @@ class Checkpoint:
     def of(cls, step: int, settings: dict[str, Any], model: VAE, optimizer: torch.optim.Optimizer) -> "Checkpoint":
         """The present state, copied."""
         tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
-        for parameter, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"{_OPTIMIZER}{parameter}.{key}": tensor for key, tensor in moments.items()}
+        tensors |= {_OPTIMIZER + name: tensor for name, tensor in as_tensors(state_of(optimizer)).items()}
         copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()}
         return cls(step, settings, copies)
 
@@ -70,9 +68,9 @@ class Checkpoint:
         return sealed(self.tensors, {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)})
 
     def restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
-        """Put weights and moments back; the optimiser must be over `model.parameters()`.
+        """Put the weights and the optimiser's state back; raises NotAModel unless they fit the model and the optimiser.
 
-        Moments take the memory layout of their parameter: fused optimisers pair the two element by element in memory.
+        Moments take the memory layout that the optimiser gives them: fused ones pair moment and parameter element by element.
         """
         try:
             self._restore(model, optimizer)
@@ -82,20 +80,7 @@ class Checkpoint:
 
     def _restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
         model.load_state_dict(self._under(_MODEL))
-        parameters = list(model.parameters())
-        state = optimizer.state_dict()
-        moments = self._under(_OPTIMIZER)
-        for name, tensor in moments.items():
-            number, key = name.split(".")
-            if not number.isdecimal():
-                raise ValueError(f"{_OPTIMIZER}{name} is of no parameter")
-            if tensor.shape != (() if key == "step" else parameters[int(number)].shape):
-                raise ValueError(f"{_OPTIMIZER}{name} has the shape {list(tensor.shape)}")
-            moment = tensor if tensor.ndim == 0 else torch.empty_like(parameters[int(number)]).copy_(tensor)
-            state["state"].setdefault(int(number), {})[key] = moment
-        if any(values.keys() != _MOMENTS for values in state["state"].values()):
-            raise ValueError("an optimiser's moment is missing or unknown")
-        optimizer.load_state_dict(state)
+        restore_state(optimizer, self._under(_OPTIMIZER))
 
     def _under(self, prefix: str) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}

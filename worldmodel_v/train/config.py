@@ -9,6 +9,8 @@ from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
 from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.spec import require_recordable
+from worldmodel_v.train.optimizers import source_of
+from worldmodel_v.train.schedules import Schedule
 
 Precision = Literal["auto", "fp32", "bf16"]
 Publish = Literal["last", "best"]
@@ -72,11 +74,20 @@ class TrainConfig:
     kl_tolerance: float = 0.0
     """Nats for each latent that a frame may use in all before the loss counts them; the paper's is 0.5, 0 for none."""
 
+    optimizer: str = "adamw"
+    """adamw; sgd: with momentum 0.9; or module:factory of your own (see worldmodel_v.train.optimizers)."""
+
     learning_rate: float = 1e-3
-    """Adam's step size."""
+    """The optimiser's step size, before --schedule."""
+
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly; 0 for none."""
+
+    schedule: Schedule = "constant"
+    """The learning rate after that. cosine: falls to 0 at --steps, so such a training cannot be continued with more steps."""
 
     weight_decay: float = 1e-5
-    """Decoupled weight decay (AdamW)."""
+    """Weight decay: adamw's is decoupled, sgd adds it to the gradients."""
 
     max_grad_norm: float = 100.0
     """Gradients are scaled down to this total norm; the loss is a sum over pixels, so norms are in the tens."""
@@ -131,7 +142,7 @@ class TrainConfig:
         require_recordable(self)
         at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1, "keep": 1}
         at_least |= {"beta": 0, "beta_warmup_steps": 0, "beta_cycles": 1, "free_bits": 0, "kl_tolerance": 0}
-        at_least |= {"weight_decay": 0, "seed": 0, "holdout_every": 2, "num_workers": 1}
+        at_least |= {"weight_decay": 0, "warmup_steps": 0, "seed": 0, "holdout_every": 2, "num_workers": 1}
         for name, bound in at_least.items():
             if getattr(self, name) < bound:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
@@ -163,6 +174,11 @@ class TrainConfig:
                 f"--beta-cycles {self.beta_cycles} of {self.beta_warmup_steps} rising and as many resting steps need {needed} "
                 f"steps, got --steps {self.steps}; ask for more, or lower --beta-warmup-steps"
             )
+        if self.schedule == "cosine" and self.warmup_steps >= self.steps:
+            raise ConfigError(
+                f"--schedule cosine has no steps left after --warmup-steps {self.warmup_steps}, got --steps {self.steps}; "
+                "ask for more, or lower --warmup-steps"
+            )
         if self.address and self.num_workers == 1:
             raise ConfigError(
                 f"--address {self.address}: one worker trains here, on no cluster; ask for more --num-workers, or leave it out"
@@ -173,9 +189,12 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The settings that determine the weights after a given number of steps; a continued run must share them.
 
-        As JSON holds them: a tuple is a list.
+        With a cosine schedule all steps are among them. As JSON holds them: a tuple is a list. Raises ConfigError if an
+        optimiser of one's own cannot be loaded.
         """
         free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every", "compile"}
         free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "num_workers", "address"}
+        if self.schedule == "cosine":
+            free.remove("steps")
         settings = {name: value for name, value in asdict(self).items() if name not in free}
-        return {**settings, "condition": list(self.condition)}
+        return {**settings, "condition": list(self.condition), **source_of(self.optimizer)}

@@ -1,7 +1,7 @@
 """A training in progress: the model, its optimiser, its data, and one step of it."""
 
-from collections.abc import Generator
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -27,6 +27,8 @@ from worldmodel_v.device import Computation, compiled
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
 from worldmodel_v.train.config import TrainConfig
+from worldmodel_v.train.optimizers import build_optimizer
+from worldmodel_v.train.schedules import learning_rate_factor
 from worldmodel_v.train.share import ALONE, Share
 
 StepTerms = dict[str, torch.Tensor | float]
@@ -81,12 +83,12 @@ class TrainingRun:
     ) -> None:
         self._share = share
         self.config, self.settings, self.device, self.dataset = config, settings, device, dataset
-        torch.manual_seed(config.seed)
-        self.model = self._fresh_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with _seeded(config.seed):
+            self.model = self._fresh_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._condition = condition_reader(config.condition, self.model.config.condition_dim)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        with _seeded(config.seed):
+            self.optimizer = build_optimizer(config.optimizer, self.model, config.learning_rate, config.weight_decay)
+        self._learning_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.step = 0
         if checkpoint is not None:
             checkpoint.restore(self.model, self.optimizer)
@@ -173,10 +175,17 @@ class TrainingRun:
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         self._share.average([*gradients, *means.values()])
         grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+        self._schedule_learning_rate()
         self.optimizer.step()
         self.step += 1
         learned = {"sigma": self.model.sigma} if config.likelihood == "calibrated" else {}
         return {**means, **learned, "grad_norm": grad_norm, "beta": beta}
+
+    def _schedule_learning_rate(self) -> None:
+        config = self.config
+        factor = learning_rate_factor(self.step, config.schedule, config.warmup_steps, config.steps)
+        for group, learning_rate in zip(self.optimizer.param_groups, self._learning_rates, strict=True):
+            group["lr"] = learning_rate * factor
 
     def checkpoint_is_due(self) -> bool:
         """Whether the present step ends with a checkpoint and a held-out evaluation."""
@@ -203,6 +212,14 @@ class TrainingRun:
         if wanted == "auto":
             wanted = "bf16" if self.device.type == "cuda" else "fp32"
         return torch.autocast(self.device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the CPU's random numbers within the block; the caller's go on after it as if nothing had been."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def _noise_seed(seed: int, step: int) -> int:

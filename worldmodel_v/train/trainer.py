@@ -6,8 +6,8 @@ so a run that was killed and continued is, on one machine, the run that was not.
 
 import functools
 import hashlib
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,19 +80,8 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     saves a checkpoint first.
     """
     progress = progress or Silent()
-    device = _own_device(config)
-    dataset = require_format(config.data, ROLLOUTS)
-    require_split(config.data, dataset.num_episodes, config.holdout_every)
-    require_trainable(config, dataset)
-    require_varied_frames(dataset)
-    settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
-    refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training", NotAModel)
-    with locked_directory(config.out) as lock:
-        _remove_leftovers(config.out)
-        checkpoint = _own_checkpoint(config, settings)
-        run = TrainingRun(config, settings, device, dataset, checkpoint)
+    with open_training(config) as run:
         first_step = run.step
-        announce(lock, stage="train", goal=config.steps, done=first_step)
         if run.step < config.steps:
             _train_to_the_end(run, progress)
         heldout = published_evaluation(run) or publish_vae(run, progress)
@@ -106,6 +95,28 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
         heldout=heldout,
         picture=config.out / PICTURE_NAME,
     )
+
+
+@contextmanager
+def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
+    """The training in `config.out`, at its checkpoint or at its beginning, for a loop of one's own; locked within the block.
+
+    Raises as `train` does before its first step. A loop that ends at `config.steps` and saves leaves what `train` publishes
+    when it is called next.
+    """
+    device = _own_device(config)
+    dataset = require_format(config.data, ROLLOUTS)
+    require_split(config.data, dataset.num_episodes, config.holdout_every)
+    require_trainable(config, dataset)
+    require_varied_frames(dataset)
+    settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
+    refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training", NotAModel)
+    with locked_directory(config.out) as lock:
+        _remove_leftovers(config.out)
+        checkpoint = _own_checkpoint(config, settings)
+        run = TrainingRun(config, settings, device, dataset, checkpoint)
+        announce(lock, stage="train", goal=config.steps, done=run.step)
+        yield run
 
 
 def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
@@ -194,8 +205,9 @@ def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint
     if checkpoint is None:
         return None
     if differing := differences(checkpoint.settings, settings):
+        reason = "; --schedule cosine is of all --steps" if checkpoint.settings.get("steps") != settings.get("steps") else ""
         raise SettingsDiffer(
-            f"{config.out}: was trained with other settings: {'; '.join(differing)}; "
+            f"{config.out}: was trained with other settings: {'; '.join(differing)}{reason}; "
             "use those settings, another directory, or --no-resume to replace it"
         )
     if checkpoint.step > config.steps:

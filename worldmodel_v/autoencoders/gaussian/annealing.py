@@ -1,4 +1,4 @@
-"""Settings that change with the step."""
+"""The weight of the KL, which changes with the step."""
 
 
 def annealed_beta(step: int, beta: float, warmup_steps: int, cycles: int = 1) -> float:
