@@ -73,9 +73,9 @@ def require_binding(latents_path: Path, *, data: Path | None, vae: Path | None) 
     if latents.format != LATENTS:
         raise NotADataset(f"{latents_path}: expected latents to compare with --data or --vae, found {latents.format}")
     if vae is not None:
-        from worldmodel_v.autoencoders.gaussian import load_vae
+        from worldmodel_v.autoencoders import artifact
 
-        sha256 = load_vae(vae).sha256
+        sha256 = artifact.describe(vae).sha256
         if latents.spec["vae_sha256"] != sha256:
             made_by = latents.spec["vae_sha256"]
             raise StaleLatents(
@@ -239,7 +239,7 @@ def _training(path: Path, checkpoint_step: int | None) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    from worldmodel_v.autoencoders.gaussian import load_vae
+    from worldmodel_v.autoencoders import artifact
     from worldmodel_v.train.best import load_best
     from worldmodel_v.train.checkpoint import kept_checkpoints, load_checkpoint
     from worldmodel_v.train.publication import read_evaluation
@@ -249,16 +249,16 @@ def _describe_model(path: Path) -> dict[str, Any]:
     facts = _training(path, checkpoint.step if checkpoint else None)
     facts["kept_checkpoints"] = [file.name for file in kept_checkpoints(path)]
     best = load_best(path)
-    facts["best"] = {"step": best.step, "elbo_nats": round(best.elbo_nats, 2)} if best else None
+    facts["best"] = {"step": best.step, best.figure: round(best.heldout[best.figure], 2)} if best else None
     settings = checkpoint.settings if checkpoint else None
     if not is_finished:
         return facts | {"finished": False, "settings": settings}
-    vae = load_vae(path)
+    found = artifact.describe(path)
     published = read_evaluation(path) or {}
-    parameters = sum(parameter.numel() for parameter in vae.model.parameters())
-    facts |= {"finished": True, "vae_sha256": vae.sha256, "parameters": parameters, "steps": published.get("steps")}
+    facts |= {"finished": True, "vae_sha256": found.sha256, "autoencoder": found.kind, "latents": found.columns}
+    facts |= {"parameters": found.num_parameters, "steps": published.get("steps")}
     facts["weights_of_step"] = published.get("weights_of_step")
-    facts["model"] = vars(vae.model.config)
+    facts["model"] = found.config
     facts["held_out"] = published.get("heldout")
     return facts | {"settings": settings}
 

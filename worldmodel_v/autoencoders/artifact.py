@@ -45,7 +45,7 @@ INVALID = (
 )
 """What a file that is no valid autoencoder or checkpoint makes safetensors and torch raise."""
 
-Model = TypeVar("Model", bound=Autoencoder)
+Model = TypeVar("Model", bound=Autoencoder, covariant=True)
 
 
 class TrainedOn(NamedTuple):
@@ -180,7 +180,8 @@ def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> T
         config = config_from_json(kind, record["config"])
         trained_on = _trained_on(record["trained_on"], config) if "trained_on" in record else None
         weights = safetensors.torch.load(content)
-        _require_shapes(kind, config, weights)
+        if kind in BUILT_IN:
+            _require_shapes(kind, config, weights)
         model = create(kind, config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if wrong := [name for name, tensor in weights.items() if tensor.dtype != torch.float32]:
             raise ValueError(f"{wrong[0]} is not float32")

@@ -172,6 +172,9 @@ class Autoencoder(ABC, nn.Module):
     score: ClassVar[Score] = Score("psnr_db", higher_is_better=True)
     """Which held-out figure `--publish best` goes by."""
 
+    shown: ClassVar[tuple[str, ...]] = ()
+    """Which figures of a step stand beside the loss while it trains."""
+
     noise_shape: tuple[int, ...] | None = None
     """The shape of the noise that `loss` takes for each frame."""
 

@@ -1,13 +1,16 @@
 """Autoencoders by name: the built-in ones, and a user's own as `module:Class`. Only this file knows one from another."""
 
 import importlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
 from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.untrusted import canonical_json, parse_object, require_types
 
 BUILT_IN = {"gaussian": "worldmodel_v.autoencoders.gaussian.vae:VAE"}
@@ -76,6 +79,14 @@ def foreign_settings(kind: str, config: Any) -> list[str]:
     of_others = {each.name for other in BUILT_IN for each in fields(autoencoder_class(other).config_class)} - own
     given = [each for each in fields(config) if each.name in of_others and each.default is not MISSING]
     return [each.name for each in given if getattr(config, each.name) != each.default]
+
+
+def source_of(kind: str) -> dict[str, str]:
+    """What a training records beside the name of an autoencoder of one's own: the SHA-256 of its file; raises ConfigError."""
+    if kind in BUILT_IN:
+        return {}
+    file = inspect.getsourcefile(autoencoder_class(kind))
+    return {"autoencoder_sha256": sha256_of_file(Path(file))} if file else {}
 
 
 def parsed_kwargs(text: str) -> dict[str, Any]:

@@ -49,10 +49,10 @@ def inference_encoder(
 ) -> FrameEncoder:
     """A function that encodes batches of frames without gradients; `model` must be on the device, in evaluation mode.
 
-    "fp32" is float32 arithmetic throughout; what "bf16" is, the autoencoder says (`Autoencoder.for_inference`). What numba compiles
-    for it on a CPU is compiled here, in the caller's thread, where an interruption ends it. `compile` compiles at the first call
-    of each batch size, or raises ConfigError where PyTorch cannot. It may be called in several threads at once; on CUDA it
-    returns before the device is done. For frames in pinned memory the transfer is asynchronous.
+    "fp32" is float32 arithmetic throughout; what "bf16" is, the autoencoder says (`Autoencoder.for_inference`). What numba
+    compiles for it on a CPU is compiled here, in the caller's thread, where an interruption ends it. `compile` compiles at the
+    first call of each batch size, or raises ConfigError where PyTorch cannot. It may be called in several threads at once; on
+    CUDA it returns before the device is done. For frames in pinned memory the transfer is asynchronous.
     """
     encode = _encoder(model.for_inference(device, precision, compile=compile), device, compile)
     if device.type == "cpu" and not compile:

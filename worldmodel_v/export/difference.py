@@ -46,12 +46,13 @@ def probe(model: VAE, inputs: Arrays) -> Probe:
     cpu = torch.device("cpu")
 
     def encode(frames: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
-        return tuple(tensor.numpy() for tensor in encode_frames(model, frames, cpu, condition_BK=condition))
+        latents = encode_frames(model, frames, cpu, condition)
+        return tuple(latents[name].numpy() for name in ("mu", "logvar"))
 
     def decode(z: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
         with torch.inference_mode():
             told = None if condition is None else torch.from_numpy(condition)
-            return (output_to_frames(model.decode(torch.from_numpy(z), told)).numpy(),)
+            return (output_to_frames(model.decode_z(torch.from_numpy(z), told)).numpy(),)
 
     latents = in_batches(encode, inputs)
     decoder_inputs = (latents[0], *inputs[1:])

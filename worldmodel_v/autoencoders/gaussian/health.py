@@ -44,8 +44,9 @@ def figures(scores: Scores) -> Figures:
 
 
 def posterior_health(scores: Scores) -> dict[str, float | list[float]]:
-    """`kl_per_latent` in nats, averaged over frames; and of q(z): the largest |mean| and |correlation| of latents, E[z²] averaged
-    over latents, and the KL of the Gaussian with its mean and covariance to N(0, I). In the prior they are 0, 0, 1 and 0."""
+    """`kl_per_latent` in nats, averaged over frames; and of q(z): the largest |mean| and |correlation| of latents, E[z²]
+    averaged over latents, and the KL of the Gaussian with its mean and covariance to N(0, I). In the prior these are 0, 0, 1
+    and 0."""
     together = aggregate(posterior_of(scores.latents))
     return {
         "kl_per_latent": kl_per_latent(scores).tolist(),
@@ -69,8 +70,8 @@ def findings(step: int, figures: Figures, health: Mapping[str, Any]) -> list[Fin
         found.append(Finding("prior", wide))
     if figures["active_units"] == 0:
         collapse = (
-            f"KL is {figures['kl_nats']:.2g} nats and 0 of {figures['latent_dim']} latents are active at step {step}: the posterior "
-            "has collapsed; lower --beta, lengthen --beta-warmup-steps, or use --free-bits"
+            f"KL is {figures['kl_nats']:.2g} nats and 0 of {figures['latent_dim']} latents are active at step {step}: the "
+            "posterior has collapsed; lower --beta, lengthen --beta-warmup-steps, or use --free-bits"
         )
         found.append(Finding("collapse", collapse, is_collapse=True))
     return found

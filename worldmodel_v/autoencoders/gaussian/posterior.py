@@ -2,7 +2,7 @@
 
 Legend: B batch, N frames, Z latent.
 
-Whether all of them together look like the prior decides whether new frames can be drawn from it. The aggregated posterior is q(z) = E_x[q(z|x)] (Hoffman & Johnson 2016). Its mean is that of mu; its covariance is that of
+The aggregated posterior is q(z) = E_x[q(z|x)] (Hoffman & Johnson 2016). Its mean is that of mu; its covariance is that of
 mu plus the average of σ² on the diagonal. Where it is far from N(0, I), frames decoded from the prior are of a kind that
 the decoder has never met.
 """

@@ -108,6 +108,7 @@ class VAE(Autoencoder):
     config: VAEConfig
     kind = "gaussian"
     score: ClassVar[Score] = Score("elbo_nats", higher_is_better=True)
+    shown = ("kl",)
     variance: torch.Tensor
 
     def __init__(self, config: VAEConfig) -> None:
