@@ -28,7 +28,8 @@ from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
 from worldmodel_v.autoencoders import frames_to_input
-from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, load_vae, save_vae
+from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, load_vae
+from worldmodel_v.autoencoders import save
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
 from worldmodel_v.encode.encoder import BATCH_SIZES, ShardEncoder
 from worldmodel_v.encode.inference import keep_freed_memory, reproducible_arithmetic
@@ -103,7 +104,7 @@ def model_alone(
 
 
 def eager_encoder(model: VAE) -> Callable[..., Any]:
-    return torch.inference_mode()(lambda frames, _: model.encode(frames_to_input(frames, model.config.channels)))
+    return torch.inference_mode()(lambda frames, _: model.posterior(frames_to_input(frames, model.config.channels)))
 
 
 def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
@@ -121,7 +122,7 @@ def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
                     for number, (start, rows) in enumerate(zip(rollouts["ep_offset"], rollouts["ep_len"], strict=True)):
                         pixels = torch.from_numpy(rollouts["pixels"][start : start + rows]).permute(0, 3, 1, 2)
                         x = (pixels.contiguous() if contiguous else pixels).float() / 255
-                        mu, logvar = model.encode(x)
+                        mu, logvar = model.posterior(x)
                         latents[f"{number}/mu"], latents[f"{number}/logvar"] = mu.numpy(), logvar.numpy()
                         num_rows += int(rows)
         return num_rows
@@ -376,7 +377,7 @@ def fresh_vae(architecture: str, out: Path) -> Path:
     """The directory of a VAE that was never trained."""
     torch.manual_seed(0)
     out.mkdir()
-    (out / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(architecture=architecture))))  # type: ignore[arg-type]
+    (out / "vae.safetensors").write_bytes(save(VAE(VAEConfig(architecture=architecture))))  # type: ignore[arg-type]
     return out
 
 

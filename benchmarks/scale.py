@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from _machine import describe_machine
 
-from worldmodel_v.autoencoders.artifact import read_weights, vae_from_bytes
+from worldmodel_v.autoencoders.artifact import read_weights, from_bytes
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.collect.block import Block, block_collector
 from worldmodel_v.collect.collector import resolve_spec
@@ -159,7 +159,7 @@ def time_index(folder: Path, num_shards: int, rounds: int) -> None:
         EncoderSettings(
             weights=weights,
             spec_hash=open_dataset(encoding.out).spec_hash,
-            vae_sha256=vae_from_bytes(weights, "the VAE").sha256,
+            vae_sha256=from_bytes(weights, "the VAE").sha256,
             **{name: getattr(encoding, name) for name in ("device", "precision", "dtype", "compile", "batch_size")},
         )
     )

@@ -285,7 +285,7 @@ def dream(model: MdnRnn, vae: VAE, data: LatentSequences, config: MdnRnnConfig, 
         forecast, state = model(dreamed[-1], action[:, t : t + 1], state, config.temperature)
         dreamed.append(forecast.next_z.sample())
     panels = (window["next_z"][0, warmup - 1 :], torch.cat(dreamed, dim=1)[0])
-    left, right = (to_frames(vae.decode(z_NZ, vae.typical_condition(len(z_NZ)))) for z_NZ in panels)
+    left, right = (to_frames(vae.decode_z(z_NZ, vae.typical_condition(len(z_NZ)))) for z_NZ in panels)
     gap = np.full_like(left[:, :, :PANEL_GAP], 255)
     return to_gif(np.concatenate([left, gap, right], axis=2))
 

@@ -198,6 +198,11 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
             lengths.append(shard.ep_len - 1)
             returns.append(shard.returns)
             columns = {name: _column_text(name, dtype, shape) for name, (dtype, shape) in shard.columns.items()}
+            columns |= {
+                column.name: f"{columns[column.name]}, {column.num_values} values"
+                for column in dataset.schema.columns
+                if column.num_values is not None
+            }
             state_names = shard.state_names
             for name in ends:
                 ends[name] += int(shard.rows(name).sum())

@@ -10,7 +10,8 @@ import torch
 
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
-from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae, save_vae
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode, encode_frames
 from worldmodel_v.errors import ConditionNotRecorded
@@ -25,7 +26,7 @@ def conditional_vae(folder: Path, names: tuple[str, ...], dim: int) -> Path:
     vae = folder / "vae"
     vae.mkdir()
     model = VAE(VAEConfig(frame_height=64, frame_width=64, latent_dim=2, condition=names, condition_dim=dim))
-    (vae / "vae.safetensors").write_bytes(save_vae(model))
+    (vae / "vae.safetensors").write_bytes(save(model))
     return vae
 
 

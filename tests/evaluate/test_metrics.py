@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.base import psnr
 from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, gaussian_kl
 from worldmodel_v.evaluate import evaluate
-from worldmodel_v.evaluate.metrics import BATCH_SIZE, psnr
+from worldmodel_v.evaluate.metrics import BATCH_SIZE
 
 CPU = torch.device("cpu")
 
@@ -89,8 +90,8 @@ def test_a_real_model_is_evaluated_as_frame_by_frame(count: int) -> None:
     assert not model.training
     with torch.no_grad():
         x = frames_to_input(torch.from_numpy(frames))
-        posterior = model.encode(x)
-        errors = (model.decode(posterior.mu) - x).double().square().sum(dim=(1, 2, 3))
+        posterior = model.posterior(x)
+        errors = (model.decode_z(posterior.mu) - x).double().square().sum(dim=(1, 2, 3))
     assert found.num_frames == count
     assert found.latent_dim == 3
     assert found.squared_error == pytest.approx(errors.mean().item(), rel=1e-5)
@@ -107,7 +108,7 @@ def test_a_conditional_vae_of_one_channel_is_evaluated_frame_by_frame_with_its_c
     found = evaluate(model, frames, CPU, condition_NK=condition)
     with torch.no_grad():
         x, speed = frames_to_input(torch.from_numpy(frames), channels=1), torch.from_numpy(condition)
-        posterior = model.encode(x, speed)
-        errors = (model.decode(posterior.mu, speed) - x).double().square().sum(dim=(1, 2, 3))
+        posterior = model.posterior(x, speed)
+        errors = (model.decode_z(posterior.mu, speed) - x).double().square().sum(dim=(1, 2, 3))
     assert found.psnr_db == pytest.approx((10 * torch.log10(64 / errors)).mean().item(), rel=1e-5)
     assert found.kl_nats == pytest.approx(gaussian_kl(posterior).sum(dim=1).mean().item(), rel=1e-4)

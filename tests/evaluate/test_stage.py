@@ -200,7 +200,7 @@ def test_other_rollouts_than_the_trainings_are_evaluated_and_said_to_be(tmp_path
 def test_the_picture_of_the_prior_is_decoded_from_the_seed(small_evaluation: EvaluationReport, small_vae: Path) -> None:
     z = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
     with torch.no_grad():
-        decoded = load_vae(small_vae).model.decode(torch.from_numpy(z)).permute(0, 2, 3, 1).numpy()
+        decoded = load_vae(small_vae).model.decode_z(torch.from_numpy(z)).permute(0, 2, 3, 1).numpy()
     with Image.open(io.BytesIO((small_evaluation.out / "prior.png").read_bytes())) as image:
         picture = np.asarray(image)
     for i in (0, 7, 8, 31):

@@ -13,7 +13,7 @@ import torch
 
 from tests.hostile.fuzz import SMALL, _checkpoint, read_checkpoint
 from tests.hostile.limits import run_limited
-from worldmodel_v.autoencoders.artifact import metadata, save_vae, vae_from_bytes
+from worldmodel_v.autoencoders.artifact import from_bytes, metadata, save
 from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import NotAModel, PolicyNotUsable
@@ -60,7 +60,7 @@ def with_header(content: bytes, header: dict | bytes) -> bytes:
 
 def with_config(**changes: object) -> bytes:
     """A VAE's file whose configuration says something else, without the hash that an older file has not either."""
-    content = save_vae(VAE(SMALL))
+    content = save(VAE(SMALL))
     header = header_of(content)
     config = json.loads(header["__metadata__"]["config"])
     del config["sha256"]
@@ -70,7 +70,7 @@ def with_config(**changes: object) -> bytes:
 
 def edited(**tensor: object) -> bytes:
     """A VAE's file whose header says something else of one tensor."""
-    content = save_vae(VAE(SMALL))
+    content = save(VAE(SMALL))
     header = header_of(content)
     header["from_latent.bias"] |= tensor
     return with_header(content, header)
@@ -78,7 +78,7 @@ def edited(**tensor: object) -> bytes:
 
 def hostile_files() -> dict[str, bytes]:
     """By what is wrong with them."""
-    sound = save_vae(VAE(SMALL))
+    sound = save(VAE(SMALL))
     end = 8 + int.from_bytes(sound[:8], "little")
     offsets = header_of(sound)["from_latent.bias"]["data_offsets"]
     return {
@@ -135,7 +135,7 @@ FILES = hostile_files()
 @pytest.mark.parametrize("what", FILES)
 def test_a_hostile_vae_is_refused_by_name(what: str) -> None:
     with pytest.raises(NotAModel) as caught:
-        vae_from_bytes(FILES[what], "vae")
+        from_bytes(FILES[what], "vae")
     message = str(caught.value)
     assert message.startswith("vae: vae.safetensors is damaged or of another version (")
     assert message.endswith("; restore it, or train again")
@@ -145,7 +145,7 @@ def test_a_hostile_vae_is_refused_by_name(what: str) -> None:
 
 def test_no_more_memory_is_taken_than_the_file_backs(tmp_path: Path) -> None:
     names = ["a condition of 10^9 values", "a latent of 4096", "a header of 2^60 bytes", "a shape of 2^60"]
-    contents = [save_vae(VAE(SMALL)), *(FILES[name] for name in names), b""]
+    contents = [save(VAE(SMALL)), *(FILES[name] for name in names), b""]
     folders = [tmp_path / str(number) for number in range(len(contents))]
     for folder, content in zip(folders, contents, strict=True):
         folder.mkdir()

@@ -24,6 +24,7 @@ from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
 from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
 from worldmodel_v.errors import ConfigError, NotAModel
 from worldmodel_v.preprocessing import Preprocessing
+from worldmodel_v.schema import Column
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
 
@@ -94,7 +95,7 @@ class Training(NamedTuple):
 def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
     """The bytes of `vae.safetensors`."""
     weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    columns = {column.name: f"{column.dtype} {list(column.row_shape)}" for column in model.latents("float32")[0]}
+    columns = {column.name: _text(column) for column in model.latents("float32")[0]}
     record = {"kind": model.kind, "config": asdict(model.config), "columns": columns}
     if trained_on is not None:
         record["trained_on"] = {"env": trained_on.env, **asdict(trained_on.preprocessing)}
@@ -253,6 +254,11 @@ def _require_shapes(kind: str, config: AutoencoderConfig, weights: dict[str, tor
         name = wrong[0]
         shapes = [list(shapes[name]) if name in shapes else "not there" for shapes in (found, expected)]
         raise ValueError(f"{name} is {shapes[0]}, its configuration says {shapes[1]}")
+
+
+def _text(column: Column) -> str:
+    values = "" if column.num_values is None else f", {column.num_values} values"
+    return f"{column.dtype} {list(column.row_shape)}{values}"
 
 
 def _digest(record: dict[str, Any]) -> str:

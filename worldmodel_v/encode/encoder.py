@@ -332,8 +332,10 @@ def require_rows(column: Column, latents: Latents, num_rows: int) -> None:
         raise EncodingFailed(f"the autoencoder declares {column.name} as {dtype}; its encode gives {rows.dtype}")
     if dtype.kind in "iu":
         low, high, range_ = int(rows.min()), int(rows.max()), np.iinfo(dtype)
-        if low < range_.min or high > range_.max:
-            raise EncodingFailed(f"the autoencoder declares {column.name} as {dtype}; its encode gives {low} to {high}")
+        smallest, largest = (range_.min, range_.max) if column.num_values is None else (0, column.num_values - 1)
+        if low < smallest or high > largest:
+            declared = f"the autoencoder declares {column.name} as {dtype} from {smallest} to {largest}"
+            raise EncodingFailed(f"{declared}; its encode gives {low} to {high}")
 
 
 def _taken(sources: Iterator[Source]) -> Source | Exception | None:

@@ -55,8 +55,8 @@ class ExportConfig(ABC):
         found = [column.name for column in source.schema.by_role("latent")]
         if missing := [name for name in self.needs if name not in found]:
             raise ConfigError(
-                f"{self.name}: holds the latents {' and '.join(self.needs)} of a VAE, {self.data} has {', '.join(found)} and no "
-                f"{missing[0]}; wm-export npz holds any"
+                f"{self.name}: holds the latents {' and '.join(self.needs)} of a VAE, {self.data} has {', '.join(found)} and "
+                f"no {missing[0]}; wm-export npz holds any"
             )
 
     def check(self, source: Source) -> None:  # noqa: B027  (most formats hold any dataset)

@@ -138,8 +138,8 @@ class TrainConfig:
     """Checkpoints to keep; above 1, the latest ones stay under checkpoints/, named by step, beside the one to continue from."""
 
     publish: Publish = "last"
-    """Which weights become the finished autoencoder: last, or best (of a VAE by the held-out ELBO, of your own by the figure that
-    it names; measured at every checkpoint)."""
+    """Which weights become the finished autoencoder: last, or best (of a VAE by the held-out ELBO, of your own by the figure
+    that it names; measured at every checkpoint)."""
 
     stop_on_collapse: bool = False
     """Stop, after a checkpoint, when the latents have collapsed; otherwise there is only a warning."""

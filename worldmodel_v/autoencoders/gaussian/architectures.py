@@ -31,7 +31,7 @@ ArchitectureName = Literal["conv", "ha2018", "resnet", "mlp"]
 
 SMALLEST_BOTTOM = 4
 MAX_FRAME_SIZE = 1024
-"""Height and width of the largest frames: no more than are recorded (`storage.schema.MAX_FRAME_SIZE`)."""
+"""Height and width of the largest frames: no more than are recorded (`storage.layout.MAX_FRAME_SIZE`)."""
 
 Shape = tuple[int, int]
 """(height, width) of a frame or map."""
