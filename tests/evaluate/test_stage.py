@@ -240,6 +240,6 @@ def test_every_kind_of_vae_is_trained_and_evaluated(small_rollouts: Path, tmp_pa
     heldout = train(TrainConfig(data=small_rollouts, out=tmp_path / "vae", **trained)).heldout
     report = run(tmp_path / "vae", small_rollouts, tmp_path / "eval")
     assert report.summary.latent_dim == trained["latent_dim"]
-    assert report.summary.psnr_db == pytest.approx(heldout.psnr_db, abs=1e-4)
-    assert report.summary.kl_nats == pytest.approx(heldout.kl_nats, rel=1e-4)
+    assert report.summary.psnr_db == pytest.approx(heldout["psnr_db"], abs=1e-4)
+    assert report.summary.kl_nats == pytest.approx(heldout["kl_nats"], rel=1e-4)
     assert report.page.stat().st_size > 10_000

@@ -1,9 +1,8 @@
-"""A user's tokenizer: each 8x8 patch of a frame becomes one of 64 codes (VQ-VAE, van den Oord et al. 2017)."""
+"""A user's tokenizer: each 8x8 patch becomes one whole number (finite scalar quantisation, Mentzer et al. 2023)."""
 
 from dataclasses import dataclass
 
-from torch import nn, randn
-from torch.nn.functional import mse_loss
+from torch import nn, stack
 
 from worldmodel_v.autoencoders import Autoencoder, AutoencoderConfig, Loss
 from worldmodel_v.schema import Column
@@ -11,7 +10,7 @@ from worldmodel_v.schema import Column
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig(AutoencoderConfig):
-    num_codes: int = 64
+    levels: int = 4
 
 
 class Tokenizer(Autoencoder):
@@ -19,22 +18,23 @@ class Tokenizer(Autoencoder):
 
     def __init__(self, config):
         super().__init__(config)
-        self.encoder = nn.Sequential(nn.Conv2d(3, 32, 8, stride=8), nn.ReLU(), nn.Conv2d(32, 8, 1))
-        self.codes = nn.Parameter(randn(config.num_codes, 8))
-        self.decoder = nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(8, 3, 8, stride=8), nn.Sigmoid())
+        self.encoder = nn.Sequential(nn.Conv2d(3, 32, 8, stride=8), nn.ReLU(), nn.Conv2d(32, 3, 1), nn.Sigmoid())
+        self.decoder = nn.Sequential(nn.Conv2d(3, 32, 1), nn.ReLU(), nn.ConvTranspose2d(32, 3, 8, stride=8), nn.Sigmoid())
 
     def latents(self, dtype):
-        shape, count = (self.config.frame_height // 8, self.config.frame_width // 8), self.config.num_codes
+        shape, count = (self.config.frame_height // 8, self.config.frame_width // 8), self.config.levels**3
         return (Column(name="tokens", dtype="uint16", row_shape=shape, role="latent", num_values=count),), ()
 
     def encode(self, x, condition=None):
-        return {"tokens": (self.encoder(x).movedim(1, -1)[..., None, :] - self.codes).square().sum(-1).argmin(-1)}
+        digits = (self.encoder(x) * (self.config.levels - 1)).round().long()
+        return {"tokens": sum(digits[:, i] * self.config.levels**i for i in range(3))}
 
     def decode(self, latents, condition=None):
-        return self.decoder(self.codes[latents["tokens"]].movedim(-1, 1))
+        digits = [latents["tokens"] // self.config.levels**i % self.config.levels for i in range(3)]
+        return self.decoder(stack(digits, dim=1) / (self.config.levels - 1))
 
     def loss(self, batch):
-        features, chosen = self.encoder(batch.x), self.codes[self.encode(batch.x)["tokens"]].movedim(-1, 1)
-        error = mse_loss(self.decoder(features + (chosen - features).detach()), batch.x)
-        codebook = mse_loss(features, chosen.detach()) + mse_loss(chosen, features.detach())
-        return Loss(error + codebook, {"error": error, "codebook": codebook})
+        features, largest = self.encoder(batch.x), self.config.levels - 1
+        rounded = features + ((features * largest).round() / largest - features).detach()
+        error = (self.decoder(rounded) - batch.x).square().mean()
+        return Loss(error, {"used_codes": self.encode(batch.x)["tokens"].unique().numel()})

@@ -192,7 +192,7 @@ class TestCalibration:
             assert untouched > 0
             assert model.sigma.item() == pytest.approx(math.sqrt(0.5))
         before = model.train().loss(batch_of(x)).figures
-        assert float(before["reconstruction"]) == pytest.approx(
+        assert before["reconstruction"].item() == pytest.approx(
             elbo(nearly_deterministic_model("gaussian"), x)[0].item(), rel=1e-3
         )
         assert before["sigma"] == model.sigma
