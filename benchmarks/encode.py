@@ -15,8 +15,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +23,29 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the zstd filter with HDF5)
 import numpy as np
 import torch
+from _encoding import (
+    eager_encoder,
+    end_to_end,
+    in_float64,
+    model_alone,
+    network_that_takes_no_time,
+    posteriors,
+    resident_frames,
+    spread_frames,
+    timed,
+)
 from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
-from worldmodel_v.autoencoders import frames_to_input
-from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, load_vae
 from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
-from worldmodel_v.encode.encoder import BATCH_SIZES, ShardEncoder
-from worldmodel_v.encode.inference import keep_freed_memory, reproducible_arithmetic
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import SPEC_CLASSES
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 PACKAGES = ("torch", "numpy", "h5py", "zstandard")
-PARTS = ("speed", "feeder", "precision", "memory", "latency", "cuda")
+PARTS = ("speed", "feeder", "precision", "memory", "latency")
 WAYS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32"},
     "bf16": {"precision": "bf16"},
@@ -50,61 +57,6 @@ FEEDER_FRAMES = 400_000
 
 
 # Contestants, each in a process of its own: frames, seconds, seconds of processor time, and of these the calling thread's
-
-
-def timed(work: Callable[[int], int], num_frames: int) -> dict[str, float]:
-    """What `work`, which encodes about as many frames as it is asked to and says how many, takes once it is warm."""
-    work(min(num_frames, 1_000))
-    clocks = {"wall": time.perf_counter, "processor": time.process_time, "caller": time.thread_time}
-    before = {name: clock() for name, clock in clocks.items()}
-    frames = work(num_frames)
-    return {"frames": frames} | {name: clock() - before[name] for name, clock in clocks.items()}
-
-
-def end_to_end(data: Path, vae: Path, device: str, **settings: Any) -> dict[str, float]:
-    """wm-encode, without the start of the interpreter and what a process does but once."""
-    source = open_dataset(data)
-    with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as name:
-
-        def work(num_frames: int) -> int:
-            folder = Path(name) / str(num_frames)
-            part = data if num_frames == source.num_rows else repeated(source, folder / "part", num_frames)
-            return encode(EncodeConfig(data=part, vae=vae, out=folder / "latents", device=device, **settings)).new_rows
-
-        return timed(work, source.num_rows)
-
-
-def model_alone(
-    data: Path, vae: Path, device: str, precision: str, compile: bool = False, eager: bool = False
-) -> dict[str, float]:
-    """The same arithmetic over one resident batch again and again: on a CPU one for each core, on CUDA queued ahead.
-
-    With `eager` it is PyTorch's own, module by module.
-    """
-    keep_freed_memory()
-    target = torch.device(device)
-    frames = resident_frames(data, BATCH_SIZES[device]).to(target)
-    model = load_vae(vae).model.to(target)
-    encode_batch = eager_encoder(model) if eager else inference_encoder(model, target, precision, compile=compile)
-    num_threads = torch.get_num_threads() if device == "cpu" else 1
-
-    def work(num_frames: int) -> int:
-        num_batches = -(-num_frames // len(frames))
-        for _ in threads.map(lambda _: encode_batch(frames, None), range(num_batches)):
-            pass
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return num_batches * len(frames)
-
-    with (
-        ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as threads,
-        reproducible_arithmetic(),
-    ):
-        return timed(work, open_dataset(data).num_rows)
-
-
-def eager_encoder(model: VAE) -> Callable[..., Any]:
-    return torch.inference_mode()(lambda frames, _: model.posterior(frames_to_input(frames, model.config.channels)))
 
 
 def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
@@ -137,14 +89,6 @@ def int8_encoder(file: Path) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     return lambda frames: tuple(map(torch.from_numpy, session.run(["mu", "logvar"], {given.name: frames.numpy()})))
-
-
-def resident_frames(data: Path, count: int) -> torch.Tensor:
-    """The first frames of the rollouts: uint8 (count, H, W, 3)."""
-    dataset = open_dataset(data)
-    with dataset.open_shard(dataset.entries[0]) as shard:
-        frames = shard.rows("pixels", 0, min(count, shard.num_rows))
-    return torch.from_numpy(np.resize(frames, (count, *frames.shape[1:])))
 
 
 def in_turns(contestants: dict[str, tuple[str, dict[str, Any]]], rounds: int) -> dict[str, list[dict[str, float]]]:
@@ -205,11 +149,7 @@ def precision(data: Path, vae: Path, names: Sequence[str], int8: Path | None) ->
         return
     frames = spread_frames(data, 1000)
 
-    def in_float64(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        x = batch.permute(0, 3, 1, 2).double() / 255
-        return exact.to_posterior(exact.encoder(x).flatten(1)).chunk(2, dim=1)
-
-    mu, logvar = posteriors(in_float64, frames)
+    mu, logvar = posteriors(in_float64(exact), frames)
     sigma = torch.exp(0.5 * logvar)
     ways: dict[str, Callable] = {name: inference_encoder(model, CPU, **WAYS[name]) for name in names}
     ways["PyTorch's"] = lambda frames: eager_encoder(model)(frames, None)
@@ -224,24 +164,6 @@ def precision(data: Path, vae: Path, names: Sequence[str], int8: Path | None) ->
             f"  {name:14} |Δmu| / σ: mean {100 * error.mean():8.4f} %, largest {100 * error.max():9.3f} %;   "
             f"|Δlogvar| / 2: mean {100 * spread.mean():8.4f} %"
         )
-
-
-def spread_frames(data: Path, count: int) -> torch.Tensor:
-    """About `count` frames, evenly spaced over all shards."""
-    dataset = open_dataset(data)
-    step = max(1, dataset.num_rows // count)
-    parts = []
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            parts.append(shard.rows("pixels")[::step])
-    return torch.from_numpy(np.concatenate(parts))
-
-
-@torch.no_grad()
-def posteriors(encode_batch: Callable, frames: torch.Tensor) -> Iterator[torch.Tensor]:
-    """mu and logvar of all frames, in float64."""
-    found = [tuple(encode_batch(batch)) for batch in frames.split(64)]
-    return (torch.cat(parts).double() for parts in zip(*found, strict=True))
 
 
 def memory(data: Path, vae: Path, folder: Path) -> None:
@@ -324,11 +246,9 @@ def latencies(data: Path, vae: Path, calls: int = 500) -> dict[str, Any]:
 
 
 def all_but_the_model(data: Path, vae: Path, device: str) -> dict[str, float]:
-    """wm-encode with a network that takes no time: the most frames a second that the rest of it could feed."""
-    noise = torch.randn(BATCH_SIZES[device], load_vae(vae).model.config.latent_dim)
-    at_once = lambda _, frames, condition: Posterior(noise[: len(frames)], noise[: len(frames)])  # noqa: E731
-    ShardEncoder._encode_batch = at_once  # type: ignore[method-assign]
-    return end_to_end(data, vae, device)
+    """wm-encode with a network that takes no time, in a process of its own."""
+    with network_that_takes_no_time(load_vae(vae).model.config.latent_dim):
+        return end_to_end(data, vae, device)
 
 
 def feeder(data: Path, vae: Path, rounds: int, device: str) -> float:
@@ -342,26 +262,6 @@ def feeder(data: Path, vae: Path, rounds: int, device: str) -> float:
     print(f"\nEverything but the model, batches for {device}, {cores} cores, {rounds} rounds; load {load()}")
     print(f"  {wall:,.0f} frames/s; {processor:,.0f} a second of processor time, {caller:,.0f} of the thread that commits")
     return wall
-
-
-def cuda(data: Path, vae: Path, rounds: int, folder: Path) -> None:
-    """Print frames a second end to end on CUDA beside the two ceilings, and which of them binds."""
-    larger = repeated(open_dataset(data), folder / "cuda", 1_000_000)
-    paths = {"data": str(larger), "vae": str(vae)}
-    print(f"\n{torch.cuda.get_device_name()}, {open_dataset(larger).num_rows:,} frames (goal: 1,000,000 a second)")
-    ceiling = feeder(larger, vae, rounds, "cuda")
-    contestants: dict[str, tuple[str, dict[str, Any]]] = {}
-    for name, way in WAYS.items():
-        contestants[f"model, {name}"] = ("model_alone", {**paths, **way, "device": "cuda"})
-        contestants[f"wm-encode, {name}"] = ("end_to_end", {**paths, **way, "device": "cuda"})
-    rates = {name: statistics.median(map(rate, figures)) for name, figures in in_turns(contestants, rounds).items()}
-    for name in WAYS:
-        whole, model = rates[f"wm-encode, {name}"], rates[f"model, {name}"]
-        binding = "the model" if model < ceiling else "the feeder"
-        print(
-            f"  {name:16}{whole:12,.0f} frames/s end to end; the model's ceiling {model:,.0f}; {binding} binds, "
-            f"{whole / min(model, ceiling):.2f} of it"
-        )
 
 
 # Running
@@ -428,7 +328,6 @@ def main() -> None:
 
 def report(arguments: argparse.Namespace, data: Path, vae: Path, folder: Path) -> None:
     """Run the parts that are asked for."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     model, dataset = load_vae(vae).model, open_dataset(data)
     print(f"{model.config.architecture} VAE, Z = {model.config.latent_dim}; {dataset.num_rows:,} frames in {data}")
     print(f"matrix products by {kernels_of_blas()}")
@@ -439,11 +338,9 @@ def report(arguments: argparse.Namespace, data: Path, vae: Path, folder: Path) -
         "precision": lambda: precision(data, vae, arguments.ways, arguments.int8),
         "memory": lambda: memory(data, vae, folder),
         "latency": lambda: latency(data, vae),
-        "cuda": lambda: cuda(data, vae, rounds, folder),
     }
     for name in arguments.only:
-        if name != "cuda" or device == "cuda":
-            parts[name]()
+        parts[name]()
 
 
 if __name__ == "__main__":

@@ -28,14 +28,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from _machine import describe_machine
 
-from worldmodel_v.autoencoders.artifact import read_weights, from_bytes
+from worldmodel_v.autoencoders.artifact import from_bytes, read_weights
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.collect.block import Block, block_collector
 from worldmodel_v.collect.collector import resolve_spec
 from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
 from worldmodel_v.envs.fast_car_racing import warm_up
-from worldmodel_v.ray_pool import WorkerSettings, map_tasks
+from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import DatasetWriter, IndexEntry, open_dataset, verify
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -159,6 +159,8 @@ def time_index(folder: Path, num_shards: int, rounds: int) -> None:
         EncoderSettings(
             weights=weights,
             spec_hash=open_dataset(encoding.out).spec_hash,
+            schema=open_dataset(encoding.out).schema,
+            source_schema=rollouts.schema,
             vae_sha256=from_bytes(weights, "the VAE").sha256,
             **{name: getattr(encoding, name) for name in ("device", "precision", "dtype", "compile", "batch_size")},
         )
@@ -247,7 +249,8 @@ def car_racing(out: Path, episodes: int) -> RolloutSpec:
 def time_transport(rounds: int) -> None:
     """Print how fast the driver takes bytes from a worker on this machine, through Ray's object store."""
     image, seconds = os.urandom(12_000_000), []
-    send = map_tasks(functools.partial(functools.partial, returns, image), range(rounds + 4), WorkerSettings(num_workers=1))
+    pool = RayPool(WorkerSettings(num_workers=1))
+    send = map_tasks(pool, functools.partial(functools.partial, returns, image), range(rounds + 4))
     last = None
     for number, _ in enumerate(send):
         now = time.perf_counter()

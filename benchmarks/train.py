@@ -1,6 +1,6 @@
 """Whether training ever waits for its data, how well batches are mixed, what the ways to compute bring, and memory.
 
-    python benchmarks/train.py [--data ROLLOUTS] [--only feeder mixing loop compute memory cuda]
+    python benchmarks/train.py [--data ROLLOUTS] [--only feeder mixing loop compute memory]
 
 Without --data it collects 40 episodes of CarRacing first; with it, only PyTorch, NumPy and h5py are needed. The rollouts
 are repeated under new episode numbers until they are larger than the feeder's pool, which would otherwise hold them all
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
+from _training import seconds_of, training
 
 from worldmodel_v.autoencoders import frames_to_input
 from worldmodel_v.autoencoders.gaussian import elbo
@@ -35,11 +36,9 @@ from worldmodel_v.data.chunks import ROWS, ChunkTable, find_chunks
 from worldmodel_v.data.order import stretches
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train import TrainConfig
-from worldmodel_v.train.run import TrainingRun
 
 PACKAGES = ("torch", "numpy", "h5py", "zstandard")
-PARTS = ("feeder", "mixing", "loop", "compute", "memory", "cuda")
+PARTS = ("feeder", "mixing", "loop", "compute", "memory")
 SMALL_FRAMES = 60_000  # three times what the pool holds at 64x64
 MIXED_CHUNKS = 320  # of the pool at 64x64
 
@@ -132,23 +131,6 @@ def addresses_of_epoch(stream: Iterator[Any], num_frames: int) -> Iterator[np.nd
 
 
 # Training
-
-
-def training(path: Path, **settings: Any) -> TrainingRun:
-    """A training as wm-train begins it, which writes nothing."""
-    config = TrainConfig(data=path, out=path / "nowhere", **settings)
-    return TrainingRun(config, {}, torch.device(config.device), open_dataset(path), None)
-
-
-def seconds_of(work: Callable[[], object], times: int, device: str) -> float:
-    """Seconds that `work` takes, done `times` times; on CUDA until the device is done."""
-    synchronize = torch.cuda.synchronize if device == "cuda" else lambda: None
-    synchronize()
-    start = time.perf_counter()
-    for _ in range(times):
-        work()
-    synchronize()
-    return (time.perf_counter() - start) / times
 
 
 def loop(path: Path, batch_size: int, rounds: int, device: str, budget: float) -> None:
@@ -262,43 +244,6 @@ def memory(small: Path, large: Path, batch_size: int) -> None:
         print(f"  32 frames of 256x256 and their gradients, {name}: {found['peak']:,.0f} MB, {found['seconds']:.1f} s")
 
 
-# CUDA
-
-
-def cuda(path: Path, rounds: int) -> None:
-    """Print the best batch size's frames per second, its share of the bf16 ceiling, and the time for 10 million frames."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    matrix = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
-    seconds_of(lambda: matrix @ matrix, 10, "cuda")
-    ceiling = 2 * 8192**3 / seconds_of(lambda: matrix @ matrix, 50, "cuda")
-    print(f"\n{torch.cuda.get_device_name()}: {ceiling / 1e12:,.0f} TFLOP/s in a bf16 product of 8192 x 8192")
-    best, best_rate = 0, 0.0
-    for batch_size in (256, 512, 1024, 2048, 4096, 8192):
-        for compile_ in (False, True):
-            run = training(path, batch_size=batch_size, device="cuda", compile=compile_)
-            with closing(run.batches()) as batches:
-                batch = next(batches)
-            seconds_of(lambda run=run, batch=batch: run.take_step(batch), 10, "cuda")
-            rate = batch_size / statistics.median(
-                seconds_of(lambda run=run, batch=batch: run.take_step(batch), 20, "cuda") for _ in range(rounds)
-            )
-            with FlopCounterMode(display=False) as counter:
-                training(path, batch_size=batch_size, device="cuda").take_step(batch)
-            share = counter.get_total_flops() / batch_size * rate / ceiling
-            print(
-                f"  batch {batch_size:5}{' compiled' * compile_:10}{rate:12,.0f} frames/s, {100 * share:5.1f} % of the ceiling"
-            )
-            if rate > best_rate and not compile_:
-                best, best_rate = batch_size, rate
-    run = training(path, batch_size=best, device="cuda")
-    with closing(run.batches()) as batches:
-        steps = -(-1_000_000 // best)
-        seconds_of(lambda: run.take_step(next(batches)), 20, "cuda")
-        rate = best / seconds_of(lambda: run.take_step(next(batches)), steps, "cuda")
-    print(f"  fed from shards (looped), batch {best}: {rate:,.0f} frames/s: 10 million frames in {1e7 / rate:.0f} s (goal 60)")
-
-
 CALLABLE = {"feed": feed, "train_and_feed": train_and_feed, "one_large_step": one_large_step}
 
 
@@ -336,11 +281,9 @@ def report(arguments: argparse.Namespace, small: Path, large: Path) -> None:
         "loop": lambda: loop(large, size, rounds, device, arguments.round_seconds),
         "compute": lambda: compute(small, size, rounds, device, not arguments.no_compile),
         "memory": lambda: memory(small, large, size),
-        "cuda": lambda: cuda(large, rounds),
     }
     for name in arguments.only:
-        if name != "cuda" or device == "cuda":
-            parts[name]()
+        parts[name]()
 
 
 if __name__ == "__main__":

@@ -144,11 +144,11 @@ def make_episode(
 ) -> Episode:
     """An episode of random content that is a function of its arguments."""
     rng = np.random.default_rng([noise, episode_id, num_steps])
-    height, width = (size, size) if isinstance(size, int) else size
-    pixels = rng.integers(0, 256, (num_steps + 1, height, width, 3), dtype=np.uint8)
+    shape = (size, size) if isinstance(size, int) else size
+    pixels = rng.integers(0, 256, (num_steps + 1, *shape, 3), dtype=np.uint8)
     columns = shared_columns(rng, num_steps, action_size=action_size, num_factors=num_factors, ending=ending)
     return Episode(
-        schema=made_rollout_schema(size, action_size, num_factors),
+        schema=made_rollout_schema(shape, action_size, num_factors),
         episode_id=episode_id,
         seed=1000 + episode_id if seed is None else seed,
         columns={"pixels": pixels, **columns},

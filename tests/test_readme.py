@@ -35,6 +35,7 @@ CONFIGS = {
 DOCUMENTS = [
     "README.md",
     *(str(path.relative_to(ROOT)) for folder in ("pipelines", "docker") for path in (ROOT / folder).iterdir()),
+    *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
 ]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
 

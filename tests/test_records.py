@@ -1,13 +1,14 @@
 """What a record accepts, what it refuses, and in which words."""
 
 import dataclasses
+import pickle
 import re
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from tests.builders import make_episode, make_latents
+from tests.builders import assert_same_record, make_episode, make_latents, with_columns
 from worldmodel_v.errors import EpisodeFailed
 from worldmodel_v.records import Episode
 
@@ -34,28 +35,32 @@ def edited(column: str, rows: object, value: object) -> Callable[[Episode], dict
 BROKEN_EPISODES: dict[str, tuple[Callable[[Episode], dict], str]] = {
     "pixels of another length": (lambda e: {"pixels": e.pixels[:-1]}, "pixels has 5 rows, reward has 6"),
     "actions of another length": (lambda e: {"action": e.action[1:]}, "action has 5 rows, reward has 6"),
-    "float pixels": (as_type("pixels", np.float32), "pixels: expected uint8 with 4 axes, got float32 with 4 axes"),
-    "pixels without channels": (lambda e: {"pixels": e.pixels[..., 0]}, "pixels: expected uint8 with 4 axes, got uint8 with 3"),
-    "pixels of four channels": (lambda e: {"pixels": np.zeros((6, 8, 8, 4), np.uint8)}, "pixels"),
-    "float64 actions": (as_type("action", np.float64), "action: expected float32 with 2 axes, got float64 with 2 axes"),
-    "discrete actions of int32": (
-        lambda e: {"action": np.full(6, -1, np.int32)},
-        "action: expected int64 with 1 axes, got int32 with 1 axes",
+    "float pixels": (as_type("pixels", np.float32), "pixels: expected rows of uint8 [8, 8, 3], got float32 [8, 8, 3]"),
+    "pixels without channels": (
+        lambda e: {"pixels": e.pixels[..., 0]},
+        "pixels: expected rows of uint8 [8, 8, 3], got uint8 [8, 8]",
     ),
-    "float64 reward": (as_type("reward", np.float64), "reward: expected float32 with 1 axes, got float64 with 1 axes"),
-    "reward as a column": (lambda e: {"reward": e.reward[:, None]}, "reward: expected float32 with 1 axes, got float32 with 2"),
-    "terminated as numbers": (as_type("terminated", np.uint8), "terminated: expected bool with 1 axes, got uint8 with 1 axes"),
-    "truncated as numbers": (as_type("truncated", np.int64), "truncated: expected bool with 1 axes, got int64 with 1 axes"),
-    "float64 state": (as_type("state", np.float64), "state: expected float32 with 2 axes, got float64 with 2 axes"),
-    "unnamed state": (lambda e: {"state_names": ("a",)}, "2 state factors but ('a',)"),
-    "NaN in state": (edited("state", (-1, 0), np.nan), "state holds NaN or infinite values"),
-    "infinite state": (edited("state", (0, 1), np.inf), "state holds NaN or infinite values"),
-    "NaN reward in the middle": (edited("reward", 2, np.nan), "reward is NaN or infinite before the last row"),
-    "infinite reward": (edited("reward", 0, -np.inf), "reward is NaN or infinite before the last row"),
-    "a reward in the last row": (edited("reward", -1, 0.0), "the last row must hold no action or reward"),
-    "an action in the last row": (edited("action", -1, 0.0), "the last row must hold no action or reward"),
-    "half an action in the last row": (edited("action", (-1, 0), 0.0), "the last row must hold no action or reward"),
-    "NaN action in the middle": (edited("action", (3, 1), np.nan), "action is NaN or infinite before the last row"),
+    "pixels of four channels": (
+        lambda e: {"pixels": np.zeros((6, 8, 8, 4), np.uint8)},
+        "pixels: expected rows of uint8 [8, 8, 3]",
+    ),
+    "float64 actions": (as_type("action", np.float64), "action: expected rows of float32 [2], got float64 [2]"),
+    "discrete actions": (lambda e: {"action": np.full(6, -1, np.int64)}, "action: expected rows of float32 [2], got int64 []"),
+    "float64 reward": (as_type("reward", np.float64), "reward: expected rows of float32 [], got float64 []"),
+    "reward as a column": (lambda e: {"reward": e.reward[:, None]}, "reward: expected rows of float32 [], got float32 [1]"),
+    "terminated as numbers": (as_type("terminated", np.uint8), "terminated: expected rows of bool [], got uint8 []"),
+    "truncated as numbers": (as_type("truncated", np.int64), "truncated: expected rows of bool [], got int64 []"),
+    "float64 state": (as_type("state", np.float64), "state: expected rows of float32 [2], got float64 [2]"),
+    "state of other factors": (lambda e: {"state": e.state[:, :1]}, "state: expected rows of float32 [2], got float32 [1]"),
+    "a column too many": (lambda e: {"more": e.reward}, "expected the columns ['pixels', 'action', 'reward', 'terminated',"),
+    "NaN in state": (edited("state", (-1, 0), np.nan), "state (factor_0) is nan in row 5"),
+    "infinite state": (edited("state", (0, 1), np.inf), "state (factor_1) is inf in row 0"),
+    "NaN reward in the middle": (edited("reward", 2, np.nan), "reward is nan in row 2"),
+    "infinite reward": (edited("reward", 0, -np.inf), "reward is -inf in row 0"),
+    "a reward in the last row": (edited("reward", -1, 0.0), "the last row must hold no reward, but nan"),
+    "an action in the last row": (edited("action", -1, 0.0), "the last row must hold no action, but nan"),
+    "half an action in the last row": (edited("action", (-1, 0), 0.0), "the last row must hold no action, but nan"),
+    "NaN action in the middle": (edited("action", (3, 1), np.nan), "action is nan in row 3"),
     "going on after the end": (edited("terminated", 2, True), "the episode goes on after it ended"),
     "going on after a cut": (edited("truncated", 0, True), "the episode goes on after it ended"),
     "an end in the last row": (edited("terminated", -1, True), "the episode goes on after it ended"),
@@ -68,17 +73,20 @@ def test_an_episode_that_breaks_the_contract_is_refused_with_its_number_and_seed
     change, text = BROKEN_EPISODES[what]
     episode = make_episode(12, num_factors=2)
     with pytest.raises(EpisodeFailed, match=f"^{re.escape(f'episode 12 (seed 1012): {text}')}"):
-        dataclasses.replace(episode, **change(episode))
+        with_columns(episode, **change(episode))
 
 
 BROKEN_LATENTS: dict[str, tuple[Callable[[Episode], dict], str]] = {
-    "float64 mu": (lambda s: {"mu": s.mu.astype(np.float64)}, "mu: expected float32 or float16, got float64"),
-    "float64 logvar": (lambda s: {"logvar": s.logvar.astype(np.float64)}, "logvar: expected float32 or float16, got float64"),
-    "mu of one axis": (lambda s: {"mu": s.mu[:, 0]}, "mu: expected 2 axes, got 1"),
-    "NaN in mu": (lambda s: changed(s, "mu", put((0, 0), np.nan)), "mu holds NaN or infinite values"),
-    "infinite logvar": (lambda s: changed(s, "logvar", put((-1, 0), np.inf)), "logvar holds NaN or infinite values"),
+    "float64 mu": (lambda s: {"mu": s.mu.astype(np.float64)}, "mu: expected rows of float32 [4], got float64 [4]"),
+    "float16 logvar": (
+        lambda s: {"logvar": s.logvar.astype(np.float16)},
+        "logvar: expected rows of float32 [4], got float16 [4]",
+    ),
+    "mu of one axis": (lambda s: {"mu": s.mu[:, 0]}, "mu: expected rows of float32 [4], got float32 []"),
+    "NaN in mu": (lambda s: changed(s, "mu", put((0, 0), np.nan)), "mu is nan in row 0"),
+    "infinite logvar": (lambda s: changed(s, "logvar", put((-1, 0), np.inf)), "logvar is inf in row 5"),
     "logvar of another length": (lambda s: {"logvar": s.logvar[:-1]}, "logvar has 5 rows, reward has 6"),
-    "logvar of another size": (lambda s: {"logvar": s.logvar[:, :2]}, ""),
+    "logvar of another size": (lambda s: {"logvar": s.logvar[:, :2]}, "logvar: expected rows of float32 [4], got float32 [2]"),
 }
 
 
@@ -87,27 +95,40 @@ def test_latents_that_break_the_contract_are_refused(what: str) -> None:
     change, text = BROKEN_LATENTS[what]
     latents = make_latents(3)
     with pytest.raises(EpisodeFailed, match=f"^{re.escape(f'episode 3 (seed 1003): {text}')}"):
-        dataclasses.replace(latents, **change(latents))
+        with_columns(latents, **change(latents))
 
 
 def test_an_episode_without_an_action_is_refused() -> None:
+    episode = make_episode()
     with pytest.raises(EpisodeFailed, match="expected at least one action, got 1 rows"):
-        Episode(
-            episode_id=0,
-            seed=0,
-            pixels=np.zeros((1, 4, 4, 3), np.uint8),
-            action=np.full((1, 2), np.nan, np.float32),
-            reward=np.full(1, np.nan, np.float32),
-            terminated=np.zeros(1, np.bool_),
-            truncated=np.zeros(1, np.bool_),
-        )
+        with_columns(episode, **{name: rows[-1:] for name, rows in episode.columns.items()})
 
 
 @pytest.mark.parametrize("final", [0, 3, -2])
-def test_a_discrete_episode_whose_last_action_is_not_minus_one_is_refused(final: int) -> None:
+def test_a_discrete_episode_whose_last_action_is_not_the_fill_is_refused(final: int) -> None:
     episode = make_episode(action_size=0)
-    with pytest.raises(EpisodeFailed, match="the last row must hold no action or reward"):
-        dataclasses.replace(episode, **changed(episode, "action", put(-1, final)))
+    with pytest.raises(EpisodeFailed, match="the last row must hold no action, but -1"):
+        with_columns(episode, **changed(episode, "action", put(-1, final)))
+
+
+def test_a_discrete_episode_with_the_fill_before_the_last_row_is_refused() -> None:
+    episode = make_episode(action_size=0)
+    with pytest.raises(EpisodeFailed, match="action is -1 before the last row"):
+        with_columns(episode, **changed(episode, "action", put(2, -1)))
+
+
+def test_columns_are_attributes_and_others_are_named() -> None:
+    episode = make_episode()
+    assert episode.pixels is episode.columns["pixels"]
+    with pytest.raises(
+        AttributeError, match="Episode has no column 'mu'; it has pixels, action, reward, terminated, truncated"
+    ):
+        episode.mu  # noqa: B018
+
+
+def test_an_episode_can_be_sent_to_another_process() -> None:
+    episode = make_episode(num_factors=2)
+    assert_same_record(pickle.loads(pickle.dumps(episode)), episode)
 
 
 def test_an_episode_may_end_terminated_and_truncated_at_once() -> None:
@@ -122,7 +143,7 @@ def test_float16_latents_are_accepted() -> None:
 
 def test_the_return_is_summed_in_float64_without_the_last_row() -> None:
     episode = make_episode(num_steps=4)
-    episode = dataclasses.replace(episode, reward=np.array([1e8, 1, 1, -1e8, np.nan], np.float32))
+    episode = with_columns(episode, reward=np.array([1e8, 1, 1, -1e8, np.nan], np.float32))
     assert episode.episode_return == 2.0
 
 

@@ -5,12 +5,20 @@ import json
 
 import pytest
 
-from tests.builders import ROLLOUT_SETTINGS, latent_spec, rollout_spec, run_python
+from tests.builders import (
+    ROLLOUT_SETTINGS,
+    latent_spec,
+    made_latent_schema,
+    made_rollout_schema,
+    rollout_spec,
+    run_python,
+)
+from worldmodel_v.schema import Schema
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, differences
 from worldmodel_v.untrusted import canonical_json
 
-ROLLOUT_HASH = "c3dd9334f381d9f846dee0beaebfad4827846ba354445a7b0305728518efac7a"
-LATENT_HASH = "a19561f79a95096c6fbd392b12a958d3cfcc85afda39e10e6719b158fff96e30"
+ROLLOUT_HASH = "0c2000253b09f20216bd87c3eb4ed0b32e62f4ad94053f16b42a9fa8e5e32423"
+LATENT_HASH = "b459af086e1da9da42cbd054ca2771b3fe3a3aede103549ff90c02bf9bdf091d"
 
 
 def test_the_hash_of_known_settings_never_changes() -> None:
@@ -26,29 +34,33 @@ def test_the_hash_is_the_same_in_another_process() -> None:
 
 def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
     reordered = dict(reversed(ROLLOUT_SETTINGS.items()))
-    assert RolloutSpec(**reordered).hash == rollout_spec().hash
+    assert RolloutSpec(schema=made_rollout_schema(), **reordered).hash == rollout_spec().hash
     one, other = {"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}
     assert rollout_spec(env_kwargs=one).hash == rollout_spec(env_kwargs=other).hash
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(RolloutSpec)])
 def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
-    nested = {"env_kwargs": {"length": 4}, "policy_weights": {"w.pt": "0"}, "env_source": {"ale-py": "0.10"}}
+    nested = {
+        **{"env_kwargs": {"length": 4}, "policy_weights": {"w.pt": "0"}, "env_source": {"ale-py": "0.10"}},
+        **{"schema": made_rollout_schema(num_factors=1), "record": ("info.speed",)},
+    }
     other = nested.get(field, 99 if isinstance(ROLLOUT_SETTINGS.get(field), int) else "other")
     assert rollout_spec(**{field: other}).hash != rollout_spec().hash
 
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(LatentSpec)])
 def test_every_setting_of_latents_changes_the_hash(field: str) -> None:
-    other = {"latent_dim": 99, "source": {}}.get(field, "other")
+    other = {"schema": made_latent_schema(latent_dim=9), "source": {}}.get(field, "other")
     assert latent_spec(**{field: other}).hash != latent_spec().hash
 
 
 def test_the_content_of_dataset_json_gives_the_same_spec_back() -> None:
     for spec in (rollout_spec(), latent_spec()):
         content = json.loads(json.dumps(spec.to_json()))
-        assert set(content) == {"format", "format_version", "spec", "spec_hash"}
-        assert SPEC_CLASSES[content["format"]](**content["spec"]) == spec
+        assert set(content) == {"format", "format_version", "spec", "schema", "spec_hash"}
+        again = SPEC_CLASSES[content["format"]](schema=Schema.from_json(content["schema"]), **content["spec"])
+        assert (again.settings(), again.schema, again.hash) == (spec.settings(), spec.schema, spec.hash)
         assert content["spec_hash"] == spec.hash
 
 

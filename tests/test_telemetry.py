@@ -11,11 +11,12 @@ import pytest
 
 from tests.builders import make_shard, rollout_spec
 from tests.conftest import stamp_config
-from tests.test_ray_pool import Sayings, deadly
+from tests.execution.test_ray_pool import Sayings, deadly
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.errors import WorkerLost
-from worldmodel_v.ray_pool import ATTEMPTS, WorkerSettings, map_tasks
+from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks
+from worldmodel_v.execution.executor import ATTEMPTS
 from worldmodel_v.storage import DatasetWriter, open_dataset
 from worldmodel_v.telemetry import COUNTERS, GAUGES, Tally
 
@@ -85,11 +86,12 @@ def test_a_local_rays_agent_offers_what_the_datasets_hold(stamp_vae: Path, tmp_p
     sayings = Sayings()
     collect(stamp_config(rollouts, workers=2), sayings)
     encode(EncodeConfig(data=rollouts, vae=stamp_vae, out=latents, device="cpu", workers=1))
+    pool = RayPool(WorkerSettings(num_workers=1))
     with pytest.raises(WorkerLost):
-        list(map_tasks(deadly, ["poison"], WorkerSettings(num_workers=1), None, Tally("deeds", tmp_path, shards_left=1)))
+        list(map_tasks(pool, deadly, ["poison"], None, Tally("deeds", tmp_path, shards_left=1)))
     twice = Tally("twice", tmp_path)
     for task in "ab":
-        for _ in map_tasks(deadly, [task], WorkerSettings(num_workers=1), None, twice):
+        for _ in map_tasks(pool, deadly, [task], None, twice):
             twice.count(frames=5)
     (joined,) = sayings.facts("ray_joined")
     (url,) = joined["metrics"]
@@ -130,7 +132,7 @@ def test_tasks_in_flight_are_offered_while_they_are(tmp_path: Path) -> None:
     watcher = threading.Thread(target=look)
     watcher.start()
     tally = Tally("waiting", tmp_path, shards_left=3)
-    tasks = map_tasks(functools.partial(patient, marker), ["a", "b", "c"], WorkerSettings(num_workers=2), None, tally)
+    tasks = map_tasks(RayPool(WorkerSettings(num_workers=2)), functools.partial(patient, marker), ["a", "b", "c"], None, tally)
     assert sorted(task for task, _ in tasks) == ["a", "b", "c"]
     watcher.join()
     assert found == [meanwhile]

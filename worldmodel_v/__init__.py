@@ -20,7 +20,6 @@ _HOMES = {
     "open_dataset": "storage",
     "verify": "storage",
     "Episode": "records",
-    "LatentSequence": "records",
     "load_vae": "autoencoders.gaussian",
 }
 

@@ -32,8 +32,8 @@ from worldmodel_v.errors import (
     WorldModelError,
     one_line,
 )
+from worldmodel_v.execution.connection import CONNECT_SECONDS
 from worldmodel_v.progress import LogFormat
-from worldmodel_v.ray_pool import CONNECT_SECONDS
 
 JOB_ENVIRONMENT_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the command of a job, and for nothing else."""

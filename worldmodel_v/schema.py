@@ -6,6 +6,7 @@ against it, so a further column changes neither the writer, nor the reader, nor 
 Legend: an episode of T actions is T + 1 rows; A action size; n number of discrete actions; H, W frame; Z latent.
 """
 
+import json
 import math
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -250,8 +251,8 @@ class Schema:
         return ActionSpace(self.action_space)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is recorded; `num_values` where there is one."""
-        content = asdict(self)
+        """As it is recorded, in JSON's own types; `num_values` where there is one."""
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for column in content["columns"]:
             if column["num_values"] is None:
                 del column["num_values"]

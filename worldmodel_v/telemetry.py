@@ -1,9 +1,10 @@
 """What a run counts: frames, episodes, bytes, retries, and what it is at; for the progress bar and for Ray's metrics.
 
 The process that commits knows all of it, so nothing is counted on workers, and nothing twice. While a Ray cluster is in use
-(`ray_pool`), every change is passed on to it, which offers `ray_worldmodel_v_frames_total` and the rest to Prometheus.
+(`execution`), every change is passed on to it, which offers `ray_worldmodel_v_frames_total` and the rest to Prometheus.
 """
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,13 +38,15 @@ class Tally:
         self.stage, self.out = stage, out
         self._progress = progress or Silent()
         self.values = dict.fromkeys([*COUNTERS, *GAUGES], 0) | {"shards_left": shards_left}
+        self._lock = threading.Lock()
         self.export: Callable[[str, int], None] | None = None
         """Told of every change: a counter's name and what is added to it, or a gauge's and its value."""
 
     def count(self, **amounts: int) -> None:
-        """Add to counters."""
+        """Add to counters, from whatever thread."""
         for name, amount in amounts.items():
-            self.values[name] += amount
+            with self._lock:
+                self.values[name] += amount
             self._tell(name, amount)
 
     def measure(self, **values: int) -> None:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.builders import action_space
+from worldmodel_v.encode.stage import gaussian_latents
 from worldmodel_v.records import Episode
+from worldmodel_v.schema import Schema, latent_schema, rollout_schema
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
@@ -55,10 +58,16 @@ def write_latents(path: Path, steps: list[int], *, discrete: bool = False, dtype
 
     Even episodes end terminated, odd ones truncated.
     """
+    schema = _schema(discrete, dtype)
     spec = LatentSpec(
-        vae_sha256="0" * 64, source_spec_hash="0" * 64, latent_dim=3, dtype=dtype, precision="fp32", source={"env": "made up"}
+        schema=schema,
+        vae_sha256="0" * 64,
+        source_spec_hash="0" * 64,
+        dtype=dtype,
+        precision="fp32",
+        source={"env": "made up"},
     )
-    records = [_record(episode_id, num_steps, discrete, dtype) for episode_id, num_steps in enumerate(steps)]
+    records = [_record(schema, episode_id, num_steps) for episode_id, num_steps in enumerate(steps)]
     attributes = {"vae_sha256": "0" * 64, "source_sha256": "0" * 64}
     with DatasetWriter(path, spec) as writer:
         for number, first in enumerate(range(0, len(records), per_shard)):
@@ -67,17 +76,27 @@ def write_latents(path: Path, steps: list[int], *, discrete: bool = False, dtype
     return path
 
 
-def _record(episode_id: int, num_steps: int, discrete: bool, dtype: str) -> Episode:
+def _schema(discrete: bool, dtype: str) -> Schema:
+    actions = {"type": "Discrete", "dtype": "int64", "n": 10**6, "start": 0} if discrete else action_space(1)
+    rollouts = rollout_schema(frame_shape=(8, 8), action_space=actions, observation_space={})
+    return latent_schema(rollouts, *gaussian_latents(3, dtype))
+
+
+def _record(schema: Schema, episode_id: int, num_steps: int) -> Episode:
     ends = np.arange(num_steps + 1) == num_steps - 1
     row = np.arange(num_steps + 1, dtype=np.float32)
-    action = np.append(row[:-1], -1).astype(np.int64) if discrete else np.append(row[:-1], np.nan)[:, None]
+    action = np.append(row[:-1], schema.action.fill_value).reshape(-1, *schema.action.row_shape)
+    columns = {
+        "mu": np.repeat(100 * episode_id + row[:, None], 3, axis=1),
+        "logvar": np.tile([-6.0, 0.0, 2.0], (num_steps + 1, 1)),
+        "action": action,
+        "reward": np.append(row[:-1], np.nan),
+        "terminated": ends & (episode_id % 2 == 0),
+        "truncated": ends & (episode_id % 2 == 1),
+    }
     return Episode(
+        schema=schema,
         episode_id=episode_id,
         seed=0,
-        mu=np.repeat(100 * episode_id + row[:, None], 3, axis=1).astype(dtype),
-        logvar=np.tile([-6.0, 0.0, 2.0], (num_steps + 1, 1)).astype(dtype),
-        action=action if discrete else action.astype(np.float32),
-        reward=np.append(row[:-1], np.nan).astype(np.float32),
-        terminated=ends & (episode_id % 2 == 0),
-        truncated=ends & (episode_id % 2 == 1),
+        columns={name: rows.astype(schema[name].dtype) for name, rows in columns.items()},
     )

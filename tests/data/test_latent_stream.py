@@ -103,7 +103,7 @@ def test_actions_and_rewards_stand_beside_the_latent_they_belong_to(stamp_latent
 def test_discrete_actions_and_half_precision_come_as_from_memory(tmp_path: Path) -> None:
     path = write_latents(tmp_path / "latents", [9, 12], discrete=True, dtype="float16")
     stream = LatentStream(path, length=LENGTH, sample=False)
-    assert (stream.latent_dim, stream.num_actions, stream.num_short_episodes) == (3, None, 0)
+    assert (stream.schema["mu"].row_shape, stream.action_space.kind, stream.num_short_episodes) == ((3,), "discrete", 0)
     everything = LatentSequences(path, length=LENGTH, sample=False)
     expected = {name: column.numpy() for name, column in everything.batch(np.arange(len(everything))).items()}
     assert_same_windows(sorted_windows(joined(list(stream.batches(4)))), expected)

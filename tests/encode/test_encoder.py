@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders import made_latent_schema, made_rollout_schema
 from tests.collect.test_identical_shards import digests
 from worldmodel_v.autoencoders.artifact import read_weights
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
@@ -22,8 +23,10 @@ CPU = torch.device("cpu")
 
 
 def settings(small_vae: Path, **changes: object) -> EncoderSettings:
-    values = {"spec_hash": "a" * 64, "vae_sha256": "b" * 64, "device": "cpu", "precision": "fp32", "dtype": "float32"}
-    return EncoderSettings(weights=read_weights(small_vae), **{**values, "compile": False, "batch_size": None, **changes})
+    of_latents = {"spec_hash": "a" * 64, "vae_sha256": "b" * 64, "dtype": "float32"}
+    schemas = {"schema": made_latent_schema(3), "source_schema": made_rollout_schema()}
+    computing = {"device": "cpu", "precision": "fp32", "compile": False, "batch_size": None}
+    return EncoderSettings(weights=read_weights(small_vae), **{**of_latents, **schemas, **computing, **changes})
 
 
 def sources(rollouts: Path, taken: list[int]) -> Iterator[Source]:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Discrete, MultiDiscrete
+from gymnasium.spaces import Box, Discrete, Text
 
 from worldmodel_v.envs import STAMP_ENV_ID, ImageEnv, make_image_env
 from worldmodel_v.envs.car_racing import car_racing_state
@@ -95,7 +95,7 @@ class TestMaking:
 
     @pytest.mark.parametrize(
         "space",
-        [Box(0, 255, (8, 6, 4), np.uint8), Box(0, 255, (8,), np.uint8), Box(0, 1, (8, 6, 3), np.float32), Discrete(4)],
+        [Box(0, 255, (8,), np.uint8), Box(0, 1, (2, 3), np.float32), Discrete(4)],
     )
     def test_an_observation_that_is_no_image_is_not_taken_for_one(self, numbers_id: str, space: gymnasium.Space) -> None:
         with pytest.raises(EnvironmentNotUsable, match="gives no images"):
@@ -109,10 +109,12 @@ class TestMaking:
         assert env.default_crop == "full"
         assert (env.state_names, env.state()) == ((), ())
 
-    def test_other_actions_than_box_and_discrete_are_refused(self, numbers_id: str) -> None:
+    def test_actions_that_are_no_numbers_are_refused(self, numbers_id: str) -> None:
         with pytest.raises(EnvironmentNotUsable) as caught:
-            make_image_env(numbers_id, {"action_space": MultiDiscrete([2, 3]), "observation_space": IMAGE})
-        assert str(caught.value) == f"{numbers_id}: expected Box or Discrete actions, got MultiDiscrete"
+            make_image_env(numbers_id, {"action_space": Text(3), "observation_space": IMAGE})
+        assert str(caught.value) == (
+            f"{numbers_id}: actions of a space 'Text': expected Box, Discrete, MultiDiscrete or MultiBinary"
+        )
 
     def test_an_environment_of_numbers_is_rendered(self) -> None:
         env = make_image_env("CartPole-v1", {})
@@ -256,5 +258,5 @@ def test_the_toy_environments_ground_truth_is_read_from_it() -> None:
 
 
 def test_the_state_of_car_racing_is_found_behind_wrappers(car_racing: ImageEnv) -> None:
-    wrapped = ImageEnv(gymnasium.Wrapper(car_racing.gym), observes_image=True)
+    wrapped = ImageEnv(gymnasium.Wrapper(car_racing.gym))
     assert wrapped.state() == car_racing.state() == car_racing_state(car_racing.gym.unwrapped)

@@ -21,7 +21,7 @@ from worldmodel_v.collect.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable
-from worldmodel_v.storage import DatasetWriter, open_dataset, verify
+from worldmodel_v.storage import open_dataset, verify
 
 MODULE = """
 import gymnasium
@@ -127,20 +127,6 @@ def test_an_edited_environment_does_not_continue_and_an_unchanged_one_does(tmp_p
     assert verify(open_dataset(tmp_path / "out")) == []
 
 
-def test_a_dataset_of_before_sources_were_recorded_is_continued_as_it_was_begun(folder: Path) -> None:
-    (folder / "my_world.py").write_text(MODULE)
-    config = CollectConfig(out=folder / "old", workers=0, **SETTINGS)  # type: ignore[arg-type]
-    with DatasetWriter(config.out, dataclasses.replace(resolve_spec(config), env_source={})):
-        pass
-    assert "env_source" not in json.loads((config.out / "dataset.json").read_text())["spec"]
-    described = (config.out / "dataset.json").read_bytes()
-    assert collect(config).new_episodes == 4
-    (folder / "my_world.py").write_text(MODULE + "# edited\n")
-    assert collect(dataclasses.replace(config, episodes=6)).new_episodes == 2
-    assert (config.out / "dataset.json").read_bytes() == described
-    assert verify(open_dataset(config.out)) == []
-
-
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -159,8 +145,8 @@ def test_a_worker_with_another_version_of_the_environment_collects_nothing(folde
         block_collector(dataclasses.replace(spec, **changes))
 
 
-def test_the_toy_worlds_dataset_is_what_it_was(tmp_path: Path) -> None:
+def test_the_toy_world_has_no_source_of_its_own(tmp_path: Path) -> None:
     collect(stamp_config(tmp_path / "out", episodes=1))
     spec = json.loads((tmp_path / "out" / "dataset.json").read_text())["spec"]
-    assert list(spec)[-1] == "policy_weights"
+    assert spec["env_source"] == {}
     assert set(digests(tmp_path / "out")) == {"dataset.json", "000000.h5"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.builders import make_episode, rollout_spec
+from tests.builders import made_rollout_schema, make_episode, rollout_spec
 from tests.conftest import stamp_config
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
@@ -42,7 +42,8 @@ def small_evaluation(small_rollouts: Path, small_vae: Path) -> EvaluationReport:
 
 def write_rollouts(path: Path, num_episodes: int = 4, *, spec: dict[str, object] | None = None, **episode: object) -> Path:
     """Random 8x8 rollouts made by hand, two episodes a shard; `episode` goes to `make_episode`."""
-    recorded = rollout_spec(**(spec or {}))
+    shape = {"size": 8, **{name: episode[name] for name in ("size", "action_size", "num_factors") if name in episode}}
+    recorded = rollout_spec(made_rollout_schema(**shape), **(spec or {}))
     with DatasetWriter(path, recorded) as writer:
         for first in range(0, num_episodes, 2):
             pair = [make_episode(first + i, **episode) for i in range(2)]

@@ -5,23 +5,24 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.builders import make_episode, rollout_spec
+from tests.builders import action_space, make_episode, rollout_spec
 from worldmodel_v.evaluate.coverage import driving
 from worldmodel_v.records import Episode
+from worldmodel_v.schema import rollout_schema
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 NAMES = ("on_road", "progress", "velocity_x", "velocity_y", "angle")
+SCHEMA = rollout_schema(frame_shape=(8, 8), action_space=action_space(), observation_space={}, state_names=NAMES)
 
 
 def driven(episode_id: int, policy: str, rows: list[tuple[float, float, float, float]], angle: float = 0.0) -> Episode:
     episode = make_episode(episode_id=episode_id, num_steps=len(rows) - 1, num_factors=5)
-    assert isinstance(episode, Episode)
     state = np.array([(*row, angle) for row in rows], dtype=np.float32)
-    return dataclasses.replace(episode, policy=policy, state=state, state_names=NAMES)
+    return dataclasses.replace(episode, schema=SCHEMA, policy=policy, columns={**episode.columns, "state": state})
 
 
 def test_each_policy_is_counted_by_itself(tmp_path: Path) -> None:
-    spec = rollout_spec()
+    spec = rollout_spec(SCHEMA)
     fast = [(1.0, 0.1, 0.0, 0.5), (1.0, 0.2, 30.0, 40.0), (0.25, 0.3, 60.0, 0.0), (0.0, 0.5, 3.0, 4.0)]
     slow = [(1.0, 0.0, 0.0, 0.0), (0.5, 0.1, 0.0, 0.9)]
     episodes = [driven(0, "fast", fast), driven(1, "slow", slow), driven(2, "fast", fast[:2])]
@@ -45,7 +46,7 @@ def test_each_policy_is_counted_by_itself(tmp_path: Path) -> None:
 
 
 def test_laps_and_spins_are_told_by_progress_and_by_the_nose(tmp_path: Path) -> None:
-    spec = rollout_spec()
+    spec = rollout_spec(SCHEMA)
     eastward = [(1.0, 0.5, 20.0, 0.0), (1.0, 0.96, 20.0, 0.0)]
     east, west = -np.pi / 2, np.pi / 2
     episodes = [

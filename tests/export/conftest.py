@@ -1,6 +1,7 @@
 """Latents whose mu says what the toy world's frame says, so that a reader of an export can check each row against itself."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from tests.builders import latent_spec
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
+from worldmodel_v.encode.stage import gaussian_latents
 from worldmodel_v.envs.stamp import read_stamps
 from worldmodel_v.records import Episode
+from worldmodel_v.schema import Schema, latent_schema
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 STEP, ACTION = 0, 1
@@ -20,27 +23,22 @@ STEP, ACTION = 0, 1
 def write_stamp_latents(rollouts: Path, out: Path, reward: Callable[[Episode], np.ndarray] = lambda e: e.reward) -> Path:
     """Latents of toy rollouts with mu (rows, 4) = step, action, episode and return stamps, and logvar = -1, -2, -3, -4."""
     source = open_dataset(rollouts)
-    spec = latent_spec(source_spec_hash=source.spec_hash, source=source.spec)
+    schema = latent_schema(source.schema, *gaussian_latents(4, "float32"))
+    spec = latent_spec(schema, source_spec_hash=source.spec_hash, source=source.spec)
     with DatasetWriter(out, spec) as writer:
         for entry in source.entries:
             with source.open_shard(entry) as shard:
-                sequences = [_sequence(shard.episode(position), reward) for position in range(shard.num_episodes)]
+                sequences = [_sequence(schema, shard.episode(position), reward) for position in range(shard.num_episodes)]
             attributes = {"vae_sha256": spec.vae_sha256, "source_sha256": entry.sha256}
             writer.commit(entry.shard, build_shard(sequences, spec_hash=spec.hash, attributes=attributes))
     return out
 
 
-def _sequence(episode: Episode, reward: Callable[[Episode], np.ndarray]) -> Episode:
+def _sequence(schema: Schema, episode: Episode, reward: Callable[[Episode], np.ndarray]) -> Episode:
     mu = np.array([read_stamps(frame) for frame in episode.pixels], dtype=np.float32)
-    others = {name: getattr(episode, name) for name in ("action", "terminated", "truncated", "state", "state_names", "policy")}
-    return Episode(
-        episode_id=episode.episode_id,
-        seed=episode.seed,
-        mu=mu,
-        logvar=np.broadcast_to(-np.arange(1, 5, dtype=np.float32), mu.shape).copy(),
-        reward=reward(episode),
-        **others,
-    )
+    logvar = np.broadcast_to(-np.arange(1, 5, dtype=np.float32), mu.shape).copy()
+    others = {name: rows for name, rows in episode.columns.items() if name != "pixels"}
+    return replace(episode, schema=schema, columns={"mu": mu, "logvar": logvar, **others, "reward": reward(episode)})
 
 
 @pytest.fixture(scope="session")

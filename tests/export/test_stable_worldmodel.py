@@ -61,7 +61,7 @@ def test_its_clips_of_frames_have_each_action_and_reward_between_two_frames(stam
 def test_its_clips_of_latents_too(unequal_latents: Path, tmp_path: Path) -> None:
     run(unequal_latents, tmp_path / "out")
     clips = read_as_its_dataset(tmp_path / "out")
-    assert set(clips[0]) == {"mu", "logvar", "action", "reward", "terminated", "truncated", "state"}
+    assert set(clips[0]) == {"mu", "logvar", "action", "reward", "terminated", "truncated", "state", "ep_idx", "step_idx"}
     for clip in clips:
         mu, action = clip["mu"].numpy(), clip["action"].numpy()
         assert (np.diff(mu[:, STEP]) == 1).all()
@@ -85,7 +85,7 @@ def test_every_row_of_every_column_is_there(kind: str, stamp_rollouts: Path, une
 
 def test_discrete_actions_are_vectors_that_it_can_normalise(discrete_rollouts: Path, tmp_path: Path) -> None:
     report = run(discrete_rollouts, tmp_path / "out")
-    assert report.notes == ["action: discrete, written one-hot over 5 values (0 to the highest that occurs)"]
+    assert report.notes == ["action: discrete, written one-hot over the 5 values of its space"]
     with h5py.File(tmp_path / "out" / "dataset.h5") as file:
         column = torch.from_numpy(file["action"][:])
     known = column[~torch.isnan(column).any(dim=1)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import files_in, latent_spec, make_episode, make_latents, rollout_spec
+from tests.builders import files_in, latent_spec, made_latent_schema, make_episode, make_latents, rollout_spec
 from worldmodel_v.errors import ConfigError, DirectoryNotEmpty, NotADataset, ShardDamaged, StaleLatents
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.schema import LATENTS, ROLLOUTS
@@ -108,7 +108,7 @@ def test_a_directory_inside_the_dataset_is_refused(equal_rollouts: Path) -> None
 
 def dataset_of(kind: str, num_episodes: int, path: Path) -> Path:
     """Episodes of 200 actions, each 0.6 MB as frames or 0.4 MB as latents."""
-    spec = rollout_spec(frame_height=32, frame_width=32) if kind == ROLLOUTS else latent_spec(latent_dim=256)
+    spec = rollout_spec(frame_height=32, frame_width=32) if kind == ROLLOUTS else latent_spec(made_latent_schema(256))
     attributes = {"vae_sha256": "a" * 64, "source_sha256": "b" * 64} if kind == LATENTS else {}
     with DatasetWriter(path, spec) as writer:
         for number in range(num_episodes):

@@ -5,14 +5,15 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v import ray_pool, steps
+from worldmodel_v import steps
+from worldmodel_v.execution.worker import Worker
 from worldmodel_v.steps import Step
 
 MARKS = "DEADLY_MARKS"
 """The environment variable that names the folder of deaths: a file `STEP of TASK` for each."""
 
 
-class DeadlyWorker(ray_pool._Worker):
+class DeadlyWorker(Worker):
     """Dies of SIGKILL behind whatever it is the first of all workers to announce at a task."""
 
     def run(self, task: Any) -> bytes:

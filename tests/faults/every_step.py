@@ -40,6 +40,7 @@ from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Silent
 from worldmodel_v.steps import Step
 from worldmodel_v.storage import Shard, open_dataset, verify
+from worldmodel_v.storage.dataset import read_spec
 from worldmodel_v.storage.index import complete_lines
 from worldmodel_v.storage.publish import is_temporary
 from worldmodel_v.train import TrainConfig, train
@@ -79,7 +80,7 @@ def whole_dataset(out: Path) -> None:
         findings = verify(open_dataset(out))
         assert [line for line in findings if not any(words in line for words in harmless)] == []
     for shard in (out / "shards").glob("??????.h5"):
-        with Shard.open(shard) as whole:
+        with Shard.open(shard, read_spec(out).schema) as whole:
             for position in range(whole.num_episodes):
                 whole.episode(position)
 

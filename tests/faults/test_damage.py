@@ -20,7 +20,7 @@ import hdf5plugin  # noqa: F401  (plain h5py needs it to read frames)
 import numpy as np
 import pytest
 
-from tests.builders import latent_spec, make_episode, make_latents, rollout_spec
+from tests.builders import latent_spec, made_latent_schema, made_rollout_schema, make_episode, make_latents, rollout_spec
 from worldmodel_v.errors import NotADataset, ShardDamaged, WorldModelError
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset, verify
 
@@ -36,7 +36,8 @@ HASHES = {"vae_sha256": "a" * 64, "source_sha256": "b" * 64}
 def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of three shards of two episodes each, read-only."""
     path = tmp_path_factory.mktemp("sound") / request.param
-    spec = rollout_spec() if request.param == "rollouts" else latent_spec()
+    rollouts, latents = made_rollout_schema(num_factors=2), made_latent_schema(num_factors=2)
+    spec = rollout_spec(rollouts) if request.param == "rollouts" else latent_spec(latents)
     with DatasetWriter(path, spec) as writer:
         for number in range(3):
             ids = (2 * number, 2 * number + 1)

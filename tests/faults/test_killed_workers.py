@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import stamp_config
+from tests.execution.test_ray_pool import Sayings
 from tests.faults.deadly_worker import MARKS, DeadlyWorker
 from tests.faults.every_step import SMALL, STAGES, dataset_content, make_inputs
-from tests.test_ray_pool import Sayings
-from worldmodel_v import ray_pool
 from worldmodel_v.collect import collect, collector
 from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.execution import ray_pool
 from worldmodel_v.progress import Progress
 from worldmodel_v.steps import Step
 from worldmodel_v.storage import open_dataset
@@ -46,7 +46,7 @@ def test_workers_killed_at_every_task_cost_nothing(
     marks.mkdir()
     make_inputs(STAGES[stage], tmp_path)
     STAGES[stage].run(tmp_path / "unbroken")
-    monkeypatch.setattr(ray_pool, "_Worker", DeadlyWorker)
+    monkeypatch.setattr(ray_pool, "Worker", DeadlyWorker)
     monkeypatch.setattr(collector, "TRIES_TOGETHER", ray_pool.ATTEMPTS)  # each shard is to survive two deaths
     monkeypatch.setitem(ray_pool.WORKER_ENVIRONMENT, MARKS, str(marks))
     run(out, said)

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-import worldmodel_v.ray_pool
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
+from tests.execution.test_ray_pool import Sayings
 from tests.faults.bad_world import LeakyWorld
 from tests.integration.test_kills import BIN, finish, options, start
-from tests.test_ray_pool import Sayings
 from worldmodel_v.collect import CollectConfig, collect, collector, one_by_one
 from worldmodel_v.collect.rollout import episode_seeds
 from worldmodel_v.errors import EpisodeFailed, EpisodesSetAside
+from worldmodel_v.execution import ray_pool
 from worldmodel_v.inspection import describe
 from worldmodel_v.pipeline import run_pipeline
 from worldmodel_v.storage import open_dataset, verify
@@ -214,9 +214,9 @@ def test_when_nothing_succeeds_the_run_ends_soon(world: World) -> None:
 def test_workers_that_grow_are_replaced_without_costing_a_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"env": "tests.faults.bad_world:tests/Leaky-v0", "frame_size": 8, "episodes": 6, "episodes_per_shard": 1}
     started = []
-    start_worker = worldmodel_v.ray_pool._Pool._start_worker
+    start_worker = ray_pool._Pool._start_worker
     monkeypatch.setattr("worldmodel_v.collect.config.MAX_GROWTH_BYTES", 60 << 20)
-    monkeypatch.setattr(worldmodel_v.ray_pool._Pool, "_start_worker", lambda pool: started.append(start_worker(pool)))
+    monkeypatch.setattr(ray_pool._Pool, "_start_worker", lambda pool: started.append(start_worker(pool)))
     sayings = Sayings()
     collect(stamp_config(tmp_path / "out", **settings, workers=1), sayings)
     collect(stamp_config(tmp_path / "unbroken", **settings))

@@ -7,12 +7,23 @@ from pathlib import Path
 
 import h5py
 
-from tests.builders import latent_spec, make_episode, make_latents, rollout_spec
-from worldmodel_v.spec import Spec
+from tests import builders
+from tests.builders import made_latent_schema, made_rollout_schema, make_episode, make_latents
+from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec
 from worldmodel_v.storage import build_shard
 from worldmodel_v.storage.layout import HDF5_VERSIONS
 
 NUM_EPISODES, NUM_ROWS = 2, 12
+
+
+def rollout_spec(**changes: object) -> RolloutSpec:
+    """The settings of small rollouts with a state of two factors."""
+    return builders.rollout_spec(made_rollout_schema(8, num_factors=2), **changes)
+
+
+def latent_spec(**changes: object) -> LatentSpec:
+    """The settings of small latents with a state of two factors."""
+    return builders.latent_spec(made_latent_schema(num_factors=2), **changes)
 
 
 def sound_shard(spec: Spec) -> bytes:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import rollout_spec
-from tests.hostile.datasets import put_dataset, sound_shard
+from tests.hostile.datasets import put_dataset, rollout_spec, sound_shard
 from tests.hostile.limits import VERIFY, run_limited
 from worldmodel_v.errors import NotADataset, PipelineFileError, PolicyNotUsable, ShardDamaged
 from worldmodel_v.pipeline import load_pipeline
@@ -79,7 +78,7 @@ def described(**changes: object) -> bytes:
     try:
         return json.dumps(spec.to_json()).encode()
     except ValueError:  # NaN has no hash
-        return json.dumps({**rollout_spec().to_json(), "spec": vars(spec)}).encode()
+        return json.dumps({**rollout_spec().to_json(), "spec": spec.settings()}).encode()
 
 
 DESCRIPTIONS = {

@@ -15,13 +15,13 @@ import pytest
 import ray
 
 import worldmodel_v.jobs
-import worldmodel_v.ray_pool
 from tests.integration.test_cluster import COLLECT
 from tests.integration.test_kills import BIN, start
 from worldmodel_v.errors import ClusterNotUsable
+from worldmodel_v.execution import WorkerSettings, connection
+from worldmodel_v.execution.connection import cluster
 from worldmodel_v.jobs import Jobs
 from worldmodel_v.progress import Silent
-from worldmodel_v.ray_pool import WorkerSettings, cluster
 
 WITHOUT_THE_PACKAGE = """
 import importlib.abc, sys
@@ -81,7 +81,7 @@ def unconnected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (worldmodel_v.ray_pool, worldmodel_v.jobs):
+    for module in (connection, worldmodel_v.jobs):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.5)
 
 
@@ -130,7 +130,7 @@ def test_a_client_server_that_cannot_start_a_driver(failure: str, number: int, m
 
 def test_a_driver_that_dies_as_it_is_forked_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = tries(monkeypatch, STILLBORN, STILLBORN)
-    worldmodel_v.ray_pool._connect(WorkerSettings(num_workers=1), Silent())
+    connection._connect(WorkerSettings(num_workers=1), Silent())
     assert len(calls) == 3
     assert calls[0] == calls[1] == calls[2]
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from tests.builders import run_python
-from worldmodel_v.storage.hdf5_file import EVERYWHERE, WITH_PLUGIN, add_column, create_hdf5
+from worldmodel_v.storage.hdf5_file import EVERYWHERE, add_column, create_hdf5, with_plugin
 
 
-@pytest.mark.parametrize("filters", [EVERYWHERE, WITH_PLUGIN])
+@pytest.mark.parametrize("filters", [EVERYWHERE, with_plugin()])
 def test_what_is_written_is_there_compressed_and_with_checksums(filters: dict, tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 2, (100, 8, 8, 3), dtype=np.uint8)
     with create_hdf5(tmp_path / "file.h5") as (file, check):

@@ -18,14 +18,25 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.builders import assert_same_record, make_episode, make_latents, make_shard, run_python
+from tests.builders import (
+    assert_same_record,
+    made_latent_schema,
+    made_rollout_schema,
+    make_episode,
+    make_latents,
+    make_shard,
+    run_python,
+)
+from worldmodel_v.encode.stage import gaussian_latents
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.records import Episode
-from worldmodel_v.storage import PixelFile, Shard, build_shard, schema
+from worldmodel_v.schema import Schema, latent_schema
+from worldmodel_v.storage import PixelFile, Shard, build_shard, layout
 from worldmodel_v.storage.checksum import fletcher32
 from worldmodel_v.storage.layout import HDF5_VERSIONS
 
 SPEC_HASH = "c" * 64
+PLAIN, WITH_STATE = made_rollout_schema(), made_rollout_schema(num_factors=2)
 
 LENGTHS = st.lists(st.integers(1, 70), min_size=1, max_size=4)
 SHARED = st.fixed_dictionaries(
@@ -39,7 +50,7 @@ SHARED = st.fixed_dictionaries(
 
 
 def assert_round_trip(records: list) -> None:
-    with Shard.from_bytes(build_shard(records, spec_hash=SPEC_HASH)) as shard:
+    with Shard.from_bytes(build_shard(records, spec_hash=SPEC_HASH), records[0].schema) as shard:
         assert shard.num_episodes == len(records)
         assert shard.num_rows == sum(record.num_rows for record in records)
         assert shard.returns.tolist() == [record.episode_return for record in records]
@@ -60,12 +71,14 @@ class TestRoundTrip:
         assert_round_trip(records)
 
     def test_the_largest_seed_of_32_bits_comes_back(self) -> None:
-        with Shard.from_bytes(build_shard([make_episode(seed=2**32 - 1)], spec_hash=SPEC_HASH)) as shard:
+        with Shard.from_bytes(build_shard([make_episode(seed=2**32 - 1)], spec_hash=SPEC_HASH), PLAIN) as shard:
             assert shard.episode(0).seed == 2**32 - 1
 
     def test_further_attributes_come_back(self) -> None:
         attributes = {"vae_sha256": "a" * 64, "source_sha256": "b" * 64}
-        with Shard.from_bytes(build_shard([make_latents()], spec_hash=SPEC_HASH, attributes=attributes)) as shard:
+        with Shard.from_bytes(
+            build_shard([make_latents()], spec_hash=SPEC_HASH, attributes=attributes), made_latent_schema()
+        ) as shard:
             found = shard.attributes
         assert {name: found[name] for name in attributes} == attributes
 
@@ -74,12 +87,12 @@ class TestRoundTrip:
     def test_frames_are_read_across_the_borders_of_chunks(self, bounds: list[int]) -> None:
         start, stop = bounds
         episode = make_episode(num_steps=199, size=4)
-        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH)) as shard:
+        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH), episode.schema) as shard:
             np.testing.assert_array_equal(shard.rows("pixels", start, stop), episode.pixels[start:stop], strict=True)
 
     def test_every_chunk_of_frames_is_whole_but_the_last(self) -> None:
         episode = make_episode(num_steps=129, size=4)
-        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH)) as shard:
+        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH), episode.schema) as shard:
             chunks = [shard.pixel_chunk(number) for number in range(shard.num_pixel_chunks)]
         assert [len(chunk) for chunk in chunks] == [64, 64, 2]
         np.testing.assert_array_equal(np.concatenate(chunks), episode.pixels)
@@ -87,7 +100,7 @@ class TestRoundTrip:
     @pytest.mark.parametrize("rows", [64, 80])
     def test_frames_are_decompressed_into_the_memory_that_is_given(self, rows: int) -> None:
         episode, out = make_episode(num_steps=129, size=4), np.full((rows, 4, 4, 3), 7, np.uint8)
-        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH)) as shard:
+        with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH), episode.schema) as shard:
             for number in range(3):
                 chunk = shard.pixel_chunk(number, out)
                 assert np.shares_memory(chunk, out)
@@ -97,11 +110,11 @@ class TestRoundTrip:
     def test_chunks_are_read_from_their_places_without_hdf5(self, tmp_path: Path) -> None:
         path, episode = tmp_path / "000000.h5", make_episode(num_steps=200, size=4)
         path.write_bytes(build_shard([episode], spec_hash=SPEC_HASH))
-        with Shard.open(path) as shard:
-            layout, places = shard.pixel_layout, shard.pixel_places()
+        with Shard.open(path, episode.schema) as shard:
+            pixels, places = shard.pixel_layout, shard.pixel_places()
         assert (places.dtype, places.shape) == (np.int64, (4, 2))
         file = PixelFile(path)
-        chunks = [layout.decode(i, file.read(i, *place)) for i, place in enumerate(places.tolist())]
+        chunks = [pixels.decode(i, file.read(i, *place)) for i, place in enumerate(places.tolist())]
         file.close()
         np.testing.assert_array_equal(np.concatenate(chunks), episode.pixels)
 
@@ -109,15 +122,16 @@ class TestRoundTrip:
         path, episode = tmp_path / "000000.h5", make_episode()
         path.write_bytes(build_shard([episode], spec_hash=SPEC_HASH))
         store_chunk(path, zstandard.ZstdCompressor(write_content_size=False).compress(episode.pixels.tobytes()))
-        with Shard.open(path) as shard:
+        with Shard.open(path, episode.schema) as shard:
             np.testing.assert_array_equal(shard.rows("pixels"), episode.pixels)
 
 
 def _latents_of(episode: Episode) -> Episode:
     """A latent sequence with the episode's other columns."""
     mu = logvar = np.zeros((episode.num_rows, 4), np.float32)
-    fields = {field.name: getattr(episode, field.name) for field in dataclasses.fields(episode) if field.name != "pixels"}
-    return Episode(mu=mu, logvar=logvar, **fields)
+    others = {name: rows for name, rows in episode.columns.items() if name != "pixels"}
+    schema = latent_schema(episode.schema, *gaussian_latents(4, "float32"))
+    return dataclasses.replace(episode, schema=schema, columns={"mu": mu, "logvar": logvar, **others})
 
 
 class TestSameBytes:
@@ -137,17 +151,18 @@ class TestSameBytes:
     ) -> None:
         episodes = [make_episode(i, 20 + i, num_factors=2) for i in range(3)]
         latents = [_latents_of(episode) for episode in episodes]
-        monkeypatch.setattr(schema, "ROW_CHUNK_ROWS", rows_of_a_chunk)
+        monkeypatch.setattr(layout, "ROW_CHUNK_ROWS", rows_of_a_chunk)
         rollouts = build_shard(episodes, spec_hash=SPEC_HASH)
         if not taken_over:  # the rollouts' own chunks are of another length
-            monkeypatch.setattr(schema, "ROW_CHUNK_ROWS", 16)
+            monkeypatch.setattr(layout, "ROW_CHUNK_ROWS", 16)
         written = build_shard(latents, spec_hash=SPEC_HASH)
-        with Shard.from_bytes(rollouts) as source:
+        with Shard.from_bytes(rollouts, episodes[0].schema) as source:
             read = []
             stored = source.stored
             monkeypatch.setattr(source, "stored", lambda name, number: read.append(name) or stored(name, number))
             assert build_shard(latents, spec_hash=SPEC_HASH, source=source) == written
-        assert set(read) == ({"action", "reward", "terminated", "truncated", "state"} if taken_over else set())
+        shared = {"action", "reward", "terminated", "truncated", "state", "ep_idx", "step_idx"}
+        assert set(read) == (shared if taken_over else set())
 
     def test_other_pixels_give_other_bytes(self) -> None:
         assert make_shard(noise=0) != make_shard(noise=1)
@@ -164,11 +179,13 @@ class TestLayoutOnDisk:
         with h5py.File(io.BytesIO(build_shard(episodes, spec_hash=SPEC_HASH)), "r") as file:
             assert sorted(file) == [
                 "action",
+                "ep_idx",
                 "ep_len",
                 "ep_offset",
                 "pixels",
                 "reward",
                 "state",
+                "step_idx",
                 "terminated",
                 "truncated",
             ]
@@ -183,11 +200,15 @@ class TestLayoutOnDisk:
                 "terminated": np.bool_,
                 "truncated": np.bool_,
                 "state": np.float32,
+                "ep_idx": np.int64,
+                "step_idx": np.int64,
                 "ep_len": np.int32,
                 "ep_offset": np.int64,
             }
             assert file["ep_len"][:].tolist() == [81, 21]
             assert file["ep_offset"][:].tolist() == [0, 81]
+            assert file["ep_idx"][:].tolist() == [5] * 81 + [6] * 21
+            assert file["step_idx"][:].tolist() == [*range(81), *range(21)]
             assert file["ep_len"].attrs["episode_id"].tolist() == [5, 6]
             assert file["ep_len"].attrs["seed"].tolist() == [1005, 1006]
             assert file["ep_len"].attrs["return"].tolist() == [episode.episode_return for episode in episodes]
@@ -234,7 +255,7 @@ class TestLayoutOnDisk:
 
 def test_an_open_shard_refuses_to_be_pickled() -> None:
     with (
-        Shard.from_bytes(make_shard()) as shard,
+        Shard.from_bytes(make_shard(), PLAIN) as shard,
         pytest.raises(TypeError, match=r"^an open Shard cannot be pickled; send its path and open it in the other process$"),
     ):
         pickle.dumps(shard)
@@ -244,7 +265,7 @@ def everything_in(shard: Shard) -> dict[str, object]:
     """All that a shard's columns and episode table hold, in a form that compares NaN by its bytes."""
     table = {name: getattr(shard, name).tobytes() for name in ("episode_ids", "seeds", "returns", "ep_len", "ep_offset")}
     columns = {name: (shard.columns[name], shard.rows(name).tobytes()) for name in shard.columns}
-    return {**table, **columns, "format": shard.format}
+    return {**table, **columns, "format": shard.attributes["format"]}
 
 
 def flipped(image: bytes, position: int, mask: int) -> bytes:
@@ -254,13 +275,13 @@ def flipped(image: bytes, position: int, mask: int) -> bytes:
 class TestDamage:
     def test_a_flipped_byte_anywhere_is_refused_or_changes_no_value(self, tmp_path: Path) -> None:
         path, image = tmp_path / "000000.h5", make_shard(num_steps=80, num_factors=2)
-        with Shard.from_bytes(image) as shard:
+        with Shard.from_bytes(image, WITH_STATE) as shard:
             expected = everything_in(shard)
         rng, refused = random.Random(0), []
         for _ in range(250):
             path.write_bytes(flipped(image, rng.randrange(len(image)), rng.randrange(1, 256)))
             try:
-                with Shard.open(path, len(image)) as shard:
+                with Shard.open(path, WITH_STATE, len(image)) as shard:
                     assert everything_in(shard) == expected
             except ShardDamaged as error:
                 refused.append(str(error))
@@ -269,13 +290,13 @@ class TestDamage:
 
     def test_a_flipped_byte_in_a_latent_shard_is_refused_or_changes_no_value(self, tmp_path: Path) -> None:
         path, image = tmp_path / "000000.h5", build_shard([make_latents(num_steps=90)], spec_hash=SPEC_HASH)
-        with Shard.from_bytes(image) as shard:
+        with Shard.from_bytes(image, made_latent_schema()) as shard:
             expected = everything_in(shard)
         rng = random.Random(1)
         for _ in range(150):
             path.write_bytes(flipped(image, rng.randrange(len(image)), rng.randrange(1, 256)))
             try:
-                with Shard.open(path, len(image)) as shard:
+                with Shard.open(path, made_latent_schema(), len(image)) as shard:
                     assert everything_in(shard) == expected
             except ShardDamaged:
                 pass
@@ -288,7 +309,7 @@ class TestDamage:
     def test_a_flipped_byte_in_a_text_is_never_silent(self, text: bytes) -> None:
         image = build_shard([make_episode(num_factors=2)], spec_hash=SPEC_HASH)
         with pytest.raises(ShardDamaged):
-            Shard.from_bytes(flipped(image, image.index(text) + 3, 1)).close()
+            Shard.from_bytes(flipped(image, image.index(text) + 3, 1), WITH_STATE).close()
 
     def test_a_flipped_byte_in_a_compressed_chunk_of_frames_always_raises(self) -> None:
         image = make_shard(num_steps=80)
@@ -298,7 +319,7 @@ class TestDamage:
         rng = random.Random(2)
         for position in rng.sample(positions, 200):
             with (
-                Shard.from_bytes(flipped(image, position, rng.randrange(1, 256))) as shard,
+                Shard.from_bytes(flipped(image, position, rng.randrange(1, 256)), PLAIN) as shard,
                 pytest.raises(ShardDamaged, match=r"pixel chunk \d+ \(rows from \d+\) fails its checksum"),
             ):
                 shard.rows("pixels")
@@ -318,24 +339,24 @@ class TestDamage:
         length = {"nothing left": 0, "one byte": 1, "half": len(image) // 2, "one byte short": len(image) - 1}[cut]
         path.write_bytes(image[:length])
         with pytest.raises(ShardDamaged, match=re.escape(str(path))):
-            Shard.open(path, len(image) if with_size else None)
+            Shard.open(path, PLAIN, len(image) if with_size else None)
         with pytest.raises(ShardDamaged):
-            Shard.from_bytes(image[:length])
+            Shard.from_bytes(image[:length], PLAIN)
 
     def test_a_missing_shard_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ShardDamaged, match=re.escape(f"{tmp_path / 'x.h5'}: the shard is missing; restore it from a copy")):
-            Shard.open(tmp_path / "x.h5")
+            Shard.open(tmp_path / "x.h5", PLAIN)
 
     def test_a_shard_of_another_size_than_the_index_says_is_refused(self, tmp_path: Path) -> None:
         path, image = tmp_path / "000000.h5", make_shard()
         path.write_bytes(image + b"\0")
         with pytest.raises(ShardDamaged, match=f"expected {len(image)} bytes as the index says, found {len(image) + 1}; "):
-            Shard.open(path, len(image))
+            Shard.open(path, PLAIN, len(image))
 
     def test_a_file_that_is_no_hdf5_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "text.h5").write_text("not a shard\n" * 100)
         with pytest.raises(ShardDamaged, match=r"text\.h5: not a readable HDF5 file"):
-            Shard.open(tmp_path / "text.h5")
+            Shard.open(tmp_path / "text.h5", PLAIN)
 
 
 def replace(file: h5py.File, name: str, **settings: object) -> h5py.Dataset:
@@ -372,10 +393,10 @@ def dangling_link(file: h5py.File) -> None:
 
 def virtual_dataset(file: h5py.File) -> None:
     shape = file["reward"].shape
-    layout = h5py.VirtualLayout(shape, np.float32)
-    layout[:] = h5py.VirtualSource("elsewhere.h5", "reward", shape)
+    virtual = h5py.VirtualLayout(shape, np.float32)
+    virtual[:] = h5py.VirtualSource("elsewhere.h5", "reward", shape)
     del file["reward"]
-    file.create_virtual_dataset("reward", layout)
+    file.create_virtual_dataset("reward", virtual)
 
 
 def group_as_column(file: h5py.File) -> None:
@@ -437,6 +458,8 @@ def four_channels(file: h5py.File) -> None:
     replace(file, "pixels", data=np.zeros((12, 8, 8, 4), np.uint8), chunks=(12, 8, 8, 4), **hdf5plugin.Zstd())
 
 
+GZIP = {"compression": "gzip", "shuffle": True}
+
 HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "external storage": (external_storage, "reward is stored in other files, which no shard does"),
     "soft link": (soft_link, "truncated is a link to somewhere else"),
@@ -446,21 +469,27 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "group": (group_as_column, "reward is a group, expected a column"),
     "unknown column": (unknown_column, "expected the columns"),
     "missing column": (lambda file: file.pop("reward"), "expected the columns"),
-    "wrong dtype": (lambda file: replace(file, "reward", dtype=np.float64), "reward has dtype float64 and 1 axes"),
+    "wrong dtype": (
+        lambda file: replace(file, "reward", dtype=np.float64),
+        "reward has rows of float64 [], expected float32 []",
+    ),
     "big endian": (lambda file: replace(file, "reward", dtype=">f4"), "reward holds floats of a type that no shard has"),
     "texts": (texts_as_rewards, "reward holds values of variable length of a type that no shard has"),
-    "wrong number of axes": (lambda file: replace(file, "reward", data=np.zeros((12, 1), np.float32)), "and 2 axes"),
+    "wrong number of axes": (lambda file: replace(file, "reward", data=np.zeros((12, 1), np.float32)), "rows of float32 [1]"),
     "unknown filter": (
         lambda file: replace(file, "reward", compression="lzf"),
-        "reward has the filters [32000, 3], expected one of [[2, 1, 3]",
+        "reward has the filters [32000, 3], expected [2, 1, 3]",
     ),
     "no fletcher32": (lambda file: replace(file, "reward", fletcher32=False), "reward has the filters []"),
     "no fletcher32 on pixels": (lambda file: replace(file, "pixels", fletcher32=False, **hdf5plugin.Zstd()), "[32015]"),
-    "uncompressed pixels": (lambda file: replace(file, "pixels"), "pixels has the filters [3], expected one of [[32015, 3]]"),
+    "uncompressed pixels": (lambda file: replace(file, "pixels"), "pixels has the filters [3], expected [32015, 3]"),
     "other lengths": (other_lengths, "ep_len and ep_offset do not describe consecutive episodes"),
     "overlapping episodes": (overlapping_episodes, "ep_len and ep_offset do not describe consecutive episodes"),
     "episode of one row": (episode_of_one_row, "ep_len and ep_offset do not describe consecutive episodes"),
-    "a column too short": (lambda f: replace(f, "reward", data=f["reward"][:-1]), "reward has 11 rows, ep_len adds up to 12"),
+    "a column too short": (
+        lambda f: replace(f, "reward", data=f["reward"][:-1], **GZIP),
+        "reward has 11 rows, ep_len adds up to 12",
+    ),
     "no episodes": (no_episodes, "has the shape (0,), which may become"),
     "episodes not consecutive": (not_consecutive, "its episodes are not consecutive: [0 2]"),
     "no episode ids": (no_episode_ids, "attribute episode_id of ep_len: expected int64 of shape (2,), found nothing"),
@@ -468,10 +497,10 @@ HOSTILE: dict[str, tuple[Callable[[h5py.File], object], str]] = {
     "too few seeds": (too_few_seeds, "attribute seed of ep_len: expected int64 of shape (2,), found int64 of shape (1,)"),
     "frames cut by chunks": (frames_cut_by_chunks, "has the chunks (12, 4, 8, 3) of 1 bytes: expected whole rows"),
     "frames without end": (frames_without_end, "which may become (18446744073709551615, 8, 8, 3)"),
-    "four channels": (four_channels, "expected whole RGB frames, up to 64 a chunk"),
+    "four channels": (four_channels, "pixels has rows of uint8 [8, 8, 4], expected uint8 [8, 8, 3]"),
     "other format": (
         lambda file: file.attrs.create("format", np.bytes_("other")),
-        "unknown format 'other'",
+        "holds 'other', dataset.json says worldmodel_v/rollouts",
     ),
     "number as format": (
         lambda file: file.attrs.create("format", 1),
@@ -500,7 +529,7 @@ class TestHostile:
         with h5py.File(two_episodes, "r+", libver=HDF5_VERSIONS) as file:
             edit(file)
         with pytest.raises(ShardDamaged) as caught:
-            Shard.open(two_episodes)
+            Shard.open(two_episodes, WITH_STATE)
         assert str(caught.value).startswith(f"{two_episodes}: ")
         assert text in str(caught.value)
 
@@ -508,7 +537,7 @@ class TestHostile:
         with h5py.File(two_episodes, "r+", libver=HDF5_VERSIONS) as file:
             del file["state"].attrs["names"]
         with pytest.raises(ShardDamaged, match=re.escape(str(two_episodes))):
-            read_all_episodes(two_episodes)
+            read_all_episodes(two_episodes, WITH_STATE)
 
     def test_a_column_whose_chunks_were_never_written_is_refused_and_never_zeros(self, tmp_path: Path) -> None:
         path = tmp_path / "000000.h5"
@@ -517,56 +546,65 @@ class TestHostile:
             del file["mu"]
             file.create_dataset("mu", (6, 4), np.float32, chunks=(6, 4), fletcher32=True)
         with pytest.raises(ShardDamaged, match=re.escape(str(path))):
-            read_all_episodes(path)
+            read_all_episodes(path, made_latent_schema())
 
     def test_a_chunk_of_frames_that_was_never_written_is_refused(self, two_episodes: Path) -> None:
         with h5py.File(two_episodes, "r+", libver=HDF5_VERSIONS) as file:
             del file["pixels"]
             file.create_dataset("pixels", (12, 8, 8, 3), np.uint8, chunks=(12, 8, 8, 3), fletcher32=True, **hdf5plugin.Zstd())
         with pytest.raises(ShardDamaged, match="pixels has chunks that were never written"):
-            Shard.open(two_episodes)
+            Shard.open(two_episodes, WITH_STATE)
 
     def test_an_episode_table_that_claims_more_than_memory_holds_is_refused(self, two_episodes: Path) -> None:
         with h5py.File(two_episodes, "r+", libver=HDF5_VERSIONS) as file:
             del file["ep_len"]
             file.create_dataset("ep_len", (2**42,), np.int32, chunks=(64,), fletcher32=True)
         with pytest.raises(ShardDamaged, match=re.escape(str(two_episodes))):
-            Shard.open(two_episodes)
+            Shard.open(two_episodes, WITH_STATE)
 
     @pytest.mark.parametrize("num_bytes", [0, 12 * 192 - 1, 12 * 192 + 1, 10**7])
     def test_a_chunk_that_holds_another_number_of_frames_than_declared_is_refused(
         self, two_episodes: Path, num_bytes: int
     ) -> None:
         store_chunk(two_episodes, zstandard.compress(bytes(num_bytes)))
-        with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match=re.escape(f"{two_episodes}: pixel chunk 0")):
+        with (
+            Shard.open(two_episodes, WITH_STATE) as shard,
+            pytest.raises(ShardDamaged, match=re.escape(f"{two_episodes}: pixel chunk 0")),
+        ):
             shard.rows("pixels")
 
     def test_a_chunk_whose_frame_claims_more_than_memory_holds_is_refused(self, two_episodes: Path) -> None:
         frame_header = b"\x28\xb5\x2f\xfd\xc0\x40" + (2**45).to_bytes(8, "little")
         empty_last_block = b"\x01\x00\x00"
         store_chunk(two_episodes, frame_header + empty_last_block)
-        with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match=re.escape(f"{two_episodes}: pixel chunk 0")):
+        with (
+            Shard.open(two_episodes, WITH_STATE) as shard,
+            pytest.raises(ShardDamaged, match=re.escape(f"{two_episodes}: pixel chunk 0")),
+        ):
             shard.rows("pixels")
 
     def test_a_chunk_that_is_no_zstd_frame_is_refused(self, two_episodes: Path) -> None:
         store_chunk(two_episodes, b"not zstd")
-        with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match="pixel chunk 0 cannot be decompressed"):
+        with (
+            Shard.open(two_episodes, WITH_STATE) as shard,
+            pytest.raises(ShardDamaged, match="pixel chunk 0 cannot be decompressed"),
+        ):
             shard.rows("pixels")
 
     def test_a_chunk_whose_filters_were_skipped_is_refused(self, two_episodes: Path) -> None:
         with h5py.File(two_episodes, "r+", libver=HDF5_VERSIONS) as file:
             file["pixels"].id.write_direct_chunk((0, 0, 0, 0), bytes(12 * 192), filter_mask=3)
-        with Shard.open(two_episodes) as shard, pytest.raises(ShardDamaged, match="pixel chunk 0"):
+        with Shard.open(two_episodes, WITH_STATE) as shard, pytest.raises(ShardDamaged, match="pixel chunk 0"):
             shard.rows("pixels")
-        with Shard.open(two_episodes) as shard:
-            layout, (place,) = shard.pixel_layout, shard.pixel_places().tolist()
+        with Shard.open(two_episodes, WITH_STATE) as shard:
+            pixels, (place,) = shard.pixel_layout, shard.pixel_places().tolist()
         assert place[1] == 0
         with pytest.raises(ShardDamaged, match="pixel chunk 0"):
-            layout.decode(0, PixelFile(two_episodes).read(0, *place))
+            pixels.decode(0, PixelFile(two_episodes).read(0, *place))
 
     def test_a_chunk_that_claims_another_size_is_refused_before_memory_is_taken(self, two_episodes: Path) -> None:
         store_chunk(two_episodes, zstandard.compress(bytes(10**8)))
-        with Shard.open(two_episodes) as shard:
+        with Shard.open(two_episodes, WITH_STATE) as shard:
             tracemalloc.start()
             with pytest.raises(ShardDamaged, match="pixel chunk 0 claims 100000000 bytes, expected 2304; "):
                 shard.pixel_chunk(0)
@@ -575,8 +613,8 @@ class TestHostile:
         assert peak < 10**6
 
 
-def read_all_episodes(path: Path) -> None:
-    with Shard.open(path) as shard:
+def read_all_episodes(path: Path, schema: Schema) -> None:
+    with Shard.open(path, schema) as shard:
         for position in range(shard.num_episodes):
             shard.episode(position)
 

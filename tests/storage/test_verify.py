@@ -11,11 +11,12 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.builders import make_episode, make_shard, rollout_spec
+from tests.builders import made_rollout_schema, make_episode, make_shard, rollout_spec
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset, verify
+from worldmodel_v.storage.layout import HDF5_VERSIONS
 
-SPEC = rollout_spec()
+SPEC = rollout_spec(made_rollout_schema(num_factors=2))
 
 
 @pytest.fixture
@@ -106,14 +107,14 @@ def test_a_gap_of_episodes_is_found(dataset: Path) -> None:
 
 def test_a_gap_before_the_first_shard_is_found(tmp_path: Path) -> None:
     with DatasetWriter(tmp_path / "data", SPEC) as writer:
-        writer.commit(1, make_shard(first=2))
+        writer.commit(1, make_shard(first=2, num_factors=2))
     (found,) = findings(tmp_path / "data")
     assert "2 episodes between the committed ones are missing, the first is 0" in found
 
 
 def test_a_shard_of_other_settings_is_found_even_if_its_hash_is_right(dataset: Path) -> None:
     path = dataset / "shards/000001.h5"
-    other = make_shard(first=2, spec=rollout_spec(seed=8), num_factors=2)
+    other = make_shard(first=2, spec=rollout_spec(SPEC.schema, seed=8), num_factors=2)
     put(dataset, 1, other)
     (found,) = findings(dataset)
     assert found.startswith(f"{path}: spec hash, episodes, rows, first episode are ")
@@ -123,7 +124,7 @@ def test_rows_that_break_the_contract_are_found_even_if_the_hash_is_right(datase
     episodes = [make_episode(2, num_factors=2), without_checks(make_episode(3, num_factors=2), reward=np.zeros(6, np.float32))]
     put(dataset, 1, build_shard(episodes, spec_hash=SPEC.hash))
     (found,) = findings(dataset)
-    assert found == f"{dataset / 'shards/000001.h5'}: episode 3 (seed 1003): the last row must hold no action or reward"
+    assert found == f"{dataset / 'shards/000001.h5'}: episode 3 (seed 1003): the last row must hold no reward, but nan"
 
 
 def test_state_without_its_names_is_found_even_if_the_hash_is_right(dataset: Path, tmp_path: Path) -> None:
@@ -135,11 +136,18 @@ def test_state_without_its_names_is_found_even_if_the_hash_is_right(dataset: Pat
     assert found.startswith(f"{path}: ")
 
 
-def without_checks(episode: Episode, **changes: object) -> Episode:
+def test_index_columns_that_count_otherwise_are_found_even_if_the_hash_is_right(dataset: Path) -> None:
+    path = dataset / "shards/000001.h5"
+    with h5py.File(path, "r+", libver=HDF5_VERSIONS) as file:
+        file["step_idx"][3] = 7
+    put(dataset, 1, path.read_bytes())
+    assert findings(dataset)[0].startswith(f"{path}: step_idx does not count the rows of episode 2; ")
+
+
+def without_checks(episode: Episode, **changes: np.ndarray) -> Episode:
     """An episode that breaks the contract, as a faulty writer would make it."""
     broken = replace(episode)
-    for name, value in changes.items():
-        object.__setattr__(broken, name, value)
+    object.__setattr__(broken, "columns", {**episode.columns, **changes})
     return broken
 
 

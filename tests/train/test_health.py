@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import make_episode, rollout_spec
+from tests.builders import make_episode, rollout_spec, with_columns
 from tests.train.test_train import config, lines
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.data import read_frames
@@ -198,7 +198,7 @@ def test_weights_that_became_nan_are_never_saved(tiny_rollouts: Path, tmp_path: 
 def test_frames_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
     def grey(episode_id: int) -> Episode:
         episode = make_episode(episode_id, 5, size=8)
-        return Episode(**{**vars(episode), "pixels": np.full_like(episode.pixels, 127)})
+        return with_columns(episode, pixels=np.full_like(episode.pixels, 127))
 
     def dataset(name: str, episodes: list[Episode]) -> Path:
         spec = rollout_spec()

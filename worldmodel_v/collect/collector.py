@@ -4,6 +4,7 @@ Workers return the bytes of finished shards and this process alone commits them,
 that ran twice cannot be counted twice.
 """
 
+import dataclasses
 import functools
 import math
 import shutil
@@ -23,11 +24,11 @@ from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import ConfigError, DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
+from worldmodel_v.execution import Executor, Failure
 from worldmodel_v.policies import make_policy, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.preprocessing import parse_frame_size
 from worldmodel_v.progress import Progress, Silent, begin
-from worldmodel_v.ray_pool import Failure, try_tasks
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
 from worldmodel_v.storage.writer import refuse_foreign_directory
@@ -57,20 +58,25 @@ class CollectReport:
     """Episodes that this run added; 0 if everything was there."""
 
 
-def collect(config: CollectConfig, progress: Progress | None = None) -> CollectReport:
+def collect(config: CollectConfig, progress: Progress | None = None, executor: Executor | None = None) -> CollectReport:
     """Make `config.out` hold `config.episodes` episodes; continues what is there.
 
     Raises UsageError (EnvironmentNotUsable, PolicyNotUsable, NotADataset, SettingsDiffer, …) before anything is written,
     and EpisodesSetAside, EpisodeFailed, WorkerLost or WriteFailed later; everything committed by then stays, and a rerun
     continues. An episode that fails whenever it is tried is set aside, with the shard that it belongs to, and the rest is
     collected before EpisodesSetAside says so.
+
+    An `executor` of your own takes the place of `config.workers` and their cluster. Nothing ends its workers, so no episode is
+    stopped after `config.episode_timeout`.
     """
     progress = progress or Silent()
+    if executor is not None:
+        config = dataclasses.replace(config, workers=0, address=None)
     with compilation_watched(progress), torch_threads_kept(config.policy):
-        return _collect(config, progress)
+        return _collect(config, progress, executor)
 
 
-def _collect(config: CollectConfig, progress: Progress) -> CollectReport:
+def _collect(config: CollectConfig, progress: Progress, executor: Executor | None) -> CollectReport:
     spec = resolve_spec(config)
     refuse_foreign_directory(config.out, spec)
     if spec.frames == RENDER and config.frames == AUTO:
@@ -86,7 +92,7 @@ def _collect(config: CollectConfig, progress: Progress) -> CollectReport:
             _refuse_full_disk(config)
             timeout = config.episode_timeout if config.workers else 0.0
             setup = functools.partial(block_collector, spec, timeout)
-            _collect_blocks(config, spec, blocks, setup, writer, progress)
+            _collect_blocks(config, spec, blocks, setup, executor, writer, progress)
         writer.set_aside()
         dataset = writer.dataset()
         if set_aside := [episode for episode in dataset.set_aside() if episode.first_episode < config.episodes]:
@@ -150,6 +156,7 @@ def _collect_blocks(
     spec: RolloutSpec,
     blocks: list[Block],
     setup: Callable[[], Callable[[Block], bytes]],
+    executor: Executor | None,
     writer: DatasetWriter,
     progress: Progress,
 ) -> None:
@@ -157,17 +164,18 @@ def _collect_blocks(
     done = sum(entry.num_episodes for entry in writer.entries)
     total = done + sum(block.num_episodes for block in blocks)
     task = begin(progress, "collect", config.out, spec.hash, total=total, unit="episodes", done=done)
-    settings = config.worker_settings(len(blocks))
     tally = Tally("collect", config.out, progress, shards_left=len(blocks))
 
     def commit(block: Block, image: bytes) -> None:
         tally.committed(writer.commit(block.shard, image))
         task.advance(block.num_episodes, **tally.facts())
 
+    workers = executor or config.executor(len(blocks))
     failed: list[Block] = []
     in_turn = 0
-    with closing(task):
-        for block, outcome in try_tasks(setup, blocks, settings, progress, tally, attempts=TRIES_TOGETHER):
+    tries = workers.try_tasks(setup, blocks, attempts=TRIES_TOGETHER, progress=progress, tally=tally)
+    with closing(task), closing(tries):
+        for block, outcome in tries:
             if isinstance(outcome, Failure):
                 failed.append(block)
                 in_turn += 1
@@ -177,7 +185,7 @@ def _collect_blocks(
             else:
                 in_turn = 0
                 commit(block, outcome)
-        for block, result in collect_one_by_one(setup, failed, spec, config, progress, tally) if failed else ():
+        for block, result in collect_one_by_one(setup, failed, executor, spec, config, progress, tally) if failed else ():
             if isinstance(result, bytes):
                 commit(block, result)
             else:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refuse_idle_address
 from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size
-from worldmodel_v.ray_pool import WorkerSettings, refuse_idle_address
 from worldmodel_v.spec import require_recordable
 from worldmodel_v.storage.layout import (
     MAX_CHUNK_BYTES,
@@ -90,10 +90,13 @@ class CollectConfig:
     """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
     0: for ever. Without workers there is no process to stop, and nothing is."""
 
-    def worker_settings(self, num_tasks: int) -> WorkerSettings:
-        """The workers for so many tasks: no more of them than tasks."""
+    def executor(self, num_tasks: int, *, apart: bool = False) -> Executor:
+        """Who does so many tasks: no more workers than tasks; with `apart` each has one of them at a time."""
+        if self.workers == 0:
+            return Here()
         num_workers = min(self.workers, num_tasks)
-        return WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
+        settings = WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
+        return RayPool(settings, apart=apart)
 
     def preprocessing(self, default_crop: str) -> Preprocessing:
         """How frames are cropped and resized; `auto` is `default_crop`. Raises ConfigError."""

@@ -6,12 +6,13 @@ experiment. The shard of a block whose episodes all succeed alone is made of the
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 
 from worldmodel_v.collect.block import Block, merge_shards
 from worldmodel_v.collect.config import CollectConfig
 from worldmodel_v.collect.rollout import episode_seeds
+from worldmodel_v.execution import Executor, Failure
 from worldmodel_v.progress import Progress
-from worldmodel_v.ray_pool import Failure, try_tasks
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.set_aside import SetAside, as_reason
 from worldmodel_v.telemetry import Tally
@@ -26,6 +27,7 @@ TRIES_ALONE = 2
 def collect_one_by_one(
     setup: Callable[[], Callable[[Block], bytes]],
     blocks: Sequence[Block],
+    executor: Executor | None,
     spec: RolloutSpec,
     config: CollectConfig,
     progress: Progress,
@@ -33,14 +35,15 @@ def collect_one_by_one(
 ) -> Iterator[tuple[Block, bytes | list[SetAside]]]:
     """Yield each of `blocks` with its shard, or with those of its episodes that are to be set aside."""
     whole = {episode.first: block for block in blocks for episode in block.apart()}
-    settings = config.worker_settings(len(whole))
+    workers = executor or config.executor(len(whole), apart=True)
     episodes = (episode for block in blocks for episode in block.apart())
     results: dict[Block, dict[int, bytes | Failure]] = {block: {} for block in blocks}
-    for episode, outcome in try_tasks(setup, episodes, settings, progress, tally, attempts=TRIES_ALONE, apart=True):
-        block = whole[episode.first]
-        results[block][episode.first] = outcome
-        if len(results[block]) == block.num_episodes:
-            yield block, _outcome(block, results.pop(block), spec, config)
+    with closing(workers.try_tasks(setup, episodes, attempts=TRIES_ALONE, progress=progress, tally=tally)) as tries:
+        for episode, outcome in tries:
+            block = whole[episode.first]
+            results[block][episode.first] = outcome
+            if len(results[block]) == block.num_episodes:
+                yield block, _outcome(block, results.pop(block), spec, config)
 
 
 def _outcome(

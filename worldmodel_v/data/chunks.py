@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worldmodel_v.errors import DatasetTooSmall, ShardDamaged
+from worldmodel_v.errors import DatasetTooSmall
 from worldmodel_v.storage import Dataset, IndexEntry, PixelLayout
 
 ROWS = 64
@@ -68,7 +68,6 @@ def find_chunks(dataset: Dataset, wanted: Callable[[int], bool]) -> ChunkTable:
     """The chunks that hold frames of wanted episodes; raises DatasetTooSmall if there are none, ShardDamaged."""
     layouts: list[tuple[IndexEntry, PixelLayout]] = []
     parts: list[tuple[np.ndarray, ...]] = []
-    frame_shape = (dataset.spec["frame_height"], dataset.spec["frame_width"], 3)
     for entry in dataset.entries:
         episodes = range(entry.first_episode, entry.end_episode)
         keep_E = np.fromiter((wanted(episode) for episode in episodes), np.bool_, len(episodes))
@@ -78,11 +77,6 @@ def find_chunks(dataset: Dataset, wanted: Callable[[int], bool]) -> ChunkTable:
             layout, places = shard.pixel_layout, shard.pixel_places()
             rows = np.zeros((layout.num_chunks, layout.chunk_rows), np.bool_)
             rows.reshape(-1)[: layout.num_rows] = np.repeat(keep_E, shard.ep_len)
-        if layout.frame_shape != frame_shape:
-            raise ShardDamaged(
-                f"{layout.source}: has frames of {layout.frame_shape}, dataset.json says {frame_shape}; restore the shard "
-                "from a copy, or delete the file and its line in index.jsonl and run the stage again"
-            )
         masks = np.packbits(np.pad(rows, ((0, 0), (0, ROWS - layout.chunk_rows))), axis=1)
         numbers = np.flatnonzero(rows.any(axis=1))
         shards = np.full(len(numbers), len(layouts))

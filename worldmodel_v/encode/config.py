@@ -6,7 +6,7 @@ from typing import Literal
 
 from worldmodel_v.encode.inference import Precision
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.ray_pool import refuse_idle_address
+from worldmodel_v.execution import Executor, RayPool, WorkerSettings, refuse_idle_address
 
 MAX_BATCH_SIZE = 1 << 20
 """Frames of 64x64 for 13 GB, and many times that in the network."""
@@ -36,26 +36,35 @@ class EncodeConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     precision: Precision = "fp32"
-    """fp32 is exact, and the fastest whose error is below 1% of sigma; bf16 is off by 17% of sigma in the mean for a calibrated
-    VAE, whose sigma is small, and faster on CUDA and, but for resnet, on a CPU."""
+    """fp32 is exact, and on a CPU the fastest whose error is below 1% of sigma; bf16 is off there by 17% of sigma in the mean
+    for a calibrated VAE, whose sigma is small, and faster but for resnet. On CUDA neither is measured yet."""
 
     compile: bool = False
-    """Compile the encoder with torch.compile: for long runs on CUDA (needs Triton). On a CPU it is slower for resnet and conv,
-    and needs a C++ compiler."""
+    """Compile the encoder with torch.compile. On a CPU it is slower for resnet and conv, and needs a C++ compiler; on CUDA it
+    needs Triton, and is not measured yet."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """How latents are stored that are no whole numbers."""
 
     batch_size: int | None = None
-    """Frames encoded at once in a thread, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA;
-    at most 1048576."""
+    """Frames encoded at once in a thread, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA (not
+    measured yet); at most 1048576."""
 
     workers: int = 0
     """Ray workers, each with one CPU, or with --device cuda one GPU; 0 encodes in this process, with a thread for each core,
-    which is the fastest way on one machine without several GPUs."""
+    which is the fastest way on one machine without GPUs (with them it is not measured yet)."""
 
     address: str | None = None
     """The Ray cluster that workers are on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
+
+    def executor(self, num_tasks: int) -> Executor | None:
+        """The workers for so many tasks, no more of them than tasks; None where this process encodes, which needs no tasks."""
+        if self.workers == 0:
+            return None
+        num_gpus = 1.0 if self.device.startswith("cuda") else 0.0
+        return RayPool(
+            WorkerSettings(num_workers=min(self.workers, num_tasks), address=self.address, num_gpus_per_worker=num_gpus)
+        )
 
     def __post_init__(self) -> None:
         if self.workers < 0:

@@ -12,8 +12,8 @@ batch for each thread, and the latents and compressed columns of three shards, h
 What a batch holds depends on the shard alone, and every batch is computed in one thread, so the number of threads and workers
 changes no byte.
 
-On CUDA the threads take turns at two streams: the copy of one batch and the kernels of another overlap, and the device has
-the next batch queued before it is done with one.
+On CUDA the threads take turns at two streams, so that the copy of one batch and the kernels of another can overlap, and the
+device has the next batch queued before it is done with one. What that brings is not measured yet (docs/benchmarks/gpu.md).
 """
 
 import os

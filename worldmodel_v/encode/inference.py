@@ -90,7 +90,7 @@ def encode_frames(
 
 @contextmanager
 def reproducible_arithmetic() -> Iterator[None]:
-    """Within it, in all threads, cuDNN computes the same bits every time, and float32 in full (TF32's error reaches 1e-3); and
+    """Within it, in all threads, cuDNN computes the same bits every time, and float32 in full (TF32 keeps 10 bits of it); and
     the products of NumPy and SciPy stay in the thread that asks for them. Several threads may be within it at once."""
     global _num_within
     with _lock:

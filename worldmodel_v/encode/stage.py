@@ -18,8 +18,8 @@ from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
 from worldmodel_v.errors import StaleLatents
+from worldmodel_v.execution import Executor, map_tasks
 from worldmodel_v.progress import Progress, Silent, begin
-from worldmodel_v.ray_pool import WorkerSettings, map_tasks
 from worldmodel_v.schema import ROLLOUTS, latent_schema
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, IndexEntry, require_format
@@ -40,18 +40,21 @@ class EncodeReport:
     """Rows that this run encoded; 0 if everything was there."""
 
 
-def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeReport:
+def encode(config: EncodeConfig, progress: Progress | None = None, executor: Executor | None = None) -> EncodeReport:
     """Make `config.out` hold the latents of every episode of `config.data`; continues what is there.
 
     Raises UsageError (NotADataset, NotAModel, ModelMismatch, SettingsDiffer, StaleLatents, ShardDamaged, …) before it
     writes anything that they concern, and WorkerLost or WriteFailed later; everything committed by then stays.
+
+    An `executor` of your own takes the place of `config.workers` and their cluster. Each of its workers encodes a shard at a
+    time from the shard's bytes, with as many threads as PyTorch has there.
     """
     progress = progress or Silent()
     rollouts = require_format(config.data, ROLLOUTS)
     weights = artifact.read_weights(config.vae)
     vae = artifact.from_bytes(weights, str(config.vae), config.autoencoder)
     require_fit(vae, rollouts, config.vae, "train a VAE on these rollouts")
-    if config.workers == 0:
+    if executor is None and config.workers == 0:
         resolve_device(config.device)
     spec = _latent_spec(config, rollouts, vae)
     refuse_foreign_directory(config.out, spec)
@@ -72,7 +75,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None) -> EncodeRepo
         committed = {entry.shard for entry in writer.entries}
         missing = [entry for entry in rollouts.entries if entry.shard not in committed]
         writer.announce("encode", rollouts.num_episodes)
-        new_rows = _encode_shards(config, settings, rollouts, missing, writer, progress)
+        new_rows = _encode_shards(config, settings, rollouts, missing, executor, writer, progress)
         latents = writer.dataset()
     report = EncodeReport(out=config.out, episodes=latents.num_episodes, rows=latents.num_rows, new_rows=new_rows)
     progress.event("finished", f"encode: {report.rows} latents ({new_rows} new)", stage="encode", **asdict(report))
@@ -106,6 +109,7 @@ def _encode_shards(
     settings: EncoderSettings,
     rollouts: Dataset,
     missing: list[IndexEntry],
+    executor: Executor | None,
     writer: DatasetWriter,
     progress: Progress,
 ) -> int:
@@ -115,14 +119,11 @@ def _encode_shards(
     done = total - sum(entry.num_rows for entry in missing)
     task = begin(progress, "encode", config.out, writer.spec.hash, total=total, unit="frames", done=done)
     tally = Tally("encode", config.out, progress, shards_left=len(missing))
-    latents = _here(settings, rollouts, missing)
-    if config.workers:
-        workers = WorkerSettings(
-            num_workers=min(config.workers, len(missing)),
-            address=config.address,
-            num_gpus_per_worker=1.0 if config.device.startswith("cuda") else 0.0,
-        )
-        latents = _by_workers(settings, rollouts, missing, workers, progress, tally)
+    executor = executor or config.executor(len(missing))
+    if executor is None:
+        latents = _here(settings, rollouts, missing)
+    else:
+        latents = _by_workers(settings, rollouts, missing, executor, progress, tally)
     with closing(task), closing(latents), compilation_watched(progress):
         for source, image in latents:
             entry = writer.commit(source.shard, image)
@@ -145,13 +146,13 @@ def _by_workers(
     settings: EncoderSettings,
     rollouts: Dataset,
     missing: list[IndexEntry],
-    workers: WorkerSettings,
+    executor: Executor,
     progress: Progress,
     tally: Tally,
 ) -> Latents:
-    """Have Ray workers encode, which are sent the shards' bytes."""
+    """Have workers encode, which are sent the shards' bytes."""
     setup = functools.partial(shard_encoder, settings)
-    for task, image in map_tasks(setup, _tasks(rollouts, missing), workers, progress, tally):
+    for task, image in map_tasks(executor, setup, _tasks(rollouts, missing), progress, tally):
         yield task.entry, image
 
 

@@ -18,7 +18,7 @@ from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode, index_rows
 from worldmodel_v.schema import LATENTS, ROLLOUTS
-from worldmodel_v.storage.hdf5_file import WITH_PLUGIN, add_column, create_hdf5
+from worldmodel_v.storage.hdf5_file import add_column, create_hdf5, with_plugin
 
 FILE_NAME = "dataset.h5"
 
@@ -41,12 +41,13 @@ class StableWorldmodelConfig(ExportConfig):
         rows = source.num_steps + 1
         first_rows = np.cumsum(rows) - rows
         task = progress.task("export", source.num_episodes, "episodes")
+        filters = with_plugin()
         with create_hdf5(folder / FILE_NAME) as (file, check):
             columns: dict[str, Any] = {}
             for episode, first in zip(source.episodes(), first_rows, strict=True):
                 for name, data in _columns(source, episode).items():
                     if name not in columns:
-                        columns[name] = add_column(file, name, (source.num_rows, *data.shape[1:]), data.dtype, WITH_PLUGIN)
+                        columns[name] = add_column(file, name, (source.num_rows, *data.shape[1:]), data.dtype, filters)
                     columns[name][first : first + len(data)] = data
                 check()
                 task.advance()

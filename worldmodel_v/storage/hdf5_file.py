@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin
 import numpy as np
 
 from worldmodel_v.interrupts import deferred_interrupts
@@ -23,8 +22,12 @@ from worldmodel_v.storage import layout
 EVERYWHERE: dict[str, Any] = {"compression": "gzip", "compression_opts": 3}
 """For readers that know HDF5's own filters only."""
 
-WITH_PLUGIN: dict[str, Any] = dict(hdf5plugin.Zstd(clevel=layout.ZSTD_LEVEL))
-"""For readers that import hdf5plugin: smaller and faster."""
+
+def with_plugin() -> dict[str, Any]:
+    """zstd, for readers that import hdf5plugin: smaller and faster. Only who writes so needs the plugin: we read without it."""
+    import hdf5plugin
+
+    return dict(hdf5plugin.Zstd(clevel=layout.ZSTD_LEVEL))
 
 
 @contextmanager

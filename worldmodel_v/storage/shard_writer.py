@@ -7,17 +7,16 @@ object header, which carries a checksum, while HDF5 keeps strings of variable le
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import h5py
-import hdf5plugin
 import numpy as np
 
 from worldmodel_v.records import Episode, index_rows
 from worldmodel_v.schema import Column
 from worldmodel_v.storage import layout
+from worldmodel_v.storage.hdf5_file import with_plugin
 from worldmodel_v.storage.shard_reader import Shard
-
-_OPTIONS = {"zstd": dict(hdf5plugin.Zstd(clevel=layout.ZSTD_LEVEL)), "gzip": {"compression": "gzip", "compression_opts": 1}}
 
 
 def build_shard(
@@ -52,7 +51,9 @@ def _write_column(file: h5py.File, column: Column, parts: list[np.ndarray], sour
     num_rows = sum(map(len, parts))
     shape = (num_rows, *column.row_shape)
     chunks = (min(layout.chunk_rows(column), num_rows), *column.row_shape)
-    options = {name: value for filter_ in column.filters for name, value in _OPTIONS.get(filter_, {}).items()}
+    options: dict[str, Any] = {"compression": "gzip", "compression_opts": 1} if "gzip" in column.filters else {}
+    if "zstd" in column.filters:
+        options = with_plugin()
     dataset = file.create_dataset(
         column.name, shape, dtype=column.dtype, chunks=chunks, shuffle="shuffle" in column.filters, fletcher32=True, **options
     )

@@ -109,7 +109,7 @@ class TrainConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     precision: Precision = "auto"
-    """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU."""
+    """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU. On CUDA, PyTorch computes fp32's convolutions in TF32."""
 
     num_workers: int = 1
     """Processes that train together, each on its part of every batch, on GPUs or CPUs of a Ray cluster through Ray Train. Each
@@ -120,7 +120,8 @@ class TrainConfig:
     RAY_ADDRESS is set."""
 
     compile: bool = False
-    """Compile the objective with torch.compile: pays where steps are many; needs a C++ compiler (on CUDA: Triton)."""
+    """Compile the objective with torch.compile: pays on a CPU where steps are many, on CUDA it is not measured yet; needs a C++
+    compiler (on CUDA: Triton)."""
 
     checkpoint_activations: bool = False
     """Compute activations again in the backward pass instead of keeping them: for large frames that do not fit in memory."""

@@ -2,11 +2,11 @@
 
 - `--compile`: `torch.compile` of the objective. The reconstruction's elementwise arithmetic is fused with the decoder; the
   noise is drawn between two graphs, so it is the same as without. Compiling takes half a minute on a CPU and needs a C++
-  compiler there (Triton on CUDA), so it is never the default.
+  compiler there (on CUDA Triton, and there it is not measured yet), so it is never the default.
 - `--checkpoint-activations`: the encoder's and the decoder's activations are not kept for the backward pass but computed
-  again, one half at a time (Chen et al. 2016, arXiv:1604.06174): 340 MB instead of 440 MB for 32 frames of 256x256, a
-  fifth slower. Cuts inside the halves would bring little more: a convolution keeps its input for its own gradient, and the
-  largest layer alone is half of its half.
+  again, one half at a time (Chen et al. 2016, arXiv:1604.06174): on a CPU 340 MB instead of 440 MB for 32 frames of
+  256x256, a fifth slower. Cuts inside the halves would bring little more: a convolution keeps its input for its own
+  gradient, and the largest layer alone is half of its half.
 """
 
 from typing import Any

@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 
-import worldmodel_v.ray_pool
 from tests.cluster.namespaces import wait_until
 from worldmodel_v.errors import ClusterNotUsable, DiskFull, ShardDamaged, WorkerLost
+from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks, ray_pool
+from worldmodel_v.execution.executor import ATTEMPTS
+from worldmodel_v.execution.ray_pool import TASKS_IN_FLIGHT_PER_WORKER
 from worldmodel_v.progress import Silent
-from worldmodel_v.ray_pool import ATTEMPTS, TASKS_IN_FLIGHT_PER_WORKER, WorkerSettings, map_tasks
 from worldmodel_v.telemetry import Tally
 
 PATIENCE_SECONDS = 60
+
+ONE, TWO = (RayPool(WorkerSettings(num_workers=num_workers)) for num_workers in (1, 2))
 
 
 def worker(marker: Path) -> Callable[[str], bytes]:
@@ -45,7 +48,7 @@ def worker(marker: Path) -> Callable[[str], bytes]:
 @pytest.mark.parametrize("before", [0, 1, 6])
 def test_the_last_task_goes_to_whoever_is_free(tmp_path: Path, before: int) -> None:
     tasks = [*(f"task {i}" for i in range(before)), "wait", "short", "mark"]
-    done = list(map_tasks(functools.partial(worker, tmp_path / "marker"), tasks, WorkerSettings(num_workers=2)))
+    done = list(map_tasks(TWO, functools.partial(worker, tmp_path / "marker"), tasks))
     assert sorted(task for task, _ in done) == sorted(tasks)
     assert all(result == task.encode() for task, result in done)
 
@@ -54,7 +57,7 @@ def test_the_last_task_goes_to_whoever_is_free(tmp_path: Path, before: int) -> N
 @pytest.mark.parametrize("num_tasks", [0, 1, 2, 3, 7])
 def test_every_task_is_done_once_however_few_there_are(num_tasks: int) -> None:
     tasks = [f"task {i}" for i in range(num_tasks)]
-    done = map_tasks(functools.partial(worker, Path("unused")), tasks, WorkerSettings(num_workers=2))
+    done = map_tasks(TWO, functools.partial(worker, Path("unused")), tasks)
     assert sorted(task for task, _ in done) == tasks
 
 
@@ -64,15 +67,13 @@ def test_what_was_handed_out_before_the_tasks_fail_is_still_done() -> None:
         yield from ("first", "second", "third")
         raise ShardDamaged("the fourth cannot be read")
 
-    results = map_tasks(functools.partial(worker, Path("unused")), tasks(), WorkerSettings(num_workers=2))
+    results = map_tasks(TWO, functools.partial(worker, Path("unused")), tasks())
     assert sorted(task for task, _ in itertools.islice(results, 3)) == ["first", "second", "third"]
     with pytest.raises(ShardDamaged, match="the fourth cannot be read"):
         next(results)
 
 
 # Workers that die, or cannot start
-
-TWO = WorkerSettings(num_workers=2)
 
 
 class Sayings(Silent):
@@ -127,7 +128,7 @@ def taken(num_cpus: int) -> Iterator[None]:
 def test_a_task_that_kills_its_workers_is_given_up_and_those_behind_it_are_not_charged() -> None:
     sayings, tally = Sayings(), Tally("deeds", Path("out"))
     with pytest.raises(WorkerLost, match=f"poison: given to {ATTEMPTS} workers, each of which died"):
-        list(map_tasks(deadly, ["poison", *"abcdef"], WorkerSettings(num_workers=1), sayings, tally))
+        list(map_tasks(ONE, deadly, ["poison", *"abcdef"], sayings, tally))
     retried = sayings.facts("task_retried")
     assert [(facts["stage"], facts["task"], facts["attempt"]) for facts in retried] == [
         ("deeds", "poison", attempt) for attempt in range(2, ATTEMPTS + 1)
@@ -149,18 +150,18 @@ def test_a_task_that_kills_its_workers_is_given_up_and_those_behind_it_are_not_c
 def test_workers_that_cannot_start_hold_no_tasks() -> None:
     tasks = [f"task {i}" for i in range(9)]
     with taken(1):
-        done = list(map_tasks(deadly, tasks, TWO))
+        done = list(map_tasks(TWO, deadly, tasks))
     assert sorted(task for task, _ in done) == tasks
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_cluster_without_room_for_any_worker_is_waited_for_and_then_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worldmodel_v.ray_pool, "SECONDS_BETWEEN_WARNINGS", 0.5)
-    monkeypatch.setattr(worldmodel_v.ray_pool, "SECONDS_WITHOUT_WORKERS", 1.5)
+    monkeypatch.setattr(ray_pool, "SECONDS_BETWEEN_WARNINGS", 0.5)
+    monkeypatch.setattr(ray_pool, "SECONDS_WITHOUT_WORKERS", 1.5)
     sayings = Sayings()
     expected = "no worker could start for 1.5 s; the cluster has 2 CPUs, 0 of them free; add nodes, then run the same"
     with taken(2), pytest.raises(ClusterNotUsable, match=expected):
-        list(map_tasks(deadly, ["a"], TWO, sayings))
+        list(map_tasks(TWO, deadly, ["a"], sayings))
     waiting = "the cluster has 2 CPUs, 0 of them free; waiting for a node"
     assert [facts["waited_seconds"] for facts in sayings.facts("waiting_for_node")] == [0.5, 1.0]
     assert sayings.lines == [f"no worker could start for {seconds} s; {waiting}" for seconds in ("0.5", "1")]
@@ -169,27 +170,27 @@ def test_a_cluster_without_room_for_any_worker_is_waited_for_and_then_given_up(m
 @pytest.mark.usefixtures("local_ray")
 def test_a_cluster_with_room_for_some_workers_is_used_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     sayings = Sayings()
-    assert list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=3), sayings)) == [("a", b"a")]
+    assert list(map_tasks(RayPool(WorkerSettings(num_workers=3)), deadly, ["a"], sayings)) == [("a", b"a")]
     lack = "3 workers of 1 CPU need 3, the cluster has 2"
     assert sayings.lines == [f"{lack}: 2 begin, the others wait for nodes to join"]
     with pytest.raises(
         ClusterNotUsable, match="1 workers of 1 GPU need 1, the cluster has 0; ask for fewer workers, or add nodes"
     ):
-        list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1, num_gpus_per_worker=1)))
+        list(map_tasks(RayPool(WorkerSettings(num_workers=1, num_gpus_per_worker=1)), deadly, ["a"]))
 
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_node_without_the_package_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = types.ModuleType("absent_there")
-    absent._Worker = type("_Worker", (worldmodel_v.ray_pool._Worker,), {"__module__": "absent_there"})  # type: ignore[attr-defined]
+    absent.Worker = type("Worker", (ray_pool.Worker,), {"__module__": "absent_there"})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "absent_there", absent)
-    monkeypatch.setattr(worldmodel_v.ray_pool, "_Worker", absent._Worker)
+    monkeypatch.setattr(ray_pool, "Worker", absent.Worker)
     expected = (
         r"a node of the cluster cannot import this package \(ModuleNotFoundError: No module named 'absent_there'\); "
         "install worldmodel_v in the same version on every node"
     )
     with pytest.raises(ClusterNotUsable, match=expected):
-        list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1)))
+        list(map_tasks(ONE, deadly, ["a"]))
 
 
 # What is held meanwhile
@@ -203,8 +204,8 @@ def echo() -> Callable[[bytes], bytes]:
 def test_the_object_store_holds_the_tasks_in_flight_and_no_more_however_many_there_are() -> None:
     """Ray frees in batches, once a second, so a quick run is given that time now and then."""
     size, num_tasks = 1_000_000, 40
-    bound = 1.01 * size * TWO.num_workers * TASKS_IN_FLIGHT_PER_WORKER * 2
-    done = map_tasks(echo, (bytes([i]) * size for i in range(num_tasks)), TWO)
+    bound = 1.01 * size * 2 * TASKS_IN_FLIGHT_PER_WORKER * 2
+    done = map_tasks(TWO, echo, (bytes([i]) * size for i in range(num_tasks)))
     for number, (task, result) in enumerate(done):
         assert result == task
         if number % 10 == 9:
@@ -224,9 +225,9 @@ def test_the_disk_of_rays_folder_is_looked_at_first(monkeypatch: pytest.MonkeyPa
     with pytest.raises(
         DiskFull, match=r"/session_[\w-]+: no disk space for Ray: 50 MB are free; free some space, or have Ray use"
     ):
-        list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1), sayings))
+        list(map_tasks(ONE, deadly, ["a"], sayings))
     free = 2_000_000_000
-    assert list(map_tasks(deadly, ["a"], WorkerSettings(num_workers=1), sayings)) == [("a", b"a")]
+    assert list(map_tasks(ONE, deadly, ["a"], sayings)) == [("a", b"a")]
     (line,) = sayings.lines
     assert ": the disk is 99% full, so that Ray spills nothing to it and fails if its object store (" in line
 

@@ -1,0 +1,178 @@
+"""The connection to a Ray cluster: joined or started, and refused within seconds where Ray would wait for ever."""
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from worldmodel_v.errors import ClusterNotUsable, ConfigError, DiskFull
+from worldmodel_v.execution.ray_errors import ends, first_line
+from worldmodel_v.execution.settings import WorkerSettings
+from worldmodel_v.interrupts import handlers_restored
+from worldmodel_v.progress import Progress, Silent
+
+CONNECT_SECONDS = 10.0
+"""How long a cluster's address may take to answer."""
+
+ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
+"""What a cluster's head is asked before Ray is told to join it."""
+
+TRIES_FOR_A_DRIVER = 3
+"""How often a head is asked through ray:// to start a driver: a few in a hundred die at their fork (Ray's issue 63202)."""
+
+STILLBORN = "Starting Ray client server failed"
+"""What the head says then."""
+
+RAY_STOPS_SPILLING_AT = 0.95
+"""The share of its disk from which Ray writes no more objects to it (its `local_fs_capacity_threshold`)."""
+
+SMALLEST_FREE_BYTES = 256_000_000
+"""Below this Ray's logs and sockets have no room either."""
+
+
+@contextlib.contextmanager
+def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Iterator[None]:
+    """A Ray connection for the time of a block: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local.
+
+    Raises ClusterNotUsable if there is none, or it lacks the resources: without `progress` for any of the workers, with
+    it for all of them, since then it is told that some of them wait for a node. Raises DiskFull if Ray's disk is full.
+    """
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            f"workers need Ray, which is not installed ({error}); pip install ray, or ask for 0 workers"
+        ) from error
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(settings, progress or Silent())
+    try:
+        _require_resources(settings, progress)
+        _look_at_rays_disk(progress or Silent())
+        _say_what_is_joined(progress or Silent())
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(settings: WorkerSettings, progress: Progress) -> None:
+    address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
+    options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+    if address == "local":
+        options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
+    try:
+        _require_answer(address)
+        _init(options, progress)
+    except (OSError, ValueError, RuntimeError) as error:
+        if "ersion mismatch" in str(error):
+            versions = " ".join(str(error).split())
+            raise ClusterNotUsable(
+                f"the Ray cluster at {address!r} is another than ours: {versions}; install the same"
+            ) from error
+        if address == "local" and ("AF_UNIX" in str(error) or isinstance(error, UnicodeError)):
+            raise ClusterNotUsable(
+                f"a local Ray cannot make its sockets in the temporary folder: {first_line(error)}; set RAY_TMPDIR to a "
+                "folder with a short name in ASCII, such as /tmp"
+            ) from error
+        raise ClusterNotUsable(
+            f"no Ray cluster at {address!r}: {ends(error)}; start one with `ray start --head`, join this machine to it "
+            "with `ray start --address` (or use ray://HOST:10001), or leave out --address and RAY_ADDRESS for a local one"
+        ) from error
+
+
+def _init(options: dict[str, Any], progress: Progress) -> None:
+    import ray
+
+    for tries_left in reversed(range(TRIES_FOR_A_DRIVER)):
+        try:
+            with handlers_restored():  # a SIGTERM would print a stack of addresses and abort
+                ray.init(**options)
+            return
+        except ConnectionAbortedError as error:
+            if STILLBORN not in str(error) or not tries_left:
+                raise
+            progress.say("the cluster's head lost the process that it had started for us; it is asked again")
+
+
+def _require_answer(address: str) -> None:
+    """Raise OSError unless a Ray cluster that lets us in answers at HOST:PORT or ray://HOST:PORT; Ray waits far longer."""
+    scheme, _, target = address.rpartition("://")
+    host, _, port = target.rpartition(":")
+    if not host or scheme not in ("", "ray"):  # Ray itself finds the cluster, or refuses the address
+        return
+    socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+        _require_cluster(target, is_client_server=scheme == "ray")
+
+
+def _require_cluster(target: str, is_client_server: bool) -> None:
+    """Ask what any cluster's head answers, with or without a token; a client server answers that it does not know."""
+    import grpc
+
+    with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(ALIVE)(b"", timeout=CONNECT_SECONDS)
+            answer = grpc.StatusCode.OK
+        except grpc.RpcError as error:
+            answer = error.code()
+    if answer is grpc.StatusCode.UNAUTHENTICATED and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise ConnectionRefusedError(
+            "it asks for a token, as a head does whose user has a ~/.ray/auth_token; set RAY_AUTH_MODE=token and have the same "
+            "file here, or set RAY_AUTH_MODE=disabled wherever `ray start` runs"
+        )
+    expected = (grpc.StatusCode.UNIMPLEMENTED,) if is_client_server else (grpc.StatusCode.OK,)
+    if answer not in (*expected, grpc.StatusCode.UNAUTHENTICATED):
+        raise ConnectionError("something else listens there")
+
+
+def _require_resources(settings: WorkerSettings, progress: Progress | None) -> None:
+    """Raise ClusterNotUsable where Ray itself would wait for ever, or say which workers will wait."""
+    import ray
+
+    total = ray.cluster_resources()
+    for resource, each in (("CPU", 1.0), ("GPU", settings.num_gpus_per_worker)):
+        wanted, there = settings.num_workers * each, total.get(resource, 0)
+        if wanted > there:
+            lack = f"{settings.num_workers} workers of {each:g} {resource} need {wanted:g}, the cluster has {there:g}"
+            if progress is None or there < each:
+                raise ClusterNotUsable(f"{lack}; ask for fewer workers, or add nodes")
+            progress.say(f"{lack}: {there // each:g} begin, the others wait for nodes to join")
+
+
+def _look_at_rays_disk(progress: Progress) -> None:
+    """Raise DiskFull, or warn, if Ray could not spill objects to the disk of its folder on this machine."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    folder = Path(node["ObjectStoreSocketName"]).parents[1]
+    if not folder.exists():  # joined through ray://, the driver is no node
+        return
+    disk = shutil.disk_usage(folder)
+    advice = "free some space, or have Ray use another disk (`ray start --temp-dir DIR`; a local Ray: RAY_TMPDIR=DIR)"
+    if disk.free < SMALLEST_FREE_BYTES:
+        raise DiskFull(f"{folder}: no disk space for Ray: {disk.free / 1e6:.0f} MB are free; {advice}")
+    if (full := 1 - disk.free / disk.total) >= RAY_STOPS_SPILLING_AT:
+        progress.say(
+            f"{folder}: the disk is {full:.0%} full, so that Ray spills nothing to it and fails if its object store "
+            f"({node['Resources'].get('object_store_memory', 0) / 1e9:.1f} GB) fills up; {advice}"
+        )
+
+
+def _say_what_is_joined(progress: Progress) -> None:
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    address, cpus = ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0)
+    metrics = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
+    where = metrics[0] if len(metrics) == 1 else f"{metrics[0]} and {len(metrics) - 1} more"
+    message = f"Ray at {address}: {cpus:g} CPUs, nodes: {len(nodes)}, metrics: {where}"
+    progress.event("ray_joined", message, address=address, nodes=len(nodes), cpus=cpus, metrics=metrics)

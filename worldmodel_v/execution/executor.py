@@ -1,0 +1,111 @@
+"""The seam: what collecting and encoding ask of whoever does their tasks.
+
+A task is a few numbers or the bytes of a shard; its result is the bytes of a finished shard. Workers write nothing, and a
+result depends on its task alone, so a task that was done twice leaves no trace, and the number of workers changes no file. An
+object with the method of `Executor` can be given to `collect` and `encode`.
+"""
+
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from worldmodel_v.errors import EpisodeFailed, WorkerLost
+from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.steps import Step, reached
+from worldmodel_v.telemetry import Tally
+
+Task = TypeVar("Task")
+Run = Callable[[Task], bytes]
+
+ATTEMPTS = 4
+"""How often a task is tried before it is given up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A task that was given up."""
+
+    error: EpisodeFailed | WorkerLost
+    """How the last try ended."""
+
+    reason: str
+    """The same in few words."""
+
+    attempts: int
+    seconds: float
+    """How long the last try took, from the moment at which it was handed out."""
+
+    @property
+    def died(self) -> bool:
+        """Whether the last try ended with its worker."""
+        return isinstance(self.error, WorkerLost)
+
+
+class Executor(Protocol):
+    """Does tasks: in this process (`Here`), on a Ray cluster (`RayPool`), or wherever yours does."""
+
+    def try_tasks(
+        self,
+        setup: Callable[[], Run[Task]],
+        tasks: Iterable[Task],
+        *,
+        attempts: int,
+        progress: Progress,
+        tally: Tally,
+    ) -> Generator[tuple[Task, bytes | Failure]]:
+        """Yield every task once, in any order, with its result, or with the Failure of the last of `attempts` tries.
+
+        `setup` is called once in each worker (a thread, a process, a node). It returns what turns a task into its result, for
+        that worker alone. `setup`, tasks and results can be pickled; what `setup` returns cannot.
+
+        A task is made when it is taken from `tasks`, and may be as large as a shard: take a few for each worker and the next
+        when a result is there, so that memory does not grow with their number. What taking one raises is raised.
+
+        A try that ends in EpisodeFailed, or with its worker (WorkerLost), is one of `attempts`. Whatever else a try raises is
+        raised, and ends the run. `try_task` does all tries of a task in this process, and tells `progress` and `tally` of them.
+
+        Whoever stops early closes the generator; the workers end then.
+        """
+
+
+def try_task(run: Run[Task], task: Task, *, attempts: int, progress: Progress, tally: Tally) -> bytes | Failure:
+    """Do a task in this process, again where it ends in EpisodeFailed; several threads may each do one at once."""
+    attempt, start = 1, time.monotonic()
+    while True:
+        try:
+            return perform(run, task)
+        except EpisodeFailed as error:
+            if attempt >= attempts:
+                return Failure(error=error, reason=str(error), attempts=attempt, seconds=time.monotonic() - start)
+            attempt, start = attempt + 1, time.monotonic()
+            tally.count(retries=1)
+            message = f"{error}; {task} is tried again (attempt {attempt})"
+            facts = {"stage": tally.stage, "task": str(task), "attempt": attempt, "reason": str(error)}
+            progress.event("task_retried", message, warning=True, **facts)
+
+
+def perform(run: Run[Task], task: Task) -> bytes:
+    """Do a task once, and announce its steps."""
+    reached(Step.TASK_TAKEN)
+    result = run(task)
+    reached(Step.TASK_DONE)
+    return result
+
+
+def map_tasks(
+    executor: Executor,
+    setup: Callable[[], Run[Task]],
+    tasks: Iterable[Task],
+    progress: Progress | None = None,
+    tally: Tally | None = None,
+) -> Generator[tuple[Task, bytes]]:
+    """Yield every task with its result, in order of completion; raises the error of a task that was given up."""
+    progress, tally = progress or Silent(), tally or Tally("tasks", Path())
+    with closing(executor.try_tasks(setup, tasks, attempts=ATTEMPTS, progress=progress, tally=tally)) as outcomes:
+        for task, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                raise outcome.error
+            yield task, outcome

@@ -1,0 +1,69 @@
+"""What the pool keeps of its workers, and of the tasks that they have and those that are to come."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+from worldmodel_v.execution.executor import Task
+
+
+@dataclass(eq=False)
+class Hand:
+    """A worker as the driver sees it."""
+
+    actor: Any
+    has_started: bool = False
+    host: str | None = None
+    pid: int | None = None
+    died_at: Any = None
+    """The reference of the task at which it died, which alone is charged with the death."""
+
+    load: int = 0
+    """Tasks in flight."""
+
+    has_grown: bool = False
+    """Whether it holds so much more memory than at first that it gets no further task."""
+
+    @property
+    def name(self) -> str:
+        return f"process {self.pid} on {self.host}" if self.has_started else "at its start"
+
+
+@dataclass(eq=False)
+class HandedOut(Generic[Task]):
+    """A task in flight."""
+
+    task: Task
+    attempt: int
+    worker: Hand
+    at: float = field(default_factory=time.monotonic)
+
+
+class Queue(Generic[Task]):
+    """Tasks to hand out, each with its attempt: first those that were put back, then the iterator's, taken when needed."""
+
+    def __init__(self, tasks: Iterator[Task]) -> None:
+        self._tasks = tasks
+        self._next: deque[tuple[Task, int]] = deque()
+        self.error: Exception | None = None
+        """What the iterator raised: there are no further tasks then, and those before are done first."""
+
+    def holds(self, number: int) -> bool:
+        """Whether at least so many tasks are to come."""
+        while len(self._next) < number:
+            try:
+                self._next.append((next(self._tasks), 1))
+            except StopIteration:
+                return False
+            except Exception as error:
+                self.error = error
+                return False
+        return True
+
+    def pop(self) -> tuple[Task, int]:
+        return self._next.popleft()
+
+    def put_back(self, task: Task, attempt: int) -> None:
+        self._next.appendleft((task, attempt))

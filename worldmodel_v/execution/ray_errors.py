@@ -1,0 +1,38 @@
+"""What Ray raises, as our errors and in few words. Ray's errors hold the tracebacks of other processes."""
+
+from typing import Any
+
+from worldmodel_v.errors import ClusterNotUsable, WorldModelError, one_line
+
+
+def lack_of_the_package(error: BaseException) -> ClusterNotUsable | None:
+    """What to raise for a worker's death if its node cannot import this package, which Ray tells in several ways."""
+    if not any(sign in str(error) for sign in ("failed to import", "No module named")):
+        return None
+    return ClusterNotUsable(
+        f"a node of the cluster cannot import this package ({str(error).strip().splitlines()[-1]}); install "
+        "worldmodel_v in the same version on every node"
+    )
+
+
+def our_error(error: Any) -> WorldModelError:
+    """The error that a worker raised, as itself if it is ours, and named otherwise."""
+    cause = error.cause
+    if isinstance(cause, WorldModelError):
+        return cause
+    return WorldModelError(f"a worker failed with {one_line(cause)}; this is a defect, please report it")
+
+
+def ends(error: BaseException) -> str:
+    """The first line and the last, where Ray puts a whole traceback of another process into a message."""
+    first, last = _lines(error)[0], _lines(error)[-1]
+    return first if first == last else f"{first} {last}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message, or the error's class where it has none."""
+    return _lines(error)[0]
+
+
+def _lines(error: BaseException) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]

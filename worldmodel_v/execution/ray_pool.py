@@ -1,0 +1,270 @@
+"""A bounded, retrying map over Ray actors.
+
+One loop serves collection and encoding. Tasks are handed out lazily, at most two in flight for each worker, so memory stays
+flat however many there are; results come back in order of completion as bytes; nothing is written on a worker, so a task
+that ran twice (Ray retries, a worker lost after finishing) leaves no trace. The object stores of all nodes together hold
+at most `TASKS_IN_FLIGHT_PER_WORKER` tasks and as many results for each worker, and what Ray, which frees once a second, has
+not swept yet.
+
+A task belongs to nobody until a worker has started: where a node is gone for good, its replacement workers wait for a node
+that may never come, and the others do the work. Rejected: Ray's own `max_task_retries`, which hides which attempt produced
+a result, and Ray Data, whose streaming executor has no hook for a single committer.
+
+A worker whose memory has grown by more than `max_growth_bytes` since its first task is replaced between two tasks, so that an
+environment that leaks fills no node however long a run is.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Generic
+
+from worldmodel_v.errors import ClusterNotUsable, EpisodeFailed, WorkerLost
+from worldmodel_v.execution.connection import cluster
+from worldmodel_v.execution.executor import ATTEMPTS, Failure, Run, Task
+from worldmodel_v.execution.in_flight import Hand, HandedOut, Queue
+from worldmodel_v.execution.metrics import exported
+from worldmodel_v.execution.ray_errors import first_line, lack_of_the_package, our_error
+from worldmodel_v.execution.settings import WorkerSettings
+from worldmodel_v.execution.worker import WORKER_ENVIRONMENT, Worker
+from worldmodel_v.progress import Progress
+from worldmodel_v.steps import Step, reached
+from worldmodel_v.telemetry import Tally
+
+TASKS_IN_FLIGHT_PER_WORKER = 2
+"""A worker goes on with the second while the first one's result travels; the last tasks wait for whoever is free."""
+
+SECONDS_BETWEEN_WARNINGS = 20.0
+"""How often a run without any worker says so."""
+
+SECONDS_WITHOUT_WORKERS = 1200.0
+"""How long it waits for one: a preempted node is replaced within minutes."""
+
+
+class RayPool:
+    """An `Executor` of Ray workers, which live as long as a map: the dead are replaced, and their tasks given to others."""
+
+    def __init__(self, settings: WorkerSettings, *, apart: bool = False) -> None:
+        """With `apart` a worker has one task in flight, so that a failure's seconds are the task's own."""
+        self._settings = settings
+        self._in_flight_per_worker = 1 if apart else TASKS_IN_FLIGHT_PER_WORKER
+
+    def try_tasks(
+        self,
+        setup: Callable[[], Run[Task]],
+        tasks: Iterable[Task],
+        *,
+        attempts: int,
+        progress: Progress,
+        tally: Tally,
+    ) -> Generator[tuple[Task, bytes | Failure]]:
+        """As `Executor` says, and raises ClusterNotUsable if there is no cluster to run on."""
+        with (
+            cluster(self._settings, progress),
+            exported(tally),
+            contextlib.closing(_Pool(setup, self._settings, progress, tally, attempts, self._in_flight_per_worker)) as pool,
+        ):
+            yield from pool.map(iter(tasks))
+
+
+class _Pool(Generic[Task]):
+    """The workers, those that have started among them, and the tasks in flight."""
+
+    def __init__(
+        self,
+        setup: Callable[[], Run[Task]],
+        settings: WorkerSettings,
+        progress: Progress,
+        tally: Tally,
+        attempts: int,
+        in_flight: int,
+    ) -> None:
+        self._setup, self._settings, self._progress, self._tally = setup, settings, progress, tally
+        self._attempts, self._in_flight_per_worker = attempts, in_flight
+        self._workers: list[Hand] = []
+        self._starting: dict[Any, Hand] = {}
+        """The reference that answers when a worker has started -> the worker."""
+        self._in_flight: dict[Any, HandedOut[Task]] = {}
+        """By the result's reference, in the order in which they were handed out."""
+        self._failed_starts = 0
+        for _ in range(settings.num_workers):
+            self._start_worker()
+
+    def map(self, tasks: Iterator[Task]) -> Iterator[tuple[Task, bytes | Failure]]:
+        queue = Queue(tasks)
+        self._hand_out(queue)
+        while self._in_flight or queue.holds(1):
+            done = self._take_one_that_is_done(queue)
+            self._hand_out(queue)
+            self._measure()
+            if done is not None:
+                reached(Step.RESULT_RECEIVED)
+                yield done
+        if queue.error is not None:
+            raise queue.error
+
+    def close(self) -> None:
+        import ray
+
+        for worker in self._workers:
+            ray.kill(worker.actor, no_restart=True)
+        self._workers.clear()
+        self._in_flight.clear()
+        self._measure()
+
+    def _measure(self) -> None:
+        self._tally.measure(tasks_in_flight=len(self._in_flight), workers=sum(worker.has_started for worker in self._workers))
+
+    def _event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        self._progress.event(name, message, warning=warning, stage=self._tally.stage, **facts)
+
+    def _hand_out(self, queue: Queue[Task]) -> None:
+        """Everybody who has started gets a task, and a second one while there are enough for all."""
+        for worker in [worker for worker in self._workers if worker.has_grown and not worker.load]:
+            if queue.holds(1):
+                self._replace(worker, None)
+        for load in range(self._in_flight_per_worker):
+            for worker in self._workers:
+                ready = worker.has_started and not worker.has_grown and worker.load == load
+                if ready and queue.holds(len(self._workers) if load else 1):
+                    handed_out = HandedOut(*queue.pop(), worker)
+                    self._in_flight[worker.actor.run.remote(handed_out.task)] = handed_out
+                    worker.load += 1
+
+    def _take_one_that_is_done(self, queue: Queue[Task]) -> tuple[Task, bytes | Failure] | None:
+        """Wait for a result, or for a worker to start or to die; returns a task that is done or given up, and its outcome."""
+        import ray
+
+        reference = self._wait()
+        if reference in self._starting:
+            self._welcome(reference)
+            return None
+        handed_out = self._in_flight[reference]
+        task, worker = handed_out.task, handed_out.worker
+        try:
+            result, growth = ray.get(reference)
+            worker.has_grown |= self._settings.max_growth_bytes is not None and growth > self._settings.max_growth_bytes
+            return task, result
+        except ray.exceptions.RayTaskError as error:
+            ours = our_error(error)
+            if not isinstance(ours, EpisodeFailed):
+                raise ours from error
+            return self._failed(handed_out, queue, ours)
+        except ray.exceptions.RayError as error:
+            self._replace(worker, error)
+            if reference == worker.died_at:
+                return self._failed(handed_out, queue, error)
+            queue.put_back(task, handed_out.attempt)
+        finally:
+            del self._in_flight[reference]
+            worker.load -= 1
+        return None
+
+    def _wait(self) -> Any:
+        """The reference of the next result or started worker; raises ClusterNotUsable if nobody has worked for too long."""
+        import ray
+
+        waited = 0.0
+        while True:
+            done, _ = ray.wait([*self._in_flight, *self._starting], num_returns=1, timeout=SECONDS_BETWEEN_WARNINGS)
+            if done:
+                return done[0]
+            waited += SECONDS_BETWEEN_WARNINGS
+            if not self._in_flight:
+                total, free = (of.get("CPU", 0) for of in (ray.cluster_resources(), ray.available_resources()))
+                message = f"no worker could start for {waited:g} s; the cluster has {total:g} CPUs, {free:g} of them free"
+                if waited >= SECONDS_WITHOUT_WORKERS:
+                    raise ClusterNotUsable(f"{message}; add nodes, then run the same command again: what is committed is kept")
+                facts = {"waited_seconds": waited, "cpus": total, "free_cpus": free}
+                self._event("waiting_for_node", f"{message}; waiting for a node", warning=True, **facts)
+
+    def _welcome(self, reference: Any) -> None:
+        """A worker has started, or failed to."""
+        import ray
+
+        worker = self._starting.pop(reference)
+        try:
+            worker.host, worker.pid = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if lack := lack_of_the_package(error):
+                raise lack from error
+            if self._failed_starts >= ATTEMPTS:
+                raise WorkerLost(
+                    f"{self._failed_starts} workers in turn died before their first task ({first_line(error)}); look for "
+                    "lack of memory on the nodes; what is committed is kept, and the same command continues"
+                ) from error
+            self._replace(worker, error)
+        else:
+            worker.has_started = True
+            self._failed_starts = 0
+            self._event("worker_started", f"a worker started ({worker.name})", host=worker.host, pid=worker.pid)
+
+    def _failed(self, handed_out: HandedOut[Task], queue: Queue[Task], error: Exception) -> tuple[Task, Failure] | None:
+        """Put a task back whose try has failed, or whose worker has died; returns its failure if that was the last try."""
+        task, attempt, died = handed_out.task, handed_out.attempt, not isinstance(error, EpisodeFailed)
+        reason = f"a worker died ({first_line(error)})" if died else str(error)
+        if attempt < self._attempts:
+            self._tally.count(retries=1)
+            message = f"{task} is given to another worker" if died else f"{reason}; {task} is tried again"
+            facts = {"task": str(task), "attempt": attempt + 1, "reason": first_line(error) if died else reason}
+            self._event("task_retried", f"{message} (attempt {attempt + 1})", warning=True, **facts)
+            queue.put_back(task, attempt + 1)
+            return None
+        seconds = time.monotonic() - handed_out.at
+        if isinstance(error, EpisodeFailed):
+            return task, Failure(error=error, reason=reason, attempts=attempt, seconds=seconds)
+        lost = WorkerLost(
+            f"{task}: given to {attempt} workers, each of which died ({first_line(error)}); look for lack of memory "
+            "or a crash in the environment; what is committed is kept, and the same command continues"
+        )
+        return task, Failure(error=lost, reason=reason, attempts=attempt, seconds=seconds)
+
+    def _replace(self, worker: Hand, error: Exception | None) -> None:
+        """Start a worker for one that is dead or out of reach, whose tasks each report the loss, or that has grown."""
+        import ray
+
+        if worker in self._workers:
+            worker.died_at = self._running(worker)
+            self._workers.remove(worker)
+            self._tell_of_replacement(worker, error)
+            ray.kill(worker.actor, no_restart=True)
+            self._start_worker()
+
+    def _tell_of_replacement(self, worker: Hand, error: Exception | None) -> None:
+        facts: dict[str, Any] = {"host": worker.host, "pid": worker.pid}
+        if error is None:
+            grown = f"a worker ({worker.name}) holds more and more memory and is replaced"
+            self._event("worker_replaced", grown, **facts)
+        else:
+            reason = first_line(error)
+            self._event("worker_died", f"a worker died ({worker.name}: {reason})", warning=True, **facts, reason=reason)
+
+    def _running(self, worker: Hand) -> Any:
+        """The task that a dead worker was at: the first of its tasks, by their references, that has no result."""
+        import ray
+
+        for reference in [reference for reference, task in self._in_flight.items() if task.worker is worker]:
+            try:
+                ray.get(reference, timeout=0)
+            except ray.exceptions.RayTaskError:  # a result too
+                continue
+            except (ray.exceptions.RayError, TimeoutError):
+                return reference
+        return None
+
+    def _start_worker(self) -> None:
+        import ray
+
+        options = {
+            "num_cpus": 1,
+            "num_gpus": self._settings.num_gpus_per_worker,
+            "max_restarts": 0,
+            "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
+        }
+        try:
+            worker = Hand(ray.remote(**options)(Worker).remote(self._setup))
+        except ImportError as error:  # through ray://, the head itself looks at what it is sent
+            raise lack_of_the_package(error) or error from error
+        self._workers.append(worker)
+        self._starting[worker.actor.ping.remote()] = worker

@@ -1,0 +1,29 @@
+"""What workers of a Ray cluster can be asked for."""
+
+from dataclasses import dataclass
+
+from worldmodel_v.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """Workers, and the cluster that they are on."""
+
+    num_workers: int
+    """Ray actors, one CPU each."""
+
+    address: str | None = None
+    """The Ray cluster to join; None starts a local one, unless RAY_ADDRESS names a cluster."""
+
+    num_gpus_per_worker: float = 0.0
+
+    max_growth_bytes: int | None = None
+    """How much more memory than after its first task a worker may hold before it is replaced by a fresh one; None: any."""
+
+
+def refuse_idle_address(address: str | None, num_workers: int) -> None:
+    """Raise ConfigError for a cluster that is named where no worker would be on it."""
+    if address and not num_workers:
+        raise ConfigError(
+            f"--address {address}: without workers nothing is done on a cluster; ask for --workers, or leave it out"
+        )

@@ -1,0 +1,46 @@
+"""A worker of the pool, on whatever node of the cluster."""
+
+import gc
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from worldmodel_v.execution.executor import Run, perform
+
+WORKER_ENVIRONMENT = {
+    **{"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"},
+    # glibc keeps freed memory for the next block instead of giving it back and faulting it in again (2^25 is its limit)
+    **{"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)},
+}
+
+
+class Worker:
+    """The actor: sets up at its first task (so that a failing setup is an error, not a death), then runs task after task."""
+
+    def __init__(self, setup: Callable[[], Run[Any]]) -> None:
+        self._setup = setup
+        self._run: Run[Any] | None = None
+        self._bytes_at_first = 0
+
+    def run(self, task: Any) -> tuple[bytes, int]:
+        """The task's result, and by how many bytes this process has grown since its first task."""
+        if self._run is None:
+            self._run = self._setup()
+            gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not walk through it again
+        result = perform(self._run, task)
+        self._bytes_at_first = self._bytes_at_first or _resident_bytes()
+        return result, _resident_bytes() - self._bytes_at_first
+
+    def ping(self) -> tuple[str, int]:
+        """Answers, when the actor has started, on which host and as which process."""
+        return socket.gethostname(), os.getpid()
+
+
+def _resident_bytes() -> int:
+    """This process's memory; 0 where the system has no /proc, so that no worker is replaced there."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
