@@ -270,7 +270,7 @@ def test_ended_before_or_after_any_file_is_put_in_place_it_continues_to_the_same
         describe(out) if (out / "checkpoint.safetensors").exists() else load_best(out)
         train(config(tiny_rollouts, out, **settings))
         assert (out / "vae.safetensors").read_bytes() == (straight / "vae.safetensors").read_bytes()
-        assert load_best(out).elbo_nats == load_best(straight).elbo_nats  # type: ignore[union-attr]
+        assert load_best(out).heldout == load_best(straight).heldout  # type: ignore[union-attr]
         assert set(kept(out)) <= set(kept(straight))
         assert lines(out, "held-out") == lines(straight, "held-out")
     assert fail_at > 10
