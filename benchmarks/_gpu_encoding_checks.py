@@ -51,7 +51,9 @@ def precision(setting: Setting) -> Iterator[Line]:
     for name in ("fp32", "bf16"):
         encode_batch = inference_encoder(vae.model.to(setting.target), setting.target, name)
         with encoder.reproducible_arithmetic():
-            found = Posterior(*posteriors(lambda batch, run=encode_batch: [part.cpu() for part in run(batch, None)], frames))
+            found = Posterior(
+                *posteriors(lambda batch, run=encode_batch: [part.cpu() for part in run(batch, None).values()], frames)
+            )
         mu = (found.mu - expected.mu).abs() / sigma
         largest = float(mu.max())
         must = largest < FLOAT32_SIGMAS if name == "fp32" else None
@@ -142,7 +144,7 @@ def _shortest(setting: Setting) -> Iterator[Line]:
     found = _latents(setting, setting.shortest)
     episode = open_dataset(setting.shortest).episode(0)
     expected = encode_frames(load_vae(setting.vae()).model, episode.pixels, CPU)
-    off = float((np.abs(found.mu - expected.mu.numpy()) / np.exp(0.5 * expected.logvar.numpy())).max())
+    off = float((np.abs(found.mu - expected["mu"].numpy()) / np.exp(0.5 * expected["logvar"].numpy())).max())
     yield Line(what=what, figure=off, unit="σ", holds=off < FLOAT32_SIGMAS, note=f"{len(found.mu)} rows")
 
 
@@ -209,8 +211,8 @@ def one_frame(setting: Setting) -> Iterator[Line]:
     frame = spread_frames(setting.data, 1)[0].numpy()
     found = Encoder.load(setting.vae(), device=setting.device)(frame)
     expected = encode_frames(load_vae(setting.vae()).model, frame[None], CPU)
-    sigma = np.exp(0.5 * expected.logvar.numpy()[0])
-    off = float((np.abs(found.mu - expected.mu.numpy()[0]) / sigma).max())
+    sigma = np.exp(0.5 * expected["logvar"].numpy()[0])
+    off = float((np.abs(found.mu - expected["mu"].numpy()[0]) / sigma).max())
     yield Line(what="Encoder on one frame: the largest difference of mu", figure=off, unit="σ", holds=off < FLOAT32_SIGMAS)
 
 
@@ -218,7 +220,7 @@ def exported(setting: Setting) -> Iterator[Line]:
     """Both halves as TorchScript and torch.export, loaded onto the device, against the modules on the CPU."""
     model = load_vae(setting.vae()).model
     frames = spread_frames(setting.data, setting.pick(100, 20))
-    given = {"encoder": frames, "decoder": encode_frames(model, frames.numpy(), CPU).mu}
+    given = {"encoder": frames, "decoder": encode_frames(model, frames.numpy(), CPU)["mu"]}
     for name in ("TorchScript", "torch.export"):
         for part in parts(model):
             with torch.inference_mode():

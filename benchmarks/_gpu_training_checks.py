@@ -229,7 +229,7 @@ def a_vae(setting: Setting) -> Iterator[Line]:
     assert (report.out / WEIGHTS_NAME).exists()
     yield Line(
         what=f"{network['architecture']} after {steps} steps of {config['batch_size']} frames: PSNR on held-out frames",
-        figure=report.heldout.psnr_db,
+        figure=report.heldout["psnr_db"],
         unit="dB",
-        note=f"KL {report.heldout.kl_nats:.1f} nats, {report.heldout.active_units} active units; {seconds:.1f} s",
+        note=f"KL {report.heldout['kl_nats']:.1f} nats, {report.heldout['active_units']} active units; {seconds:.1f} s",
     )

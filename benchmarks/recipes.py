@@ -53,6 +53,7 @@ def measure(path: Path, dataset: Dataset, limit: int, device: torch.device) -> d
     model = load_vae(path).model.to(device)
     sample = read_sample(dataset, model, holdout_every=HOLDOUT_EVERY, limit=limit, progress=Silent())
     scores = score_frames(model, sample.frames, device, condition_NK=sample.condition, measures={"ssim": ssim})
+    heldout = model.figures(scores)
     after_zoom_in = torch.from_numpy(sample.row >= ZOOM_ROWS)
     similarity = scores.measures["ssim"]
     return {
@@ -60,8 +61,8 @@ def measure(path: Path, dataset: Dataset, limit: int, device: torch.device) -> d
         "psnr_after": float(scores.psnr[after_zoom_in].mean()),
         "ssim": float(similarity.mean()),
         "ssim_after": float(similarity[after_zoom_in].mean()),
-        "kl": float(scores.kl.sum()),
-        "active": int(scores.active.sum()),
+        "kl": heldout["kl_nats"],
+        "active": int(heldout["active_units"]),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "frames": len(sample),
         "frames_after": int(after_zoom_in.sum()),

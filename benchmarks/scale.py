@@ -162,7 +162,7 @@ def time_index(folder: Path, num_shards: int, rounds: int) -> None:
             schema=open_dataset(encoding.out).schema,
             source_schema=rollouts.schema,
             vae_sha256=from_bytes(weights, "the VAE").sha256,
-            **{name: getattr(encoding, name) for name in ("device", "precision", "dtype", "compile", "batch_size")},
+            **{name: getattr(encoding, name) for name in ("autoencoder", "device", "precision", "compile", "batch_size")},
         )
     )
     entries = {entry.shard: entry for entry in rollouts.entries}

@@ -150,7 +150,9 @@ def test_a_conditional_vae_is_trained_and_encodes_each_row_under_its_own_conditi
         episode, sequence = rollouts.episode(episode_id), open_dataset(out).episode(episode_id)
         one_hot = (episode.action[:, None] == np.arange(num_actions)).astype(np.float32)
         condition = np.concatenate([episode.state[:, :1], one_hot], axis=1)
-        np.testing.assert_allclose(sequence.mu, encode_frames(model, episode.pixels, CPU, condition_BK=condition)["mu"], atol=1e-5)
+        np.testing.assert_allclose(
+            sequence.mu, encode_frames(model, episode.pixels, CPU, condition_BK=condition)["mu"], atol=1e-5
+        )
         shifted = encode_frames(model, episode.pixels, CPU, condition_BK=np.roll(condition, 1, axis=0))["mu"]
         assert np.abs(sequence.mu - shifted.numpy()).max() > 1e-3
 

@@ -169,9 +169,9 @@ def test_fp32_is_exact_and_bf16_is_near_for_every_architecture(architecture: str
         mu = model.double().to_posterior(model.encoder(x).flatten(1)).chunk(2, dim=1)[0]
     model.float()
     fp32, bf16 = (encode_frames(model, frames, CPU, precision) for precision in ("fp32", "bf16"))
-    assert fp32.mu.dtype == bf16.mu.dtype == torch.float32
-    np.testing.assert_allclose(fp32.mu, mu, atol=2e-6)
-    error = (bf16.mu - mu).abs().max()
+    assert fp32["mu"].dtype == bf16["mu"].dtype == torch.float32
+    np.testing.assert_allclose(fp32["mu"], mu, atol=2e-6)
+    error = (bf16["mu"] - mu).abs().max()
     assert 1e-6 < error < 0.02
     assert next(model.parameters()).dtype == torch.float32
 

@@ -48,7 +48,7 @@ def test_a_conditional_vae_takes_its_condition_from_its_column(tmp_path: Path) -
     found = EncodeBatch(vae, "cpu", frames="image", condition="speed")({"image": frames, "speed": speed})
     expected = encode_frames(load_vae(vae).model, frames, CPU, condition_BK=speed)
     assert found.keys() == {"speed", "mu", "logvar"}
-    np.testing.assert_allclose(found["mu"], expected.mu, atol=1e-5)
+    np.testing.assert_allclose(found["mu"], expected["mu"], atol=1e-5)
     with pytest.raises(ModelMismatch, match="the batch has no column 'condition'; it has pixels; name yours to EncodeBatch"):
         EncodeBatch(vae, "cpu")({"pixels": frames})
 

@@ -78,12 +78,17 @@ def _encoder(model: Autoencoder, device: torch.device, compile: bool = False) ->
 
 
 def encode_frames(
-    model: Autoencoder, frames_BHWC: np.ndarray, device: torch.device, condition_BK: np.ndarray | None = None
+    model: Autoencoder,
+    frames_BHWC: np.ndarray,
+    device: torch.device,
+    precision: str = "fp32",
+    condition_BK: np.ndarray | None = None,
 ) -> Latents:
     """The latents of uint8 frames (B, H, W, 3), on the CPU; for a few frames, at once, where `inference_encoder` prepares
     for many batches."""
     with reproducible_arithmetic():
         condition = None if condition_BK is None else torch.from_numpy(condition_BK)
+        model = model if precision == "fp32" else model.for_inference(device, precision)
         latents = _encoder(model, device)(torch.from_numpy(frames_BHWC), condition)
         return {name: rows.cpu() for name, rows in latents.items()}
 

@@ -46,7 +46,7 @@ def probe(model: VAE, inputs: Arrays) -> Probe:
     cpu = torch.device("cpu")
 
     def encode(frames: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
-        latents = encode_frames(model, frames, cpu, condition)
+        latents = encode_frames(model, frames, cpu, condition_BK=condition)
         return tuple(latents[name].numpy() for name in ("mu", "logvar"))
 
     def decode(z: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
