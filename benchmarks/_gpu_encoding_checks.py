@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from _machine import in_process
 from worldmodel_v.autoencoders.gaussian import Posterior, load_vae
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encode import EncodeConfig, Encoder, encode, encode_frames, encoder, inference_encoder
+from worldmodel_v.encode.inference import FrameEncoder
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.formats import write_torch_export, write_torchscript
 from worldmodel_v.export.modules import Part, parts
@@ -61,6 +62,10 @@ def precision(setting: Setting) -> Iterator[Line]:
         yield Line(what=f"{name}: the mean error of mu", figure=float(mu.mean()), unit="σ")
         logvar = float((found.logvar - expected.logvar).abs().mean() / 2)
         yield Line(what=f"{name}: the mean error of log σ", figure=logvar, note="half that of logvar")
+
+
+def _on_the_cpu(encode_batch: FrameEncoder) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    return lambda batch: [rows.cpu() for rows in encode_batch(batch, None).values()]
 
 
 def _which(setting: Setting) -> str:

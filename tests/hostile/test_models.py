@@ -1,10 +1,12 @@
 """Weights and checkpoints that a stranger made: no code runs, and no more memory is taken than the file backs."""
 
+import hashlib
 import io
 import json
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from pathlib import Path
 
@@ -59,12 +61,20 @@ def with_header(content: bytes, header: dict | bytes) -> bytes:
 
 
 def with_config(**changes: object) -> bytes:
-    """A VAE's file whose configuration says something else, without the hash that an older file has not either."""
+    """A VAE's file whose configuration says something else, with the hash of what it says."""
+    record = json.loads(header_of(save(VAE(SMALL)))["__metadata__"]["autoencoder"])
+    return with_record(config={**record["config"], **changes})
+
+
+def with_record(**changes: object) -> bytes:
+    """A VAE's file that says something else of itself, with the hash of what it says."""
     content = save(VAE(SMALL))
     header = header_of(content)
-    config = json.loads(header["__metadata__"]["config"])
-    del config["sha256"]
-    header["__metadata__"]["config"] = json.dumps({**config, **changes})
+    record = json.loads(header["__metadata__"]["autoencoder"]) | changes
+    del record["sha256"]
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    header["__metadata__"]["autoencoder"] = json.dumps({**record, "sha256": digest})
     return with_header(content, header)
 
 
@@ -91,7 +101,7 @@ def hostile_files() -> dict[str, bytes]:
         "a header that is a list": with_header(sound, b"[]"),
         "a header with a tensor twice": with_header(sound, b'{"x": {}, ' + sound[9:end]),
         "no metadata": with_header(sound, {k: v for k, v in header_of(sound).items() if k != "__metadata__"}),
-        "metadata that are no texts": with_header(sound, {**header_of(sound), "__metadata__": {"config": {"a": 1}}}),
+        "metadata that are no texts": with_header(sound, {**header_of(sound), "__metadata__": {"autoencoder": {"a": 1}}}),
         "overlapping tensors": edited(data_offsets=[offsets[0] - 8, offsets[1] - 8]),
         "tensors beyond the end": edited(data_offsets=[2**50, 2**50 + offsets[1] - offsets[0]]),
         "a shape of 2^60": edited(shape=[2**60]),
@@ -100,9 +110,12 @@ def hostile_files() -> dict[str, bytes]:
         "an unknown type": edited(dtype="OBJECT"),
         "another type": edited(dtype="I32"),
         "bytes as type": edited(dtype="F8_E4M3"),
-        "a configuration that is no object": with_config()
-        and with_header(sound, {**header_of(sound), "__metadata__": {"config": "[5]"}}),
-        "a deep configuration": with_header(sound, {**header_of(sound), "__metadata__": {"config": "[" * 100_000}}),
+        "a record that is no object": with_header(sound, {**header_of(sound), "__metadata__": {"autoencoder": "[5]"}}),
+        "a deep record": with_header(sound, {**header_of(sound), "__metadata__": {"autoencoder": "[" * 100_000}}),
+        "a configuration that is no object": with_record(config=[5]),
+        "a kind that is no text": with_record(kind=["gaussian"]),
+        "a kind that nobody knows": with_record(kind="vq"),
+        "a kind of two lines": with_record(kind="os:\nsystem"),
         "a latent of 4096": with_config(latent_dim=4096),
         "a latent of many": with_config(latent_dim=10**15),
         "a latent that is a text": with_config(latent_dim="2"),
@@ -141,6 +154,13 @@ def test_a_hostile_vae_is_refused_by_name(what: str) -> None:
     assert message.endswith("; restore it, or train again")
     assert "\n" not in message
     assert len(message) < 600
+
+
+def test_code_that_a_file_names_is_not_imported() -> None:
+    """`antigravity` would be told by its import alone."""
+    with pytest.raises(NotAModel, match=r"its autoencoder is antigravity:geohash, which is no part of this package"):
+        from_bytes(with_record(kind="antigravity:geohash"), "vae")
+    assert "antigravity" not in sys.modules
 
 
 def test_no_more_memory_is_taken_than_the_file_backs(tmp_path: Path) -> None:
