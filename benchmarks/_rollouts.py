@@ -8,8 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from worldmodel_v.spec import SPEC_CLASSES
 from worldmodel_v.storage import Dataset, DatasetWriter
+from worldmodel_v.storage.dataset import read_spec
 
 
 def collect_rollouts(out: Path) -> Path:
@@ -28,7 +28,7 @@ def collect_rollouts(out: Path) -> Path:
 def repeated(source: Dataset, out: Path, num_frames: int) -> Path:
     """The shards of `source` again and again, under new episode numbers, until there are `num_frames`."""
     images = [source.shard_path(entry).read_bytes() for entry in source.entries]
-    with DatasetWriter(out, SPEC_CLASSES[source.format](**source.spec)) as writer:
+    with DatasetWriter(out, read_spec(source.path)) as writer:
         rows = episodes = number = 0
         while rows < num_frames:
             entry = writer.commit(number, renumbered(images[number % len(images)], episodes))
@@ -39,7 +39,8 @@ def repeated(source: Dataset, out: Path, num_frames: int) -> Path:
 def renumbered(image: bytes, first_episode: int) -> bytes:
     """A shard's bytes, with its episodes counted from `first_episode`."""
     with h5py.File.in_memory(image, libver=("v110", "v110")) as file:
-        table = file["ep_len"]
+        table, episodes = file["ep_len"], file["ep_idx"]
+        episodes[:] += first_episode - episodes[0]
         table.attrs["episode_id"] = np.arange(first_episode, first_episode + len(table), dtype=np.int64)
         file.flush()
         return bytes(file.id.get_file_image())

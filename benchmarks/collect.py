@@ -28,13 +28,13 @@ from _quickstart import quickstart_policy
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collect.collector import resolve_spec
 from worldmodel_v.collect.rollout import episode_seeds, rollout
 from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
 from worldmodel_v.envs.fast_car_racing import env as fast_env
 from worldmodel_v.policies import DriverPolicy, make_policy
 from worldmodel_v.progress import Silent
-from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import build_shard, open_dataset
 
 SEED = 3
@@ -232,10 +232,8 @@ def microseconds(work: Callable[[], object], repeats: int = 200) -> float:
 
 def take_a_frame_apart(policy: str, steps: int = 1000) -> None:
     """Print where the time of one frame of an episode goes, in the order of its making."""
-    spec = RolloutSpec(
-        env="worldmodel_v/CarRacing-v3", env_kwargs={}, policy=policy, seed=SEED, max_steps=steps, frame_height=64,
-        frame_width=64, crop="0:84,0:96", resize="area", fit="stretch", episodes_per_shard=1, gymnasium="", policy_weights={},
-    )  # fmt: skip
+    config = CollectConfig(out=Path("unused"), policy=policy, seed=SEED, max_steps=steps, episodes_per_shard=1)
+    spec = resolve_spec(config)
     spent: dict[str, float] = {}
 
     def timed(name: str, work: Callable[..., Any], *arguments: Any) -> Any:

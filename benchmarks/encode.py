@@ -41,8 +41,8 @@ from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
 from worldmodel_v.records import Episode
-from worldmodel_v.spec import SPEC_CLASSES
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
+from worldmodel_v.storage.dataset import read_spec
 
 PACKAGES = ("torch", "numpy", "h5py", "zstandard")
 PARTS = ("speed", "feeder", "precision", "memory", "latency")
@@ -205,13 +205,11 @@ def long_episodes(data: Path, out: Path, num_rows: int, num_episodes: int) -> Pa
     order = np.resize(np.arange(first.num_steps), num_rows)
     order[-1] = first.num_steps
     ended = np.arange(num_rows) == num_rows - 2
-    columns = {"pixels": first.pixels[order], "action": first.action[order], "reward": first.reward[order]}
-    if first.state is not None:
-        columns |= {"state": first.state[order]}
-    with DatasetWriter(out, SPEC_CLASSES[source.format](**source.spec)) as writer:
+    flags = {"terminated": np.zeros(num_rows, np.bool_), "truncated": ended}
+    columns = {name: rows[order] for name, rows in first.columns.items()} | flags
+    with DatasetWriter(out, read_spec(data)) as writer:
         for number in range(num_episodes):
-            flags = {"terminated": np.zeros(num_rows, np.bool_), "truncated": ended}
-            episode = Episode(episode_id=number, seed=number, state_names=first.state_names, **columns, **flags)
+            episode = Episode(schema=first.schema, episode_id=number, seed=number, columns=columns)
             writer.commit(number, build_shard([episode], spec_hash=writer.spec.hash))
     return out
 

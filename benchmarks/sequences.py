@@ -31,7 +31,9 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from worldmodel_v.data import LatentSequences, LatentStream
 from worldmodel_v.data.sequences import BATCHES_AHEAD
+from worldmodel_v.encode.stage import gaussian_latents
 from worldmodel_v.records import Episode
+from worldmodel_v.schema import latent_schema, rollout_schema
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
@@ -40,6 +42,11 @@ PARTS = ("memory", "disk", "mixing", "rss")
 LENGTH = 32
 LATENT_DIM = 32
 EPISODES_PER_SHARD = 10
+ACTIONS = {"type": "Box", "dtype": "float32", "shape": [3], "low": -1, "high": 1}
+SCHEMA = latent_schema(
+    rollout_schema(frame_shape=(64, 64), action_space=ACTIONS, observation_space={}),
+    *gaussian_latents(LATENT_DIM, "float32"),
+)
 
 
 # Data
@@ -48,7 +55,7 @@ EPISODES_PER_SHARD = 10
 def synthetic(path: Path, num_rows: int) -> Path:
     """Latents of made-up drives of 600 to 1400 actions with values like those of CarRacing's; kept if they are there."""
     spec = LatentSpec(
-        **{"vae_sha256": "0" * 64, "source_spec_hash": "0" * 64, "latent_dim": LATENT_DIM, "dtype": "float32"},
+        **{"schema": SCHEMA, "vae_sha256": "0" * 64, "source_spec_hash": "0" * 64, "dtype": "float32"},
         **{"precision": "fp32", "source": {"env": "synthetic", "rows": num_rows}},
     )
     with DatasetWriter(path, spec) as writer:
@@ -75,16 +82,10 @@ def synthetic_episode(rng: np.random.Generator, episode_id: int) -> Episode:
     ends = np.arange(num_rows) == num_rows - 2
     action, reward = rng.uniform(-1, 1, (num_rows, 3)).astype(np.float32), rng.uniform(-0.1, 3, num_rows).astype(np.float32)
     action[-1] = reward[-1] = np.nan
-    return Episode(
-        episode_id=episode_id,
-        seed=episode_id,
-        mu=mu.astype(np.float32),
-        logvar=rng.normal(-6.2, 0.8, (num_rows, LATENT_DIM)).astype(np.float32),
-        action=action,
-        reward=reward,
-        terminated=np.zeros_like(ends),
-        truncated=ends,
-    )
+    logvar = rng.normal(-6.2, 0.8, (num_rows, LATENT_DIM)).astype(np.float32)
+    outcome = {"action": action, "reward": reward, "terminated": np.zeros_like(ends), "truncated": ends}
+    columns = {"mu": mu.astype(np.float32), "logvar": logvar, **outcome}
+    return Episode(schema=SCHEMA, episode_id=episode_id, seed=episode_id, columns=columns)
 
 
 # Speed
