@@ -70,7 +70,7 @@ def test_one_frame_gives_a_vector_and_a_batch_a_matrix(driving: Path) -> None:
     frames = open_dataset(driving / "rollouts").episode(0).pixels
     one, batch = encoder(frames[3]), encoder(frames[3:4])
     assert encoder.latent_shapes == {"mu": (4,), "logvar": (4,)}
-    for single, rows in zip(one, batch, strict=True):
+    for single, rows in zip(one.columns.values(), batch.columns.values(), strict=True):
         assert (single.shape, single.dtype, rows.shape, rows.dtype) == ((4,), np.float32, (1, 4), np.float32)
         np.testing.assert_array_equal(single, rows[0])
 

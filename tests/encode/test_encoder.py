@@ -23,9 +23,9 @@ CPU = torch.device("cpu")
 
 
 def settings(small_vae: Path, **changes: object) -> EncoderSettings:
-    of_latents = {"spec_hash": "a" * 64, "vae_sha256": "b" * 64, "dtype": "float32"}
+    of_latents = {"spec_hash": "a" * 64, "vae_sha256": "b" * 64}
     schemas = {"schema": made_latent_schema(3), "source_schema": made_rollout_schema()}
-    computing = {"device": "cpu", "precision": "fp32", "compile": False, "batch_size": None}
+    computing = {"autoencoder": None, "device": "cpu", "precision": "fp32", "compile": False, "batch_size": None}
     return EncoderSettings(weights=read_weights(small_vae), **{**of_latents, **schemas, **computing, **changes})
 
 

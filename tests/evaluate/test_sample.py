@@ -85,7 +85,7 @@ def test_a_condition_is_the_named_columns(small_rollouts: Path) -> None:
     record = dataset.episode(0)
     assert record.state is not None
     with dataset.open_shard(dataset.entries[0]) as shard:
-        found = condition_rows(shard, Conditional("step", "action"), 0, record.num_rows)  # type: ignore[arg-type]
+        found = condition_rows(shard, Conditional("step", "action", condition_dim=3), 0, record.num_rows)  # type: ignore[arg-type]
         with pytest.raises(ConditionNotRecorded, match=r"records no 'spead' .* it has action, step, action_stamp"):
             condition_rows(shard, Conditional("spead"), 0, 2)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found[:, 0], record.state[:, 0])
