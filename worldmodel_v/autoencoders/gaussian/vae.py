@@ -158,8 +158,10 @@ class VAE(Autoencoder):
         begins at the config's σ, where the loss is the plain sum of squared errors. Rejected: a parameter log σ, which
         Adam moves by its step size and which would take thousands of steps to arrive.
         """
-        if self.config.likelihood == "calibrated":
-            self.variance.lerp_(squared_error.clamp_min(MIN_SIGMA**2), 1 / CALIBRATION_STEPS)
+        if (
+            self.config.likelihood == "calibrated"
+        ):  # in another tensor: the gradients of the loss before may still need this one
+            self.variance = self.variance.lerp(squared_error.clamp_min(MIN_SIGMA**2), 1 / CALIBRATION_STEPS)
 
     def _beside(self, values_BN: torch.Tensor, condition_BK: torch.Tensor | None) -> torch.Tensor:
         """`values` with the standardised condition beside them; raises ModelMismatch if it is missing or of another size."""
