@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from _rollouts import repeated
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
 from worldmodel_v.encode.encoder import BATCH_SIZES, ShardEncoder
 from worldmodel_v.encode.inference import keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.models import VAE, Posterior, frames_to_input, load_vae
 from worldmodel_v.storage import open_dataset
 
 
@@ -87,7 +88,7 @@ def network_that_takes_no_time(latent_dim: int) -> Iterator[None]:
     """Within it wm-encode's latents are noise, so that what is timed is the most frames a second that the rest could feed."""
     noise = torch.randn(max(BATCH_SIZES.values()), latent_dim)
     encode_batch = ShardEncoder._encode_batch
-    at_once = lambda _, frames, condition: Posterior(noise[: len(frames)], noise[: len(frames)])  # noqa: E731
+    at_once = lambda _, frames, condition: {"mu": noise[: len(frames)], "logvar": noise[: len(frames)]}  # noqa: E731
     ShardEncoder._encode_batch = at_once  # type: ignore[method-assign]
     try:
         yield

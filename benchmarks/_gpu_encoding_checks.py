@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +20,13 @@ from _gpu_setting import Setting
 from _gpu_training_checks import too_large_a_batch
 from _machine import in_process
 
+from worldmodel_v.autoencoders.gaussian import Posterior, load_vae
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode import EncodeConfig, Encoder, encode, encode_frames, encoder, inference_encoder
+from worldmodel_v.encode.inference import FrameEncoder
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.formats import write_torch_export, write_torchscript
 from worldmodel_v.export.modules import Part, parts
-from worldmodel_v.models import Posterior, load_vae, resolve_device
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import train
 
@@ -50,7 +52,9 @@ def precision(setting: Setting) -> Iterator[Line]:
     for name in ("fp32", "bf16"):
         encode_batch = inference_encoder(vae.model.to(setting.target), setting.target, name)
         with encoder.reproducible_arithmetic():
-            found = Posterior(*posteriors(lambda batch, run=encode_batch: [part.cpu() for part in run(batch, None)], frames))
+            found = Posterior(
+                *posteriors(lambda batch, run=encode_batch: [part.cpu() for part in run(batch, None).values()], frames)
+            )
         mu = (found.mu - expected.mu).abs() / sigma
         largest = float(mu.max())
         must = largest < FLOAT32_SIGMAS if name == "fp32" else None
@@ -58,6 +62,10 @@ def precision(setting: Setting) -> Iterator[Line]:
         yield Line(what=f"{name}: the mean error of mu", figure=float(mu.mean()), unit="σ")
         logvar = float((found.logvar - expected.logvar).abs().mean() / 2)
         yield Line(what=f"{name}: the mean error of log σ", figure=logvar, note="half that of logvar")
+
+
+def _on_the_cpu(encode_batch: FrameEncoder) -> Callable[[torch.Tensor], list[torch.Tensor]]:
+    return lambda batch: [rows.cpu() for rows in encode_batch(batch, None).values()]
 
 
 def _which(setting: Setting) -> str:
@@ -141,7 +149,7 @@ def _shortest(setting: Setting) -> Iterator[Line]:
     found = _latents(setting, setting.shortest)
     episode = open_dataset(setting.shortest).episode(0)
     expected = encode_frames(load_vae(setting.vae()).model, episode.pixels, CPU)
-    off = float((np.abs(found.mu - expected.mu.numpy()) / np.exp(0.5 * expected.logvar.numpy())).max())
+    off = float((np.abs(found.mu - expected["mu"].numpy()) / np.exp(0.5 * expected["logvar"].numpy())).max())
     yield Line(what=what, figure=off, unit="σ", holds=off < FLOAT32_SIGMAS, note=f"{len(found.mu)} rows")
 
 
@@ -208,8 +216,8 @@ def one_frame(setting: Setting) -> Iterator[Line]:
     frame = spread_frames(setting.data, 1)[0].numpy()
     found = Encoder.load(setting.vae(), device=setting.device)(frame)
     expected = encode_frames(load_vae(setting.vae()).model, frame[None], CPU)
-    sigma = np.exp(0.5 * expected.logvar.numpy()[0])
-    off = float((np.abs(found.mu - expected.mu.numpy()[0]) / sigma).max())
+    sigma = np.exp(0.5 * expected["logvar"].numpy()[0])
+    off = float((np.abs(found.mu - expected["mu"].numpy()[0]) / sigma).max())
     yield Line(what="Encoder on one frame: the largest difference of mu", figure=off, unit="σ", holds=off < FLOAT32_SIGMAS)
 
 
@@ -217,7 +225,7 @@ def exported(setting: Setting) -> Iterator[Line]:
     """Both halves as TorchScript and torch.export, loaded onto the device, against the modules on the CPU."""
     model = load_vae(setting.vae()).model
     frames = spread_frames(setting.data, setting.pick(100, 20))
-    given = {"encoder": frames, "decoder": encode_frames(model, frames.numpy(), CPU).mu}
+    given = {"encoder": frames, "decoder": encode_frames(model, frames.numpy(), CPU)["mu"]}
     for name in ("TorchScript", "torch.export"):
         for part in parts(model):
             with torch.inference_mode():

@@ -15,8 +15,9 @@ from typing import Any, Self, TypeVar
 import torch
 from _rollouts import repeated
 
-from worldmodel_v.models import VAE, VAEConfig, save_vae
-from worldmodel_v.models.weights import WEIGHTS_NAME
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.storage import open_dataset
 
 Value = TypeVar("Value")
@@ -103,7 +104,7 @@ class Setting:
             spec = open_dataset(self.data).spec
             shape = {name: spec[name] for name in ("frame_height", "frame_width")}
             model = VAE(VAEConfig(**shape, architecture=architecture))  # type: ignore[arg-type]
-            (out / WEIGHTS_NAME).write_bytes(save_vae(model))
+            (out / WEIGHTS_NAME).write_bytes(save(model))
         return out
 
     @property

@@ -18,8 +18,8 @@ from _gpu_record import Line
 from _gpu_setting import ARCHITECTURE, FLOAT32_GRADIENT, FLOAT32_LOSS, HOLDOUT_EVERY, Setting, peak_of_device, tidy
 from _training import training
 
-from worldmodel_v.models.architectures import ARCHITECTURES
-from worldmodel_v.models.weights import WEIGHTS_NAME, load_vae
+from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, load_vae
+from worldmodel_v.autoencoders.gaussian.architectures import ARCHITECTURES
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train
 from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, load_checkpoint
@@ -229,7 +229,7 @@ def a_vae(setting: Setting) -> Iterator[Line]:
     assert (report.out / WEIGHTS_NAME).exists()
     yield Line(
         what=f"{network['architecture']} after {steps} steps of {config['batch_size']} frames: PSNR on held-out frames",
-        figure=report.heldout.psnr_db,
+        figure=report.heldout["psnr_db"],
         unit="dB",
-        note=f"KL {report.heldout.kl_nats:.1f} nats, {report.heldout.active_units} active units; {seconds:.1f} s",
+        note=f"KL {report.heldout['kl_nats']:.1f} nats, {report.heldout['active_units']} active units; {seconds:.1f} s",
     )

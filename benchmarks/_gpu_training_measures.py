@@ -19,10 +19,10 @@ from _training import seconds_of, training
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.data import FrameStream
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import VAE
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train.run import TensorBatch, TrainingRun
 
@@ -173,7 +173,7 @@ def plain_model(setting: Setting, architecture: str) -> VAE:
 def plain_step(model: VAE, optimizer: torch.optim.Optimizer, frames_BHWC: torch.Tensor) -> None:
     """A step as tutorials have it: squared errors and the KL, over N(0, I) noise."""
     x = frames_BHWC.permute(0, 3, 1, 2).contiguous().float() / 255
-    mu, logvar = model.encode(x)
+    mu, logvar = model.posterior(x)
     z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
     reconstruction = torch.sigmoid(model.decode_logits(z))
     squared_error = (reconstruction - x).square().sum() / len(x)

@@ -37,8 +37,9 @@ from _encoding import (
 from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
-from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 from worldmodel_v.storage.dataset import read_spec
@@ -73,7 +74,7 @@ def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
                     for number, (start, rows) in enumerate(zip(rollouts["ep_offset"], rollouts["ep_len"], strict=True)):
                         pixels = torch.from_numpy(rollouts["pixels"][start : start + rows]).permute(0, 3, 1, 2)
                         x = (pixels.contiguous() if contiguous else pixels).float() / 255
-                        mu, logvar = model.encode(x)
+                        mu, logvar = model.posterior(x)
                         latents[f"{number}/mu"], latents[f"{number}/logvar"] = mu.numpy(), logvar.numpy()
                         num_rows += int(rows)
         return num_rows
@@ -274,7 +275,7 @@ def fresh_vae(architecture: str, out: Path) -> Path:
     """The directory of a VAE that was never trained."""
     torch.manual_seed(0)
     out.mkdir()
-    (out / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(architecture=architecture))))  # type: ignore[arg-type]
+    (out / "vae.safetensors").write_bytes(save(VAE(VAEConfig(architecture=architecture))))  # type: ignore[arg-type]
     return out
 
 

@@ -87,8 +87,8 @@ def compare_vae(path: Path, theirs: np.ndarray, ours: np.ndarray) -> None:
     """Print what a VAE scores on both sets of raw frames, cropped and resized as wm-collect does."""
     import torch
 
+    from worldmodel_v.autoencoders.gaussian import load_vae
     from worldmodel_v.evaluate import evaluate
-    from worldmodel_v.models import load_vae
 
     vae = load_vae(path)
     model, trained_on = vae.model, vae.trained_on

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from _machine import describe_machine
 
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.evaluate.metrics import score_frames, ssim
 from worldmodel_v.evaluate.sample import ZOOM_ROWS, read_sample
-from worldmodel_v.models import load_vae
 from worldmodel_v.progress import Silent
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format
@@ -53,6 +53,7 @@ def measure(path: Path, dataset: Dataset, limit: int, device: torch.device) -> d
     model = load_vae(path).model.to(device)
     sample = read_sample(dataset, model, holdout_every=HOLDOUT_EVERY, limit=limit, progress=Silent())
     scores = score_frames(model, sample.frames, device, condition_NK=sample.condition, measures={"ssim": ssim})
+    heldout = model.figures(scores)
     after_zoom_in = torch.from_numpy(sample.row >= ZOOM_ROWS)
     similarity = scores.measures["ssim"]
     return {
@@ -60,8 +61,8 @@ def measure(path: Path, dataset: Dataset, limit: int, device: torch.device) -> d
         "psnr_after": float(scores.psnr[after_zoom_in].mean()),
         "ssim": float(similarity.mean()),
         "ssim_after": float(similarity[after_zoom_in].mean()),
-        "kl": float(scores.kl.sum()),
-        "active": int(scores.active.sum()),
+        "kl": heldout["kl_nats"],
+        "active": int(heldout["active_units"]),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "frames": len(sample),
         "frames_after": int(after_zoom_in.sum()),

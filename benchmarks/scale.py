@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from _machine import describe_machine
 
+from worldmodel_v.autoencoders.artifact import from_bytes, read_weights
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.collect.block import Block, block_collector
 from worldmodel_v.collect.collector import resolve_spec
@@ -35,7 +36,6 @@ from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
 from worldmodel_v.envs.fast_car_racing import warm_up
 from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks
-from worldmodel_v.models.weights import read_weights, vae_from_bytes
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import DatasetWriter, IndexEntry, open_dataset, verify
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -161,8 +161,8 @@ def time_index(folder: Path, num_shards: int, rounds: int) -> None:
             spec_hash=open_dataset(encoding.out).spec_hash,
             schema=open_dataset(encoding.out).schema,
             source_schema=rollouts.schema,
-            vae_sha256=vae_from_bytes(weights, "the VAE").sha256,
-            **{name: getattr(encoding, name) for name in ("device", "precision", "dtype", "compile", "batch_size")},
+            vae_sha256=from_bytes(weights, "the VAE").sha256,
+            **{name: getattr(encoding, name) for name in ("autoencoder", "device", "precision", "compile", "batch_size")},
         )
     )
     entries = {entry.shard: entry for entry in rollouts.entries}

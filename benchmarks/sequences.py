@@ -29,9 +29,9 @@ import torch
 from _machine import answer, describe_machine, in_process, load, peak_mb
 from torch.utils.data import DataLoader, RandomSampler
 
+from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.data import LatentSequences, LatentStream
 from worldmodel_v.data.sequences import BATCHES_AHEAD
-from worldmodel_v.encode.stage import gaussian_latents
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import latent_schema, rollout_schema
 from worldmodel_v.spec import LatentSpec

@@ -28,13 +28,14 @@ from _machine import answer, describe_machine, in_process, load, peak_mb
 from _rollouts import collect_rollouts, repeated
 from _training import seconds_of, training
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import elbo
+from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
 from worldmodel_v.data import FrameStream
 from worldmodel_v.data.chunks import ROWS, ChunkTable, find_chunks
 from worldmodel_v.data.order import stretches
 from worldmodel_v.data.prefetch import prefetch
-from worldmodel_v.models import elbo, frames_to_input
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train.compute import Recomputed
 
 PACKAGES = ("torch", "numpy", "h5py", "zstandard")
 PARTS = ("feeder", "mixing", "loop", "compute", "memory")

@@ -32,12 +32,13 @@ from torch import nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal
 from torch.nn import functional
 
+from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
+from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import ConfigError, TrainingDiverged
 from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.inspection import require_binding
-from worldmodel_v.models import VAE, load_vae, resolve_device
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage.publish import publish
@@ -284,7 +285,7 @@ def dream(model: MdnRnn, vae: VAE, data: LatentSequences, config: MdnRnnConfig, 
         forecast, state = model(dreamed[-1], action[:, t : t + 1], state, config.temperature)
         dreamed.append(forecast.next_z.sample())
     panels = (window["next_z"][0, warmup - 1 :], torch.cat(dreamed, dim=1)[0])
-    left, right = (to_frames(vae.decode(z_NZ, vae.typical_condition(len(z_NZ)))) for z_NZ in panels)
+    left, right = (to_frames(vae.decode_z(z_NZ, vae.typical_condition(len(z_NZ)))) for z_NZ in panels)
     gap = np.full_like(left[:, :, :PANEL_GAP], 255)
     return to_gif(np.concatenate([left, gap, right], axis=2))
 

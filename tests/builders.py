@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 import pytest
 
-from worldmodel_v.encode.stage import gaussian_latents
+from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.records import Array, Episode
 from worldmodel_v.schema import Schema, latent_schema, rollout_schema
 from worldmodel_v.spec import LatentSpec, RolloutSpec

@@ -15,18 +15,21 @@ ROOMS = (
     *("interrupts", "errors", "progress", "steps", "kernel_cache", "compiler", "preprocessing"),
     *("untrusted", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
-    *("envs", "policies", "collect", "models", "data"),
+    *("envs", "policies", "collect", "device", "autoencoders", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
 )
 """Each may import from those before it."""
 
 ONLY_THERE = {
-    **{"numba": {"kernel_cache", "compiler", "envs", "encode/winograd_kernels.py"}},
+    **{"numba": {"kernel_cache", "compiler", "envs", "autoencoders/gaussian/winograd_kernels.py"}},
     "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "train/distributed.py"},
     **{"h5py": {"storage"}, "hdf5plugin": {"storage"}},
     **{"tyro": {"cli"}, "rich": {"cli"}, "onnx": {"export"}, "onnxruntime": {"export"}},
 }
 """A library -> the rooms, or files, that may import it."""
+
+KNOW_THE_GAUSSIAN = {"autoencoders/gaussian", "evaluate", "export", "train/config.py"}
+"""Where it may be imported, and its columns called by name; train/config.py has its options."""
 
 
 def room(file: Path) -> str:
@@ -59,6 +62,17 @@ def test_imports_point_back_along_the_flow(file: Path) -> None:
         allowed = ONLY_THERE.get(package, {room(file)})
         assert allowed & {room(file), file.relative_to(ROOT).as_posix()}, f"{file} imports {name}"
         assert not name.startswith("gymnasium.envs") or room(file) == "envs", f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_only_few_know_the_gaussian_from_another_autoencoder(file: Path) -> None:
+    """All others ask the autoencoder, and know its columns by their role."""
+    if any(file.relative_to(ROOT).as_posix().startswith(place) for place in KNOW_THE_GAUSSIAN):
+        return
+    assert not [name for name in imports(file) if name.startswith("worldmodel_v.autoencoders.gaussian")]
+    for node in ast.walk(ast.parse(file.read_text())):
+        word = node.attr if isinstance(node, ast.Attribute) else node.value if isinstance(node, ast.Constant) else None
+        assert word not in ("mu", "logvar"), f"{file}: {word}"
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))

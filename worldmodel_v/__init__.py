@@ -20,7 +20,7 @@ _HOMES = {
     "open_dataset": "storage",
     "verify": "storage",
     "Episode": "records",
-    "load_vae": "models",
+    "load_vae": "autoencoders.gaussian",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -148,6 +148,10 @@ class EvaluationFailed(WorldModelError):
     """A VAE gives NaN or infinite values for frames that it was to be evaluated on."""
 
 
+class EncodingFailed(WorldModelError):
+    """An autoencoder does not give the latents that it declares."""
+
+
 class ExportFailed(WorldModelError):
     """A model in another format does not give what the original gives."""
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from worldmodel_v.errors import ConfigError, NotADataset, StaleLatents, VerificationFailed
 from worldmodel_v.progress import Progress
-from worldmodel_v.schema import LATENTS, ROLLOUTS
+from worldmodel_v.schema import LATENTS, ROLLOUTS, Column
 from worldmodel_v.storage import Dataset, open_dataset, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
@@ -72,9 +72,9 @@ def require_binding(latents_path: Path, *, data: Path | None, vae: Path | None) 
     if latents.format != LATENTS:
         raise NotADataset(f"{latents_path}: expected latents to compare with --data or --vae, found {latents.format}")
     if vae is not None:
-        from worldmodel_v.models import load_vae
+        from worldmodel_v.autoencoders import artifact
 
-        sha256 = load_vae(vae).sha256
+        sha256 = artifact.describe(vae).sha256
         if latents.spec["vae_sha256"] != sha256:
             made_by = latents.spec["vae_sha256"]
             raise StaleLatents(
@@ -196,7 +196,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
         with dataset.open_shard(entry) as shard:
             lengths.append(shard.ep_len - 1)
             returns.append(shard.returns)
-            columns = {column.name: _column_text(*shard.columns[column.name]) for column in dataset.schema.data_columns}
+            columns = {column.name: _column_text(column, *shard.columns[column.name]) for column in dataset.schema.data_columns}
             state_names = shard.state_names
             for name in ends:
                 ends[name] += int(shard.rows(name).sum())
@@ -238,7 +238,7 @@ def _training(path: Path, checkpoint_step: int | None) -> dict[str, Any]:
 
 
 def _describe_model(path: Path) -> dict[str, Any]:
-    from worldmodel_v.models import load_vae
+    from worldmodel_v.autoencoders import artifact
     from worldmodel_v.train.best import load_best
     from worldmodel_v.train.checkpoint import kept_checkpoints, load_checkpoint
     from worldmodel_v.train.publication import read_evaluation
@@ -248,22 +248,23 @@ def _describe_model(path: Path) -> dict[str, Any]:
     facts = _training(path, checkpoint.step if checkpoint else None)
     facts["kept_checkpoints"] = [file.name for file in kept_checkpoints(path)]
     best = load_best(path)
-    facts["best"] = {"step": best.step, "elbo_nats": round(best.elbo_nats, 2)} if best else None
+    facts["best"] = {"step": best.step, best.figure: round(best.heldout[best.figure], 2)} if best else None
     settings = checkpoint.settings if checkpoint else None
     if not is_finished:
         return facts | {"finished": False, "settings": settings}
-    vae = load_vae(path)
+    found = artifact.describe(path)
     published = read_evaluation(path) or {}
-    parameters = sum(parameter.numel() for parameter in vae.model.parameters())
-    facts |= {"finished": True, "vae_sha256": vae.sha256, "parameters": parameters, "steps": published.get("steps")}
+    facts |= {"finished": True, "vae_sha256": found.sha256, "autoencoder": found.kind, "latents": found.columns}
+    facts |= {"parameters": found.num_parameters, "steps": published.get("steps")}
     facts["weights_of_step"] = published.get("weights_of_step")
-    facts["model"] = vars(vae.model.config)
+    facts["model"] = found.config
     facts["held_out"] = published.get("heldout")
     return facts | {"settings": settings}
 
 
-def _column_text(dtype: np.dtype, shape: tuple[int, ...]) -> str:
-    return f"{dtype} ({', '.join(['rows', *map(str, shape[1:])])})"
+def _column_text(column: Column, dtype: np.dtype, shape: tuple[int, ...]) -> str:
+    values = "" if column.num_values is None else f", {column.num_values} values"
+    return f"{dtype} ({', '.join(['rows', *map(str, shape[1:])])}){values}"
 
 
 def _spread(parts: list[np.ndarray]) -> dict[str, float] | None:

@@ -35,7 +35,7 @@ OPTIONAL_STAGES = ("eval",)
 MAX_FILE_BYTES = 1 << 16
 MAX_DEPTH = 10
 FILLED_IN = ("out", "data", "vae")
-"""Fields that the pipeline sets itself."""
+"""Fields that the pipeline sets itself; and `autoencoder`, of the stages after train."""
 
 _OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z]+(?:-[a-z]+)*)")
 """An option of a command, in the text of an error."""
@@ -109,11 +109,13 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
         if name not in stages and name not in OPTIONAL_STAGES:
             raise _error(file, root, f"the stage {name!r} is missing; add `{name}: {{}}` for its defaults")
     rollouts, vae, latents = out / ROLLOUTS_NAME, out / VAE_NAME, out / LATENTS_NAME
+    train = _stage(file, stages, "train", {"out": vae, "data": rollouts})
+    trained = {"data": rollouts, "vae": vae, "autoencoder": train.autoencoder}
     pipeline = Pipeline(
         collect=_stage(file, stages, "collect", {"out": rollouts}),
-        train=_stage(file, stages, "train", {"out": vae, "data": rollouts}),
-        eval=_stage(file, stages, "eval", {"out": out / EVAL_NAME, "data": rollouts, "vae": vae}) if "eval" in stages else None,
-        encode=_stage(file, stages, "encode", {"out": latents, "data": rollouts, "vae": vae}),
+        train=train,
+        eval=_stage(file, stages, "eval", {"out": out / EVAL_NAME, **trained}) if "eval" in stages else None,
+        encode=_stage(file, stages, "encode", {"out": latents, **trained}),
     )
     episodes, every = pipeline.collect.episodes, pipeline.train.holdout_every
     if episodes < every:  # rather than when all are collected
@@ -154,7 +156,7 @@ Fields = dict[str, tuple[yaml.Node, yaml.Node]]
 """A mapping's keys with the nodes of key and value, which know their lines."""
 
 
-def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> Any:
+def _stage(file: Path, stages: Fields, stage: str, filled_in: dict[str, Any]) -> Any:
     key, value = stages[stage]
     fields = _mapping(file, value, stage)
     config = STAGES[stage]
@@ -162,19 +164,23 @@ def _stage(file: Path, stages: Fields, stage: str, paths: dict[str, Path]) -> An
     for name, (node, _) in fields.items():
         if name in FILLED_IN:
             raise _error(file, node, f"{stage}.{name}: is set by --out; leave it out")
+        if name in filled_in:
+            raise _error(file, node, f"{stage}.{name}: is the one of train; leave it out")
         if name not in known:
             raise _error(file, node, f"{stage}.{name}: unknown field{_hint(name, known)}; expected one of {', '.join(known)}")
     hints = get_type_hints(config)
     values = {name: _value(file, f"{stage}.{name}", hints[name], node) for name, (_, node) in fields.items()}
     try:
-        return config(**values, **paths)
+        return config(**values, **filled_in)
     except ConfigError as error:
         named = [node for name, (node, _) in fields.items() if f"--{name.replace('_', '-')} " in str(error)]
         raise _error(file, (named or [key])[0], f"{stage}: {error}") from None
 
 
 def _known(stage: str) -> list[str]:
-    return [field.name for field in dataclasses.fields(STAGES[stage]) if field.name not in FILLED_IN]
+    """The fields that a stage may have in the file."""
+    hidden = FILLED_IN if stage in ("collect", "train") else (*FILLED_IN, "autoencoder")
+    return [field.name for field in dataclasses.fields(STAGES[stage]) if field.name not in hidden]
 
 
 class _Loader(yaml.SafeLoader):

@@ -60,6 +60,9 @@ class Column:
     parts: tuple[str, ...] = ()
     """Names of the values of a row, where they have any: those of the state's factors."""
 
+    num_values: int | None = None
+    """Of whole numbers that name something, such as tokens: 0 to num_values - 1. None where they are numbers."""
+
     filters: tuple[str, ...] = GZIP
     """How chunks are stored, in the order in which the filters are applied."""
 
@@ -89,6 +92,10 @@ class Column:
             raise ValueError(f"column {self.name}: a row of shape {self.row_shape}, expected at most {MAX_ROW_BYTES} bytes")
         if self.filters not in (ZSTD, GZIP, PLAIN) or (self.filters == ZSTD) != (self.role == "observation"):
             raise ValueError(f"column {self.name}: filters {self.filters!r:.100} for a column of role {self.role}")
+        if self.num_values is not None:
+            largest = np.iinfo(self.dtype).max if np.dtype(self.dtype).kind in "iu" else 0
+            if not 1 <= self.num_values <= largest + 1:
+                raise ValueError(f"column {self.name}: {self.dtype} does not hold {self.num_values} different whole numbers")
         if self.fill == "nan" and np.dtype(self.dtype).kind != "f":
             raise ValueError(f"column {self.name}: NaN does not go into {self.dtype}")
 
@@ -244,8 +251,11 @@ class Schema:
         return ActionSpace(self.action_space)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is recorded, in JSON's own types."""
+        """As it is recorded, in JSON's own types; `num_values` where there is one."""
         content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        for column in content["columns"]:
+            if column["num_values"] is None:
+                del column["num_values"]
         return content
 
     @classmethod

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.builders import action_space
-from worldmodel_v.encode.stage import gaussian_latents
+from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema, latent_schema, rollout_schema
 from worldmodel_v.spec import LatentSpec

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.builders import make_episode, rollout_spec
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.models import VAE, VAEConfig, save_vae
 from worldmodel_v.storage import DatasetWriter, build_shard
 
 NUM_STEPS = ([1], [63], [64], [200], [2, 3, 1, 1], [128])
@@ -30,9 +31,7 @@ def small_vae(unequal: Path) -> Path:
     """A small VAE with fresh weights."""
     out = unequal.parent / "vae"
     out.mkdir()
-    (out / "vae.safetensors").write_bytes(
-        save_vae(VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3, architecture="mlp")))
-    )
+    (out / "vae.safetensors").write_bytes(save(VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3, architecture="mlp"))))
     return out
 
 

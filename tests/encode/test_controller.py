@@ -10,11 +10,12 @@ import torch
 import worldmodel_v
 from tests.builders import run_python
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.encode import EncodeConfig, Encoder, encode
 from worldmodel_v.envs import ImageEnv, make_image_env
 from worldmodel_v.errors import FramesNotUsable, ModelMismatch, NotAModel
-from worldmodel_v.models import VAE, VAEConfig, save_vae
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train
 
@@ -68,8 +69,8 @@ def test_one_frame_gives_a_vector_and_a_batch_a_matrix(driving: Path) -> None:
     encoder = worldmodel_v.Encoder.load(str(driving / "vae"))
     frames = open_dataset(driving / "rollouts").episode(0).pixels
     one, batch = encoder(frames[3]), encoder(frames[3:4])
-    assert encoder.latent_dim == 4
-    for single, rows in zip(one, batch, strict=True):
+    assert encoder.latent_shapes == {"mu": (4,), "logvar": (4,)}
+    for single, rows in zip(one.columns.values(), batch.columns.values(), strict=True):
         assert (single.shape, single.dtype, rows.shape, rows.dtype) == ((4,), np.float32, (1, 4), np.float32)
         np.testing.assert_array_equal(single, rows[0])
 
@@ -186,7 +187,7 @@ def test_the_weights_alone_tell_how_frames_are_preprocessed(driving: Path, tmp_p
 
 
 def test_of_weights_that_do_not_tell_only_preprocessed_frames_are_encoded(tmp_path: Path) -> None:
-    (tmp_path / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(frame_height=16, frame_width=24, latent_dim=3))))
+    (tmp_path / "vae.safetensors").write_bytes(save(VAE(VAEConfig(frame_height=16, frame_width=24, latent_dim=3))))
     encoder = Encoder.load(tmp_path)
     assert encoder(FRAME[:16, :24]).mu.shape == (3,)
     with pytest.raises(FramesNotUsable) as caught:
@@ -228,7 +229,7 @@ def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_preprocessed_frames_need_neither_gymnasium_nor_numba(tmp_path: Path) -> None:
-    (tmp_path / "vae.safetensors").write_bytes(save_vae(VAE(VAEConfig(frame_height=16, frame_width=16, latent_dim=3))))
+    (tmp_path / "vae.safetensors").write_bytes(save(VAE(VAEConfig(frame_height=16, frame_width=16, latent_dim=3))))
     code = (
         "import sys; sys.modules.update(gymnasium=None, numba=None)\n"
         "import numpy as np; from worldmodel_v import Encoder\n"

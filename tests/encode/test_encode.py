@@ -10,10 +10,11 @@ import torch
 
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode, encode_frames
 from worldmodel_v.errors import ConditionNotRecorded
-from worldmodel_v.models import VAE, VAEConfig, load_vae, save_vae
 from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.train import TrainConfig, train
 
@@ -25,7 +26,7 @@ def conditional_vae(folder: Path, names: tuple[str, ...], dim: int) -> Path:
     vae = folder / "vae"
     vae.mkdir()
     model = VAE(VAEConfig(frame_height=64, frame_width=64, latent_dim=2, condition=names, condition_dim=dim))
-    (vae / "vae.safetensors").write_bytes(save_vae(model))
+    (vae / "vae.safetensors").write_bytes(save(model))
     return vae
 
 
@@ -149,8 +150,10 @@ def test_a_conditional_vae_is_trained_and_encodes_each_row_under_its_own_conditi
         episode, sequence = rollouts.episode(episode_id), open_dataset(out).episode(episode_id)
         one_hot = (episode.action[:, None] == np.arange(num_actions)).astype(np.float32)
         condition = np.concatenate([episode.state[:, :1], one_hot], axis=1)
-        np.testing.assert_allclose(sequence.mu, encode_frames(model, episode.pixels, CPU, condition_BK=condition).mu, atol=1e-5)
-        shifted = encode_frames(model, episode.pixels, CPU, condition_BK=np.roll(condition, 1, axis=0)).mu
+        np.testing.assert_allclose(
+            sequence.mu, encode_frames(model, episode.pixels, CPU, condition_BK=condition)["mu"], atol=1e-5
+        )
+        shifted = encode_frames(model, episode.pixels, CPU, condition_BK=np.roll(condition, 1, axis=0))["mu"]
         assert np.abs(sequence.mu - shifted.numpy()).max() > 1e-3
 
 

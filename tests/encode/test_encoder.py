@@ -11,21 +11,21 @@ import torch
 
 from tests.builders import made_latent_schema, made_rollout_schema
 from tests.collect.test_identical_shards import digests
+from worldmodel_v.autoencoders.artifact import read_weights
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.encode import EncodeConfig, encode, encode_frames, encoder
 from worldmodel_v.encode.encoder import SHARDS_UNDER_WAY, EncoderSettings, ShardEncoder, Source
 from worldmodel_v.encode.inference import inference_encoder
 from worldmodel_v.errors import ConfigError, ShardDamaged
-from worldmodel_v.models import VAE, VAEConfig, load_vae
-from worldmodel_v.models.weights import read_weights
 from worldmodel_v.storage import open_dataset, verify
 
 CPU = torch.device("cpu")
 
 
 def settings(small_vae: Path, **changes: object) -> EncoderSettings:
-    of_latents = {"spec_hash": "a" * 64, "vae_sha256": "b" * 64, "dtype": "float32"}
+    of_latents = {"spec_hash": "a" * 64, "vae_sha256": "b" * 64}
     schemas = {"schema": made_latent_schema(3), "source_schema": made_rollout_schema()}
-    computing = {"device": "cpu", "precision": "fp32", "compile": False, "batch_size": None}
+    computing = {"autoencoder": None, "device": "cpu", "precision": "fp32", "compile": False, "batch_size": None}
     return EncoderSettings(weights=read_weights(small_vae), **{**of_latents, **schemas, **computing, **changes})
 
 
@@ -169,9 +169,9 @@ def test_fp32_is_exact_and_bf16_is_near_for_every_architecture(architecture: str
         mu = model.double().to_posterior(model.encoder(x).flatten(1)).chunk(2, dim=1)[0]
     model.float()
     fp32, bf16 = (encode_frames(model, frames, CPU, precision) for precision in ("fp32", "bf16"))
-    assert fp32.mu.dtype == bf16.mu.dtype == torch.float32
-    np.testing.assert_allclose(fp32.mu, mu, atol=2e-6)
-    error = (bf16.mu - mu).abs().max()
+    assert fp32["mu"].dtype == bf16["mu"].dtype == torch.float32
+    np.testing.assert_allclose(fp32["mu"], mu, atol=2e-6)
+    error = (bf16["mu"] - mu).abs().max()
     assert 1e-6 < error < 0.02
     assert next(model.parameters()).dtype == torch.float32
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.encode.test_encode import conditional_vae
+from worldmodel_v.autoencoders.gaussian import load_vae
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode import encode_frames
 from worldmodel_v.encode.ray_data import EncodeBatch
 from worldmodel_v.errors import ModelMismatch
-from worldmodel_v.models import load_vae, resolve_device
 from worldmodel_v.storage import open_dataset
 
 CPU = resolve_device("cpu")
@@ -47,7 +48,7 @@ def test_a_conditional_vae_takes_its_condition_from_its_column(tmp_path: Path) -
     found = EncodeBatch(vae, "cpu", frames="image", condition="speed")({"image": frames, "speed": speed})
     expected = encode_frames(load_vae(vae).model, frames, CPU, condition_BK=speed)
     assert found.keys() == {"speed", "mu", "logvar"}
-    np.testing.assert_allclose(found["mu"], expected.mu, atol=1e-5)
+    np.testing.assert_allclose(found["mu"], expected["mu"], atol=1e-5)
     with pytest.raises(ModelMismatch, match="the batch has no column 'condition'; it has pixels; name yours to EncodeBatch"):
         EncodeBatch(vae, "cpu")({"pixels": frames})
 

@@ -8,9 +8,10 @@ import torch
 
 from tests.builders import made_rollout_schema, make_episode, rollout_spec
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.collect import collect
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae
-from worldmodel_v.models import VAE, VAEConfig, save_vae
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 from worldmodel_v.train import TrainConfig, train
 
@@ -55,7 +56,7 @@ def write_vae(path: Path, data: Path, *, holdout_every: int = 2, model: VAE | No
     torch.manual_seed(0)
     model = model or VAE(VAEConfig(**{"frame_height": 8, "frame_width": 8, "latent_dim": 3, **config}))
     path.mkdir(parents=True, exist_ok=True)
-    (path / "vae.safetensors").write_bytes(save_vae(model))
+    (path / "vae.safetensors").write_bytes(save(model))
     training = {"holdout_every": holdout_every, "data_spec_hash": open_dataset(data).spec_hash}
     (path / "config.json").write_text(json.dumps({"steps": 5, "training": training}))
     return path

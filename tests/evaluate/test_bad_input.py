@@ -10,9 +10,9 @@ import torch
 
 from tests.cli.test_bad_input import Refusal
 from tests.evaluate.conftest import write_rollouts, write_vae
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.evaluate import EvaluationReport
-from worldmodel_v.models import load_vae
 
 
 @pytest.fixture

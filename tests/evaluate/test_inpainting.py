@@ -9,16 +9,13 @@ NOTHING = np.zeros((6, 0), np.float32)
 
 
 class StandIn:
-    """Encodes to nothing; decodes to frames that it was given."""
+    """Reconstructs frames that it was given, whatever it sees."""
 
     def __init__(self, decoded: np.ndarray) -> None:
         self._decoded = decoded
 
-    def encode(self, frames: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    def reconstruct(self, frames: np.ndarray, condition: np.ndarray) -> np.ndarray:
         self.seen = frames
-        return np.zeros((len(frames), 1))
-
-    def decode(self, z: np.ndarray, condition: np.ndarray) -> np.ndarray:
         return self._decoded
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from tests.evaluate.conftest import write_rollouts, write_vae
+from worldmodel_v.autoencoders.artifact import Training, read_training
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.envs.stamp import read_stamps
 from worldmodel_v.errors import ConditionNotRecorded, ConfigError, DatasetTooSmall, NotAModel
 from worldmodel_v.evaluate.conditions import as_arguments, condition_rows
-from worldmodel_v.evaluate.sample import Sample, Training, choose_holdout, read_sample, read_training
-from worldmodel_v.models import VAE, VAEConfig
+from worldmodel_v.evaluate.sample import Sample, choose_holdout, read_sample
 from worldmodel_v.progress import Silent
 from worldmodel_v.storage import open_dataset
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from worldmodel_v.autoencoders.gaussian.likelihood import Bound
 from worldmodel_v.evaluate import verdicts
 from worldmodel_v.evaluate.attributes import Attribute
-from worldmodel_v.evaluate.likelihood import Bound
 
 
 @pytest.mark.parametrize(("value", "expected"), [(31, "good"), (30, "good"), (27, "fair"), (24.9, "bad")])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.envs.stamp import read_stamps
-from worldmodel_v.models import load_vae
 from worldmodel_v.storage import open_dataset
 
 SCRIPT = Path(__file__).with_name("see_as_recorded.py")

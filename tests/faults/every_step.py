@@ -26,6 +26,8 @@ from PIL import Image
 
 from tests.conftest import stamp_config
 from worldmodel_v import steps
+from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, metadata
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.cli.inspect import InspectConfig, inspect
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode
@@ -33,8 +35,6 @@ from worldmodel_v.envs import STAMP_ENV_ID, FramePreprocessor
 from worldmodel_v.evaluate import EvalConfig, evaluate_vae
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.export.model import ModelExportConfig, export_model
-from worldmodel_v.models import load_vae
-from worldmodel_v.models.weights import WEIGHTS_NAME, metadata
 from worldmodel_v.pipeline import run_pipeline
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Silent

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 
 from tests.builders import made_latent_schema, made_rollout_schema, make_episode, make_latents, make_shard, rollout_spec
 from tests.hostile.pieces import mended, pieces_of
+from worldmodel_v.autoencoders.artifact import from_bytes, save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.errors import ShardDamaged, WorldModelError
-from worldmodel_v.models import VAE, VAEConfig
-from worldmodel_v.models.weights import save_vae, vae_from_bytes
 from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies.expression import parse_policy
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
@@ -172,7 +172,7 @@ def read_description(content: bytes, folder: Path) -> None:
 
 def read_weights(content: bytes, _: Path) -> None:
     """A VAE, which must then be one."""
-    vae = vae_from_bytes(content, "vae.safetensors")
+    vae = from_bytes(content, "vae.safetensors")
     assert min(vae.model.config.frame_shape) >= 8
 
 
@@ -317,7 +317,7 @@ TARGETS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]
     "index": (read_lines, texts(_lines, [*JSON_TOKENS, b'"shard": 0', b'"bytes"'])),
     "note": (read_note, texts(_note, [*JSON_TOKENS, b'"shard": 0', b'"reason"'])),
     "description": (read_description, texts(_description, JSON_TOKENS)),
-    "weights": (read_weights, tensors(functools.cache(lambda: save_vae(VAE(SMALL))))),
+    "weights": (read_weights, tensors(functools.cache(lambda: save(VAE(SMALL))))),
     "checkpoint": (read_checkpoint, tensors(_checkpoint)),
     "pipeline": (read_pipeline, texts(PIPELINE.read_bytes, YAML_TOKENS)),
     "policy": (read_policy, texts(lambda: b"mixture(4*driver(noise=0.2), random-start(driver), 1*brownian)", POLICY_TOKENS)),

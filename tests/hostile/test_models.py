@@ -1,10 +1,12 @@
 """Weights and checkpoints that a stranger made: no code runs, and no more memory is taken than the file backs."""
 
+import hashlib
 import io
 import json
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,16 +15,16 @@ import torch
 
 from tests.hostile.fuzz import SMALL, _checkpoint, read_checkpoint
 from tests.hostile.limits import run_limited
+from worldmodel_v.autoencoders.artifact import from_bytes, metadata, save
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import NotAModel, PolicyNotUsable
-from worldmodel_v.models import VAE
-from worldmodel_v.models.weights import metadata, save_vae, vae_from_bytes
 from worldmodel_v.policies.checkpoint import CheckpointPolicy
 from worldmodel_v.train.checkpoint import sealed, unseal
 
 LOAD = """
 from pathlib import Path
-from worldmodel_v.models import load_vae
+from worldmodel_v.autoencoders.gaussian import load_vae
 for folder in sys.argv[1:]:
     try: what = repr(load_vae(Path(folder)).sha256)
     except Exception as error: what = f"{type(error).__name__}: {error}"
@@ -59,18 +61,26 @@ def with_header(content: bytes, header: dict | bytes) -> bytes:
 
 
 def with_config(**changes: object) -> bytes:
-    """A VAE's file whose configuration says something else, without the hash that an older file has not either."""
-    content = save_vae(VAE(SMALL))
+    """A VAE's file whose configuration says something else, with the hash of what it says."""
+    record = json.loads(header_of(save(VAE(SMALL)))["__metadata__"]["autoencoder"])
+    return with_record(config={**record["config"], **changes})
+
+
+def with_record(**changes: object) -> bytes:
+    """A VAE's file that says something else of itself, with the hash of what it says."""
+    content = save(VAE(SMALL))
     header = header_of(content)
-    config = json.loads(header["__metadata__"]["config"])
-    del config["sha256"]
-    header["__metadata__"]["config"] = json.dumps({**config, **changes})
+    record = json.loads(header["__metadata__"]["autoencoder"]) | changes
+    del record["sha256"]
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    header["__metadata__"]["autoencoder"] = json.dumps({**record, "sha256": digest})
     return with_header(content, header)
 
 
 def edited(**tensor: object) -> bytes:
     """A VAE's file whose header says something else of one tensor."""
-    content = save_vae(VAE(SMALL))
+    content = save(VAE(SMALL))
     header = header_of(content)
     header["from_latent.bias"] |= tensor
     return with_header(content, header)
@@ -78,7 +88,7 @@ def edited(**tensor: object) -> bytes:
 
 def hostile_files() -> dict[str, bytes]:
     """By what is wrong with them."""
-    sound = save_vae(VAE(SMALL))
+    sound = save(VAE(SMALL))
     end = 8 + int.from_bytes(sound[:8], "little")
     offsets = header_of(sound)["from_latent.bias"]["data_offsets"]
     return {
@@ -91,7 +101,7 @@ def hostile_files() -> dict[str, bytes]:
         "a header that is a list": with_header(sound, b"[]"),
         "a header with a tensor twice": with_header(sound, b'{"x": {}, ' + sound[9:end]),
         "no metadata": with_header(sound, {k: v for k, v in header_of(sound).items() if k != "__metadata__"}),
-        "metadata that are no texts": with_header(sound, {**header_of(sound), "__metadata__": {"config": {"a": 1}}}),
+        "metadata that are no texts": with_header(sound, {**header_of(sound), "__metadata__": {"autoencoder": {"a": 1}}}),
         "overlapping tensors": edited(data_offsets=[offsets[0] - 8, offsets[1] - 8]),
         "tensors beyond the end": edited(data_offsets=[2**50, 2**50 + offsets[1] - offsets[0]]),
         "a shape of 2^60": edited(shape=[2**60]),
@@ -100,9 +110,12 @@ def hostile_files() -> dict[str, bytes]:
         "an unknown type": edited(dtype="OBJECT"),
         "another type": edited(dtype="I32"),
         "bytes as type": edited(dtype="F8_E4M3"),
-        "a configuration that is no object": with_config()
-        and with_header(sound, {**header_of(sound), "__metadata__": {"config": "[5]"}}),
-        "a deep configuration": with_header(sound, {**header_of(sound), "__metadata__": {"config": "[" * 100_000}}),
+        "a record that is no object": with_header(sound, {**header_of(sound), "__metadata__": {"autoencoder": "[5]"}}),
+        "a deep record": with_header(sound, {**header_of(sound), "__metadata__": {"autoencoder": "[" * 100_000}}),
+        "a configuration that is no object": with_record(config=[5]),
+        "a kind that is no text": with_record(kind=["gaussian"]),
+        "a kind that nobody knows": with_record(kind="vq"),
+        "a kind of two lines": with_record(kind="os:\nsystem"),
         "a latent of 4096": with_config(latent_dim=4096),
         "a latent of many": with_config(latent_dim=10**15),
         "a latent that is a text": with_config(latent_dim="2"),
@@ -135,7 +148,7 @@ FILES = hostile_files()
 @pytest.mark.parametrize("what", FILES)
 def test_a_hostile_vae_is_refused_by_name(what: str) -> None:
     with pytest.raises(NotAModel) as caught:
-        vae_from_bytes(FILES[what], "vae")
+        from_bytes(FILES[what], "vae")
     message = str(caught.value)
     assert message.startswith("vae: vae.safetensors is damaged or of another version (")
     assert message.endswith("; restore it, or train again")
@@ -143,9 +156,16 @@ def test_a_hostile_vae_is_refused_by_name(what: str) -> None:
     assert len(message) < 600
 
 
+def test_code_that_a_file_names_is_not_imported() -> None:
+    """`antigravity` would be told by its import alone."""
+    with pytest.raises(NotAModel, match=r"its autoencoder is antigravity:geohash, which is no part of this package"):
+        from_bytes(with_record(kind="antigravity:geohash"), "vae")
+    assert "antigravity" not in sys.modules
+
+
 def test_no_more_memory_is_taken_than_the_file_backs(tmp_path: Path) -> None:
     names = ["a condition of 10^9 values", "a latent of 4096", "a header of 2^60 bytes", "a shape of 2^60"]
-    contents = [save_vae(VAE(SMALL)), *(FILES[name] for name in names), b""]
+    contents = [save(VAE(SMALL)), *(FILES[name] for name in names), b""]
     folders = [tmp_path / str(number) for number in range(len(contents))]
     for folder, content in zip(folders, contents, strict=True):
         folder.mkdir()

@@ -16,9 +16,10 @@ from PIL import Image, ImageSequence
 
 from tests.builders import action_space, imported
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.models import VAE, load_vae, save_vae
 from worldmodel_v.schema import ActionSpace
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_mdn_rnn.py"
@@ -234,7 +235,7 @@ def test_a_dream_longer_than_the_held_out_episodes(refuse: Refusal, stamp_latent
 
 def test_latents_of_another_vae(refuse: Refusal, stamp_latents: Path, stamp_vae: Path, tmp_path: Path) -> None:
     (tmp_path / "vae").mkdir()
-    (tmp_path / "vae" / "vae.safetensors").write_bytes(save_vae(VAE(load_vae(stamp_vae).model.config)))
+    (tmp_path / "vae" / "vae.safetensors").write_bytes(save(VAE(load_vae(stamp_vae).model.config)))
     line = refuse(stamp_latents, tmp_path / "vae")
     assert line.startswith(
         f"{stamp_latents}: was made by the VAE {load_vae(stamp_vae).sha256[:12]}…, {tmp_path / 'vae'} holds "

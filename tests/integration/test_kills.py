@@ -167,7 +167,7 @@ def test_training_killed_or_interrupted_and_continued_gives_the_weights_of_an_un
 def best_figures(folder: Path) -> tuple[int, float]:
     best = load_best(folder)
     assert best is not None
-    return best.step, best.elbo_nats
+    return best.step, best.heldout["elbo_nats"]
 
 
 def training_lines(folder: Path) -> list[str]:

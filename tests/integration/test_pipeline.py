@@ -32,8 +32,8 @@ def test_real_car_racing_becomes_latents_and_a_rerun_finds_everything_done(
     file.write_text(CAR_RACING)
     report = run_pipeline(file, out)
     assert (report.collect.episodes, report.collect.frames, report.encode.rows) == (4, 244, 244)
-    assert report.train.heldout.num_frames == 61
-    assert report.train.heldout.psnr_db > 15
+    assert report.train.heldout["num_frames"] == 61
+    assert report.train.heldout["psnr_db"] > 15
     assert report.eval is not None
     assert report.eval.summary.num_frames == 40
     for dataset in (out / "rollouts", out / "latents"):

@@ -27,7 +27,7 @@ from tests.builders import (
     make_shard,
     run_python,
 )
-from worldmodel_v.encode.stage import gaussian_latents
+from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema, latent_schema

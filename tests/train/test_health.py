@@ -7,21 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from tests.builders import make_episode, rollout_spec, with_columns
 from tests.train.test_train import config, lines
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConstantFrames, PosteriorCollapsed, TrainingDiverged
-from worldmodel_v.evaluate import Evaluation
 from worldmodel_v.evaluate.metrics import score_frames
-from worldmodel_v.models import Posterior, load_vae
 from worldmodel_v.progress import Silent
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 from worldmodel_v.train import train
 from worldmodel_v.train.checkpoint import load_checkpoint
-from worldmodel_v.train.health import CLIP_WINDOW, GRACE_STEPS, PosteriorHealth, Watch, posterior_health
+from worldmodel_v.train.health import CLIP_WINDOW, GRACE_STEPS, Watch
 from worldmodel_v.train.trainer import QUICK_EVALUATION_FRAMES
 
 
@@ -37,66 +35,25 @@ class Sayings(Silent):
             self.said.append(message)
 
 
-def evaluation(**changes: Any) -> Evaluation:
+def evaluation(**changes: Any) -> dict[str, Any]:
     healthy = {"num_frames": 256, "psnr_db": 27.0, "squared_error": 25.0, "kl_nats": 20.0}
-    return Evaluation(**{**healthy, "active_units": 12, "latent_dim": 32, **changes})
+    return {**healthy, "active_units": 12, "latent_dim": 32, **changes}
 
 
-def posterior(**changes: Any) -> PosteriorHealth:
+def posterior(**changes: Any) -> dict[str, Any]:
     healthy = {"aggregate_max_mean": 0.3, "aggregate_max_correlation": 0.5, "aggregate_mean_square": 1.2}
-    return PosteriorHealth(**{"kl_per_latent": [1.0] * 32, **healthy, "aggregate_kl_nats": 4.0, **changes})
+    return {"kl_per_latent": [1.0] * 32, **healthy, "aggregate_kl_nats": 4.0, **changes}
+
+
+def watch_of(said: list[str], **changes: Any) -> Watch:
+    settings = config(Path(), Path(), **changes)
+    annealing = {"beta_warmup_steps": settings.beta_warmup_steps, "beta_cycles": settings.beta_cycles}
+    return Watch(settings, VAE(VAEConfig(frame_height=8, frame_width=8, **annealing)), said.append)
 
 
 def watch(**changes: object) -> tuple[Watch, list[str]]:
     said: list[str] = []
-    return Watch(config(Path(), Path(), beta_warmup_steps=1000, **changes), said.append), said
-
-
-class TestPosteriorHealth:
-    @pytest.fixture
-    def drawn(self) -> Posterior:
-        generator = torch.Generator().manual_seed(0)
-        mixing = torch.randn(5, 5, generator=generator)
-        mu = 0.3 + torch.randn(400, 5, generator=generator) @ mixing
-        return Posterior(mu, 0.5 * torch.randn(400, 5, generator=generator) - 1)
-
-    def test_the_kl_of_each_latent_is_that_of_torch(self, drawn: Posterior) -> None:
-        reference = kl_divergence(Normal(drawn.mu, (0.5 * drawn.logvar).exp()), Normal(0.0, 1.0)).mean(dim=0)
-        assert posterior_health(drawn).kl_per_latent == pytest.approx(reference.tolist(), rel=1e-5)
-
-    def test_the_aggregate_has_the_moments_of_the_mixture(self, drawn: Posterior) -> None:
-        """Against the moments of a large sample of z: a frame first, then its posterior."""
-        rng = np.random.default_rng(0)
-        mu, sigma = drawn.mu.double().numpy(), (0.5 * drawn.logvar).double().exp().numpy()
-        z = np.repeat(mu, 1000, axis=0) + np.repeat(sigma, 1000, axis=0) * rng.normal(size=(len(mu) * 1000, 5))
-        found = posterior_health(drawn)
-        correlation = np.corrcoef(z.T) - np.eye(5)
-        assert found.aggregate_max_mean == pytest.approx(np.abs(z.mean(axis=0)).max(), abs=0.01)
-        assert found.aggregate_max_correlation == pytest.approx(np.abs(correlation).max(), abs=0.01)
-        assert found.aggregate_mean_square == pytest.approx((z**2).mean(), rel=0.01)
-
-    def test_the_kl_of_the_aggregate_is_that_of_torch(self, drawn: Posterior) -> None:
-        mu, logvar = drawn.mu.double(), drawn.logvar.double()
-        covariance = torch.cov(mu.T, correction=0) + torch.diag(logvar.exp().mean(dim=0))
-        fitted = MultivariateNormal(mu.mean(dim=0), covariance)
-        prior = MultivariateNormal(torch.zeros(5).double(), torch.eye(5).double())
-        assert posterior_health(drawn).aggregate_kl_nats == pytest.approx(float(kl_divergence(fitted, prior)), rel=1e-9)
-
-    def test_a_collapsed_posterior_is_the_prior_in_every_figure(self) -> None:
-        found = posterior_health(Posterior(torch.zeros(10, 3), torch.zeros(10, 3)))
-        assert found == PosteriorHealth(
-            kl_per_latent=[0.0] * 3,
-            aggregate_max_mean=0.0,
-            aggregate_max_correlation=0.0,
-            aggregate_mean_square=1.0,
-            aggregate_kl_nats=0.0,
-        )
-
-    def test_a_single_latent_and_a_single_frame_are_measured(self) -> None:
-        found = posterior_health(Posterior(torch.full((1, 1), 2.0), torch.full((1, 1), math.log(0.25))))
-        assert found.aggregate_max_correlation == 0
-        assert found.aggregate_mean_square == pytest.approx(4.25)
-        assert found.aggregate_kl_nats == pytest.approx(found.kl_per_latent[0])
+    return watch_of(said, beta_warmup_steps=1000, **changes), said
 
 
 class TestWarnings:
@@ -128,10 +85,10 @@ class TestWarnings:
 
     def test_nothing_is_judged_until_the_weight_has_risen_for_the_last_time(self) -> None:
         said: list[str] = []
-        settings = config(Path(), Path(), beta_warmup_steps=100, beta_cycles=3, steps=1000)
+        settings = {"beta_warmup_steps": 100, "beta_cycles": 3, "steps": 1000}
         ill = evaluation(kl_nats=0.0, active_units=0), posterior()
-        assert Watch(settings, said.append).judge(500 + GRACE_STEPS - 1, *ill) is None
-        assert Watch(settings, said.append).judge(500 + GRACE_STEPS, *ill) is not None
+        assert watch_of(said, **settings).judge(500 + GRACE_STEPS - 1, *ill) is None
+        assert watch_of(said, **settings).judge(500 + GRACE_STEPS, *ill) is not None
 
     def test_latents_far_wider_than_the_prior_are_told(self) -> None:
         watcher, said = watch()
@@ -185,8 +142,9 @@ def test_the_figures_stand_in_the_record_and_on_the_board(tiny_rollouts: Path, t
     held_out = lines(out, "held-out")[-1]
     assert sum(last["kl_per_latent"]) == pytest.approx(held_out["kl_nats"], rel=1e-6)
     frames = read_frames(open_dataset(tiny_rollouts), lambda episode: episode % 4 == 3, QUICK_EVALUATION_FRAMES)
-    again = posterior_health(score_frames(load_vae(out).model, frames, torch.device("cpu")).posterior)
-    assert last["aggregate_kl_nats"] == pytest.approx(again.aggregate_kl_nats, rel=1e-6)
+    model = load_vae(out).model
+    again = model.health(score_frames(model, frames, torch.device("cpu")))
+    assert last["aggregate_kl_nats"] == pytest.approx(again["aggregate_kl_nats"], rel=1e-6)
     board = EventAccumulator(str(out / "tensorboard"))
     board.Reload()
     assert "health/kl_per_latent" in board.Tags()["histograms"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.builders import run_python
+from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import resolve_device
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig
 from worldmodel_v.train.run import TrainingRun

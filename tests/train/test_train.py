@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from tests.conftest import stamp_config
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.errors import ConfigError, DatasetBusy, NotAModel, SettingsDiffer
-from worldmodel_v.models import load_vae
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.lock import locked_directory
 from worldmodel_v.train import TrainConfig, train
@@ -37,9 +37,9 @@ def test_a_short_training_learns_on_frames_it_has_not_seen(stamp_rollouts: Path,
     report = train(config(stamp_rollouts, tmp_path / "vae", **settings))
     first, *_, last = lines(tmp_path / "vae", "train")
     assert last["reconstruction"] < 0.2 * first["reconstruction"]
-    assert report.heldout.psnr_db > 20
-    assert report.heldout.kl_nats > 1
-    assert report.heldout.num_frames == sum(open_dataset(stamp_rollouts).episode(i).num_rows for i in (3, 7))
+    assert report.heldout["psnr_db"] > 20
+    assert report.heldout["kl_nats"] > 1
+    assert report.heldout["num_frames"] == sum(open_dataset(stamp_rollouts).episode(i).num_rows for i in (3, 7))
 
 
 def test_a_batch_for_which_there_is_no_memory_is_the_options_fault(
@@ -166,7 +166,7 @@ def test_rollouts_that_grew_are_evaluated_again_with_the_same_weights(stamp_roll
     collect(stamp_config(data, episodes=12))
     after = train(config(data, out))
     assert after.new_steps == 0
-    assert after.heldout.num_frames > before.heldout.num_frames
+    assert after.heldout["num_frames"] > before.heldout["num_frames"]
     assert (out / "vae.safetensors").read_bytes() == weights
 
 

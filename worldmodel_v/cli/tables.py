@@ -31,26 +31,24 @@ def print_model_export(report: Any) -> None:
 
 
 def print_pipeline(report: Any) -> None:
-    """What a pipeline made, and how good its VAE is on held-out episodes."""
+    """What a pipeline made, and how good its autoencoder is on held-out episodes."""
+    from worldmodel_v.autoencoders.base import readable_figures
+
     console = _console()
     heldout = report.train.heldout
-    quality = Table(title=f"The VAE on {heldout.num_frames} frames of held-out episodes", title_justify="left")
-    for heading in ("PSNR", "squared error a frame", "KL", "active units"):
+    figures = readable_figures({name: value for name, value in heldout.items() if name != "num_frames"})
+    quality = Table(title=f"The autoencoder on {heldout['num_frames']} frames of held-out episodes", title_justify="left")
+    for heading in figures:
         quality.add_column(heading, justify="right")
-    quality.add_row(
-        f"{heldout.psnr_db:.1f} dB",
-        f"{heldout.squared_error:.1f}",
-        f"{heldout.kl_nats:.1f} nats",
-        f"{heldout.active_units} of {heldout.latent_dim}",
-    )
+    quality.add_row(*figures.values())
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(quality)
     made = {
         report.collect.out: f"rollouts: {report.collect.episodes} episodes, {report.collect.frames} frames",
         report.preview: "frames of some of the rollouts",
-        report.train.out: f"VAE: {report.train.steps} steps",
+        report.train.out: f"autoencoder: {report.train.steps} steps",
         report.train.picture: "held-out frames above their reconstructions",
-        **({report.eval.page: "what the VAE's latents are worth, one page"} if report.eval else {}),
+        **({report.eval.page: "what its latents are worth, one page"} if report.eval else {}),
         report.encode.out: f"latents: {report.encode.episodes} sequences, {report.encode.rows} rows",
     }
     for path, what in made.items():
@@ -61,7 +59,7 @@ def print_evaluation(report: Any) -> None:
     """What the latents of a VAE are worth, and where the page is."""
     console, summary = _console(), report.summary
     table = Table(
-        title=f"The VAE on {summary.num_frames} frames of {summary.num_episodes} held-out episodes",
+        title=f"The autoencoder on {summary.num_frames} frames of {summary.num_episodes} held-out episodes",
         title_justify="left",
         show_header=False,
     )
@@ -72,15 +70,20 @@ def print_evaluation(report: Any) -> None:
     if summary.without_zoom is not None:
         table.add_row("PSNR without the zoom-in", f"{summary.without_zoom.psnr_db:.2f} dB")
         table.add_row("SSIM without the zoom-in", f"{summary.without_zoom.ssim:.3f}")
+    if summary.elbo_nats is not None:
+        _add_gaussian_rows(table, summary)
+    console.print("everything was done already" if report.did_nothing else "done", style="bold")
+    console.print(table)
+    console.print(Text(f"{report.page}  open it in a browser"), soft_wrap=True)
+
+
+def _add_gaussian_rows(table: Table, summary: Any) -> None:
     table.add_row("ELBO", f"{summary.elbo_nats:.1f} nats")
     table.add_row("bits per dimension", f"{summary.bits_per_dimension:.3f}")
     table.add_row("KL", f"{summary.kl_nats:.1f} nats")
     table.add_row("active units", f"{summary.active_units} of {summary.latent_dim}")
     table.add_row("latents from the prior", f"{summary.prior_kl_nats:.1f} nats")
     table.add_row("SAP, MIG", f"{_or_dash(summary.sap, '.3f')}, {_or_dash(summary.mig, '.3f')}")
-    console.print("everything was done already" if report.did_nothing else "done", style="bold")
-    console.print(table)
-    console.print(Text(f"{report.page}  open it in a browser"), soft_wrap=True)
 
 
 def print_export(report: Any) -> None:

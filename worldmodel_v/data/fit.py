@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
+from worldmodel_v.autoencoders import Autoencoder, Trained
 from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.errors import ModelMismatch
-from worldmodel_v.models import LoadedVAE
 from worldmodel_v.preprocessing import frame_size_text
 from worldmodel_v.storage import Dataset
 
 
-def require_fit(vae: LoadedVAE, rollouts: Dataset, vae_path: Path, otherwise: str) -> None:
+def require_fit(vae: Trained[Autoencoder], rollouts: Dataset, vae_path: Path, otherwise: str) -> None:
     """Raise ModelMismatch unless the VAE was trained on frames of the rollouts' size, and ConditionNotRecorded unless the
     rollouts record what it is conditional on. `otherwise` is what else a user may do about the size."""
     wanted, found = vae.model.config.frame_shape, (rollouts.spec["frame_height"], rollouts.spec["frame_width"])

@@ -87,13 +87,13 @@ class LatentRows:
 
     def _drawn(self, draw: Draw, starts: torch.Tensor, num_rows: int, generator: torch.Generator | None) -> torch.Tensor:
         """float32 (B, num_rows, Z): the mean, or with a generator a draw from N(mean, exp(logvar))."""
-        mu, std = (self._columns[name] for name in draw.columns)
+        mean, std = (self._columns[name] for name in draw.columns)
         if generator is None:
-            return _slices(mu, starts, num_rows).float()
-        latents = torch.empty(len(starts), num_rows, *mu.shape[1:])
+            return _slices(mean, starts, num_rows).float()
+        latents = torch.empty(len(starts), num_rows, *mean.shape[1:])
         size = max(1, BLOCK_ROWS // num_rows)
         for some, out in zip(starts.split(size), latents.split(size), strict=True):
-            out.normal_(generator=generator).mul_(_slices(std, some, num_rows)).add_(_slices(mu, some, num_rows))
+            out.normal_(generator=generator).mul_(_slices(std, some, num_rows)).add_(_slices(mean, some, num_rows))
         return latents
 
 

@@ -14,7 +14,7 @@ MAX_BATCH_SIZE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
-    """Encode every episode of a rollout dataset into a latent sequence: mu, logvar, and the columns beside them.
+    """Encode every episode of a rollout dataset into a latent sequence: of a VAE mu and logvar, and the columns beside them.
 
     One latent shard for each rollout shard, bound by hash to it and to the VAE. The same command again encodes what is
     new; latents of another VAE or of other rollouts in the same directory are refused.
@@ -29,6 +29,9 @@ class EncodeConfig:
     out: Path
     """The latent dataset's directory: new, empty, or one made from the same rollouts and VAE."""
 
+    autoencoder: str | None = None
+    """module:Class, where the VAE's directory holds an autoencoder of your own: its code runs only where you name it."""
+
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
@@ -41,7 +44,7 @@ class EncodeConfig:
     needs Triton, and is not measured yet."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    """How mu and logvar are stored."""
+    """How latents are stored that are no whole numbers."""
 
     batch_size: int | None = None
     """Frames encoded at once in a thread, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA (not

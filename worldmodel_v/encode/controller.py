@@ -11,57 +11,78 @@ PyTorch uses a thread for each core, which for one frame is no faster and distur
 `torch.set_num_threads(1)` first.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import Autoencoder, Trained, load
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.inference import encode_frames
 from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelMismatch
-from worldmodel_v.models import LoadedVAE, load_vae, resolve_device
+from worldmodel_v.schema import Draw
 
 CAR_RACING_SHAPE = (96, 96)
 """Height and width of the frame that CarRacing gives to its agent."""
 
 
-class Encoding(NamedTuple):
-    """q(z|x) = N(mu, exp(logvar)) of a frame, float32 (Z,), or of a batch, float32 (B, Z)."""
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """The latents of a frame, or of a batch with B in front, as numpy arrays. Each column is an attribute: of a VAE `mu` and
+    `logvar`, float32 (Z,); the name of any is good for `columns[name]`."""
 
-    mu: np.ndarray
-    logvar: np.ndarray
+    columns: Mapping[str, np.ndarray]
+    draws: tuple[Draw, ...]
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        columns = self.__dict__.get("columns", {})
+        if name in columns:
+            return columns[name]
+        raise AttributeError(f"{type(self).__name__} has no column {name!r}; it has {', '.join(columns)}")
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """z = mu + σ ε with ε ~ N(0, I) drawn from `rng`: float32, of mu's shape."""
-        return self.mu + np.exp(0.5 * self.logvar) * rng.standard_normal(self.mu.shape, dtype=np.float32)
+        """z ~ N(mean, exp(logvar)), drawn from `rng`: float32, of the mean's shape. ModelMismatch if nothing is to be drawn."""
+        if not self.draws:
+            raise ModelMismatch(
+                f"the latents {', '.join(self.columns)} have no distribution to draw from; take them as they are"
+            )
+        mean, logvar = (self.columns[name] for name in self.draws[0].columns)
+        return mean + np.exp(0.5 * logvar) * rng.standard_normal(mean.shape, dtype=np.float32)
 
 
 class Encoder:
-    """A VAE's encoder for the frames of an environment. Make one with `Encoder.load`, and call it."""
+    """An autoencoder's encoder for the frames of an environment. Make one with `Encoder.load`, and call it."""
 
-    def __init__(self, vae: LoadedVAE, device: torch.device, source: str) -> None:
+    def __init__(self, vae: Trained[Autoencoder], device: torch.device, source: str) -> None:
         """`source` names the VAE in errors."""
         self._model, self._trained_on, self._device, self._source = vae.model.to(device), vae.trained_on, device, source
         self._frame_shape = vae.model.config.frame_shape
         self._is_size_ambiguous = vae.trained_on is not None and vae.trained_on.preprocessing.changes_frames_of_its_size()
+        self._columns, self._draws = vae.model.latents("float32")
         self._resize: dict[tuple[int, ...], Any] = {}
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "cpu") -> "Encoder":
-        """From the directory that wm-train wrote; raises NotAModel or ConfigError. `device` is cpu, cuda, cuda:1, … or auto."""
+    def load(cls, path: str | Path, *, device: str = "cpu", autoencoder: str | None = None) -> "Encoder":
+        """From the directory that wm-train wrote; raises NotAModel or ConfigError.
+
+        `device` is cpu, cuda, cuda:1, … or auto; `autoencoder` is module:Class if it is one of your own.
+        """
         target = resolve_device(device)
-        return cls(load_vae(Path(path)), target, str(path))
+        return cls(load(Path(path), autoencoder), target, str(path))
 
     @property
-    def latent_dim(self) -> int:
-        """Z"""
-        return self._model.config.latent_dim
+    def latent_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each column for one frame: of a VAE (Z,) for `mu` and `logvar`."""
+        return {column.name: column.row_shape for column in self._columns}
 
     @torch.inference_mode()
     def __call__(
         self, frames: np.ndarray, condition: np.ndarray | None = None, *, preprocessed: bool | None = None
     ) -> Encoding:
-        """The posterior of uint8 frames: (H, W, 3) gives (Z,), (B, H, W, 3) gives (B, Z); one grey channel works too.
+        """The latents of uint8 frames: (H, W, 3) gives (Z,), (B, H, W, 3) gives (B, Z); one grey channel works too.
 
         Frames of the VAE's height and width count as preprocessed, all others as the environment's own; `preprocessed` says
         which they are where both are equally large and differ. A conditional VAE needs `condition`, (K,) or (B, K), in the
@@ -73,8 +94,8 @@ class Encoder:
         single = frames.ndim == 3
         frames_BHWC = self._preprocess(frames[None] if single else frames, preprocessed)
         encoded = encode_frames(self._model, frames_BHWC, self._device, condition_BK=self._condition(condition, frames, single))
-        mu, logvar = (tensor.numpy() for tensor in encoded)
-        return Encoding(mu[0], logvar[0]) if single else Encoding(mu, logvar)
+        columns = {each.name: encoded[each.name].numpy().astype(each.dtype, copy=False) for each in self._columns}
+        return Encoding({name: rows[0] for name, rows in columns.items()} if single else columns, self._draws)
 
     def _preprocess(self, frames_BHWC: np.ndarray, preprocessed: bool | None) -> np.ndarray:
         """uint8 (B, H, W, 3) of the VAE's size, contiguous and writable, as torch takes it without a copy or a warning."""

@@ -1,6 +1,6 @@
 """Rollout shards in, the bytes of latent shards out, with several shards under way at once. No Ray here, and nothing written.
 
-Legend: N rows of a shard, B rows of a batch, H, W frame, C channels, Z latent, K condition.
+Legend: N rows of a shard, B rows of a batch, H, W frame, C channels, K condition.
 
 A batch is a number of stored chunks (one, on a CPU), whatever episodes they hold. A thread does all of a batch: it reads the
 compressed chunks, decompresses them into memory of its own (they are in its core's cache then), encodes them, and puts the
@@ -31,13 +31,13 @@ from typing import Protocol, Self
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import Latents, artifact
 from worldmodel_v.data import condition_reader
+from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.models import Posterior, resolve_device
-from worldmodel_v.models.device import batch_in_memory
-from worldmodel_v.models.weights import vae_from_bytes
+from worldmodel_v.errors import EncodingFailed
 from worldmodel_v.records import Episode
-from worldmodel_v.schema import Schema
+from worldmodel_v.schema import Column, Schema
 from worldmodel_v.storage import IndexEntry, PixelFile, Shard, build_shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
 
@@ -54,6 +54,9 @@ class EncoderSettings:
     weights: bytes
     """The content of `vae.safetensors`."""
 
+    autoencoder: str | None
+    """The user's own that may be loaded from it: see `artifact.load`."""
+
     spec_hash: str
     """Of the latent dataset."""
 
@@ -66,7 +69,6 @@ class EncoderSettings:
     vae_sha256: str
     device: str
     precision: str
-    dtype: str
     compile: bool
     batch_size: int | None
 
@@ -137,8 +139,9 @@ class _UnderWay:
 
     source: Source
     places: np.ndarray
-    mu: np.ndarray
-    logvar: np.ndarray
+    latents: dict[str, np.ndarray]
+    """The autoencoder's columns, to be filled."""
+
     batches_left: int
     lock: threading.Lock = field(default_factory=threading.Lock)
     batches: list[Future[bytes | None]] = field(default_factory=list)
@@ -151,8 +154,9 @@ class ShardEncoder:
     def __init__(self, settings: EncoderSettings) -> None:
         """Raises ConfigError if the device cannot be used, or PyTorch cannot compile for it; NotAModel."""
         device = resolve_device(settings.device)
-        model = vae_from_bytes(settings.weights, "the VAE").model.to(device)
+        model = artifact.from_bytes(settings.weights, "the autoencoder", settings.autoencoder).model.to(device)
         self._settings, self._config, self._device, self._on_cuda = settings, model.config, device, device.type == "cuda"
+        self._columns = settings.schema.by_role("latent")
         self._condition = condition_reader(model.config.condition, model.config.condition_dim)
         self._encode = inference_encoder(model, device, settings.precision, compile=settings.compile)
         wanted = settings.batch_size or BATCH_SIZES[device.type]
@@ -215,11 +219,11 @@ class ShardEncoder:
     # One shard
 
     def _begin(self, source: Source) -> _UnderWay:
-        shape, dtype = (source.shard.num_rows, self._config.latent_dim), self._settings.dtype
         chunks_per_batch = self._batch_size // source.shard.chunk_rows
         firsts = range(0, source.shard.num_pixel_chunks, chunks_per_batch)
-        places, mu, logvar = source.shard.pixel_places(), np.empty(shape, dtype), np.empty(shape, dtype)
-        shard = _UnderWay(source, places, mu, logvar, batches_left=len(firsts))
+        num_rows = source.shard.num_rows
+        latents = {column.name: np.empty((num_rows, *column.row_shape), column.dtype) for column in self._columns}
+        shard = _UnderWay(source, source.shard.pixel_places(), latents, batches_left=len(firsts))
         for first in firsts:
             last = min(first + chunks_per_batch, source.shard.num_pixel_chunks)
             shard.batches.append(self._threads.submit(self._work_on, shard, range(first, last)))
@@ -253,9 +257,9 @@ class ShardEncoder:
         return self._build(shard) if is_last else None
 
     def _build(self, shard: _UnderWay) -> bytes:
-        rollouts, posterior = shard.source.shard, {"mu": shard.mu, "logvar": shard.logvar}
+        rollouts = shard.source.shard
         attributes = {"vae_sha256": self._settings.vae_sha256, "source_sha256": shard.source.entry.sha256}
-        sequences = [self._sequence(rollouts, position, posterior) for position in range(rollouts.num_episodes)]
+        sequences = [self._sequence(rollouts, position, shard.latents) for position in range(rollouts.num_episodes)]
         return build_shard(sequences, spec_hash=self._settings.spec_hash, attributes=attributes, source=rollouts)
 
     def _sequence(self, shard: Shard, position: int, latents: dict[str, np.ndarray]) -> Episode:
@@ -275,7 +279,7 @@ class ShardEncoder:
         )
 
     def _encode_chunks(self, shard: _UnderWay, chunks: range) -> None:
-        """Fill in mu and logvar of the rows of some chunks."""
+        """Fill in the latents of the rows of some chunks."""
         layout = shard.source.shard.pixel_layout
         start, stop = chunks.start * layout.chunk_rows, min(chunks.stop * layout.chunk_rows, layout.num_rows)
         frames = self._frame_memory(layout.frame_shape)
@@ -289,17 +293,18 @@ class ShardEncoder:
         condition = torch.zeros((num_encoded, self._config.condition_dim))
         if self._condition is not None:
             condition[:num_rows] = torch.from_numpy(self._condition(shard.source.shard, start, stop))
-        posterior = self._encode_batch(frames[:num_encoded], condition)
-        shard.mu[start:stop] = posterior.mu[:num_rows].numpy()
-        shard.logvar[start:stop] = posterior.logvar[:num_rows].numpy()
+        latents = self._encode_batch(frames[:num_encoded], condition)
+        for column in self._columns:
+            require_rows(column, latents, num_encoded)
+            shard.latents[column.name][start:stop] = latents[column.name][:num_rows].numpy()
 
-    def _encode_batch(self, frames: torch.Tensor, condition: torch.Tensor) -> Posterior:
-        """The posteriors on the CPU: their coming there says that the device is done with the frames."""
+    def _encode_batch(self, frames: torch.Tensor, condition: torch.Tensor) -> Latents:
+        """The latents on the CPU: their coming there says that the device is done with the frames."""
         stream = self._streams.get()
         try:
             with self._in_memory(), torch.cuda.stream(stream):
-                posterior = self._encode(frames, condition if self._condition else None)
-                return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
+                latents = self._encode(frames, condition if self._condition else None)
+                return {name: rows.cpu() for name, rows in latents.items()}
         finally:
             self._streams.put(stream)
 
@@ -314,6 +319,23 @@ class ShardEncoder:
 
     def _in_memory(self) -> AbstractContextManager:
         return batch_in_memory(self._settings.batch_size or self._batch_size, self._device)
+
+
+def require_rows(column: Column, latents: Latents, num_rows: int) -> None:
+    """Raise EncodingFailed unless the autoencoder gives what it declares: the column, its shape, and whole numbers in range."""
+    rows, expected = latents.get(column.name), (num_rows, *column.row_shape)
+    if rows is None or tuple(rows.shape) != expected:
+        found = f"none, but {', '.join(latents)}" if rows is None else f"the shape {tuple(rows.shape)}"
+        raise EncodingFailed(f"the autoencoder declares a column {column.name} of shape {expected}; its encode gives {found}")
+    dtype = np.dtype(column.dtype)
+    if rows.is_floating_point() != (dtype.kind == "f"):
+        raise EncodingFailed(f"the autoencoder declares {column.name} as {dtype}; its encode gives {rows.dtype}")
+    if dtype.kind in "iu":
+        low, high, range_ = int(rows.min()), int(rows.max()), np.iinfo(dtype)
+        smallest, largest = (range_.min, range_.max) if column.num_values is None else (0, column.num_values - 1)
+        if low < smallest or high > largest:
+            declared = f"the autoencoder declares {column.name} as {dtype} from {smallest} to {largest}"
+            raise EncodingFailed(f"{declared}; its encode gives {low} to {high}")
 
 
 def _taken(sources: Iterator[Source]) -> Source | Exception | None:

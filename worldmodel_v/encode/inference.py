@@ -1,4 +1,4 @@
-"""Frames to posteriors, as fast as the hardware does it in the arithmetic that was asked for.
+"""Frames to latents, as fast as the hardware does it in the arithmetic that was asked for.
 
 Legend: B batch, H, W frame, Z latent, K values of the condition.
 
@@ -18,7 +18,6 @@ What was tried for the default VAE on a CPU (AVX-512 with bf16, torch 2.13), bes
   mean. Two thirds of it arise in the first three convolutions; with those in fp32 the rest gains 14%, for 0.9% of σ.
 """
 
-import copy
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
@@ -28,14 +27,16 @@ from typing import Literal
 import numpy as np
 import torch
 
-from worldmodel_v.encode.winograd import SMALLEST_BATCH, blas_in_one_thread, with_fast_convolutions
-from worldmodel_v.models import VAE, Posterior, frames_to_input
-from worldmodel_v.models.device import compiled
+from worldmodel_v.autoencoders import Autoencoder, Latents, frames_to_input
+from worldmodel_v.device import blas_in_one_thread, compiled
 
 Precision = Literal["fp32", "bf16"]
 
-FrameEncoder = Callable[[torch.Tensor, torch.Tensor | None], Posterior]
-"""(uint8 (B, H, W, 3), float32 (B, K) or None; on any device) -> mu and logvar, float32 (B, Z) on the encoder's device."""
+FrameEncoder = Callable[[torch.Tensor, torch.Tensor | None], Latents]
+"""(uint8 (B, H, W, 3), float32 (B, K) or None; on any device) -> the autoencoder's columns, on its device."""
+
+FRAMES_AT_FIRST = 16
+"""The smallest batch that takes compiled convolutions."""
 
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 256 << 20
@@ -43,38 +44,33 @@ LARGEST_KEPT_BYTES = 1 << 25
 """glibc's limit for what comes from its heap."""
 
 
-def inference_encoder(model: VAE, device: torch.device, precision: str = "fp32", *, compile: bool = False) -> FrameEncoder:
+def inference_encoder(
+    model: Autoencoder, device: torch.device, precision: str = "fp32", *, compile: bool = False
+) -> FrameEncoder:
     """A function that encodes batches of frames without gradients; `model` must be on the device, in evaluation mode.
 
-    "fp32" is float32 arithmetic throughout, on a CPU with the convolutions of `winograd`, which are compiled here, in the
-    caller's thread, where an interruption ends it; "bf16" has the convolutions, activations and normalisation in bfloat16 and
-    the last layer in float32. `compile` compiles at the first call of each batch size, or raises ConfigError where PyTorch
-    cannot. It may be called in several threads at once; on CUDA it returns before the device is done. For frames in pinned
-    memory the transfer is asynchronous.
+    "fp32" is float32 arithmetic throughout; what "bf16" is, the autoencoder says (`Autoencoder.for_inference`). What numba
+    compiles for it on a CPU is compiled here, in the caller's thread, where an interruption ends it. `compile` compiles at the
+    first call of each batch size, or raises ConfigError where PyTorch cannot. It may be called in several threads at once; on
+    CUDA it returns before the device is done. For frames in pinned memory the transfer is asynchronous.
     """
-    if device.type != "cpu" or precision != "fp32" or compile:
-        return _encoder(model, device, precision, compile)
-    encode = _encoder(with_fast_convolutions(model), device, precision)
-    num_values = model.config.condition_dim
-    frames_BHWC = torch.zeros((SMALLEST_BATCH, *model.config.frame_shape, 3), dtype=torch.uint8)
-    with reproducible_arithmetic():
-        encode(frames_BHWC, torch.zeros((SMALLEST_BATCH, num_values)) if num_values else None)
+    encode = _encoder(model.for_inference(device, precision, compile=compile), device, compile)
+    if device.type == "cpu" and not compile:
+        num_values = model.config.condition_dim
+        frames_BHWC = torch.zeros((FRAMES_AT_FIRST, *model.config.frame_shape, 3), dtype=torch.uint8)
+        with reproducible_arithmetic():
+            encode(frames_BHWC, torch.zeros((FRAMES_AT_FIRST, num_values)) if num_values else None)
     return encode
 
 
-def _encoder(model: VAE, device: torch.device, precision: str, compile: bool = False) -> FrameEncoder:
-    dtype = torch.float32
-    if precision == "bf16":
-        model, dtype = copy.deepcopy(model), torch.bfloat16
-        model.encoder.to(dtype)
+def _encoder(model: Autoencoder, device: torch.device, compile: bool = False) -> FrameEncoder:
+    def latents(frames_BHWC: torch.Tensor, condition_BK: torch.Tensor | None) -> Latents:
+        return model.encode(frames_to_input(frames_BHWC, model.config.channels), condition_BK)
 
-    def posterior(frames_BHWC: torch.Tensor, condition_BK: torch.Tensor | None) -> Posterior:
-        return model.encode(frames_to_input(frames_BHWC, model.config.channels).to(dtype), condition_BK)
-
-    compute = compiled(posterior, device) if compile else posterior
+    compute = compiled(latents, device) if compile else latents
 
     @torch.inference_mode()
-    def encode(frames_BHWC: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Posterior:
+    def encode(frames_BHWC: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Latents:
         condition_BK = None if condition_BK is None else condition_BK.to(device, non_blocking=True)
         return compute(frames_BHWC.to(device, non_blocking=True), condition_BK)
 
@@ -82,24 +78,25 @@ def _encoder(model: VAE, device: torch.device, precision: str, compile: bool = F
 
 
 def encode_frames(
-    model: VAE,
+    model: Autoencoder,
     frames_BHWC: np.ndarray,
     device: torch.device,
     precision: str = "fp32",
     condition_BK: np.ndarray | None = None,
-) -> Posterior:
-    """The posteriors of uint8 frames (B, H, W, 3), as float32 tensors on the CPU; for a few frames,
-    at once, where `inference_encoder` prepares for many batches."""
+) -> Latents:
+    """The latents of uint8 frames (B, H, W, 3), on the CPU; for a few frames, at once, where `inference_encoder` prepares
+    for many batches."""
     with reproducible_arithmetic():
         condition = None if condition_BK is None else torch.from_numpy(condition_BK)
-        posterior = _encoder(model, device, precision)(torch.from_numpy(frames_BHWC), condition)
-        return Posterior(posterior.mu.cpu(), posterior.logvar.cpu())
+        model = model if precision == "fp32" else model.for_inference(device, precision)
+        latents = _encoder(model, device)(torch.from_numpy(frames_BHWC), condition)
+        return {name: rows.cpu() for name, rows in latents.items()}
 
 
 @contextmanager
 def reproducible_arithmetic() -> Iterator[None]:
     """Within it, in all threads, cuDNN computes the same bits every time, and float32 in full (TF32 keeps 10 bits of it); and
-    the products of `winograd` stay in the thread that asks for them. Several threads may be within it at once."""
+    the products of NumPy and SciPy stay in the thread that asks for them. Several threads may be within it at once."""
     global _num_within
     with _lock:
         if not _num_within:

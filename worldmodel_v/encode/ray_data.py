@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import load
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.encoder import BATCH_SIZES
 from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
 from worldmodel_v.errors import ModelMismatch
-from worldmodel_v.models import load_vae, resolve_device
 
 
 class EncodeBatch:
-    """Batches of frames in, the same batches with `mu` and `logvar` in place of the frames out."""
+    """Batches of frames in, the same batches with the latents in place of the frames out."""
 
     def __init__(
         self,
@@ -31,35 +32,37 @@ class EncodeBatch:
         precision: str = "fp32",
         frames: str = "pixels",
         condition: str = "condition",
+        autoencoder: str | None = None,
     ) -> None:
-        """`vae` is the directory that wm-train wrote, at the same path on every node; `frames` and `condition` name columns.
+        """`vae` is the directory that wm-train wrote, at the same path on every node; `frames` and `condition` name columns;
+        `autoencoder` is module:Class if it is one of your own.
 
         Raises NotAModel or ConfigError.
         """
         self._device = resolve_device(device)
-        self._model = load_vae(Path(vae)).model.to(self._device)
+        self._model = load(Path(vae), autoencoder).model.to(self._device)
         self._encode = inference_encoder(self._model, self._device, precision)
         self._frames, self._condition = frames, condition
         keep_freed_memory()
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The batch without its frames, and with mu and logvar: float32 (B, Z).
+        """The batch without its frames, and with the autoencoder's columns; of a VAE mu and logvar, float32 (B, Z).
 
         The frames are uint8 (B, H, W, 3); a conditional VAE needs its condition too, float32 (B, K), as
         `worldmodel_v.data.condition_rows` makes it. Raises ModelMismatch if they are of another type or shape, or missing.
         """
         frames_BHWC = self._required(batch)
         condition_BK = batch[self._condition] if self._model.config.condition else None
-        none = np.empty((0, self._model.config.latent_dim), np.float32)
-        encoded = {"mu": [none], "logvar": [none]}
+        columns, _ = self._model.latents("float32")
+        encoded = {column.name: [np.empty((0, *column.row_shape), column.dtype)] for column in columns}
         size = BATCH_SIZES[self._device.type]
         with reproducible_arithmetic():
             for start in range(0, len(frames_BHWC), size):
                 rows = slice(start, start + size)
                 condition = None if condition_BK is None else _tensor(condition_BK[rows])
-                posterior = self._encode(_tensor(frames_BHWC[rows]), condition)
-                for name, values in posterior._asdict().items():
-                    encoded[name].append(values.cpu().numpy())
+                latents = self._encode(_tensor(frames_BHWC[rows]), condition)
+                for column in columns:
+                    encoded[column.name].append(latents[column.name].cpu().numpy().astype(column.dtype, copy=False))
         kept = {name: column for name, column in batch.items() if name != self._frames}
         return kept | {name: np.concatenate(parts) for name, parts in encoded.items()}
 

@@ -11,16 +11,16 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from worldmodel_v.autoencoders import Autoencoder, Trained, artifact
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.data.fit import require_fit
+from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
 from worldmodel_v.errors import StaleLatents
 from worldmodel_v.execution import Executor, map_tasks
-from worldmodel_v.models import resolve_device
-from worldmodel_v.models.weights import LoadedVAE, read_weights, vae_from_bytes
 from worldmodel_v.progress import Progress, Silent, begin
-from worldmodel_v.schema import PLAIN, ROLLOUTS, Column, Draw, latent_schema
+from worldmodel_v.schema import ROLLOUTS, latent_schema
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, IndexEntry, require_format
 from worldmodel_v.storage.writer import refuse_foreign_directory
@@ -51,8 +51,8 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
     """
     progress = progress or Silent()
     rollouts = require_format(config.data, ROLLOUTS)
-    weights = read_weights(config.vae)
-    vae = vae_from_bytes(weights, str(config.vae))
+    weights = artifact.read_weights(config.vae)
+    vae = artifact.from_bytes(weights, str(config.vae), config.autoencoder)
     require_fit(vae, rollouts, config.vae, "train a VAE on these rollouts")
     if executor is None and config.workers == 0:
         resolve_device(config.device)
@@ -60,13 +60,13 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
     refuse_foreign_directory(config.out, spec)
     settings = EncoderSettings(
         weights=weights,
+        autoencoder=config.autoencoder,
         spec_hash=spec.hash,
         schema=spec.schema,
         source_schema=rollouts.schema,
         vae_sha256=vae.sha256,
         device=config.device,
         precision=config.precision,
-        dtype=config.dtype,
         compile=config.compile,
         batch_size=config.batch_size,
     )
@@ -93,22 +93,15 @@ def require_current(latents: Dataset, rollouts: Dataset) -> None:
             )
 
 
-def _latent_spec(config: EncodeConfig, rollouts: Dataset, vae: LoadedVAE) -> LatentSpec:
+def _latent_spec(config: EncodeConfig, rollouts: Dataset, vae: Trained[Autoencoder]) -> LatentSpec:
     return LatentSpec(
-        schema=latent_schema(rollouts.schema, *gaussian_latents(vae.model.config.latent_dim, config.dtype)),
+        schema=latent_schema(rollouts.schema, *vae.model.latents(config.dtype)),
         vae_sha256=vae.sha256,
         source_spec_hash=rollouts.spec_hash,
         dtype=config.dtype,
         precision=config.precision,
         source=rollouts.spec,
     )
-
-
-def gaussian_latents(latent_dim: int, dtype: str) -> tuple[tuple[Column, ...], tuple[Draw, ...]]:
-    """The columns of a diagonal Gaussian: mu and logvar, (N, Z), from which z is drawn."""
-    names = ("mu", "logvar")
-    columns = tuple(Column(name=name, dtype=dtype, row_shape=(latent_dim,), role="latent", filters=PLAIN) for name in names)
-    return columns, (Draw(name="z", distribution="normal", columns=names),)
 
 
 def _encode_shards(

@@ -5,12 +5,11 @@
 
 from worldmodel_v.evaluate.config import EvalConfig
 from worldmodel_v.evaluate.grids import frame_grid, reconstruction_grid, sample_grid, to_png
-from worldmodel_v.evaluate.metrics import Evaluation, evaluate
+from worldmodel_v.evaluate.metrics import evaluate
 from worldmodel_v.evaluate.stage import EvaluationReport, evaluate_vae
 
 __all__ = [
     "EvalConfig",
-    "Evaluation",
     "EvaluationReport",
     "evaluate",
     "evaluate_vae",

@@ -4,19 +4,22 @@ Legend: N frames, Z latent.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.base import Figures, Scores
+from worldmodel_v.autoencoders.gaussian.health import active_latents, kl_per_latent
+from worldmodel_v.autoencoders.gaussian.likelihood import Bound, bound, sigma_of
+from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior, aggregate, posterior_of
 from worldmodel_v.evaluate.anomalies import Anomalies, find_anomalies
 from worldmodel_v.evaluate.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
-from worldmodel_v.evaluate.coder import Coder
+from worldmodel_v.evaluate.coder import Coder, GaussianCoder
 from worldmodel_v.evaluate.disentangle import Disentanglement, disentangle
 from worldmodel_v.evaluate.factors import Factors, recorded_factors, with_speed
 from worldmodel_v.evaluate.inpainting import Filled, Inpainting, inpaint
-from worldmodel_v.evaluate.likelihood import Bound, bound, sigma_of
-from worldmodel_v.evaluate.metrics import Evaluation, Scores, summarise
-from worldmodel_v.evaluate.posterior import AggregatedPosterior, aggregate
+from worldmodel_v.evaluate.metrics import summarise
 from worldmodel_v.evaluate.sample import ZOOM_ROWS, Sample
 
 INPAINTED_FRAMES = 256
@@ -25,7 +28,7 @@ EDITED_FRAMES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """How close reconstructions from mu are, averaged over frames."""
+    """How close reconstructions are, averaged over frames."""
 
     num_frames: int
     psnr_db: float
@@ -45,29 +48,34 @@ class EpisodeFidelity:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """Everything that an evaluation found out."""
+    """What an evaluation found out, of whichever autoencoder."""
 
-    heldout: Evaluation
+    heldout: Figures
     fidelity: Fidelity
     without_zoom: Fidelity | None
     """Without the first 50 rows of each episode, CarRacing's zoom-in; None elsewhere, or where nothing is left."""
+
+    episodes: list[EpisodeFidelity]
+    """In ascending order of PSNR."""
+
+    anomalies: Anomalies
+    inpainting: Inpainting
+    constant_factors: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianFindings(Findings):
+    """What there is to say beside that of a VAE, whose latents have a distribution and are directions to go."""
 
     bound: Bound
     kl_per_latent: list[float]
     active: list[bool]
     aggregated: AggregatedPosterior
-    episodes: list[EpisodeFidelity]
-    """In ascending order of PSNR."""
-
     disentanglement: Disentanglement | None
     """None where no recorded factor varies."""
 
     attributes: list[Attribute]
     """Every factor and the speed, the best predicted first; those that were edited have `achieved`."""
-
-    anomalies: Anomalies
-    inpainting: Inpainting
-    constant_factors: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +90,27 @@ class Material:
 
     filled: Filled
 
-    @property
-    def mu(self) -> np.ndarray:
-        """float64 (N, Z)"""
-        return self.scores.posterior.mu.numpy()
+    def reconstructions(self, picked_n: np.ndarray) -> np.ndarray:
+        """What is decoded from the latents of some of the frames: uint8 (n, H, W, 3)."""
+        latents = {name: rows.numpy()[picked_n] for name, rows in self.scores.latents.items()}
+        return self.coder.decode(latents, self.sample.condition[picked_n])
 
     @property
     def error(self) -> np.ndarray:
         """Sum of squared errors of each frame: float64 (N,)."""
         return self.scores.measures["squared_error"].numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianMaterial(Material):
+    """The same of a VAE."""
+
+    coder: GaussianCoder
+
+    @property
+    def mu(self) -> np.ndarray:
+        """float64 (N, Z)"""
+        return self.scores.latents["mu"].numpy()
 
 
 def analyse(
@@ -99,25 +119,30 @@ def analyse(
     """Everything that can be said in numbers; raises ConfigError if a factor is asked for that is not recorded."""
     recorded, constant = recorded_factors(sample, asked)
     factors = with_speed(recorded)
-    mu = scores.posterior.mu.numpy()
     some = np.unique(np.linspace(0, len(sample) - 1, min(len(sample), INPAINTED_FRAMES)).astype(int))
     inpainting, filled = inpaint(coder, sample.frames[some], sample.condition[some])
-    findings = Findings(
-        heldout=summarise(scores),
-        fidelity=_fidelity(scores, np.ones(len(sample), bool)),
-        without_zoom=_without_zoom(sample, scores) if is_car_racing else None,
+    common: dict[str, Any] = {
+        "heldout": summarise(coder.model, scores),
+        "fidelity": _fidelity(scores, np.ones(len(sample), bool)),
+        "without_zoom": _without_zoom(sample, scores) if is_car_racing else None,
+        "episodes": _by_episode(sample, scores),
+        "anomalies": find_anomalies(scores.measures["squared_error"].numpy(), sample.episode, sample.row),
+        "inpainting": inpainting,
+        "constant_factors": constant,
+    }
+    beside: dict[str, Any] = {"sample": sample, "scores": scores, "factors": factors, "filled": filled}
+    if not isinstance(coder, GaussianCoder):
+        return Findings(**common), Material(coder=coder, **beside)
+    findings = GaussianFindings(
+        **common,
         bound=bound(scores, sigma_of(coder.model)),
-        kl_per_latent=scores.kl.tolist(),
-        active=scores.active.tolist(),
-        aggregated=aggregate(scores.posterior),
-        episodes=_by_episode(sample, scores),
-        disentanglement=disentangle(mu, recorded) if len(recorded) else None,
+        kl_per_latent=kl_per_latent(scores).tolist(),
+        active=active_latents(scores).tolist(),
+        aggregated=aggregate(posterior_of(scores.latents)),
+        disentanglement=disentangle(scores.latents["mu"].numpy(), recorded) if len(recorded) else None,
         attributes=_attributes(sample, scores, coder, factors),
-        anomalies=find_anomalies(scores.measures["squared_error"].numpy(), sample.episode, sample.row),
-        inpainting=inpainting,
-        constant_factors=constant,
     )
-    return findings, Material(sample=sample, scores=scores, coder=coder, factors=factors, filled=filled)
+    return findings, GaussianMaterial(coder=coder, **beside)
 
 
 def _fidelity(scores: Scores, keep_N: np.ndarray) -> Fidelity:
@@ -143,18 +168,18 @@ def _by_episode(sample: Sample, scores: Scores) -> list[EpisodeFidelity]:
     return sorted(found, key=lambda item: item.fidelity.psnr_db)
 
 
-def _attributes(sample: Sample, scores: Scores, coder: Coder, factors: Factors) -> list[Attribute]:
+def _attributes(sample: Sample, scores: Scores, coder: GaussianCoder, factors: Factors) -> list[Attribute]:
     """The regressions; for those that are edited, also whether edited frames show the change."""
-    mu = scores.posterior.mu.numpy()
-    attributes = fit_attributes(mu, scores.active.numpy(), factors, sample.episode)
+    mu = scores.latents["mu"].numpy()
+    attributes = fit_attributes(mu, active_latents(scores).numpy(), factors, sample.episode)
     edited = [attribute.factor for attribute in choose_edits(attributes, factors)]
     some = np.unique(np.linspace(0, len(mu) - 1, min(len(mu), EDITED_FRAMES)).astype(int))
 
     def tried(attribute: Attribute) -> Attribute:
         points = edit(mu[some], attribute)
         condition = sample.condition[some].repeat(points.shape[1], axis=0)
-        frames = coder.decode(points.reshape(-1, coder.latent_dim), condition)
-        found = coder.encode(frames, condition).reshape(points.shape)
+        frames = coder.decode_z(points.reshape(-1, coder.latent_dim), condition)
+        found = coder.encode_mu(frames, condition).reshape(points.shape)
         return replace(attribute, achieved=achieved_share(points, found, attribute))
 
     return [tried(attribute) if attribute.factor in edited else attribute for attribute in attributes]

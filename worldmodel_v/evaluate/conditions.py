@@ -6,12 +6,12 @@ Legend: n rows, K size of the condition.
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.data import condition_reader
-from worldmodel_v.models import VAE
 from worldmodel_v.storage import Shard
 
 
-def condition_rows(shard: Shard, model: VAE, start: int, stop: int) -> np.ndarray:
+def condition_rows(shard: Shard, model: Autoencoder, start: int, stop: int) -> np.ndarray:
     """The condition of rows `start` to `stop`: float32 (n, K), K = 0 for a VAE without condition.
 
     Raises ConditionNotRecorded if the shard does not record a factor.

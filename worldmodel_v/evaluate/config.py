@@ -27,6 +27,9 @@ class EvalConfig:
     out: Path
     """Where figures and pictures go: new, empty, or an evaluation of the same VAE and data."""
 
+    autoencoder: str | None = None
+    """module:Class, where that directory holds an autoencoder of your own: its code runs only where you name it."""
+
     frames: int = 10_000
     """At most how many frames, evenly spaced over the held-out episodes."""
 

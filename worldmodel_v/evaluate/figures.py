@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from worldmodel_v.evaluate import verdicts
-from worldmodel_v.evaluate.analysis import EpisodeFidelity, Findings, Material
+from worldmodel_v.evaluate.analysis import EpisodeFidelity, Findings, GaussianFindings, GaussianMaterial, Material
 from worldmodel_v.evaluate.attributes import STEPS, edit
 from worldmodel_v.evaluate.canvas import Row, heat, labelled_grid, scatter
 from worldmodel_v.evaluate.embedding import choose_points, embed, neighbour_agreement
@@ -54,14 +54,25 @@ def all_figures(seed: int) -> dict[str, Callable[[Findings, Material], Figure | 
     """What draws each figure, by name; it gives the figure, or the reason for which it is left out."""
     return {
         "reconstructions": draw_reconstructions,
-        "prior": lambda findings, material: draw_prior(findings, material, seed),
-        "interpolations": draw_interpolations,
-        "traversals": draw_traversals,
-        "tsne": lambda findings, material: draw_map(findings, material, seed),
-        "edits": draw_edits,
+        "prior": _of_a_gaussian(lambda findings, material: draw_prior(findings, material, seed)),
+        "interpolations": _of_a_gaussian(draw_interpolations),
+        "traversals": _of_a_gaussian(draw_traversals),
+        "tsne": _of_a_gaussian(lambda findings, material: draw_map(findings, material, seed)),
+        "edits": _of_a_gaussian(draw_edits),
         "inpainting": draw_inpainting,
         "anomalies": draw_anomalies,
     }
+
+
+def _of_a_gaussian(
+    draw: Callable[[GaussianFindings, GaussianMaterial], Figure | str],
+) -> Callable[[Findings, Material], Figure | str]:
+    def draw_or_leave_out(findings: Findings, material: Material) -> Figure | str:
+        if isinstance(findings, GaussianFindings) and isinstance(material, GaussianMaterial):
+            return draw(findings, material)
+        return "it is of a VAE's latents, whose distribution is Gaussian"
+
+    return draw_or_leave_out
 
 
 def draw_reconstructions(findings: Findings, material: Material) -> Figure:
@@ -76,8 +87,8 @@ def draw_reconstructions(findings: Findings, material: Material) -> Figure:
         title="Reconstructions",
         picture=labelled_grid(rows),
         alt=f"Frames of {len(chosen)} held-out episodes in pairs of rows: as recorded, and as decoded from the latents.",
-        look_for="Upper rows are frames that the VAE was not trained on, lower rows what it makes of them. Compare the road's "
-        "edge, the kerbs and whatever is small: a VAE loses first what is small and rare.",
+        look_for="Upper rows are frames that the autoencoder was not trained on, lower rows what it makes of them. Compare "
+        "the road's edge, the kerbs and whatever is small: a VAE loses first what is small and rare.",
         verdict=verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim),
     )
 
@@ -87,15 +98,15 @@ def _pair_of_rows(name: str, item: EpisodeFidelity, material: Material) -> list[
     picked = of_episode[_evenly(len(of_episode), COLUMNS)]
     frames = material.sample.frames[picked]
     label = f"{name} episode\nno. {item.episode}\n{item.fidelity.psnr_db:.1f} dB"
-    return [Row(label, frames, starts_group=True), Row("reconstructed", _reconstruct(material, picked))]
+    return [Row(label, frames, starts_group=True), Row("reconstructed", material.reconstructions(picked))]
 
 
-def draw_prior(findings: Findings, material: Material, seed: int) -> Figure:
+def draw_prior(findings: GaussianFindings, material: GaussianMaterial, seed: int) -> Figure:
     """Frames decoded from N(0, I)."""
     count = PRIOR_ROWS * COLUMNS
     z = np.random.default_rng(seed).normal(size=(count, material.coder.latent_dim))
     condition = material.sample.condition[np.resize(_evenly(len(material.sample), count), count)]
-    frames = material.coder.decode(z, condition)
+    frames = material.coder.decode_z(z, condition)
     rows = [Row("", frames[i * COLUMNS : (i + 1) * COLUMNS]) for i in range(PRIOR_ROWS)]
     return Figure(
         name="prior",
@@ -108,7 +119,7 @@ def draw_prior(findings: Findings, material: Material, seed: int) -> Figure:
     )
 
 
-def draw_interpolations(findings: Findings, material: Material) -> Figure:
+def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
     """Ways through latent space between pairs of held-out frames, both ends shown as recorded."""
     picked = _evenly(len(material.sample), 2 * INTERPOLATIONS)
     pairs = len(picked) // 2
@@ -117,7 +128,7 @@ def draw_interpolations(findings: Findings, material: Material) -> Figure:
     shares = np.linspace(0, 1, COLUMNS)[None, :, None]
     condition = material.sample.condition
     mixed = condition[starts][:, None] * (1 - shares) + condition[ends][:, None] * shares
-    walks = [material.coder.decode(walk, told.astype(np.float32)) for walk, told in zip(points, mixed, strict=True)]
+    walks = [material.coder.decode_z(walk, told.astype(np.float32)) for walk, told in zip(points, mixed, strict=True)]
     rows = [
         Row("", np.concatenate([material.sample.frames[[start]], walk, material.sample.frames[[end]]]))
         for start, end, walk in zip(starts, ends, walks, strict=True)
@@ -134,13 +145,13 @@ def draw_interpolations(findings: Findings, material: Material) -> Figure:
     )
 
 
-def draw_traversals(findings: Findings, material: Material) -> Figure:
+def draw_traversals(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
     """One latent at a time from -3 to 3, from a typical frame, the latents that say most first."""
     order = np.argsort(-np.array(findings.kl_per_latent), kind="stable")[:TRAVERSALS]
     base = int(np.argsort(material.error, kind="stable")[len(material.error) // 2])
     walks = traverse(material.mu[base], order, COLUMNS + 1)
     condition = material.sample.condition[[base]].repeat(COLUMNS + 1, axis=0)
-    decoded = [material.coder.decode(walk, condition) for walk in walks]
+    decoded = [material.coder.decode_z(walk, condition) for walk in walks]
     rows = [Row(_latent_label(findings, int(latent)), frames) for latent, frames in zip(order, decoded, strict=True)]
     headings = [f"{value:+.3g}" if value else "0" for value in np.linspace(-PRIOR_SIGMAS, PRIOR_SIGMAS, COLUMNS + 1)]
     weakest = min(np.abs(frames[-1].astype(float) - frames[0]).mean() for frames in decoded)
@@ -152,11 +163,11 @@ def draw_traversals(findings: Findings, material: Material) -> Figure:
         look_for="Each row changes one latent of one frame from -3 to +3, in standard deviations of the prior. Latents that "
         "say most (largest KL) come first, with the factor that each correlates with most. Where a row changes one thing "
         "alone, that latent stands for it.",
-        verdict=verdicts.on_traversals(findings.heldout.active_units, len(rows), float(weakest)),
+        verdict=verdicts.on_traversals(int(findings.heldout["active_units"]), len(rows), float(weakest)),
     )
 
 
-def _latent_label(findings: Findings, latent: int) -> str:
+def _latent_label(findings: GaussianFindings, latent: int) -> str:
     label = f"z{latent}: {findings.kl_per_latent[latent]:.2f} nats"
     if findings.disentanglement is None:
         return label
@@ -164,7 +175,7 @@ def _latent_label(findings: Findings, latent: int) -> str:
     return f"{label}\n{_plain(top.factor)}\nr = {top.correlation:+.2f}"
 
 
-def draw_map(findings: Findings, material: Material, seed: int) -> Figure | str:
+def draw_map(findings: GaussianFindings, material: GaussianMaterial, seed: int) -> Figure | str:
     """t-SNE of the latents, coloured by what is recorded beside the frames."""
     if not any(findings.active):
         return "no latent says anything, so there is nothing to map"
@@ -184,13 +195,13 @@ def draw_map(findings: Findings, material: Material, seed: int) -> Figure | str:
     )
 
 
-def _colourings(findings: Findings, material: Material) -> dict[str, np.ndarray]:
+def _colourings(findings: GaussianFindings, material: GaussianMaterial) -> dict[str, np.ndarray]:
     factors = material.factors
     names = [name for name in COLOURINGS if name in factors] or [item.factor for item in findings.attributes[: len(COLOURINGS)]]
     return {name: factors[name] for name in names} or {"row in its episode": material.sample.row.astype(np.float64)}
 
 
-def draw_edits(findings: Findings, material: Material) -> Figure | str:
+def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure | str:
     """Frames moved along the directions of the factors that the latents predict best."""
     edited = [attribute for attribute in findings.attributes if attribute.achieved is not None]
     if not edited:
@@ -201,7 +212,7 @@ def draw_edits(findings: Findings, material: Material) -> Figure | str:
         label = f"{_plain(attribute.factor)}\nR2 {attribute.r2:.2f}\n{attribute.change_per_sigma:+.3g} a step"
         for i, walk in enumerate(edit(material.mu[picked], attribute)):
             condition = material.sample.condition[picked[[i]]].repeat(len(walk), axis=0)
-            frames = np.concatenate([material.sample.frames[picked[[i]]], material.coder.decode(walk, condition)])
+            frames = np.concatenate([material.sample.frames[picked[[i]]], material.coder.decode_z(walk, condition)])
             rows.append(Row(label if i == 0 else "", frames, starts_group=i == 0))
     return Figure(
         name="edits",
@@ -235,7 +246,7 @@ def draw_anomalies(findings: Findings, material: Material) -> Figure:
     """The frames that are reconstructed worst, and where the error is."""
     found = findings.anomalies
     picked = np.array([item.index for item in found.standing_out[:COLUMNS]])
-    frames, decoded = material.sample.frames[picked], _reconstruct(material, picked)
+    frames, decoded = material.sample.frames[picked], material.reconstructions(picked)
     error = np.abs(frames.astype(np.float64) - decoded).mean(axis=3) / 255
     return Figure(
         name="anomalies",
@@ -249,10 +260,6 @@ def draw_anomalies(findings: Findings, material: Material) -> Figure:
         "range or more). They show what training saw too little of: other views, crashes, rare scenes.",
         verdict=verdicts.on_anomalies(found.num_above_threshold, len(material.sample), found.standing_out[0].z_score),
     )
-
-
-def _reconstruct(material: Material, picked: np.ndarray) -> np.ndarray:
-    return material.coder.decode(material.mu[picked], material.sample.condition[picked])
 
 
 def _plain(name: str) -> str:

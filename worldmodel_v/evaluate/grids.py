@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from worldmodel_v.models import VAE, frames_to_input, output_to_frames
+from worldmodel_v.autoencoders import Autoencoder, frames_to_input, output_to_frames
 
 GAP = 2
 SCALE = 2
@@ -27,25 +27,24 @@ def frame_grid(rows: list[np.ndarray]) -> np.ndarray:
 
 @torch.no_grad()
 def reconstruction_grid(
-    model: VAE, frames_NHWC: np.ndarray, device: torch.device, condition_NK: np.ndarray | None = None
+    model: Autoencoder, frames_NHWC: np.ndarray, device: torch.device, condition_NK: np.ndarray | None = None
 ) -> np.ndarray:
-    """Frames in the upper row, what the VAE makes of them (decoded from mu) in the lower one."""
+    """Frames in the upper row, what the autoencoder makes of them in the lower one."""
     model.eval()
     x = frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_NHWC)).to(device), model.config.channels)
     condition = None if condition_NK is None else torch.from_numpy(np.ascontiguousarray(condition_NK)).to(device)
-    return frame_grid([frames_NHWC, to_frames(model.decode(model.encode(x, condition).mu, condition))])
+    return frame_grid([frames_NHWC, to_frames(model.decode(model.encode(x, condition), condition))])
 
 
 @torch.no_grad()
-def sample_grid(model: VAE, *, rows: int, columns: int, seed: int, device: torch.device) -> np.ndarray:
-    """Frames decoded from the prior N(0, I); the same seed gives the same latents at every call.
-
-    A conditional VAE decodes them under its training data's mean condition.
-    """
+def sample_grid(model: Autoencoder, *, rows: int, columns: int, seed: int) -> np.ndarray | None:
+    """New frames, of a VAE decoded from the prior N(0, I); the same seed gives the same latents at every call. None if the
+    autoencoder has none to give."""
     model.eval()
-    noise = torch.Generator().manual_seed(seed)
-    z = torch.randn(rows * columns, model.config.latent_dim, generator=noise).to(device)
-    frames = to_frames(model.decode(z, model.typical_condition(len(z))))
+    samples = model.samples(rows * columns, torch.Generator().manual_seed(seed))
+    if samples is None:
+        return None
+    frames = to_frames(samples)
     return frame_grid([frames[i * columns : (i + 1) * columns] for i in range(rows)])
 
 

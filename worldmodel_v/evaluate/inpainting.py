@@ -57,9 +57,9 @@ def inpaint(coder: Coder, frames_nHWC: np.ndarray, condition_nK: np.ndarray) -> 
     mean_fill = np.where(inside, around.round().astype(np.uint8), frames_nHWC)
     inpainted = masked
     for _ in range(ROUNDS):
-        decoded = coder.decode(coder.encode(inpainted, condition_nK), condition_nK)
+        decoded = coder.reconstruct(inpainted, condition_nK)
         inpainted = np.where(inside, decoded, frames_nHWC)
-    seen = coder.decode(coder.encode(frames_nHWC, condition_nK), condition_nK)
+    seen = coder.reconstruct(frames_nHWC, condition_nK)
 
     def mse(filled_nHWC: np.ndarray) -> float:
         difference = (filled_nHWC.astype(np.float64) - frames_nHWC)[:, inside[:, :, 0]] / 255

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from worldmodel_v.autoencoders.base import readable_figures
 from worldmodel_v.evaluate import verdicts
-from worldmodel_v.evaluate.analysis import Fidelity, Findings
+from worldmodel_v.evaluate.analysis import Fidelity, Findings, GaussianFindings
 from worldmodel_v.evaluate.charts import bar_chart
 from worldmodel_v.evaluate.figures import Figure
 from worldmodel_v.evaluate.verdicts import Verdict
@@ -25,6 +26,9 @@ class Provenance:
     """What an evaluation speaks of."""
 
     vae: str
+    kind: str
+    """Which autoencoder it is."""
+
     data: str
     env: str
     policy: str
@@ -82,26 +86,39 @@ beside it. Good, fair and poor are rules of thumb for frames of a world model; t
 
 
 def _header(findings: Findings, provenance: Provenance) -> str:
-    bound, fidelity = findings.bound, findings.fidelity
+    fidelity = findings.fidelity
     trained = "the episodes that its training held out" if provenance.trained_on_this else "rollouts that it was not trained on"
     tiles = [
         _tile("PSNR", f"{fidelity.psnr_db:.1f}", "dB", _beside_zoom(findings.without_zoom, "psnr_db", ".1f")),
         _tile("SSIM", f"{fidelity.ssim:.3f}", "", _beside_zoom(findings.without_zoom, "ssim", ".3f")),
-        _tile("KL", f"{bound.kl_nats:.1f}", "nats", "what the latent says about a frame"),
-        _tile("ELBO", f"{bound.elbo_nats:,.0f}".replace("-", "−"), "nats", "every constant included"),
-        _tile("Bits per dim.", f"{bound.bits_per_dimension:.3f}", "", _bits_note(bound.sigma)),
-        _tile("Active latents", f"{findings.heldout.active_units}", f"of {findings.heldout.latent_dim}", "whose mean varies"),
+        *(_gaussian_tiles(findings) if isinstance(findings, GaussianFindings) else _own_tiles(findings)),
     ]
     return f"""<header class="column">
 <p class="kicker">{escape(provenance.env)}</p>
 <h1>What the latents are worth</h1>
-<p class="lead">The VAE <code>{escape(provenance.vae)}</code> ({escape(provenance.identity["vae_sha256"][:12])}) on
-{findings.heldout.num_frames:,} frames of {len(findings.episodes)} episodes of <code>{escape(provenance.data)}</code>:
+<p class="lead">The autoencoder <code>{escape(provenance.vae)}</code> ({escape(provenance.identity["vae_sha256"][:12])}) on
+{findings.heldout["num_frames"]:,} frames of {len(findings.episodes)} episodes of <code>{escape(provenance.data)}</code>:
 {trained}.</p>
 <dl class="tiles">
 {"".join(tiles)}
 </dl>
 </header>"""
+
+
+def _gaussian_tiles(findings: GaussianFindings) -> list[str]:
+    bound, active, size = findings.bound, int(findings.heldout["active_units"]), int(findings.heldout["latent_dim"])
+    return [
+        _tile("KL", f"{bound.kl_nats:.1f}", "nats", "what the latent says about a frame"),
+        _tile("ELBO", f"{bound.elbo_nats:,.0f}".replace("-", "−"), "nats", "every constant included"),
+        _tile("Bits per dim.", f"{bound.bits_per_dimension:.3f}", "", _bits_note(bound.sigma)),
+        _tile("Active latents", f"{active}", f"of {size}", "whose mean varies"),
+    ]
+
+
+def _own_tiles(findings: Findings) -> list[str]:
+    """The figures of an autoencoder that this package does not know."""
+    own = {name: value for name, value in findings.heldout.items() if name not in ("num_frames", "psnr_db", "squared_error")}
+    return [_tile(name, value, "", "as the autoencoder says") for name, value in readable_figures(own).items()]
 
 
 def _tile(name: str, value: str, unit: str, beside: str) -> str:
@@ -122,17 +139,23 @@ def _bits_note(sigma: float | None) -> str:
 
 
 def _in_short(findings: Findings) -> str:
+    sentences = [verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim)]
+    if isinstance(findings, GaussianFindings):
+        sentences += _on_latents(findings)
+    items = "\n".join(f"<li>{_verdict(sentence)}</li>" for sentence in sentences)
+    return f'<section id="short">\n<h2>In short</h2>\n<ul class="short">\n{items}\n</ul>\n</section>'
+
+
+def _on_latents(findings: GaussianFindings) -> list[Verdict]:
     sentences = [
-        verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim),
-        verdicts.on_activity(findings.heldout.active_units, findings.heldout.latent_dim),
+        verdicts.on_activity(int(findings.heldout["active_units"]), int(findings.heldout["latent_dim"])),
         verdicts.on_prior(findings.aggregated),
     ]
     if (on_bound := verdicts.on_bound(findings.bound)) is not None:
         sentences.append(on_bound)
     if edited := [attribute for attribute in findings.attributes if attribute.achieved is not None]:
         sentences.append(verdicts.on_edits(edited))
-    items = "\n".join(f"<li>{_verdict(sentence)}</li>" for sentence in sentences)
-    return f'<section id="short">\n<h2>In short</h2>\n<ul class="short">\n{items}\n</ul>\n</section>'
+    return sentences
 
 
 def _figures(by_name: dict[str, Figure], *names: str, extra: str = "") -> list[str]:
@@ -172,6 +195,8 @@ def _episodes(findings: Findings) -> str:
 
 
 def _latents(findings: Findings) -> str:
+    if not isinstance(findings, GaussianFindings):
+        return ""
     values, active = findings.kl_per_latent, findings.active
     order = sorted(range(len(values)), key=lambda i: -values[i])
     chart = bar_chart(
@@ -191,13 +216,13 @@ def _latents(findings: Findings) -> str:
 A latent near 0 says nothing and is silent (grey); one much higher than the rest carries most of the picture.</figcaption>
 <div class="scroll">{chart}</div>
 </figure>
-{_verdict(verdicts.on_activity(findings.heldout.active_units, findings.heldout.latent_dim))}
+{_verdict(verdicts.on_activity(int(findings.heldout["active_units"]), int(findings.heldout["latent_dim"])))}
 <p class="look after">Over all frames together, the latents' means are at most {aggregated.max_abs_mean:.2f} from 0,
 their variances are {aggregated.min_variance:.2f} to {aggregated.max_variance:.2f} (the prior's: 1){beside}.</p>
 {_latent_table(findings, order)}</section>"""
 
 
-def _latent_table(findings: Findings, order: list[int]) -> str:
+def _latent_table(findings: GaussianFindings, order: list[int]) -> str:
     found = findings.disentanglement
     rows = []
     for i in order:
@@ -217,7 +242,7 @@ def _latent_table(findings: Findings, order: list[int]) -> str:
 
 
 def _disentanglement(findings: Findings) -> str:
-    found = findings.disentanglement
+    found = findings.disentanglement if isinstance(findings, GaussianFindings) else None
     if found is None:
         return ""
     rows = [
@@ -236,7 +261,7 @@ for one factor.</p>
 
 
 def _attributes(findings: Findings) -> str:
-    if not findings.attributes:
+    if not isinstance(findings, GaussianFindings) or not findings.attributes:
         return ""
     rows = [[item.factor, f"{round(item.r2, 2) + 0.0:.2f}", _meter(item.r2)] for item in findings.attributes]
     table = _table(["factor", "#R²", "!"], rows)
@@ -271,7 +296,7 @@ def _left_out(left_out: dict[str, str], findings: Findings) -> str:
 def _provenance(provenance: Provenance) -> str:
     identity = provenance.identity
     facts = {
-        "VAE": f"{provenance.vae}, {provenance.training_steps:,} steps",
+        "autoencoder": f"{provenance.kind}, {provenance.vae}, {provenance.training_steps:,} steps",
         "its SHA-256": identity["vae_sha256"],
         "model": ", ".join(f"{name} {value}" for name, value in provenance.model.items()),
         "data": f"{provenance.data}, {identity['data_rows']:,} rows, {provenance.heldout_episodes} episodes held out",

@@ -6,21 +6,20 @@ Memory is that of the picked frames, whatever the dataset's size: shards are ope
 only those chunks are decompressed that hold a picked frame.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import Autoencoder, frames_to_input
+from worldmodel_v.autoencoders.artifact import Training
 from worldmodel_v.data import is_held_out, require_split
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotAModel
+from worldmodel_v.errors import ConfigError, DatasetTooSmall
 from worldmodel_v.evaluate.conditions import condition_rows
 from worldmodel_v.evaluate.config import MIN_FRAMES
 from worldmodel_v.evaluate.grids import to_frames
-from worldmodel_v.models import VAE, frames_to_input
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Dataset, Shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
@@ -57,33 +56,6 @@ class Sample:
         return len(self.frames)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """What a VAE's directory tells of its training."""
-
-    holdout_every: int
-    data_spec_hash: str
-    steps: int
-
-
-def read_training(path: Path) -> Training:
-    """From the `config.json` that wm-train leaves; raises NotAModel if it is missing or damaged."""
-    file = path / "config.json"
-    try:
-        content = json.loads(file.read_text())
-        settings = content["training"]
-        return Training(
-            holdout_every=int(settings["holdout_every"]),
-            data_spec_hash=str(settings["data_spec_hash"]),
-            steps=int(content["steps"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NotAModel(
-            f"{file}: does not tell which episodes the training held out ({type(error).__name__}: {error}); "
-            f"run the wm-train command of {path} again, which writes it anew"
-        ) from None
-
-
 def choose_holdout(asked: int | None, training: Training, dataset: Dataset) -> int:
     """Which k of "every k-th episode is held out" to use; raises ConfigError if it would evaluate on trained frames."""
     if asked is None or asked == training.holdout_every:
@@ -96,7 +68,7 @@ def choose_holdout(asked: int | None, training: Training, dataset: Dataset) -> i
     return asked
 
 
-def read_sample(dataset: Dataset, model: VAE, *, holdout_every: int, limit: int, progress: Progress) -> Sample:
+def read_sample(dataset: Dataset, model: Autoencoder, *, holdout_every: int, limit: int, progress: Progress) -> Sample:
     """At most `limit` frames, evenly spaced over the held-out episodes; raises DatasetTooSmall or ShardDamaged."""
     require_split(dataset.path, dataset.num_episodes, holdout_every)
     total = sum(len(rows) for _, rows in _heldout_rows(dataset, holdout_every))
@@ -130,7 +102,7 @@ def _heldout_rows(dataset: Dataset, holdout_every: int) -> Iterator[tuple[Shard,
                 yield shard, np.flatnonzero(np.repeat(keep, shard.ep_len))
 
 
-def _columns(shard: Shard, rows: np.ndarray, model: VAE) -> dict[str, Any]:
+def _columns(shard: Shard, rows: np.ndarray, model: Autoencoder) -> dict[str, Any]:
     """The columns of some rows of a shard."""
     position = np.searchsorted(shard.ep_offset, rows, side="right") - 1
     state = shard.rows("state") if shard.state_names else np.zeros((shard.num_rows, 0), np.float32)
@@ -145,7 +117,7 @@ def _columns(shard: Shard, rows: np.ndarray, model: VAE) -> dict[str, Any]:
     }
 
 
-def _as_seen(frames_NHWC: np.ndarray, model: VAE) -> np.ndarray:
+def _as_seen(frames_NHWC: np.ndarray, model: Autoencoder) -> np.ndarray:
     """The frames as the VAE sees them: one with a single channel sees no colours, and none is missing in what it draws."""
     if model.config.channels == 3:
         return frames_NHWC

@@ -1,4 +1,4 @@
-"""A VAE and held-out frames in; figures, pictures and one page out: the whole of `wm-eval`, top to bottom.
+"""An autoencoder and held-out frames in; figures, pictures and one page out: the whole of `wm-eval`, top to bottom.
 
 `metrics.json` is written last, and removed first when an evaluation is done anew: a directory that has it is complete. The page
 and the pictures of the old evaluation go with it, so that none of them stands beside those of the new one.
@@ -14,18 +14,21 @@ import numpy as np
 import torch
 
 from worldmodel_v import __version__
+from worldmodel_v.autoencoders import Autoencoder, Trained, load
+from worldmodel_v.autoencoders.artifact import Training, read_training
+from worldmodel_v.autoencoders.base import Scores
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.data import is_held_out
 from worldmodel_v.data.fit import require_fit
+from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import EvaluationFailed, NotADataset, SettingsDiffer
-from worldmodel_v.evaluate.analysis import Fidelity, Findings, Material, analyse
-from worldmodel_v.evaluate.coder import Coder
+from worldmodel_v.evaluate.analysis import Fidelity, Findings, GaussianFindings, Material, analyse
+from worldmodel_v.evaluate.coder import Coder, GaussianCoder
 from worldmodel_v.evaluate.config import EvalConfig
 from worldmodel_v.evaluate.figures import Figure, all_figures
-from worldmodel_v.evaluate.likelihood import sampled_log_likelihood
-from worldmodel_v.evaluate.metrics import Scores, score_frames, ssim
+from worldmodel_v.evaluate.metrics import score_frames, ssim
 from worldmodel_v.evaluate.report import Provenance, render
-from worldmodel_v.evaluate.sample import Sample, Training, choose_holdout, read_sample, read_training
-from worldmodel_v.models import LoadedVAE, load_vae, resolve_device
+from worldmodel_v.evaluate.sample import Sample, choose_holdout, read_sample
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format
@@ -52,16 +55,18 @@ class Summary:
     """The same without CarRacing's zoom-in, the first 50 rows of each episode; None elsewhere."""
 
     squared_error: float
-    elbo_nats: float
-    bits_per_dimension: float
-    kl_nats: float
-    active_units: int
-    latent_dim: int
-    prior_kl_nats: float
+    elbo_nats: float | None = None
+    """This and all that follow are of a VAE, None for other autoencoders."""
+
+    bits_per_dimension: float | None = None
+    kl_nats: float | None = None
+    active_units: int | None = None
+    latent_dim: int | None = None
+    prior_kl_nats: float | None = None
     """How far the aggregated posterior is from the prior."""
 
-    sap: float | None
-    mig: float | None
+    sap: float | None = None
+    mig: float | None = None
     """None where no state is recorded, or none of it varies."""
 
 
@@ -82,12 +87,12 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     """Make `config.out` hold the evaluation of `config.vae` on the held-out episodes of `config.data`.
 
     Raises UsageError (NotADataset, NotAModel, ModelMismatch, SettingsDiffer, DatasetTooSmall, ConfigError, ShardDamaged)
-    before anything is written, EvaluationFailed if the VAE gives NaN, WriteFailed if the disk fails.
+    before anything is written, EvaluationFailed if the autoencoder gives NaN, WriteFailed if the disk fails.
     """
     progress = progress or Silent()
     device = resolve_device(config.device)
     dataset = require_format(config.data, ROLLOUTS)
-    vae = load_vae(config.vae)
+    vae = load(config.vae, config.autoencoder)
     require_fit(vae, dataset, config.vae, "give the rollouts that it was trained on")
     training = read_training(config.vae)
     holdout_every = choose_holdout(config.holdout_every, training, dataset)
@@ -99,7 +104,7 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
     scores = _score(vae, sample, device, config.seed, progress)
     _require_finite(scores, sample, config.vae)
-    coder = Coder(vae.model, device)
+    coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
     findings, material = analyse(sample, scores, coder, is_car_racing=_is_car_racing(dataset), asked=config.factors)
     figures, left_out = _draw(findings, material, config.seed, progress)
     metrics = _metrics(identity, vae, training, findings, left_out)
@@ -113,7 +118,7 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
 # What may be evaluated, and where to
 
 
-def _identity(config: EvalConfig, vae: LoadedVAE, dataset: Dataset, holdout_every: int) -> dict[str, Any]:
+def _identity(config: EvalConfig, vae: Trained[Autoencoder], dataset: Dataset, holdout_every: int) -> dict[str, Any]:
     """What determines an evaluation: the same again is the same figures."""
     return {
         "vae_sha256": vae.sha256,
@@ -147,18 +152,13 @@ def _is_car_racing(dataset: Dataset) -> bool:
 # The work
 
 
-def _score(vae: LoadedVAE, sample: Sample, device: torch.device, seed: int, progress: Progress) -> Scores:
-    measures = {"ssim": ssim, "log_likelihood": sampled_log_likelihood(torch.Generator(device).manual_seed(seed))}
-    return score_frames(vae.model, sample.frames, device, progress, sample.condition, measures)
+def _score(vae: Trained[Autoencoder], sample: Sample, device: torch.device, seed: int, progress: Progress) -> Scores:
+    return score_frames(vae.model, sample.frames, device, progress, sample.condition, {"ssim": ssim}, seed)
 
 
 def _require_finite(scores: Scores, sample: Sample, path: Path) -> None:
     """Raise EvaluationFailed, naming the first frame, unless every figure is finite."""
-    columns = {
-        **scores.posterior._asdict(),
-        **{name: scores.measures[name] for name in ("squared_error", "ssim", "log_likelihood")},
-    }
-    for name, values in columns.items():
+    for name, values in {**scores.latents, **scores.measures}.items():
         broken = ~torch.isfinite(values.reshape(len(sample), -1)).all(dim=1)
         if broken.any():
             first = int(broken.nonzero()[0])
@@ -183,7 +183,7 @@ def _draw(findings: Findings, material: Material, seed: int, progress: Progress)
             left_out[name] = drawn
         task.advance()
     task.close()
-    if findings.disentanglement is None:
+    if isinstance(findings, GaussianFindings) and findings.disentanglement is None:
         left_out["SAP and MIG"] = "no recorded state factor varies over these frames"
     return figures, left_out
 
@@ -192,34 +192,40 @@ def _draw(findings: Findings, material: Material, seed: int, progress: Progress)
 
 
 def _metrics(
-    identity: dict[str, Any], vae: LoadedVAE, training: Training, findings: Findings, left_out: dict[str, str]
+    identity: dict[str, Any], vae: Trained[Autoencoder], training: Training, findings: Findings, left_out: dict[str, str]
 ) -> dict[str, Any]:
     """The content of `metrics.json` but for its list of files."""
     found = asdict(findings)
     return {
         "identity": identity,
         "summary": asdict(_summary(findings)),
+        "autoencoder": vae.model.kind,
         "model": asdict(vae.model.config),
-        "training": {**asdict(training), "on_this_data": training.data_spec_hash == identity["data_spec_hash"]},
+        "training": {**training._asdict(), "on_this_data": training.data_spec_hash == identity["data_spec_hash"]},
         **found,
         "left_out": left_out,
     }
 
 
 def _summary(findings: Findings) -> Summary:
+    of_all: dict[str, Any] = {
+        "num_frames": findings.heldout["num_frames"],
+        "num_episodes": len(findings.episodes),
+        "psnr_db": findings.fidelity.psnr_db,
+        "ssim": findings.fidelity.ssim,
+        "without_zoom": findings.without_zoom,
+        "squared_error": findings.fidelity.squared_error,
+    }
+    if not isinstance(findings, GaussianFindings):
+        return Summary(**of_all)
     found = findings.disentanglement
     return Summary(
-        num_frames=findings.heldout.num_frames,
-        num_episodes=len(findings.episodes),
-        psnr_db=findings.fidelity.psnr_db,
-        ssim=findings.fidelity.ssim,
-        without_zoom=findings.without_zoom,
-        squared_error=findings.fidelity.squared_error,
+        **of_all,
         elbo_nats=findings.bound.elbo_nats,
         bits_per_dimension=findings.bound.bits_per_dimension,
         kl_nats=findings.bound.kl_nats,
-        active_units=findings.heldout.active_units,
-        latent_dim=findings.heldout.latent_dim,
+        active_units=int(findings.heldout["active_units"]),
+        latent_dim=int(findings.heldout["latent_dim"]),
         prior_kl_nats=findings.aggregated.kl_nats,
         sap=found.sap if found else None,
         mig=found.mig if found else None,
@@ -227,7 +233,7 @@ def _summary(findings: Findings) -> Summary:
 
 
 def _provenance(
-    config: EvalConfig, vae: LoadedVAE, dataset: Dataset, training: Training, identity: dict[str, Any]
+    config: EvalConfig, vae: Trained[Autoencoder], dataset: Dataset, training: Training, identity: dict[str, Any]
 ) -> Provenance:
     heldout = [
         episode
@@ -237,6 +243,7 @@ def _provenance(
     ]
     return Provenance(
         vae=str(config.vae),
+        kind=vae.model.kind,
         data=str(config.data),
         env=str(dataset.spec["env"]),
         policy=str(dataset.spec["policy"]),

@@ -6,11 +6,11 @@ They are for frames of a world model at 64x64; a number beside each sentence let
 from dataclasses import dataclass
 from typing import Literal
 
+from worldmodel_v.autoencoders.gaussian.likelihood import Bound
+from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior
 from worldmodel_v.evaluate.attributes import Attribute
 from worldmodel_v.evaluate.disentangle import Disentanglement
 from worldmodel_v.evaluate.inpainting import Inpainting
-from worldmodel_v.evaluate.likelihood import Bound
-from worldmodel_v.evaluate.posterior import AggregatedPosterior
 
 RAW_BITS = 8.0
 WEAK_EDIT = 0.3

@@ -31,6 +31,7 @@ class AdspConfig(EqualLengthConfig):
 
     name: ClassVar[str] = "adsp"
     reads: ClassVar[tuple[str, ...]] = (LATENTS,)
+    needs: ClassVar[tuple[str, ...]] = ("mu", "logvar")
     final_row: ClassVar[bool] = True
     alignment: ClassVar[str] = (
         "row t: the latent of o_t, the action a_t chosen on it, and reward and done of the action a_t-1 that led to o_t"

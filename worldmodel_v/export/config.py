@@ -40,12 +40,24 @@ class ExportConfig(ABC):
     reads: ClassVar[tuple[str, ...]]
     """The formats of dataset that it exports."""
 
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Columns of latents that it cannot do without."""
+
     alignment: ClassVar[str]
     """Which action and reward stand beside which frame or latent, in words."""
 
     @abstractmethod
     def write(self, source: Source, folder: Path, progress: Progress) -> Written:
         """Write the files into `folder`; raises OSError if the disk fails."""
+
+    def require_columns(self, source: Source) -> None:
+        """Raise ConfigError unless the dataset has the columns that the format cannot do without."""
+        found = [column.name for column in source.schema.by_role("latent")]
+        if missing := [name for name in self.needs if name not in found]:
+            raise ConfigError(
+                f"{self.name}: holds the latents {' and '.join(self.needs)} of a VAE, {self.data} has {', '.join(found)} and "
+                f"no {missing[0]}; wm-export npz holds any"
+            )
 
     def check(self, source: Source) -> None:  # noqa: B027  (most formats hold any dataset)
         """Raise UsageError, before anything is written, if this dataset cannot be exported with these options."""

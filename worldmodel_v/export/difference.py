@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import output_to_frames
+from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.encode import encode_frames
 from worldmodel_v.errors import ExportFailed
 from worldmodel_v.export.formats import Arrays, Runner
-from worldmodel_v.models import VAE, output_to_frames
 
 BATCH = 64
 ROUNDING = 1e-3
@@ -45,12 +46,13 @@ def probe(model: VAE, inputs: Arrays) -> Probe:
     cpu = torch.device("cpu")
 
     def encode(frames: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
-        return tuple(tensor.numpy() for tensor in encode_frames(model, frames, cpu, condition_BK=condition))
+        latents = encode_frames(model, frames, cpu, condition_BK=condition)
+        return tuple(latents[name].numpy() for name in ("mu", "logvar"))
 
     def decode(z: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
         with torch.inference_mode():
             told = None if condition is None else torch.from_numpy(condition)
-            return (output_to_frames(model.decode(torch.from_numpy(z), told)).numpy(),)
+            return (output_to_frames(model.decode_z(torch.from_numpy(z), told)).numpy(),)
 
     latents = in_batches(encode, inputs)
     decoder_inputs = (latents[0], *inputs[1:])

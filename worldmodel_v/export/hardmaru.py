@@ -34,6 +34,7 @@ class HardmaruConfig(EqualLengthConfig):
 
     name: ClassVar[str] = "hardmaru"
     reads: ClassVar[tuple[str, ...]] = (LATENTS,)
+    needs: ClassVar[tuple[str, ...]] = ("mu", "logvar")
     final_row: ClassVar[bool] = False
     alignment: ClassVar[str] = "row t: the latent of o_t, and the action a_t chosen on it"
 

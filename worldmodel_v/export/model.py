@@ -18,10 +18,11 @@ from typing import Any, get_args
 import torch
 
 from worldmodel_v import __version__
+from worldmodel_v.autoencoders.artifact import Trained, read_training
+from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.data import condition_reader, is_held_out, read_conditions, read_frames, require_split
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.errors import ConfigError, ExportFailed, one_line
-from worldmodel_v.evaluate.sample import read_training
 from worldmodel_v.export.difference import Probe, decoder_difference, encoder_difference, probe
 from worldmodel_v.export.formats import (
     PACKAGES,
@@ -39,7 +40,6 @@ from worldmodel_v.export.formats import (
 )
 from worldmodel_v.export.int8 import write_int8
 from worldmodel_v.export.modules import Part, parts
-from worldmodel_v.models import LoadedVAE, load_vae
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS
@@ -150,7 +150,7 @@ def export_model(config: ModelExportConfig, progress: Progress | None = None) ->
     return ModelExportReport(out=config.out, vae_sha256=vae.sha256, checked_frames=len(expected.frames), files=tuple(files))
 
 
-def _encoder_inputs(dataset: Dataset, vae: LoadedVAE, wanted: Callable[[int], bool], limit: int) -> Arrays:
+def _encoder_inputs(dataset: Dataset, vae: Trained[VAE], wanted: Callable[[int], bool], limit: int) -> Arrays:
     """What an encoder takes, evenly spaced over the wanted episodes: frames, and for a conditional VAE their conditions."""
     frames = read_frames(dataset, wanted, limit)
     condition = condition_reader(vae.model.config.condition, vae.model.config.condition_dim)
@@ -200,7 +200,7 @@ def _write(part: Part, name: FormatName, file: Path, calibration: Arrays) -> Run
             return run_onnx(file)
 
 
-def _description(vae: LoadedVAE, dataset: Dataset, halves: tuple[Part, ...], files: list[ExportedFile]) -> dict[str, Any]:
+def _description(vae: Trained[VAE], dataset: Dataset, halves: tuple[Part, ...], files: list[ExportedFile]) -> dict[str, Any]:
     """The content of `model.json`, but for what the files were checked on."""
     packages = ["torch", *dict.fromkeys(package for file in files for package in PACKAGES[file.format])]
     return {

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from worldmodel_v.models import VAE, frames_to_input, output_to_frames
+from worldmodel_v.autoencoders import frames_to_input, output_to_frames
+from worldmodel_v.autoencoders.gaussian import VAE
 
 
 class FrameEncoder(nn.Module):
@@ -25,7 +26,7 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: torch.Tensor, condition: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 (B, H, W, 3), and for a conditional VAE float32 (B, K) -> mu, logvar: float32 (B, Z) each."""
-        posterior = self.vae.encode(frames_to_input(frames, self.vae.config.channels), condition)
+        posterior = self.vae.posterior(frames_to_input(frames, self.vae.config.channels), condition)
         return posterior.mu, posterior.logvar
 
 
@@ -38,7 +39,7 @@ class LatentDecoder(nn.Module):
 
     def forward(self, z: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """float32 (B, Z), and for a conditional VAE float32 (B, K) -> uint8 (B, H, W, 3)."""
-        return output_to_frames(self.vae.decode(z, condition))
+        return output_to_frames(self.vae.decode_z(z, condition))
 
 
 class Part(NamedTuple):

@@ -18,8 +18,8 @@ from worldmodel_v.storage.layout import ALIGNMENT
 class NpzConfig(ExportConfig):
     """Frames or latents as EPISODE.npz, one for each episode, with the dataset's own columns and rows; nothing is lost.
 
-    Columns: pixels, or mu and logvar; action, reward, terminated, truncated; state and state_names where recorded, and all
-    further columns.
+    Columns: pixels, or the latents (of a VAE mu and logvar); action, reward, terminated, truncated; state and state_names where
+    recorded, and all further columns.
     """
 
     name: ClassVar[str] = "npz"

@@ -45,6 +45,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportRepo
     progress = progress or Silent()
     require_new(config.out)
     source = Source(config.data, config.reads, progress)
+    config.require_columns(source)
     config.check(source)
     with new_directory(config.out) as folder:
         written = config.write(source, folder, progress)

@@ -29,6 +29,7 @@ class ZacwellmerConfig(EqualLengthConfig):
 
     name: ClassVar[str] = "zacwellmer"
     reads: ClassVar[tuple[str, ...]] = (LATENTS,)
+    needs: ClassVar[tuple[str, ...]] = ("mu", "logvar")
     final_row: ClassVar[bool] = False
     alignment: ClassVar[str] = "row t: the latent of o_t, the action a_t chosen on it, and reward and done that a_t brought"
 

@@ -1,4 +1,4 @@
-"""The best weights of a training so far, by the held-out ELBO: `best.safetensors`.
+"""The best weights of a training so far: `best.safetensors`, by the figure that its autoencoder names, a VAE the held-out ELBO.
 
 The file is a finished VAE's, `vae.safetensors` under another name, with its step and figures in the metadata, so that weights
 and figures appear together and are never of two moments. What is published at the end is the last step's weights unless
@@ -7,7 +7,7 @@ this size on streamed frames hardly overfits.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ import safetensors
 import safetensors.torch
 import torch
 
+from worldmodel_v.autoencoders import Autoencoder, save
+from worldmodel_v.autoencoders.artifact import INVALID, metadata, read_file
+from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.evaluate import Evaluation
-from worldmodel_v.models import VAE, save_vae
-from worldmodel_v.models.weights import INVALID, metadata, read_file
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.checkpoint import sealed, unseal
 from worldmodel_v.untrusted import require_types
@@ -28,30 +28,43 @@ BEST_NAME = "best.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The weights with the highest held-out ELBO, and when they were met."""
+    """The weights with the best score, and when they were met."""
 
     step: int
     settings: dict[str, Any]
     """Of the training, with the number of rows of its data: figures of other data are not comparable."""
 
-    elbo_nats: float
-    """On held-out frames, every constant included."""
+    figure: str
+    """By which of the figures they are the best."""
 
-    heldout: Evaluation
+    heldout: Figures
+    """On held-out frames."""
+
     weights: dict[str, torch.Tensor]
 
 
-def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: VAE, elbo_nats: float, heldout: Evaluation) -> None:
-    """Save the weights if their ELBO is above that of the folder's best, or if those are of another training or other data.
+def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: Autoencoder, heldout: Figures) -> None:
+    """Save the weights if their score is better than that of the folder's best, or if that is of another training or other
+    data.
 
     Raises WriteFailed, and then the previous ones stay; NotAModel if those are damaged.
     """
     best = load_best(folder)
-    if best is None or best.settings != settings or elbo_nats > best.elbo_nats:
-        vae = save_vae(model)
-        figures = {"step": step, "settings": settings, "elbo_nats": elbo_nats, "heldout": asdict(heldout)}
-        notes = {name: json.dumps(value, sort_keys=True) for name, value in figures.items()}
-        publish(folder / BEST_NAME, sealed(safetensors.torch.load(vae), metadata(vae) | notes))
+    if best is None or best.settings != settings or model.score.is_better(heldout, than=best.heldout):
+        content = save(model)
+        said = {"step": step, "settings": settings, "figure": model.score.figure, "heldout": heldout}
+        notes = {name: json.dumps(value, sort_keys=True) for name, value in said.items()}
+        publish(folder / BEST_NAME, sealed(safetensors.torch.load(content), metadata(content) | notes))
+
+
+@dataclass
+class _Recorded:
+    """The JSON types of what stands beside the weights."""
+
+    step: int
+    settings: dict[str, Any]
+    figure: str
+    heldout: dict[str, float]
 
 
 def load_best(folder: Path) -> Best | None:
@@ -61,8 +74,10 @@ def load_best(folder: Path) -> Best | None:
         return None
     try:
         weights, notes = unseal(read_file(file))
-        figures = {name: json.loads(notes[name]) for name in ("step", "settings", "elbo_nats", "heldout")}
-        require_types({name: figures[name] for name in ("step", "settings", "elbo_nats")}, Best)
-        return Best(**{**figures, "heldout": Evaluation(**figures["heldout"])}, weights=weights)
+        said = {name: json.loads(notes[name]) for name in ("step", "settings", "figure", "heldout")}
+        require_types(said, _Recorded)
+        if said["figure"] not in said["heldout"]:
+            raise ValueError(f"its figures have no {said['figure']!r:.100}")
+        return Best(**said, weights=weights)
     except (*INVALID, RecursionError) as error:
         raise NotAModel(f"{file}: the best weights are damaged ({error}); restore the file from a copy, or delete it") from None

@@ -19,14 +19,13 @@ import safetensors
 import safetensors.torch
 import torch
 
+from worldmodel_v.autoencoders import Autoencoder
+from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, INVALID, metadata, read_file
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.models import VAE
-from worldmodel_v.models.weights import INVALID, metadata, read_file
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.optimizers import as_tensors, restore_state, state_of
 from worldmodel_v.untrusted import parse_object
 
-CHECKPOINT_NAME = "checkpoint.safetensors"
 KEPT_FOLDER = "checkpoints"
 _REMEDY = "restore it from a copy, or train anew with --no-resume"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
@@ -45,7 +44,7 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, step: int, settings: dict[str, Any], model: VAE, optimizer: torch.optim.Optimizer) -> "Checkpoint":
+    def of(cls, step: int, settings: dict[str, Any], model: Autoencoder, optimizer: torch.optim.Optimizer) -> "Checkpoint":
         """The present state, copied."""
         tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
         tensors |= {_OPTIMIZER + name: tensor for name, tensor in as_tensors(state_of(optimizer)).items()}
@@ -67,7 +66,7 @@ class Checkpoint:
         """The content of `checkpoint.safetensors`."""
         return sealed(self.tensors, {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)})
 
-    def restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
+    def restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
         """Put the weights and the optimiser's state back; raises NotAModel unless they fit the model and the optimiser.
 
         Moments take the memory layout that the optimiser gives them: fused ones pair moment and parameter element by element.
@@ -78,7 +77,7 @@ class Checkpoint:
             reason = f"{error} ".splitlines()[0].strip()
             raise NotAModel(f"the checkpoint of step {self.step} does not fit its settings ({reason}); {_REMEDY}") from None
 
-    def _restore(self, model: VAE, optimizer: torch.optim.Optimizer) -> None:
+    def _restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
         model.load_state_dict(self._under(_MODEL))
         restore_state(optimizer, self._under(_OPTIMIZER))
 

@@ -5,9 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from worldmodel_v.autoencoders import registry
+from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
+from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import ArchitectureName, Likelihood
-from worldmodel_v.models.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.spec import require_recordable
 from worldmodel_v.train.optimizers import source_of
 from worldmodel_v.train.schedules import Schedule
@@ -21,7 +22,7 @@ MAX_BATCH_SIZE = 1 << 16
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Fit a VAE to the frames of a rollout dataset.
+    """Fit a VAE, or an autoencoder of your own, to the frames of a rollout dataset.
 
     The same command again continues from the last checkpoint, and does nothing when training is complete; a larger
     --steps trains on. Other settings on the same directory are refused.
@@ -38,6 +39,12 @@ class TrainConfig:
 
     batch_size: int = 256
     """Frames in a step: at most 65536."""
+
+    autoencoder: str = registry.DEFAULT
+    """gaussian: a VAE; or module:Class of your own (see worldmodel_v.autoencoders)."""
+
+    autoencoder_kwargs: str = "{}"
+    """Further settings of your own autoencoder, as a JSON object."""
 
     latent_dim: int = 32
     """Size of the latent z."""
@@ -132,10 +139,11 @@ class TrainConfig:
     """Checkpoints to keep; above 1, the latest ones stay under checkpoints/, named by step, beside the one to continue from."""
 
     publish: Publish = "last"
-    """Which weights become the finished VAE: last, or best (by the held-out ELBO, measured at every checkpoint)."""
+    """Which weights become the finished autoencoder: last, or best (of a VAE by the held-out ELBO, of your own by the figure
+    that it names; measured at every checkpoint)."""
 
     stop_on_collapse: bool = False
-    """Stop, after a checkpoint, when the posterior has collapsed; otherwise there is only a warning."""
+    """Stop, after a checkpoint, when the latents have collapsed; otherwise there is only a warning."""
 
     def __post_init__(self) -> None:
         if self.max_grad_norm == math.inf:
@@ -191,11 +199,16 @@ class TrainConfig:
         """The settings that determine the weights after a given number of steps; a continued run must share them.
 
         With a cosine schedule all steps are among them. As JSON holds them: a tuple is a list. Raises ConfigError if an
-        optimiser of one's own cannot be loaded.
+        optimiser or autoencoder of one's own cannot be loaded.
         """
         free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every", "compile"}
         free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "num_workers", "address"}
         if self.schedule == "cosine":
             free.remove("steps")
         settings = {name: value for name, value in asdict(self).items() if name not in free}
-        return {**settings, "condition": list(self.condition), **source_of(self.optimizer)}
+        return {
+            **settings,
+            "condition": list(self.condition),
+            **source_of(self.optimizer),
+            **registry.source_of(self.autoencoder),
+        }

@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
+from worldmodel_v.device import batch_in_memory
 from worldmodel_v.errors import ConfigError, NotADataset, WorkerLost, WorldModelError, one_line
 from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster
 from worldmodel_v.execution.ray_errors import lack_of_the_package
-from worldmodel_v.models.device import batch_in_memory
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import require_format
 from worldmodel_v.train.checkpoint import Checkpoint

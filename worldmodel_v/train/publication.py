@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import Autoencoder, TrainedOn, save
+from worldmodel_v.autoencoders.artifact import CONFIG_NAME, WEIGHTS_NAME
+from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.data import FrameBatch
 from worldmodel_v.errors import NotAModel
-from worldmodel_v.evaluate import Evaluation, evaluate, reconstruction_grid, sample_grid, to_png
-from worldmodel_v.models import VAE, TrainedOn, save_vae
-from worldmodel_v.models.weights import WEIGHTS_NAME
+from worldmodel_v.evaluate import evaluate, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -27,7 +28,6 @@ from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.best import BEST_NAME, load_best
 from worldmodel_v.train.run import TrainingRun
 
-CONFIG_NAME = "config.json"
 HELDOUT_NAME = "heldout.json"
 PICTURE_NAME = "reconstructions.png"
 SAMPLES_FOLDER = "samples"
@@ -40,7 +40,7 @@ def read_evaluation(out: Path) -> dict[str, Any] | None:
     return read_object(out / HELDOUT_NAME)
 
 
-def published_evaluation(run: TrainingRun) -> Evaluation | None:
+def published_evaluation(run: TrainingRun) -> Figures | None:
     """The held-out figures of exactly this training, if everything that it publishes is in place; None otherwise."""
     out = run.config.out
     content = read_evaluation(out)
@@ -50,12 +50,12 @@ def published_evaluation(run: TrainingRun) -> Evaluation | None:
     expected = {**_identity(run), "vae_sha256": sha256_of_file(out / WEIGHTS_NAME)}
     try:
         matches = all(content.get(name) == value for name, value in expected.items())
-        return Evaluation(**content["heldout"]) if matches else None
-    except (KeyError, TypeError):
+        return dict(content["heldout"]) if matches else None
+    except (KeyError, TypeError, ValueError):
         return None
 
 
-def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
+def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
     """Evaluate on the held-out episodes, and publish weights, configuration, picture and, last, the evaluation.
 
     The weights are the last step's, or with --publish best those of `best.safetensors`; raises NotAModel if it is not there.
@@ -65,13 +65,13 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Evaluation:
     probe = run.heldout_frames(FINAL_EVALUATION_FRAMES)
     heldout = evaluate(model, probe.frames, run.device, progress, probe.condition)
     spec = run.dataset.spec
-    weights = save_vae(model, TrainedOn(spec["env"], Preprocessing.of(spec)))
+    weights = save(model, TrainedOn(spec["env"], Preprocessing.of(spec)))
     identity = _identity(run) | {"weights_of_step": step}
     publish(out / PICTURE_NAME, to_png(_picture(model, probe, run.device)))
-    publish(out / CONFIG_NAME, _json({"model": asdict(model.config), **identity, "data": spec}))
+    publish(out / CONFIG_NAME, _json({"autoencoder": model.kind, "model": asdict(model.config), **identity, "data": spec}))
     publish(out / WEIGHTS_NAME, weights)
     vae_sha256 = hashlib.sha256(weights).hexdigest()
-    publish(out / HELDOUT_NAME, _json({**identity, "vae_sha256": vae_sha256, "heldout": asdict(heldout)}))
+    publish(out / HELDOUT_NAME, _json({**identity, "vae_sha256": vae_sha256, "heldout": heldout}))
     return heldout
 
 
@@ -80,8 +80,9 @@ def draw_progress(run: TrainingRun, probe: FrameBatch) -> None:
     folder = run.config.out / SAMPLES_FOLDER
     folder.mkdir(exist_ok=True)
     publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(_picture(run.model, probe, run.device)))
-    prior = sample_grid(run.model, rows=2, columns=PICTURE_FRAMES, seed=run.config.seed, device=run.device)
-    publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior))
+    prior = sample_grid(run.model, rows=2, columns=PICTURE_FRAMES, seed=run.config.seed)
+    if prior is not None:
+        publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior))
 
 
 def best_settings(run: TrainingRun) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def best_settings(run: TrainingRun) -> dict[str, Any]:
     return run.settings | {"data_rows": run.dataset.num_rows}
 
 
-def _best_model(run: TrainingRun) -> tuple[VAE, int]:
+def _best_model(run: TrainingRun) -> tuple[Autoencoder, int]:
     best = load_best(run.config.out)
     if best is None or best.settings != best_settings(run):
         raise NotAModel(f"{run.config.out}: holds no {BEST_NAME} of this training and data; publish the last weights instead")
@@ -98,7 +99,7 @@ def _best_model(run: TrainingRun) -> tuple[VAE, int]:
     return model, best.step
 
 
-def _picture(model: VAE, probe: FrameBatch, device: torch.device) -> np.ndarray:
+def _picture(model: Autoencoder, probe: FrameBatch, device: torch.device) -> np.ndarray:
     """Some of the frames, evenly spaced, above their reconstructions."""
     evenly = np.linspace(0, len(probe.frames) - 1, PICTURE_FRAMES).astype(int)
     condition = None if probe.condition is None else probe.condition[evenly]

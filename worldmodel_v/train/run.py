@@ -1,6 +1,7 @@
 """A training in progress: the model, its optimiser, its data, and one step of it."""
 
-from collections.abc import Generator, Iterator
+import functools
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders import Autoencoder, AutoencoderConfig, Batch, Loss, frames_to_input, registry
 from worldmodel_v.data import (
     FrameBatch,
     FrameStream,
@@ -19,21 +21,17 @@ from worldmodel_v.data import (
 )
 from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.data.prefetch import prefetch
-from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
-from worldmodel_v.models.device import Computation, compiled
+from worldmodel_v.device import compiled
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.storage import Dataset
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
-from worldmodel_v.train.compute import Recomputed
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.optimizers import build_optimizer
-from worldmodel_v.train.schedules import annealed_beta, learning_rate_factor
+from worldmodel_v.train.schedules import learning_rate_factor
 from worldmodel_v.train.share import ALONE, Share
 
 StepTerms = dict[str, torch.Tensor | float]
-"""loss, reconstruction, kl, sigma, grad_norm, beta: what one step reports; tensors stay on the device until they are logged.
-
-`kl` is the true one, whatever floors the loss puts under it; `sigma` is there if it is learned.
-"""
+"""loss, grad_norm and the autoencoder's figures: what one step reports; tensors stay on the device until they are logged."""
 
 
 class TensorBatch(NamedTuple):
@@ -47,22 +45,22 @@ class TensorBatch(NamedTuple):
 
 
 def require_trainable(config: TrainConfig, dataset: Dataset) -> None:
-    """Raise ConfigError or ConditionNotRecorded unless the VAE that is asked for fits the data."""
-    _vae_config(config, dataset, condition_dim=len(config.condition))
+    """Raise ConfigError or ConditionNotRecorded unless the autoencoder that is asked for fits the data."""
+    if foreign := registry.foreign_settings(config.autoencoder, config):
+        option = f"--{foreign[0].replace('_', '-')}"
+        raise ConfigError(f"{option}: is no setting of the autoencoder {config.autoencoder}; leave it out")
+    _autoencoder_config(config, dataset, condition_dim=len(config.condition))
     with dataset.open_shard(dataset.entries[0]) as shard:
         require_recorded(shard, config.condition)
 
 
-def _vae_config(config: TrainConfig, dataset: Dataset, condition_dim: int) -> VAEConfig:
-    return VAEConfig(
+def _autoencoder_config(config: TrainConfig, dataset: Dataset, condition_dim: int) -> AutoencoderConfig:
+    return registry.configure(
+        config.autoencoder,
+        vars(config),
+        registry.parsed_kwargs(config.autoencoder_kwargs),
         frame_height=dataset.spec["frame_height"],
         frame_width=dataset.spec["frame_width"],
-        latent_dim=config.latent_dim,
-        architecture=config.architecture,
-        channels=config.channels,
-        likelihood=config.likelihood,
-        sigma=config.sigma,
-        condition=config.condition,
         condition_dim=condition_dim,
     )
 
@@ -94,21 +92,24 @@ class TrainingRun:
         self.saved_step = self.step
         """Where the checkpoint stands; 0 if there is none."""
         self._noise = torch.Generator(device)
-        self._network = Recomputed(self.model) if config.checkpoint_activations else self.model
 
     @cached_property
-    def _objective(self) -> Computation:
-        return compiled(elbo, self.device) if self.config.compile else elbo
+    def _objective(self) -> Callable[[Batch], Loss]:
+        compile = functools.partial(compiled, device=self.device) if self.config.compile else None
+        return self.model.objective(compile=compile, recompute=self.config.checkpoint_activations)
 
-    def _fresh_model(self) -> VAE:
+    def _fresh_model(self) -> Autoencoder:
         """A model with new weights; a condition is standardised by the episodes that are trained on."""
         names = self.config.condition
         if not names:
-            return VAE(_vae_config(self.config, self.dataset, condition_dim=0))
+            return self._built(condition_dim=0)
         mean_K, std_K = measure_condition(self.dataset, names, self.is_trained_on)
-        model = VAE(_vae_config(self.config, self.dataset, condition_dim=len(mean_K)))
+        model = self._built(condition_dim=len(mean_K))
         model.standardise_by(torch.from_numpy(mean_K), torch.from_numpy(std_K))
         return model
+
+    def _built(self, condition_dim: int) -> Autoencoder:
+        return registry.create(self.config.autoencoder, _autoencoder_config(self.config, self.dataset, condition_dim))
 
     def batches(self) -> Generator[TensorBatch]:
         """This process's share of the batches from the present step on."""
@@ -147,37 +148,21 @@ class TrainingRun:
         return FrameBatch(frames, read_conditions(self.dataset, self.is_held_out, limit, self._condition))
 
     def take_step(self, batch: TensorBatch) -> StepTerms:
-        """One optimiser step; returns its terms (tensors stay on the device until they are logged).
-
-        Gradients are those of the loss in units of squared errors. Adam does not mind the scale, but minds its changing,
-        and a learned σ falls by twenty times; so `max_grad_norm` and `grad_norm` mean the same for every σ.
-        """
-        config = self.config
-        beta = annealed_beta(self.step, config.beta, config.beta_warmup_steps, config.beta_cycles)
+        """One optimiser step; returns its terms (tensors stay on the device until they are logged)."""
         self.model.train()
-        error_scale = self.model.error_scale
         with self._autocast():
-            terms = self._objective(
-                self._network,
-                batch.x,
-                self._draw_noise(),
-                batch.condition,
-                free_bits=config.free_bits,
-                kl_tolerance=config.kl_tolerance,
-                across=self._share.mean,
-            )
-        loss = terms.loss(beta)
+            loss = self._objective(Batch(batch.x, batch.condition, self._draw_noise(), self.step, self._share.mean))
         self.optimizer.zero_grad(set_to_none=True)
-        (loss * error_scale).backward()
-        means = {"loss": loss.detach(), "reconstruction": terms.reconstruction.detach(), "kl": terms.kl.detach()}
+        loss.minimised.backward()
+        terms = {"loss": loss.minimised, **loss.figures}
+        means = {name: value.detach() for name, value in terms.items() if isinstance(value, torch.Tensor)}
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         self._share.average([*gradients, *means.values()])
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self._schedule_learning_rate()
         self.optimizer.step()
         self.step += 1
-        learned = {"sigma": self.model.sigma} if config.likelihood == "calibrated" else {}
-        return {**means, **learned, "grad_norm": grad_norm, "beta": beta}
+        return {**terms, **means, "grad_norm": grad_norm}
 
     def _schedule_learning_rate(self) -> None:
         config = self.config
@@ -198,12 +183,14 @@ class TrainingRun:
         save_checkpoint(self.config.out, self.checkpoint(), self.config.keep)
         self.saved_step = self.step
 
-    def _draw_noise(self) -> torch.Tensor:
-        """This process's rows of the step's noise: float (B, Z), a function of the seed and the step."""
-        shape = self.config.batch_size, self.config.latent_dim
+    def _draw_noise(self) -> torch.Tensor | None:
+        """This process's rows of the step's noise: float (B, *noise_shape), a function of the seed and the step."""
+        if self.model.noise_shape is None:
+            return None
+        shape = self.config.batch_size, *self.model.noise_shape
         self._noise.manual_seed(_noise_seed(self.config.seed, self.step))
-        noise_BZ = torch.randn(shape, generator=self._noise, device=self.device)
-        return noise_BZ[self._share.rows(self.config.batch_size)]
+        noise = torch.randn(shape, generator=self._noise, device=self.device)
+        return noise[self._share.rows(self.config.batch_size)]
 
     def _autocast(self) -> AbstractContextManager:
         wanted = self.config.precision

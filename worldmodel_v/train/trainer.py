@@ -8,22 +8,20 @@ import functools
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, CONFIG_NAME, WEIGHTS_NAME
+from worldmodel_v.autoencoders.base import Figures, figures_text
 from worldmodel_v.data import FrameBatch, require_split
+from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, TrainingDiverged
-from worldmodel_v.evaluate import Evaluation
-from worldmodel_v.evaluate.likelihood import bound, sampled_log_likelihood, sigma_of
 from worldmodel_v.evaluate.metrics import score_frames, summarise
 from worldmodel_v.interrupts import deferred_interrupts
-from worldmodel_v.models import resolve_device
-from worldmodel_v.models.device import batch_in_memory
-from worldmodel_v.models.weights import WEIGHTS_NAME
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.spec import differences
@@ -32,12 +30,11 @@ from worldmodel_v.storage.directory import refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
 from worldmodel_v.storage.publish import remove_temporaries
 from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
-from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
+from worldmodel_v.train.checkpoint import KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
 from worldmodel_v.train.config import TrainConfig
-from worldmodel_v.train.health import Watch, posterior_health, require_varied_frames
+from worldmodel_v.train.health import Watch, require_varied_frames
 from worldmodel_v.train.metrics import METRICS_NAME, TENSORBOARD_FOLDER, MetricsLog
 from worldmodel_v.train.publication import (
-    CONFIG_NAME,
     HELDOUT_NAME,
     PICTURE_NAME,
     SAMPLES_FOLDER,
@@ -66,8 +63,8 @@ class TrainReport:
     new_steps: int
     """Steps that this run did; 0 if training was complete."""
 
-    heldout: Evaluation
-    """The finished VAE on episodes that it was not trained on."""
+    heldout: Figures
+    """The finished autoencoder on episodes that it was not trained on."""
 
     picture: Path
     """Held-out frames above their reconstructions."""
@@ -87,7 +84,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
             _train_to_the_end(run, progress)
         heldout = published_evaluation(run) or publish_vae(run, progress)
     message = f"train: {run.step} steps ({run.step - first_step} new)"
-    done = {"out": config.out, "steps": run.step, "new_steps": run.step - first_step, **asdict(heldout)}
+    done: dict[str, Any] = {"out": config.out, "steps": run.step, "new_steps": run.step - first_step, **heldout}
     progress.event("finished", message, stage="train", **done)
     return TrainReport(
         out=config.out,
@@ -128,7 +125,7 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     settings_hash = hashlib.sha256(canonical_json(run.settings).encode()).hexdigest()
     task = begin(progress, "train", config.out, settings_hash, total=config.steps, unit="steps", done=run.step)
     warn = functools.partial(progress.event, "training_warning", stage="train", warning=True)
-    log, watch = MetricsLog(config.out, run.step), Watch(config, warn)
+    log, watch = MetricsLog(config.out, run.step), Watch(config, run.model, warn)
     with closing(task), closing(log), deferred_interrupts() as interrupted, closing(_steps(run, interrupted)) as steps:
         for terms, stopping in steps:
             watch.count(terms["grad_norm"])
@@ -137,7 +134,7 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
             if due or stopping or run.step % config.log_every == 0:
                 values = {name: float(value) for name, value in terms.items()}
                 _record(run, log, {"train": values, "health": watch.gradients(run.step)})
-                task.advance(0, loss=values["loss"], kl=values["kl"])
+                task.advance(0, **{name: values[name] for name in ("loss", *run.model.shown)})
             collapse = _check_up(run, probe, log, watch, progress) if due else None
             if due:
                 draw_progress(run, probe)
@@ -188,16 +185,14 @@ def _tidy(run: TrainingRun) -> None:
 
 def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch, progress: Progress) -> str | None:
     """Evaluate on a few held-out frames, keep the weights if they are the best; returns the finding of a collapse."""
-    likelihood = {"log_likelihood": sampled_log_likelihood(torch.Generator(run.device).manual_seed(0))}
-    scores = score_frames(run.model, probe.frames, run.device, condition_NK=probe.condition, measures=likelihood)
-    heldout, posterior = summarise(scores), posterior_health(scores.posterior)
-    elbo_nats = bound(scores, sigma_of(run.model)).elbo_nats
-    _record(run, log, {"held-out": {**asdict(heldout), "elbo_nats": elbo_nats}, "health": asdict(posterior)})
-    figures = f"PSNR {heldout.psnr_db:.2f} dB, KL {heldout.kl_nats:.1f} nats, ELBO {elbo_nats:.1f} nats"
-    message = f"train: step {run.step} on held-out frames: {figures}"
-    progress.event("evaluated", message, stage="train", step=run.step, elbo_nats=elbo_nats, **asdict(heldout))
-    keep_if_best(run.config.out, run.step, best_settings(run), run.model, elbo_nats, heldout)
-    return watch.judge(run.step, heldout, posterior)
+    scores = score_frames(run.model, probe.frames, run.device, condition_NK=probe.condition)
+    heldout, health = summarise(run.model, scores), run.model.health(scores)
+    _record(run, log, {"held-out": heldout, **({"health": health} if health else {})})
+    message = f"train: step {run.step} on held-out frames: {figures_text(heldout)}"
+    facts: dict[str, Any] = dict(heldout)
+    progress.event("evaluated", message, stage="train", step=run.step, **facts)
+    keep_if_best(run.config.out, run.step, best_settings(run), run.model, heldout)
+    return watch.judge(run.step, heldout, health)
 
 
 def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:

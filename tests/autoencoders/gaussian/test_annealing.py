@@ -2,7 +2,7 @@
 
 import pytest
 
-from worldmodel_v.train.schedules import annealed_beta
+from worldmodel_v.autoencoders.gaussian.annealing import annealed_beta
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from worldmodel_v.autoencoders.gaussian import elbo
+from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import elbo
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train
-from worldmodel_v.train.compute import Recomputed
 from worldmodel_v.train.run import TrainingRun
 
 CPU = torch.device("cpu")

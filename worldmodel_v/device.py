@@ -1,12 +1,16 @@
-"""Which device to compute on, and compiling for it."""
+"""Which device to compute on, compiling for it, and the threads of matrix products."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from worldmodel_v.errors import ConfigError, one_line
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 Computation = Callable[..., Any]
 
@@ -49,3 +53,19 @@ def batch_in_memory(size: int, device: torch.device) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS_OF_TOO_LITTLE_MEMORY):
             raise
         raise ConfigError(f"--batch-size {size}: does not fit in the memory of {device}; lower it") from None
+
+
+def blas_in_one_thread() -> AbstractContextManager:
+    """Within it, NumPy's and SciPy's matrix products stay in the thread that asks for them, where SciPy is installed."""
+    controller = _blas()
+    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
+
+
+@cache
+def _blas() -> "ThreadpoolController | None":
+    try:
+        import scipy.linalg  # noqa: F401  (numba takes its products from there)
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
+    return ThreadpoolController()

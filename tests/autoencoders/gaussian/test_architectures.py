@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, elbo
+from worldmodel_v.autoencoders.gaussian.architectures import ARCHITECTURES, MAX_FRAME_SIZE, ResidualBlock, halvings
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.models import VAE, VAEConfig, elbo, frames_to_input
-from worldmodel_v.models.architectures import ARCHITECTURES, MAX_FRAME_SIZE, ResidualBlock, halvings
 from worldmodel_v.storage import layout
 
 NAMES = list(ARCHITECTURES)
@@ -43,12 +44,12 @@ def shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 def test_frames_of_every_size_come_out_as_they_went_in(name: str, size: int, channels: int) -> None:
     model = make(name, size, latent_dim=5, channels=channels)
     x = random_input(2, size, channels)
-    posterior = model.encode(x)
+    posterior = model.posterior(x)
     assert posterior.mu.shape == posterior.logvar.shape == (2, 5)
     logits = model.decode_logits(posterior.mu)
     assert logits.shape == x.shape
     assert logits.dtype == posterior.mu.dtype == torch.float32
-    torch.testing.assert_close(model.decode(posterior.mu), torch.sigmoid(logits), rtol=0, atol=0)
+    torch.testing.assert_close(model.decode_z(posterior.mu), torch.sigmoid(logits), rtol=0, atol=0)
 
 
 SHAPES = [(16, 16), (24, 40), (40, 24), (48, 80), (56, 88), (96, 96), (72, 16), (200, 120), (1000, 16), (8, 1016)]
@@ -63,7 +64,7 @@ def test_frames_of_every_shape_come_out_as_they_went_in_and_can_be_learnt(name: 
     x = random_input(2, height, width=width)
     terms = elbo(model, x, torch.Generator().manual_seed(0))
     terms.loss(1.0).backward()
-    assert model.decode_logits(model.encode(x).mu).shape == x.shape
+    assert model.decode_logits(model.posterior(x).mu).shape == x.shape
     for weight_name, weight in model.named_parameters():
         assert weight.grad is not None, weight_name
         assert weight.grad.abs().sum() > 0, weight_name
@@ -86,7 +87,7 @@ def test_the_largest_frames_come_out_as_they_went_in(name: str, height: int, wid
     """On PyTorch's meta device, which knows shapes and computes nothing."""
     with torch.device("meta"):
         model = VAE(VAEConfig(architecture=name, frame_height=height, frame_width=width))  # type: ignore[arg-type]
-        assert model.decode_logits(model.encode(torch.empty(1, 3, height, width)).mu).shape == (1, 3, height, width)
+        assert model.decode_logits(model.posterior(torch.empty(1, 3, height, width)).mu).shape == (1, 3, height, width)
 
 
 def test_a_frame_is_halved_in_both_directions_then_in_the_longer_one() -> None:
@@ -116,7 +117,7 @@ def test_gradients_reach_every_weight_and_a_batch_can_be_learnt(name: str) -> No
                 assert weight.grad is not None, weight_name
                 assert weight.grad.abs().sum() > 0, weight_name
         optimizer.step()
-        errors.append((model.decode(model.encode(x).mu) - x).square().mean().item())
+        errors.append((model.decode_z(model.posterior(x).mu) - x).square().mean().item())
     assert errors[-1] < 0.9 * errors[0]
 
 
@@ -124,7 +125,7 @@ def test_gradients_reach_every_weight_and_a_batch_can_be_learnt(name: str) -> No
 def test_a_frames_latent_does_not_depend_on_the_frames_beside_it(name: str) -> None:
     model = make(name, SMALLEST[name], latent_dim=4).train()
     x = random_input(3, SMALLEST[name])
-    torch.testing.assert_close(model.encode(x).mu[:1], model.encode(x[:1]).mu, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.posterior(x).mu[:1], model.posterior(x[:1]).mu, rtol=1e-4, atol=1e-5)
 
 
 def test_conv_for_64_has_exactly_these_layers() -> None:

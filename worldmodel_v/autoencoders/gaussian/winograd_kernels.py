@@ -22,7 +22,7 @@ import numpy as np
 from worldmodel_v.compiler import njit
 
 NUM_GROUPS = 8
-"""Of GroupNorm, as in `models.architectures`."""
+"""Of GroupNorm, as in `architectures`."""
 
 compiled = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "ninf", "nnan"})
 inlined = numba.njit(inline="always")

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
-from worldmodel_v.evaluate.likelihood import bound, log_likelihood, sampled_log_likelihood, sigma_of
-from worldmodel_v.evaluate.metrics import Scores, score_frames
-from worldmodel_v.models import VAE, Posterior, VAEConfig, frames_to_input
-from worldmodel_v.models.vae import UNIT_WEIGHT_SIGMA
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.base import Scores
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
+from worldmodel_v.autoencoders.gaussian.likelihood import bound, log_likelihood, sigma_of
+from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
+from worldmodel_v.evaluate.metrics import score_frames
 
 CPU = torch.device("cpu")
 
@@ -49,7 +51,7 @@ def test_under_the_fixed_sigma_it_is_the_squared_error_up_to_a_constant() -> Non
 def scores(log_likelihoods: list[float], mu: list[list[float]], num_values: int) -> Scores:
     mean = torch.tensor(mu, dtype=torch.float64)
     measured = {name: torch.tensor(log_likelihoods, dtype=torch.float64) for name in ("log_likelihood", "squared_error")}
-    return Scores(posterior=Posterior(mean, torch.zeros_like(mean)), measures=measured, num_values=num_values)
+    return Scores(latents={"mu": mean, "logvar": torch.zeros_like(mean)}, measures=measured, num_values=num_values)
 
 
 def test_the_bound_and_its_bits_are_worked_out_by_hand() -> None:
@@ -72,11 +74,10 @@ def test_a_models_bound_is_that_of_its_own_samples(likelihood: str) -> None:
     model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3, likelihood=likelihood)).eval()
     model.calibrate(torch.tensor(0.02))
     frames = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
-    measures = {"log_likelihood": sampled_log_likelihood(torch.Generator().manual_seed(5))}
-    found = bound(score_frames(model, frames, CPU, measures=measures), sigma_of(model))
+    found = bound(score_frames(model, frames, CPU, seed=5), sigma_of(model))
     with torch.no_grad():
         x = frames_to_input(torch.from_numpy(frames))
-        posterior = model.encode(x)
+        posterior = model.posterior(x)
         decoded = model.decode_logits(posterior.sample(torch.Generator().manual_seed(5)))
     if likelihood != "bernoulli":
         sigma = math.sqrt(0.5) if likelihood == "gaussian" else float(model.variance) ** 0.5

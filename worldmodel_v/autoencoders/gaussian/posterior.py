@@ -1,6 +1,6 @@
-"""Whether the latents of all frames together look like the prior from which new frames are drawn.
+"""What a Gaussian's encoder says of frames: the posterior of each, and that of all of them together.
 
-Legend: N frames, Z latent.
+Legend: B batch, N frames, Z latent.
 
 The aggregated posterior is q(z) = E_x[q(z|x)] (Hoffman & Johnson 2016). Its mean is that of mu; its covariance is that of
 mu plus the average of σ² on the diagonal. Where it is far from N(0, I), frames decoded from the prior are of a kind that
@@ -8,10 +8,41 @@ the decoder has never met.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
-from worldmodel_v.models import Posterior
+from worldmodel_v.autoencoders.base import Latents
+
+
+class Posterior(NamedTuple):
+    """q(z|x) = N(mu, exp(logvar)), a diagonal Gaussian."""
+
+    mu: torch.Tensor
+    """(B, Z)"""
+
+    logvar: torch.Tensor
+    """(B, Z): log σ²"""
+
+    def sample(self, noise: torch.Tensor | torch.Generator | None = None) -> torch.Tensor:
+        """z = mu + σ ε with ε ~ N(0, I): the reparameterisation, through which gradients reach mu and logvar.
+
+        `noise` is ε itself, (B, Z), or the generator that draws it.
+        """
+        if not isinstance(noise, torch.Tensor):
+            noise = torch.randn(self.mu.shape, generator=noise, device=self.mu.device, dtype=self.mu.dtype)
+        return self.mu + torch.exp(0.5 * self.logvar) * noise
+
+
+def gaussian_kl(posterior: Posterior) -> torch.Tensor:
+    """KL(N(mu, σ²) || N(0, 1)) of each latent: (B, Z), in closed form (Kingma & Welling 2013, appendix B)."""
+    mu, logvar = posterior
+    return 0.5 * (mu.square() + logvar.exp() - logvar - 1.0)
+
+
+def posterior_of(latents: Latents) -> Posterior:
+    """The posteriors that a VAE's columns hold."""
+    return Posterior(latents["mu"], latents["logvar"])
 
 
 @dataclass(frozen=True, kw_only=True)

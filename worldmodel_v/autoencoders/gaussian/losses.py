@@ -14,12 +14,15 @@ The Gaussian ones leave out the constant log(π) / 2 a value, and only that: the
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn import functional
 
-from worldmodel_v.models.vae import VAE, Posterior
+from worldmodel_v.autoencoders.gaussian.posterior import gaussian_kl
+
+if TYPE_CHECKING:
+    from worldmodel_v.autoencoders.gaussian.vae import VAE
 
 
 def alone(mean: torch.Tensor) -> torch.Tensor:
@@ -39,13 +42,16 @@ class Elbo(NamedTuple):
     kl_penalty: torch.Tensor
     """Scalar: what the loss takes for the KL, see `kl_penalty`; without floors it is the KL."""
 
+    squared_error: torch.Tensor | None
+    """Scalar without gradient: of a value, the Gaussian likelihoods' alone; what a learned σ² goes towards."""
+
     def loss(self, beta: float) -> torch.Tensor:
         """What is minimised: reconstruction + beta * KL (Higgins et al. 2017; beta = 1 is the VAE)."""
         return self.reconstruction + beta * self.kl_penalty
 
 
 def elbo(
-    model: VAE,
+    model: "VAE",
     x_BCHW: torch.Tensor,
     noise: torch.Tensor | torch.Generator | None = None,
     condition_BK: torch.Tensor | None = None,
@@ -57,27 +63,21 @@ def elbo(
     """The terms for a batch, with one sample of z for each frame, from `noise` as `Posterior.sample` takes it.
 
     Where the batch is a part of one that several processes share, `across` turns a mean over this part into the mean over
-    all of it: the floors of `free_bits` and a learned σ are of the whole batch.
-    In training mode a calibrated decoder's σ learns from the batch; the terms are those of σ before.
+    all of it: the floors of `free_bits` and the squared error are of the whole batch.
     """
-    posterior = model.encode(x_BCHW, condition_BK)
+    posterior = model.posterior(x_BCHW, condition_BK)
     logits = model.decode_logits(posterior.sample(noise), condition_BK)
+    squared_error = None
     if model.config.likelihood == "bernoulli":
         reconstruction_B = bernoulli_nll(logits, x_BCHW)
     else:
         squared_error_B = (torch.sigmoid(logits) - x_BCHW).square().flatten(start_dim=1).sum(dim=1)
         num_values = x_BCHW[0].numel()
         reconstruction_B = gaussian_nll(squared_error_B, num_values, model.sigma)
-        if model.training:
-            model.calibrate(across(squared_error_B.detach().mean()) / num_values)
+        squared_error = across(squared_error_B.detach().mean()) / num_values
     kl_BZ = gaussian_kl(posterior)
-    return Elbo(reconstruction_B.mean(), kl_BZ.sum(dim=1).mean(), kl_penalty(kl_BZ, free_bits, kl_tolerance, across))
-
-
-def gaussian_kl(posterior: Posterior) -> torch.Tensor:
-    """KL(N(mu, σ²) || N(0, 1)) of each latent: (B, Z), in closed form (Kingma & Welling 2013, appendix B)."""
-    mu, logvar = posterior
-    return 0.5 * (mu.square() + logvar.exp() - logvar - 1.0)
+    penalty = kl_penalty(kl_BZ, free_bits, kl_tolerance, across)
+    return Elbo(reconstruction_B.mean(), kl_BZ.sum(dim=1).mean(), penalty, squared_error)
 
 
 def kl_penalty(

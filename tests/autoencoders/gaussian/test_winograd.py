@@ -11,18 +11,17 @@ import torch
 from threadpoolctl import threadpool_info
 from torch import nn
 
-from worldmodel_v.encode import winograd_kernels
-from worldmodel_v.encode.inference import inference_encoder, reproducible_arithmetic
-from worldmodel_v.encode.winograd import (
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, winograd_kernels
+from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
+from worldmodel_v.autoencoders.gaussian.winograd import (
     MAX_TILES,
     SMALLEST_BATCH,
     FastHalving,
     FastResidualBlock,
-    blas_in_one_thread,
     with_fast_convolutions,
 )
-from worldmodel_v.models import VAE, VAEConfig
-from worldmodel_v.models.architectures import ResidualBlock
+from worldmodel_v.device import blas_in_one_thread
+from worldmodel_v.encode.inference import inference_encoder, reproducible_arithmetic
 
 WIDTHS_AND_SIZES = [(16, 32), (32, 16), (64, 8), (128, 4), (16, 8), (32, 4)]
 
@@ -161,7 +160,7 @@ def test_a_vae_becomes_a_copy_with_fast_convolutions_and_is_left_as_it_was(archi
     x = torch.rand(32, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         fast = with_fast_convolutions(model)
-        posterior, expected = fast.encode(x), model.encode(x)
+        posterior, expected = fast.posterior(x), model.posterior(x)
     assert {type(module) for module in fast.encoder} & {FastResidualBlock, FastHalving}
     assert not {type(module) for module in model.encoder} & {FastResidualBlock, FastHalving}
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -184,7 +183,7 @@ def test_frames_of_any_shape_are_encoded_as_the_vae_does(architecture: Any, fram
     model = VAE(VAEConfig(frame_height=height, frame_width=width, latent_dim=2, architecture=architecture)).eval()
     x = torch.rand(SMALLEST_BATCH + 1, 3, *frame_shape).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        posterior, expected = with_fast_convolutions(model).encode(x), model.encode(x)
+        posterior, expected = with_fast_convolutions(model).posterior(x), model.posterior(x)
     np.testing.assert_allclose(posterior.mu, expected.mu, atol=1e-5)
     np.testing.assert_allclose(posterior.logvar, expected.logvar, atol=1e-5)
 
@@ -197,9 +196,9 @@ def test_a_vae_with_nothing_to_make_fast_is_itself(architecture: Any) -> None:
 
 COMPILED_AGAIN = """
 import numpy as np, torch
-from worldmodel_v.encode.winograd import FastHalving, FastResidualBlock
-from worldmodel_v.encode.winograd_kernels import block_kernel, halving_kernel
-from worldmodel_v.models.architectures import ResidualBlock
+from worldmodel_v.autoencoders.gaussian.winograd import FastHalving, FastResidualBlock
+from worldmodel_v.autoencoders.gaussian.winograd_kernels import block_kernel, halving_kernel
+from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
 x = torch.zeros(16, 16, 8, 8)
 with torch.inference_mode():
     FastHalving(torch.nn.Conv2d(16, 32, kernel_size=4, stride=2, padding=1))(x)

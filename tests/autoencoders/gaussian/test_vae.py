@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, elbo
+from worldmodel_v.autoencoders.gaussian.vae import bounded_logvar
 from worldmodel_v.errors import ConfigError, ModelMismatch
-from worldmodel_v.models import VAE, Posterior, VAEConfig, elbo, frames_to_input
-from worldmodel_v.models.vae import bounded_logvar
 
 
 def random_frames(count: int, size: int) -> torch.Tensor:
@@ -42,11 +43,11 @@ def test_other_settings_that_make_no_sense_are_refused(settings: dict[str, objec
         VAEConfig(**settings)  # type: ignore[arg-type]
 
 
-def test_the_defaults_are_what_a_file_without_them_means() -> None:
-    """Weights of version 0.1 name the first three alone."""
+def test_the_defaults_are_the_plain_bound() -> None:
     assert dataclasses.asdict(VAEConfig()) == {
         **{"frame_height": 64, "frame_width": 64, "latent_dim": 32, "likelihood": "gaussian"},
         **{"architecture": "conv", "channels": 3, "sigma": math.sqrt(0.5), "condition": (), "condition_dim": 0},
+        **{"beta": 1.0, "beta_warmup_steps": 0, "beta_cycles": 1, "free_bits": 0.0, "kl_tolerance": 0.0},
     }
 
 
@@ -91,11 +92,11 @@ class TestCondition:
         model, x = VAE(self.CONFIG), torch.zeros(2, 3, 8, 8)
         text = "the VAE is conditional on speed, action: expected 4 values a frame, got 0"
         with pytest.raises(ModelMismatch, match=f"^{re.escape(text)}$"):
-            model.encode(x)
+            model.posterior(x)
         with pytest.raises(ModelMismatch, match="expected 4 values a frame, got 3"):
-            model.decode(torch.zeros(2, 3), torch.zeros(2, 3))
+            model.decode_z(torch.zeros(2, 3), torch.zeros(2, 3))
         with pytest.raises(ModelMismatch, match="the VAE is conditional on nothing: expected 0 values a frame, got 1"):
-            VAE(VAEConfig(frame_height=8, frame_width=8)).encode(x, torch.zeros(2, 1))
+            VAE(VAEConfig(frame_height=8, frame_width=8)).posterior(x, torch.zeros(2, 1))
 
     def test_both_halves_hear_it_standardised(self) -> None:
         torch.manual_seed(0)
@@ -103,11 +104,11 @@ class TestCondition:
         raw = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
         mean, std = torch.tensor([1.0, -2.0, 30.0, 0.5]), torch.tensor([2.0, 0.5, 10.0, 3.0])
         z = torch.zeros(2, 3)
-        expected_mu, expected_logits = model.encode(x, raw).mu, model.decode_logits(z, raw)
+        expected_mu, expected_logits = model.posterior(x, raw).mu, model.decode_logits(z, raw)
         model.standardise_by(mean, std)
-        torch.testing.assert_close(model.encode(x, raw * std + mean).mu, expected_mu, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.posterior(x, raw * std + mean).mu, expected_mu, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(model.decode_logits(z, raw * std + mean), expected_logits, rtol=1e-4, atol=1e-5)
-        assert (model.encode(x, raw + 1).mu != expected_mu).any()
+        assert (model.posterior(x, raw + 1).mu != expected_mu).any()
         assert (model.decode_logits(z, raw + 1) != expected_logits).any()
 
     def test_a_value_that_never_varies_is_not_divided_by_zero(self) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import distributions
 
-from worldmodel_v.models import VAE, Elbo, Posterior, VAEConfig, elbo, frames_to_input, gaussian_kl
-from worldmodel_v.models.losses import bernoulli_nll, gaussian_nll, kl_penalty
-from worldmodel_v.models.vae import CALIBRATION_STEPS
+from worldmodel_v.autoencoders import Batch, frames_to_input
+from worldmodel_v.autoencoders.gaussian import VAE, Elbo, Posterior, VAEConfig, elbo, gaussian_kl
+from worldmodel_v.autoencoders.gaussian.losses import alone, bernoulli_nll, gaussian_nll, kl_penalty
+from worldmodel_v.autoencoders.gaussian.vae import CALIBRATION_STEPS
 
 
 def random_tensors(*shape: int) -> tuple[torch.Tensor, ...]:
@@ -118,7 +119,7 @@ class KnownModel:
     def __init__(self, likelihood: str) -> None:
         self.config = SimpleNamespace(likelihood=likelihood)
 
-    def encode(self, x: torch.Tensor, condition: None) -> Posterior:
+    def posterior(self, x: torch.Tensor, condition: None) -> Posterior:
         return Posterior(torch.ones(len(x), 3), torch.zeros(len(x), 3))
 
     def decode_logits(self, z: torch.Tensor, condition: None) -> torch.Tensor:
@@ -159,14 +160,14 @@ class TestElbo:
         model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3))
         x = random_input(5)
         terms = elbo(model, x, torch.Generator().manual_seed(4))
-        posterior = model.encode(x)
-        mean = model.decode(posterior.sample(torch.Generator().manual_seed(4)))
+        posterior = model.posterior(x)
+        mean = model.decode_z(posterior.sample(torch.Generator().manual_seed(4)))
         torch.testing.assert_close(terms.reconstruction, (mean - x).square().sum() / 5)
         torch.testing.assert_close(terms.kl, gaussian_kl(posterior).sum() / 5)
 
     @pytest.mark.parametrize(("beta", "expected"), [(0.0, 10.0), (0.5, 12.0), (1.0, 14.0), (4.0, 26.0)])
     def test_the_loss_weighs_the_penalty_by_beta(self, beta: float, expected: float) -> None:
-        assert Elbo(torch.tensor(10.0), torch.tensor(3.0), torch.tensor(4.0)).loss(beta).item() == expected
+        assert Elbo(torch.tensor(10.0), torch.tensor(3.0), torch.tensor(4.0), None).loss(beta).item() == expected
 
 
 class TestCalibration:
@@ -187,18 +188,20 @@ class TestCalibration:
 
     def test_only_training_moves_it_and_only_behind_the_terms(self) -> None:
         model, x = nearly_deterministic_model("calibrated"), random_input(4)
-        assert elbo(model.eval(), x).reconstruction.item() > 0
-        assert model.sigma.item() == pytest.approx(math.sqrt(0.5))
-        before = elbo(model.train(), x)
-        assert before.reconstruction.item() == pytest.approx(
+        for untouched in (elbo(model.train(), x).reconstruction, model.eval().loss(batch_of(x)).figures["reconstruction"]):
+            assert untouched > 0
+            assert model.sigma.item() == pytest.approx(math.sqrt(0.5))
+        before = model.train().loss(batch_of(x)).figures
+        assert before["reconstruction"].item() == pytest.approx(
             elbo(nearly_deterministic_model("gaussian"), x)[0].item(), rel=1e-3
         )
+        assert before["sigma"] == model.sigma
         assert model.sigma.item() < math.sqrt(0.5)
 
     @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
     def test_other_likelihoods_keep_theirs(self, likelihood: str) -> None:
         model = nearly_deterministic_model(likelihood)
-        elbo(model.train(), random_input(4))
+        assert "sigma" not in model.train().loss(batch_of(random_input(4))).figures
         assert model.sigma.item() == pytest.approx(math.sqrt(0.5))
 
     def test_the_gradient_is_that_of_the_present_sigma(self) -> None:
@@ -206,13 +209,28 @@ class TestCalibration:
         fixed = nearly_deterministic_model("gaussian", sigma=0.1)
         learned = nearly_deterministic_model("calibrated", sigma=0.1)
         for model in (fixed, learned):
-            elbo(model.train(), random_input(4), torch.Generator().manual_seed(0)).loss(1.0).backward()
+            model.train().loss(batch_of(random_input(4))).minimised.backward()
         for one, other in zip(fixed.parameters(), learned.parameters(), strict=True):
             assert torch.equal(one.grad, other.grad)
 
 
 def random_input(batch: int) -> torch.Tensor:
     return frames_to_input(torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch, 8, 8, 3), dtype=np.uint8)))
+
+
+def batch_of(x: torch.Tensor, step: int = 0) -> Batch:
+    """A batch of one process, with the same noise at every call."""
+    noise = torch.randn(len(x), 3, generator=torch.Generator().manual_seed(0))
+    return Batch(x, None, noise, step, alone)
+
+
+class TestLoss:
+    def test_it_is_the_bound_with_beta_in_units_of_squared_errors(self) -> None:
+        annealed = {"beta": 3.0, "beta_warmup_steps": 4, "sigma": 0.1, "free_bits": 0.5}
+        model, batch = nearly_deterministic_model("gaussian", **annealed), batch_of(random_input(4), step=2)
+        terms, loss = elbo(model, batch.x, batch.noise, free_bits=0.5), model.loss(batch)
+        assert loss.figures == {"loss": terms.loss(1.5), "reconstruction": terms.reconstruction, "kl": terms.kl, "beta": 1.5}
+        assert loss.minimised.item() == pytest.approx(2 * 0.1**2 * terms.loss(1.5).item(), rel=1e-6)
 
 
 def nearly_deterministic_model(likelihood: str, **settings: object) -> VAE:

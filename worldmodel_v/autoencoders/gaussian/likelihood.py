@@ -11,12 +11,15 @@ Training drops the constants of log p(x|z); two VAEs with different σ can only 
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from worldmodel_v.evaluate.metrics import CodedBatch, Measure, Scores
-from worldmodel_v.models import VAE
-from worldmodel_v.models.losses import gaussian_kl
+from worldmodel_v.autoencoders.base import CodedBatch, Measure, Scores
+from worldmodel_v.autoencoders.gaussian.posterior import gaussian_kl, posterior_of
+
+if TYPE_CHECKING:
+    from worldmodel_v.autoencoders.gaussian.vae import VAE
 
 LEVELS = 256
 
@@ -40,11 +43,11 @@ class Bound:
     """Standard deviation of a Gaussian likelihood; None for Bernoulli."""
 
 
-def sampled_log_likelihood(generator: torch.Generator) -> Measure:
+def sampled_log_likelihood(model: "VAE", generator: torch.Generator) -> Measure:
     """A measure: log p(x|z) of each frame, (B,), for one z ~ q(z|x) drawn with `generator`, which is on the model's device."""
 
-    def measure(model: VAE, batch: CodedBatch) -> torch.Tensor:
-        logits = model.decode_logits(batch.posterior.sample(generator), *batch.condition)
+    def measure(batch: CodedBatch) -> torch.Tensor:
+        logits = model.decode_logits(posterior_of(batch.latents).sample(generator), *batch.condition)
         return log_likelihood(logits, batch.x, sigma_of(model))
 
     return measure
@@ -59,7 +62,7 @@ def log_likelihood(logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor, sigma: float
     return -squared_error / (2 * sigma**2) - x.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(sigma))
 
 
-def sigma_of(model: VAE) -> float | None:
+def sigma_of(model: "VAE") -> float | None:
     """The standard deviation of a Gaussian likelihood, fixed or learned; None for Bernoulli."""
     return None if model.config.likelihood == "bernoulli" else float(model.sigma)
 
@@ -67,7 +70,7 @@ def sigma_of(model: VAE) -> float | None:
 def bound(scores: Scores, sigma: float | None) -> Bound:
     """The bound from scores that hold `log_likelihood`."""
     reconstruction = float(scores.measures["log_likelihood"].mean())
-    kl = float(gaussian_kl(scores.posterior).sum(dim=1).mean())
+    kl = float(gaussian_kl(posterior_of(scores.latents)).sum(dim=1).mean())
     density_bits = 0.0 if sigma is None else math.log2(LEVELS)
     return Bound(
         elbo_nats=reconstruction - kl,

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from worldmodel_v.models import Posterior
+from worldmodel_v.autoencoders.gaussian.posterior import Posterior
 
 
 class Recomputed:
     """A VAE whose activations are computed again in the backward pass: to an objective, the VAE itself."""
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
 
-    def encode(self, *inputs: torch.Tensor | None) -> Posterior:
+    def posterior(self, *inputs: torch.Tensor | None) -> Posterior:
         """As the VAE's."""
-        return checkpoint(self._model.encode, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return checkpoint(self._model.posterior, *inputs, use_reentrant=False, preserve_rng_state=False)
 
     def decode_logits(self, *inputs: torch.Tensor | None) -> torch.Tensor:
         """As the VAE's."""

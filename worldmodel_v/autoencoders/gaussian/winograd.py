@@ -19,19 +19,16 @@ the products save; the first convolution, of three channels, which has too few f
 """
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 import torch
 from torch import nn
 
-from worldmodel_v.models import VAE
-from worldmodel_v.models.architectures import ResidualBlock
+from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
 
 if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
+    from worldmodel_v.autoencoders.gaussian.vae import VAE
 
 TILES_AT_ONCE = 64
 MAX_TILES = 256
@@ -53,7 +50,7 @@ G2 = np.array([[1 / 2, 0], [-1 / 2, -1 / 2], [-1 / 6, 1 / 6], [1 / 6, 1 / 3], [0
 """(5, 2): a column of a 2x2 kernel into that of F(4, 2)."""
 
 
-def with_fast_convolutions(model: VAE) -> VAE:
+def with_fast_convolutions(model: "VAE") -> "VAE":
     """A copy of the VAE, in float32 on the CPU, whose encoder's convolutions are fast; itself if there are none to make so.
 
     It needs numba and SciPy; where they are not installed, the VAE itself is returned.
@@ -63,7 +60,7 @@ def with_fast_convolutions(model: VAE) -> VAE:
     try:
         import scipy.linalg  # noqa: F401
 
-        import worldmodel_v.encode.winograd_kernels  # noqa: F401
+        import worldmodel_v.autoencoders.gaussian.winograd_kernels  # noqa: F401
     except ImportError:
         return model
     model = copy.deepcopy(model)
@@ -73,22 +70,6 @@ def with_fast_convolutions(model: VAE) -> VAE:
         elif _halves(module):
             setattr(model.encoder, name, FastHalving(module))
     return model
-
-
-def blas_in_one_thread() -> AbstractContextManager:
-    """Within it, NumPy's and SciPy's matrix products stay in the thread that asks for them, where SciPy is installed."""
-    controller = _blas()
-    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
-
-
-@cache
-def _blas() -> "ThreadpoolController | None":
-    try:
-        import scipy.linalg  # noqa: F401  (numba takes its products from there)
-        from threadpoolctl import ThreadpoolController
-    except ImportError:
-        return None
-    return ThreadpoolController()
 
 
 def _halves(module: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -103,7 +84,7 @@ class FastResidualBlock(nn.Module):
 
     def __init__(self, block: ResidualBlock) -> None:
         super().__init__()
-        from worldmodel_v.encode.winograd_kernels import Half
+        from worldmodel_v.autoencoders.gaussian.winograd_kernels import Half
 
         self._block = block
         norms = [module for module in block.change if isinstance(module, nn.GroupNorm)]
@@ -120,7 +101,7 @@ class FastResidualBlock(nn.Module):
         ]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from worldmodel_v.encode.winograd_kernels import BlockMemory, block_kernel, scratch_size
+        from worldmodel_v.autoencoders.gaussian.winograd_kernels import BlockMemory, block_kernel, scratch_size
 
         _, channels, height, width = x.shape
         frames = _frames_at_once(len(x), height, width)
@@ -154,7 +135,7 @@ class FastHalving(nn.Module):
         self._bias = _array(convolution.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        from worldmodel_v.encode.winograd_kernels import HalvingMemory, halving_kernel, scratch_size
+        from worldmodel_v.autoencoders.gaussian.winograd_kernels import HalvingMemory, halving_kernel, scratch_size
 
         batch, channels, height, width = x.shape
         frames = 0 if height % 2 or width % 2 else _frames_at_once(batch, height // 2, width // 2)

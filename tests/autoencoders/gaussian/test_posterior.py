@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from worldmodel_v.evaluate.posterior import aggregate
-from worldmodel_v.models import Posterior
+from worldmodel_v.autoencoders.gaussian import Posterior
+from worldmodel_v.autoencoders.gaussian.posterior import aggregate
 
 
 def test_its_distance_from_the_prior_is_that_of_the_gaussian_with_its_moments() -> None:

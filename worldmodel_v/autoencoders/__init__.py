@@ -1,0 +1,23 @@
+"""Frames to latents and back: the interface (`base`), by name (`registry`), trained and on disk (`artifact`), today's VAE
+(`gaussian`). Needs torch, numpy and safetensors only."""
+
+from worldmodel_v.autoencoders.artifact import Trained, TrainedOn, load, save
+from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig, Batch, Latents, Loss, Score
+from worldmodel_v.autoencoders.frames import frames_to_input, output_to_frames
+from worldmodel_v.autoencoders.registry import autoencoder_class
+
+__all__ = [
+    "Autoencoder",
+    "AutoencoderConfig",
+    "Batch",
+    "Latents",
+    "Loss",
+    "Score",
+    "Trained",
+    "TrainedOn",
+    "autoencoder_class",
+    "frames_to_input",
+    "load",
+    "output_to_frames",
+    "save",
+]

@@ -1,0 +1,279 @@
+"""A trained autoencoder on disk. Only this file knows its directory.
+
+    vae.safetensors  float32 weights; as metadata its kind and config, the columns that it stores, and the frames' preprocessing
+    config.json      with which settings and on which data it was trained
+
+The file's SHA-256 names the autoencoder: latents carry it, so that they can be told from those of another training. Config and
+preprocessing stand inside the file, so weights cannot be paired with the wrong ones. Loading runs no code but this
+package's: a user's own `module:Class` is imported only where the caller names the same one.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import safetensors
+import safetensors.torch
+import torch
+
+from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
+from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
+from worldmodel_v.errors import ConfigError, NotAModel
+from worldmodel_v.preprocessing import Preprocessing
+from worldmodel_v.schema import Column
+from worldmodel_v.storage.reading import readable
+from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
+
+WEIGHTS_NAME = "vae.safetensors"
+CONFIG_NAME = "config.json"
+ENTRY = "autoencoder"
+"""Of the metadata of `vae.safetensors`: a JSON object."""
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+"""What a training has before it is finished."""
+
+MAX_FILE_BYTES = 4 << 30
+"""What is read into memory at most; the default VAE has 5 MB, its checkpoint 15."""
+
+MAX_HEADER_BYTES = 16 << 20
+INVALID = (
+    *(safetensors.SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError, IndexError),
+    *(AttributeError, ArithmeticError, MemoryError),
+)
+"""What a file that is no valid autoencoder or checkpoint makes safetensors and torch raise."""
+
+Model = TypeVar("Model", bound=Autoencoder, covariant=True)
+
+
+class TrainedOn(NamedTuple):
+    """What frames an autoencoder was trained on."""
+
+    env: str
+    """The environment's name."""
+
+    preprocessing: Preprocessing
+    """What was made of its frames."""
+
+
+@dataclass(frozen=True)
+class Trained(Generic[Model]):
+    """A trained autoencoder in evaluation mode, and the SHA-256 (hexadecimal) of the file it came from."""
+
+    model: Model
+    sha256: str
+    trained_on: TrainedOn | None
+    """None if the file does not say."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file of weights says of itself; reading it runs no code."""
+
+    kind: str
+    """What `--autoencoder` calls it."""
+
+    config: dict[str, Any]
+    columns: dict[str, str]
+    """What it stores for a frame, in words, by column."""
+
+    num_parameters: int
+    sha256: str
+
+
+class Training(NamedTuple):
+    """What a directory tells of the training."""
+
+    holdout_every: int
+    data_spec_hash: str
+    steps: int
+
+
+def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
+    """The bytes of `vae.safetensors`."""
+    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    columns = {column.name: _text(column) for column in model.latents("float32")[0]}
+    record = {"kind": model.kind, "config": asdict(model.config), "columns": columns}
+    if trained_on is not None:
+        record["trained_on"] = {"env": trained_on.env, **asdict(trained_on.preprocessing)}
+    # one entry: safetensors writes several in an order of chance
+    return safetensors.torch.save(weights, metadata={ENTRY: canonical_json({**record, "sha256": _digest(record)})})
+
+
+def load(path: Path, autoencoder: str | None = None) -> Trained[Autoencoder]:
+    """The autoencoder in the directory that `wm-train` wrote.
+
+    One that is a user's own `module:Class` is loaded only if `autoencoder` is the same name: its module is imported. Raises
+    NotAModel if there is no finished or valid one, ConfigError if it is another than was named.
+    """
+    return from_bytes(read_weights(path), str(path), autoencoder)
+
+
+def describe(path: Path) -> Description:
+    """What the weights in a directory say of themselves; raises NotAModel as `load` does. Built-in ones are loaded."""
+    content = read_weights(path)
+    with _named_damage(str(path)):
+        record = _record(metadata(content))
+        kind, columns, config = record["kind"], record["columns"], record["config"]
+        if not isinstance(columns, dict) or not all(isinstance(text, str) and is_name(text) for text in columns.values()):
+            raise ValueError("its columns are not texts by name")
+        num_parameters = sum(tensor.numel() for tensor in safetensors.torch.load(content).values())
+    if kind in BUILT_IN:
+        num_parameters = sum(tensor.numel() for tensor in from_bytes(content, str(path)).model.parameters())
+    return Description(kind, config, columns, num_parameters, hashlib.sha256(content).hexdigest())
+
+
+def read_training(path: Path) -> Training:
+    """From the directory's `config.json`; raises NotAModel if it is missing or damaged."""
+    file = path / CONFIG_NAME
+    try:
+        content = json.loads(file.read_text())
+        settings = content["training"]
+        return Training(
+            holdout_every=int(settings["holdout_every"]),
+            data_spec_hash=str(settings["data_spec_hash"]),
+            steps=int(content["steps"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotAModel(
+            f"{file}: does not tell which episodes the training held out ({type(error).__name__}: {error}); "
+            f"run the wm-train command of {path} again, which writes it anew"
+        ) from None
+
+
+@readable()
+def read_weights(path: Path) -> bytes:
+    """The bytes of a directory's `vae.safetensors`; raises NotAModel if there are none, or NotReadable."""
+    file = path / WEIGHTS_NAME
+    if path.is_file():
+        raise NotAModel(f"{path}: is a file; give the directory that it lies in")
+    if not file.is_file():
+        state = "its training is not finished" if (path / CHECKPOINT_NAME).exists() else "it is no directory of wm-train"
+        raise NotAModel(
+            f"{path}: holds no {WEIGHTS_NAME}: {state}; run wm-train --out {path} to the end, or give another directory"
+        )
+    return read_file(file)
+
+
+@readable()
+def read_file(file: Path) -> bytes:
+    """The bytes of a file of weights; raises NotAModel if they are more than any has or the disk fails, or NotReadable."""
+    try:
+        if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
+            raise NotAModel(f"{file}: has {num_bytes} bytes, expected at most {MAX_FILE_BYTES}; restore it, or train again")
+        return file.read_bytes()
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise NotAModel(f"{file}: cannot be read ({error.strerror}); restore it, or train again") from None
+
+
+def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> Trained[Autoencoder]:
+    """As `load`, from the bytes of the file; `source` names it in errors."""
+    kind = kind_of(content, source)
+    _require_named(kind, autoencoder, source)
+    autoencoder_class(kind)  # whose errors are of no damage
+    with _named_damage(source):
+        record = _record(metadata(content))
+        config = config_from_json(kind, record["config"])
+        trained_on = _trained_on(record["trained_on"], config) if "trained_on" in record else None
+        weights = safetensors.torch.load(content)
+        if kind in BUILT_IN:
+            _require_shapes(kind, config, weights)
+        model = create(kind, config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if wrong := [name for name, tensor in weights.items() if tensor.dtype != torch.float32]:
+            raise ValueError(f"{wrong[0]} is not float32")
+        model.load_state_dict(weights)
+    return Trained(model.eval(), hashlib.sha256(content).hexdigest(), trained_on)
+
+
+def kind_of(content: bytes, source: str) -> str:
+    """What `--autoencoder` calls the autoencoder whose weights these are; raises NotAModel."""
+    with _named_damage(source):
+        return _record(metadata(content))["kind"]
+
+
+def _require_named(kind: str, asked: str | None, source: str) -> None:
+    """Raise ConfigError unless this kind is what was asked for, or may be loaded by whoever asks for nothing."""
+    if asked is not None and asked != kind:
+        raise ConfigError(f"{source}: its autoencoder is {kind}, not {asked}; give --autoencoder {kind}")
+    if asked is None and kind not in BUILT_IN:
+        raise NotAModel(
+            f"{source}: its autoencoder is {kind}, which is no part of this package; its code runs only where you name it: if "
+            f"you trust that module, add --autoencoder {kind} (in Python: autoencoder={kind!r})"
+        )
+
+
+@contextmanager
+def _named_damage(source: str) -> Iterator[None]:
+    """Turn whatever damaged weights raise in the block into NotAModel."""
+    try:
+        yield
+    except INVALID as error:
+        reason = f"{error} ".splitlines()[0].strip()
+        raise NotAModel(
+            f"{source}: {WEIGHTS_NAME} is damaged or of another version ({reason}); restore it, or train again"
+        ) from None
+
+
+def _record(notes: dict[str, str]) -> dict[str, Any]:
+    """What a file's metadata say; raises ValueError or KeyError if it is not as it was written."""
+    record = parse_object(notes[ENTRY])
+    if record.pop("sha256", None) != _digest(record):
+        raise ValueError("its configuration is not what was written")
+    kind = record["kind"]
+    if not isinstance(kind, str) or not is_name(kind) or (kind not in BUILT_IN and ":" not in kind):
+        raise ValueError(f"its kind is {kind!r:.100}")
+    if not isinstance(record["config"], dict):
+        raise ValueError("its configuration is no object")
+    return record
+
+
+def _trained_on(recorded: Any, config: AutoencoderConfig) -> TrainedOn:
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("env"), str) or not recorded["env"].isprintable():
+        raise ValueError("the environment that it was trained on has no printable name")
+    settings = {name: value for name, value in recorded.items() if name != "env"}
+    require_types(settings, Preprocessing)
+    preprocessing = Preprocessing(**settings)
+    if preprocessing.frame_shape != config.frame_shape:
+        raise ValueError(
+            f"it was trained on frames of {preprocessing.frame_shape}, its configuration says {config.frame_shape}"
+        )
+    return TrainedOn(recorded["env"], preprocessing)
+
+
+def _require_shapes(kind: str, config: AutoencoderConfig, weights: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError unless the file holds what its configuration asks for: no more memory is taken than it backs."""
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in create(kind, config).state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    if wrong := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        name = wrong[0]
+        shapes = [list(shapes[name]) if name in shapes else "not there" for shapes in (found, expected)]
+        raise ValueError(f"{name} is {shapes[0]}, its configuration says {shapes[1]}")
+
+
+def _text(column: Column) -> str:
+    values = "" if column.num_values is None else f", {column.num_values} values"
+    return f"{column.dtype} {list(column.row_shape)}{values}"
+
+
+def _digest(record: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(record).encode()).hexdigest()
+
+
+def metadata(content: bytes) -> dict[str, str]:
+    """The metadata of a safetensors file in memory: an 8-byte length, then a JSON header with `__metadata__`.
+
+    Raises ValueError or KeyError if there is none.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if length > min(MAX_HEADER_BYTES, len(content) - 8):
+        raise ValueError(f"it claims a header of {length} bytes, the file has {len(content)}")
+    notes = parse_object(content[8 : 8 + length])["__metadata__"]
+    if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+        raise ValueError("its metadata are not texts by name")
+    return notes

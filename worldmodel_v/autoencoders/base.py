@@ -1,0 +1,299 @@
+"""What the pipeline asks of whatever turns frames into latents and back.
+
+Legend: B batch, N frames, C channels (1 or 3), H, W frame, K values of the condition.
+
+An autoencoder is a `torch.nn.Module` that is built from its config alone. Training minimises its loss and records the figures
+that it names; encoding stores the columns that it declares; evaluation decodes what it encodes. What it knows beside that
+(a likelihood, a posterior, a codebook) stays its own: the methods with a default are for those who have more to say.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from worldmodel_v.errors import ConfigError, ModelMismatch
+from worldmodel_v.schema import Column, Draw
+
+Latents = dict[str, Tensor]
+"""The columns that an autoencoder declares, by name: one row for each frame."""
+
+Figures = dict[str, float]
+"""Numbers by name; the names of those with a unit end with it: `psnr_db`, `kl_nats`."""
+
+Compile = Callable[[Callable], Callable]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """What determines an autoencoder; it is stored inside the weights' file. Subclasses add fields, JSON values all of them.
+
+    A field that `TrainConfig` has too is set by the option of its name; the others by `--autoencoder-kwargs`.
+    """
+
+    frame_height: int = 64
+    """H"""
+
+    frame_width: int = 64
+    """W"""
+
+    channels: int = 3
+    """C: 3 for RGB, 1 for brightness."""
+
+    condition: tuple[str, ...] = ()
+    """What encoder and decoder are told beside frame and latent: names of `state` factors, or "action"."""
+
+    condition_dim: int = 0
+    """K, the number of values that these are."""
+
+    def __post_init__(self) -> None:
+        if self.frame_height < 1 or self.frame_width < 1:
+            raise ConfigError(f"frames of {self.frame_height}x{self.frame_width} cannot be encoded")
+        if self.channels not in (1, 3):
+            raise ConfigError(f"--channels: expected 3 (RGB) or 1 (brightness), got {self.channels}")
+        if len(self.condition) > self.condition_dim or (self.condition_dim and not self.condition):
+            raise ConfigError(f"a condition on {list(self.condition)} cannot have {self.condition_dim} values")
+
+    @property
+    def frame_shape(self) -> tuple[int, int]:
+        """(H, W)"""
+        return self.frame_height, self.frame_width
+
+
+class Batch(NamedTuple):
+    """What a step of training is computed from. The batch may be a part of one that several processes share."""
+
+    x: Tensor
+    """float (B, C, H, W) in [0, 1]"""
+
+    condition: Tensor | None
+    """float (B, K) in the data's own units, or None for an autoencoder without a condition."""
+
+    noise: Tensor | None
+    """float (B, *noise_shape) from N(0, 1), a function of the seed and the step; None without a `noise_shape`."""
+
+    step: int
+    """How many steps were taken before."""
+
+    across: Callable[[Tensor], Tensor]
+    """Turns a mean over this part of the batch into the mean over all of it; differentiable."""
+
+
+class Loss(NamedTuple):
+    """What a step of training gives."""
+
+    minimised: Tensor
+    """Scalar: what gradients are taken of. A mean over the batch."""
+
+    figures: Mapping[str, Tensor | float]
+    """What is recorded of the step; tensors are averaged over processes. `loss` is `minimised` unless it stands here."""
+
+
+class CodedBatch(NamedTuple):
+    """Some frames, and what an autoencoder makes of them."""
+
+    x: Tensor
+    """float (B, C, H, W) in [0, 1]"""
+
+    condition: tuple[Tensor, ...]
+    """What `encode` and `decode` take beside it: (B, K), or nothing."""
+
+    latents: Latents
+
+    reconstruction: Tensor
+    """float (B, C, H, W): decoded from the latents"""
+
+
+class Measure(Protocol):
+    """One number for each frame of a batch: (B,)."""
+
+    def __call__(self, batch: CodedBatch, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Every frame's own latents and figures, on the CPU; floats in float64."""
+
+    latents: Latents
+    """By column, each (N, …)"""
+
+    measures: Mapping[str, Tensor]
+    """By name, each (N,); "squared_error" is always among them."""
+
+    num_values: int
+    """D, the number of values in a frame."""
+
+    @property
+    def psnr(self) -> Tensor:
+        """Decibels of each frame: (N,)."""
+        return psnr(self.measures["squared_error"], self.num_values)
+
+
+class Score(NamedTuple):
+    """The figure by which the best weights are told."""
+
+    figure: str
+    higher_is_better: bool
+
+    def is_better(self, figures: Mapping[str, float], than: Mapping[str, float]) -> bool:
+        """Whether these figures are above those."""
+        new, old = figures[self.figure], than[self.figure]
+        return new > old if self.higher_is_better else new < old
+
+
+class Finding(NamedTuple):
+    """Something that is not well with a training, as its held-out frames show."""
+
+    name: str
+    """It is told once for each name."""
+
+    text: str
+    """What it is, and what to do about it."""
+
+    is_collapse: bool = False
+    """Whether the latents say nothing any more: what `--stop-on-collapse` stops at."""
+
+
+class Autoencoder(ABC, nn.Module):
+    """Frames to latents and back. Frames come as float (B, C, H, W) in [0, 1], conditions as float (B, K) in the data's units.
+
+    A subclass needs `latents`, `encode`, `decode` and `loss`, and `config_class` if it has settings of its own. The condition's
+    mean and standard deviation over the training data travel with the weights.
+    """
+
+    config_class: ClassVar[type[AutoencoderConfig]] = AutoencoderConfig
+
+    kind: str = ""
+    """What `--autoencoder` calls it; set by the registry."""
+
+    score: ClassVar[Score] = Score("psnr_db", higher_is_better=True)
+    """Which held-out figure `--publish best` goes by."""
+
+    shown: ClassVar[tuple[str, ...]] = ()
+    """Which figures of a step stand beside the loss while it trains."""
+
+    noise_shape: tuple[int, ...] | None = None
+    """The shape of the noise that `loss` takes for each frame."""
+
+    settled_step: int = 0
+    """From which step on a training can be judged by its figures."""
+
+    condition_mean: Tensor
+    condition_std: Tensor
+
+    def __init__(self, config: AutoencoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        if config.condition_dim:
+            self.register_buffer("condition_mean", torch.zeros(config.condition_dim))
+            self.register_buffer("condition_std", torch.ones(config.condition_dim))
+
+    # What it stores
+
+    @abstractmethod
+    def latents(self, dtype: str) -> tuple[tuple[Column, ...], tuple[Draw, ...]]:
+        """The columns that are stored for a frame, of role `latent`, and what is drawn from them.
+
+        `dtype`, float32 or float16, is how numbers are to be stored; whole numbers have dtypes of their own.
+        """
+
+    @abstractmethod
+    def encode(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Latents:
+        """The latents of frames, by column: a tensor (B, *row_shape) for each."""
+
+    @abstractmethod
+    def decode(self, latents: Latents, condition_BK: Tensor | None = None) -> Tensor:
+        """Frames of latents, as `encode` gives them: (B, C, H, W) in [0, 1]."""
+
+    # Training
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Loss:
+        """What training minimises. All that is random in it comes from `batch.noise`."""
+
+    def objective(self, *, compile: Compile | None = None, recompute: bool = False) -> Callable[[Batch], Loss]:
+        """`loss`, compiled by `compile`; with `recompute` activations are not kept for the backward pass.
+
+        Raises ConfigError if it cannot be done.
+        """
+        if recompute:
+            raise ConfigError(f"--checkpoint-activations: {self.kind} does not compute activations again; leave it out")
+        return compile(self.loss) if compile else self.loss
+
+    # Evaluation
+
+    def measures(self, generator: torch.Generator) -> Mapping[str, Measure]:
+        """What is measured of each held-out frame beside its squared error; what is random in it comes from `generator`."""
+        return {}
+
+    def figures(self, scores: Scores) -> Figures:
+        """Figures of held-out frames beside PSNR and squared error."""
+        return {}
+
+    def health(self, scores: Scores) -> dict[str, float | list[float]]:
+        """What the record of a training shows of the latents of held-out frames."""
+        return {}
+
+    def findings(self, step: int, figures: Figures, health: Mapping[str, float | list[float]]) -> list[Finding]:
+        """What is not well by these figures; asked from `settled_step` on."""
+        return []
+
+    def samples(self, count: int, generator: torch.Generator) -> Tensor | None:
+        """New frames, (count, C, H, W) in [0, 1]; None where there is nothing to draw them from. `generator` is on the CPU."""
+        return None
+
+    # Encoding
+
+    def for_inference(self, device: torch.device, precision: str, *, compile: bool = False) -> "Autoencoder":
+        """What wm-encode encodes with: itself, or a copy that does it faster. `compile` says that `encode` will be compiled.
+
+        Raises ConfigError if it cannot compute in this precision.
+        """
+        if precision != "fp32":
+            raise ConfigError(f"--precision {precision}: {self.kind} encodes in fp32; leave it out")
+        return self
+
+    # The condition
+
+    def standardised(self, condition_BK: Tensor | None) -> Tensor | None:
+        """The condition in units of its standard deviation; raises ModelMismatch if it is missing or of another size."""
+        expected = self.config.condition_dim
+        found = 0 if condition_BK is None else condition_BK.shape[1]
+        if found != expected:
+            names = ", ".join(self.config.condition) or "nothing"
+            raise ModelMismatch(f"the VAE is conditional on {names}: expected {expected} values a frame, got {found}")
+        return None if condition_BK is None else (condition_BK - self.condition_mean) / self.condition_std
+
+    def typical_condition(self, count: int) -> Tensor | None:
+        """The training data's mean condition, `count` times: (count, K); None without a condition."""
+        return self.condition_mean.expand(count, -1) if self.config.condition_dim else None
+
+    @torch.no_grad()
+    def standardise_by(self, mean_K: Tensor, std_K: Tensor) -> None:
+        """Take over the condition's mean and standard deviation; a value that never varies keeps its scale."""
+        self.condition_mean.copy_(mean_K)
+        self.condition_std.copy_(torch.where(std_K > 1e-6, std_K, torch.ones_like(std_K)))
+
+
+def psnr(squared_error_N: Tensor, num_values: int) -> Tensor:
+    """Decibels of each frame, from its sum of squared errors over `num_values` values in [0, 1]: (N,)."""
+    return -10.0 * torch.log10(squared_error_N.clamp_min(1e-12) / num_values)
+
+
+def figures_text(figures: Mapping[str, float]) -> str:
+    """Figures on one line: `psnr 23.1 dB, kl 12.3 nats, active_units 7`."""
+    return ", ".join(f"{heading} {value}" for heading, value in readable_figures(figures).items())
+
+
+def readable_figures(figures: Mapping[str, float]) -> dict[str, str]:
+    """Figures for a person to read: the unit that a name ends with stands behind the number."""
+    units = {"_db": " dB", "_nats": " nats"}
+    texts = {}
+    for name, value in figures.items():
+        ending = next((ending for ending in units if name.endswith(ending)), "")
+        number = str(value) if isinstance(value, int) else f"{value:.2f}"
+        texts[name.removesuffix(ending)] = number + units.get(ending, "")
+    return texts

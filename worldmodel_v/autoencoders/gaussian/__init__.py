@@ -1,0 +1,37 @@
+"""The VAE of world models: a diagonal Gaussian for each frame, its networks, likelihoods, losses and health."""
+
+from pathlib import Path
+
+from worldmodel_v.autoencoders import artifact
+from worldmodel_v.autoencoders.artifact import Trained
+from worldmodel_v.autoencoders.gaussian.architectures import ArchitectureName
+from worldmodel_v.autoencoders.gaussian.losses import Elbo, elbo
+from worldmodel_v.autoencoders.gaussian.posterior import Posterior, gaussian_kl, posterior_of
+from worldmodel_v.autoencoders.gaussian.vae import VAE, Likelihood, VAEConfig, gaussian_latents
+from worldmodel_v.errors import ModelMismatch
+
+__all__ = [
+    "VAE",
+    "ArchitectureName",
+    "Elbo",
+    "Likelihood",
+    "Posterior",
+    "VAEConfig",
+    "elbo",
+    "gaussian_kl",
+    "gaussian_latents",
+    "load_vae",
+    "posterior_of",
+]
+
+
+def load_vae(path: Path) -> Trained[VAE]:
+    """The VAE in a directory that `wm-train` wrote; raises NotAModel if there is none, ModelMismatch if it is no Gaussian."""
+    content = artifact.read_weights(path)
+    if (kind := artifact.kind_of(content, str(path))) != VAE.kind:
+        raise ModelMismatch(
+            f"{path}: its autoencoder is {kind}; this needs a VAE, with mu and logvar, as wm-train trains by default"
+        )
+    found = artifact.from_bytes(content, str(path))
+    assert isinstance(found.model, VAE)
+    return Trained(found.model, found.sha256, found.trained_on)
