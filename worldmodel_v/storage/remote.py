@@ -175,14 +175,10 @@ class RemoteFile:
 
     def _fetch(self, parts: list[tuple[int, int]]) -> list[bytes]:
         """The parts with these offsets and sizes, shorter where the file ends."""
-        asked = [(offset, offset + size) for offset, size in parts if size]
-        starts, stops = [start for start, _ in asked], [stop for _, stop in asked]
+        starts = [offset for offset, size in parts if size]
+        stops = [offset + size for offset, size in parts if size]
         try:
-            found = iter(
-                _ask(self._path, lambda fs, inner: fs.cat_ranges([inner] * len(asked), starts, stops, on_error="raise"))
-                if asked
-                else ()
-            )
+            found = iter(_ask(self._path, lambda filesystem, inner: _contents(filesystem, inner, starts, stops)))
         except FileNotFoundError:
             raise ShardDamaged(missing(self._path)) from None
         contents = [next(found) if size else b"" for _, size in parts]
@@ -193,6 +189,15 @@ class RemoteFile:
                     "from a server with range requests, or copy it here"
                 )
         return contents
+
+
+def _contents(filesystem: Any, path: str, starts: list[int], stops: list[int]) -> list[bytes]:
+    """Several parts of one file, asked for at once where the filesystem can; raises what the first that failed raises."""
+    found = filesystem.cat_ranges([path] * len(starts), starts, stops, on_error="return") if starts else []
+    for content in found:
+        if isinstance(content, BaseException):
+            raise content
+    return found
 
 
 def _merged(parts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
