@@ -333,6 +333,16 @@ class TestFailures:
     def test_a_url_of_a_file_is_its_path(self, stamp_rollouts: Path) -> None:
         assert open_dataset(f"file://{stamp_rollouts}").path == stamp_rollouts
 
+    def test_a_cache_of_fsspecs_may_stand_before_a_url(
+        self, copy: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(fsspec.config.conf, "simplecache", {"cache_storage": str(tmp_path / "cache")})
+        dataset = open_dataset(f"simplecache::{copy.url}/rollouts")
+        copied = dataset.episode(2)
+        copy.requests.clear()
+        assert_same_record(dataset.episode(2), copied)
+        assert copy.bytes_sent() == 0
+
     def test_nothing_is_written_to_a_url(self, tmp_path: Path) -> None:
         for config in (TrainConfig, FORMATS["npz"]):
             with pytest.raises(ConfigError, match=r"^--out memory:/x: is a URL, and only --data may be one"):
