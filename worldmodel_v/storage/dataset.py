@@ -117,11 +117,12 @@ class Dataset:
 
     def open_verified(self, entry: IndexEntry) -> Shard:
         """Open a committed shard whose every byte is the index's; a remote one is in memory then. Raises ShardDamaged."""
-        if self.is_remote:
+        path = self.shard_path(entry)
+        if isinstance(path, RemotePath):
             return self.open_shard(entry, self.image(entry))
         shard = self.open_shard(entry)
         try:
-            self._require_sha256(entry, sha256_of_file(Path(shard.source)))
+            self._require_sha256(entry, sha256_of_file(path))
         except ShardDamaged:
             shard.close()
             raise
