@@ -153,12 +153,12 @@ class RemoteFile:
             raise RemoteFailed(f"{self._path}: gave {len(content)} of its {total} bytes; run the same command again")
         return content
 
-    def ahead(self, places: np.ndarray) -> None:
-        """Bring these parts, int64 (n, 2) of offset and size, at once, neighbours in one request, for the reads that follow.
+    def ahead(self, places: Callable[[], np.ndarray]) -> None:
+        """Bring the parts that `places` gives, int64 (n, 2) of offset and size, at once, neighbours in one request.
 
         What an earlier call brought is let go of, unless all is there already. Raises as `read` does.
         """
-        wanted = sorted((offset, size) for offset, size in places.tolist() if self._held(offset, size) is None)
+        wanted = sorted((offset, size) for offset, size in places().tolist() if self._held(offset, size) is None)
         if len(wanted) > 1:
             requests = list(_merged(wanted))
             self._pieces = [(offset, part) for (offset, _), part in zip(requests, self._fetch(requests), strict=True)]

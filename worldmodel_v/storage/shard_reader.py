@@ -95,15 +95,14 @@ class Shard:
     def ahead(self, names: Iterable[str], start: int, stop: int) -> None:
         """Say that rows start to stop of some columns are read next, so that a remote shard brings them with few requests."""
         if self._file is not None:
-            places = [self._columns[name].places[self._chunks_ahead(name, start, stop)] for name in names]
-            self._file.ahead(np.concatenate(places))
+            self._file.ahead(lambda: np.concatenate([self._places_ahead(name, start, stop) for name in names]))
 
-    def _chunks_ahead(self, name: str, start: int, stop: int) -> list[int]:
-        """The chunks that hold rows start to stop of a column, but for one that is held already."""
+    def _places_ahead(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Where the chunks with rows start to stop of a column lie, but for one that is held already."""
         column = self._columns[name]
         length, end = column.chunks[0], min(stop, column.shape[0])
         held, _ = self._recent.get(name, (-1, _NOTHING))
-        return [number for number in range(start // length, -(-end // length)) if number != held]
+        return column.places[[number for number in range(start // length, -(-end // length)) if number != held]]
 
     def pixel_chunk(self, number: int, out: np.ndarray | None = None) -> np.ndarray:
         """One chunk of frames: uint8 (n, H, W, 3), where n is `PIXEL_CHUNK_ROWS` but for the last chunk.

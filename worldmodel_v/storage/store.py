@@ -11,6 +11,7 @@ position, and each read costs several times as much.
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -40,8 +41,8 @@ class OpenFile(Protocol):
     def read_all(self) -> bytes:
         """The whole file."""
 
-    def ahead(self, places: np.ndarray) -> None:
-        """Be ready to read these parts, int64 (n, 2) of offset and size: a remote file brings them with few requests."""
+    def ahead(self, places: Callable[[], np.ndarray]) -> None:
+        """Be ready to read the parts that `places` gives, int64 (n, 2) of offset and size; a local file needs none of it."""
 
     def close(self) -> None:
         """Close the file; may be called again."""
@@ -149,7 +150,7 @@ class LocalFile:
             end += len(part)
         return b"".join(parts)
 
-    def ahead(self, places: np.ndarray) -> None:
+    def ahead(self, places: Callable[[], np.ndarray]) -> None:
         """Nothing: the operating system reads ahead by itself."""
 
     def close(self) -> None:
