@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from tests.builders import assert_same_record, files_in, made_rollout_schema, make_episode, rollout_spec
+from tests.builders import assert_same_record, files_in, make_episode, rollout_spec
 from tests.serving import Served, served
 from worldmodel_v import LatentSequences, LatentStream, open_dataset, verify
 from worldmodel_v.data import FrameStream, read_frames
@@ -162,7 +162,7 @@ class TestEveryPlace:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four shards of two episodes of 64 frames each that do not compress, 64x64."""
     path = tmp_path_factory.mktemp("large") / "rollouts"
-    spec = rollout_spec(made_rollout_schema(64), frame_size=64)
+    spec = rollout_spec(frame_height=64, frame_width=64)
     with DatasetWriter(path, spec) as writer:
         for number in range(4):
             episodes = [make_episode(2 * number + i, 63, size=64) for i in range(2)]
