@@ -24,7 +24,7 @@ ONLY_THERE = {
     **{"numba": {"kernel_cache", "compiler", "envs", "autoencoders/gaussian/winograd_kernels.py"}},
     "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "train/distributed.py"},
     **{"h5py": {"storage"}, "hdf5plugin": {"storage"}},
-    **{"tyro": {"cli"}, "rich": {"cli"}, "onnx": {"export"}, "onnxruntime": {"export"}},
+    **{"fsspec": {"storage"}, "tyro": {"cli"}, "rich": {"cli"}, "onnx": {"export"}, "onnxruntime": {"export"}},
 }
 """A library -> the rooms, or files, that may import it."""
 

@@ -112,6 +112,10 @@ class PackageMissing(UsageError):
     """An optional package is not installed; the message has the line that installs it."""
 
 
+class RemoteFailed(WorldModelError):
+    """A place behind a URL cannot be reached, broke off, or does not answer as it should; the same again may work."""
+
+
 class DiskFull(UsageError):
     """The disk cannot hold what is about to be written; nothing was started."""
 

@@ -1,7 +1,8 @@
 """What a directory is: a rollout dataset, a latent dataset or a VAE, as plain facts for a screen or a program.
 
 All of it may be asked while a process writes there: no lock is taken and nothing is written; what is read appears whole
-(shards, checkpoints) or by lines, of which an incomplete last one is not there yet.
+(shards, checkpoints) or by lines, of which an incomplete last one is not there yet. A dataset behind a URL tells what it holds,
+not who works on it.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 from worldmodel_v.errors import ConfigError, NotADataset, StaleLatents, VerificationFailed
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import LATENTS, ROLLOUTS, Column
-from worldmodel_v.storage import Dataset, open_dataset, verify
+from worldmodel_v.storage import Dataset, Location, open_dataset, to_place, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
 from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
@@ -30,7 +31,7 @@ KINDS = {"collect": "rollouts", "encode": "latents", "train": "vae"}
 """What a stage makes."""
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Location) -> dict[str, Any]:
     """The facts of a dataset or model directory, as JSON values; raises UsageError if it is neither or is damaged.
 
     Every shard is opened, which takes a few milliseconds each; `describe_run` opens none.
@@ -38,14 +39,15 @@ def describe(path: Path) -> dict[str, Any]:
     return _describe(path, _describe_dataset, _describe_model)
 
 
-def describe_run(path: Path) -> dict[str, Any]:
+def describe_run(path: Location) -> dict[str, Any]:
     """How far the work on a directory is and who is at it, as JSON values; raises UsageError as `describe` does."""
     return _describe(path, _describe_run_of_dataset, _describe_run_of_training)
 
 
 @readable()
-def _describe(path: Path, of_dataset: Callable[[Dataset], dict], of_model: Callable[[Path], dict]) -> dict[str, Any]:
-    if (path / SPEC_NAME).exists():
+def _describe(location: Location, of_dataset: Callable[[Dataset], dict], of_model: Callable[[Path], dict]) -> dict[str, Any]:
+    path = to_place(location)
+    if not isinstance(path, Path) or (path / SPEC_NAME).exists():
         return of_dataset(open_dataset(path))
     run = read_run(path)
     if any((path / name).exists() for name in MODEL_NAMES) or (run and run.stage == "train"):
@@ -58,7 +60,7 @@ def _describe(path: Path, of_dataset: Callable[[Dataset], dict], of_model: Calla
     raise NotADataset(f"{path}: {found}; give a directory that wm-collect, wm-train or wm-encode wrote")
 
 
-def require_intact(path: Path, progress: Progress | None = None) -> str:
+def require_intact(path: Location, progress: Progress | None = None) -> str:
     """Verify every byte and row of a dataset, and say what was checked; raises VerificationFailed with every finding."""
     dataset = _require_dataset(path, "--verify")
     if findings := verify(dataset, progress):
@@ -66,7 +68,7 @@ def require_intact(path: Path, progress: Progress | None = None) -> str:
     return f"{len(dataset.entries)} shards, {dataset.num_episodes} episodes, {dataset.num_rows} rows: every byte as indexed"
 
 
-def require_binding(latents_path: Path, *, data: Path | None, vae: Path | None) -> None:
+def require_binding(latents_path: Location, *, data: Location | None, vae: Path | None) -> None:
     """Raise StaleLatents unless the latents were made from these rollouts and by this VAE (each checked if given)."""
     latents = open_dataset(latents_path)
     if latents.format != LATENTS:
@@ -89,7 +91,7 @@ def require_binding(latents_path: Path, *, data: Path | None, vae: Path | None) 
         require_current(latents, rollouts)
 
 
-def preview(path: Path) -> np.ndarray:
+def preview(path: Location) -> np.ndarray:
     """A picture of frames of some episodes, one row each, evenly spaced in time: uint8 (H, W, 3)."""
     from worldmodel_v.evaluate.grids import frame_grid
 
@@ -108,8 +110,9 @@ def preview(path: Path) -> np.ndarray:
 
 
 @readable()
-def _require_dataset(path: Path, option: str) -> Dataset:
-    if not (path / SPEC_NAME).exists() and any((path / name).exists() for name in MODEL_NAMES):
+def _require_dataset(location: Location, option: str) -> Dataset:
+    path = to_place(location)
+    if isinstance(path, Path) and not (path / SPEC_NAME).exists() and any((path / name).exists() for name in MODEL_NAMES):
         raise NotADataset(f"{option} is for datasets, {path} holds a VAE; leave it out")
     return open_dataset(path)
 
@@ -133,13 +136,13 @@ def _describe_run_of_dataset(dataset: Dataset) -> dict[str, Any]:
             for episode in dataset.set_aside()
         ],
         "bytes": sum(entry.bytes for entry in dataset.entries),
-        "run": _run(dataset.path, done, _last_commit(dataset) if shards else None),
+        "run": _run_of_dataset(dataset.path, done) if isinstance(dataset.path, Path) else None,
     }
 
 
-def _last_commit(dataset: Dataset) -> datetime | None:
-    entry = latest_entry(dataset.path / INDEX_NAME)
-    return None if entry is None else _time_of_change(dataset.shard_path(entry))
+def _run_of_dataset(path: Path, done: int) -> dict[str, Any] | None:
+    entry = latest_entry(path / INDEX_NAME) if done else None
+    return _run(path, done, None if entry is None else _time_of_change(path / entry.name))
 
 
 def _run(path: Path, done: int, latest: datetime | None) -> dict[str, Any] | None:
@@ -192,14 +195,13 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
     columns: dict[str, str] = {}
     ends = {"terminated": 0, "truncated": 0}
     state_names: tuple[str, ...] = ()
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            lengths.append(shard.ep_len - 1)
-            returns.append(shard.returns)
-            columns = {column.name: _column_text(column, *shard.columns[column.name]) for column in dataset.schema.data_columns}
-            state_names = shard.state_names
-            for name in ends:
-                ends[name] += int(shard.rows(name).sum())
+    for _, shard in dataset.shards():
+        lengths.append(shard.ep_len - 1)
+        returns.append(shard.returns)
+        columns = {column.name: _column_text(column, *shard.columns[column.name]) for column in dataset.schema.data_columns}
+        state_names = shard.state_names
+        for name in ends:
+            ends[name] += int(shard.rows(name).sum())
     facts = _describe_run_of_dataset(dataset)
     num_bytes = facts["bytes"]
     return facts | {

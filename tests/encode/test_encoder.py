@@ -17,7 +17,7 @@ from worldmodel_v.encode import EncodeConfig, encode, encode_frames, encoder
 from worldmodel_v.encode.encoder import SHARDS_UNDER_WAY, EncoderSettings, ShardEncoder, Source
 from worldmodel_v.encode.inference import inference_encoder
 from worldmodel_v.errors import ConfigError, ShardDamaged
-from worldmodel_v.storage import open_dataset, verify
+from worldmodel_v.storage import Shard, open_dataset, verify
 
 CPU = torch.device("cpu")
 
@@ -34,7 +34,7 @@ def sources(rollouts: Path, taken: list[int]) -> Iterator[Source]:
     dataset = open_dataset(rollouts)
     for entry in dataset.entries:
         taken.append(entry.shard)
-        yield Source.from_file(entry, dataset.open_shard(entry), dataset.shard_path(entry))
+        yield Source(entry, dataset.open_shard(entry))
 
 
 def encode_threads() -> list[threading.Thread]:
@@ -76,15 +76,15 @@ def test_damage_that_a_thread_finds_is_the_houses_error_and_what_came_before_sta
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real = encoder.PixelFile.read
+    real = Shard.stored
 
-    def damaged(self: encoder.PixelFile, number: int, offset: int, size: int) -> bytes:
-        stored = real(self, number, offset, size)
-        return stored[:-1] + bytes([stored[-1] ^ 1]) if "000003" in self._source and number == 2 else stored
+    def damaged(self: Shard, name: str, number: int) -> bytes:
+        stored = real(self, name, number)
+        return stored[:-1] + bytes([stored[-1] ^ 1]) if "000003" in self.source and (name, number) == ("pixels", 2) else stored
 
     out = tmp_path / "latents"
     with monkeypatch.context() as patch:
-        patch.setattr(encoder.PixelFile, "read", damaged)
+        patch.setattr(Shard, "stored", damaged)
         with pytest.raises(ShardDamaged, match=r"000003.h5: pixel chunk 2 \(rows from 128\) fails its checksum"):
             encode(EncodeConfig(data=unequal, vae=small_vae, out=out, device="cpu"))
     assert [entry.shard for entry in open_dataset(out).entries] == [0, 1, 2]

@@ -31,9 +31,10 @@ from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema, latent_schema
-from worldmodel_v.storage import PixelFile, Shard, build_shard, layout
+from worldmodel_v.storage import Shard, build_shard, layout
 from worldmodel_v.storage.checksum import fletcher32
 from worldmodel_v.storage.layout import HDF5_VERSIONS
+from worldmodel_v.storage.store import LocalFile
 
 SPEC_HASH = "c" * 64
 PLAIN, WITH_STATE = made_rollout_schema(), made_rollout_schema(num_factors=2)
@@ -113,8 +114,8 @@ class TestRoundTrip:
         with Shard.open(path, episode.schema) as shard:
             pixels, places = shard.pixel_layout, shard.pixel_places()
         assert (places.dtype, places.shape) == (np.int64, (4, 2))
-        file = PixelFile(path)
-        chunks = [pixels.decode(i, file.read(i, *place)) for i, place in enumerate(places.tolist())]
+        file = LocalFile(path)
+        chunks = [pixels.decode(i, file.read(*place)) for i, place in enumerate(places.tolist())]
         file.close()
         np.testing.assert_array_equal(np.concatenate(chunks), episode.pixels)
 
@@ -600,7 +601,7 @@ class TestHostile:
             pixels, (place,) = shard.pixel_layout, shard.pixel_places().tolist()
         assert place[1] == 0
         with pytest.raises(ShardDamaged, match="pixel chunk 0"):
-            pixels.decode(0, PixelFile(two_episodes).read(0, *place))
+            pixels.decode(0, LocalFile(two_episodes).read(*place))
 
     def test_a_chunk_that_claims_another_size_is_refused_before_memory_is_taken(self, two_episodes: Path) -> None:
         store_chunk(two_episodes, zstandard.compress(bytes(10**8)))

@@ -23,8 +23,8 @@ class InspectConfig:
     --data or --vae, latents are checked to have been made from those rollouts and by that VAE.
     """
 
-    path: tyro.conf.Positional[Path]
-    """A directory that wm-collect, wm-train or wm-encode wrote."""
+    path: tyro.conf.Positional[str | Path]
+    """A directory that wm-collect, wm-train or wm-encode wrote, or the URL of a dataset."""
 
     state: bool = False
     """Show only how far it is and who is at it, opening no shard: for datasets of thousands of shards that are being made."""
@@ -35,8 +35,8 @@ class InspectConfig:
     preview: Path | None = None
     """Write a PNG with frames of some episodes, one row each: a new file or another PNG's, outside of what is inspected."""
 
-    data: Path | None = None
-    """For latents: the rollouts that they shall have been made from."""
+    data: str | Path | None = None
+    """For latents: the rollouts that they shall have been made from; a directory, or its URL."""
 
     vae: Path | None = None
     """For latents: the VAE that shall have made them."""
@@ -51,11 +51,13 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     """The facts of a directory, after the checks that were asked for; raises WorldModelError."""
     from worldmodel_v import inspection
     from worldmodel_v.evaluate.grids import to_png
+    from worldmodel_v.storage import to_place
     from worldmodel_v.storage.publish import publish
 
     checked: dict[str, Any] = {}
     if config.preview is not None:
-        _require_free(config.preview, config.path)
+        inspected = to_place(config.path)
+        _require_free(config.preview, inspected if isinstance(inspected, Path) else None)
     if config.verify:
         checked["verified"] = inspection.require_intact(config.path, progress)
     facts = inspection.describe_run(config.path) if config.state else inspection.describe(config.path)
@@ -67,12 +69,12 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     return facts | checked
 
 
-def _require_free(picture: Path, inspected: Path) -> None:
+def _require_free(picture: Path, inspected: Path | None) -> None:
     """Raise ConfigError unless a picture can be put there at no loss: elsewhere, and in place of a PNG at most."""
     folder = picture.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"--preview {picture}: its folder is not there; make it first")
-    if inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
+    if inspected and inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise ConfigError(f"--preview {picture}: lies in {inspected}, which is only looked at; give a file outside of it")
     try:
         mode = picture.stat().st_mode

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from worldmodel_v.cli.progress import open_progress, print_json_event, print_line
 from worldmodel_v.cli.tables import print_facts
@@ -93,11 +94,26 @@ def parse(
     }
     try:
         _require_text(sys.argv[1:] if args is None else args)
-        return tyro.cli(command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=PARSING)
+        with _locations():
+            return tyro.cli(command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=PARSING)
     except WorldModelError as error:
         leave_with_error(program, error)
     except BrokenPipeError:
         _leave_a_closed_pipe()
+
+
+def _locations() -> ConstructorRegistry:
+    """How tyro reads a `Location` (`str | Path`): as the text that it is, since a Path would take a slash from a URL."""
+    as_text = PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH|URL",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, str | Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+    registry = ConstructorRegistry()
+    registry.primitive_rule(lambda info: as_text if info.type == (str | Path) else None)
+    return registry
 
 
 def leave_with_error(program: str, error: WorldModelError, log_format: LogFormat = "text") -> NoReturn:

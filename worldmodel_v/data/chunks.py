@@ -68,15 +68,11 @@ def find_chunks(dataset: Dataset, wanted: Callable[[int], bool]) -> ChunkTable:
     """The chunks that hold frames of wanted episodes; raises DatasetTooSmall if there are none, ShardDamaged."""
     layouts: list[tuple[IndexEntry, PixelLayout]] = []
     parts: list[tuple[np.ndarray, ...]] = []
-    for entry in dataset.entries:
-        episodes = range(entry.first_episode, entry.end_episode)
-        keep_E = np.fromiter((wanted(episode) for episode in episodes), np.bool_, len(episodes))
-        if not keep_E.any():
-            continue
-        with dataset.open_shard(entry) as shard:
-            layout, places = shard.pixel_layout, shard.pixel_places()
-            rows = np.zeros((layout.num_chunks, layout.chunk_rows), np.bool_)
-            rows.reshape(-1)[: layout.num_rows] = np.repeat(keep_E, shard.ep_len)
+    keep = {entry.shard: _wanted(wanted, entry) for entry in dataset.entries}
+    for entry, shard in dataset.shards([entry for entry in dataset.entries if keep[entry.shard].any()]):
+        layout, places = shard.pixel_layout, shard.pixel_places()
+        rows = np.zeros((layout.num_chunks, layout.chunk_rows), np.bool_)
+        rows.reshape(-1)[: layout.num_rows] = np.repeat(keep[entry.shard], shard.ep_len)
         masks = np.packbits(np.pad(rows, ((0, 0), (0, ROWS - layout.chunk_rows))), axis=1)
         numbers = np.flatnonzero(rows.any(axis=1))
         shards = np.full(len(numbers), len(layouts))
@@ -86,3 +82,8 @@ def find_chunks(dataset: Dataset, wanted: Callable[[int], bool]) -> ChunkTable:
         raise DatasetTooSmall(f"{dataset.path}: none of its {dataset.num_episodes} episodes is wanted; collect more")
     shards, numbers, places, masks, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return ChunkTable(dataset, tuple(layouts), shards.astype(np.int32), numbers.astype(np.int32), places, masks, counts)
+
+
+def _wanted(wanted: Callable[[int], bool], entry: IndexEntry) -> np.ndarray:
+    """bool (E,): which episodes of a shard are wanted."""
+    return np.fromiter(map(wanted, range(entry.first_episode, entry.end_episode)), np.bool_, entry.num_episodes)

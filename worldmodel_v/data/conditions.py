@@ -69,10 +69,9 @@ def measure_condition(dataset: Dataset, names: Sequence[str], wanted: Callable[[
     """Mean and standard deviation of each value over the chosen episodes; their number is K."""
     dim = _condition_dim(dataset, names)
     count, total, squares = 0, np.zeros(dim), np.zeros(dim)
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
-            values = condition_rows(shard, names, 0, shard.num_rows)[keep].astype(np.float64)
+    for _, shard in dataset.shards():
+        keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
+        values = condition_rows(shard, names, 0, shard.num_rows)[keep].astype(np.float64)
         count, total, squares = count + len(values), total + values.sum(axis=0), squares + np.square(values).sum(axis=0)
     mean = total / max(count, 1)
     std = np.sqrt(np.maximum(squares / max(count, 1) - np.square(mean), 0.0))
@@ -82,11 +81,10 @@ def measure_condition(dataset: Dataset, names: Sequence[str], wanted: Callable[[
 def read_conditions(dataset: Dataset, wanted: Callable[[int], bool], limit: int, condition: ConditionReader) -> np.ndarray:
     """float32 (n, K): the conditions of the very rows that `read_frames` picks with the same arguments."""
     parts: list[np.ndarray] = []
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
-            if keep.any():
-                parts.append(condition(shard, 0, shard.num_rows)[keep])
+    for _, shard in dataset.shards():
+        keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
+        if keep.any():
+            parts.append(condition(shard, 0, shard.num_rows)[keep])
     rows = np.concatenate(parts)
     return rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64))]
 

@@ -28,6 +28,7 @@ from worldmodel_v.storage import Dataset
 
 POOL_BYTES = 256 << 20
 MAX_READER_THREADS = 16
+"""As many as there are cores; all of them for a dataset behind a URL, where a reader mostly waits."""
 
 
 class FrameBatch(NamedTuple):
@@ -72,7 +73,7 @@ class FrameStream:
 
     def __iter__(self) -> Iterator[FrameBatch]:
         num_places = min(len(self._table), self._num_chunks + -(-self._num_chunks // PARTS))
-        with ChunkPool(self._table, num_places, _num_threads(), self._condition) as pool:
+        with ChunkPool(self._table, num_places, _num_threads(self._table.dataset), self._condition) as pool:
             yield from self._batches(pool)
 
     def _batches(self, pool: ChunkPool) -> Iterator[FrameBatch]:
@@ -112,7 +113,7 @@ def read_frames(dataset: Dataset, wanted: Callable[[int], bool], limit: int) -> 
     addresses = table.address_of(picked)
     cuts = np.flatnonzero(np.diff(addresses // ROWS, prepend=-1))[PARTS::PARTS]
     frames = np.empty((len(picked), *table.frame_shape), np.uint8)
-    with ChunkPool(table, PARTS, _num_threads()) as pool:
+    with ChunkPool(table, PARTS, _num_threads(dataset)) as pool:
         for wanted_addresses, out in zip(np.split(addresses, cuts), np.split(frames, cuts), strict=True):
             pool.copy(pool.rows(np.unique(wanted_addresses // ROWS), wanted_addresses), out)
     return frames
@@ -123,7 +124,9 @@ def _num_chunks_in(num_bytes: int, table: ChunkTable) -> int:
     return max(PARTS, num_bytes // (ROWS * math.prod(table.frame_shape)) * PARTS // (PARTS + 1))
 
 
-def _num_threads() -> int:
-    """A reader for each core that this process may use."""
+def _num_threads(dataset: Dataset) -> int:
+    """A reader for each core that this process may use, or more where the network is slower than they are."""
+    if dataset.is_remote:
+        return MAX_READER_THREADS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MAX_READER_THREADS)

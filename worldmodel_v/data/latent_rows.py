@@ -57,6 +57,7 @@ class LatentRows:
         """
         final = np.zeros(shard.num_rows, np.bool_)
         final[np.cumsum(shard.ep_len) - 1] = True
+        shard.ahead(self._columns, start, stop)
         logvars = {draw.columns[1] for draw in self._schema.draws}
         for name, held in self._columns.items():
             rows = shard.rows(name, start, stop)

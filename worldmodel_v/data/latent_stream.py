@@ -15,7 +15,6 @@ memory (fast where the page cache holds them, random reads of 8 kB where not, an
 
 from collections.abc import Generator, Iterator
 from itertools import chain, pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from worldmodel_v.data.sections import SectionPool, SectionTable, find_sections
 from worldmodel_v.data.sequences import BATCHES_AHEAD
 from worldmodel_v.data.windows import OverWindows, WindowSettings, find_windows, generator_of, require_at_least
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.storage import Location, to_place
 
 POOL_BYTES = 256 << 20
 ITEMS_AT_ONCE = 64
@@ -45,7 +45,7 @@ class LatentStream(OverWindows, IterableDataset[Window]):
 
     def __init__(
         self,
-        path: Path | str,
+        path: Location,
         *,
         length: int,
         stride: int = 1,
@@ -55,7 +55,7 @@ class LatentStream(OverWindows, IterableDataset[Window]):
         split: str = "all",
         holdout_every: int = 10,
     ) -> None:
-        """Open the latents at `path`; the arguments are those of `LatentSequences`, but for whole episodes.
+        """Open the latents at a path or URL; the arguments are those of `LatentSequences`, but for whole episodes.
 
         Raises NotADataset if they are no latents, DatasetTooSmall if no window fits, ShardDamaged, ConfigError; iterating
         raises ShardDamaged when it meets damage.
@@ -64,7 +64,7 @@ class LatentStream(OverWindows, IterableDataset[Window]):
             raise ConfigError("windows from disk need a length; LatentSequences has whole episodes")
         settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
         require_at_least(0, seed=seed)
-        self.path, self.sample, self.seed, self.length = Path(path), sample, seed, length
+        self.path, self.sample, self.seed, self.length = to_place(path), sample, seed, length
         self._windows = find_windows(self.path, settings)
         self._sections = find_sections(self._windows)
         self._epoch = 0

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 import numpy as np
 
 from worldmodel_v.data.chunks import ROWS, ChunkTable
-from worldmodel_v.storage import IndexEntry, PixelFile, Shard
+from worldmodel_v.storage import IndexEntry, Shard
 
 MAX_OPEN = 64
 
@@ -29,7 +29,7 @@ class ChunkPool:
 
     def __init__(self, table: ChunkTable, num_places: int, num_threads: int, condition: Condition | None = None) -> None:
         self._table, self._condition = table, condition
-        self._files = _Recent(lambda entry: PixelFile(table.dataset.shard_path(entry)))
+        self._files = _Recent(table.dataset.open_file)
         self._shards = _Recent(table.dataset.open_shard)
         self._frames = np.empty((num_places * ROWS, int(np.prod(table.frame_shape))), np.uint8)
         self.condition_dim = 0 if condition is None else self._measure_condition(condition)
@@ -75,7 +75,7 @@ class ChunkPool:
         entry, layout = table.layouts[table.shards[chunk]]
         number = int(table.numbers[chunk])
         offset, size = table.places[chunk].tolist()
-        stored = self._files.get(entry).read(number, offset, size)
+        stored = self._files.get(entry).read(offset, size)
         frames = layout.decode(number, stored, self._frames[first : first + ROWS])
         if self._condition is not None:
             start = number * layout.chunk_rows

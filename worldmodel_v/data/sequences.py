@@ -15,7 +15,6 @@ are, spawned ones in shared memory (/dev/shm, which must have room for them), wh
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from torch.utils.data import get_worker_info
 from worldmodel_v.data.latent_rows import LatentRows, Window
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.data.windows import OverWindows, WindowSettings, WindowTable, find_windows, generator_of, require_at_least
+from worldmodel_v.storage import Location, to_place
 
 BATCHES_AHEAD = 2
 
@@ -52,7 +52,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
 
     def __init__(
         self,
-        path: Path | str,
+        path: Location,
         *,
         length: int | None,
         stride: int = 1,
@@ -62,13 +62,13 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         split: str = "all",
         holdout_every: int = 10,
     ) -> None:
-        """Read the latents at `path`; `split` is "all", "train" or "held-out" (every `holdout_every`-th episode).
+        """Read the latents at a path or URL; `split` is "all", "train" or "held-out" (every `holdout_every`-th episode).
 
         Raises NotADataset if they are no latents, DatasetTooSmall if no window fits, ShardDamaged, ConfigError.
         """
         settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
         require_at_least(0, seed=seed)
-        self.path, self.sample, self.seed = Path(path), sample, seed
+        self.path, self.sample, self.seed = to_place(path), sample, seed
         self._windows = find_windows(self.path, settings)
         self._rows, self._first_rows = _load(self._windows)
         self._generator: torch.Generator | None = None
@@ -138,10 +138,9 @@ def _load(table: WindowTable) -> tuple[LatentRows, np.ndarray]:
     num_rows_E = table.num_steps + 1
     ends_E = np.cumsum(num_rows_E)
     rows, first = LatentRows(int(ends_E[-1]), table.length, table.schema), 0
-    for entry in table.entries:
-        with table.dataset.open_shard(entry) as shard:
-            wanted_E = [table.settings.wants(int(episode)) for episode in shard.episode_ids]
-            keep = np.repeat(wanted_E, shard.ep_len)
-            rows.fill(first, shard, 0, shard.num_rows, None if keep.all() else keep)
-            first += int(keep.sum())
+    for _, shard in table.dataset.shards(table.entries):
+        wanted_E = [table.settings.wants(int(episode)) for episode in shard.episode_ids]
+        keep = np.repeat(wanted_E, shard.ep_len)
+        rows.fill(first, shard, 0, shard.num_rows, None if keep.all() else keep)
+        first += int(keep.sum())
     return rows, ends_E - num_rows_E

@@ -5,9 +5,8 @@ same in training, evaluation and the MDN-RNN, and does not change when a dataset
 because neighbouring frames are nearly equal: a split by frame would test on the training set.
 """
 
-from pathlib import Path
-
 from worldmodel_v.errors import DatasetTooSmall
+from worldmodel_v.storage import Location
 
 
 def is_held_out(episode_id: int, holdout_every: int) -> bool:
@@ -15,7 +14,7 @@ def is_held_out(episode_id: int, holdout_every: int) -> bool:
     return episode_id % holdout_every == holdout_every - 1
 
 
-def require_split(path: Path, num_episodes: int, holdout_every: int) -> None:
+def require_split(path: Location, num_episodes: int, holdout_every: int) -> None:
     """Raise DatasetTooSmall unless at least one episode is left on each side."""
     if num_episodes < holdout_every or num_episodes < 2:
         raise DatasetTooSmall(

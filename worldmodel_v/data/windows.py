@@ -13,7 +13,6 @@ starts would take 80 MB for the paper's 10 million rows, in each worker of a Dat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ import torch
 from worldmodel_v.data.split import is_held_out
 from worldmodel_v.errors import ConfigError, DatasetTooSmall
 from worldmodel_v.schema import LATENTS, ActionSpace, Schema
-from worldmodel_v.storage import Dataset, IndexEntry, require_format
+from worldmodel_v.storage import Dataset, IndexEntry, Place, require_format
 
 _SPLITS: dict[str, Callable[[int, int], bool]] = {
     "all": lambda episode, holdout_every: True,
@@ -158,7 +157,7 @@ class OverWindows:
         return self._windows.schema.actions
 
 
-def find_windows(path: Path, settings: WindowSettings) -> WindowTable:
+def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
     """The windows of the latents at `path`, found by opening each shard once (2 ms).
 
     Raises NotADataset if they are no latents, DatasetTooSmall if they hold no window, ShardDamaged.
@@ -166,13 +165,11 @@ def find_windows(path: Path, settings: WindowSettings) -> WindowTable:
     dataset = require_format(path, LATENTS)
     entries: list[IndexEntry] = []
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for entry in dataset.entries:
-        keep = np.fromiter(map(settings.wants, range(entry.first_episode, entry.end_episode)), np.bool_, entry.num_episodes)
-        if not keep.any():
-            continue
-        with dataset.open_shard(entry) as shard:
-            offsets, num_steps = shard.ep_offset[keep], shard.ep_len[keep] - np.int64(1)
-            parts.append((np.full(len(offsets), len(entries)), offsets, num_steps))
+    episodes = {entry.shard: range(entry.first_episode, entry.end_episode) for entry in dataset.entries}
+    keep = {shard: np.array([settings.wants(episode) for episode in numbers]) for shard, numbers in episodes.items()}
+    for entry, shard in dataset.shards([entry for entry in dataset.entries if keep[entry.shard].any()]):
+        offsets, num_steps = shard.ep_offset[keep[entry.shard]], shard.ep_len[keep[entry.shard]] - np.int64(1)
+        parts.append((np.full(len(offsets), len(entries)), offsets, num_steps))
         entries.append(entry)
     if not parts:
         raise DatasetTooSmall(f"{path}: no episode is in the split {settings.split!r}; collect more, or lower holdout_every")

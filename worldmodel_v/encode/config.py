@@ -7,6 +7,7 @@ from typing import Literal
 from worldmodel_v.encode.inference import Precision
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, RayPool, WorkerSettings, refuse_idle_address
+from worldmodel_v.storage import Location, require_local, to_place
 
 MAX_BATCH_SIZE = 1 << 20
 """Frames of 64x64 for 13 GB, and many times that in the network."""
@@ -20,8 +21,8 @@ class EncodeConfig:
     new; latents of another VAE or of other rollouts in the same directory are refused.
     """
 
-    data: Path
-    """The rollouts that wm-collect wrote."""
+    data: Location
+    """The rollouts that wm-collect wrote: a directory, or its URL."""
 
     vae: Path
     """The directory that wm-train wrote."""
@@ -67,6 +68,8 @@ class EncodeConfig:
         )
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data", to_place(self.data))
+        require_local("--out", self.out)
         if self.workers < 0:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
         refuse_idle_address(self.address, self.workers)

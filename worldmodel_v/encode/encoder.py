@@ -23,10 +23,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -38,7 +37,7 @@ from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, 
 from worldmodel_v.errors import EncodingFailed
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Column, Schema
-from worldmodel_v.storage import IndexEntry, PixelFile, Shard, build_shard
+from worldmodel_v.storage import IndexEntry, Shard, build_shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
 
 SHARDS_UNDER_WAY = 3
@@ -73,36 +72,12 @@ class EncoderSettings:
     batch_size: int | None
 
 
-class PixelSource(Protocol):
-    """Where a shard's stored chunks come from."""
-
-    def read(self, number: int, offset: int, size: int) -> bytes:
-        """The stored bytes of chunk `number`."""
-
-
-class PixelImage:
-    """A `PixelSource` over the bytes of a shard."""
-
-    def __init__(self, image: bytes) -> None:
-        self._image = image
-
-    def read(self, number: int, offset: int, size: int) -> bytes:
-        """The stored bytes of chunk `number`."""
-        return self._image[offset : offset + size]
-
-
 @dataclass(frozen=True)
 class Source:
     """A rollout shard that is open to be encoded."""
 
     entry: IndexEntry
     shard: Shard
-    pixels: PixelSource
-
-    @classmethod
-    def from_file(cls, entry: IndexEntry, shard: Shard, path: Path) -> Self:
-        """From a file, of which only what a batch needs is read at a time."""
-        return cls(entry, shard, PixelFile(path))
 
 
 @dataclass(frozen=True)
@@ -119,7 +94,7 @@ class EncodeTask:
 
     def open(self, schema: Schema) -> Source:
         """Open the bytes, a shard of rollouts of this schema; raises ShardDamaged."""
-        return Source(self.entry, Shard.from_bytes(self.image, schema, self.source), PixelImage(self.image))
+        return Source(self.entry, Shard.from_bytes(self.image, schema, self.source))
 
 
 def shard_encoder(settings: EncoderSettings) -> Callable[[EncodeTask], bytes]:
@@ -138,7 +113,6 @@ class _UnderWay:
     """A shard whose batches are being encoded."""
 
     source: Source
-    places: np.ndarray
     latents: dict[str, np.ndarray]
     """The autoencoder's columns, to be filled."""
 
@@ -223,7 +197,7 @@ class ShardEncoder:
         firsts = range(0, source.shard.num_pixel_chunks, chunks_per_batch)
         num_rows = source.shard.num_rows
         latents = {column.name: np.empty((num_rows, *column.row_shape), column.dtype) for column in self._columns}
-        shard = _UnderWay(source, source.shard.pixel_places(), latents, batches_left=len(firsts))
+        shard = _UnderWay(source, latents, batches_left=len(firsts))
         for first in firsts:
             last = min(first + chunks_per_batch, source.shard.num_pixel_chunks)
             shard.batches.append(self._threads.submit(self._work_on, shard, range(first, last)))
@@ -285,9 +259,8 @@ class ShardEncoder:
         frames = self._frame_memory(layout.frame_shape)
         decoded = frames.numpy()
         for number in chunks:
-            stored = shard.source.pixels.read(number, *shard.places[number].tolist())
             first = number * layout.chunk_rows - start
-            layout.decode(number, stored, decoded[first : first + layout.chunk_rows])
+            shard.source.shard.pixel_chunk(number, decoded[first : first + layout.chunk_rows])
         num_rows = stop - start
         num_encoded = self._batch_size if self._settings.compile else num_rows  # it would compile anew for another number
         condition = torch.zeros((num_encoded, self._config.condition_dim))

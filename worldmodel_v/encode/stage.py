@@ -5,7 +5,6 @@ are found by comparing two index files.
 """
 
 import functools
-import hashlib
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -159,16 +158,12 @@ def _by_workers(
 def _sources(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[Source]:
     """The shards, each opened when there is room for it; raises ShardDamaged."""
     for entry in missing:
-        shard = rollouts.open_shard(entry)
-        rollouts.require_sha256(entry)
-        yield Source.from_file(entry, shard, rollouts.shard_path(entry))
+        yield Source(entry, rollouts.open_verified(entry))
 
 
 def _tasks(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
     """The shards' bytes, read when a worker is free for them; raises ShardDamaged."""
     for entry in missing:
-        rollouts.open_shard(entry).close()
-        path = rollouts.shard_path(entry)
-        image = path.read_bytes()
-        rollouts.require_sha256(entry, hashlib.sha256(image).hexdigest())
-        yield EncodeTask(entry, image, str(path))
+        image = rollouts.image(entry)
+        rollouts.open_shard(entry, image).close()
+        yield EncodeTask(entry, image, str(rollouts.shard_path(entry)))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.spec import require_recordable
+from worldmodel_v.storage import Location, require_local, to_place
 
 MIN_FRAMES = 10
 """With fewer, neither a correlation nor a map of the latents means anything."""
@@ -21,8 +22,8 @@ class EvalConfig:
     vae: Path
     """The directory that wm-train wrote."""
 
-    data: Path
-    """The rollouts whose held-out episodes are looked at, usually those that the VAE was trained on."""
+    data: Location
+    """The rollouts whose held-out episodes are looked at, usually those of its training; a directory, or its URL."""
 
     out: Path
     """Where figures and pictures go: new, empty, or an evaluation of the same VAE and data."""
@@ -46,6 +47,8 @@ class EvalConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data", to_place(self.data))
+        require_local("--out", self.out)
         require_recordable(self)
         at_least = {"frames": MIN_FRAMES, "seed": 0, "holdout_every": 2}
         for name, bound in at_least.items():

@@ -32,14 +32,13 @@ def driving(dataset: Dataset) -> list[dict[str, Any]]:
     of frames off the road (fewer than two wheels on it), spinning and standing, and the share of frames in each range of
     speed. Empty without CarRacing's `state`."""
     seen: dict[str, list[np.ndarray]] = defaultdict(list)
-    for entry in dataset.entries:
-        with dataset.open_shard(entry) as shard:
-            if not set(FACTORS) <= set(shard.state_names):
-                return []
-            columns = [shard.state_names.index(name) for name in FACTORS]
-            state = shard.rows("state")[:, columns]
-            for policy, start, length in zip(shard.policies, shard.ep_offset, shard.ep_len, strict=True):
-                seen[_START_TILE.sub("", policy)].append(state[start : start + length])
+    for _, shard in dataset.shards():
+        if not set(FACTORS) <= set(shard.state_names):
+            return []
+        columns = [shard.state_names.index(name) for name in FACTORS]
+        state = shard.rows("state")[:, columns]
+        for policy, start, length in zip(shard.policies, shard.ep_offset, shard.ep_len, strict=True):
+            seen[_START_TILE.sub("", policy)].append(state[start : start + length])
     return [{"policy": policy, **_summary(episodes)} for policy, episodes in sorted(seen.items())]
 
 

@@ -95,11 +95,14 @@ def read_sample(dataset: Dataset, model: Autoencoder, *, holdout_every: int, lim
 
 def _heldout_rows(dataset: Dataset, holdout_every: int) -> Iterator[tuple[Shard, np.ndarray]]:
     """Each shard with held-out episodes, open, and their rows in it: int64 (n,)."""
-    for entry in dataset.entries:
-        if any(is_held_out(episode, holdout_every) for episode in range(entry.first_episode, entry.end_episode)):
-            with dataset.open_shard(entry) as shard:
-                keep = [is_held_out(int(episode), holdout_every) for episode in shard.episode_ids]
-                yield shard, np.flatnonzero(np.repeat(keep, shard.ep_len))
+    entries = [
+        entry
+        for entry in dataset.entries
+        if any(is_held_out(episode, holdout_every) for episode in range(entry.first_episode, entry.end_episode))
+    ]
+    for _, shard in dataset.shards(entries):
+        keep = [is_held_out(int(episode), holdout_every) for episode in shard.episode_ids]
+        yield shard, np.flatnonzero(np.repeat(keep, shard.ep_len))
 
 
 def _columns(shard: Shard, rows: np.ndarray, model: Autoencoder) -> dict[str, Any]:

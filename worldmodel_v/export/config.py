@@ -8,6 +8,7 @@ from typing import ClassVar
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
+from worldmodel_v.storage import Location, require_local, to_place
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Written:
 class ExportConfig(ABC):
     """Base class of the formats. A format is a subclass in a module of its own, and a line in `registry`."""
 
-    data: Path
-    """The dataset to export: what wm-collect or wm-encode wrote, as the format needs."""
+    data: Location
+    """The dataset to export: what wm-collect or wm-encode wrote, as the format needs; a directory, or its URL."""
 
     out: Path
     """The directory to make: new or empty. It appears when all is written."""
@@ -63,6 +64,8 @@ class ExportConfig(ABC):
         """Raise UsageError, before anything is written, if this dataset cannot be exported with these options."""
 
     def __post_init__(self) -> None:
-        data, out = self.data.absolute(), self.out.absolute()
+        object.__setattr__(self, "data", to_place(self.data))
+        require_local("--out", self.out)
+        data, out = to_place(self.data).absolute(), self.out.absolute()
         if data == out or data in out.parents:
             raise ConfigError(f"--out {self.out}: lies in the dataset that it is to export; give a directory outside of it")

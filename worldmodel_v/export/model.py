@@ -43,7 +43,7 @@ from worldmodel_v.export.modules import Part, parts
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS
-from worldmodel_v.storage import Dataset, require_format
+from worldmodel_v.storage import Dataset, Location, require_format, require_local, to_place
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.new_directory import new_directory, require_new
 
@@ -60,7 +60,7 @@ class ModelExportConfig:
     vae: Path
     """The directory that wm-train wrote."""
 
-    data: Path
+    data: Location
     """Rollouts: every file is checked on frames of the held-out episodes, int8 is calibrated on frames of the others."""
 
     out: Path
@@ -70,6 +70,8 @@ class ModelExportConfig:
     """Which to write: torchscript (deprecated by PyTorch), torch.export, onnx, and int8 (the encoder alone, for CPUs)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data", to_place(self.data))
+        require_local("--out", self.out)
         if not self.formats:
             raise ConfigError(f"--formats: expected one or more of {', '.join(SUFFIXES)}, got none")
         if unknown := [name for name in self.formats if name not in SUFFIXES]:

@@ -4,20 +4,19 @@ Legend: E episodes, T actions of an episode (so T + 1 rows), A action size.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from worldmodel_v.errors import StaleLatents
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
-from worldmodel_v.storage import Dataset, Shard, open_dataset, require_format
+from worldmodel_v.storage import Dataset, Location, Shard, open_dataset, require_format
 
 
 class Source:
     """A dataset whose every shard was found to be what the index says, with a table of its episodes."""
 
-    def __init__(self, path: Path, reads: tuple[str, ...], progress: Progress) -> None:
+    def __init__(self, path: Location, reads: tuple[str, ...], progress: Progress) -> None:
         """Open the dataset at `path`, of one of the formats `reads`.
 
         Raises NotADataset or DatasetTooSmall; ShardDamaged if a shard's SHA-256 is not the index's; StaleLatents if a
@@ -50,12 +49,11 @@ class Source:
     def episodes(self, keep: np.ndarray | None = None) -> Iterator[Episode]:
         """The episodes in order, or those that `keep`, bool (E,), picks; raises ShardDamaged or EpisodeFailed."""
         position = 0
-        for entry in self.dataset.entries:
-            with self.dataset.open_shard(entry) as shard:
-                for in_shard in range(shard.num_episodes):
-                    if keep is None or keep[position]:
-                        yield shard.episode(in_shard)
-                    position += 1
+        for _, shard in self.dataset.shards():
+            for in_shard in range(shard.num_episodes):
+                if keep is None or keep[position]:
+                    yield shard.episode(in_shard)
+                position += 1
 
     def actions(self, episode: Episode) -> np.ndarray:
         """The actions of an episode as vectors: float32 (T, A), one-hot if they are discrete."""
@@ -74,8 +72,7 @@ class Source:
     def _verified_shards(self) -> Iterator[Shard]:
         vae_sha256 = self.dataset.spec.get("vae_sha256")
         for entry in self.dataset.entries:
-            with self.dataset.open_shard(entry) as shard:
-                self.dataset.require_sha256(entry)
+            with self.dataset.open_verified(entry) as shard:
                 if shard.attributes.get("vae_sha256") != vae_sha256:
                     path = self.dataset.shard_path(entry)
                     raise StaleLatents(f"{path}: was not made by the VAE that dataset.json names; encode into a new directory")

@@ -1,15 +1,17 @@
 """The dataset contract and nothing else: immutable HDF5 shards, an append-only index, atomic publication.
 
 The invariant: an episode exists if and only if a line of `index.jsonl` names a shard whose size and SHA-256 match the
-file. This package is the only one that imports h5py, so it also has what exports need to write HDF5 in other layouts.
+file. This package is the only one that imports h5py and fsspec, so it also has what exports need to write HDF5 in other
+layouts.
 """
 
 from worldmodel_v.storage.dataset import Dataset, open_dataset, require_format
 from worldmodel_v.storage.index import IndexEntry
-from worldmodel_v.storage.pixels import PixelFile, PixelLayout
+from worldmodel_v.storage.pixels import PixelLayout
 from worldmodel_v.storage.set_aside import SetAside
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.shard_writer import build_shard
+from worldmodel_v.storage.store import Location, OpenFile, Place, require_local, to_place
 from worldmodel_v.storage.verify import verify
 from worldmodel_v.storage.writer import DatasetWriter
 
@@ -17,12 +19,16 @@ __all__ = [
     "Dataset",
     "DatasetWriter",
     "IndexEntry",
-    "PixelFile",
+    "Location",
+    "OpenFile",
     "PixelLayout",
+    "Place",
     "SetAside",
     "Shard",
     "build_shard",
     "open_dataset",
     "require_format",
+    "require_local",
+    "to_place",
     "verify",
 ]

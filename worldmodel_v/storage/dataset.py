@@ -1,8 +1,17 @@
 """Reading a dataset: its settings, what is committed, and its shards.
 
 A `Dataset` holds no open file, so it can be pickled and sent to a worker; shards are opened where they are read.
+
+A dataset may be read from a URL (see `store`). Whatever is read of it is checked as from a disk, metadata and chunks by their
+checksums, and each shard's size against the index. The SHA-256 of a whole shard is checked where all of it is read anyway
+(encode, export, verify): it is then brought into memory, so that the network carries it once.
 """
 
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,13 +22,18 @@ from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, Spec
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, read_index
 from worldmodel_v.storage.pixels import refuse
-from worldmodel_v.storage.reading import readable
+from worldmodel_v.storage.reading import REMEDY, readable
+from worldmodel_v.storage.remote import RemotePath
 from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside
 from worldmodel_v.storage.shard_reader import Shard
+from worldmodel_v.storage.store import Location, OpenFile, Place, store_of, to_place
 from worldmodel_v.untrusted import parse_object, require_types
 
 SPEC_NAME = "dataset.json"
 MAX_SPEC_BYTES = 1 << 20
+SHARDS_AHEAD = 16
+"""How many remote shards are opened at once."""
+
 _STAGES = {ROLLOUTS: "wm-collect", LATENTS: "wm-encode"}
 
 
@@ -27,7 +41,7 @@ _STAGES = {ROLLOUTS: "wm-collect", LATENTS: "wm-encode"}
 class Dataset:
     """What a dataset directory holds, as read at one moment."""
 
-    path: Path
+    path: Place
     format: str
     spec: dict[str, Any]
     schema: Schema
@@ -36,7 +50,7 @@ class Dataset:
     """The committed shards, by number."""
 
     @classmethod
-    def of(cls, path: Path, spec: Spec, entries: tuple[IndexEntry, ...]) -> Self:
+    def of(cls, path: Place, spec: Spec, entries: tuple[IndexEntry, ...]) -> Self:
         """The dataset at `path` with these settings and shards."""
         return cls(path, spec.format, spec.settings(), spec.schema, spec.hash, entries)
 
@@ -53,12 +67,47 @@ class Dataset:
         missing = [episode for episode in read_set_aside(self.path) if not episode.is_committed(self.entries)]
         return sorted(missing, key=lambda episode: episode.episode)
 
-    def shard_path(self, entry: IndexEntry) -> Path:
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is read from a URL."""
+        return isinstance(self.path, RemotePath)
+
+    def shard_path(self, entry: IndexEntry) -> Place:
         return self.path / entry.name
 
-    def open_shard(self, entry: IndexEntry) -> Shard:
-        """Open a committed shard, checking it against its index line; raises ShardDamaged."""
-        shard = Shard.open(self.shard_path(entry), self.schema, entry.bytes)
+    def open_file(self, entry: IndexEntry) -> OpenFile:
+        """A committed shard's file, to read parts of it whose places are known; raises ShardDamaged if it is missing."""
+        return store_of(self.path).open(self.shard_path(entry))
+
+    def shards(self, entries: Sequence[IndexEntry] | None = None) -> Iterator[tuple[IndexEntry, Shard]]:
+        """Each of the committed shards, or of some, open for its turn; remote ones are opened ahead. Raises as `open_shard`."""
+        wanted = self.entries if entries is None else entries
+        opened = self._opened_ahead(wanted) if self.is_remote else ((entry, self.open_shard(entry)) for entry in wanted)
+        for entry, shard in opened:
+            with shard:
+                yield entry, shard
+
+    def _opened_ahead(self, entries: Sequence[IndexEntry]) -> Iterator[tuple[IndexEntry, Shard]]:
+        left = iter(entries)
+        threads = ThreadPoolExecutor(SHARDS_AHEAD, "open")
+        opening: deque[tuple[IndexEntry, Future[Shard]]] = deque()
+        try:
+            while True:
+                for entry in itertools.islice(left, SHARDS_AHEAD - len(opening)):
+                    opening.append((entry, threads.submit(self.open_shard, entry)))
+                if not opening:
+                    return
+                entry, opened = opening.popleft()
+                yield entry, opened.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def open_shard(self, entry: IndexEntry, image: bytes | None = None) -> Shard:
+        """Open a committed shard, or its bytes where they are at hand; raises ShardDamaged unless it is what the index says."""
+        if image is None:
+            shard = Shard.open(self.shard_path(entry), self.schema, entry.bytes)
+        else:
+            shard = Shard.from_bytes(image, self.schema, str(self.shard_path(entry)))
         try:
             self._require_match(shard, entry)
         except ShardDamaged:
@@ -66,11 +115,35 @@ class Dataset:
             raise
         return shard
 
-    def require_sha256(self, entry: IndexEntry, found: str | None = None) -> None:
-        """Raise ShardDamaged unless a shard's bytes are the index's; `found` is their SHA-256 where it is known already."""
+    def open_verified(self, entry: IndexEntry) -> Shard:
+        """Open a committed shard whose every byte is the index's; a remote one is in memory then. Raises ShardDamaged."""
         path = self.shard_path(entry)
-        if (found or sha256_of_file(path)) != entry.sha256:
-            raise ShardDamaged(f"{path}: its SHA-256 is not the index's; restore the shard from a copy")
+        if isinstance(path, RemotePath):
+            return self.open_shard(entry, self.image(entry))
+        shard = self.open_shard(entry)
+        try:
+            self._require_sha256(entry, sha256_of_file(path))
+        except ShardDamaged:
+            shard.close()
+            raise
+        return shard
+
+    def image(self, entry: IndexEntry) -> bytes:
+        """All bytes of a committed shard; raises ShardDamaged unless they are the index's."""
+        file, path = self.open_file(entry), self.shard_path(entry)
+        try:
+            if (size := file.num_bytes) != entry.bytes:
+                raise ShardDamaged(f"{path}: expected {entry.bytes} bytes as the index says, found {size}; {REMEDY}")
+            image = file.read_all()
+        finally:
+            file.close()
+        self._require_sha256(entry, hashlib.sha256(image).hexdigest())
+        return image
+
+    def _require_sha256(self, entry: IndexEntry, found: str) -> None:
+        if found != entry.sha256:
+            path, expected = self.shard_path(entry), entry.sha256
+            raise ShardDamaged(f"{path}: SHA-256 is {found[:12]}…, the index says {expected[:12]}…; restore it from a copy")
 
     def _require_match(self, shard: Shard, entry: IndexEntry) -> None:
         found = (shard.spec_hash, shard.num_episodes, shard.num_rows, int(shard.episode_ids[0]))
@@ -91,14 +164,16 @@ class Dataset:
 
 
 @readable()
-def open_dataset(path: Path, expected: str | None = None) -> Dataset:
-    """Read `dataset.json` and the index; raises NotADataset, which names who makes the `expected` format, NotReadable or
-    ShardDamaged.
+def open_dataset(path: Location, expected: str | None = None) -> Dataset:
+    """Read `dataset.json` and the index at a path or URL; raises NotADataset, which names who makes the `expected` format,
+    NotReadable, ShardDamaged or RemoteFailed.
 
     Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
     """
-    refuse_links(path)
-    return Dataset.of(path, read_spec(path, expected), tuple(read_index(path / INDEX_NAME)))
+    place = to_place(path)
+    if isinstance(place, Path):
+        refuse_links(place)
+    return Dataset.of(place, read_spec(place, expected), tuple(read_index(place / INDEX_NAME)))
 
 
 def refuse_links(path: Path) -> None:
@@ -108,7 +183,7 @@ def refuse_links(path: Path) -> None:
             raise NotADataset(f"{path / name}: is a symbolic link, expected the file or folder itself; put it in its place")
 
 
-def require_format(path: Path, expected: str) -> Dataset:
+def require_format(path: Location, expected: str) -> Dataset:
     """Open a dataset that must be of one format and not empty; raises NotADataset or DatasetTooSmall."""
     dataset = open_dataset(path, expected)
     if dataset.format != expected:
@@ -122,18 +197,20 @@ def require_format(path: Path, expected: str) -> Dataset:
 
 
 @readable()
-def read_spec(path: Path, expected: str | None = None) -> Spec:
+def read_spec(path: Place, expected: str | None = None) -> Spec:
     """What `dataset.json` says; raises NotADataset, as `open_dataset` does, if it is missing or damaged, or
     else NotReadable."""
-    file = path / SPEC_NAME
-    if not file.is_file():
-        found = "is no directory" if not path.is_dir() else f"holds no {SPEC_NAME}"
+    file, store = path / SPEC_NAME, store_of(path)
+    num_bytes = store.size(file)
+    if num_bytes is None:
+        found = "is no directory" if isinstance(path, Path) and not path.is_dir() else f"holds no {SPEC_NAME}"
         makers = _STAGES[expected] if expected else " or ".join(_STAGES.values())
         raise NotADataset(f"{path}: {found}; give a directory that {makers} wrote")
     try:
-        if (num_bytes := file.stat().st_size) > MAX_SPEC_BYTES:
+        if num_bytes > MAX_SPEC_BYTES:
             raise ValueError(f"it has {num_bytes} bytes, expected at most {MAX_SPEC_BYTES}")
-        content = parse_object(file.read_bytes())
+        with store.stream(file) as opened:
+            content = parse_object(opened.read())
         version, settings = content["format_version"], content["spec"]
         spec_class = SPEC_CLASSES[content["format"]]
         if type(version) is not int or version != FORMAT_VERSION:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.storage.checksum import is_sha256
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.storage.store import Place, store_of
 from worldmodel_v.untrusted import parse_object
 
 INDEX_NAME = "index.jsonl"
@@ -73,11 +74,13 @@ def shard_name(number: int) -> str:
 
 
 @readable()
-def read_index(path: Path) -> list[IndexEntry]:
+def read_index(path: Place) -> list[IndexEntry]:
     """The committed shards of `index.jsonl`, in the order of their numbers; raises ShardDamaged on a malformed line."""
-    if not path.exists():
+    try:
+        opened = store_of(path).stream(path)
+    except FileNotFoundError:
         return []
-    with path.open("rb") as file:
+    with opened as file:
         entries = [_parse(path, number, line) for number, line in enumerate(_lines(file), start=1)]
     entries.sort(key=lambda entry: entry.shard)
     _check_disjoint(path, entries)
@@ -104,7 +107,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
             yield line
 
 
-def _parse(path: Path, number: int, line: bytes) -> IndexEntry:
+def _parse(path: Place, number: int, line: bytes) -> IndexEntry:
     try:
         if len(line) > MAX_LINE_BYTES:
             raise ValueError(f"expected at most {MAX_LINE_BYTES} bytes")
@@ -116,7 +119,7 @@ def _parse(path: Path, number: int, line: bytes) -> IndexEntry:
         ) from None
 
 
-def _check_disjoint(path: Path, entries: list[IndexEntry]) -> None:
+def _check_disjoint(path: Place, entries: list[IndexEntry]) -> None:
     for before, after in itertools.pairwise(entries):
         if after.shard == before.shard or after.first_episode < before.end_episode:
             raise ShardDamaged(

@@ -1,17 +1,15 @@
 """Stored chunks of frames: where they lie in a shard, and from their bytes to pixels without HDF5.
 
 HDF5 holds one lock for the whole process and decompresses inside it. Here the compressed bytes come straight from the file
-(`PixelFile`), and the checksum and the decompression release Python's lock, so they scale with threads. Pixels are
+(an `OpenFile` of `store`), and the checksum and the decompression release Python's lock, so they scale with threads. Pixels are
 decompressed into memory that the caller owns and uses again: on a machine where the first touch of a page is dear, fresh
 memory for every chunk costs more than the decompression.
 
 Legend: N rows of a shard, n rows of a chunk, H, W, C.
 """
 
-import os
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
@@ -19,9 +17,8 @@ import zstandard
 
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.storage.checksum import fletcher32
-from worldmodel_v.storage.reading import readable
+from worldmodel_v.storage.reading import REMEDY
 
-REMEDY = "restore the shard from a copy, or delete the file and its line in index.jsonl and run the stage again"
 _of_this_thread = threading.local()
 
 
@@ -89,57 +86,3 @@ def _decompress(payload: memoryview, raw: np.ndarray, *, size_is_known: bool) ->
     content = decompressor.decompress(payload, max_output_size=len(raw))
     raw[: len(content)] = np.frombuffer(content, np.uint8)
     return len(content)
-
-
-class PixelFile:
-    """A shard's file, open for reading its parts by their place; closed when nothing refers to it any more.
-
-    Opening it checks nothing and costs a system call: whoever knows a chunk's place got it from an open `Shard`.
-    """
-
-    @readable()
-    def __init__(self, path: Path) -> None:
-        """Raises ShardDamaged if the file is missing, cannot be opened, or is a symbolic link; NotReadable if it may not be."""
-        self._source = str(path)
-        self._descriptor = -1
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            raise ShardDamaged(missing(path)) from None
-        except PermissionError:
-            raise
-        except OSError as error:
-            refuse(self._source, f"it cannot be opened ({error})")
-
-    @property
-    def num_bytes(self) -> int:
-        """The file's size."""
-        return os.fstat(self._descriptor).st_size
-
-    def read(self, number: int, offset: int, size: int) -> bytes:
-        """The stored bytes of chunk `number`, fewer where the file ends; raises ShardDamaged if they cannot be read."""
-        try:
-            return os.pread(self._descriptor, size, offset)
-        except OSError as error:
-            refuse(self._source, f"pixel chunk {number} cannot be read ({error})")
-
-    def read_bytes(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on, fewer where the file ends; raises ShardDamaged if they cannot be read."""
-        try:
-            return os.pread(self._descriptor, size, offset)
-        except OSError as error:
-            refuse(self._source, f"bytes {offset} to {offset + size} cannot be read ({error})")
-
-    def close(self) -> None:
-        """Close the file; may be called again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def missing(path: Path) -> str:
-    """What is said of a shard that is not there."""
-    return f"{path}: the shard is missing; restore it from a copy, or delete its line in the index"

@@ -12,6 +12,7 @@ from pathlib import Path
 from worldmodel_v.errors import NotADataset
 from worldmodel_v.storage.index import MAX_NUMBER, IndexEntry
 from worldmodel_v.storage.publish import publish, sync_folder
+from worldmodel_v.storage.store import Place, store_of
 from worldmodel_v.untrusted import parse_object
 
 SET_ASIDE_NAME = "set_aside.jsonl"
@@ -58,14 +59,15 @@ def as_reason(text: str) -> str:
     return printable if len(printable) <= MAX_REASON_CHARACTERS else shortened
 
 
-def read_set_aside(dataset: Path) -> list[SetAside]:
+def read_set_aside(dataset: Place) -> list[SetAside]:
     """The lines of a dataset's `set_aside.jsonl`; none if there is no such file. Raises NotADataset on a malformed line."""
     path = dataset / SET_ASIDE_NAME
-    if not path.exists():
+    store = store_of(path)
+    if store.size(path) is None:
+        if isinstance(path, Path) and path.exists():
+            raise NotADataset(f"{path}: is no file; remove it, it holds no data")
         return []
-    if not path.is_file():
-        raise NotADataset(f"{path}: is no file; remove it, it holds no data")
-    with path.open("rb") as file:
+    with store.stream(path) as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
         return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
 
@@ -80,7 +82,7 @@ def write_set_aside(dataset: Path, episodes: Sequence[SetAside]) -> None:
         sync_folder(dataset)
 
 
-def _parse(path: Path, number: int, line: bytes) -> SetAside:
+def _parse(path: Place, number: int, line: bytes) -> SetAside:
     try:
         if len(line) > MAX_LINE_BYTES:
             raise ValueError(f"expected at most {MAX_LINE_BYTES} bytes")

@@ -2,11 +2,11 @@
 
 A shard may come from a stranger, so the HDF5 library never sees it: `structure` says where things stand, `columns` and
 `pixels` make rows of stored bytes. Chunks are read and decompressed outside any lock, so they scale with threads.
-Whoever reads many chunks of many shards takes down their places (`pixel_places`) and reads them from a `PixelFile`: opening
+Whoever reads many chunks of many shards takes down their places (`pixel_places`) and reads them from an `OpenFile`: opening
 a shard checks all of it and costs two milliseconds, as much as four chunks.
 """
 
-from pathlib import Path
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -17,8 +17,9 @@ from worldmodel_v.records import Episode, index_rows
 from worldmodel_v.schema import Schema
 from worldmodel_v.storage import columns, layout
 from worldmodel_v.storage.checksum import is_sha256
-from worldmodel_v.storage.pixels import REMEDY, PixelFile, PixelLayout, missing, refuse
-from worldmodel_v.storage.reading import readable
+from worldmodel_v.storage.pixels import PixelLayout, refuse
+from worldmodel_v.storage.reading import REMEDY, readable
+from worldmodel_v.storage.store import OpenFile, Place, store_of
 from worldmodel_v.storage.structure import Malformed, Read, StoredColumn, read_structure
 
 
@@ -28,7 +29,7 @@ class Shard:
     Safe to share between threads. It cannot be pickled: send the path and open it there.
     """
 
-    def __init__(self, read: Read, num_bytes: int, schema: Schema, source: str, file: PixelFile | None = None) -> None:
+    def __init__(self, read: Read, num_bytes: int, schema: Schema, source: str, file: OpenFile | None = None) -> None:
         """Check the bytes that `read` gives; `source` names them in errors.
 
         Raises ShardDamaged if they are no valid shard of the dataset's schema. `file` is what `close` closes.
@@ -50,18 +51,15 @@ class Shard:
 
     @classmethod
     @readable()
-    def open(cls, path: Path, schema: Schema, num_bytes: int | None = None) -> Self:
-        """Open a file; raises ShardDamaged if it is missing, a link, not of `num_bytes`, or no valid shard; or NotReadable."""
-        if path.is_symlink():
-            raise ShardDamaged(f"{path}: is a symbolic link, expected the shard itself; put the file in its place")
-        if not path.is_file():
-            raise ShardDamaged(missing(path))
-        file = PixelFile(path)
+    def open(cls, path: Place, schema: Schema, num_bytes: int | None = None) -> Self:
+        """Open a file; raises ShardDamaged if it is missing, a link, not of `num_bytes`, or no valid shard; NotReadable; or
+        RemoteFailed."""
+        file = store_of(path).open(path)
         size = file.num_bytes
         if num_bytes is not None and size != num_bytes:
             file.close()
             raise ShardDamaged(f"{path}: expected {num_bytes} bytes as the index says, found {size}; {REMEDY}")
-        return cls(file.read_bytes, size, schema, str(path), file)
+        return cls(file.read, size, schema, str(path), file)
 
     @classmethod
     def from_bytes(cls, image: bytes, schema: Schema, source: str = "shard in memory") -> Self:
@@ -90,8 +88,21 @@ class Shard:
     def rows(self, column: str, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Rows `start` to `stop` of a column, as memory of its own; raises ShardDamaged if a checksum fails."""
         stop = self.num_rows if stop is None else stop
+        self.ahead([column], start, stop)
         is_frames = self.schema.frames is not None and column == self.schema.frames.name
         return self._pixel_rows(start, stop) if is_frames else self._column_rows(column, start, stop)
+
+    def ahead(self, names: Iterable[str], start: int, stop: int) -> None:
+        """Say that rows start to stop of some columns are read next, so that a remote shard brings them with few requests."""
+        if self._file is not None:
+            self._file.ahead(lambda: np.concatenate([self._places_ahead(name, start, stop) for name in names]))
+
+    def _places_ahead(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Where the chunks with rows start to stop of a column lie, but for one that is held already."""
+        column = self._columns[name]
+        length, end = column.chunks[0], min(stop, column.shape[0])
+        held, _ = self._recent.get(name, (-1, _NOTHING))
+        return column.places[[number for number in range(start // length, -(-end // length)) if number != held]]
 
     def pixel_chunk(self, number: int, out: np.ndarray | None = None) -> np.ndarray:
         """One chunk of frames: uint8 (n, H, W, 3), where n is `PIXEL_CHUNK_ROWS` but for the last chunk.
@@ -114,7 +125,7 @@ class Shard:
     def pixel_places(self) -> np.ndarray:
         """Where the file holds each chunk of frames: int64 (num_pixel_chunks, 2), its offset and its size in bytes.
 
-        For `PixelFile.read`. A chunk whose filters were skipped has size 0, and is refused when it is decoded.
+        For `OpenFile.read`. A chunk whose filters were skipped has size 0, and is refused when it is decoded.
         """
         return self._columns[self._frames].places
 
@@ -122,7 +133,9 @@ class Shard:
         """The episode at `position` in this shard (0 is its first), as a record."""
         start = int(self.ep_offset[position])
         stop = start + int(self.ep_len[position])
-        return self._record(position, {column.name: self.rows(column.name, start, stop) for column in self.schema.data_columns})
+        names = [column.name for column in self.schema.data_columns]
+        self.ahead(names, start, stop)
+        return self._record(position, {name: self.rows(name, start, stop) for name in names})
 
     def check(self) -> None:
         """Decode every chunk and check every episode's rows, in the memory of one chunk of frames and one episode's other rows.

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from worldmodel_v.errors import NotReadable, ShardDamaged, WorldModelError
+from worldmodel_v.errors import NotReadable, RemoteFailed, ShardDamaged, WorldModelError
 from worldmodel_v.progress import Progress, Silent
-from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.dataset import Dataset
 from worldmodel_v.storage.index import SHARD_FOLDER, IndexEntry
 
@@ -14,7 +13,7 @@ def verify(dataset: Dataset, progress: Progress | None = None) -> list[str]:
 
     Compares size and SHA-256 of every shard with the index, decodes every chunk, checks every episode's rows (shapes,
     dtypes, endings, where NaN may stand), and names episodes that are missing between others and files nobody indexed.
-    Raises NotReadable.
+    Raises NotReadable, RemoteFailed. A dataset behind a URL is not searched for files that nobody indexed.
     """
     task = (progress or Silent()).task(f"verify {dataset.path.name}", len(dataset.entries), "shards")
     findings: list[str] = []
@@ -28,14 +27,11 @@ def verify(dataset: Dataset, progress: Progress | None = None) -> list[str]:
 def _verify_shard(dataset: Dataset, entry: IndexEntry) -> list[str]:
     path = dataset.shard_path(entry)
     try:
-        with dataset.open_shard(entry) as shard:
-            digest = sha256_of_file(path)
-            if digest != entry.sha256:
-                return [f"{path}: SHA-256 is {digest[:12]}…, the index says {entry.sha256[:12]}…; restore it from a copy"]
+        with dataset.open_verified(entry) as shard:
             shard.check()
     except ShardDamaged as error:
         return [str(error)]
-    except NotReadable:
+    except (NotReadable, RemoteFailed):
         raise
     except WorldModelError as error:
         return [f"{path}: {error}"]
@@ -58,6 +54,8 @@ def _missing_episodes(dataset: Dataset) -> list[str]:
 
 
 def _unindexed_files(dataset: Dataset) -> list[str]:
+    if not isinstance(dataset.path, Path):
+        return []
     indexed = {dataset.shard_path(entry) for entry in dataset.entries}
     files: list[Path] = sorted((dataset.path / SHARD_FOLDER).glob("*.h5"))
     return [

@@ -10,6 +10,7 @@ from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
 from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.spec import require_recordable
+from worldmodel_v.storage import Location, require_local, to_place
 from worldmodel_v.train.optimizers import source_of
 from worldmodel_v.train.schedules import Schedule
 
@@ -28,8 +29,8 @@ class TrainConfig:
     --steps trains on. Other settings on the same directory are refused.
     """
 
-    data: Path
-    """The rollouts that wm-collect wrote."""
+    data: Location
+    """The rollouts that wm-collect wrote: a directory, or its URL."""
 
     out: Path
     """Where weights, checkpoint, metrics and pictures go."""
@@ -146,6 +147,8 @@ class TrainConfig:
     """Stop, after a checkpoint, when the latents have collapsed; otherwise there is only a warning."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "data", to_place(self.data))
+        require_local("--out", self.out)
         if self.max_grad_norm == math.inf:
             raise ConfigError("--max-grad-norm must be a finite number, got inf; give a large one, such as 1e9, to never clip")
         require_recordable(self)

@@ -28,7 +28,7 @@ from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster
 from worldmodel_v.execution.ray_errors import lack_of_the_package
 from worldmodel_v.schema import ROLLOUTS
-from worldmodel_v.storage import require_format
+from worldmodel_v.storage import require_format, to_place
 from worldmodel_v.train.checkpoint import Checkpoint
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.run import StepTerms, TrainingRun
@@ -103,7 +103,7 @@ class _Workers:
             config.device == "auto" and ray.cluster_resources().get("GPU", 0) >= config.num_workers
         )
         job = _Job(
-            config=dataclasses.replace(config, data=config.data.absolute()),
+            config=dataclasses.replace(config, data=to_place(config.data).absolute()),
             settings=run.settings,
             num_rows=run.dataset.num_rows,
             device="cuda" if use_gpu else "cpu",

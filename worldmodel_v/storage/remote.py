@@ -1,0 +1,267 @@
+"""Reading from a URL through fsspec: HTTP by itself, S3, GCS, Hugging Face and others by the user's own filesystem package.
+
+Every request costs tens of milliseconds, whatever it brings, so there shall be few: small reads (metadata) bring the block of
+64 kB around them, parts that are announced (`ahead`) come together, neighbours in one request, and all requests at once where
+fsspec can. Nothing is kept on disk. A request that fails is made again twice, after a moment.
+
+Rejected: fsspec's own file objects, which have one position, so that threads cannot share them, and read megabytes ahead.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+
+from worldmodel_v.errors import (
+    ConfigError,
+    NotReadable,
+    PackageMissing,
+    RemoteFailed,
+    ShardDamaged,
+    WorldModelError,
+    one_line,
+)
+from worldmodel_v.storage.reading import REMEDY, missing
+
+SMALL_BYTES = 4096
+"""A read of at most so much brings its block."""
+
+BLOCK_BYTES = 64 << 10
+MAX_BLOCKS = 16
+GAP_BYTES = 16 << 10
+"""Parts that are no further apart come in one request."""
+
+PIECE_BYTES = 8 << 20
+"""Of a request, unless one part is larger."""
+
+PIECES_AT_ONCE = 8
+PAUSES = (0.2, 1.0)
+"""Seconds before a failed request is made again."""
+
+Answer = TypeVar("Answer")
+
+
+class RemotePath(str):
+    """The URL of a directory or file; `/` leads into it, as with a Path."""
+
+    __slots__ = ()
+
+    def __truediv__(self, name: str) -> "RemotePath":
+        return RemotePath(f"{self}/{name}")
+
+    @property
+    def name(self) -> str:
+        """What stands behind the last slash."""
+        return self.rpartition("/")[2]
+
+    def absolute(self) -> "RemotePath":
+        """Itself: a URL means the same from everywhere."""
+        return self
+
+
+def parse_url(text: str) -> RemotePath:
+    """The URL of a directory; raises ConfigError if it names none, or has a password in it."""
+    scheme, _, rest = text.partition("://")
+    if not scheme or not rest.strip("/"):
+        raise ConfigError(f"{text}: names no directory; give the whole URL of one, such as s3://bucket/rollouts")
+    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+        raise ConfigError(
+            f"{scheme}://…: has a password in it, which messages would show; give it as the filesystem's package reads it "
+            "(its environment variables or files)"
+        )
+    return RemotePath(text.rstrip("/"))
+
+
+def is_protocol(name: str) -> bool:
+    """Whether fsspec knows a protocol of this name."""
+    import fsspec
+
+    return name in fsspec.available_protocols()
+
+
+class RemoteStore:
+    """Files behind a URL."""
+
+    def size(self, path: RemotePath) -> int | None:
+        """The bytes of a file; None if there is none. Raises NotReadable, RemoteFailed, PackageMissing, ConfigError."""
+        try:
+            num_bytes = _ask(path, lambda filesystem, inner: filesystem.info(inner))["size"]
+        except FileNotFoundError:
+            return None
+        if num_bytes is None:
+            raise RemoteFailed(f"{path}: the server does not tell its size; serve the dataset from one that does")
+        return int(num_bytes)
+
+    def stream(self, path: RemotePath) -> BinaryIO:
+        """The whole file, in memory; raises FileNotFoundError, NotReadable, RemoteFailed."""
+        try:
+            return io.BytesIO(RemoteFile(path).read_all())
+        except ShardDamaged as error:
+            raise FileNotFoundError(str(path)) from error
+
+    def open(self, path: RemotePath) -> "RemoteFile":
+        """A file to be read by parts; asks nothing yet."""
+        return RemoteFile(path)
+
+
+class RemoteFile:
+    """A shard behind a URL. It holds no connection; what it has read ahead is let go of with it."""
+
+    def __init__(self, path: RemotePath) -> None:
+        self._path = path
+        self._num_bytes: int | None = None
+        self._blocks: dict[int, bytes] = {}
+        self._pieces: list[tuple[int, bytes]] = []
+
+    @property
+    def num_bytes(self) -> int:
+        """The file's size, asked for once; raises ShardDamaged if there is no such file, RemoteFailed."""
+        if self._num_bytes is None:
+            if (size := RemoteStore().size(self._path)) is None:
+                raise ShardDamaged(missing(self._path))
+            self._num_bytes = size
+        return self._num_bytes
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer where the file ends; raises ShardDamaged, RemoteFailed."""
+        if (piece := self._held(offset, size)) is not None:
+            return piece
+        first = offset // BLOCK_BYTES * BLOCK_BYTES
+        if size > SMALL_BYTES or offset + size > first + BLOCK_BYTES:
+            return self._fetch([(offset, size)])[0]
+        block = self._blocks.get(first)
+        if block is None:
+            (block,) = self._fetch([(first, min(BLOCK_BYTES, max(self.num_bytes - first, 0)))])
+            if len(self._blocks) == MAX_BLOCKS:
+                self._blocks = {}
+            self._blocks[first] = block
+        return block[offset - first : offset - first + size]
+
+    def read_all(self) -> bytes:
+        """The whole file, several pieces at once; raises RemoteFailed if it comes short, ShardDamaged if it is gone."""
+        total = self.num_bytes
+        starts = range(0, total, PIECE_BYTES)
+        parts: list[bytes] = []
+        for first in range(0, len(starts), PIECES_AT_ONCE):
+            group = starts[first : first + PIECES_AT_ONCE]
+            parts += self._fetch([(start, min(PIECE_BYTES, total - start)) for start in group])
+        content = b"".join(parts)
+        if len(content) < total:
+            raise RemoteFailed(f"{self._path}: gave {len(content)} of its {total} bytes; run the same command again")
+        return content
+
+    def ahead(self, places: Callable[[], np.ndarray]) -> None:
+        """Bring the parts that `places` gives, int64 (n, 2) of offset and size, at once, neighbours in one request.
+
+        What an earlier call brought is let go of, unless all is there already. Raises as `read` does.
+        """
+        wanted = sorted((offset, size) for offset, size in places().tolist() if self._held(offset, size) is None)
+        if len(wanted) > 1:
+            requests = list(_merged(wanted))
+            self._pieces = [(offset, part) for (offset, _), part in zip(requests, self._fetch(requests), strict=True)]
+
+    def close(self) -> None:
+        """Let go of what was read ahead; may be called again."""
+        self._pieces, self._blocks = [], {}
+
+    def _held(self, offset: int, size: int) -> bytes | None:
+        for start, piece in self._pieces:
+            if start <= offset and offset + size <= start + len(piece):
+                return piece[offset - start : offset - start + size]
+        return None
+
+    def _fetch(self, parts: list[tuple[int, int]]) -> list[bytes]:
+        """The parts with these offsets and sizes, shorter where the file ends."""
+        starts = [offset for offset, size in parts if size]
+        stops = [offset + size for offset, size in parts if size]
+        try:
+            found = iter(_ask(self._path, lambda filesystem, inner: _contents(filesystem, inner, starts, stops)))
+        except FileNotFoundError:
+            raise ShardDamaged(missing(self._path)) from None
+        contents = [next(found) if size else b"" for _, size in parts]
+        for (offset, size), content in zip(parts, contents, strict=True):
+            if len(content) > size:
+                raise RemoteFailed(
+                    f"{self._path}: gave {len(content)} bytes where {size} from {offset} on were asked for; serve the dataset "
+                    "from a server with range requests, or copy it here"
+                )
+        return contents
+
+
+def _contents(filesystem: Any, path: str, starts: list[int], stops: list[int]) -> list[bytes]:
+    """Several parts of one file, asked for at once where the filesystem can; raises what the first that failed raises."""
+    found = filesystem.cat_ranges([path] * len(starts), starts, stops, on_error="return") if starts else []
+    for content in found:
+        if isinstance(content, BaseException):
+            raise content
+    return found
+
+
+def _merged(parts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ascending (offset, size) with neighbours in one."""
+    start, size = parts[0]
+    stop = start + size
+    for offset, size in parts[1:]:
+        if offset > stop + GAP_BYTES or max(stop, offset + size) > start + PIECE_BYTES:
+            yield start, stop - start
+            start, stop = offset, offset
+        stop = max(stop, offset + size)
+    yield start, stop - start
+
+
+def _ask(path: RemotePath, question: Callable[[Any, str], Answer]) -> Answer:
+    """The answer of a path's filesystem, asked up to three times.
+
+    The filesystem is looked up anew each time (fsspec keeps one for each process), since none survives a fork. Raises
+    FileNotFoundError, NotReadable, ShardDamaged, RemoteFailed, PackageMissing, ConfigError.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            filesystem, inner = _filesystem(path)
+            return question(filesystem, inner)
+        except WorldModelError:
+            raise
+        except Exception as error:  # whatever the filesystem's package raises
+            failure = _meant(path, error)
+        if pause is None or not isinstance(failure, RemoteFailed):
+            raise failure
+        time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
+
+
+def _filesystem(path: RemotePath) -> tuple[Any, str]:
+    """The filesystem of a URL, and the path there."""
+    import fsspec
+
+    protocol = path.partition("://")[0]
+    try:
+        return fsspec.url_to_fs(str(path))
+    except ImportError as error:
+        raise PackageMissing(f"{path}: {protocol}:// needs a package that is not installed: {error}; add it with pip") from None
+    except ValueError as error:
+        with suppress(ImportError):
+            if not is_protocol(protocol.rpartition("::")[2]):
+                raise ConfigError(f"{path}: unknown protocol {protocol!r}; give a path, or a URL that fsspec knows") from None
+        raise ConfigError(f"{path}: not a URL of {protocol}:// ({error}); give one that is") from None
+
+
+def _meant(path: RemotePath, error: Exception) -> Exception:
+    """What a filesystem's error means, as one to be raised."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and _is_of_a_connection(cause):
+        error = cause  # fsspec's HTTP says of every failure that there is no file
+    status = getattr(error, "status", None)
+    if isinstance(error, FileNotFoundError) or status in (404, 410):
+        return FileNotFoundError(str(path))
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return NotReadable(f"{path}: cannot be read ({one_line(error)}); give yourself the right to read it")
+    if status == 416:
+        return ShardDamaged(f"{path}: ends before the bytes that were asked for; {REMEDY}")
+    return RemoteFailed(f"{path}: cannot be reached ({one_line(error)}); look at the network and the server, then run again")
+
+
+def _is_of_a_connection(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "aiohttp"

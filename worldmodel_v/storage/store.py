@@ -1,0 +1,163 @@
+"""Where a dataset is read from: a local directory, or whatever fsspec reaches by its URL.
+
+Reading asks a place three things: how large a file is, the file from front to back, and parts of it. `LocalStore` answers with
+the calls of the operating system; `remote` with fsspec, which is imported when the first URL is met. A location with `://` in
+it is a URL, any other a path. Whatever writes takes paths alone: the guarantees of publication (link without clobbering, fsync,
+a lock) are those of a file system, and no object store has them all.
+
+Rejected: everything through fsspec, local files too. Its local files know neither O_NOFOLLOW nor reads without a shared
+position, and each read costs several times as much.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+from worldmodel_v.errors import ConfigError, ShardDamaged
+from worldmodel_v.storage.reading import REMEDY, missing, readable
+from worldmodel_v.storage.remote import RemotePath, RemoteStore, is_protocol, parse_url
+
+Location = str | Path
+"""What a user gives: the path of a directory, or the URL of one, as text (a Path would take one of its slashes away)."""
+
+Place = Path | RemotePath
+"""The same after `to_place`: both print as they were given, and `/` leads into both."""
+
+
+class OpenFile(Protocol):
+    """A file that is open for reading its parts; shared by threads."""
+
+    @property
+    def num_bytes(self) -> int:
+        """The file's size."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer where the file ends; raises ShardDamaged, RemoteFailed."""
+
+    def read_all(self) -> bytes:
+        """The whole file."""
+
+    def ahead(self, places: Callable[[], np.ndarray]) -> None:
+        """Be ready to read the parts that `places` gives, int64 (n, 2) of offset and size; a local file needs none of it."""
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+
+
+class Store(Protocol):
+    """How the files of one kind of place are read."""
+
+    def size(self, path: Any) -> int | None:
+        """The bytes of a file; None if there is none. Raises NotReadable, RemoteFailed."""
+
+    def stream(self, path: Any) -> BinaryIO:
+        """A file to be read from front to back; raises OSError or RemoteFailed."""
+
+    def open(self, path: Any) -> OpenFile:
+        """A file to be read by parts; raises ShardDamaged if it is missing, NotReadable."""
+
+
+def to_place(location: Location) -> Place:
+    """A path, or a URL if it is a text with `://` in it; raises ConfigError if that names no directory or has a password."""
+    if isinstance(location, RemotePath):
+        return location
+    if isinstance(location, str) and "://" in location:
+        return Path(location.removeprefix("file://")) if location.startswith("file://") else parse_url(location)
+    if _is_url(location):
+        raise ConfigError(f"{location}: is a URL that has lost a slash, as in a Path; give it as text, with ://")
+    return Path(location)
+
+
+def store_of(place: Place) -> Store:
+    """What reads there."""
+    return RemoteStore() if isinstance(place, RemotePath) else LocalStore()
+
+
+def require_local(option: str, path: Path) -> None:
+    """Raise ConfigError if what shall be written to is a URL."""
+    if _is_url(path):
+        raise ConfigError(
+            f"{option} {path}: is a URL, and only --data may be one; write into a local directory, and copy it when it is done"
+        )
+
+
+def _is_url(path: Location) -> bool:
+    found = re.match(r"([a-z][a-z0-9+.-]+):/", str(path))
+    return found is not None and is_protocol(found[1])
+
+
+class LocalStore:
+    """Files of the operating system. No symbolic link is followed to a shard."""
+
+    def size(self, path: Path) -> int | None:
+        """The bytes of a file; None if there is none."""
+        return path.stat().st_size if path.is_file() else None
+
+    def stream(self, path: Path) -> BinaryIO:
+        """A file to be read from front to back; raises OSError."""
+        return path.open("rb")
+
+    @readable()
+    def open(self, path: Path) -> "LocalFile":
+        """A file to be read by parts; raises ShardDamaged if it is missing or a link, NotReadable."""
+        if path.is_symlink():
+            raise ShardDamaged(f"{path}: is a symbolic link, expected the shard itself; put the file in its place")
+        if not path.is_file():
+            raise ShardDamaged(missing(path))
+        return LocalFile(path)
+
+
+class LocalFile:
+    """A shard's file, open for reading its parts by their place; closed when nothing refers to it any more."""
+
+    @readable()
+    def __init__(self, path: Path) -> None:
+        """Raises ShardDamaged if the file is missing, cannot be opened, or is a symbolic link; NotReadable if it may not be."""
+        self._source = str(path)
+        self._descriptor = -1
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise ShardDamaged(missing(path)) from None
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise ShardDamaged(f"{path}: it cannot be opened ({error}); {REMEDY}") from None
+
+    @property
+    def num_bytes(self) -> int:
+        """The file's size."""
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on, fewer where the file ends; raises ShardDamaged if they cannot be read."""
+        try:
+            return os.pread(self._descriptor, size, offset)
+        except OSError as error:
+            what = f"bytes {offset} to {offset + size} cannot be read ({error})"
+            raise ShardDamaged(f"{self._source}: {what}; {REMEDY}") from None
+
+    def read_all(self) -> bytes:
+        """The whole file."""
+        parts: list[bytes] = []
+        end = 0
+        while part := self.read(end, 1 << 30):  # one call reads 2 GiB at most
+            parts.append(part)
+            end += len(part)
+        return b"".join(parts)
+
+    def ahead(self, places: Callable[[], np.ndarray]) -> None:
+        """Nothing: the operating system reads ahead by itself."""
+
+    def close(self) -> None:
+        """Close the file; may be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
