@@ -15,7 +15,7 @@ ROOMS = (
     *("interrupts", "errors", "progress", "steps", "kernel_cache", "compiler", "preprocessing"),
     *("untrusted", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
-    *("envs", "policies", "collect", "models", "data"),
+    *("envs", "policies", "sources", "collect", "models", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
 )
 """Each may import from those before it."""
