@@ -29,12 +29,12 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.collect.collector import resolve_spec
-from worldmodel_v.collect.rollout import episode_seeds, rollout
 from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
 from worldmodel_v.envs.fast_car_racing import env as fast_env
 from worldmodel_v.policies import DriverPolicy, make_policy
 from worldmodel_v.progress import Silent
+from worldmodel_v.sources.gym import episode_seeds, rollout
 from worldmodel_v.storage import build_shard, open_dataset
 
 SEED = 3

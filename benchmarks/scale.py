@@ -36,6 +36,7 @@ from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
 from worldmodel_v.envs.fast_car_racing import warm_up
 from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks
+from worldmodel_v.sources import GymSource
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import DatasetWriter, IndexEntry, open_dataset, verify
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -146,7 +147,7 @@ def time_index(folder: Path, num_shards: int, rounds: int) -> None:
     settings = {"steps": 1, "batch_size": 4, "latent_dim": 8, "architecture": "conv", "holdout_every": 2, "device": "cpu"}
     collect(CollectConfig(**{**vars(config), "out": folder / "seen", "episodes": 2}))
     train(TrainConfig(data=folder / "seen", out=folder / "vae", **settings))
-    make_rollouts = block_collector(resolve_spec(config))
+    make_rollouts = block_collector(GymSource(resolve_spec(config)))
     pretend(config.out, num_shards, lambda number: make_rollouts(Block(number, number, 1)), lambda number: None)
 
     rollouts = open_dataset(config.out)
@@ -210,7 +211,7 @@ def time_committer(folder: Path, rounds: int) -> None:
 def committing(folder: Path, episodes: int, rounds: int) -> tuple[str, ...]:
     """One row of the table: medians over `rounds` commits of the same bytes under different numbers."""
     spec = car_racing(folder / "data", episodes)
-    image = block_collector(spec)(Block(0, 0, episodes))
+    image = block_collector(GymSource(spec))(Block(0, 0, episodes))
     frames = episodes * 1001
     commit, publish = [], []
     ignored: list[float] = []

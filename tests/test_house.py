@@ -15,7 +15,7 @@ ROOMS = (
     *("interrupts", "errors", "progress", "steps", "kernel_cache", "compiler", "preprocessing"),
     *("untrusted", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
-    *("envs", "policies", "collect", "device", "autoencoders", "data"),
+    *("envs", "policies", "sources", "collect", "device", "autoencoders", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
 )
 """Each may import from those before it."""

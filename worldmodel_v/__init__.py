@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CollectConfig": "collect",
+    "EpisodeSource": "sources",
+    "Recorder": "sources",
     "TrainConfig": "train",
     "EncodeConfig": "encode",
     "Encoder": "encode",

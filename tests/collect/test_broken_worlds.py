@@ -12,11 +12,12 @@ from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
 from worldmodel_v.collect.block import Block, block_collector
 from worldmodel_v.collect.collector import resolve_spec
-from worldmodel_v.collect.rollout import episode_seeds, rollout
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, EpisodesSetAside
 from worldmodel_v.policies import RandomPolicy
+from worldmodel_v.sources import GymSource
+from worldmodel_v.sources.gym import episode_seeds, rollout
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import open_dataset
 
@@ -246,7 +247,7 @@ def test_what_is_wrong_from_the_start_is_refused_before_anything_is_written(tmp_
 def test_an_episode_whose_ground_truth_has_other_names_than_the_first_fails(tmp_path: Path) -> None:
     spec = resolve_spec(stamp_config(tmp_path, env="tests/Restless-v0"))
     others = [episode for episode in range(8) if _has_other_names(spec, episode)]
-    other, collect_block = others[0], block_collector(spec)
+    other, collect_block = others[0], block_collector(GymSource(spec))
     expected = (
         rf"episode {other} \(seed \d+\) of tests/Restless-v0: the environment's ground truth is \['step', .*\], in episode 0"
     )

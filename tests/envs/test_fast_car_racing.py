@@ -22,9 +22,9 @@ from gymnasium.wrappers import TimeLimit
 
 from worldmodel_v.collect import CollectConfig
 from worldmodel_v.collect.collector import resolve_spec
-from worldmodel_v.collect.rollout import rollout
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
 from worldmodel_v.records import Episode
+from worldmodel_v.sources.gym import rollout
 
 Policy = Callable[[CarRacing], np.ndarray | int]
 LOOK_AHEAD = 6  # tiles

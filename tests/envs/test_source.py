@@ -21,6 +21,7 @@ from worldmodel_v.collect.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable
+from worldmodel_v.sources import GymSource
 from worldmodel_v.storage import open_dataset, verify
 
 MODULE = """
@@ -140,9 +141,9 @@ def test_an_edited_environment_does_not_continue_and_an_unchanged_one_does(tmp_p
 def test_a_worker_with_another_version_of_the_environment_collects_nothing(folder: Path, changes: dict, text: str) -> None:
     (folder / "my_world.py").write_text(MODULE)
     spec = resolve_spec(CollectConfig(out=folder / "out", workers=0, **SETTINGS))  # type: ignore[arg-type]
-    block_collector(spec)
+    block_collector(GymSource(spec))
     with pytest.raises(EnvironmentNotUsable, match=rf"^my_world:Mine-v0: on \S+ {text}"):
-        block_collector(dataclasses.replace(spec, **changes))
+        block_collector(GymSource(dataclasses.replace(spec, **changes)))
 
 
 def test_the_toy_world_has_no_source_of_its_own(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from tests.execution.test_ray_pool import Sayings
 from tests.faults.bad_world import LeakyWorld
 from tests.integration.test_kills import BIN, finish, options, start
 from worldmodel_v.collect import CollectConfig, collect, collector, one_by_one
-from worldmodel_v.collect.rollout import episode_seeds
 from worldmodel_v.errors import EpisodeFailed, EpisodesSetAside
 from worldmodel_v.execution import ray_pool
 from worldmodel_v.inspection import describe
 from worldmodel_v.pipeline import run_pipeline
+from worldmodel_v.sources.gym import episode_seeds
 from worldmodel_v.storage import open_dataset, verify
 
 SEED = 7

@@ -11,12 +11,12 @@ import torch
 from tests.conftest import stamp_config
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.collect.collector import resolve_spec
-from worldmodel_v.collect.rollout import rollout
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.envs.car_racing import move_car_to_tile
 from worldmodel_v.errors import PolicyNotUsable
 from worldmodel_v.policies import make_policy
 from worldmodel_v.records import Episode
+from worldmodel_v.sources.gym import rollout
 from worldmodel_v.storage import open_dataset
 
 

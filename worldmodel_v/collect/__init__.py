@@ -1,6 +1,6 @@
-"""Environments -> rollouts: one episode (`rollout`), one block of them as a shard (`block`), the whole run (`collector`)."""
+"""Any source -> rollouts: one block of episodes as a shard (`block`), the whole run (`collector`)."""
 
-from worldmodel_v.collect.collector import CollectReport, collect
-from worldmodel_v.collect.config import CollectConfig
+from worldmodel_v.collect.collector import CollectReport, collect, collect_source
+from worldmodel_v.collect.config import CollectConfig, CollectionConfig
 
-__all__ = ["CollectConfig", "CollectReport", "collect"]
+__all__ = ["CollectConfig", "CollectReport", "CollectionConfig", "collect", "collect_source"]

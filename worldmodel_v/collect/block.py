@@ -1,20 +1,13 @@
 """A block of consecutive episodes: the unit of work of collection, and one shard."""
 
 import faulthandler
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import gymnasium
-
-from worldmodel_v.collect.rollout import rollout
-from worldmodel_v.envs import make_image_env
-from worldmodel_v.envs.source import env_source
-from worldmodel_v.errors import EnvironmentNotUsable
 from worldmodel_v.records import Episode
-from worldmodel_v.spec import RolloutSpec, differences
+from worldmodel_v.sources import Source
+from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import IndexEntry, Shard, build_shard
 
 STANDARD_ERROR = 2
@@ -61,16 +54,15 @@ def missing_blocks(committed: Sequence[IndexEntry], episodes: int, episodes_per_
     return blocks
 
 
-def block_collector(spec: RolloutSpec, episode_timeout: float = 0.0) -> Callable[[Block], bytes]:
-    """What a worker does: a block in, the bytes of its shard out. The bytes depend on `spec` and the block alone.
+def block_collector(source: Source, episode_timeout: float = 0.0) -> Callable[[Block], bytes]:
+    """What a worker does: a block in, the bytes of its shard out. The bytes depend on the source's `spec` and the block alone.
 
-    Raises EnvironmentNotUsable if this machine has another version of the environment than `spec` says. An episode that takes
-    more than `episode_timeout` seconds (0: none does) ends this process, so only a process that somebody replaces may ask for
-    that.
+    Raises EnvironmentNotUsable if this machine would make other episodes than `spec` says. An episode that takes more than
+    `episode_timeout` seconds (0: none does) ends this process, so only a process that somebody replaces may ask for that.
     """
-    spec_hash = spec.hash
+    spec_hash = source.spec.hash
     with _ended_after(episode_timeout):
-        _require_same_environment(spec)
+        source.check()
 
     def collect_block(block: Block) -> bytes:
         episodes = [collect_episode(block.first + i) for i in range(block.num_episodes)]
@@ -78,22 +70,9 @@ def block_collector(spec: RolloutSpec, episode_timeout: float = 0.0) -> Callable
 
     def collect_episode(episode_id: int) -> Episode:
         with _ended_after(episode_timeout):
-            return rollout(spec, episode_id)
+            return source.episode(episode_id)
 
     return collect_block
-
-
-def _require_same_environment(spec: RolloutSpec) -> None:
-    found: dict[str, Any] = {"gymnasium": gymnasium.__version__}
-    if spec.env_source:
-        env = make_image_env(spec.env, spec.env_kwargs)
-        env.close()
-        found["env_source"] = env_source(env.gym, spec.env)
-    expected = {name: getattr(spec, name) for name in found}
-    if differing := differences(found, expected):
-        raise EnvironmentNotUsable(
-            f"{spec.env}: on {socket.gethostname()} {'; '.join(differing)}; install the same on every node"
-        )
 
 
 @contextmanager

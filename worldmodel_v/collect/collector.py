@@ -16,9 +16,8 @@ from pathlib import Path
 import gymnasium
 
 from worldmodel_v.collect.block import Block, block_collector, missing_blocks
-from worldmodel_v.collect.config import AUTO, CollectConfig
+from worldmodel_v.collect.config import AUTO, CollectConfig, CollectionConfig
 from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
-from worldmodel_v.collect.rollout import episode_seeds
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
@@ -29,6 +28,8 @@ from worldmodel_v.policies import make_policy, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.preprocessing import parse_frame_size
 from worldmodel_v.progress import Progress, Silent, begin
+from worldmodel_v.sources import EpisodeSource, GymSource, OwnSource, Source
+from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
 from worldmodel_v.storage.writer import refuse_foreign_directory
@@ -70,28 +71,44 @@ def collect(config: CollectConfig, progress: Progress | None = None, executor: E
     stopped after `config.episode_timeout`.
     """
     progress = progress or Silent()
+    with compilation_watched(progress), torch_threads_kept(config.policy):
+        spec = resolve_spec(config)
+        refuse_foreign_directory(config.out, spec)
+        if spec.frames == RENDER and config.frames == AUTO:
+            note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"
+            progress.event("frames_rendered", note, stage="collect")
+        return _collect(GymSource(spec), config, progress, executor, shard_bytes=_smallest_shard(config))
+
+
+def collect_source(
+    source: EpisodeSource, config: CollectionConfig, progress: Progress | None = None, executor: Executor | None = None
+) -> CollectReport:
+    """`collect`, of a source of one's own: the same shards, resumption, workers and failures.
+
+    Raises as `collect` does, EnvironmentNotUsable if the source cannot make its episode 0.
+    """
+    own = OwnSource.of(source, seed=config.seed, episodes_per_shard=config.episodes_per_shard)
+    refuse_foreign_directory(config.out, own.spec)
+    return _collect(own, config, progress or Silent(), executor, shard_bytes=0)
+
+
+def _collect(
+    source: Source, config: CollectionConfig, progress: Progress, executor: Executor | None, shard_bytes: int
+) -> CollectReport:
+    """`shard_bytes` is the least that a shard takes."""
+    spec = source.spec
+    if not config.out.exists():
+        _refuse_full_disk(config.out, shard_bytes)
     if executor is not None:
         config = dataclasses.replace(config, workers=0, address=None)
-    with compilation_watched(progress), torch_threads_kept(config.policy):
-        return _collect(config, progress, executor)
-
-
-def _collect(config: CollectConfig, progress: Progress, executor: Executor | None) -> CollectReport:
-    spec = resolve_spec(config)
-    refuse_foreign_directory(config.out, spec)
-    if spec.frames == RENDER and config.frames == AUTO:
-        note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"
-        progress.event("frames_rendered", note, stage="collect")
-    if not config.out.exists():
-        _refuse_full_disk(config)
     with DatasetWriter(config.out, spec) as writer:
         blocks = missing_blocks(writer.entries, config.episodes, config.episodes_per_shard)
         new_episodes = sum(block.num_episodes for block in blocks)
         writer.announce("collect", sum(entry.num_episodes for entry in writer.entries) + new_episodes)
         if blocks:
-            _refuse_full_disk(config)
+            _refuse_full_disk(config.out, shard_bytes)
             timeout = config.episode_timeout if config.workers else 0.0
-            setup = functools.partial(block_collector, spec, timeout)
+            setup = functools.partial(block_collector, source, timeout)
             _collect_blocks(config, spec, blocks, setup, executor, writer, progress)
         writer.set_aside()
         dataset = writer.dataset()
@@ -152,7 +169,7 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
 
 
 def _collect_blocks(
-    config: CollectConfig,
+    config: CollectionConfig,
     spec: RolloutSpec,
     blocks: list[Block],
     setup: Callable[[], Callable[[Block], bytes]],
@@ -203,7 +220,7 @@ def _refuse_to_go_on(failures_in_turn: int, failure: Failure) -> None:
         )
 
 
-def _report(config: CollectConfig, dataset: Dataset, set_aside: list[SetAside]) -> str:
+def _report(config: CollectionConfig, dataset: Dataset, set_aside: list[SetAside]) -> str:
     """What is there, what is missing and why, and what can be done about it."""
     missing = {episode.shard: episode.num_episodes for episode in set_aside}
     shown = [
@@ -218,13 +235,18 @@ def _report(config: CollectConfig, dataset: Dataset, set_aside: list[SetAside]) 
     )
 
 
-def _refuse_full_disk(config: CollectConfig) -> None:
-    folder = next(parent for parent in (config.out, *config.out.absolute().parents) if parent.exists())
+def _smallest_shard(config: CollectConfig) -> int:
+    """Bytes that a shard of full episodes takes, however well its frames are compressed."""
     raw_bytes = config.episodes_per_shard * config.max_steps * math.prod(parse_frame_size(config.frame_size)) * 3
-    needed = int(raw_bytes * SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE) + 65536
+    return int(raw_bytes * SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE)
+
+
+def _refuse_full_disk(out: Path, shard_bytes: int) -> None:
+    folder = next(parent for parent in (out, *out.absolute().parents) if parent.exists())
+    needed = shard_bytes + 65536
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFull(
-            f"{config.out}: no disk space: {free / 1e6:.1f} MB are free, one shard needs at least {needed / 1e6:.1f} MB; "
+            f"{out}: no disk space: {free / 1e6:.1f} MB are free, one shard needs at least {needed / 1e6:.1f} MB; "
             "free some space, or give a directory on another disk"
         )

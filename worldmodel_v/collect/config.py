@@ -29,32 +29,14 @@ def _refuse_constant(name: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectConfig:
-    """Roll out episodes of an environment into a dataset of frames, actions, rewards and ends.
-
-    The same command again continues where it stopped; a larger --episodes extends the dataset. Episode i depends only on
-    the settings and i, so the number of workers changes nothing in the files.
-    """
+class CollectionConfig:
+    """What any source can be collected with: where to, how many, and by whom."""
 
     out: Path
     """The dataset's directory: new, empty, or a dataset made with these settings."""
 
-    env: str = "worldmodel_v/CarRacing-v3"
-    """A Gymnasium id, or module:EnvId to import a module first. Needs an image observation or rgb_array rendering. The
-    default is Gymnasium's CarRacing-v3, the same to the byte, drawn some twenty times faster."""
-
-    env_kwargs: str = "{}"
-    """Arguments of the environment as JSON, such as '{"continuous": false}'."""
-
     episodes: int = 100
     """How many episodes the dataset shall have: at most a million times --episodes-per-shard."""
-
-    max_steps: int = 1000
-    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1."""
-
-    policy: str = "brownian"
-    """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
-    mixture(4*driver, brownian), checkpoint:MODULE:FACTORY:FILE, or module:factory of your own (see worldmodel_v.policies)."""
 
     seed: int = 0
     """The root seed; episode i uses numpy's SeedSequence(seed, spawn_key=(i,))."""
@@ -67,6 +49,61 @@ class CollectConfig:
 
     episodes_per_shard: int = 10
     """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
+
+    episode_timeout: float = 3600.0
+    """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
+    0: for ever. Without workers there is no process to stop, and nothing is."""
+
+    def executor(self, num_tasks: int, *, apart: bool = False) -> Executor:
+        """Who does so many tasks: no more workers than tasks; with `apart` each has one of them at a time."""
+        if self.workers == 0:
+            return Here()
+        num_workers = min(self.workers, num_tasks)
+        settings = WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
+        return RayPool(settings, apart=apart)
+
+    def __post_init__(self) -> None:
+        require_local("--out", self.out)
+        for name in ("episodes", "episodes_per_shard"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        for name in ("workers", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--{name} must be at least 0, got {getattr(self, name)}")
+        refuse_idle_address(self.address, self.workers)
+        if not 0 <= self.episode_timeout <= MAX_TIMEOUT_SECONDS:
+            raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
+        if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
+            raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
+        if self.episodes > (most := MAX_SHARDS * self.episodes_per_shard):
+            raise ConfigError(
+                f"--episodes must be at most {most}, which are {MAX_SHARDS} shards, got {self.episodes}; ask for fewer, or "
+                f"raise --episodes-per-shard (now {self.episodes_per_shard})"
+            )
+        require_recordable(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectConfig(CollectionConfig):
+    """Roll out episodes of an environment into a dataset of frames, actions, rewards and ends.
+
+    The same command again continues where it stopped; a larger --episodes extends the dataset. Episode i depends only on
+    the settings and i, so the number of workers changes nothing in the files.
+    """
+
+    env: str = "worldmodel_v/CarRacing-v3"
+    """A Gymnasium id, or module:EnvId to import a module first. Needs an image observation or rgb_array rendering. The
+    default is Gymnasium's CarRacing-v3, the same to the byte, drawn some twenty times faster."""
+
+    env_kwargs: str = "{}"
+    """Arguments of the environment as JSON, such as '{"continuous": false}'."""
+
+    max_steps: int = 1000
+    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1."""
+
+    policy: str = "brownian"
+    """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
+    mixture(4*driver, brownian), checkpoint:MODULE:FACTORY:FILE, or module:factory of your own (see worldmodel_v.policies)."""
 
     frame_size: int | str = 64
     """Height and width of the recorded frames, at most 1182: a number, or HEIGHTxWIDTH such as 96x128."""
@@ -87,18 +124,6 @@ class CollectConfig:
     fit: Fit = "stretch"
     """stretch (what is kept fills the frame) or letterbox (it keeps its aspect ratio, and the rest of the frame is black)."""
 
-    episode_timeout: float = 3600.0
-    """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
-    0: for ever. Without workers there is no process to stop, and nothing is."""
-
-    def executor(self, num_tasks: int, *, apart: bool = False) -> Executor:
-        """Who does so many tasks: no more workers than tasks; with `apart` each has one of them at a time."""
-        if self.workers == 0:
-            return Here()
-        num_workers = min(self.workers, num_tasks)
-        settings = WorkerSettings(num_workers=num_workers, address=self.address, max_growth_bytes=MAX_GROWTH_BYTES)
-        return RayPool(settings, apart=apart)
-
     def preprocessing(self, default_crop: str) -> Preprocessing:
         """How frames are cropped and resized; `auto` is `default_crop`. Raises ConfigError."""
         height, width = parse_frame_size(self.frame_size)
@@ -106,18 +131,9 @@ class CollectConfig:
         return Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=self.resize, fit=self.fit)
 
     def __post_init__(self) -> None:
-        require_local("--out", self.out)
-        for name in ("episodes", "max_steps", "episodes_per_shard"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        for name in ("workers", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"--{name} must be at least 0, got {getattr(self, name)}")
-        refuse_idle_address(self.address, self.workers)
-        if not 0 <= self.episode_timeout <= MAX_TIMEOUT_SECONDS:
-            raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
-        if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
-            raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
+        super().__post_init__()
+        if self.max_steps < 1:
+            raise ConfigError(f"--max-steps must be at least 1, got {self.max_steps}")
         frame_shape = self.preprocessing(FULL).frame_shape
         if min(frame_shape) < 1:
             raise ConfigError(f"--frame-size must be at least 1, got {self.frame_size}")
@@ -128,12 +144,6 @@ class CollectConfig:
             )
         if self.max_steps >= MAX_ROWS_PER_EPISODE:
             raise ConfigError(f"--max-steps must be below 2^31 - 1, got {self.max_steps}")
-        if self.episodes > (most := MAX_SHARDS * self.episodes_per_shard):
-            raise ConfigError(
-                f"--episodes must be at most {most}, which are {MAX_SHARDS} shards, got {self.episodes}; ask for fewer, or "
-                f"raise --episodes-per-shard (now {self.episodes_per_shard})"
-            )
-        require_recordable(self)
         self.parsed_env_kwargs()
 
     def parsed_env_kwargs(self) -> dict:

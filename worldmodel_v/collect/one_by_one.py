@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 
 from worldmodel_v.collect.block import Block, merge_shards
-from worldmodel_v.collect.config import CollectConfig
-from worldmodel_v.collect.rollout import episode_seeds
+from worldmodel_v.collect.config import CollectionConfig
 from worldmodel_v.execution import Executor, Failure
 from worldmodel_v.progress import Progress
+from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.set_aside import SetAside, as_reason
 from worldmodel_v.telemetry import Tally
@@ -29,7 +29,7 @@ def collect_one_by_one(
     blocks: Sequence[Block],
     executor: Executor | None,
     spec: RolloutSpec,
-    config: CollectConfig,
+    config: CollectionConfig,
     progress: Progress,
     tally: Tally,
 ) -> Iterator[tuple[Block, bytes | list[SetAside]]]:
@@ -47,7 +47,7 @@ def collect_one_by_one(
 
 
 def _outcome(
-    block: Block, results: dict[int, bytes | Failure], spec: RolloutSpec, config: CollectConfig
+    block: Block, results: dict[int, bytes | Failure], spec: RolloutSpec, config: CollectionConfig
 ) -> bytes | list[SetAside]:
     failures = {episode: result for episode, result in sorted(results.items()) if isinstance(result, Failure)}
     if failures:

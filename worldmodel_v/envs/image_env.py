@@ -49,7 +49,8 @@ class ImageEnv:
         self._space = env.action_space
         self.actions = ActionSpace(space_record(env.action_space))
         self._state_names: tuple[str, ...] = ()
-        self._seen: tuple[Any, dict[str, Any]] = None, {}
+        self.seen: tuple[Any, dict[str, Any]] = None, {}
+        """The environment's own observation and info of the frame just seen."""
 
     @property
     def action_space(self) -> gymnasium.Space:
@@ -59,9 +60,9 @@ class ImageEnv:
     def default_crop(self) -> str:
         return CAR_RACING_CROP if self._is_car_racing and self.frames == OBSERVATION else FULL
 
-    def reset(self, seed: int) -> np.ndarray:
+    def reset(self, seed: int, options: dict[str, Any] | None = None) -> np.ndarray:
         """Begin an episode; returns its first frame."""
-        observation, info = self.gym.reset(seed=seed)
+        observation, info = self.gym.reset(seed=seed, options=options)
         self._state_names = CAR_RACING_STATE if self._is_car_racing else tuple(self._ground_truth())
         frame = self._frame(observation, info)
         if self.frames == OBSERVATION and observation.shape != self.gym.observation_space.shape:
@@ -81,7 +82,7 @@ class ImageEnv:
 
     def extras(self) -> list[Any]:
         """What `record` names, beside the frame just seen; MISSING for what is not there. The environment may change arrays."""
-        observation, info = self._seen
+        observation, info = self.seen
         return [part_of(observation if of_observation else info, path) for of_observation, path in self._paths]
 
     def schema(self, frame_shape: tuple[int, int], extras: tuple[Column, ...] = ()) -> Schema:
@@ -160,7 +161,7 @@ class ImageEnv:
         return recorded.astype(self._space.dtype).reshape(self._space.shape)
 
     def _frame(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
-        self._seen = observation, info
+        self.seen = observation, info
         picture = self.gym.render() if self.frames == RENDER else part_of(observation, self._frame_path)
         if picture is MISSING:
             raise ValueError(f"the observation has no {self.frames}")
@@ -211,17 +212,27 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], frames: str = AUTO, 
     require_paths(record)
     env = _make(env_id, env_kwargs)
     try:
-        chosen = choose_frames(env_id, env.observation_space, env.metadata.get("render_modes", []), frames)
-        if chosen == RENDER and env.render_mode != "rgb_array":
-            env.close()
-            env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"})
-        return ImageEnv(env, chosen, record)
-    except ValueError as error:
-        env.close()
-        raise EnvironmentNotUsable(f"{env_id}: {error}") from None
+        if choose_frames(env_id, env.observation_space, env.metadata.get("render_modes", []), frames) == RENDER:
+            if env.render_mode != "rgb_array":
+                env.close()
+                env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"})
+            frames = RENDER
+        return choose_image_env(env, env_id, frames, record)
     except EnvironmentNotUsable:
         env.close()
         raise
+
+
+def choose_image_env(env: gymnasium.Env, name: str, frames: str, record: tuple[str, ...]) -> ImageEnv:
+    """An environment that was made already, with the picture that `frames` asks for; raises EnvironmentNotUsable."""
+    render_modes = env.metadata.get("render_modes", [])
+    chosen = choose_frames(name, env.observation_space, render_modes, frames)
+    if chosen == RENDER and env.render_mode != "rgb_array":
+        raise EnvironmentNotUsable(f'{name}: renders as {env.render_mode!r}, expected render_mode="rgb_array"; make it so')
+    try:
+        return ImageEnv(env, chosen, record)
+    except ValueError as error:
+        raise EnvironmentNotUsable(f"{name}: {error}") from None
 
 
 def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:

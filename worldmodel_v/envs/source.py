@@ -25,11 +25,21 @@ def env_source(env: gymnasium.Env, env_id: str) -> dict[str, str]:
     modules = {cls.__module__ for layer in _layers(env) for cls in type(layer).__mro__}
     if ":" in env_id:
         modules.add(env_id.split(":")[0])
+    source = _origins(modules)
+    return source | {REGISTRATION: _registration(env)} if source else {}
+
+
+def class_source(cls: type) -> dict[str, str]:
+    """The same of a class: version by package, SHA-256 by module file, its bases' too."""
+    return _origins({base.__module__ for base in cls.__mro__})
+
+
+def _origins(modules: set[str]) -> dict[str, str]:
     source: dict[str, str] = {}
     for name in sorted(modules):
         if name.partition(".")[0] not in KNOWN:
             source |= _origin(name)
-    return source | {REGISTRATION: _registration(env)} if source else {}
+    return source
 
 
 def _layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:

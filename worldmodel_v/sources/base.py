@@ -1,0 +1,28 @@
+"""The seam: what collecting asks of a source."""
+
+from typing import Protocol
+
+import numpy as np
+
+from worldmodel_v.records import Episode
+from worldmodel_v.spec import RolloutSpec
+
+
+class Source(Protocol):
+    """Episodes by number. It is sent to workers, so it can be pickled."""
+
+    @property
+    def spec(self) -> RolloutSpec:
+        """What determines every episode."""
+
+    def check(self) -> None:
+        """Raise EnvironmentNotUsable if this machine would make other episodes than `spec` says."""
+
+    def episode(self, episode_id: int) -> Episode:
+        """Episode `episode_id`: a function of `spec` and the number. Raises EpisodeFailed, with number and seed."""
+
+
+def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Generator]:
+    """The environment's seed (32 bits) and the policy's generator of episode `episode_id`."""
+    sequence = np.random.SeedSequence(root_seed, spawn_key=(episode_id,))
+    return int(sequence.generate_state(1)[0]), np.random.default_rng(sequence.spawn(1)[0])

@@ -1,0 +1,102 @@
+"""A Gymnasium environment and a policy: one episode, start to end, as a function of the settings and the episode's number."""
+
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env, require_frame
+from worldmodel_v.envs.source import env_source
+from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
+from worldmodel_v.policies import Policy, make_policy
+from worldmodel_v.records import Episode
+from worldmodel_v.sources.base import episode_seeds
+from worldmodel_v.sources.rows import EpisodeRows
+from worldmodel_v.spec import RolloutSpec, differences
+
+
+@dataclass(frozen=True)
+class GymSource:
+    """Plays each episode in a fresh environment."""
+
+    spec: RolloutSpec
+
+    def check(self) -> None:
+        """Raise EnvironmentNotUsable if this machine has another version of the environment than the settings say."""
+        spec, found = self.spec, {"gymnasium": gymnasium.__version__}
+        sources: dict[str, Any] = {}
+        if spec.env_source:
+            env = make_image_env(spec.env, spec.env_kwargs)
+            env.close()
+            sources["env_source"] = env_source(env.gym, spec.env)
+        expected = {name: getattr(spec, name) for name in found | sources}
+        if differing := differences(found | sources, expected):
+            raise EnvironmentNotUsable(
+                f"{spec.env}: on {socket.gethostname()} {'; '.join(differing)}; install the same on every node"
+            )
+
+    def episode(self, episode_id: int) -> Episode:
+        """`rollout` of the settings."""
+        return rollout(self.spec, episode_id)
+
+
+def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
+    """Play one episode in a fresh environment.
+
+    Raises EpisodeFailed, naming episode, seed and step, if the environment or the policy raises or breaks its contract.
+    """
+    seed, policy_rng = episode_seeds(spec.seed, episode_id)
+    try:
+        env = make_image_env(spec.env, spec.env_kwargs, spec.frames, tuple(spec.record))
+        try:
+            policy = make_policy(spec.policy, env.gym)
+            return _play(env, policy, spec, episode_id, seed, policy_rng)
+        finally:
+            env.close()
+    except WorldModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(spec, episode_id, seed, error) from error
+
+
+def _failed(spec: RolloutSpec, episode_id: int, seed: int, error: BaseException, where: str = "") -> EpisodeFailed:
+    return EpisodeFailed(f"episode {episode_id} (seed {seed}) of {spec.env}: {where}{one_line(error)}")
+
+
+def _play(
+    env: ImageEnv, policy: Policy, spec: RolloutSpec, episode_id: int, seed: int, policy_rng: np.random.Generator
+) -> Episode:
+    raw = env.reset(seed)
+    if env.state_names != spec.schema.state_names:
+        raise EpisodeFailed(
+            f"episode {episode_id} (seed {seed}) of {spec.env}: the environment's ground truth is {list(env.state_names)}, "
+            f"in episode 0 it is {list(spec.schema.state_names)}"
+        )
+    moved = policy.reset(policy_rng)
+    raw = raw if moved is None else require_frame(moved)
+    rows = EpisodeRows(env, FramePreprocessor(raw.shape, spec.preprocessing), spec.max_steps + 1)
+    ended = False
+    try:
+        while not ended:
+            action, shape = env.record_action(policy.act(raw)), raw.shape
+            rows.see(raw)
+            raw, reward, terminated, truncated = env.step(action)
+            if raw.shape != shape:
+                raise ValueError(f"the frame's shape changed from {shape} to {raw.shape}")
+            truncated = truncated or (not terminated and rows.num_steps + 1 == spec.max_steps)
+            rows.add(action, reward, terminated, truncated)
+            ended = terminated or truncated
+    except WorldModelError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _failed(spec, episode_id, seed, error, where=f"in step {rows.num_steps}: ") from error
+    rows.see(raw)
+    return Episode(
+        schema=spec.schema,
+        episode_id=episode_id,
+        seed=seed,
+        policy=getattr(policy, "chosen", spec.policy),
+        columns=rows.columns(spec.schema),
+    )

@@ -1,0 +1,146 @@
+"""A source of one's own: episodes that no Gymnasium environment plays, such as a simulator with its own loop, or recordings.
+
+Legend: T actions of an episode, H, W frame.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from worldmodel_v.envs.parts import OBSERVATION, extra_column
+from worldmodel_v.envs.source import class_source
+from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
+from worldmodel_v.preprocessing import FULL, Preprocessing
+from worldmodel_v.records import Episode
+from worldmodel_v.schema import Schema, rollout_schema, space_record
+from worldmodel_v.sources.base import episode_seeds
+from worldmodel_v.spec import RolloutSpec, differences
+from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+
+ROWS = ("pixels", "action", "reward", "terminated", "truncated")
+
+
+class EpisodeSource(ABC):
+    """Derive from it, and give an object of the class to `worldmodel_v.collect.collect_source`.
+
+    The class is sent to workers: it can be pickled, and stands in a module that they can import.
+    """
+
+    name: str
+    """What the dataset says that its episodes are of."""
+
+    action_space: gymnasium.Space
+    """Where actions come from: Box, Discrete, MultiDiscrete or MultiBinary."""
+
+    policy: str = "own"
+    """Who acts."""
+
+    state_names: tuple[str, ...] = ()
+    """The names of the values of a row of `state`, if there is one."""
+
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """What else determines the episodes, as JSON values: recorded, and refused to differ when the dataset is continued."""
+
+    @abstractmethod
+    def episode(self, number: int, rng: np.random.Generator) -> Mapping[str, Any]:
+        """Episode `number`, from 0: a function of the number and the generator, which is seeded by it, and of the settings.
+
+        `pixels` uint8 (T + 1, H, W, 3): each frame that was acted on, and the final one; `action` (T, …) of the action space;
+        `reward` (T,); `terminated`, whether the last action ended it, or else it was cut there; `state` float (T + 1, S) if
+        there are names for it; and whatever else shall be a column, as numbers (T + 1, …) of any shape and dtype.
+        """
+
+
+@dataclass(frozen=True)
+class OwnSource:
+    """An `EpisodeSource` as collecting takes it."""
+
+    source: EpisodeSource
+    spec: RolloutSpec
+
+    @classmethod
+    def of(cls, source: EpisodeSource, *, seed: int, episodes_per_shard: int) -> "OwnSource":
+        """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if it is none."""
+        try:
+            rows = dict(source.episode(0, episode_seeds(seed, 0)[1]))
+            frames = np.asarray(rows["pixels"])
+            extras = tuple(extra_column(name, [np.asarray(rows[name])[0]]) for name in _extra_names(rows))
+            schema = rollout_schema(
+                frame_shape=(frames.shape[1], frames.shape[2]),
+                action_space=space_record(source.action_space),
+                observation_space={"type": "Box", "dtype": "uint8", "shape": [*frames.shape[1:]], "low": 0, "high": 255},
+                state_names=tuple(source.state_names),
+                extras=extras,
+            )
+        except WorldModelError:
+            raise
+        except Exception as error:
+            raise EnvironmentNotUsable(f"{type(source).__name__}: cannot make episode 0: {one_line(error)}") from error
+        height, width = frames.shape[1:3]
+        preprocessing = Preprocessing(crop=FULL, frame_height=height, frame_width=width)
+        spec = RolloutSpec(
+            schema=schema,
+            env=source.name,
+            env_kwargs=dict(source.settings),
+            policy=source.policy,
+            seed=seed,
+            max_steps=MAX_ROWS_PER_EPISODE - 1,
+            **vars(preprocessing),
+            episodes_per_shard=episodes_per_shard,
+            frames=OBSERVATION,
+            gymnasium=gymnasium.__version__,
+            env_source=class_source(type(source)),
+        )
+        return cls(source, spec)
+
+    def check(self) -> None:
+        """Raise EnvironmentNotUsable if the class is another one here."""
+        here = {"env_source": class_source(type(self.source))}
+        if differing := differences(here, {"env_source": self.spec.env_source}):
+            raise EnvironmentNotUsable(f"{self.spec.env}: {'; '.join(differing)}; install the same on every node")
+
+    def episode(self, episode_id: int) -> Episode:
+        """Have the source make it; raises EpisodeFailed, naming episode and seed, if it raises or breaks the contract."""
+        seed, rng = episode_seeds(self.spec.seed, episode_id)
+        try:
+            columns = _columns(self.spec.schema, dict(self.source.episode(episode_id, rng)))
+        except WorldModelError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {self.spec.env}: {one_line(error)}") from error
+        return Episode(schema=self.spec.schema, episode_id=episode_id, seed=seed, policy=self.spec.policy, columns=columns)
+
+
+def _extra_names(rows: Mapping[str, Any]) -> list[str]:
+    return [name for name in rows if name not in (*ROWS, "state")]
+
+
+def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of an episode, (T + 1, …) each, from what a source gives; raises ValueError if they do not fit."""
+    terminated = bool(given.pop("terminated"))
+    num_steps = len(given["action"])
+    ended = np.zeros(num_steps + 1, np.bool_)
+    ended[num_steps - 1] = True
+    never = np.zeros_like(ended)
+    given |= {"terminated": ended if terminated else never, "truncated": never if terminated else ended}
+    for column in schema.by_role("action", "reward"):
+        rows = np.asarray(given[column.name])
+        given[column.name] = np.concatenate([rows, np.full((1, *rows.shape[1:]), column.fill_value)])
+    if unknown := given.keys() - {column.name for column in schema.data_columns}:
+        raise ValueError(f"it gives {', '.join(sorted(unknown))}, which episode 0 does not have")
+    return {column.name: _exactly(column.name, given[column.name], column.dtype) for column in schema.data_columns}
+
+
+def _exactly(name: str, values: Any, dtype: str) -> np.ndarray:
+    """Values in the dtype of their column: floats rounded, whole numbers never changed; raises ValueError."""
+    array = np.asarray(values)
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+    if cast.dtype.kind != "f" and not np.array_equal(cast, array):
+        raise ValueError(f"{name}: {array.dtype} values that {dtype} cannot hold")
+    return cast

@@ -1,0 +1,151 @@
+"""A loop of one's own: an environment that records what its user does with it.
+
+An episode exists when it has ended: each is a shard, committed as `wm-collect` commits its shards, so a kill loses only the one
+in progress, and the same script goes on with the next number.
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import gymnasium
+
+from worldmodel_v.envs import FramePreprocessor
+from worldmodel_v.envs.image_env import choose_image_env
+from worldmodel_v.envs.parts import AUTO, MISSING, extra_column, require_paths
+from worldmodel_v.envs.source import env_source
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.preprocessing import Fit, Preprocessing, Resize, parse_frame_size
+from worldmodel_v.records import Episode
+from worldmodel_v.sources.base import episode_seeds
+from worldmodel_v.sources.rows import EpisodeRows
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage import DatasetWriter, build_shard
+from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+
+
+class Recorder(gymnasium.Wrapper):
+    """Wraps an environment that the user steps, with any policy, human play included; use it as a context manager.
+
+    The environment receives each action as it is recorded, cast to its space's dtype. `reset()` without a seed takes the next
+    one of the root seed, so that every recorded episode can be played again. An episode that is reset, or closed, before it has
+    ended is recorded as truncated there; one that an exception interrupts is dropped.
+    """
+
+    def __init__(
+        self,
+        env: gymnasium.Env,
+        out: str | Path,
+        *,
+        frame_size: int | str = 64,
+        crop: str = AUTO,
+        resize: Resize = "area",
+        fit: Fit = "stretch",
+        frames: str = AUTO,
+        record: tuple[str, ...] = (),
+        policy: str = "own",
+        seed: int = 0,
+    ) -> None:
+        """Frames and what is recorded beside them as `wm-collect` takes them; `policy` says who acts.
+
+        Nothing is written before the first episode begins. Raises EnvironmentNotUsable if the environment shows no picture, or
+        has actions that no dataset holds.
+        """
+        super().__init__(env)
+        require_paths(record)
+        self._image_env = choose_image_env(env, env.spec.id if env.spec else type(env.unwrapped).__name__, frames, record)
+        height, width = parse_frame_size(frame_size)
+        crop = self._image_env.default_crop if crop == AUTO else crop
+        self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
+        self._out, self._policy, self._root_seed = Path(out), policy, seed
+        self._writer: DatasetWriter | None = None
+        self._rows: EpisodeRows | None = None
+        self._seed = 0
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes in the dataset, those of earlier runs included."""
+        return len(self._writer.entries) if self._writer else 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin the next episode; raises SettingsDiffer or NotADataset if `out` holds something else."""
+        self._cut()
+        self._seed = episode_seeds(self._root_seed, self.num_episodes)[0] if seed is None else seed
+        raw = self._image_env.reset(self._seed, options)
+        self._rows = EpisodeRows(self._image_env, FramePreprocessor(raw.shape, self._preprocessing))
+        self._rows.see(raw)
+        if self._writer is None and all(value is not MISSING for value in self._image_env.extras()):
+            self._begin()
+        return self._image_env.seen
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take a step; an episode that ends with it is committed before this returns."""
+        if self._rows is None:
+            raise ConfigError("Recorder: the episode has ended, or none has begun; call reset() before step()")
+        recorded = self._image_env.record_action(action)
+        raw, reward, terminated, truncated = self._image_env.step(recorded)
+        self._rows.add(recorded, reward, terminated, truncated)
+        self._rows.see(raw)
+        if self._writer is None:
+            self._begin()
+        if terminated or truncated:
+            self._commit()
+        observation, info = self._image_env.seen
+        return observation, reward, terminated, truncated, info
+
+    def close(self) -> None:
+        """Record what is in progress as truncated, let go of the dataset, and close the environment; may be called again."""
+        self._cut()
+        self._let_go()
+        super().close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is not None:
+            self._rows = None
+        self.close()
+
+    def _begin(self) -> None:
+        """Open the dataset, with a schema by what the first episode has shown."""
+        assert self._rows is not None
+        env = self._image_env
+        extras = tuple(extra_column(path, values) for path, values in zip(env.record, self._rows.extras(), strict=True))
+        spec = RolloutSpec(
+            schema=env.schema(self._preprocessing.frame_shape, extras),
+            env=self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__,
+            env_kwargs=dict(self.env.spec.kwargs) if self.env.spec else {},
+            policy=self._policy,
+            seed=self._root_seed,
+            max_steps=MAX_ROWS_PER_EPISODE - 1,
+            **vars(self._preprocessing),
+            episodes_per_shard=1,
+            frames=env.frames,
+            record=env.record,
+            gymnasium=gymnasium.__version__,
+            env_source=env_source(self.env, ""),
+        )
+        self._writer = DatasetWriter(self._out, spec)
+
+    def _cut(self) -> None:
+        """Commit what is in progress, if any step was taken, as cut there."""
+        if self._rows is not None and self._rows.num_steps:
+            self._rows.cut()
+            self._commit()
+        self._rows = None
+
+    def _commit(self) -> None:
+        rows, writer = self._rows, self._writer
+        assert rows is not None
+        assert writer is not None
+        self._rows = None
+        number, spec = len(writer.entries), writer.spec
+        columns = rows.columns(spec.schema)
+        episode = Episode(schema=spec.schema, episode_id=number, seed=self._seed, policy=self._policy, columns=columns)
+        writer.commit(number, build_shard([episode], spec_hash=spec.hash))
+
+    def _let_go(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
