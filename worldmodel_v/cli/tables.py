@@ -11,7 +11,7 @@ PIPED_WIDTH = 240
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Facts by name; nested ones indented below theirs. A VAE's settings are shown without those that its model says as well."""
+    """Facts by name; nested ones indented below theirs. A VAE's settings stand without those that its model says too."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
