@@ -8,7 +8,7 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refuse_idle_address
 from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size
 from worldmodel_v.spec import require_recordable
-from worldmodel_v.storage import require_local
+from worldmodel_v.storage import local_path
 from worldmodel_v.storage.layout import (
     MAX_CHUNK_BYTES,
     MAX_EPISODES_PER_SHARD,
@@ -63,7 +63,7 @@ class CollectionConfig:
         return RayPool(settings, apart=apart)
 
     def __post_init__(self) -> None:
-        require_local("--out", self.out)
+        object.__setattr__(self, "out", local_path("--out", self.out))
         for name in ("episodes", "episodes_per_shard"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")

@@ -7,7 +7,7 @@ from typing import Literal
 from worldmodel_v.encode.inference import Precision
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, RayPool, WorkerSettings, refuse_idle_address
-from worldmodel_v.storage import Location, require_local, to_place
+from worldmodel_v.storage import Location, local_path, to_place
 
 MAX_BATCH_SIZE = 1 << 20
 """Frames of 64x64 for 13 GB, and many times that in the network."""
@@ -69,7 +69,8 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        require_local("--out", self.out)
+        object.__setattr__(self, "out", local_path("--out", self.out))
+        object.__setattr__(self, "vae", local_path("--vae", self.vae))
         if self.workers < 0:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
         refuse_idle_address(self.address, self.workers)

@@ -6,6 +6,7 @@ The frames are the observation itself where it is a picture, the one picture in 
 only where nothing in it is a picture. Where that is not clear, nothing is guessed: the candidates are named and the user says.
 """
 
+import enum
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,11 +23,13 @@ SMALLEST_PICTURE = 8
 PART_NAMES = f"{OBSERVATION}, {OBSERVATION}.KEY or {INFO}.KEY"
 
 
-class Missing:
-    """What stands for a part that is not there."""
+class Missing(enum.Enum):
+    """What stands for a part that is not there; one and the same in every copy."""
+
+    MISSING = "missing"
 
 
-MISSING = Missing()
+MISSING = Missing.MISSING
 
 
 def part_of(value: Any, path: tuple[str, ...]) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.spec import require_recordable
-from worldmodel_v.storage import Location, require_local, to_place
+from worldmodel_v.storage import Location, local_path, to_place
 
 MIN_FRAMES = 10
 """With fewer, neither a correlation nor a map of the latents means anything."""
@@ -48,7 +48,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        require_local("--out", self.out)
+        object.__setattr__(self, "out", local_path("--out", self.out))
+        object.__setattr__(self, "vae", local_path("--vae", self.vae))
         require_recordable(self)
         at_least = {"frames": MIN_FRAMES, "seed": 0, "holdout_every": 2}
         for name, bound in at_least.items():

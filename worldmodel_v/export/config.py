@@ -8,7 +8,7 @@ from typing import ClassVar
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.storage import Location, require_local, to_place
+from worldmodel_v.storage import Location, local_path, to_place
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ExportConfig(ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        require_local("--out", self.out)
+        object.__setattr__(self, "out", local_path("--out", self.out))
         data, out = to_place(self.data).absolute(), self.out.absolute()
         if data == out or data in out.parents:
             raise ConfigError(f"--out {self.out}: lies in the dataset that it is to export; give a directory outside of it")

@@ -43,7 +43,7 @@ from worldmodel_v.export.modules import Part, parts
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS
-from worldmodel_v.storage import Dataset, Location, require_format, require_local, to_place
+from worldmodel_v.storage import Dataset, Location, local_path, require_format, to_place
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.new_directory import new_directory, require_new
 
@@ -71,7 +71,8 @@ class ModelExportConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        require_local("--out", self.out)
+        object.__setattr__(self, "out", local_path("--out", self.out))
+        object.__setattr__(self, "vae", local_path("--vae", self.vae))
         if not self.formats:
             raise ConfigError(f"--formats: expected one or more of {', '.join(SUFFIXES)}, got none")
         if unknown := [name for name in self.formats if name not in SUFFIXES]:

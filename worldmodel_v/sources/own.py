@@ -68,7 +68,7 @@ class OwnSource:
         """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if it is none."""
         try:
             rows = dict(source.episode(0, episode_seeds(seed, 0)[1]))
-            frames = np.asarray(rows["pixels"])
+            frames = _frames(rows)
             extras = tuple(extra_column(name, [np.asarray(rows[name])[0]]) for name in _extra_names(rows))
             schema = rollout_schema(
                 frame_shape=(frames.shape[1], frames.shape[2]),
@@ -96,7 +96,12 @@ class OwnSource:
             gymnasium=gymnasium.__version__,
             env_source=class_source(type(source)),
         )
-        return cls(source, spec)
+        own = cls(source, spec)
+        try:
+            own._record(0, rows)
+        except EpisodeFailed as error:
+            raise EnvironmentNotUsable(f"{type(source).__name__}: {error}") from None
+        return own
 
     def check(self) -> None:
         """Raise EnvironmentNotUsable if the class is another one here."""
@@ -108,10 +113,16 @@ class OwnSource:
         """Have the source make it; raises EpisodeFailed, naming episode and seed, if it raises or breaks the contract."""
         seed, rng = episode_seeds(self.spec.seed, episode_id)
         try:
-            columns = _columns(self.spec.schema, dict(self.source.episode(episode_id, rng)))
-        except WorldModelError:
-            raise
+            rows = dict(self.source.episode(episode_id, rng))
         except (Exception, SystemExit) as error:
+            raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {self.spec.env}: {one_line(error)}") from error
+        return self._record(episode_id, rows)
+
+    def _record(self, episode_id: int, rows: dict[str, Any]) -> Episode:
+        seed = episode_seeds(self.spec.seed, episode_id)[0]
+        try:
+            columns = _columns(self.spec.schema, rows)
+        except Exception as error:
             raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {self.spec.env}: {one_line(error)}") from error
         return Episode(schema=self.spec.schema, episode_id=episode_id, seed=seed, policy=self.spec.policy, columns=columns)
 
@@ -120,8 +131,16 @@ def _extra_names(rows: Mapping[str, Any]) -> list[str]:
     return [name for name in rows if name not in (*ROWS, "state")]
 
 
+def _frames(rows: Mapping[str, Any]) -> np.ndarray:
+    frames = np.asarray(rows["pixels"])
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        raise ValueError(f"pixels: expected uint8 (T + 1, H, W, 3), got {frames.dtype} {frames.shape}")
+    return frames
+
+
 def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """The columns of an episode, (T + 1, …) each, from what a source gives; raises ValueError if they do not fit."""
+    given = {**given, "pixels": _frames(given)}
     terminated = bool(given.pop("terminated"))
     num_steps = len(given["action"])
     ended = np.zeros(num_steps + 1, np.bool_)

@@ -77,12 +77,13 @@ def store_of(place: Place) -> Store:
     return RemoteStore() if isinstance(place, RemotePath) else LocalStore()
 
 
-def require_local(option: str, path: Path) -> None:
-    """Raise ConfigError if what shall be written to is a URL."""
+def local_path(option: str, path: str | Path) -> Path:
+    """The path of an option that names a local directory; raises ConfigError if it is a URL."""
     if _is_url(path):
         raise ConfigError(
-            f"{option} {path}: is a URL, and only --data may be one; write into a local directory, and copy it when it is done"
+            f"{option} {path}: is a URL, and only --data may be one; give a local directory, and copy it yourself"
         )
+    return Path(path)
 
 
 def _is_url(path: Location) -> bool:

@@ -10,7 +10,7 @@ from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
 from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.spec import require_recordable
-from worldmodel_v.storage import Location, require_local, to_place
+from worldmodel_v.storage import Location, local_path, to_place
 from worldmodel_v.train.optimizers import source_of
 from worldmodel_v.train.schedules import Schedule
 
@@ -148,7 +148,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        require_local("--out", self.out)
+        object.__setattr__(self, "out", local_path("--out", self.out))
         if self.max_grad_norm == math.inf:
             raise ConfigError("--max-grad-norm must be a finite number, got inf; give a large one, such as 1e9, to never clip")
         require_recordable(self)

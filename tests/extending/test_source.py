@@ -1,0 +1,199 @@
+"""A source that is no Gymnasium environment, and a loop that the user steps: datasets with the guarantees of all others."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+from tests.collect.test_identical_shards import digests
+from tests.extending.conftest import command
+from tests.extending.pendulums import Pendulums
+from tests.extending.threads_executor import Threads
+from worldmodel_v import Recorder
+from worldmodel_v.collect import CollectionConfig, collect_source
+from worldmodel_v.envs.stamp import action_stamp, read_stamps
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, EpisodesSetAside, SettingsDiffer
+from worldmodel_v.storage import open_dataset, verify
+
+HERE = Path(__file__).parent
+
+
+def config(out: Path, episodes: int = 5, workers: int = 0) -> CollectionConfig:
+    return CollectionConfig(out=out, episodes=episodes, workers=workers, episodes_per_shard=2)
+
+
+class Broken(Pendulums):
+    """Its fourth episode has no rewards."""
+
+    def episode(self, number: int, rng: np.random.Generator) -> dict:
+        rows = super().episode(number, rng)
+        return {**rows, "reward": rows["reward"] * np.nan} if number == 3 else rows
+
+
+class Wrong(Pendulums):
+    """Gives something else in the place of its rows."""
+
+    def __init__(self, **changes: object) -> None:
+        self.changes = changes
+
+    def episode(self, number: int, rng: np.random.Generator) -> dict:
+        return {**super().episode(number, rng), **self.changes}
+
+
+class TestSource:
+    def test_a_script_makes_a_dataset_and_the_same_script_continues_it(self, tmp_path: Path) -> None:
+        assert "3 new episodes" in command(HERE, "pendulums.py", tmp_path / "out", 3)
+        assert "2 new episodes" in command(HERE, "pendulums.py", tmp_path / "out", 5)
+        assert "0 new episodes" in command(HERE, "pendulums.py", tmp_path / "out", 5)
+        dataset = open_dataset(tmp_path / "out")
+        assert verify(dataset) == []
+        assert (dataset.num_episodes, dataset.spec["env"], dataset.spec["env_kwargs"]) == (5, "pendulums", {"gravity": 9.8})
+        for number in range(5):
+            episode = dataset.episode(number)
+            assert episode.num_steps == 12 + number % 3
+            angle, velocity = episode.state.T.astype(np.float64)
+            np.testing.assert_allclose(episode.columns["energy"], velocity**2 / 2 - 9.8 * np.cos(angle), rtol=1e-5)
+            np.testing.assert_allclose(episode.reward[:-1], -np.abs(angle[1:]), rtol=1e-6)
+            assert episode.truncated[-3:].tolist() == [False, True, False]
+            assert (episode.pixels.max(axis=(1, 2, 3)) == 255).all()
+
+    def test_shards_are_the_same_whoever_makes_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        collect_source(Pendulums(), config(tmp_path / "here"))
+        collect_source(Pendulums(), config(tmp_path / "threads"), executor=Threads(3))
+        collect_source(Pendulums(), config(tmp_path / "ray", workers=2))
+        assert digests(tmp_path / "here") == digests(tmp_path / "threads") == digests(tmp_path / "ray")
+
+    def test_other_settings_do_not_continue_it(self, tmp_path: Path) -> None:
+        collect_source(Pendulums(), config(tmp_path / "out", 1))
+        other = Pendulums()
+        other.settings = {"gravity": 1.6}
+        with pytest.raises(SettingsDiffer, match=r"env_kwargs is {'gravity': 9.8} there, {'gravity': 1.6} asked"):
+            collect_source(other, config(tmp_path / "out", 2))
+
+    def test_an_episode_that_fails_is_set_aside_and_the_rest_is_there(self, tmp_path: Path) -> None:
+        with pytest.raises(EpisodesSetAside, match=r"episode 3 \(seed \d+, tried 4 times\): .*reward is nan in row 0"):
+            collect_source(Broken(), config(tmp_path / "out", 5))
+        assert open_dataset(tmp_path / "out").num_episodes == 3
+
+    @pytest.mark.parametrize(
+        ("changes", "text"),
+        [
+            ({"pixels": np.zeros((13, 16, 24), np.uint8)}, "cannot make episode 0"),
+            ({"pixels": np.zeros((13, 8, 8, 3))}, "expected uint8 .*, got float64"),
+            ({"energy": [1.0] * 5}, "energy has 5 rows, reward has 13"),
+            ({"action": np.full((12, 2), 0.5)}, r"action: expected rows of float32 \[1\], got float32 \[2\]"),
+            ({"energy": ["high"] * 13}, "--record energy: expected a number"),
+            ({"ep_len": [1.0] * 13}, "--record ep_len: a column cannot be called 'ep_len'"),
+        ],
+    )
+    def test_a_source_that_gives_no_episode_is_refused(self, tmp_path: Path, changes: dict, text: str) -> None:
+        with pytest.raises(EnvironmentNotUsable, match=text):
+            collect_source(Wrong(**changes), config(tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+
+class TestRecorder:
+    def test_what_the_users_loop_did_is_recorded_and_the_same_script_goes_on(self, tmp_path: Path) -> None:
+        assert "2 episodes" in command(HERE, "record_by_hand.py", tmp_path / "out", 2)
+        assert "3 episodes" in command(HERE, "record_by_hand.py", tmp_path / "out", 1)
+        dataset = open_dataset(tmp_path / "out")
+        assert verify(dataset) == []
+        assert dataset.spec["policy"] == "by hand"
+        for number in range(3):
+            episode, rng = dataset.episode(number), np.random.default_rng(number % 2)
+            chosen = np.array([rng.uniform(-1, 1, 2) for _ in range(episode.num_steps)], np.float32)
+            np.testing.assert_array_equal(episode.action[:-1], chosen)
+            for t, action in enumerate(chosen):
+                (step, *_), (next_step, came_from, *_) = read_stamps(episode.pixels[t]), read_stamps(episode.pixels[t + 1])
+                assert (step, next_step, came_from) == (t, t + 1, action_stamp(action))
+                assert episode.reward[t] == action_stamp(action) + t
+
+    def test_a_recorded_episode_plays_again(self, tmp_path: Path) -> None:
+        command(HERE, "record_by_hand.py", tmp_path / "out", 2)
+        for number in range(2):
+            episode = open_dataset(tmp_path / "out").episode(number)
+            env = gymnasium.make("worldmodel_v/Stamp-v0", length=6)
+            env.reset(seed=episode.seed)
+            outcomes = [env.step(action)[1:4] for action in episode.action[:-1]]
+            assert [reward for reward, _, _ in outcomes] == episode.reward[:-1].tolist()
+            assert [terminated for _, terminated, _ in outcomes] == episode.terminated[:-1].tolist()
+
+    def test_the_user_sees_what_the_environment_gives(self, tmp_path: Path) -> None:
+        plain = gymnasium.make("worldmodel_v/Stamp-v0", length=3)
+        with Recorder(gymnasium.make("worldmodel_v/Stamp-v0", length=3), tmp_path / "out") as recorder:
+            for seed in (5, 6):
+                np.testing.assert_array_equal(plain.reset(seed=seed)[0], recorder.reset(seed=seed)[0])
+                ended = False
+                while not ended:
+                    expected, found = (env.step(np.array([0.5, 0.0])) for env in (plain, recorder))
+                    np.testing.assert_array_equal(expected[0], found[0])
+                    assert expected[1:] == found[1:]
+                    ended = found[2] or found[3]
+        assert [open_dataset(tmp_path / "out").episode(i).seed for i in range(2)] == [5, 6]
+
+    def test_an_episode_that_is_reset_or_closed_is_cut_there_and_one_that_raises_is_dropped(self, tmp_path: Path) -> None:
+        with Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out") as env:
+            for num_steps in (1, 2):
+                env.reset()
+                for _ in range(num_steps):
+                    env.step(np.zeros(2))
+        with pytest.raises(KeyboardInterrupt):
+            self._interrupted(tmp_path / "out")
+        dataset = open_dataset(tmp_path / "out")
+        assert [dataset.episode(i).num_steps for i in range(dataset.num_episodes)] == [1, 2]
+        assert all(dataset.episode(i).truncated[-2] for i in range(2))
+        assert verify(dataset) == []
+
+    @staticmethod
+    def _interrupted(out: Path) -> None:
+        with Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), out) as env:
+            env.reset()
+            env.step(np.zeros(2))
+            raise KeyboardInterrupt
+
+    def test_a_kill_loses_only_the_episode_in_progress(self, tmp_path: Path) -> None:
+        index = tmp_path / "out" / "index.jsonl"
+        process = subprocess.Popen([sys.executable, HERE / "record_by_hand.py", tmp_path / "out", "100000"])
+        while not index.exists() or index.read_bytes().count(b"\n") < 5:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed_at = open_dataset(tmp_path / "out").num_episodes
+        assert killed_at >= 5
+        command(HERE, "record_by_hand.py", tmp_path / "out", 2)
+        dataset = open_dataset(tmp_path / "out")
+        assert verify(dataset) == []
+        assert dataset.num_episodes >= killed_at + 2
+
+    def test_what_cannot_be_recorded_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(EnvironmentNotUsable, match='CartPole-v1: renders as None, expected render_mode="rgb_array"'):
+            Recorder(gymnasium.make("CartPole-v1"), tmp_path / "out")
+        env = Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out")
+        with pytest.raises(ConfigError, match=r"call reset\(\) before step\(\)"):
+            env.step(np.zeros(2))
+        assert not (tmp_path / "out").exists()
+
+    def test_another_policy_does_not_continue_the_dataset(self, tmp_path: Path) -> None:
+        for policy in ("own", "other"):
+            env = Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out", policy=policy)
+            if policy == "other":
+                with pytest.raises(SettingsDiffer, match="policy is 'own' there, 'other' asked"):
+                    env.reset()
+                shutil.rmtree(tmp_path / "out")
+            else:
+                env.reset()
+                env.step(np.zeros(2))
+            env.close()
+
+
+def test_the_users_files_are_short() -> None:
+    for name in ("pendulums.py", "record_by_hand.py"):
+        assert len((HERE / name).read_text().splitlines()) <= 40
