@@ -29,7 +29,7 @@ from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.preprocessing import parse_frame_size
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.sources import EpisodeSource, GymSource, OwnSource, Source
-from worldmodel_v.sources.base import episode_seeds
+from worldmodel_v.sources.base import episode_seeds, seeded_globally
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
 from worldmodel_v.storage.writer import refuse_foreign_directory
@@ -72,7 +72,8 @@ def collect(config: CollectConfig, progress: Progress | None = None, executor: E
     """
     progress = progress or Silent()
     with compilation_watched(progress), torch_threads_kept(config.policy):
-        spec = resolve_spec(config)
+        with seeded_globally(config.seed, 0):
+            spec = resolve_spec(config)
         refuse_foreign_directory(config.out, spec)
         if spec.frames == RENDER and config.frames == AUTO:
             note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"

@@ -1,5 +1,8 @@
 """The seam: what collecting asks of a source."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
@@ -26,3 +29,20 @@ def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Gener
     """The environment's seed (32 bits) and the policy's generator of episode `episode_id`."""
     sequence = np.random.SeedSequence(root_seed, spawn_key=(episode_id,))
     return int(sequence.generate_state(1)[0]), np.random.default_rng(sequence.spawn(1)[0])
+
+
+@contextmanager
+def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
+    """Within it, Python's and NumPy's global generators are those of episode `episode_id`; afterwards what they were before.
+
+    For environments that draw from them in spite of Gymnasium's seed.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    seeds = np.random.SeedSequence(root_seed, spawn_key=(episode_id, 1)).generate_state(2)
+    random.seed(int(seeds[0]))
+    np.random.seed(seeds[1])
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

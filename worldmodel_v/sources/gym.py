@@ -12,7 +12,7 @@ from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
 from worldmodel_v.policies import Policy, make_policy
 from worldmodel_v.records import Episode
-from worldmodel_v.sources.base import episode_seeds
+from worldmodel_v.sources.base import episode_seeds, seeded_globally
 from worldmodel_v.sources.rows import EpisodeRows
 from worldmodel_v.spec import RolloutSpec, differences
 
@@ -49,12 +49,13 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     try:
-        env = make_image_env(spec.env, spec.env_kwargs, spec.frames, tuple(spec.record))
-        try:
-            policy = make_policy(spec.policy, env.gym)
-            return _play(env, policy, spec, episode_id, seed, policy_rng)
-        finally:
-            env.close()
+        with seeded_globally(spec.seed, episode_id):
+            env = make_image_env(spec.env, spec.env_kwargs, spec.frames, tuple(spec.record))
+            try:
+                policy = make_policy(spec.policy, env.gym)
+                return _play(env, policy, spec, episode_id, seed, policy_rng)
+            finally:
+                env.close()
     except WorldModelError:
         raise
     except (Exception, SystemExit) as error:
