@@ -18,7 +18,8 @@ from _gpu_record import Line
 from _gpu_setting import ARCHITECTURE, FLOAT32_GRADIENT, FLOAT32_LOSS, HOLDOUT_EVERY, Setting, peak_of_device, tidy
 from _training import training
 
-from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, load_vae
+from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME
+from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.autoencoders.gaussian.architectures import ARCHITECTURES
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train

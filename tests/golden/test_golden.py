@@ -1,7 +1,7 @@
 """Two datasets of a few kilobytes that this version wrote and every later one reads; h5py alone reads them too.
 
-Made once by `python -m tests.golden.test_golden`. Once the format is released, they are never made anew: a change of the format is
-a new `format_version`, with a reader for this one.
+Made once by `python -m tests.golden.test_golden`. Once the format is released, they are never made anew: a change of the
+format is a new `format_version`, with a reader for this one.
 """
 
 import json
