@@ -339,8 +339,7 @@ def as_vectors(action: torch.Tensor, actions: ActionSpace) -> torch.Tensor:
     if actions.kind != "discrete":
         return action.float()
     choices = action.reshape(*action.shape[:2], -1)
-    first, last = actions.low.ravel().tolist(), actions.high.ravel().tolist()
-    values = [torch.arange(low, high + 1, device=action.device) for low, high in zip(first, last, strict=True)]
+    values = [torch.arange(each.start, each.stop, device=action.device) for each in actions.choices]
     return torch.cat([choices[..., [i]] == value for i, value in enumerate(values)], dim=-1).float()
 
 

@@ -35,6 +35,8 @@ DTYPES = (
 )
 MAX_COLUMNS = 64
 MAX_ROW_BYTES = 64 << 20
+MAX_CHOICES = 1 << 16
+MAX_ACTION_VALUES = 1 << 16
 MAX_RECORDED_BOUNDS = 4096
 """A Box whose bounds differ from value to value and that has more values is recorded without its bounds."""
 
@@ -147,7 +149,12 @@ class ActionSpace:
     @property
     def vector_size(self) -> int:
         """How many values `vectors` gives for an action."""
-        return int((self.high - self.low + 1).sum()) if self.kind == "discrete" else math.prod(self.shape)
+        return sum(values.stop - values.start for values in self.choices) if self.kind == "discrete" else math.prod(self.shape)
+
+    @property
+    def choices(self) -> list[range]:
+        """The values of each discrete component."""
+        return [range(low, high + 1) for low, high in zip(self.low.ravel().tolist(), self.high.ravel().tolist(), strict=True)]
 
     def column(self) -> Column:
         """The column of actions from this space."""
@@ -155,15 +162,19 @@ class ActionSpace:
         return Column(name="action", dtype=dtype, row_shape=self.row_shape, role="action", fill=self.fill)
 
     def vectors(self, action: np.ndarray) -> np.ndarray:
-        """float32 (N, vector_size) of recorded actions: numbers as they are, choices one-hot, zeros for no action."""
+        """float32 (N, vector_size) of recorded actions: numbers as they are, choices one-hot, zeros for no action.
+
+        Raises ConfigError for more choices than a one-hot vector makes sense for.
+        """
         rows = action.reshape(len(action), -1)
         if self.kind == "continuous":
             return np.nan_to_num(rows, nan=0.0)
         if self.kind == "whole":
             return np.where((rows == self.fill).all(axis=1, keepdims=True), 0, rows).astype(np.float32)
-        low, high = self.low.reshape(-1), self.high.reshape(-1)
-        choices = [rows[:, [i]] == np.arange(low[i], high[i] + 1) for i in range(rows.shape[1])]
-        return np.concatenate(choices, axis=1).astype(np.float32)
+        if self.vector_size > MAX_CHOICES:
+            raise ConfigError(f"one-hot actions of {self.vector_size} choices: expected at most {MAX_CHOICES}")
+        one_hot = [rows[:, [i]] == np.array(choices) for i, choices in enumerate(self.choices)]
+        return np.concatenate(one_hot, axis=1).astype(np.float32)
 
 
 def _bounds(
@@ -172,13 +183,13 @@ def _bounds(
     """(kind, shape, smallest, largest) of a recorded action space; the latter two mean nothing for continuous ones."""
     nothing = np.zeros((), np.int64)
     if record["type"] == "Box" and np.dtype(record["dtype"]).kind == "f":
-        return "continuous", tuple(record["shape"]), nothing, nothing
+        return "continuous", _shape(record), nothing, nothing
     if record["type"] == "Box":
         low, high = (np.array(record[bound], np.int64) for bound in ("low", "high"))
-        shape = tuple(record["shape"])
+        shape = _shape(record)
         return _whole_numbers("whole", np.broadcast_to(low, shape), np.broadcast_to(high, shape))
     if record["type"] == "MultiBinary":
-        shape = tuple(record["shape"])
+        shape = _shape(record)
         return _whole_numbers("whole", np.zeros(shape, np.int64), np.ones(shape, np.int64))
     if record["type"] == "Discrete":
         start = np.array(record["start"], np.int64)
@@ -187,6 +198,13 @@ def _bounds(
         start = np.array(record["start"], np.int64)
         return _whole_numbers("discrete", start, start + np.array(record["nvec"], np.int64) - 1)
     raise ValueError(f"actions of a space {record['type']!r:.100}: expected Box, Discrete, MultiDiscrete or MultiBinary")
+
+
+def _shape(record: dict[str, Any]) -> tuple[int, ...]:
+    shape = tuple(record["shape"])
+    if not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) > MAX_ACTION_VALUES:
+        raise ValueError(f"actions of shape {shape!r:.100}: expected at most {MAX_ACTION_VALUES} values")
+    return shape
 
 
 def _whole_numbers(
