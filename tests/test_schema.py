@@ -95,7 +95,7 @@ def test_latents_have_the_autoencoders_columns_in_the_place_of_the_frames() -> N
     latents = latent_schema(rollouts, (tokens,))
     assert [column.name for column in latents.columns] == ["tokens", *(column.name for column in rollouts.columns[1:])]
     assert (rollouts.format, latents.format) == ("worldmodel_v/rollouts", "worldmodel_v/latents")
-    with pytest.raises(ConfigError, match="the autoencoder calls a column 'observation.depth', which the rollouts have"):
+    with pytest.raises(ConfigError, match=r"the autoencoder calls a column 'observation.depth', which the rollouts have"):
         latent_schema(rollouts, (Column(name="observation.depth", dtype="int64", row_shape=(2,), role="latent"),))
 
 
