@@ -9,15 +9,17 @@ from rich.text import Text
 
 PIPED_WIDTH = 240
 
+SHORT_TEXT = 50
+
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Facts by name; nested ones indented below theirs. A VAE's settings stand without those that its model says too."""
+    """Facts by name; nested ones indented below theirs. Settings stand without what is said above them."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    model, settings = facts.get("model") or {}, facts.get("settings")
+    said, settings = {**facts, **(facts.get("model") or {})}, facts.get("settings")
     if settings:
-        facts = facts | {"settings": {name: value for name, value in settings.items() if model.get(name, table) != value}}
+        facts = facts | {"settings": {name: value for name, value in settings.items() if said.get(name, table) != value}}
     _add_rows(table, facts, indent="")
     _console().print(table)
 
@@ -109,7 +111,7 @@ def _console() -> Console:
 
 def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
     for name, value in facts.items():
-        if value in ([], {}):  # nothing to list; JSON has it
+        if value in ([], {}, "{}"):  # nothing to list; JSON has it
             continue
         nested = value if isinstance(value, list) else [value]
         if nested and all(isinstance(item, dict) and item and not _is_short(item) for item in nested):
@@ -129,4 +131,5 @@ def _text(value: Any) -> str:
 
 
 def _is_short(value: dict[str, Any]) -> bool:
-    return all(isinstance(item, int | float) for item in value.values())
+    """Whether it is shown on one line: numbers, or little text."""
+    return all(isinstance(item, int | float) for item in value.values()) or len(_text(value)) <= SHORT_TEXT
