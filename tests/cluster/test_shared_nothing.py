@@ -72,7 +72,7 @@ def start_node(machine: Machine, head: Machine | None = None) -> None:
 
 def is_at_work(machine: Machine) -> bool:
     """Whether one of our workers is at a task there; Ray names a process for what it does."""
-    return any("_Worker.run" in title for title in machine.titles())
+    return any("Worker.run" in title for title in machine.titles())
 
 
 def committed(dataset: Path) -> int:

@@ -186,6 +186,7 @@ def test_compiled_latents_are_the_same_but_for_rounding_and_compiled_once(
 ) -> None:
     from torch._dynamo.utils import counters
 
+    torch._dynamo.reset()
     counters.clear()
     encode(EncodeConfig(data=unequal, vae=small_vae, out=tmp_path / "latents", device="cpu", compile=True))
     assert counters["stats"]["unique_graphs"] == 2  # the trial of the compiler, and the encoder
