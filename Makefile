@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 OUT ?= runs/quickstart
 MINUTES ?= 1
+JOBS ?= 2
 
 export SDL_VIDEODRIVER ?= dummy
 
@@ -21,8 +22,8 @@ run: $(INSTALLED) ## Real CarRacing to latents in a few minutes; again: continue
 example: run ## Train an MDN-RNN on the latents of `make run`
 	$(BIN)/python examples/train_mdn_rnn.py --latents $(OUT)/latents --vae $(OUT)/vae --out $(OUT)/mdn_rnn
 
-test: lint types ## Lint, types, and every test but the slow ones
-	$(BIN)/pytest
+test: lint types ## Lint, types, and every test but the slow ones, in JOBS (2) processes
+	$(BIN)/pytest -n $(JOBS) --dist worksteal
 
 test-slow: $(INSTALLED) ## The slow tests alone
 	$(BIN)/pytest -m slow

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ConfigError, NotADataset, StaleLatents, VerificationFailed
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import LATENTS, ROLLOUTS, Column
@@ -92,8 +93,8 @@ def require_binding(latents_path: Location, *, data: Location | None, vae: Path 
 
 
 def preview(path: Location) -> np.ndarray:
-    """A picture of frames of some episodes, one row each, evenly spaced in time: uint8 (H, W, 3)."""
-    from worldmodel_v.evaluate.grids import frame_grid
+    """A picture of frames of some episodes, one row each, evenly spaced in time: uint8 RGBA (H, W, 4)."""
+    from worldmodel_v.evaluate.canvas import Row, frame_grid
 
     dataset = _require_dataset(path, "--preview")
     if dataset.format != ROLLOUTS:
@@ -101,11 +102,11 @@ def preview(path: Location) -> np.ndarray:
     if not dataset.num_episodes:
         raise NotADataset(f"{path}: the dataset is empty; run wm-collect first")
     episode_ids = [entry.first_episode + i for entry in dataset.entries for i in range(entry.num_episodes)]
-    picked = np.linspace(0, len(episode_ids) - 1, min(PREVIEW_EPISODES, len(episode_ids))).astype(int)
+    picked = evenly_spaced(len(episode_ids), PREVIEW_EPISODES)
     rows = []
     for position in picked:
         pixels = dataset.episode(episode_ids[position]).pixels
-        rows.append(pixels[np.linspace(0, len(pixels) - 1, PREVIEW_FRAMES).astype(int)])
+        rows.append(Row(f"no. {episode_ids[position]}", pixels[evenly_spaced(len(pixels), PREVIEW_FRAMES)]))
     return frame_grid(rows)
 
 

@@ -11,8 +11,8 @@ from worldmodel_v.evaluate.canvas import (
     PANEL,
     RAMP,
     Row,
+    frame_grid,
     heat,
-    labelled_grid,
     ramp_colours,
     scatter,
 )
@@ -20,7 +20,7 @@ from worldmodel_v.evaluate.canvas import (
 
 def test_frames_are_enlarged_and_stand_in_rows_on_a_transparent_ground() -> None:
     frames = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    picture = labelled_grid([Row("", frames[:2]), Row("", frames[2:], starts_group=True)])
+    picture = frame_grid([Row("", frames[:2]), Row("", frames[2:], starts_group=True)])
     assert picture.shape == (2 * CELL + GAP + GROUP_GAP, 2 * CELL + GAP, 4)
     for frame, top, left in ((0, 0, 0), (1, 0, CELL + GAP), (2, CELL + GAP + GROUP_GAP, 0)):
         place = picture[top : top + CELL, left : left + CELL]
@@ -31,8 +31,8 @@ def test_frames_are_enlarged_and_stand_in_rows_on_a_transparent_ground() -> None
 
 def test_labels_stand_to_the_left_and_headings_above() -> None:
     frames = np.zeros((1, 64, 64, 3), np.uint8)
-    bare = labelled_grid([Row("", frames)])
-    labelled = labelled_grid([Row("one\ntwo", frames)], ["top"])
+    bare = frame_grid([Row("", frames)])
+    labelled = frame_grid([Row("one\ntwo", frames)], ["top"])
     assert labelled.shape[0] == bare.shape[0] + LINE + GAP
     left = labelled.shape[1] - bare.shape[1]
     assert left > 24
@@ -40,9 +40,16 @@ def test_labels_stand_to_the_left_and_headings_above() -> None:
     assert labelled[:LINE, left:, 3].any()
 
 
+def test_a_shorter_row_leaves_the_ground_at_its_end() -> None:
+    frames = np.full((4, 128, 128, 3), 7, np.uint8)
+    picture = frame_grid([Row("", frames[:3]), Row("", frames[3:])])
+    assert (picture[CELL + GAP :, CELL:, 3] == 0).all()
+    assert (picture[CELL + GAP :, :CELL] == [7, 7, 7, 255]).all()
+
+
 @pytest.mark.parametrize(("size", "width"), [(8, 128), (64, 128), (128, 128), (256, 256)])
 def test_frames_of_all_sizes_are_drawn_about_equally_large(size: int, width: int) -> None:
-    assert labelled_grid([Row("", np.zeros((1, size, size, 3), np.uint8))]).shape[:2] == (width, width)
+    assert frame_grid([Row("", np.zeros((1, size, size, 3), np.uint8))]).shape[:2] == (width, width)
 
 
 def test_a_map_has_one_panel_for_each_colouring() -> None:

@@ -14,6 +14,7 @@ from tests.conftest import stamp_config
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.errors import ConfigError, DatasetBusy, NotAModel, SettingsDiffer
+from worldmodel_v.evaluate.canvas import CELL, GAP
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.lock import locked_directory
 from worldmodel_v.train import TrainConfig, train
@@ -61,7 +62,7 @@ def test_a_training_leaves_weights_record_curves_and_pictures(stamp_rollouts: Pa
     for step in (3, 6):
         for picture in ("reconstructions", "prior"):
             assert np.asarray(Image.open(out / "samples" / f"step_{step:07d}_{picture}.png")).std() > 0
-    assert np.asarray(Image.open(report.picture)).shape == (2 * (2 * 66 + 2), 2 * (10 * 66 + 2), 3)
+    assert np.asarray(Image.open(report.picture)).shape == (2 * CELL + GAP, 10 * CELL + 9 * GAP, 4)
     description = json.loads((out / "config.json").read_text())
     assert description["steps"] == 6
     assert description["training"]["data_spec_hash"] == open_dataset(stamp_rollouts).spec_hash

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ConditionNotRecorded
 from worldmodel_v.storage import Dataset, Shard
 
@@ -86,7 +87,7 @@ def read_conditions(dataset: Dataset, wanted: Callable[[int], bool], limit: int,
         if keep.any():
             parts.append(condition(shard, 0, shard.num_rows)[keep])
     rows = np.concatenate(parts)
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(np.int64))]
+    return rows[evenly_spaced(len(rows), limit)]
 
 
 def require_recorded(shard: Shard, names: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 
 from worldmodel_v.data.buffers import Buffers
 from worldmodel_v.data.chunks import ROWS, ChunkTable, find_chunks
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.data.order import PARTS, stretches
 from worldmodel_v.data.pool import ChunkPool, Condition
 from worldmodel_v.storage import Dataset
@@ -109,7 +110,7 @@ def read_frames(dataset: Dataset, wanted: Callable[[int], bool], limit: int) -> 
     Raises DatasetTooSmall if no episode is wanted, ShardDamaged.
     """
     table = find_chunks(dataset, wanted)
-    picked = np.unique(np.linspace(0, table.num_frames - 1, min(limit, table.num_frames)).astype(np.int64))
+    picked = evenly_spaced(table.num_frames, limit)
     addresses = table.address_of(picked)
     cuts = np.flatnonzero(np.diff(addresses // ROWS, prepend=-1))[PARTS::PARTS]
     frames = np.empty((len(picked), *table.frame_shape), np.uint8)

@@ -3,14 +3,16 @@
 `evaluate` is the short answer that training gives; `evaluate_vae` is the long one, `wm-eval`.
 """
 
+from worldmodel_v.evaluate.canvas import Row, frame_grid
 from worldmodel_v.evaluate.config import EvalConfig
-from worldmodel_v.evaluate.grids import frame_grid, reconstruction_grid, sample_grid, to_png
+from worldmodel_v.evaluate.grids import reconstruction_grid, sample_grid, to_png
 from worldmodel_v.evaluate.metrics import evaluate
 from worldmodel_v.evaluate.stage import EvaluationReport, evaluate_vae
 
 __all__ = [
     "EvalConfig",
     "EvaluationReport",
+    "Row",
     "evaluate",
     "evaluate_vae",
     "frame_grid",

@@ -13,6 +13,7 @@ from worldmodel_v.autoencoders.base import Figures, Scores
 from worldmodel_v.autoencoders.gaussian.health import active_latents, kl_per_latent
 from worldmodel_v.autoencoders.gaussian.likelihood import Bound, bound, sigma_of
 from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior, aggregate, posterior_of
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluate.anomalies import Anomalies, find_anomalies
 from worldmodel_v.evaluate.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
 from worldmodel_v.evaluate.coder import Coder, GaussianCoder
@@ -119,7 +120,7 @@ def analyse(
     """Everything that can be said in numbers; raises ConfigError if a factor is asked for that is not recorded."""
     recorded, constant = recorded_factors(sample, asked)
     factors = with_speed(recorded)
-    some = np.unique(np.linspace(0, len(sample) - 1, min(len(sample), INPAINTED_FRAMES)).astype(int))
+    some = evenly_spaced(len(sample), INPAINTED_FRAMES)
     inpainting, filled = inpaint(coder, sample.frames[some], sample.condition[some])
     common: dict[str, Any] = {
         "heldout": summarise(coder.model, scores),
@@ -173,7 +174,7 @@ def _attributes(sample: Sample, scores: Scores, coder: GaussianCoder, factors: F
     mu = scores.latents["mu"].numpy()
     attributes = fit_attributes(mu, active_latents(scores).numpy(), factors, sample.episode)
     edited = [attribute.factor for attribute in choose_edits(attributes, factors)]
-    some = np.unique(np.linspace(0, len(mu) - 1, min(len(mu), EDITED_FRAMES)).astype(int))
+    some = evenly_spaced(len(mu), EDITED_FRAMES)
 
     def tried(attribute: Attribute) -> Attribute:
         points = edit(mu[some], attribute)

@@ -43,7 +43,7 @@ class Row:
     """Whether a wider gap goes before it."""
 
 
-def labelled_grid(rows: list[Row], headings: list[str] | None = None) -> np.ndarray:
+def frame_grid(rows: list[Row], headings: list[str] | None = None) -> np.ndarray:
     """Rows of frames below optional column headings, each with its label: uint8 RGBA (H', W', 4)."""
     frame = rows[0].frames[0]
     scale = max(1, round(CELL / frame.shape[0]))

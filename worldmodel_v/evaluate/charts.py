@@ -1,7 +1,7 @@
-"""Bar charts as inline SVG; colours come from the page's style, so that they follow light and dark."""
+"""Where the bars, labels and grid lines of a chart stand; `report.html` draws them as SVG, in the page's own colours."""
 
 import math
-from html import escape
+from dataclasses import dataclass
 
 WIDTH, HEIGHT = 1000, 220
 LEFT, BOTTOM, TOP = 44, 26, 8
@@ -9,32 +9,77 @@ MAX_LABELS = 40
 TICKS = 4
 
 
-def bar_chart(values: list[float], labels: list[str], *, unit: str, describes: str, muted: list[bool] | None = None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """A line of the grid."""
+
+    y: float
+    label: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A bar: its upper left corner (x, y) and its size."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    is_muted: bool
+    title: str
+    """What a reader sees who points at it."""
+
+    label: str | None
+    """What stands below it, where there is room."""
+
+    @property
+    def middle(self) -> float:
+        """The x of its label."""
+        return self.x + self.width / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A bar chart, in units of its picture."""
+
+    ticks: list[Tick]
+    bars: list[Bar]
+    describes: str
+    """What is to be seen, for those who do not see it."""
+
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+
+
+def bar_chart(values: list[float], labels: list[str], *, unit: str, describes: str, muted: list[bool] | None = None) -> Chart:
     """One bar for each value (0 or more), in order, with its label below; those that are `muted` in grey."""
     muted = muted or [False] * len(values)
     step = _tick_step(max(values))
     top_value = step * max(1, math.ceil(max(values) / step))
     height = HEIGHT - BOTTOM - TOP
     slot = (WIDTH - LEFT) / len(values)
-    bar = min(slot * 0.72, 46.0)
-    parts = []
-    for tick in range(round(top_value / step) + 1):
-        y = TOP + height * (1 - tick * step / top_value)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick * step:g}</text>')
+    width = min(slot * 0.72, 46.0)
     every = math.ceil(len(values) / MAX_LABELS)
+    ticks = [
+        Tick(y=TOP + height * (1 - tick * step / top_value), label=f"{tick * step:g}")
+        for tick in range(round(top_value / step) + 1)
+    ]
+    bars = []
     for i, (value, label, is_muted) in enumerate(zip(values, labels, muted, strict=True)):
         tall = height * max(value, 0.0) / top_value
-        middle = LEFT + slot * (i + 0.5)
-        kind = "muted" if is_muted else "bar"
-        parts.append(
-            f'<rect class="{kind}" x="{middle - bar / 2:.1f}" y="{TOP + height - tall:.1f}" width="{bar:.1f}" '
-            f'height="{tall:.1f}" rx="2"><title>{escape(label)}: {value:.3g} {escape(unit)}</title></rect>'
+        bars.append(
+            Bar(
+                x=LEFT + slot * (i + 0.5) - width / 2,
+                y=TOP + height - tall,
+                width=width,
+                height=tall,
+                is_muted=is_muted,
+                title=f"{label}: {value:.3g} {unit}",
+                label=label if i % every == 0 else None,
+            )
         )
-        if i % every == 0:
-            parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{escape(label)}</text>')
-    body = "\n".join(parts)
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(describes)}">\n{body}\n</svg>'
+    return Chart(ticks=ticks, bars=bars, describes=describes)
 
 
 def _tick_step(largest: float) -> float:

@@ -5,6 +5,8 @@ Legend: N frames, n points of the map, Z latent.
 
 import numpy as np
 
+from worldmodel_v.data.evenly import evenly_spaced
+
 MAX_POINTS = 2000
 PERPLEXITY = 30.0
 NEIGHBOURS = 5
@@ -12,7 +14,7 @@ NEIGHBOURS = 5
 
 def choose_points(count: int) -> np.ndarray:
     """Which frames are on the map, evenly spaced: int (n,), at most 2,000."""
-    return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).astype(np.int64))
+    return evenly_spaced(count, MAX_POINTS)
 
 
 def embed(mu_nZ: np.ndarray, seed: int) -> np.ndarray:

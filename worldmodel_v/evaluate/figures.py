@@ -9,10 +9,11 @@ from functools import cached_property
 
 import numpy as np
 
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluate import verdicts
 from worldmodel_v.evaluate.analysis import EpisodeFidelity, Findings, GaussianFindings, GaussianMaterial, Material
 from worldmodel_v.evaluate.attributes import STEPS, edit
-from worldmodel_v.evaluate.canvas import Row, heat, labelled_grid, scatter
+from worldmodel_v.evaluate.canvas import Row, frame_grid, heat, scatter
 from worldmodel_v.evaluate.embedding import choose_points, embed, neighbour_agreement
 from worldmodel_v.evaluate.grids import to_png
 from worldmodel_v.evaluate.verdicts import Verdict
@@ -85,7 +86,7 @@ def draw_reconstructions(findings: Findings, material: Material) -> Figure:
     return Figure(
         name="reconstructions",
         title="Reconstructions",
-        picture=labelled_grid(rows),
+        picture=frame_grid(rows),
         alt=f"Frames of {len(chosen)} held-out episodes in pairs of rows: as recorded, and as decoded from the latents.",
         look_for="Upper rows are frames that the autoencoder was not trained on, lower rows what it makes of them. Compare "
         "the road's edge, the kerbs and whatever is small: a VAE loses first what is small and rare.",
@@ -95,7 +96,7 @@ def draw_reconstructions(findings: Findings, material: Material) -> Figure:
 
 def _pair_of_rows(name: str, item: EpisodeFidelity, material: Material) -> list[Row]:
     of_episode = np.flatnonzero(material.sample.episode == item.episode)
-    picked = of_episode[_evenly(len(of_episode), COLUMNS)]
+    picked = of_episode[evenly_spaced(len(of_episode), COLUMNS)]
     frames = material.sample.frames[picked]
     label = f"{name} episode\nno. {item.episode}\n{item.fidelity.psnr_db:.1f} dB"
     return [Row(label, frames, starts_group=True), Row("reconstructed", material.reconstructions(picked))]
@@ -105,13 +106,13 @@ def draw_prior(findings: GaussianFindings, material: GaussianMaterial, seed: int
     """Frames decoded from N(0, I)."""
     count = PRIOR_ROWS * COLUMNS
     z = np.random.default_rng(seed).normal(size=(count, material.coder.latent_dim))
-    condition = material.sample.condition[np.resize(_evenly(len(material.sample), count), count)]
+    condition = material.sample.condition[np.resize(evenly_spaced(len(material.sample), count), count)]
     frames = material.coder.decode_z(z, condition)
     rows = [Row("", frames[i * COLUMNS : (i + 1) * COLUMNS]) for i in range(PRIOR_ROWS)]
     return Figure(
         name="prior",
         title="Samples from the prior",
-        picture=labelled_grid(rows),
+        picture=frame_grid(rows),
         alt=f"{count} frames decoded from random latents.",
         look_for="Nothing here was recorded: each frame is decoded from a random latent. They should look like moments that "
         "could have happened; blends of several roads mean that the prior covers more than the frames do.",
@@ -121,7 +122,7 @@ def draw_prior(findings: GaussianFindings, material: GaussianMaterial, seed: int
 
 def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
     """Ways through latent space between pairs of held-out frames, both ends shown as recorded."""
-    picked = _evenly(len(material.sample), 2 * INTERPOLATIONS)
+    picked = evenly_spaced(len(material.sample), 2 * INTERPOLATIONS)
     pairs = len(picked) // 2
     starts, ends = picked[:pairs], picked[pairs : 2 * pairs]
     points = interpolate(material.mu[starts], material.mu[ends], COLUMNS)
@@ -137,7 +138,7 @@ def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) 
     return Figure(
         name="interpolations",
         title="Interpolations",
-        picture=labelled_grid(rows, headings),
+        picture=frame_grid(rows, headings),
         alt=f"{pairs} rows, each going from one held-out frame to another through decoded latents between them.",
         look_for="Each row goes from one recorded frame to another in equal steps on an arc through latent space. It should "
         "bend and turn from one into the other; a cross-fade or a jump means that there is nothing in between.",
@@ -158,7 +159,7 @@ def draw_traversals(findings: GaussianFindings, material: GaussianMaterial) -> F
     return Figure(
         name="traversals",
         title="One latent at a time",
-        picture=labelled_grid(rows, headings),
+        picture=frame_grid(rows, headings),
         alt=f"{len(rows)} rows of one frame, in each of which a single latent goes from -3 to 3.",
         look_for="Each row changes one latent of one frame from -3 to +3, in standard deviations of the prior. Latents that "
         "say most (largest KL) come first, with the factor that each correlates with most. Where a row changes one thing "
@@ -206,7 +207,7 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
     edited = [attribute for attribute in findings.attributes if attribute.achieved is not None]
     if not edited:
         return "no recorded factor can be read from the latents by a linear model"
-    picked = _evenly(len(material.sample), EDITED_SHOWN + 2)[1:-1]
+    picked = evenly_spaced(len(material.sample), EDITED_SHOWN + 2)[1:-1]
     rows = []
     for attribute in edited:
         label = f"{_plain(attribute.factor)}\nR2 {attribute.r2:.2f}\n{attribute.change_per_sigma:+.3g} a step"
@@ -217,7 +218,7 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
     return Figure(
         name="edits",
         title="Edits along a factor",
-        picture=labelled_grid(rows, ["recorded", *(f"{step:+.0f}" if step else "as it is" for step in STEPS)]),
+        picture=frame_grid(rows, ["recorded", *(f"{step:+.0f}" if step else "as it is" for step in STEPS)]),
         alt=f"Frames changed along the directions of {', '.join(item.factor for item in edited)}.",
         look_for="A linear regression reads a factor from the latents; frames are moved along the direction in which frames of "
         "high and low values differ, by up to two standard deviations of what is read. What changes should be what goes "
@@ -229,12 +230,12 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
 def draw_inpainting(findings: Findings, material: Material) -> Figure:
     """Frames with a hole in the middle, filled by the VAE."""
     filled = material.filled
-    picked = _evenly(len(filled.original), COLUMNS)
+    picked = evenly_spaced(len(filled.original), COLUMNS)
     labels = {"recorded": filled.original, "hidden": filled.masked, "mean colour": filled.mean_fill, "VAE": filled.inpainted}
     return Figure(
         name="inpainting",
         title="Filling a hole",
-        picture=labelled_grid([Row(label, frames[picked]) for label, frames in labels.items()]),
+        picture=frame_grid([Row(label, frames[picked]) for label, frames in labels.items()]),
         alt="Four rows: frames, the same with a grey block in the middle, the block filled with one colour, and by the VAE.",
         look_for="The middle of each frame is hidden; the VAE sees the rest and fills it in a few rounds of encoding and "
         "decoding. The road should run on through the hole.",
@@ -251,7 +252,7 @@ def draw_anomalies(findings: Findings, material: Material) -> Figure:
     return Figure(
         name="anomalies",
         title="Frames that stand out",
-        picture=labelled_grid(
+        picture=frame_grid(
             [Row("recorded", frames), Row("reconstructed", decoded), Row("error", heat(error * 2))],
             [f"z = {item.z_score:.1f}" for item in found.standing_out[:COLUMNS]],
         ),
@@ -264,8 +265,3 @@ def draw_anomalies(findings: Findings, material: Material) -> Figure:
 
 def _plain(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _evenly(count: int, wanted: int) -> np.ndarray:
-    """At most `wanted` different positions out of `count`, evenly spaced: int (n,)."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(int))

@@ -1,4 +1,4 @@
-"""Pictures made of frames."""
+"""Pictures of what an autoencoder makes, and their files."""
 
 import io
 
@@ -7,33 +7,19 @@ import torch
 from PIL import Image
 
 from worldmodel_v.autoencoders import Autoencoder, frames_to_input, output_to_frames
-
-GAP = 2
-SCALE = 2
-BACKGROUND = 255
-
-
-def frame_grid(rows: list[np.ndarray]) -> np.ndarray:
-    """Rows of frames, each uint8 (n, H, W, 3), as one picture with gaps, twice the size: uint8 (H', W', 3)."""
-    height, width = rows[0].shape[1:3]
-    columns = max(len(row) for row in rows)
-    picture = np.full((len(rows) * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), BACKGROUND, np.uint8)
-    for i, row in enumerate(rows):
-        for j, frame in enumerate(row):
-            top, left = GAP + i * (height + GAP), GAP + j * (width + GAP)
-            picture[top : top + height, left : left + width] = frame
-    return picture.repeat(SCALE, axis=0).repeat(SCALE, axis=1)
+from worldmodel_v.evaluate.canvas import Row, frame_grid
 
 
 @torch.no_grad()
 def reconstruction_grid(
     model: Autoencoder, frames_NHWC: np.ndarray, device: torch.device, condition_NK: np.ndarray | None = None
 ) -> np.ndarray:
-    """Frames in the upper row, what the autoencoder makes of them in the lower one."""
+    """Frames in the upper row, what the autoencoder makes of them in the lower one: uint8 RGBA (H', W', 4)."""
     model.eval()
     x = frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_NHWC)).to(device), model.config.channels)
     condition = None if condition_NK is None else torch.from_numpy(np.ascontiguousarray(condition_NK)).to(device)
-    return frame_grid([frames_NHWC, to_frames(model.decode(model.encode(x, condition), condition))])
+    decoded = to_frames(model.decode(model.encode(x, condition), condition))
+    return frame_grid([Row("", frames_NHWC), Row("", decoded)])
 
 
 @torch.no_grad()
@@ -45,7 +31,7 @@ def sample_grid(model: Autoencoder, *, rows: int, columns: int, seed: int) -> np
     if samples is None:
         return None
     frames = to_frames(samples)
-    return frame_grid([frames[i * columns : (i + 1) * columns] for i in range(rows)])
+    return frame_grid([Row("", frames[i * columns : (i + 1) * columns]) for i in range(rows)])
 
 
 def to_frames(x_BCHW: torch.Tensor) -> np.ndarray:

@@ -16,6 +16,7 @@ import torch
 from worldmodel_v.autoencoders import Autoencoder, frames_to_input
 from worldmodel_v.autoencoders.artifact import Training
 from worldmodel_v.data import is_held_out, require_split
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ConfigError, DatasetTooSmall
 from worldmodel_v.evaluate.conditions import condition_rows
 from worldmodel_v.evaluate.config import MIN_FRAMES
@@ -77,7 +78,7 @@ def read_sample(dataset: Dataset, model: Autoencoder, *, holdout_every: int, lim
             f"{dataset.path}: its held-out episodes (every {holdout_every}th) have {total} frames, {MIN_FRAMES} are needed; "
             "collect more episodes"
         )
-    picked = np.unique(np.linspace(0, total - 1, min(limit, total)).astype(np.int64))
+    picked = evenly_spaced(total, limit)
     task = progress.task("read", len(picked), "frames")
     parts: list[dict[str, Any]] = []
     first = 0

@@ -18,6 +18,7 @@ from worldmodel_v.autoencoders import Autoencoder, TrainedOn, save
 from worldmodel_v.autoencoders.artifact import CONFIG_NAME, WEIGHTS_NAME
 from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.data import FrameBatch
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import evaluate, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.preprocessing import Preprocessing
@@ -101,9 +102,9 @@ def _best_model(run: TrainingRun) -> tuple[Autoencoder, int]:
 
 def _picture(model: Autoencoder, probe: FrameBatch, device: torch.device) -> np.ndarray:
     """Some of the frames, evenly spaced, above their reconstructions."""
-    evenly = np.linspace(0, len(probe.frames) - 1, PICTURE_FRAMES).astype(int)
-    condition = None if probe.condition is None else probe.condition[evenly]
-    return reconstruction_grid(model, probe.frames[evenly], device, condition)
+    picked = evenly_spaced(len(probe.frames), PICTURE_FRAMES)
+    condition = None if probe.condition is None else probe.condition[picked]
+    return reconstruction_grid(model, probe.frames[picked], device, condition)
 
 
 def _identity(run: TrainingRun) -> dict[str, Any]:
