@@ -6,9 +6,10 @@ The record stands in `dataset.json` and in the weights of each VAE; `envs.frames
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.settings import require_settings
 
 FULL = "full"
 
@@ -36,9 +37,7 @@ class Preprocessing:
     fit: Fit = "stretch"
 
     def __post_init__(self) -> None:
-        for name, value, names in (("resize", self.resize, get_args(Resize)), ("fit", self.fit, get_args(Fit))):
-            if value not in names:
-                raise ConfigError(f"--{name}: expected {' or '.join(names)}, got {value!r}")
+        require_settings(self)
         _bounds(self.crop)
 
     @classmethod

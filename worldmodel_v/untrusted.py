@@ -3,7 +3,7 @@
 import json
 import types
 from dataclasses import fields
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 
 def canonical_json(value: Any) -> str:
@@ -35,14 +35,17 @@ def require_types(values: dict[str, Any], record: type) -> None:
     """Raise ValueError unless each value that parsed JSON holds is of the type that the dataclass `record` declares for it."""
     for each in fields(record):
         if each.name in values and not _is_of(values[each.name], each.type):
-            expected = getattr(each.type, "__name__", each.type)
+            declared = get_args(each.type)[0] if get_origin(each.type) is Annotated else each.type
+            expected = getattr(declared, "__name__", declared)
             raise ValueError(f"{each.name}: expected {expected}, found {type(values[each.name]).__name__}")
 
 
 def _is_of(value: Any, expected: Any) -> bool:
     kind, members = get_origin(expected) or expected, get_args(expected)
+    if kind is Annotated:
+        return _is_of(value, members[0])
     if kind is Literal:
-        return isinstance(value, str)  # whoever takes it says which are there
+        return any(type(value) is type(member) for member in members)  # whoever takes it says which are there
     if kind is Any:
         return True
     if kind is None or kind is types.NoneType:

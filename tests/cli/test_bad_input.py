@@ -122,7 +122,12 @@ def test_a_policy_that_does_not_fit_the_actions(collect_refused: Callable[..., s
     assert "brownian needs bounded continuous actions" in line
 
 
-@pytest.mark.parametrize("option", ["--episodes", "--max-steps", "--episodes-per-shard", "--frame-size"])
+def test_a_count_between_two_bounds(collect_refused: Callable[..., str]) -> None:
+    assert "--episodes-per-shard must be 1 to 4096, got 0" in collect_refused("--episodes-per-shard", 0)
+    assert "--episodes-per-shard must be 1 to 4096, got 4097" in collect_refused("--episodes-per-shard", 4097)
+
+
+@pytest.mark.parametrize("option", ["--episodes", "--max-steps", "--frame-size"])
 def test_counts_that_must_be_positive(collect_refused: Callable[..., str], option: str) -> None:
     assert f"{option} must be at least 1, got 0" in collect_refused(option, 0)
 
@@ -155,9 +160,7 @@ def test_frames_of_no_size(collect_refused: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e7"])
 def test_a_timeout_that_is_none(collect_refused: Callable[..., str], seconds: str) -> None:
-    assert f"--episode-timeout must be 0 to 1e+06 seconds, got {float(seconds)}" in collect_refused(
-        "--episode-timeout", seconds
-    )
+    assert f"--episode-timeout must be 0 to 1e+06, got {float(seconds)}" in collect_refused("--episode-timeout", seconds)
 
 
 @pytest.mark.parametrize("crop", ["0:65,0:64", "5:5,0:64", "rows", "0:64"])
@@ -262,7 +265,7 @@ def test_options_of_training_that_take_the_meaning_from_each_other(refuse: Refus
 
 def test_a_batch_that_no_machine_holds(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
     line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--batch-size", 999_999_999_999)
-    assert "--batch-size must be at most 65536, got 999999999999" in line
+    assert "--batch-size must be 1 to 65536, got 999999999999" in line
     assert not (tmp_path / "vae").exists()
 
 

@@ -10,13 +10,14 @@ that it names; encoding stores the columns that it declares; evaluation decodes 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from worldmodel_v.errors import ConfigError, ModelMismatch
 from worldmodel_v.schema import Column, Draw
+from worldmodel_v.settings import require_settings
 
 Latents = dict[str, Tensor]
 """The columns that an autoencoder declares, by name: one row for each frame."""
@@ -40,7 +41,7 @@ class AutoencoderConfig:
     frame_width: int = 64
     """W"""
 
-    channels: int = 3
+    channels: Literal[1, 3] = 3
     """C: 3 for RGB, 1 for brightness."""
 
     condition: tuple[str, ...] = ()
@@ -52,8 +53,7 @@ class AutoencoderConfig:
     def __post_init__(self) -> None:
         if self.frame_height < 1 or self.frame_width < 1:
             raise ConfigError(f"frames of {self.frame_height}x{self.frame_width} cannot be encoded")
-        if self.channels not in (1, 3):
-            raise ConfigError(f"--channels: expected 3 (RGB) or 1 (brightness), got {self.channels}")
+        require_settings(self)
         if len(self.condition) > self.condition_dim or (self.condition_dim and not self.condition):
             raise ConfigError(f"a condition on {list(self.condition)} cannot have {self.condition_dim} values")
 

@@ -3,11 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Interval, Lt
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refuse_idle_address
 from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size
-from worldmodel_v.spec import require_recordable
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import local_path
 from worldmodel_v.storage.layout import (
     MAX_CHUNK_BYTES,
@@ -35,22 +38,22 @@ class CollectionConfig:
     out: Path
     """The dataset's directory: new, empty, or a dataset made with these settings."""
 
-    episodes: int = 100
+    episodes: Annotated[int, Ge(1)] = 100
     """How many episodes the dataset shall have: at most a million times --episodes-per-shard."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """The root seed; episode i uses numpy's SeedSequence(seed, spawn_key=(i,))."""
 
-    workers: int = 2
+    workers: Annotated[int, Ge(0)] = 2
     """Ray workers, one CPU each; 0 collects in this process, without Ray."""
 
     address: str | None = None
     """The Ray cluster that workers are on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
 
-    episodes_per_shard: int = 10
+    episodes_per_shard: Annotated[int, Interval(ge=1, le=MAX_EPISODES_PER_SHARD)] = 10
     """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
 
-    episode_timeout: float = 3600.0
+    episode_timeout: Annotated[float, Interval(ge=0, le=MAX_TIMEOUT_SECONDS)] = 3600.0
     """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
     0: for ever. Without workers there is no process to stop, and nothing is."""
 
@@ -64,23 +67,13 @@ class CollectionConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", local_path("--out", self.out))
-        for name in ("episodes", "episodes_per_shard"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        for name in ("workers", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"--{name} must be at least 0, got {getattr(self, name)}")
+        require_settings(self)
         refuse_idle_address(self.address, self.workers)
-        if not 0 <= self.episode_timeout <= MAX_TIMEOUT_SECONDS:
-            raise ConfigError(f"--episode-timeout must be 0 to {MAX_TIMEOUT_SECONDS:g} seconds, got {self.episode_timeout}")
-        if self.episodes_per_shard > MAX_EPISODES_PER_SHARD:
-            raise ConfigError(f"--episodes-per-shard must be at most {MAX_EPISODES_PER_SHARD}, got {self.episodes_per_shard}")
         if self.episodes > (most := MAX_SHARDS * self.episodes_per_shard):
             raise ConfigError(
                 f"--episodes must be at most {most}, which are {MAX_SHARDS} shards, got {self.episodes}; ask for fewer, or "
                 f"raise --episodes-per-shard (now {self.episodes_per_shard})"
             )
-        require_recordable(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +91,7 @@ class CollectConfig(CollectionConfig):
     env_kwargs: str = "{}"
     """Arguments of the environment as JSON, such as '{"continuous": false}'."""
 
-    max_steps: int = 1000
+    max_steps: Annotated[int, Ge(1), Lt(MAX_ROWS_PER_EPISODE)] = 1000
     """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1."""
 
     policy: str = "brownian"
@@ -132,8 +125,6 @@ class CollectConfig(CollectionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_steps < 1:
-            raise ConfigError(f"--max-steps must be at least 1, got {self.max_steps}")
         frame_shape = self.preprocessing(FULL).frame_shape
         if min(frame_shape) < 1:
             raise ConfigError(f"--frame-size must be at least 1, got {self.frame_size}")
@@ -142,8 +133,6 @@ class CollectConfig(CollectionConfig):
                 f"--frame-size must be at most {MAX_FRAME_SIZE}, got {self.frame_size}: of larger frames, a shard's chunks "
                 f"have more than the {MAX_CHUNK_BYTES >> 20} MiB that are read at once"
             )
-        if self.max_steps >= MAX_ROWS_PER_EPISODE:
-            raise ConfigError(f"--max-steps must be below 2^31 - 1, got {self.max_steps}")
         self.parsed_env_kwargs()
 
     def parsed_env_kwargs(self) -> dict:

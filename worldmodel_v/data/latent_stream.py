@@ -25,8 +25,9 @@ from worldmodel_v.data.order import PARTS, Stretch, stretches
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.data.sections import SectionPool, SectionTable, find_sections
 from worldmodel_v.data.sequences import BATCHES_AHEAD
-from worldmodel_v.data.windows import OverWindows, WindowSettings, find_windows, generator_of, require_at_least
+from worldmodel_v.data.windows import OverWindows, WindowSettings, find_windows, generator_of
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.settings import require_at_least
 from worldmodel_v.storage import Location, to_place
 
 POOL_BYTES = 256 << 20

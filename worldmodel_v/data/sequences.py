@@ -24,7 +24,8 @@ from torch.utils.data import get_worker_info
 
 from worldmodel_v.data.latent_rows import LatentRows, Window
 from worldmodel_v.data.prefetch import prefetch
-from worldmodel_v.data.windows import OverWindows, WindowSettings, WindowTable, find_windows, generator_of, require_at_least
+from worldmodel_v.data.windows import OverWindows, WindowSettings, WindowTable, find_windows, generator_of
+from worldmodel_v.settings import require_at_least
 from worldmodel_v.storage import Location, to_place
 
 BATCHES_AHEAD = 2

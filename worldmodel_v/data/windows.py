@@ -13,14 +13,16 @@ starts would take 80 MB for the paper's 10 million rows, in each worker of a Dat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Ge
 
 from worldmodel_v.data.split import is_held_out
 from worldmodel_v.errors import ConfigError, DatasetTooSmall
 from worldmodel_v.schema import LATENTS, ActionSpace, Schema
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import Dataset, IndexEntry, Place, require_format
 
 _SPLITS: dict[str, Callable[[int, int], bool]] = {
@@ -35,16 +37,15 @@ class WindowSettings:
     """Which windows are wanted; raises ConfigError if that makes no sense."""
 
     length: int | None
-    stride: int
+    stride: Annotated[int, Ge(1)]
     pad: bool
     split: str
-    holdout_every: int
+    holdout_every: Annotated[int, Ge(2)]
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
             raise ConfigError(f"a window needs at least one transition, got length {self.length}")
-        require_at_least(1, stride=self.stride)
-        require_at_least(2, holdout_every=self.holdout_every)
+        require_settings(self, named=str)
         if self.length is None and (self.stride, self.pad) != (1, False):
             raise ConfigError("length None means whole episodes, which have no stride and no pad: leave both out")
         if self.split not in _SPLITS:
@@ -181,13 +182,6 @@ def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
             "ask for a shorter window, set pad, or collect longer episodes"
         )
     return table
-
-
-def require_at_least(bound: int, **settings: int) -> None:
-    """Raise ConfigError unless every setting is at least `bound`."""
-    for name, value in settings.items():
-        if value < bound:
-            raise ConfigError(f"{name} must be at least {bound}, got {value}")
 
 
 def generator_of(*key: int) -> torch.Generator:

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Interval
 
 from worldmodel_v.encode.inference import Precision
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, RayPool, WorkerSettings, refuse_idle_address
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import Location, local_path, to_place
 
 MAX_BATCH_SIZE = 1 << 20
@@ -47,11 +50,11 @@ class EncodeConfig:
     dtype: Literal["float32", "float16"] = "float32"
     """How latents are stored that are no whole numbers."""
 
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, Interval(ge=1, le=MAX_BATCH_SIZE)] = None
     """Frames encoded at once in a thread, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA (not
     measured yet); at most 1048576."""
 
-    workers: int = 0
+    workers: Annotated[int, Ge(0)] = 0
     """Ray workers, each with one CPU, or with --device cuda one GPU; 0 encodes in this process, with a thread for each core,
     which is the fastest way on one machine without GPUs (with them it is not measured yet)."""
 
@@ -71,10 +74,7 @@ class EncodeConfig:
         object.__setattr__(self, "data", to_place(self.data))
         object.__setattr__(self, "out", local_path("--out", self.out))
         object.__setattr__(self, "vae", local_path("--vae", self.vae))
-        if self.workers < 0:
-            raise ConfigError(f"--workers must be at least 0, got {self.workers}")
+        require_settings(self)
         refuse_idle_address(self.address, self.workers)
         if self.workers > 0 and self.device.startswith("cuda:"):
             raise ConfigError(f"--device {self.device}: each worker sees one GPU of its own; ask for --device cuda")
-        if self.batch_size is not None and not 1 <= self.batch_size <= MAX_BATCH_SIZE:
-            raise ConfigError(f"--batch-size must be 1 to {MAX_BATCH_SIZE}, got {self.batch_size}")

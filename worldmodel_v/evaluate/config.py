@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Lt
 
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.spec import require_recordable
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import Location, local_path, to_place
 
 MIN_FRAMES = 10
@@ -31,16 +34,16 @@ class EvalConfig:
     autoencoder: str | None = None
     """module:Class, where that directory holds an autoencoder of your own: its code runs only where you name it."""
 
-    frames: int = 10_000
+    frames: Annotated[int, Ge(MIN_FRAMES)] = 10_000
     """At most how many frames, evenly spaced over the held-out episodes."""
 
-    holdout_every: int | None = None
+    holdout_every: Annotated[int | None, Ge(2)] = None
     """Every k-th episode is held out; by default as in the VAE's training, which no other value may contradict."""
 
     factors: tuple[str, ...] = ()
     """The state factors to compare the latents with; by default all that are recorded."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     """Seeds the latent noise, the samples from the prior and the map of the latents."""
 
     device: str = "auto"
@@ -50,13 +53,6 @@ class EvalConfig:
         object.__setattr__(self, "data", to_place(self.data))
         object.__setattr__(self, "out", local_path("--out", self.out))
         object.__setattr__(self, "vae", local_path("--vae", self.vae))
-        require_recordable(self)
-        at_least = {"frames": MIN_FRAMES, "seed": 0, "holdout_every": 2}
-        for name, bound in at_least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {value}")
-        if self.seed >= 2**32:
-            raise ConfigError(f"--seed must be below 2^32, got {self.seed}")
+        require_settings(self)
         if repeated := [name for name in self.factors if self.factors.count(name) > 1]:
             raise ConfigError(f"--factors names {repeated[0]!r} twice")

@@ -3,13 +3,15 @@
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from worldmodel_v.autoencoders import registry
 from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
 from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.spec import require_recordable
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import Location, local_path, to_place
 from worldmodel_v.train.optimizers import source_of
 from worldmodel_v.train.schedules import Schedule
@@ -35,10 +37,10 @@ class TrainConfig:
     out: Path
     """Where weights, checkpoint, metrics and pictures go."""
 
-    steps: int = 10_000
+    steps: Annotated[int, Ge(1)] = 10_000
     """Optimiser steps in all."""
 
-    batch_size: int = 256
+    batch_size: Annotated[int, Interval(ge=1, le=MAX_BATCH_SIZE)] = 256
     """Frames in a step: at most 65536."""
 
     autoencoder: str = registry.DEFAULT
@@ -47,7 +49,7 @@ class TrainConfig:
     autoencoder_kwargs: str = "{}"
     """Further settings of your own autoencoder, as a JSON object."""
 
-    latent_dim: int = 32
+    latent_dim: Annotated[int, Ge(1)] = 32
     """Size of the latent z."""
 
     architecture: ArchitectureName = "resnet"
@@ -60,50 +62,50 @@ class TrainConfig:
     """calibrated: squared errors under a sigma that is learned; gaussian: under a fixed one; bernoulli: binary
     cross-entropy from logits."""
 
-    sigma: float = UNIT_WEIGHT_SIGMA
+    sigma: Annotated[float, Gt(0)] = UNIT_WEIGHT_SIGMA
     """The gaussian's standard deviation; at the default, sqrt(1/2), the loss is the sum of squared errors, and a smaller one
     weighs them more against the KL."""
 
     condition: tuple[str, ...] = ()
     """Make the VAE conditional: names of recorded state columns (velocity_x, …) or action, told to encoder and decoder."""
 
-    beta: float = 1.0
+    beta: Annotated[float, Ge(0)] = 1.0
     """Weight of the KL term, against sums over pixels; 1 is the evidence lower bound, more regularises, less sharpens."""
 
-    beta_warmup_steps: int = 1000
+    beta_warmup_steps: Annotated[int, Ge(0)] = 1000
     """Steps over which the weight rises linearly from 0 to beta (KL annealing); 0 for none."""
 
-    beta_cycles: int = 1
+    beta_cycles: Annotated[int, Ge(1)] = 1
     """How often it rises: each cycle begins at 0, rises over --beta-warmup-steps and stays for as many; the last one stays."""
 
-    free_bits: float = 0.0
+    free_bits: Annotated[float, Ge(0)] = 0.0
     """Nats that each latent may say, as a mean over the batch, before the loss counts them; 0 for none."""
 
-    kl_tolerance: float = 0.0
+    kl_tolerance: Annotated[float, Ge(0)] = 0.0
     """Nats for each latent that a frame may use in all before the loss counts them; the paper's is 0.5, 0 for none."""
 
     optimizer: str = "adamw"
     """adamw; sgd: with momentum 0.9; or module:factory of your own (see worldmodel_v.train.optimizers)."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
     """The optimiser's step size, before --schedule."""
 
-    warmup_steps: int = 0
+    warmup_steps: Annotated[int, Ge(0)] = 0
     """Steps over which the learning rate rises linearly; 0 for none."""
 
     schedule: Schedule = "constant"
     """The learning rate after that. cosine: falls to 0 at --steps, so such a training cannot be continued with more steps."""
 
-    weight_decay: float = 1e-5
+    weight_decay: Annotated[float, Ge(0)] = 1e-5
     """Weight decay: adamw's is decoupled, sgd adds it to the gradients."""
 
-    max_grad_norm: float = 100.0
+    max_grad_norm: Annotated[float, Gt(0)] = 100.0
     """Gradients are scaled down to this total norm; the loss is a sum over pixels, so norms are in the tens."""
 
-    holdout_every: int = 10
+    holdout_every: Annotated[int, Ge(2)] = 10
     """Every k-th episode is held out for evaluation: numbers k - 1, 2k - 1, …"""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seeds the weights, the order of the frames and the latent noise."""
 
     device: str = "auto"
@@ -112,7 +114,7 @@ class TrainConfig:
     precision: Precision = "auto"
     """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU. On CUDA, PyTorch computes fp32's convolutions in TF32."""
 
-    num_workers: int = 1
+    num_workers: Annotated[int, Ge(1)] = 1
     """Processes that train together, each on its part of every batch, on GPUs or CPUs of a Ray cluster through Ray Train. Each
     node needs the rollouts at the same path; only this process writes. 1 trains here, without Ray."""
 
@@ -130,13 +132,13 @@ class TrainConfig:
     resume: bool = True
     """Continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
 
-    log_every: int = 20
+    log_every: Annotated[int, Ge(1)] = 20
     """Steps between two lines of metrics."""
 
-    checkpoint_every: int = 500
+    checkpoint_every: Annotated[int, Ge(1)] = 500
     """Steps between two checkpoints, each with a held-out evaluation and a picture."""
 
-    keep: int = 1
+    keep: Annotated[int, Ge(1)] = 1
     """Checkpoints to keep; above 1, the latest ones stay under checkpoints/, named by step, beside the one to continue from."""
 
     publish: Publish = "last"
@@ -151,23 +153,12 @@ class TrainConfig:
         object.__setattr__(self, "out", local_path("--out", self.out))
         if self.max_grad_norm == math.inf:
             raise ConfigError("--max-grad-norm must be a finite number, got inf; give a large one, such as 1e9, to never clip")
-        require_recordable(self)
-        at_least = {"steps": 1, "batch_size": 1, "latent_dim": 1, "log_every": 1, "checkpoint_every": 1, "keep": 1}
-        at_least |= {"beta": 0, "beta_warmup_steps": 0, "beta_cycles": 1, "free_bits": 0, "kl_tolerance": 0}
-        at_least |= {"weight_decay": 0, "warmup_steps": 0, "seed": 0, "holdout_every": 2, "num_workers": 1}
-        for name, bound in at_least.items():
-            if getattr(self, name) < bound:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
-        if self.batch_size > MAX_BATCH_SIZE:
-            raise ConfigError(f"--batch-size must be at most {MAX_BATCH_SIZE}, got {self.batch_size}")
+        require_settings(self)
         if self.batch_size % self.num_workers:
             raise ConfigError(
                 f"--batch-size {self.batch_size} cannot be cut into {self.num_workers} equal parts; choose a multiple of "
                 "--num-workers"
             )
-        for name in ("learning_rate", "max_grad_norm", "sigma"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         self._check_combinations()
 
     def _check_combinations(self) -> None:

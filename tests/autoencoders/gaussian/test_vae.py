@@ -31,9 +31,9 @@ def test_sides_that_are_no_multiples_of_8_are_refused(size: int) -> None:
     [
         ({"latent_dim": 0}, "--latent-dim must be 1 to 4096, got 0"),
         ({"likelihood": "poisson"}, "--likelihood: expected gaussian, calibrated or bernoulli, got 'poisson'"),
-        ({"channels": 2}, "--channels: expected 3 (RGB) or 1 (brightness), got 2"),
+        ({"channels": 2}, "--channels: expected 1 or 3, got 2"),
         ({"sigma": 0.0}, "--sigma must be positive, got 0.0"),
-        ({"sigma": float("nan")}, "--sigma must be positive, got nan"),
+        ({"sigma": float("nan")}, "--sigma must be a finite number, at most 1e+30, got nan"),
         ({"condition": ("speed",)}, "a condition on ['speed'] cannot have 0 values"),
         ({"condition_dim": 2}, "a condition on [] cannot have 2 values"),
     ],

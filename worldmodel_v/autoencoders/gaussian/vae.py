@@ -11,9 +11,10 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from annotated_types import Gt, Interval
 from torch import nn
 
 from worldmodel_v.autoencoders.base import (
@@ -60,7 +61,7 @@ class VAEConfig(AutoencoderConfig):
     """What determines the network and its loss. Frames have a height and width that are multiples of 8; see `architectures`
     for the limits of each."""
 
-    latent_dim: int = 32
+    latent_dim: Annotated[int, Interval(ge=1, le=MAX_LATENT_DIM)] = 32
     """Z, the size of the latent."""
 
     architecture: ArchitectureName = "conv"
@@ -69,7 +70,7 @@ class VAEConfig(AutoencoderConfig):
     likelihood: Likelihood = "gaussian"
     """What the decoder's output means: see `worldmodel_v.autoencoders.gaussian.losses`."""
 
-    sigma: float = UNIT_WEIGHT_SIGMA
+    sigma: Annotated[float, Gt(0)] = UNIT_WEIGHT_SIGMA
     """The standard deviation of "gaussian"; with "calibrated" where the learned one begins."""
 
     beta: float = 1.0
@@ -91,13 +92,7 @@ class VAEConfig(AutoencoderConfig):
         if any(side < 8 or side % 8 for side in self.frame_shape):
             sides = f"{self.frame_height}x{self.frame_width}"
             raise ConfigError(f"the VAE needs frames whose height and width are multiples of 8, got {sides}")
-        if not 1 <= self.latent_dim <= MAX_LATENT_DIM:
-            raise ConfigError(f"--latent-dim must be 1 to {MAX_LATENT_DIM}, got {self.latent_dim}")
         require_architecture(self.architecture, self.frame_shape)
-        if self.likelihood not in get_args(Likelihood):
-            raise ConfigError(f"--likelihood: expected gaussian, calibrated or bernoulli, got {self.likelihood!r}")
-        if not (self.sigma > 0 and math.isfinite(self.sigma)):
-            raise ConfigError(f"--sigma must be positive, got {self.sigma}")
         super().__post_init__()
 
 
