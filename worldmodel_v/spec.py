@@ -5,7 +5,7 @@ the spec that it was begun with. Settings that change nothing in the content (wo
 """
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from worldmodel_v.errors import ConfigError
@@ -17,6 +17,9 @@ FORMAT_VERSION = 1
 MAX_NUMBER = 1e30
 """Of a config: leaves room for sums and products in float32."""
 
+UNSAID = {"recorded": "only where it is not the default"}
+"""Marks a setting that came later: at its default it is left out, so that datasets from before it keep their hash and bytes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
@@ -27,9 +30,10 @@ class Spec:
     schema: Schema
 
     def settings(self) -> dict[str, Any]:
-        """The settings as they are recorded: all but the schema, which stands beside them."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "schema"}
-        return {name: [*value] if isinstance(value, tuple) else value for name, value in values.items()}
+        """The settings as they are recorded: all but the schema, which stands beside them, and what is `UNSAID`."""
+        values = {each.name: _listed(getattr(self, each.name)) for each in fields(self) if each.name != "schema"}
+        unsaid = unsaid_settings(type(self))
+        return {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
 
     def to_json(self) -> dict[str, Any]:
         """The content of `dataset.json`."""
@@ -47,6 +51,16 @@ class Spec:
     def __post_init__(self) -> None:
         if self.schema.format != self.format:
             raise ValueError(f"the schema is of {self.schema.format}, expected one of {self.format}")
+
+
+def unsaid_settings(spec_class: type[Spec]) -> dict[str, Any]:
+    """What the settings are that a dataset does not record, by name."""
+    unsaid = [each for each in fields(spec_class) if each.metadata == UNSAID]
+    return {each.name: _listed(each.default if each.default_factory is MISSING else each.default_factory()) for each in unsaid}
+
+
+def _listed(value: Any) -> Any:
+    return [*value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +82,9 @@ class RolloutSpec(Spec):
     episodes_per_shard: int
     frames: str
     """What the frames are: `observation`, a part of it by its path (`observation.image`), or `render`."""
+
+    layout: str = field(default="HWC", metadata=UNSAID)
+    """The axes of the picture as the environment gives it: see `worldmodel_v.envs.picture`."""
 
     record: tuple[str, ...] = ()
     """The paths of what is recorded beside them: see `worldmodel_v.envs.parts`."""

@@ -16,15 +16,17 @@ from pathlib import Path
 import gymnasium
 
 from worldmodel_v.collect.block import Block, block_collector, missing_blocks
-from worldmodel_v.collect.config import AUTO, CollectConfig, CollectionConfig
+from worldmodel_v.collect.config import CollectConfig, CollectionConfig
 from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.compiler import compilation_watched
-from worldmodel_v.envs import FramePreprocessor, make_image_env
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
+from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
+from worldmodel_v.envs.picture import AUTO
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import ConfigError, DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.execution import Executor, Failure
-from worldmodel_v.policies import make_policy, policy_weights
+from worldmodel_v.policies import Policy, make_policy, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.preprocessing import parse_frame_size
 from worldmodel_v.progress import Progress, Silent, begin
@@ -42,6 +44,8 @@ FAILURES_IN_TURN = 10
 """After so many shards without a good one between them the run ends: the environment or the policy is broken."""
 
 EPISODES_IN_REPORT = 3
+FRAMES_LOOKED_AT = 50
+"""So many, at most, tell a picture from a grid of symbols."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +131,7 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
     Raises EnvironmentNotUsable, PolicyNotUsable or ConfigError.
     """
     env_kwargs = config.parsed_env_kwargs()
-    env = make_image_env(config.env, env_kwargs, config.frames, config.record)
+    env = make_image_env(config.env, env_kwargs, EnvOptions(frames=config.frames, layout=config.layout, record=config.record))
     try:
         preprocessing = config.preprocessing(env.default_crop)
         seed, policy_rng = episode_seeds(config.seed, 0)
@@ -145,6 +149,7 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
         columns = tuple(extra_column(path, values) for path, values in zip(config.record, extras, strict=True))
         schema = env.schema(preprocessing.frame_shape, columns)
+        _require_picture(config.env, env, policy, seed)
         source = env_source(env.gym, config.env)
     except WorldModelError:
         raise
@@ -162,11 +167,29 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         **asdict(preprocessing),
         episodes_per_shard=config.episodes_per_shard,
         frames=env.frames,
+        layout=env.layout,
         record=config.record,
         gymnasium=gymnasium.__version__,
         policy_weights=policy_weights(config.policy),
         env_source=source,
     )
+
+
+def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> None:
+    """Raise EnvironmentNotUsable if the first frames are no picture by their values, where their space leaves a doubt."""
+    if env.picture is None or env.picture.doubtful < 0:
+        return
+    frame, ended = env.reset(seed), False
+    brightest = [int(frame.max())]
+    while max(brightest) <= env.picture.doubtful and not ended and len(brightest) < FRAMES_LOOKED_AT:
+        frame, _, terminated, truncated = env.step(env.record_action(policy.act(frame)))
+        brightest.append(int(frame.max()))
+        ended = terminated or truncated
+    if max(brightest) <= env.picture.doubtful:
+        raise EnvironmentNotUsable(
+            f"{name}: {env.frames} is no picture: nothing in its first {len(brightest)} frames is above {max(brightest)} of "
+            "255, as in a grid of symbols, or in floats of other bounds than their space's; wrap it, or record another picture"
+        )
 
 
 def _collect_blocks(

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refuse_idle_address
 from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size
@@ -18,7 +19,6 @@ from worldmodel_v.storage.layout import (
 )
 from worldmodel_v.untrusted import canonical_json, parse_object
 
-AUTO = "auto"
 MAX_TIMEOUT_SECONDS = 1e6
 MAX_GROWTH_BYTES = 512 << 20
 """A worker that holds so much more memory than after its first block is replaced: its environment leaks."""
@@ -110,7 +110,11 @@ class CollectConfig(CollectionConfig):
 
     frames: str = AUTO
     """Which picture is recorded: observation, observation.KEY (a part of a Dict or Tuple), render (the spectator's view), or
-    auto: the one picture in the observation, and render only where there is none."""
+    auto: the one picture in the observation, and render only where there is none. Floats are scaled by their space's bounds."""
+
+    layout: Layout = AUTO
+    """The axes of that picture: HWC, HW, CHW, or with T for a stack of frames, of which the newest, the last, is recorded.
+    auto: HWC, HW or CHW where its shape leaves one of them; no stack."""
 
     record: tuple[str, ...] = ()
     """What to record beside the frames, each as a column: observation.KEY or info.KEY, numbers or arrays of numbers."""

@@ -5,6 +5,7 @@ that an environment carries from one episode to the next (physics caches, counte
 predecessors, and building CarRacing costs 14 ms against seconds of stepping.
 """
 
+import dataclasses
 import importlib
 import numbers
 import operator
@@ -13,18 +14,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.wrappers import FrameStackObservation
 
 from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
-from worldmodel_v.envs.parts import (
-    AUTO,
-    MISSING,
-    OBSERVATION,
-    RENDER,
-    channels_first,
-    choose_frames,
-    part_of,
-    require_paths,
-)
+from worldmodel_v.envs.options import EnvOptions
+from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, require_paths
+from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
+from worldmodel_v.envs.source import layers
 from worldmodel_v.errors import EnvironmentNotUsable, one_line
 from worldmodel_v.preprocessing import FULL
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
@@ -36,13 +32,18 @@ CAR_RACING_CROP = "0:84,0:96"
 class ImageEnv:
     """One environment: `reset` and `step` give raw uint8 frames, (H, W, 3) or (H, W)."""
 
-    def __init__(self, env: gymnasium.Env, frames: str = OBSERVATION, record: tuple[str, ...] = ()) -> None:
+    def __init__(self, env: gymnasium.Env, frames: str = OBSERVATION, record: tuple[str, ...] = (), layout: str = AUTO) -> None:
         """`frames` is the path of the picture that is recorded, or "render"; `record` are the paths of further columns.
 
         Raises ValueError if its actions are of a space that no dataset holds.
         """
         self.gym, self.frames, self.record = env, frames, record
         self._frame_path = tuple(frames.split(".")[1:])
+        self.picture = _picture(env, frames, layout)
+        """How frames are made of the observation; None where they are frames as they are."""
+
+        self.layout = self.picture.layout if self.picture else PLAIN
+        self._convert = None if self.picture is None or self.picture.is_plain else self.picture
         self._paths = [(path.split(".")[0] == OBSERVATION, tuple(path.split(".")[1:])) for path in record]
         self._world = env.unwrapped
         self._is_car_racing = is_car_racing(env)
@@ -165,9 +166,15 @@ class ImageEnv:
         picture = self.gym.render() if self.frames == RENDER else part_of(observation, self._frame_path)
         if picture is MISSING:
             raise ValueError(f"the observation has no {self.frames}")
-        if isinstance(picture, np.ndarray) and channels_first(picture.shape):
-            picture = np.moveaxis(picture, 0, -1)
-        return require_frame(picture)
+        return require_frame(picture) if self._convert is None else self._convert(picture)
+
+
+def _picture(env: gymnasium.Env, frames: str, layout: str) -> Picture | None:
+    if frames == RENDER:
+        return None
+    space = dict(leaves(env.observation_space))[frames]
+    assert isinstance(space, gymnasium.spaces.Box)
+    return Picture(space, layout_of(space, layout) or PLAIN)
 
 
 def require_frame(frame: Any) -> np.ndarray:
@@ -201,38 +208,48 @@ def _shown(value: Any) -> str:
     return f"{' '.join(repr(value).split()):.100} ({type(value).__name__})"
 
 
-def make_image_env(env_id: str, env_kwargs: dict[str, Any], frames: str = AUTO, record: tuple[str, ...] = ()) -> ImageEnv:
+def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions | None = None) -> ImageEnv:
     """Build an environment by Gymnasium id (`module:EnvId` imports the module first).
 
-    Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture at `frames` or none that is clear, or has
-    actions that no dataset holds.
+    Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture where the options say or none that is clear,
+    or has actions that no dataset holds.
     """
+    options = options or EnvOptions()
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    require_paths(record)
     env = _make(env_id, env_kwargs)
     try:
-        if choose_frames(env_id, env.observation_space, env.metadata.get("render_modes", []), frames) == RENDER:
-            if env.render_mode != "rgb_array":
-                env.close()
-                env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"})
-            frames = RENDER
-        return choose_image_env(env, env_id, frames, record)
+        frames, _ = _chosen(env, env_id, options)
+        if frames == RENDER and env.render_mode != "rgb_array":
+            env.close()
+            env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"})
+        return choose_image_env(env, env_id, dataclasses.replace(options, frames=frames))
     except EnvironmentNotUsable:
         env.close()
         raise
 
 
-def choose_image_env(env: gymnasium.Env, name: str, frames: str, record: tuple[str, ...]) -> ImageEnv:
-    """An environment that was made already, with the picture that `frames` asks for; raises EnvironmentNotUsable."""
-    render_modes = env.metadata.get("render_modes", [])
-    chosen = choose_frames(name, env.observation_space, render_modes, frames)
-    if chosen == RENDER and env.render_mode != "rgb_array":
+def choose_image_env(env: gymnasium.Env, name: str, options: EnvOptions) -> ImageEnv:
+    """An environment that was made already, with the picture that the options ask for; raises EnvironmentNotUsable."""
+    require_paths(options.record)
+    frames, layout = _chosen(env, name, options)
+    if frames == RENDER and env.render_mode != "rgb_array":
         raise EnvironmentNotUsable(f'{name}: renders as {env.render_mode!r}, expected render_mode="rgb_array"; make it so')
     try:
-        return ImageEnv(env, chosen, record)
+        return ImageEnv(env, frames, options.record, layout)
     except ValueError as error:
         raise EnvironmentNotUsable(f"{name}: {error}") from None
+
+
+def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> tuple[str, str]:
+    render_modes = env.metadata.get("render_modes", [])
+    frames, layout = choose_frames(name, env.observation_space, render_modes, options.frames, options.layout)
+    if layout == "CHW" and options.layout == AUTO and any(isinstance(layer, FrameStackObservation) for layer in layers(env)):
+        raise EnvironmentNotUsable(
+            f"{name}: {frames} is a FrameStackObservation's, and its shape that of a picture with channels first; "
+            "say which it is with --layout THW or --layout CHW"
+        )
+    return frames, layout
 
 
 def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:

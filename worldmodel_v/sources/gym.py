@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env, require_frame
+from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
 from worldmodel_v.policies import Policy, make_policy
@@ -28,7 +29,7 @@ class GymSource:
         spec, found = self.spec, {"gymnasium": gymnasium.__version__}
         sources: dict[str, Any] = {}
         if spec.env_source:
-            env = make_image_env(spec.env, spec.env_kwargs)
+            env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
             env.close()
             sources["env_source"] = env_source(env.gym, spec.env)
         expected = {name: getattr(spec, name) for name in found | sources}
@@ -50,7 +51,7 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     try:
         with seeded_globally(spec.seed, episode_id):
-            env = make_image_env(spec.env, spec.env_kwargs, spec.frames, tuple(spec.record))
+            env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
             try:
                 policy = make_policy(spec.policy, env.gym)
                 return _play(env, policy, spec, episode_id, seed, policy_rng)

@@ -12,7 +12,9 @@ import gymnasium
 
 from worldmodel_v.envs import FramePreprocessor
 from worldmodel_v.envs.image_env import choose_image_env
-from worldmodel_v.envs.parts import AUTO, MISSING, extra_column, require_paths
+from worldmodel_v.envs.options import EnvOptions
+from worldmodel_v.envs.parts import MISSING, extra_column
+from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import Fit, Preprocessing, Resize, parse_frame_size
@@ -42,6 +44,7 @@ class Recorder(gymnasium.Wrapper):
         resize: Resize = "area",
         fit: Fit = "stretch",
         frames: str = AUTO,
+        layout: Layout = AUTO,
         record: tuple[str, ...] = (),
         policy: str = "own",
         seed: int = 0,
@@ -52,8 +55,8 @@ class Recorder(gymnasium.Wrapper):
         has actions that no dataset holds.
         """
         super().__init__(env)
-        require_paths(record)
-        self._image_env = choose_image_env(env, env.spec.id if env.spec else type(env.unwrapped).__name__, frames, record)
+        options = EnvOptions(frames=frames, layout=layout, record=record)
+        self._image_env = choose_image_env(env, env.spec.id if env.spec else type(env.unwrapped).__name__, options)
         height, width = parse_frame_size(frame_size)
         crop = self._image_env.default_crop if crop == AUTO else crop
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
@@ -122,6 +125,7 @@ class Recorder(gymnasium.Wrapper):
             **vars(self._preprocessing),
             episodes_per_shard=1,
             frames=env.frames,
+            layout=env.layout,
             record=env.record,
             gymnasium=gymnasium.__version__,
             env_source=env_source(self.env, ""),
