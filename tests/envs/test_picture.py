@@ -148,6 +148,8 @@ CASES: dict[str, tuple[gymnasium.Space, Callable[[int], Any]]] = {
         Dict({"image": Box(0, 255, (7, 7, 3), np.uint8), "direction": Discrete(4)}),
         lambda step: {"image": np.full((7, 7, 3), 2 * step, np.uint8), "direction": 0},
     ),
+    "larger grid": (Box(0, 255, (25, 19, 3), np.uint8), lambda step: np.full((25, 19, 3), 2 * step, np.uint8)),
+    "dark": (Box(0, 255, (16, 16, 3), np.uint8), lambda step: np.full((16, 16, 3), 10 + step, np.uint8)),
     "small and dark at first": (
         Box(0, 255, (8, 8, 3), np.uint8),
         lambda step: np.full((8, 8, 3), 40 * (step > 3), np.uint8),
@@ -183,6 +185,7 @@ def pixels(tmp_path: Path, case: str, **settings: Any) -> list[int]:
         ("floats", {}, [0, 26, 51, 77, 102, 128]),
         ("stack", {"layout": "THW"}, [3, 13, 23, 33, 43, 53]),
         ("small and dark at first", {}, [0, 0, 0, 0, 40, 40]),
+        ("dark", {}, [10, 11, 12, 13, 14, 15]),
         ("matrix", {"layout": "HW"}, [0, 26, 51, 77, 102, 128]),
         ("matrix", {"frames": "observation"}, [0, 26, 51, 77, 102, 128]),
         ("matrix", {"frames": "render"}, [99] * 6),
@@ -213,6 +216,7 @@ def test_the_agents_picture_is_recorded(tmp_path: Path, case: str, settings: dic
             "observation.image is no picture: nothing in its first 6 frames is above 10 of 255, as in a grid of",
         ),
         ("symbols", {"frames": "observation.image"}, "is no picture: nothing in its first 6 frames is above 10 of 255"),
+        ("larger grid", {}, "observation is no picture: nothing in its first 6 frames is above 10 of 255"),
         ("floats in 0 to 1", {}, "is no picture: nothing in its first 6 frames is above 1 of 255"),
     ],
 )

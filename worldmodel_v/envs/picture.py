@@ -21,10 +21,11 @@ PLAIN: Final = "HWC"
 UNSTACKED = ("HWC", "HW", "CHW")
 CHANNELS = (1, 3)
 SMALLEST_CLEAR = 32
-"""A smaller array of other numbers than uint8 may be a map of anything; a smaller one of uint8 is looked at."""
+"""A smaller array of other numbers than uint8 may be a map of anything."""
 
-LARGEST_SYMBOL = 31
-"""Small arrays that hold nothing beyond are symbols: a grid of objects and colours by number."""
+SYMBOLS = ((16, 31), (32, 10))
+"""(side, value): arrays whose sides are below the first and whose values never exceed the second hold symbols, objects and
+colours by number. MiniGrid's are at most 10; in larger arrays a picture may be as dark for a while."""
 
 
 def layout_of(space: spaces.Box, asked: str = AUTO) -> str | None:
@@ -84,9 +85,12 @@ class Picture:
         self.is_plain = space.dtype == np.uint8 and layout in ("HW", PLAIN)
         """Whether its values are frames as they are."""
 
-        is_small = max(_sides(space.shape, layout)) < SMALLEST_CLEAR
+        self.sides = _sides(space.shape, layout)
+        """(height, width)"""
+
+        symbols = [value for side, value in SYMBOLS if max(self.sides) < side]
         is_faint = space.dtype.kind == "f" and self._high > 1
-        self.doubtful = LARGEST_SYMBOL if is_small else 1 if is_faint else -1
+        self.doubtful = max([*symbols, 1 if is_faint else -1])
         """If no value of an episode's first frames is above it they are no picture, whatever the space says: a grid of symbols,
         or floats in 0 to 1 where others are declared."""
 
