@@ -89,6 +89,18 @@ class RolloutSpec(Spec):
     record: tuple[str, ...] = ()
     """The paths of what is recorded beside them: see `worldmodel_v.envs.parts`."""
 
+    wrap: tuple[str, ...] = field(default=(), metadata=UNSAID)
+    """The wrappers around the environment, `module:Class`, the innermost first."""
+
+    frame_skip: int = field(default=1, metadata=UNSAID)
+    """How often the environment receives each action."""
+
+    frame_skip_pool: str = field(default="last", metadata=UNSAID)
+    """What is recorded of the frames between: `last`, or `max` of the last two."""
+
+    reset_options: dict[str, Any] = field(default_factory=dict, metadata=UNSAID)
+    """What every reset is given as `options`."""
+
     gymnasium: str
     """Gymnasium's version, since another version may be another environment."""
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.errors import ConfigError
@@ -22,6 +23,11 @@ from worldmodel_v.untrusted import canonical_json, parse_object
 MAX_TIMEOUT_SECONDS = 1e6
 MAX_GROWTH_BYTES = 512 << 20
 """A worker that holds so much more memory than after its first block is replaced: its environment leaks."""
+
+
+Pool = Literal["last", "max"]
+DEFAULT_MAX_STEPS = 1000
+"""Of an environment that is registered without a limit."""
 
 
 def _refuse_constant(name: str) -> None:
@@ -98,8 +104,22 @@ class CollectConfig(CollectionConfig):
     env_kwargs: str = "{}"
     """Arguments of the environment as JSON, such as '{"continuous": false}'."""
 
-    max_steps: int = 1000
-    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1."""
+    wrap: tuple[str, ...] = ()
+    """Wrappers around the environment, the innermost first, each module:Class such as
+    gymnasium.wrappers:GrayscaleObservation."""
+
+    reset_options: str = "{}"
+    """What every reset is given as `options`, as JSON, such as '{"randomize": false}'."""
+
+    frame_skip: int = 1
+    """How often the environment receives each action, beside any skip of its own. Rewards are summed; one row is recorded."""
+
+    frame_skip_pool: Pool = "last"
+    """What is recorded of so many frames: the last, or the largest values of the last two (Atari's flicker)."""
+
+    max_steps: int | None = None
+    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1. Without it, the limit that the
+    environment is registered with, or 1000."""
 
     policy: str = "brownian"
     """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
@@ -136,8 +156,17 @@ class CollectConfig(CollectionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_steps < 1:
-            raise ConfigError(f"--max-steps must be at least 1, got {self.max_steps}")
+        for name in ("max_steps", "frame_skip"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.frame_skip_pool not in get_args(Pool):
+            raise ConfigError(f"--frame-skip-pool: expected last or max, got {self.frame_skip_pool!r}")
+        if self.frame_skip_pool == "max" and self.frame_skip == 1:
+            raise ConfigError(
+                "--frame-skip-pool max: needs two frames to take the largest of; give a --frame-skip of at least 2"
+            )
+        if self.layout not in get_args(Layout):
+            raise ConfigError(f"--layout: expected one of {', '.join(get_args(Layout))}, got {self.layout!r}")
         frame_shape = self.preprocessing(FULL).frame_shape
         if min(frame_shape) < 1:
             raise ConfigError(f"--frame-size must be at least 1, got {self.frame_size}")
@@ -146,17 +175,24 @@ class CollectConfig(CollectionConfig):
                 f"--frame-size must be at most {MAX_FRAME_SIZE}, got {self.frame_size}: of larger frames, a shard's chunks "
                 f"have more than the {MAX_CHUNK_BYTES >> 20} MiB that are read at once"
             )
-        if self.max_steps >= MAX_ROWS_PER_EPISODE:
+        if self.max_steps is not None and self.max_steps >= MAX_ROWS_PER_EPISODE:
             raise ConfigError(f"--max-steps must be below 2^31 - 1, got {self.max_steps}")
         self.parsed_env_kwargs()
+        self.parsed_reset_options()
 
-    def parsed_env_kwargs(self) -> dict:
+    def parsed_env_kwargs(self) -> dict[str, Any]:
         """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object, or none that can be recorded."""
-        try:
-            kwargs = json.loads(self.env_kwargs, parse_constant=_refuse_constant)
-            parse_object(canonical_json(kwargs))  # as it is recorded and read again
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"--env-kwargs {self.env_kwargs!r} is not JSON such as '{{\"continuous\": false}}': {error}"
-            ) from None
-        return kwargs
+        return _parsed("--env-kwargs", self.env_kwargs, '{"continuous": false}')
+
+    def parsed_reset_options(self) -> dict[str, Any]:
+        """`reset_options`, likewise."""
+        return _parsed("--reset-options", self.reset_options, '{"randomize": false}')
+
+
+def _parsed(option: str, text: str, example: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text, parse_constant=_refuse_constant)
+        parse_object(canonical_json(values))  # as it is recorded and read again
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{option} {text!r} is not JSON such as '{example}': {error}") from None
+    return values

@@ -20,11 +20,13 @@ INSTALLED = {"site-packages", "dist-packages"}
 REGISTRATION = "registration"
 
 
-def env_source(env: gymnasium.Env, env_id: str) -> dict[str, str]:
-    """Version by package, SHA-256 by module file (`my_env.py`), and what is registered; empty for known environments."""
+def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
+    """Version by package, SHA-256 by module file (`my_env.py`), and what is registered; empty for known environments.
+
+    `named` are `module:Name` of what it was made with, whose modules count too.
+    """
     modules = {cls.__module__ for layer in layers(env) for cls in type(layer).__mro__}
-    if ":" in env_id:
-        modules.add(env_id.split(":")[0])
+    modules |= {name.split(":")[0] for name in named if ":" in name}
     source = _origins(modules)
     return source | {REGISTRATION: _registration(env)} if source and env.spec else source
 

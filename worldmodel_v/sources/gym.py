@@ -31,7 +31,7 @@ class GymSource:
         if spec.env_source:
             env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
             env.close()
-            sources["env_source"] = env_source(env.gym, spec.env)
+            sources["env_source"] = env_source(env.gym, spec.env, *spec.wrap)
         expected = {name: getattr(spec, name) for name in found | sources}
         if differing := differences(found | sources, expected):
             raise EnvironmentNotUsable(

@@ -128,7 +128,7 @@ class Recorder(gymnasium.Wrapper):
             layout=env.layout,
             record=env.record,
             gymnasium=gymnasium.__version__,
-            env_source=env_source(self.env, ""),
+            env_source=env_source(self.env),
         )
         self._writer = DatasetWriter(self._out, spec)
 
