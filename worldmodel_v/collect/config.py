@@ -8,16 +8,10 @@ from typing import Any, Literal, get_args
 from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refuse_idle_address
-from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size
+from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size, require_trainable
 from worldmodel_v.spec import require_recordable
 from worldmodel_v.storage import local_path
-from worldmodel_v.storage.layout import (
-    MAX_CHUNK_BYTES,
-    MAX_EPISODES_PER_SHARD,
-    MAX_FRAME_SIZE,
-    MAX_ROWS_PER_EPISODE,
-    MAX_SHARDS,
-)
+from worldmodel_v.storage.layout import MAX_EPISODES_PER_SHARD, MAX_ROWS_PER_EPISODE, MAX_SHARDS
 from worldmodel_v.untrusted import canonical_json, parse_object
 
 MAX_TIMEOUT_SECONDS = 1e6
@@ -126,7 +120,7 @@ class CollectConfig(CollectionConfig):
     mixture(4*driver, brownian), checkpoint:MODULE:FACTORY:FILE, or module:factory of your own (see worldmodel_v.policies)."""
 
     frame_size: int | str = 64
-    """Height and width of the recorded frames, at most 1182: a number, or HEIGHTxWIDTH such as 96x128."""
+    """Height and width of the recorded frames, multiples of 8 from 8 to 1024: a number, or HEIGHTxWIDTH such as 96x128."""
 
     frames: str = AUTO
     """Which picture is recorded: observation, observation.KEY (a part of a Dict or Tuple), render (the spectator's view), or
@@ -167,14 +161,7 @@ class CollectConfig(CollectionConfig):
             )
         if self.layout not in get_args(Layout):
             raise ConfigError(f"--layout: expected one of {', '.join(get_args(Layout))}, got {self.layout!r}")
-        frame_shape = self.preprocessing(FULL).frame_shape
-        if min(frame_shape) < 1:
-            raise ConfigError(f"--frame-size must be at least 1, got {self.frame_size}")
-        if max(frame_shape) > MAX_FRAME_SIZE:
-            raise ConfigError(
-                f"--frame-size must be at most {MAX_FRAME_SIZE}, got {self.frame_size}: of larger frames, a shard's chunks "
-                f"have more than the {MAX_CHUNK_BYTES >> 20} MiB that are read at once"
-            )
+        require_trainable(f"--frame-size {self.frame_size}", *self.preprocessing(FULL).frame_shape)
         if self.max_steps is not None and self.max_steps >= MAX_ROWS_PER_EPISODE:
             raise ConfigError(f"--max-steps must be below 2^31 - 1, got {self.max_steps}")
         self.parsed_env_kwargs()
