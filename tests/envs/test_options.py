@@ -1,5 +1,6 @@
 """How an environment is played: frame skip, wrappers, options of the reset, and its own limit; each recorded."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -170,6 +171,13 @@ class TestWrappers:
         with pytest.raises(ConfigError) as caught:
             resolve_spec(CollectConfig(out=tmp_path, env="CarRacing-v3", policy="random-start(random)", **settings))
         assert str(caught.value).startswith(text)
+
+
+def test_a_policy_that_moves_it_in_a_later_episode_is_found_there(tmp_path: Path) -> None:
+    wrap = ("gymnasium.wrappers:GrayscaleObservation",)
+    spec = resolve_spec(CollectConfig(out=tmp_path, env="CarRacing-v3", policy="random", max_steps=2, wrap=wrap))
+    with pytest.raises(ConfigError, match=r"^--wrap: the policy random-start\(random\) moves the environment"):
+        GymSource(dataclasses.replace(spec, policy="random-start(random)")).episode(1)
 
 
 def test_every_reset_is_given_the_options(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
 from worldmodel_v.envs.picture import AUTO
 from worldmodel_v.envs.source import env_source
-from worldmodel_v.errors import ConfigError, DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
+from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.execution import Executor, Failure
 from worldmodel_v.policies import Policy, make_policy, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
@@ -140,8 +140,8 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, preprocessing)(raw)
         extras = [[value] for value in env.extras()]
-        if policy.reset(policy_rng) is not None:
-            _require_movable(config, env)
+        if (moved := policy.reset(policy_rng)) is not None:
+            env.moved(moved, config.policy)
         if any(values[0] is MISSING for values in extras):
             env.step(env.record_action(policy.act(raw)))
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
@@ -174,17 +174,6 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
 
 def _own_limit(env: gymnasium.Env) -> int | None:
     return env.spec.max_episode_steps if env.spec else None
-
-
-def _require_movable(config: CollectConfig, env: ImageEnv) -> None:
-    """Raise ConfigError if a policy moves the environment before the first step, past what would have to be asked again."""
-    is_plain = env.picture is not None and env.picture.is_plain
-    if config.record or config.wrap or not is_plain:
-        option = "--record" if config.record else "--wrap" if config.wrap else f"--frames {env.frames}, --layout {env.layout}"
-        raise ConfigError(
-            f"{option}: the policy {config.policy} moves the environment before the first step, and what stands beside the "
-            "frame it moves to is not known, nor what a wrapper makes of it; use another policy, or leave the option out"
-        )
 
 
 def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> None:

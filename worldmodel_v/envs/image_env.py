@@ -22,7 +22,7 @@ from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, require_paths
 from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
 from worldmodel_v.envs.source import layers
-from worldmodel_v.errors import EnvironmentNotUsable, one_line
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line
 from worldmodel_v.preprocessing import FULL
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
 
@@ -97,6 +97,21 @@ class ImageEnv:
             reward += more
         frame = self._frame()
         return frame if before is None else np.maximum(before, frame), reward, terminated, truncated
+
+    def moved(self, frame: Any, policy: str) -> np.ndarray:
+        """The first frame as a policy gives it that has moved the environment after the reset.
+
+        Raises ConfigError if that is not all that would have to be known: what stands beside it, what a wrapper makes of it.
+        """
+        options, is_plain = self._options, self.picture is not None and self.picture.is_plain
+        if options.record or options.wrap or not is_plain:
+            given = f"--frames {self.frames}, --layout {self.layout}"
+            option = "--record" if options.record else "--wrap" if options.wrap else given
+            raise ConfigError(
+                f"{option}: the policy {policy} moves the environment before the first step, and what stands beside the frame "
+                "it moves to is not known, nor what a wrapper makes of it; use another policy, or leave the option out"
+            )
+        return require_frame(frame)
 
     def extras(self) -> list[Any]:
         """What `record` names, beside the frame just seen; MISSING for what is not there. The environment may change arrays."""

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env, require_frame
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
@@ -77,7 +77,7 @@ def _play(
             f"in episode 0 it is {list(spec.schema.state_names)}"
         )
     moved = policy.reset(policy_rng)
-    raw = raw if moved is None else require_frame(moved)
+    raw = raw if moved is None else env.moved(moved, spec.policy)
     rows = EpisodeRows(env, FramePreprocessor(raw.shape, spec.preprocessing), spec.max_steps + 1)
     ended = False
     try:
