@@ -20,6 +20,10 @@ antialiasing, as `torch.nn.functional.interpolate(mode="bilinear", align_corners
 Fit = Literal["stretch", "letterbox"]
 """stretch: the crop fills the frame. letterbox: it keeps its aspect ratio, in the middle, and the rest is black."""
 
+SIDE_STEP = 8
+MAX_SIDE = 1024
+"""Height and width of the frames that there is an autoencoder for: multiples of the first, up to the second."""
+
 _CROP = re.compile(r"(\d{1,9}):(\d{1,9}),(\d{1,9}):(\d{1,9})")
 _FRAME_SIZE = re.compile(r"(\d{1,9})(?:x(\d{1,9}))?")
 
@@ -70,6 +74,17 @@ class Preprocessing:
         inner_height = min(frame_height, max(1, (2 * height * frame_width + width) // (2 * width)))
         inner_width = min(frame_width, max(1, (2 * width * frame_height + height) // (2 * height)))
         return (frame_height - inner_height) // 2, (frame_width - inner_width) // 2, inner_height, inner_width
+
+
+def require_trainable(what: str, height: int, width: int) -> None:
+    """Raise ConfigError, which begins with `what`, if no architecture trains on frames of this size."""
+    if all(SIDE_STEP <= side <= MAX_SIDE and side % SIDE_STEP == 0 for side in (height, width)):
+        return
+    nearest = [min(MAX_SIDE, max(1, -(-side // SIDE_STEP)) * SIDE_STEP) for side in (height, width)]
+    raise ConfigError(
+        f"{what}: no architecture trains on frames of {height}x{width}; expected a height and width of {SIDE_STEP} to "
+        f"{MAX_SIDE}, multiples of {SIDE_STEP}, such as {frame_size_text(*nearest)}"
+    )
 
 
 def parse_frame_size(size: int | str) -> tuple[int, int]:

@@ -5,7 +5,7 @@ the spec that it was begun with. Settings that change nothing in the content (wo
 """
 
 import hashlib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from worldmodel_v.preprocessing import Preprocessing
@@ -13,6 +13,9 @@ from worldmodel_v.schema import LATENTS, ROLLOUTS, Schema
 from worldmodel_v.untrusted import canonical_json
 
 FORMAT_VERSION = 1
+
+UNSAID = {"recorded": "only where it is not the default"}
+"""Marks a setting that came later: at its default it is left out, so that datasets from before it keep their hash and bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +27,10 @@ class Spec:
     schema: Schema
 
     def settings(self) -> dict[str, Any]:
-        """The settings as they are recorded: all but the schema, which stands beside them."""
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "schema"}
-        return {name: [*value] if isinstance(value, tuple) else value for name, value in values.items()}
+        """The settings as they are recorded: all but the schema, which stands beside them, and what is `UNSAID`."""
+        values = {each.name: _listed(getattr(self, each.name)) for each in fields(self) if each.name != "schema"}
+        unsaid = unsaid_settings(type(self))
+        return {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
 
     def to_json(self) -> dict[str, Any]:
         """The content of `dataset.json`."""
@@ -44,6 +48,16 @@ class Spec:
     def __post_init__(self) -> None:
         if self.schema.format != self.format:
             raise ValueError(f"the schema is of {self.schema.format}, expected one of {self.format}")
+
+
+def unsaid_settings(spec_class: type[Spec]) -> dict[str, Any]:
+    """What the settings are that a dataset does not record, by name."""
+    unsaid = [each for each in fields(spec_class) if each.metadata == UNSAID]
+    return {each.name: _listed(each.default if each.default_factory is MISSING else each.default_factory()) for each in unsaid}
+
+
+def _listed(value: Any) -> Any:
+    return [*value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +80,23 @@ class RolloutSpec(Spec):
     frames: str
     """What the frames are: `observation`, a part of it by its path (`observation.image`), or `render`."""
 
+    layout: str = field(default="HWC", metadata=UNSAID)
+    """The axes of the picture as the environment gives it: see `worldmodel_v.envs.picture`."""
+
     record: tuple[str, ...] = ()
     """The paths of what is recorded beside them: see `worldmodel_v.envs.parts`."""
+
+    wrap: tuple[str, ...] = field(default=(), metadata=UNSAID)
+    """The wrappers around the environment, `module:Class`, the innermost first."""
+
+    frame_skip: int = field(default=1, metadata=UNSAID)
+    """How often the environment receives each action."""
+
+    frame_skip_pool: str = field(default="last", metadata=UNSAID)
+    """What is recorded of the frames between: `last`, or `max` of the last two."""
+
+    reset_options: dict[str, Any] = field(default_factory=dict, metadata=UNSAID)
+    """What every reset is given as `options`."""
 
     gymnasium: str
     """Gymnasium's version, since another version may be another environment."""

@@ -90,7 +90,7 @@ class TestMaking:
             make_image_env(numbers_id, {"action_space": Discrete(2), "observation_space": NUMBERS})
         assert str(caught.value) == (
             f"{numbers_id}: gives no images: its observation is {NUMBERS} and its render modes are []; "
-            "expected a uint8 image observation or the render mode rgb_array"
+            "expected an image observation or the render mode rgb_array"
         )
 
     @pytest.mark.parametrize(

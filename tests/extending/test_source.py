@@ -82,6 +82,12 @@ class TestSource:
             collect_source(Broken(), config(tmp_path / "out", 5))
         assert open_dataset(tmp_path / "out").num_episodes == 3
 
+    def test_frames_that_no_architecture_trains_on_are_refused(self, tmp_path: Path) -> None:
+        text = "Wrong: pixels of episode 0: no architecture trains on frames of 84x16; expected .* such as 88x16$"
+        with pytest.raises(ConfigError, match=text):
+            collect_source(Wrong(pixels=np.zeros((13, 84, 16, 3), np.uint8)), config(tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
     @pytest.mark.parametrize(
         ("changes", "text"),
         [
@@ -176,6 +182,8 @@ class TestRecorder:
     def test_what_cannot_be_recorded_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(EnvironmentNotUsable, match='CartPole-v1: renders as None, expected render_mode="rgb_array"'):
             Recorder(gymnasium.make("CartPole-v1"), tmp_path / "out")
+        with pytest.raises(ConfigError, match=r"^Recorder: frame_size=84: no architecture trains on frames of 84x84; "):
+            Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out", frame_size=84)
         env = Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out")
         with pytest.raises(ConfigError, match=r"call reset\(\) before step\(\)"):
             env.step(np.zeros(2))

@@ -16,22 +16,24 @@ from pathlib import Path
 import gymnasium
 
 from worldmodel_v.collect.block import Block, block_collector, missing_blocks
-from worldmodel_v.collect.config import AUTO, CollectConfig, CollectionConfig
+from worldmodel_v.collect.config import DEFAULT_MAX_STEPS, CollectConfig, CollectionConfig
 from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.compiler import compilation_watched
-from worldmodel_v.envs import FramePreprocessor, make_image_env
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
+from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
+from worldmodel_v.envs.picture import AUTO
 from worldmodel_v.envs.source import env_source
-from worldmodel_v.errors import ConfigError, DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
+from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.execution import Executor, Failure
-from worldmodel_v.policies import make_policy, policy_weights
+from worldmodel_v.policies import Policy, make_policy, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
-from worldmodel_v.preprocessing import parse_frame_size
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.sources import EpisodeSource, GymSource, OwnSource, Source
 from worldmodel_v.sources.base import episode_seeds, seeded_globally
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
+from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
 from worldmodel_v.storage.writer import refuse_foreign_directory
 from worldmodel_v.telemetry import Tally
 
@@ -42,6 +44,8 @@ FAILURES_IN_TURN = 10
 """After so many shards without a good one between them the run ends: the environment or the policy is broken."""
 
 EPISODES_IN_REPORT = 3
+FRAMES_LOOKED_AT = 50
+"""So many, at most, tell a picture from a grid of symbols."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,7 @@ def collect(config: CollectConfig, progress: Progress | None = None, executor: E
         if spec.frames == RENDER and config.frames == AUTO:
             note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"
             progress.event("frames_rendered", note, stage="collect")
-        return _collect(GymSource(spec), config, progress, executor, shard_bytes=_smallest_shard(config))
+        return _collect(GymSource(spec), config, progress, executor, shard_bytes=_smallest_shard(spec))
 
 
 def collect_source(
@@ -127,7 +131,8 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
     Raises EnvironmentNotUsable, PolicyNotUsable or ConfigError.
     """
     env_kwargs = config.parsed_env_kwargs()
-    env = make_image_env(config.env, env_kwargs, config.frames, config.record)
+    options = EnvOptions.of(vars(config) | {"reset_options": config.parsed_reset_options()})
+    env = make_image_env(config.env, env_kwargs, options)
     try:
         preprocessing = config.preprocessing(env.default_crop)
         seed, policy_rng = episode_seeds(config.seed, 0)
@@ -135,17 +140,16 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, preprocessing)(raw)
         extras = [[value] for value in env.extras()]
-        if policy.reset(policy_rng) is not None and config.record:
-            raise ConfigError(
-                f"--record: the policy {config.policy} moves the environment before the first step, and what stands beside the "
-                "frame it moves to is not known; use another policy, or record nothing"
-            )
+        if (moved := policy.reset(policy_rng)) is not None:
+            env.moved(moved, config.policy)
         if any(values[0] is MISSING for values in extras):
             env.step(env.record_action(policy.act(raw)))
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
         columns = tuple(extra_column(path, values) for path, values in zip(config.record, extras, strict=True))
         schema = env.schema(preprocessing.frame_shape, columns)
-        source = env_source(env.gym, config.env)
+        _require_picture(config.env, env, policy, seed)
+        source = env_source(env.gym, config.env, *config.wrap)
+        max_steps = config.max_steps or min(_own_limit(env.gym) or DEFAULT_MAX_STEPS, MAX_ROWS_PER_EPISODE - 1)
     except WorldModelError:
         raise
     except Exception as error:
@@ -158,15 +162,35 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         env_kwargs=env_kwargs,
         policy=config.policy,
         seed=config.seed,
-        max_steps=config.max_steps,
+        max_steps=max_steps,
         **asdict(preprocessing),
         episodes_per_shard=config.episodes_per_shard,
-        frames=env.frames,
-        record=config.record,
+        **vars(options) | {"frames": env.frames, "layout": env.layout},
         gymnasium=gymnasium.__version__,
         policy_weights=policy_weights(config.policy),
         env_source=source,
     )
+
+
+def _own_limit(env: gymnasium.Env) -> int | None:
+    return env.spec.max_episode_steps if env.spec else None
+
+
+def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> None:
+    """Raise EnvironmentNotUsable if the first frames are no picture by their values, where their space leaves a doubt."""
+    if env.picture is None or env.picture.doubtful < 0:
+        return
+    frame, ended = env.reset(seed), False
+    brightest = [int(frame.max())]
+    while max(brightest) <= env.picture.doubtful and not ended and len(brightest) < FRAMES_LOOKED_AT:
+        frame, _, terminated, truncated = env.step(env.record_action(policy.act(frame)))
+        brightest.append(int(frame.max()))
+        ended = terminated or truncated
+    if max(brightest) <= env.picture.doubtful:
+        raise EnvironmentNotUsable(
+            f"{name}: {env.frames} is no picture: nothing in its first {len(brightest)} frames is above {max(brightest)} of "
+            "255, as in a grid of symbols, or in floats of other bounds than their space's; wrap it, or record another picture"
+        )
 
 
 def _collect_blocks(
@@ -236,9 +260,9 @@ def _report(config: CollectionConfig, dataset: Dataset, set_aside: list[SetAside
     )
 
 
-def _smallest_shard(config: CollectConfig) -> int:
+def _smallest_shard(spec: RolloutSpec) -> int:
     """Bytes that a shard of full episodes takes, however well its frames are compressed."""
-    raw_bytes = config.episodes_per_shard * config.max_steps * math.prod(parse_frame_size(config.frame_size)) * 3
+    raw_bytes = spec.episodes_per_shard * spec.max_steps * math.prod(spec.preprocessing.frame_shape) * 3
     return int(raw_bytes * SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE)
 
 

@@ -3,28 +3,27 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval, Lt
 
+from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refuse_idle_address
-from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size
+from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size, require_trainable
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import local_path
-from worldmodel_v.storage.layout import (
-    MAX_CHUNK_BYTES,
-    MAX_EPISODES_PER_SHARD,
-    MAX_FRAME_SIZE,
-    MAX_ROWS_PER_EPISODE,
-    MAX_SHARDS,
-)
+from worldmodel_v.storage.layout import MAX_EPISODES_PER_SHARD, MAX_ROWS_PER_EPISODE, MAX_SHARDS
 from worldmodel_v.untrusted import canonical_json, parse_object
 
-AUTO = "auto"
 MAX_TIMEOUT_SECONDS = 1e6
 MAX_GROWTH_BYTES = 512 << 20
 """A worker that holds so much more memory than after its first block is replaced: its environment leaks."""
+
+
+Pool = Literal["last", "max"]
+DEFAULT_MAX_STEPS = 1000
+"""Of an environment that is registered without a limit."""
 
 
 def _refuse_constant(name: str) -> None:
@@ -91,19 +90,37 @@ class CollectConfig(CollectionConfig):
     env_kwargs: str = "{}"
     """Arguments of the environment as JSON, such as '{"continuous": false}'."""
 
-    max_steps: Annotated[int, Ge(1), Lt(MAX_ROWS_PER_EPISODE)] = 1000
-    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1."""
+    wrap: tuple[str, ...] = ()
+    """Wrappers around the environment, the innermost first, each module:Class such as
+    gymnasium.wrappers:GrayscaleObservation."""
+
+    reset_options: str = "{}"
+    """What every reset is given as `options`, as JSON, such as '{"randomize": false}'."""
+
+    frame_skip: Annotated[int, Ge(1)] = 1
+    """How often the environment receives each action, beside any skip of its own. Rewards are summed; one row is recorded."""
+
+    frame_skip_pool: Pool = "last"
+    """What is recorded of so many frames: the last, or the largest values of the last two (Atari's flicker)."""
+
+    max_steps: Annotated[int | None, Ge(1), Lt(MAX_ROWS_PER_EPISODE)] = None
+    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1. Without it, the limit that the
+    environment is registered with, or 1000."""
 
     policy: str = "brownian"
     """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
     mixture(4*driver, brownian), checkpoint:MODULE:FACTORY:FILE, or module:factory of your own (see worldmodel_v.policies)."""
 
     frame_size: int | str = 64
-    """Height and width of the recorded frames, at most 1182: a number, or HEIGHTxWIDTH such as 96x128."""
+    """Height and width of the recorded frames, multiples of 8 from 8 to 1024: a number, or HEIGHTxWIDTH such as 96x128."""
 
     frames: str = AUTO
     """Which picture is recorded: observation, observation.KEY (a part of a Dict or Tuple), render (the spectator's view), or
-    auto: the one picture in the observation, and render only where there is none."""
+    auto: the one picture in the observation, and render only where there is none. Floats are scaled by their space's bounds."""
+
+    layout: Layout = AUTO
+    """The axes of that picture: HWC, HW, CHW, or with T for a stack of frames, of which the newest, the last, is recorded.
+    auto: HWC, HW or CHW where its shape leaves one of them; no stack."""
 
     record: tuple[str, ...] = ()
     """What to record beside the frames, each as a column: observation.KEY or info.KEY, numbers or arrays of numbers."""
@@ -125,23 +142,27 @@ class CollectConfig(CollectionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        frame_shape = self.preprocessing(FULL).frame_shape
-        if min(frame_shape) < 1:
-            raise ConfigError(f"--frame-size must be at least 1, got {self.frame_size}")
-        if max(frame_shape) > MAX_FRAME_SIZE:
+        if self.frame_skip_pool == "max" and self.frame_skip == 1:
             raise ConfigError(
-                f"--frame-size must be at most {MAX_FRAME_SIZE}, got {self.frame_size}: of larger frames, a shard's chunks "
-                f"have more than the {MAX_CHUNK_BYTES >> 20} MiB that are read at once"
+                "--frame-skip-pool max: needs two frames to take the largest of; give a --frame-skip of at least 2"
             )
+        require_trainable(f"--frame-size {self.frame_size}", *self.preprocessing(FULL).frame_shape)
         self.parsed_env_kwargs()
+        self.parsed_reset_options()
 
-    def parsed_env_kwargs(self) -> dict:
+    def parsed_env_kwargs(self) -> dict[str, Any]:
         """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object, or none that can be recorded."""
-        try:
-            kwargs = json.loads(self.env_kwargs, parse_constant=_refuse_constant)
-            parse_object(canonical_json(kwargs))  # as it is recorded and read again
-        except (ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"--env-kwargs {self.env_kwargs!r} is not JSON such as '{{\"continuous\": false}}': {error}"
-            ) from None
-        return kwargs
+        return _parsed("--env-kwargs", self.env_kwargs, '{"continuous": false}')
+
+    def parsed_reset_options(self) -> dict[str, Any]:
+        """`reset_options`, likewise."""
+        return _parsed("--reset-options", self.reset_options, '{"randomize": false}')
+
+
+def _parsed(option: str, text: str, example: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text, parse_constant=_refuse_constant)
+        parse_object(canonical_json(values))  # as it is recorded and read again
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{option} {text!r} is not JSON such as '{example}': {error}") from None
+    return values

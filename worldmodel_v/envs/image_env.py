@@ -5,6 +5,8 @@ that an environment carries from one episode to the next (physics caches, counte
 predecessors, and building CarRacing costs 14 ms against seconds of stepping.
 """
 
+import copy
+import dataclasses
 import importlib
 import numbers
 import operator
@@ -13,22 +15,20 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.wrappers import FrameStackObservation
 
 from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
-from worldmodel_v.envs.parts import (
-    AUTO,
-    MISSING,
-    OBSERVATION,
-    RENDER,
-    channels_first,
-    choose_frames,
-    part_of,
-    require_paths,
-)
-from worldmodel_v.errors import EnvironmentNotUsable, one_line
+from worldmodel_v.envs.options import EnvOptions
+from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, require_paths
+from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
+from worldmodel_v.envs.source import layers
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line
 from worldmodel_v.preprocessing import FULL
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
 
+AUTO_OPTIONS = EnvOptions()
+PLAIN_OPTIONS = EnvOptions(frames=OBSERVATION)
+CAR_RACING_SIDES = (96, 96)
 CAR_RACING_CROP = "0:84,0:96"
 """The paper's: the 84 rows above the indicator panel."""
 
@@ -36,14 +36,19 @@ CAR_RACING_CROP = "0:84,0:96"
 class ImageEnv:
     """One environment: `reset` and `step` give raw uint8 frames, (H, W, 3) or (H, W)."""
 
-    def __init__(self, env: gymnasium.Env, frames: str = OBSERVATION, record: tuple[str, ...] = ()) -> None:
-        """`frames` is the path of the picture that is recorded, or "render"; `record` are the paths of further columns.
+    def __init__(self, env: gymnasium.Env, options: EnvOptions = PLAIN_OPTIONS) -> None:
+        """The options say what is recorded: `frames` a path or "render", not "auto". Its wrappers are around it already.
 
         Raises ValueError if its actions are of a space that no dataset holds.
         """
-        self.gym, self.frames, self.record = env, frames, record
-        self._frame_path = tuple(frames.split(".")[1:])
-        self._paths = [(path.split(".")[0] == OBSERVATION, tuple(path.split(".")[1:])) for path in record]
+        self.gym, self.frames, self.record, self._options = env, options.frames, options.record, options
+        self._frame_path = tuple(options.frames.split(".")[1:])
+        self.picture = _picture(env, options)
+        """How frames are made of the observation; None where they are frames as they are."""
+
+        self.layout = self.picture.layout if self.picture else PLAIN
+        self._convert = None if self.picture is None or self.picture.is_plain else self.picture
+        self._paths = [(path.split(".")[0] == OBSERVATION, tuple(path.split(".")[1:])) for path in options.record]
         self._world = env.unwrapped
         self._is_car_racing = is_car_racing(env)
         self._space = env.action_space
@@ -58,13 +63,16 @@ class ImageEnv:
 
     @property
     def default_crop(self) -> str:
-        return CAR_RACING_CROP if self._is_car_racing and self.frames == OBSERVATION else FULL
+        is_its_picture = self._is_car_racing and self.frames == OBSERVATION and self.picture
+        return CAR_RACING_CROP if is_its_picture and is_its_picture.sides == CAR_RACING_SIDES else FULL
 
     def reset(self, seed: int, options: dict[str, Any] | None = None) -> np.ndarray:
-        """Begin an episode; returns its first frame."""
+        """Begin an episode; returns its first frame. `options` take the place of `reset_options`."""
+        options = copy.deepcopy(self._options.reset_options) or None if options is None else options
         observation, info = self.gym.reset(seed=seed, options=options)
+        self.seen = observation, info
         self._state_names = CAR_RACING_STATE if self._is_car_racing else tuple(self._ground_truth())
-        frame = self._frame(observation, info)
+        frame = self._frame()
         if self.frames == OBSERVATION and observation.shape != self.gym.observation_space.shape:
             raise ValueError(
                 f"the frame has shape {observation.shape}, the observation space {self.gym.observation_space.shape}"
@@ -74,11 +82,36 @@ class ImageEnv:
     def step(self, recorded_action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool]:
         """(frame, reward, terminated, truncated) after an action, given as it is recorded (see `record_action`).
 
+        With a frame skip the environment receives the action so often, unless it ends before; rewards are summed, and the frame
+        is the last, or with `max` the largest values of the last two.
+
         Raises ValueError or TypeError if the environment gives something else; whether numbers are finite is for the record.
         """
-        observation, reward, terminated, truncated, info = self.gym.step(self._gym_action(recorded_action))
-        reward = _number("the reward", reward)
-        return self._frame(observation, info), reward, _truth("terminated", terminated), _truth("truncated", truncated)
+        reward, terminated, truncated = self._step(recorded_action)
+        before = None
+        for _ in range(self._options.frame_skip - 1):
+            if terminated or truncated:
+                break
+            before = self._frame().copy() if self._options.frame_skip_pool == "max" else None
+            more, terminated, truncated = self._step(recorded_action)
+            reward += more
+        frame = self._frame()
+        return frame if before is None else np.maximum(before, frame), reward, terminated, truncated
+
+    def moved(self, frame: Any, policy: str) -> np.ndarray:
+        """The first frame as a policy gives it that has moved the environment after the reset.
+
+        Raises ConfigError if that is not all that would have to be known: what stands beside it, what a wrapper makes of it.
+        """
+        options, is_plain = self._options, self.picture is not None and self.picture.is_plain
+        if options.record or options.wrap or not is_plain:
+            given = f"--frames {self.frames}, --layout {self.layout}"
+            option = "--record" if options.record else "--wrap" if options.wrap else given
+            raise ConfigError(
+                f"{option}: the policy {policy} moves the environment before the first step, and what stands beside the frame "
+                "it moves to is not known, nor what a wrapper makes of it; use another policy, or leave the option out"
+            )
+        return require_frame(frame)
 
     def extras(self) -> list[Any]:
         """What `record` names, beside the frame just seen; MISSING for what is not there. The environment may change arrays."""
@@ -160,14 +193,24 @@ class ImageEnv:
             return self._space.dtype.type(recorded)
         return recorded.astype(self._space.dtype).reshape(self._space.shape)
 
-    def _frame(self, observation: Any, info: dict[str, Any]) -> np.ndarray:
+    def _step(self, recorded_action: np.ndarray | int) -> tuple[float, bool, bool]:
+        observation, reward, terminated, truncated, info = self.gym.step(self._gym_action(recorded_action))
         self.seen = observation, info
-        picture = self.gym.render() if self.frames == RENDER else part_of(observation, self._frame_path)
+        return _number("the reward", reward), _truth("terminated", terminated), _truth("truncated", truncated)
+
+    def _frame(self) -> np.ndarray:
+        picture = self.gym.render() if self.frames == RENDER else part_of(self.seen[0], self._frame_path)
         if picture is MISSING:
             raise ValueError(f"the observation has no {self.frames}")
-        if isinstance(picture, np.ndarray) and channels_first(picture.shape):
-            picture = np.moveaxis(picture, 0, -1)
-        return require_frame(picture)
+        return require_frame(picture) if self._convert is None else self._convert(picture)
+
+
+def _picture(env: gymnasium.Env, options: EnvOptions) -> Picture | None:
+    if options.frames == RENDER:
+        return None
+    space = dict(leaves(env.observation_space))[options.frames]
+    assert isinstance(space, gymnasium.spaces.Box)
+    return Picture(space, layout_of(space, options.layout) or PLAIN)
 
 
 def require_frame(frame: Any) -> np.ndarray:
@@ -201,47 +244,74 @@ def _shown(value: Any) -> str:
     return f"{' '.join(repr(value).split()):.100} ({type(value).__name__})"
 
 
-def make_image_env(env_id: str, env_kwargs: dict[str, Any], frames: str = AUTO, record: tuple[str, ...] = ()) -> ImageEnv:
+def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions = AUTO_OPTIONS) -> ImageEnv:
     """Build an environment by Gymnasium id (`module:EnvId` imports the module first).
 
-    Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture at `frames` or none that is clear, or has
-    actions that no dataset holds.
+    Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture where the options say or none that is clear,
+    or has actions that no dataset holds.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    require_paths(record)
-    env = _make(env_id, env_kwargs)
+    env = _make(env_id, env_kwargs, options.wrap)
     try:
-        if choose_frames(env_id, env.observation_space, env.metadata.get("render_modes", []), frames) == RENDER:
-            if env.render_mode != "rgb_array":
-                env.close()
-                env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"})
-            frames = RENDER
-        return choose_image_env(env, env_id, frames, record)
+        frames, _ = _chosen(env, env_id, options)
+        if frames == RENDER and env.render_mode != "rgb_array":
+            env.close()
+            env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"}, options.wrap)
+        return choose_image_env(env, env_id, dataclasses.replace(options, frames=frames))
     except EnvironmentNotUsable:
         env.close()
         raise
 
 
-def choose_image_env(env: gymnasium.Env, name: str, frames: str, record: tuple[str, ...]) -> ImageEnv:
-    """An environment that was made already, with the picture that `frames` asks for; raises EnvironmentNotUsable."""
-    render_modes = env.metadata.get("render_modes", [])
-    chosen = choose_frames(name, env.observation_space, render_modes, frames)
-    if chosen == RENDER and env.render_mode != "rgb_array":
+def choose_image_env(env: gymnasium.Env, name: str, options: EnvOptions) -> ImageEnv:
+    """An environment that was made already, with the picture that the options ask for; raises EnvironmentNotUsable."""
+    require_paths(options.record)
+    frames, layout = _chosen(env, name, options)
+    if frames == RENDER and env.render_mode != "rgb_array":
         raise EnvironmentNotUsable(f'{name}: renders as {env.render_mode!r}, expected render_mode="rgb_array"; make it so')
     try:
-        return ImageEnv(env, chosen, record)
+        return ImageEnv(env, dataclasses.replace(options, frames=frames, layout=layout))
     except ValueError as error:
         raise EnvironmentNotUsable(f"{name}: {error}") from None
 
 
-def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
+def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> tuple[str, str]:
+    render_modes = env.metadata.get("render_modes", [])
+    frames, layout = choose_frames(name, env.observation_space, render_modes, options.frames, options.layout)
+    if layout == "CHW" and options.layout == AUTO and any(isinstance(layer, FrameStackObservation) for layer in layers(env)):
+        raise EnvironmentNotUsable(
+            f"{name}: {frames} is a FrameStackObservation's, and its shape that of a picture with channels first; "
+            "say which it is with --layout THW or --layout CHW"
+        )
+    return frames, layout
+
+
+def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gymnasium.Env:
     try:
         if ":" in env_id:
             importlib.import_module(env_id.split(":")[0])
-        return gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+        env = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
     except Exception as error:
         raise EnvironmentNotUsable(
             f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {one_line(error)}; "
             "`python -m gymnasium.envs.registration` lists the registered ids"
         ) from error
+    for name in wrap:
+        env = _wrapped(env, name)
+    return env
+
+
+def _wrapped(env: gymnasium.Env, name: str) -> gymnasium.Env:
+    """`env` in the wrapper `module:Class`; raises EnvironmentNotUsable."""
+    module, _, attribute = name.partition(":")
+    try:
+        wrapped = getattr(importlib.import_module(module), attribute)(env)
+    except Exception as error:
+        raise EnvironmentNotUsable(
+            f"--wrap {name}: cannot be loaded and put around the environment: {one_line(error)}; expected module:Wrapper on "
+            "the Python path, a class that takes the environment alone"
+        ) from error
+    if not isinstance(wrapped, gymnasium.Env):
+        raise EnvironmentNotUsable(f"--wrap {name}: expected a gymnasium.Wrapper, it makes a {type(wrapped).__name__}")
+    return wrapped

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
+from worldmodel_v.envs.picture import AUTO, PLAIN, is_clear, layout_of, why_no_picture
 from worldmodel_v.errors import EnvironmentNotUsable
 from worldmodel_v.schema import DTYPES, Column, Fill
 
-AUTO, OBSERVATION, INFO, RENDER = "auto", "observation", "info", "render"
+OBSERVATION, INFO, RENDER = "observation", "info", "render"
 SMALLEST_PICTURE = 8
 """Arrays of two axes below are numbers rather than a picture."""
 
@@ -56,55 +57,58 @@ def leaves(space: Space, path: str = OBSERVATION) -> Iterator[tuple[str, Space]]
         yield path, space
 
 
-def is_picture(space: Space) -> bool:
-    """Whether its values are uint8 (H, W), (H, W, 1), (H, W, 3), or with channels first (1, H, W), (3, H, W)."""
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
-        return False
-    return len(space.shape) == 2 or (len(space.shape) == 3 and (space.shape[2] in (1, 3) or channels_first(space.shape)))
+def choose_frames(
+    env_id: str, observation: Space, render_modes: list[str], asked: str = AUTO, layout: str = AUTO
+) -> tuple[str, str]:
+    """The path of the picture that is recorded, or "render", and its axes.
 
-
-def channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether a picture of this shape has its channels in front."""
-    return len(shape) == 3 and shape[0] in (1, 3) and shape[2] not in (1, 3)
-
-
-def choose_frames(env_id: str, observation: Space, render_modes: list[str], asked: str) -> str:
-    """The path of the picture that is recorded, or "render"; raises EnvironmentNotUsable if it is not there or not clear."""
+    Raises EnvironmentNotUsable if it is not there or not clear.
+    """
     parts = dict(leaves(observation))
-    pictures = [path for path, space in parts.items() if is_picture(space)]
     if asked == RENDER:
-        return _rendered(env_id, render_modes, f"its observation is {observation}")
+        return _rendered(env_id, render_modes, layout, f"its observation is {observation}")
     if asked != AUTO:
-        if asked in pictures:
-            return asked
-        found = f"{asked} is {parts[asked]}" if asked in parts else f"there is no {asked}"
-        others = ", ".join(pictures) or "none"
-        raise EnvironmentNotUsable(
-            f"{env_id}: --frames {asked}: {found}; expected uint8 of (H, W), (H, W, 1), (H, W, 3) or channels first; "
-            f"pictures in its observation: {others}"
-        )
+        return asked, _layout_of_named(env_id, parts, asked, layout)
+    pictures = [path for path, space in parts.items() if is_clear(space, layout)]
     if len(pictures) == 1:
-        return pictures[0]
+        return pictures[0], _layout_of_named(env_id, parts, pictures[0], layout)
     if pictures:
         raise EnvironmentNotUsable(
             f"{env_id}: its observation holds {len(pictures)} pictures, {', '.join(pictures)}; say which with --frames"
         )
-    unclear = [f"{path} ({space})" for path, space in parts.items() if _may_be_picture(space)]
+    unclear = [_unclear(path, space, layout) for path, space in parts.items() if _may_be_picture(space)]
     if unclear:
         raise EnvironmentNotUsable(
-            f"{env_id}: its observation holds what may be a picture, but not in uint8 of (H, W), (H, W, 1) or (H, W, 3): "
-            f"{', '.join(unclear)}; wrap it (gymnasium.wrappers), or record the spectator's view with --frames {RENDER}"
+            f"{env_id}: its observation holds what may be a picture: {', '.join(unclear)}; or else record the spectator's view "
+            f"with --frames {RENDER}"
         )
-    return _rendered(env_id, render_modes, f"gives no images: its observation is {observation}")
+    return _rendered(env_id, render_modes, layout, f"gives no images: its observation is {observation}")
 
 
-def _rendered(env_id: str, render_modes: list[str], because: str) -> str:
+def _layout_of_named(env_id: str, parts: dict[str, Space], path: str, layout: str) -> str:
+    space = parts.get(path)
+    if space is None:
+        pictures = ", ".join(each for each, part in parts.items() if why_no_picture(part, layout) is None) or "none"
+        raise EnvironmentNotUsable(f"{env_id}: --frames {path}: there is no {path}; pictures in its observation: {pictures}")
+    if reason := why_no_picture(space, layout):
+        raise EnvironmentNotUsable(f"{env_id}: --frames {path}: {path} is {space}: {reason}")
+    assert isinstance(space, spaces.Box)
+    return str(layout_of(space, layout))
+
+
+def _unclear(path: str, space: Space, layout: str) -> str:
+    return f"{path} ({space}: {why_no_picture(space, layout) or f'if it is one, say --frames {path}'})"
+
+
+def _rendered(env_id: str, render_modes: list[str], layout: str, because: str) -> tuple[str, str]:
     if "rgb_array" not in render_modes:
         raise EnvironmentNotUsable(
             f"{env_id}: {because} and its render modes are {render_modes}; "
-            "expected a uint8 image observation or the render mode rgb_array"
+            "expected an image observation or the render mode rgb_array"
         )
-    return RENDER
+    if layout not in (AUTO, PLAIN):
+        raise EnvironmentNotUsable(f"{env_id}: --layout {layout}: {because}, and render() gives {PLAIN}; leave --layout out")
+    return RENDER, PLAIN
 
 
 def _may_be_picture(space: Space) -> bool:

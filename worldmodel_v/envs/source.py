@@ -20,13 +20,15 @@ INSTALLED = {"site-packages", "dist-packages"}
 REGISTRATION = "registration"
 
 
-def env_source(env: gymnasium.Env, env_id: str) -> dict[str, str]:
-    """Version by package, SHA-256 by module file (`my_env.py`), and what was registered; empty for known environments."""
-    modules = {cls.__module__ for layer in _layers(env) for cls in type(layer).__mro__}
-    if ":" in env_id:
-        modules.add(env_id.split(":")[0])
+def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
+    """Version by package, SHA-256 by module file (`my_env.py`), and what is registered; empty for known environments.
+
+    `named` are `module:Name` of what it was made with, whose modules count too.
+    """
+    modules = {cls.__module__ for layer in layers(env) for cls in type(layer).__mro__}
+    modules |= {name.split(":")[0] for name in named if ":" in name}
     source = _origins(modules)
-    return source | {REGISTRATION: _registration(env)} if source else {}
+    return source | {REGISTRATION: _registration(env)} if source and env.spec else source
 
 
 def class_source(cls: type) -> dict[str, str]:
@@ -42,7 +44,8 @@ def _origins(modules: set[str]) -> dict[str, str]:
     return source
 
 
-def _layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
+def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    """The wrappers of an environment, the outermost first, and the environment in them."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
         env = env.env

@@ -7,7 +7,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env, require_frame
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
+from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
 from worldmodel_v.policies import Policy, make_policy
@@ -28,9 +29,9 @@ class GymSource:
         spec, found = self.spec, {"gymnasium": gymnasium.__version__}
         sources: dict[str, Any] = {}
         if spec.env_source:
-            env = make_image_env(spec.env, spec.env_kwargs)
+            env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
             env.close()
-            sources["env_source"] = env_source(env.gym, spec.env)
+            sources["env_source"] = env_source(env.gym, spec.env, *spec.wrap)
         expected = {name: getattr(spec, name) for name in found | sources}
         if differing := differences(found | sources, expected):
             raise EnvironmentNotUsable(
@@ -50,7 +51,7 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     try:
         with seeded_globally(spec.seed, episode_id):
-            env = make_image_env(spec.env, spec.env_kwargs, spec.frames, tuple(spec.record))
+            env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
             try:
                 policy = make_policy(spec.policy, env.gym)
                 return _play(env, policy, spec, episode_id, seed, policy_rng)
@@ -76,7 +77,7 @@ def _play(
             f"in episode 0 it is {list(spec.schema.state_names)}"
         )
     moved = policy.reset(policy_rng)
-    raw = raw if moved is None else require_frame(moved)
+    raw = raw if moved is None else env.moved(moved, spec.policy)
     rows = EpisodeRows(env, FramePreprocessor(raw.shape, spec.preprocessing), spec.max_steps + 1)
     ended = False
     try:

@@ -15,7 +15,7 @@ import numpy as np
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
 from worldmodel_v.envs.source import class_source
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
-from worldmodel_v.preprocessing import FULL, Preprocessing
+from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema, rollout_schema, space_record
 from worldmodel_v.sources.base import episode_seeds, seeded_globally
@@ -65,7 +65,8 @@ class OwnSource:
 
     @classmethod
     def of(cls, source: EpisodeSource, *, seed: int, episodes_per_shard: int) -> "OwnSource":
-        """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if it is none."""
+        """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if it is none, or ConfigError if
+        no architecture trains on its frames."""
         try:
             with seeded_globally(seed, 0):
                 rows = dict(source.episode(0, episode_seeds(seed, 0)[1]))
@@ -83,6 +84,7 @@ class OwnSource:
         except Exception as error:
             raise EnvironmentNotUsable(f"{type(source).__name__}: cannot make episode 0: {one_line(error)}") from error
         height, width = frames.shape[1:3]
+        require_trainable(f"{type(source).__name__}: pixels of episode 0", height, width)
         preprocessing = Preprocessing(crop=FULL, frame_height=height, frame_width=width)
         spec = RolloutSpec(
             schema=schema,

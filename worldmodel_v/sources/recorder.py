@@ -12,10 +12,12 @@ import gymnasium
 
 from worldmodel_v.envs import FramePreprocessor
 from worldmodel_v.envs.image_env import choose_image_env
-from worldmodel_v.envs.parts import AUTO, MISSING, extra_column, require_paths
+from worldmodel_v.envs.options import EnvOptions
+from worldmodel_v.envs.parts import MISSING, extra_column
+from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.preprocessing import Fit, Preprocessing, Resize, parse_frame_size
+from worldmodel_v.preprocessing import Fit, Preprocessing, Resize, parse_frame_size, require_trainable
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
@@ -42,6 +44,7 @@ class Recorder(gymnasium.Wrapper):
         resize: Resize = "area",
         fit: Fit = "stretch",
         frames: str = AUTO,
+        layout: Layout = AUTO,
         record: tuple[str, ...] = (),
         policy: str = "own",
         seed: int = 0,
@@ -49,12 +52,13 @@ class Recorder(gymnasium.Wrapper):
         """Frames and what is recorded beside them as `wm-collect` takes them; `policy` says who acts.
 
         Nothing is written before the first episode begins. Raises EnvironmentNotUsable if the environment shows no picture, or
-        has actions that no dataset holds.
+        has actions that no dataset holds, and ConfigError if no architecture trains on such frames.
         """
         super().__init__(env)
-        require_paths(record)
-        self._image_env = choose_image_env(env, env.spec.id if env.spec else type(env.unwrapped).__name__, frames, record)
+        options = EnvOptions(frames=frames, layout=layout, record=record)
+        self._image_env = choose_image_env(env, env.spec.id if env.spec else type(env.unwrapped).__name__, options)
         height, width = parse_frame_size(frame_size)
+        require_trainable(f"Recorder: frame_size={frame_size!r}", height, width)
         crop = self._image_env.default_crop if crop == AUTO else crop
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
         self._out, self._policy, self._root_seed = Path(out), policy, seed
@@ -122,9 +126,10 @@ class Recorder(gymnasium.Wrapper):
             **vars(self._preprocessing),
             episodes_per_shard=1,
             frames=env.frames,
+            layout=env.layout,
             record=env.record,
             gymnasium=gymnasium.__version__,
-            env_source=env_source(self.env, ""),
+            env_source=env_source(self.env),
         )
         self._writer = DatasetWriter(self._out, spec)
 

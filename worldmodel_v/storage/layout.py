@@ -7,8 +7,6 @@ Latents use only filters that are built into HDF5, so that `h5py.File(path)["mu"
 compressed at all: gzip would save a quarter of their bytes, and cost 2.3 times as much to write and 1.7 times to read.
 """
 
-import math
-
 from worldmodel_v.schema import Column
 
 HDF5_VERSIONS = ("v110", "v110")
@@ -32,9 +30,6 @@ FILTER_IDS = {"shuffle": 2, "gzip": 1, "fletcher32": 3, "zstd": 32015}
 
 MAX_CHUNK_BYTES = 256 << 20
 """Of a chunk without its filters: what a reader takes at once, whatever a file claims."""
-
-MAX_FRAME_SIZE = math.isqrt(MAX_CHUNK_BYTES // (3 * PIXEL_CHUNK_ROWS))
-"""Height and width of the largest frames that fill no larger chunk: 1182."""
 
 EPISODE_COLUMNS = {"ep_len": "int32", "ep_offset": "int64"}
 """The columns of one value per episode, which every shard has: its number of rows, and its first row."""

@@ -26,12 +26,11 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.preprocessing import MAX_SIDE, SIDE_STEP
 
 ArchitectureName = Literal["conv", "ha2018", "resnet", "mlp"]
 
 SMALLEST_BOTTOM = 4
-MAX_FRAME_SIZE = 1024
-"""Height and width of the largest frames: no more than are recorded (`storage.layout.MAX_FRAME_SIZE`)."""
 
 Shape = tuple[int, int]
 """(height, width) of a frame or map."""
@@ -191,9 +190,9 @@ def _pairs(widths: list[int]) -> list[tuple[int, int]]:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "conv": Architecture(_conv, 8, MAX_FRAME_SIZE),
+    "conv": Architecture(_conv, SIDE_STEP, MAX_SIDE),
     "ha2018": Architecture(_ha2018, 64, 64),
-    "resnet": Architecture(_resnet, 8, MAX_FRAME_SIZE),
-    "mlp": Architecture(_mlp, 8, 64),
+    "resnet": Architecture(_resnet, SIDE_STEP, MAX_SIDE),
+    "mlp": Architecture(_mlp, SIDE_STEP, 64),
 }
 """By the name that `--architecture` takes."""

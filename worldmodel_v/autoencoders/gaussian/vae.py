@@ -38,6 +38,7 @@ from worldmodel_v.autoencoders.gaussian.losses import elbo
 from worldmodel_v.autoencoders.gaussian.posterior import Posterior
 from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.preprocessing import SIDE_STEP
 from worldmodel_v.schema import PLAIN, Column, Draw
 
 Likelihood = Literal["gaussian", "calibrated", "bernoulli"]
@@ -89,9 +90,9 @@ class VAEConfig(AutoencoderConfig):
     """τ of `losses.kl_penalty`."""
 
     def __post_init__(self) -> None:
-        if any(side < 8 or side % 8 for side in self.frame_shape):
+        if any(side < SIDE_STEP or side % SIDE_STEP for side in self.frame_shape):
             sides = f"{self.frame_height}x{self.frame_width}"
-            raise ConfigError(f"the VAE needs frames whose height and width are multiples of 8, got {sides}")
+            raise ConfigError(f"the VAE needs frames whose height and width are multiples of {SIDE_STEP}, got {sides}")
         require_architecture(self.architecture, self.frame_shape)
         super().__post_init__()
 

@@ -1,0 +1,27 @@
+"""How an environment is played, and what of it is recorded: the settings between its id and its episodes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from worldmodel_v.envs.picture import AUTO
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions:
+    """The options of `wm-collect` of the same names, which say what each means."""
+
+    frames: str = AUTO
+    layout: str = AUTO
+    record: tuple[str, ...] = ()
+    wrap: tuple[str, ...] = ()
+    frame_skip: int = 1
+    frame_skip_pool: str = "last"
+    reset_options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """The part of a dataset's settings that says how its environment is played."""
+        values = {each.name: settings[each.name] for each in fields(cls)}
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **lists})

@@ -1,0 +1,118 @@
+"""A picture in an observation, whatever its form -> uint8 (H, W), (H, W, 1) or (H, W, 3).
+
+Legend: H, W picture; C channels, 1 or 3; T a stack of successive frames, the newest last, as gymnasium's FrameStackObservation
+makes it.
+
+Of a stack the newest frame is recorded: the older ones stand in the rows before. Floats are scaled as the bounds of their space
+say, low to 0 and high to 255, and rounded, a half up. Whole numbers are recorded as they are, so their bounds must be 0 and
+255; others are symbols rather than brightness. Nothing is scaled by the values that happen to come.
+"""
+
+from typing import Final, Literal
+
+import numpy as np
+from gymnasium import Space, spaces
+
+Layout = Literal["auto", "HWC", "HW", "CHW", "THW", "HWT", "THWC", "TCHW"]
+"""The axes of a picture, first to last."""
+
+AUTO: Final = "auto"
+PLAIN: Final = "HWC"
+UNSTACKED = ("HWC", "HW", "CHW")
+CHANNELS = (1, 3)
+SMALLEST_CLEAR = 32
+"""A smaller array of other numbers than uint8 may be a map of anything."""
+
+SYMBOLS = ((16, 31), (32, 10))
+"""(side, value): arrays whose sides are below the first and whose values never exceed the second hold symbols, objects and
+colours by number. MiniGrid's are at most 10; in larger arrays a picture may be as dark for a while."""
+
+
+def layout_of(space: spaces.Box, asked: str = AUTO) -> str | None:
+    """The axes of a space's values, if they can be those of a picture; `auto` takes no array for a stack."""
+    fitting = [layout for layout in (UNSTACKED if asked == AUTO else [asked]) if _fits(layout, space.shape)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
+    """What keeps the values of a space from being recorded as frames, with the remedy; None if nothing does."""
+    if not isinstance(space, spaces.Box):
+        return "it is no array"
+    if layout_of(space, asked) is None:
+        return (
+            "its axes are not clear; say them with --layout"
+            if asked == AUTO
+            else f"its axes are not {asked} with 1 or 3 channels"
+        )
+    low, high = _bounds(space)
+    if space.dtype.kind == "f" and (np.isinf([low, high]).any() or low >= high):
+        return "floats are scaled by finite bounds, the same in every pixel; wrap it in such a space, or in uint8"
+    if space.dtype.kind != "f" and (space.dtype.kind not in "iu" or (low, high) != (0, 255)):
+        return "whole numbers are pixels with the bounds 0 and 255, and symbols with others; wrap it to draw them"
+    return None
+
+
+def is_clear(space: Space, asked: str = AUTO) -> bool:
+    """Whether its values can hardly be anything else than a picture, so that nobody has to name it."""
+    if why_no_picture(space, asked) is not None:
+        return False
+    assert isinstance(space, spaces.Box)
+    is_large = min(_sides(space.shape, str(layout_of(space, asked)))) >= SMALLEST_CLEAR
+    return space.dtype == np.uint8 or asked != AUTO or (len(space.shape) > 2 and is_large)
+
+
+def _fits(layout: str, shape: tuple[int, ...]) -> bool:
+    return len(layout) == len(shape) and ("C" not in layout or shape[layout.index("C")] in CHANNELS)
+
+
+def _sides(shape: tuple[int, ...], layout: str) -> tuple[int, int]:
+    return shape[layout.index("H")], shape[layout.index("W")]
+
+
+def _bounds(space: spaces.Box) -> tuple[float, float]:
+    """The lowest and the highest value, infinite where pixels differ in them."""
+    low, high = float(space.low.min()), float(space.high.max())
+    is_even = (space.low == low).all() and (space.high == high).all()
+    return (low, high) if is_even else (-np.inf, np.inf)
+
+
+class Picture:
+    """Turns the values of a space into a frame."""
+
+    def __init__(self, space: spaces.Box, layout: str) -> None:
+        """`space` is one that `is_picture` takes with this layout."""
+        self.layout, self._dtype, (self._low, self._high) = layout, space.dtype, _bounds(space)
+        self.is_plain = space.dtype == np.uint8 and layout in ("HW", PLAIN)
+        """Whether its values are frames as they are."""
+
+        self.sides = _sides(space.shape, layout)
+        """(height, width)"""
+
+        symbols = [value for side, value in SYMBOLS if max(self.sides) < side]
+        is_faint = space.dtype.kind == "f" and self._high > 1
+        self.doubtful = max([*symbols, 1 if is_faint else -1])
+        """If no value of an episode's first frames is above it they are no picture, whatever the space says: a grid of symbols,
+        or floats in 0 to 1 where others are declared."""
+
+        self._newest = tuple([-1 if axis == "T" else slice(None) for axis in layout])
+        self._last = layout.replace("T", "").find("C")
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """The frame, uint8; raises ValueError if the values are not those of the space."""
+        if not isinstance(values, np.ndarray) or values.dtype.kind != self._dtype.kind:
+            found = getattr(values, "dtype", type(values).__name__)
+            raise ValueError(f"expected a frame of {self._dtype}, as the observation space says, got {found}")
+        if not _fits(self.layout, values.shape):
+            raise ValueError(f"expected a frame with the axes {self.layout} and 1 or 3 channels, got {values.shape}")
+        frame = values[self._newest]
+        if self._last >= 0:
+            frame = np.moveaxis(frame, self._last, -1)
+        return np.ascontiguousarray(frame if self._dtype == np.uint8 else self._scaled(frame))
+
+    def _scaled(self, frame: np.ndarray) -> np.ndarray:
+        inside = (frame >= self._low) & (frame <= self._high)
+        if not inside.all():
+            raise ValueError(
+                f"the frame holds {frame[~inside][0]:g}, outside of its space's bounds {self._low:g} and {self._high:g}"
+            )
+        return np.floor((frame.astype(np.float64) - self._low) * (255 / (self._high - self._low)) + 0.5).astype(np.uint8)
