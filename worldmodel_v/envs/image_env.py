@@ -25,6 +25,7 @@ from worldmodel_v.envs.parts import (
     part_of,
     require_paths,
 )
+from worldmodel_v.envs.plugins import draw_without_a_display, import_plugin, remedy
 from worldmodel_v.errors import EnvironmentNotUsable, one_line
 from worldmodel_v.preprocessing import FULL
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
@@ -202,11 +203,12 @@ def _shown(value: Any) -> str:
 
 
 def make_image_env(env_id: str, env_kwargs: dict[str, Any], frames: str = AUTO, record: tuple[str, ...] = ()) -> ImageEnv:
-    """Build an environment by Gymnasium id (`module:EnvId` imports the module first).
+    """Build an environment by Gymnasium id (`module:EnvId` imports the module first; see `plugins`).
 
     Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture at `frames` or none that is clear, or has
     actions that no dataset holds.
     """
+    draw_without_a_display()
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     require_paths(record)
@@ -239,9 +241,10 @@ def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
     try:
         if ":" in env_id:
             importlib.import_module(env_id.split(":")[0])
+        import_plugin(env_id)
         return gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
     except Exception as error:
+        reason = f"{one_line(error)}{remedy(env_id, error)}"
         raise EnvironmentNotUsable(
-            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {one_line(error)}; "
-            "`python -m gymnasium.envs.registration` lists the registered ids"
+            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {reason}"
         ) from error
