@@ -44,6 +44,14 @@ def test_what_is_there_already_is_not_compiled() -> None:
     assert progress.events == []
 
 
+def test_ours_are_compiled_whatever_numba_is_told_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    function = njit()(lambda x: x + 4)
+    assert function(1) == 5
+    assert len(function.signatures) == 1  # type: ignore[attr-defined]
+    assert numba.config.DISABLE_JIT == 1
+
+
 def test_an_interruption_waits_for_the_end_of_the_function() -> None:
     ended = []
 

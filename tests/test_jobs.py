@@ -171,6 +171,51 @@ def test_an_address_where_something_else_answers(another_server: str, monkeypatc
     assert os.environ["RAY_ADDRESS"] == "http://127.0.0.1:1"
 
 
+class _Proxy(http.server.BaseHTTPRequestHandler):
+    """A proxy that lets nothing through."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.headers.get("Host", "").split(".")[0].removeprefix("says")))
+        self.end_headers()
+        self.wfile.write(b"<html>" + b"not allowed " * 1000)
+
+    do_CONNECT = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """HOST:PORT of a proxy that the environment names, with a password."""
+    with http.server.HTTPServer(("127.0.0.1", 0), _Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        for name in ("http_proxy", "https_proxy"):
+            monkeypatch.setenv(name, f"http://me:secret@127.0.0.1:{server.server_port}")
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "code"), [*(("http", code) for code in (200, 403, 404, 407, 502)), ("https", 403), ("https", 407)]
+)
+def test_a_proxys_answer_is_told_as_one(proxy: str, scheme: str, code: int) -> None:
+    host = f"says{code}.invalid"
+    told = rf"through the proxy {proxy} \(which may have answered itself: then set no_proxy={host}\): "
+    with pytest.raises(ClusterNotUsable, match=rf"^no Ray job server at {scheme}://{host}:8265 {told}") as refused:
+        Jobs(f"{scheme}://{host}:8265")
+    assert "secret" not in str(refused.value)
+    assert len(str(refused.value)) < 800
+
+
+def test_an_address_that_goes_past_the_proxy(proxy: str, another_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with pytest.raises(ClusterNotUsable, match=f"^no Ray job server at {another_server}: RuntimeError: Version check returned"):
+        Jobs(another_server)
+
+
 @pytest.mark.parametrize("address", ["auto", "head:6379", "ray://head:10001"])
 def test_the_address_of_a_cluster_instead_of_its_dashboards(refuse: Refusal, address: str) -> None:
     line = refuse("wm-pipeline", "status", "--address", address)

@@ -1,6 +1,7 @@
 """Compiled code on disk is that of the source that asks for it, whatever happened while it was written."""
 
 import fcntl
+import pwd
 import sys
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import ModuleType
 
 import numba
 import pytest
-from numba.core.caching import IndexDataCacheFile
+from numba.core.caching import IndexDataCacheFile, InTreeCacheLocator
 
 from tests.builders import imported
 from worldmodel_v.kernel_cache import LOCK_NAME
@@ -115,3 +116,19 @@ def test_on_a_full_disk_nothing_is_kept(tmp_path: Path, folder: Path, monkeypatc
     for _ in range(2):
         add = module(tmp_path / "kernels.py", SOURCE).adding(1)
         assert (add(1), hits(add)) == (2, 0)
+
+
+def test_without_a_home_nothing_is_kept_and_no_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_entry(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    monkeypatch.setattr(InTreeCacheLocator, "from_function", lambda *_: None)  # as where the package is read-only
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    monkeypatch.setitem(sys.modules, "kernels", ModuleType("kernels"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert module(tmp_path / "kernels.py", SOURCE).adding(2)(1) == 3
+    assert list(Path.cwd().iterdir()) == []

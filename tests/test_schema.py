@@ -140,3 +140,15 @@ def test_a_schema_that_no_dataset_has_is_refused(what: str) -> None:
     HOSTILE[what](content)
     with pytest.raises((ValueError, TypeError)):
         Schema.from_json(content)
+
+
+def test_a_space_of_another_package_is_recorded_the_same_in_every_process() -> None:
+    """As MiniGrid's MissionSpace, whose text has a function's address."""
+
+    class MissionSpace(gymnasium.Space):
+        def __repr__(self) -> str:
+            return f"MissionSpace({object.__repr__(self)}, None)"
+
+    record = space_record(MissionSpace())
+    assert record == space_record(MissionSpace())
+    assert record["text"].endswith("MissionSpace object>, None)")

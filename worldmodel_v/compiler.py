@@ -4,6 +4,9 @@ numba keeps it beside the module, else below the user's home (or in NUMBA_CACHE_
 write to none of them, as in a container whose file system is read-only. Then each process compiles anew: one second for the
 resizing of frames, some twenty more for the fast CarRacing; so it does if the disk is full. Rejected: a folder in /tmp, where
 others could leave code.
+
+NUMBA_DISABLE_JIT, which is for finding faults in one's own functions, is not obeyed by ours: as Python they would take hours,
+and some could not run at all.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +25,8 @@ def njit(**options: Any) -> Callable[[Callable], Callable]:
     from worldmodel_v.kernel_cache import KernelCache
 
     def compiled(function: Callable) -> Callable:
-        dispatcher = numba.njit(**options)(function)
+        with _compilation_allowed():
+            dispatcher = numba.njit(**options)(function)
         try:
             dispatcher._cache = KernelCache(function)
         except RuntimeError as error:
@@ -31,6 +35,17 @@ def njit(**options: Any) -> Callable[[Callable], Callable]:
         return dispatcher
 
     return compiled
+
+
+@contextmanager
+def _compilation_allowed() -> Iterator[None]:
+    from numba.core import config
+
+    said, config.DISABLE_JIT = config.DISABLE_JIT, 0
+    try:
+        yield
+    finally:
+        config.DISABLE_JIT = said
 
 
 @contextmanager

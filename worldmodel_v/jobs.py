@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from worldmodel_v.errors import (
     ClusterNotUsable,
@@ -37,6 +38,9 @@ from worldmodel_v.progress import LogFormat
 
 JOB_ENVIRONMENT_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the command of a job, and for nothing else."""
+
+ANSWER_CHARACTERS = 300
+"""How much of an answer an error repeats: a proxy's is a whole page."""
 
 SUCCEEDED, ENDED = "SUCCEEDED", ("SUCCEEDED", "FAILED", "STOPPED")
 OUT = "worldmodel_v_out"
@@ -151,11 +155,13 @@ class Jobs:
         except WorldModelError:
             raise
         except Exception as error:
+            through = _through_a_proxy(self.address)
             if job and "status code 404" in str(error):
                 raise JobNotFound(
-                    f"{job}: no such job at {self.address}; `wm-pipeline status --address {self.address}` lists them"
+                    f"{job}: no such job at {self.address}{through}; `wm-pipeline status --address {self.address}` lists them"
                 ) from error
-            raise ClusterNotUsable(f"{self.address}: the job server answered {one_line(error)}; look into its log") from error
+            answer = f"the job server answered {one_line(error):.{ANSWER_CHARACTERS}}"
+            raise ClusterNotUsable(f"{self.address}{through}: {answer}; look into its log") from error
 
 
 def refuse_temporary_output(out: Path) -> None:
@@ -184,10 +190,22 @@ def _connect(address: str) -> Any:
         with _without_ray_addresses():
             return JobSubmissionClient(address)
     except Exception as error:
+        answer = f"{one_line(error):.{ANSWER_CHARACTERS}}"
         raise ClusterNotUsable(
-            f"no Ray job server at {address}: {one_line(error)}; on the head node: pip install 'worldmodel_v[cluster]', then "
-            "`ray start --head --dashboard-host 0.0.0.0`"
+            f"no Ray job server at {address}{_through_a_proxy(address)}: {answer}; on the head node: pip install "
+            "'worldmodel_v[cluster]', then `ray start --head --dashboard-host 0.0.0.0`"
         ) from error
+
+
+def _through_a_proxy(address: str) -> str:
+    """What to say of an answer that may be a proxy's; nothing where the environment names none for this address."""
+    from requests.utils import get_environ_proxies, select_proxy
+
+    proxy = select_proxy(address, get_environ_proxies(address))
+    if not proxy:
+        return ""
+    name, host = proxy.rpartition("@")[2], urlsplit(address).hostname  # a password may stand before the @
+    return f" through the proxy {name} (which may have answered itself: then set no_proxy={host})"
 
 
 @contextlib.contextmanager

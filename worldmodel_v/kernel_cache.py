@@ -7,6 +7,7 @@ killed in between leaves an index that points to a file of the old source: the n
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,32 @@ from typing import Any
 from numba.core.caching import FunctionCache
 
 LOCK_NAME = "worldmodel_v.lock"
+BELOW_THE_HOME = ("UserWide", "Zip")
+"""In the names of numba's classes that look for a folder there."""
+
+
+class _Places(FunctionCache._impl_class):
+    """Where numba looks for a folder: below the home only if there is one, or else it makes a folder `~` where it runs."""
+
+    def __init__(self, function: Any) -> None:
+        if not _has_a_home():
+            places: list[type] = FunctionCache._impl_class._locator_classes
+            self._locator_classes = [cls for cls in places if not any(name in cls.__name__ for name in BELOW_THE_HOME)]
+        super().__init__(function)
+
+
+def _has_a_home() -> bool:
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(Path.home() if given is None else given).is_absolute()
+    except RuntimeError:  # no HOME, and a user without an entry in passwd
+        return False
 
 
 class KernelCache(FunctionCache):
     """One function's machine code on disk. What cannot be read counts as not there; what cannot be kept is compiled again."""
+
+    _impl_class = _Places
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What numba compiled for these arguments and this processor before, or None."""

@@ -8,6 +8,7 @@ Legend: an episode of T actions is T + 1 rows; A action size; n number of discre
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
@@ -376,10 +377,14 @@ def latent_schema(rollouts: Schema, latents: tuple[Column, ...], draws: tuple[Dr
     return Schema(columns=columns, draws=draws, **spaces)
 
 
+ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
 def space_record(space: Any) -> dict[str, Any]:
     """A Gymnasium space as JSON, by the names that Gymnasium gives its parts; a bound beyond all numbers is "inf" or "-inf".
 
-    Spaces that have no numbers of their own (Sequence, Graph, Text, …) are recorded by their class and text.
+    Spaces that have no numbers of their own (Sequence, Graph, Text, …) are recorded by their class and text, without the
+    addresses in memory that other packages' spaces show, since these differ in each process.
     """
     kind = type(space).__name__
     if kind == "Box":
@@ -396,7 +401,7 @@ def space_record(space: Any) -> dict[str, Any]:
         return {"type": kind, "spaces": {str(name): space_record(part) for name, part in space.spaces.items()}}
     if kind == "Tuple":
         return {"type": kind, "spaces": [space_record(part) for part in space.spaces]}
-    return {"type": kind, "text": " ".join(repr(space).split())[:1000]}
+    return {"type": kind, "text": ADDRESS.sub("", " ".join(repr(space).split()))[:1000]}
 
 
 def _bound(values: np.ndarray) -> Any:

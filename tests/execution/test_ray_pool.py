@@ -180,14 +180,14 @@ def test_a_cluster_with_room_for_some_workers_is_used_and_said(monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_node_without_the_package_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_without_a_module_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = types.ModuleType("absent_there")
     absent.Worker = type("Worker", (ray_pool.Worker,), {"__module__": "absent_there"})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "absent_there", absent)
     monkeypatch.setattr(ray_pool, "Worker", absent.Worker)
     expected = (
-        r"a node of the cluster cannot import this package \(ModuleNotFoundError: No module named 'absent_there'\); "
-        "install worldmodel_v in the same version on every node"
+        r"a worker lacks the module absent_there \(ModuleNotFoundError: No module named 'absent_there'\); install it on every "
+        r"node, or have its folder on their Python path \(wm-pipeline submit --working-dir sends one\), or do without workers"
     )
     with pytest.raises(ClusterNotUsable, match=expected):
         list(map_tasks(ONE, deadly, ["a"]))

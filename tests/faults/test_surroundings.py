@@ -2,8 +2,11 @@
 
 import contextlib
 import errno
+import fcntl
 import itertools
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -284,6 +287,73 @@ def test_a_file_system_that_is_read_only_but_for_the_output_does(ordinary: Path,
     finished = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert dataset_content(tmp_path / "out") == dataset_content(ordinary / "sources/rollouts")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
+@pytest.mark.parametrize("called", ["wm-collect", "wm-export npz"])
+def test_a_file_system_without_locks_is_named(
+    called: str, number: int, ordinary: Path, tmp_path: Path, refuse: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    error = refuse(*called.split(), *writing_commands(ordinary, tmp_path / "out")[called])
+    assert error == (
+        f"{called.split()[0]}: {tmp_path / 'out'}: this file system knows no locks ({os.strerror(number)}), which keep two "
+        "writers apart; write to another one, such as a local disk, and copy what is finished, or have this one mounted with "
+        "locks\n"
+    )
+
+
+# Homes, and what the environment says
+
+
+def collected(folder: Path, *before: object, workers: int = 1, env: str = "worldmodel_v/Stamp-v0", **variables: str) -> None:
+    """Collect into the folder `out`, run in `folder` by a command line that begins with `before`; HOME is unset."""
+    program = Path(sys.executable).parent / "wm-collect"
+    words = [*before, program, "--out", "out", "--env", env, "--policy", "random", "--episodes", 2, "--max-steps", 5]
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "RAY_ADDRESS")} | variables
+    words = [*map(str, words), "--workers", str(workers)]
+    finished = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert [item.name for item in folder.iterdir()] == ["out"]
+
+
+def test_a_home_that_cannot_be_written_to_does(tmp_path: Path) -> None:
+    collected(tmp_path, HOME="/proc")
+
+
+def test_a_user_without_an_entry_and_without_a_home_does(tmp_path: Path) -> None:
+    """As of `docker run --user 54321`."""
+    as_nobody = ("unshare", "--user", "--map-user=54321", "--map-group=54321")
+    if shutil.which("unshare") is None or subprocess.run([*as_nobody, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no other user can be taken on here")
+    collected(tmp_path, *as_nobody)
+
+
+def test_numba_told_not_to_compile_does(tmp_path: Path) -> None:
+    for name, variables in {"plain": {}, "told": {"NUMBA_DISABLE_JIT": "1"}}.items():
+        (tmp_path / name).mkdir()
+        collected(tmp_path / name, workers=0, env="worldmodel_v/CarRacing-v3", HOME=str(Path.home()), **variables)
+    assert dataset_content(tmp_path / "plain/out") == dataset_content(tmp_path / "told/out")
+
+
+def test_a_terminal_ends_with_the_result(tmp_path: Path) -> None:
+    """Ray's colorama ends a process with an escape sequence, which stood there as text."""
+    program = Path(sys.executable).parent / "wm-collect"
+    words = [program, "--out", tmp_path / "out", *COLLECT, "--workers", 1]
+    process, terminal = pty.fork()
+    if not process:
+        os.execv(program, [str(word) for word in words])
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO: the other end is closed
+        while piece := os.read(terminal, 4096):
+            shown += piece
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+    lines = re.sub(rb"\x1b\[[?\d]*[a-zA-Z]", b"", shown).split()
+    assert lines[-2:] == [b"new_episodes", b"4"]
 
 
 # Clocks

@@ -122,10 +122,25 @@ STILLBORN = "RuntimeError: Starting Ray client server failed. See its log."
 @pytest.mark.parametrize(("failure", "number"), [("RuntimeError: see its log", 1), (STILLBORN, 3)])
 def test_a_client_server_that_cannot_start_a_driver(failure: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = tries(monkeypatch, *[failure] * 9)
-    expected = f"no Ray cluster at 'local': Initialization failure from server: {failure}; start one with"
+    expected = (
+        f"a local Ray cannot start: ConnectionAbortedError: Initialization failure from server: {failure}; its logs are in"
+    )
     with pytest.raises(ClusterNotUsable, match=expected), cluster(WorkerSettings(num_workers=1)):
         pass
     assert len(calls) == number
+
+
+@pytest.mark.usefixtures("unconnected")
+@pytest.mark.parametrize("error", [KeyError("raylet"), AssertionError(), PermissionError(13, "Permission denied", "/tmp/ray")])
+def test_a_local_ray_that_cannot_start_is_told_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "init", init)
+    told = rf"{type(error).__name__}: [^\n]+; its logs are in [^\n]+"
+    expected = rf"^a local Ray cannot start: {told}; mend the cause, or ask for 0 workers$"
+    with pytest.raises(ClusterNotUsable, match=expected), cluster(WorkerSettings(num_workers=1)):
+        pass
 
 
 def test_a_driver_that_dies_as_it_is_forked_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
 from worldmodel_v.envs.picture import AUTO
+from worldmodel_v.envs.plugins import remedy
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.execution import Executor, Failure
@@ -153,7 +154,8 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
     except WorldModelError:
         raise
     except Exception as error:
-        raise EnvironmentNotUsable(f"{config.env} with {env_kwargs}: cannot begin an episode: {one_line(error)}") from error
+        reason = f"{one_line(error)}{remedy(config.env, error)}"
+        raise EnvironmentNotUsable(f"{config.env} with {env_kwargs}: cannot begin an episode: {reason}") from error
     finally:
         env.close()
     return RolloutSpec(

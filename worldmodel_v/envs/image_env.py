@@ -21,6 +21,7 @@ from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, require_paths
 from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
+from worldmodel_v.envs.plugins import draw_without_a_display, import_plugin, remedy
 from worldmodel_v.envs.source import layers
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line
 from worldmodel_v.preprocessing import FULL
@@ -245,11 +246,12 @@ def _shown(value: Any) -> str:
 
 
 def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions = AUTO_OPTIONS) -> ImageEnv:
-    """Build an environment by Gymnasium id (`module:EnvId` imports the module first).
+    """Build an environment by Gymnasium id (`module:EnvId` imports the module first; see `plugins`).
 
     Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture where the options say or none that is clear,
     or has actions that no dataset holds.
     """
+    draw_without_a_display()
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     env = _make(env_id, env_kwargs, options.wrap)
@@ -291,11 +293,12 @@ def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gym
     try:
         if ":" in env_id:
             importlib.import_module(env_id.split(":")[0])
+        import_plugin(env_id)
         env = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
     except Exception as error:
+        reason = f"{one_line(error)}{remedy(env_id, error)}"
         raise EnvironmentNotUsable(
-            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {one_line(error)}; "
-            "`python -m gymnasium.envs.registration` lists the registered ids"
+            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {reason}"
         ) from error
     for name in wrap:
         env = _wrapped(env, name)

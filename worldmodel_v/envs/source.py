@@ -3,37 +3,67 @@
 Gymnasium's version is a setting of every dataset, and speaks for its own environments and for those of this package, which
 draw the same bytes. For others, the packages of the environment's classes (wrappers and bases too) are recorded with their
 versions, and files outside of packages, a user's own among them, with their SHA-256. Files that these import are not seen.
+A class that lives in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`).
 """
 
+import functools
 import importlib.metadata
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import gymnasium
 
+from worldmodel_v.envs.fingerprint import lives_in_no_file, module_file, sha256_of_code
 from worldmodel_v.storage.checksum import sha256_of_file
 
 KNOWN = {"gymnasium", "worldmodel_v", *sys.stdlib_module_names}
 INSTALLED = {"site-packages", "dist-packages"}
 REGISTRATION = "registration"
+IN_NO_FILE = " (in no file)"
 
 
 def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
-    """Version by package, SHA-256 by module file (`my_env.py`), and what is registered; empty for known environments.
+    """Version by package, SHA-256 by module file (`my_env.py`) or by class that is in none, and what was registered.
 
-    `named` are `module:Name` of what it was made with, whose modules count too.
+    `named` are `module:Name` of what it was made with, whose modules count too. Empty for known environments.
     """
-    modules = {cls.__module__ for layer in layers(env) for cls in type(layer).__mro__}
-    modules |= {name.split(":")[0] for name in named if ":" in name}
-    source = _origins(modules)
+    classes = [cls for layer in layers(env) for cls in type(layer).__mro__]
+    modules = {cls.__module__ for cls in classes} | {name.split(":")[0] for name in named if ":" in name}
+    source = _origins(modules) | _code(classes) | _maker(env)
     return source | {REGISTRATION: _registration(env)} if source and env.spec else source
 
 
 def class_source(cls: type) -> dict[str, str]:
-    """The same of a class: version by package, SHA-256 by module file, its bases' too."""
-    return _origins({base.__module__ for base in cls.__mro__})
+    """The same of a class, its bases' too."""
+    return _origins({base.__module__ for base in cls.__mro__}) | _code(list(cls.__mro__))
+
+
+def held_in_common(source: dict[str, str]) -> dict[str, str]:
+    """What of a source another process can have too: neither the program that was started, nor what lives in no file."""
+    return {
+        name: value for name, value in source.items() if not name.endswith(IN_NO_FILE) and name.partition(".")[0] != "__main__"
+    }
+
+
+def _code(classes: list[type]) -> dict[str, str]:
+    """SHA-256 by name, of those that live in no file; of several of one name, as where a class was edited, all."""
+    source: dict[str, str] = {}
+    for cls in dict.fromkeys(classes):
+        if lives_in_no_file(cls):
+            name = f"{cls.__module__}.{cls.__qualname__}{IN_NO_FILE}"
+            source[name] = f"{source.get(name, '')} {sha256_of_code(cls)}".strip()
+    return source
+
+
+def _maker(env: gymnasium.Env) -> dict[str, str]:
+    """The same of the function that was registered to make the environment."""
+    entry: Any = getattr(env.spec, "entry_point", None)
+    function = entry.func if isinstance(entry, functools.partial) else entry
+    is_typed = isinstance(function, type | FunctionType) and lives_in_no_file(function)
+    return {f"entry point{IN_NO_FILE}": sha256_of_code(entry)} if is_typed and entry not in type(env.unwrapped).__mro__ else {}
 
 
 def _origins(modules: set[str]) -> dict[str, str]:
@@ -54,10 +84,9 @@ def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
 
 def _origin(module: str) -> dict[str, str]:
     """The package that a module was installed with, or else its file."""
-    location = getattr(sys.modules.get(module), "__file__", None)
-    if location is None:
+    file = module_file(module)
+    if file is None:
         return {}
-    file = Path(location)
     if INSTALLED & set(file.parts):
         packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
         if packages:
@@ -70,4 +99,9 @@ def _registration(env: gymnasium.Env) -> str:
     """What Gymnasium's registry adds to the arguments that the dataset records anyway."""
     registered = gymnasium.registry[env.spec.id]
     content = {"kwargs": registered.kwargs, "max_episode_steps": registered.max_episode_steps}
-    return json.dumps(content, sort_keys=True, default=lambda value: type(value).__qualname__)
+    return json.dumps(content, sort_keys=True, default=_unrecorded)
+
+
+def _unrecorded(value: Any) -> str:
+    is_typed = isinstance(value, type | FunctionType) and lives_in_no_file(value)
+    return sha256_of_code(value) if is_typed else type(value).__qualname__

@@ -1,7 +1,10 @@
 """The connection to a Ray cluster: joined or started, and refused within seconds where Ray would wait for ever."""
 
+import atexit
 import contextlib
+import importlib
 import os
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -48,6 +51,7 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
         raise ConfigError(
             f"workers need Ray, which is not installed ({error}); pip install ray, or ask for 0 workers"
         ) from error
+    _leave_the_terminal_as_it_is()
     ours = not ray.is_initialized()
     if ours:
         _connect(settings, progress or Silent())
@@ -67,11 +71,12 @@ def _connect(settings: WorkerSettings, progress: Progress) -> None:
         address = os.environ.get("RAY_ADDRESS") or address
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
+        _have_a_token()
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
     try:
         _require_answer(address)
         _init(options, progress)
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
         if "ersion mismatch" in str(error):
             versions = " ".join(str(error).split())
             raise ClusterNotUsable(
@@ -82,10 +87,35 @@ def _connect(settings: WorkerSettings, progress: Progress) -> None:
                 f"a local Ray cannot make its sockets in the temporary folder: {first_line(error)}; set RAY_TMPDIR to a "
                 "folder with a short name in ASCII, such as /tmp"
             ) from error
+        if address == "local":
+            raise ClusterNotUsable(
+                f"a local Ray cannot start: {type(error).__name__}: {ends(error)}; its logs are in "
+                "/tmp/ray/session_latest/logs (or below RAY_TMPDIR); mend the cause, or ask for 0 workers"
+            ) from error
         raise ClusterNotUsable(
             f"no Ray cluster at {address!r}: {ends(error)}; start one with `ray start --head`, join this machine to it "
             "with `ray start --address` (or use ray://HOST:10001), or leave out --address and RAY_ADDRESS for a local one"
         ) from error
+
+
+def _have_a_token() -> None:
+    """Ray writes the token of a local cluster below the home; where it cannot, a token is handed to its processes in the
+    environment."""
+    try:
+        folder = Path.home() / ".ray"
+        folder.mkdir(parents=True, exist_ok=True)
+        can_be_kept = (folder / "auth_token").exists() or os.access(folder, os.W_OK)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        can_be_kept = False
+    if not can_be_kept and "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _leave_the_terminal_as_it_is() -> None:
+    """At the end of the process Ray's colorama would print an escape sequence, which rich would show as text, on a line."""
+    initialise: Any = importlib.import_module("colorama.initialise")
+    atexit.unregister(initialise.reset_all)
+    initialise.atexit_done = True
 
 
 def _init(options: dict[str, Any], progress: Progress) -> None:

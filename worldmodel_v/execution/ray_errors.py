@@ -1,17 +1,25 @@
 """What Ray raises, as our errors and in few words. Ray's errors hold the tracebacks of other processes."""
 
+import re
 from typing import Any
 
 from worldmodel_v.errors import ClusterNotUsable, WorldModelError, one_line
 
+NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
-def lack_of_the_package(error: BaseException) -> ClusterNotUsable | None:
-    """What to raise for a worker's death if its node cannot import this package, which Ray tells in several ways."""
+
+def lack_of_a_module(error: BaseException) -> ClusterNotUsable | None:
+    """What to raise for a worker's death if its node cannot import what it was sent, which Ray tells in several ways."""
     if not any(sign in str(error) for sign in ("failed to import", "No module named")):
         return None
+    last, missing = _lines(error)[-1], NO_MODULE.search(str(error))
+    if missing and missing[1].partition(".")[0] != "worldmodel_v":
+        return ClusterNotUsable(
+            f"a worker lacks the module {missing[1]} ({last}); install it on every node, or have its folder on their Python "
+            "path (wm-pipeline submit --working-dir sends one), or do without workers"
+        )
     return ClusterNotUsable(
-        f"a node of the cluster cannot import this package ({str(error).strip().splitlines()[-1]}); install "
-        "worldmodel_v in the same version on every node"
+        f"a node of the cluster cannot import this package ({last}); install worldmodel_v in the same version on every node"
     )
 
 

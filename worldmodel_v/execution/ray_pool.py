@@ -24,7 +24,7 @@ from worldmodel_v.execution.connection import cluster
 from worldmodel_v.execution.executor import ATTEMPTS, Failure, Run, Task
 from worldmodel_v.execution.in_flight import Hand, HandedOut, Queue
 from worldmodel_v.execution.metrics import exported
-from worldmodel_v.execution.ray_errors import first_line, lack_of_the_package, our_error
+from worldmodel_v.execution.ray_errors import first_line, lack_of_a_module, our_error
 from worldmodel_v.execution.settings import WorkerSettings
 from worldmodel_v.execution.worker import WORKER_ENVIRONMENT, Worker
 from worldmodel_v.progress import Progress
@@ -187,7 +187,7 @@ class _Pool(Generic[Task]):
             worker.host, worker.pid = ray.get(reference)
         except ray.exceptions.RayError as error:
             self._failed_starts += 1
-            if lack := lack_of_the_package(error):
+            if lack := lack_of_a_module(error):
                 raise lack from error
             if self._failed_starts >= ATTEMPTS:
                 raise WorkerLost(
@@ -265,6 +265,6 @@ class _Pool(Generic[Task]):
         try:
             worker = Hand(ray.remote(**options)(Worker).remote(self._setup))
         except ImportError as error:  # through ray://, the head itself looks at what it is sent
-            raise lack_of_the_package(error) or error from error
+            raise lack_of_a_module(error) or error from error
         self._workers.append(worker)
         self._starting[worker.actor.ping.remote()] = worker

@@ -1,5 +1,6 @@
 """A Gymnasium environment and a policy: one episode, start to end, as a function of the settings and the episode's number."""
 
+import os
 import socket
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,9 @@ import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.source import env_source
-from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
-from worldmodel_v.policies import Policy, make_policy
+from worldmodel_v.envs.source import env_source, held_in_common
+from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
+from worldmodel_v.policies import Policy, find_policy, make_policy, parse_policy
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.base import episode_seeds, seeded_globally
 from worldmodel_v.sources.rows import EpisodeRows
@@ -25,22 +26,44 @@ class GymSource:
     spec: RolloutSpec
 
     def check(self) -> None:
-        """Raise EnvironmentNotUsable if this machine has another version of the environment than the settings say."""
-        spec, found = self.spec, {"gymnasium": gymnasium.__version__}
-        sources: dict[str, Any] = {}
-        if spec.env_source:
-            env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
-            env.close()
-            sources["env_source"] = env_source(env.gym, spec.env, *spec.wrap)
-        expected = {name: getattr(spec, name) for name in found | sources}
-        if differing := differences(found | sources, expected):
+        """Raise EnvironmentNotUsable if this machine has another version of the environment than the settings say, or none,
+        and PolicyNotUsable if it lacks the policy."""
+        source = held_in_common(self._source_here())
+        here: dict[str, Any] = {"gymnasium": gymnasium.__version__}
+        asked: dict[str, Any] = {"gymnasium": self.spec.gymnasium}
+        if self.spec.env_source:
+            here["env_source"], asked["env_source"] = source, held_in_common(self.spec.env_source)
+        if differing := differences(here, asked):
             raise EnvironmentNotUsable(
-                f"{spec.env}: on {socket.gethostname()} {'; '.join(differing)}; install the same on every node"
+                f"{self.spec.env}: on {socket.gethostname()} {'; '.join(differing)}; install the same on every node"
             )
+
+    def _source_here(self) -> dict[str, str]:
+        """Where the environment that this process makes comes from: a worker may lack modules that the user's process has."""
+        spec = self.spec
+        try:
+            for name in parse_policy(spec.policy).names():
+                find_policy(name)
+            env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
+        except PolicyNotUsable as error:
+            raise PolicyNotUsable(_lacking(f"policy {spec.policy}", "module:factory", error)) from error
+        except EnvironmentNotUsable as error:
+            raise EnvironmentNotUsable(_lacking(spec.env, f"module:{spec.env.rpartition(':')[2]}", error)) from error
+        env.close()
+        return env_source(env.gym, spec.env, *spec.wrap)
 
     def episode(self, episode_id: int) -> Episode:
         """`rollout` of the settings."""
         return rollout(self.spec, episode_id)
+
+
+def _lacking(what: str, name: str, error: WorldModelError) -> str:
+    """What to say where a worker lacks what the process that began the collection has."""
+    return (
+        f"{what}: the worker on {socket.gethostname()} (process {os.getpid()}) lacks it, or what it needs "
+        f"({one_line(error.__cause__ or error)}); install its package on every node, or put it into a module that workers can "
+        f"import and name it {name}, or collect with --workers 0"
+    )
 
 
 def rollout(spec: RolloutSpec, episode_id: int) -> Episode:

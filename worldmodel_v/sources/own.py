@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
-from worldmodel_v.envs.source import class_source
+from worldmodel_v.envs.source import class_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
 from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
 from worldmodel_v.records import Episode
@@ -28,7 +28,7 @@ ROWS = ("pixels", "action", "reward", "terminated", "truncated")
 class EpisodeSource(ABC):
     """Derive from it, and give an object of the class to `worldmodel_v.collect.collect_source`.
 
-    The class is sent to workers: it can be pickled, and stands in a module that they can import.
+    The class is sent to workers: it can be pickled, and stands in a module that they can import, or in the program itself.
     """
 
     name: str
@@ -107,9 +107,9 @@ class OwnSource:
         return own
 
     def check(self) -> None:
-        """Raise EnvironmentNotUsable if the class is another one here."""
-        here = {"env_source": class_source(type(self.source))}
-        if differing := differences(here, {"env_source": self.spec.env_source}):
+        """Raise EnvironmentNotUsable if the class is another one here. One of `__main__` has come with its code."""
+        here, asked = (held_in_common(source) for source in (class_source(type(self.source)), self.spec.env_source))
+        if differing := differences({"env_source": here}, {"env_source": asked}):
             raise EnvironmentNotUsable(f"{self.spec.env}: {'; '.join(differing)}; install the same on every node")
 
     def episode(self, episode_id: int) -> Episode:

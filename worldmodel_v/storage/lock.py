@@ -42,7 +42,8 @@ class Run:
 def lock_directory(path: Path) -> int:
     """Make a directory, take its lock and return the descriptor that holds it until it is closed.
 
-    Raises NotADataset if the directory cannot be written to, DatasetBusy if another process holds the lock.
+    Raises NotADataset if the directory cannot be written to or its file system knows no locks, DatasetBusy if another process
+    holds the lock.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -55,6 +56,12 @@ def lock_directory(path: Path) -> int:
         holder = _holder(descriptor)
         os.close(descriptor)
         raise DatasetBusy(f"{path}: another process{holder} is writing there; wait for it or stop it, then run again") from None
+    except OSError as error:  # as of Lustre without `-o flock`, or NFS without its lock daemon
+        os.close(descriptor)
+        raise NotADataset(
+            f"{path}: this file system knows no locks ({error.strerror}), which keep two writers apart; write to another one, "
+            "such as a local disk, and copy what is finished, or have this one mounted with locks"
+        ) from None
     announce(descriptor)
     return descriptor
 

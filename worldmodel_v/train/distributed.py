@@ -26,7 +26,7 @@ from worldmodel_v.device import batch_in_memory
 from worldmodel_v.errors import ConfigError, NotADataset, WorkerLost, WorldModelError, one_line
 from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster
-from worldmodel_v.execution.ray_errors import lack_of_the_package
+from worldmodel_v.execution.ray_errors import lack_of_a_module
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import require_format, to_place
 from worldmodel_v.train.checkpoint import Checkpoint
@@ -160,7 +160,7 @@ class _Workers:
     def _failure(self) -> WorldModelError:
         failures = getattr(self._error, "worker_failures", None) or {"": self._error or "it ended early"}
         rank, error = next(iter(failures.items()))
-        if isinstance(error, BaseException) and (lack := lack_of_the_package(error)):
+        if isinstance(error, BaseException) and (lack := lack_of_a_module(error)):
             return lack
         reason = one_line(error) if isinstance(error, BaseException) else error
         return WorkerLost(

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from worldmodel_v.compiler import njit
@@ -25,7 +24,7 @@ NUM_GROUPS = 8
 """Of GroupNorm, as in `architectures`."""
 
 compiled = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "ninf", "nnan"})
-inlined = numba.njit(inline="always")
+inlined = njit(inline="always")
 f4 = np.float32
 
 APART, IN_ORDER = True, False

@@ -1,0 +1,171 @@
+"""The SHA-256 of code that lives in no file: from a notebook, an interpreter, standard input, or `exec`.
+
+What is compiled is hashed, not the source, which only a notebook still has: bytecode, defaults, class attributes, and what a
+function reaches by a global name, if that lives in no file either. Plain values and arrays count too, so that an edit of a
+constant is seen; line numbers and comments do not. The price: another version of Python gives another hash.
+
+Objects of other people's classes count by their class alone, since their state may change while episodes are played; so do
+globals that a function assigns. A list or dictionary that episodes change gives another hash afterwards.
+"""
+
+import dis
+import functools
+import hashlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, NoneType, SimpleNamespace
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+IN_NO_FILE = re.compile(r"<.*>|.*/ipykernel_\d+/.*")
+"""The file names that Python and notebooks give to code that they compile from a text."""
+
+NOT_CODE = {"__dict__", "__weakref__", "__firstlineno__", "__static_attributes__", "_abc_impl"}
+GENERATORS_STATE = "_np_random"
+"""Where a Gymnasium space keeps its generator."""
+
+MADE_BY_A_CLASS_STATEMENT = 1 << 9
+"""In a class's flags (Py_TPFLAGS_HEAPTYPE). `exec` without a `__name__` calls the module of its classes `builtins`."""
+
+PLAIN = (NoneType, bool, int, float, complex, str, bytes, range)
+
+
+def module_file(name: str | None) -> Path | None:
+    """The file that a module was loaded from; None if it is not loaded, or was loaded from something else."""
+    location = getattr(sys.modules.get(name or ""), "__file__", None)
+    return Path(location) if location is not None and Path(location).resolve().is_file() else None
+
+
+def lives_in_no_file(code: Callable) -> bool:
+    """Whether a class, one of its methods, or a function came from no file."""
+    if any(IN_NO_FILE.fullmatch(function.__code__.co_filename) for function in _functions(code)):
+        return True
+    if code.__module__ == "builtins":
+        return isinstance(code, type) and bool(code.__flags__ & MADE_BY_A_CLASS_STATEMENT)
+    return code.__module__ not in sys.stdlib_module_names and module_file(code.__module__) is None
+
+
+def sha256_of_code(code: Callable) -> str:
+    """SHA-256 (hexadecimal) of a class, without its bases, or of a function: the same wherever the same text is run again."""
+    digest = hashlib.sha256()
+    for token in _Tokens().of(code):
+        digest.update(f"{len(token)}:{token}".encode(errors="surrogatepass"))
+    return digest.hexdigest()
+
+
+def _functions(code: Callable) -> list[FunctionType]:
+    """A function, or a class's own methods, but for those that dataclasses and attrs wrote from the class in its file."""
+    if not isinstance(code, type):
+        return [code] if isinstance(code, FunctionType) else []
+    are_written = hasattr(code, "__dataclass_fields__") or hasattr(code, "__attrs_attrs__")
+    functions = {name: value for name, value in vars(code).items() if isinstance(value, FunctionType)}
+    return [function for name, function in functions.items() if not (are_written and name.startswith("__"))]
+
+
+class _Tokens:
+    """Words that describe a value. What was met before is named by its number, since functions call each other."""
+
+    def __init__(self) -> None:
+        self._met: dict[int, tuple[int, Any]] = {}
+
+    def of(self, value: Any) -> Iterator[str]:
+        yield _name(type(value))
+        if isinstance(value, PLAIN):
+            yield repr(value)
+        elif isinstance(value, tuple | frozenset | CodeType):  # equal ones may be one object, or not
+            yield from self._parts(value)
+        elif id(value) in self._met:
+            yield f"met as {self._met[id(value)][0]}"
+        else:
+            self._met[id(value)] = len(self._met), value
+            yield from self._parts(value)
+
+    def _parts(self, value: Any) -> Iterator[str]:
+        """What it is made of, as far as that is known to be no state."""
+        match value:
+            case CodeType():
+                yield from self._code(value)
+            case type() | FunctionType():
+                yield _name(value)
+                if lives_in_no_file(value):
+                    yield from self._class(value) if isinstance(value, type) else self._function(value)
+            case ModuleType() | BuiltinFunctionType():
+                yield value.__name__
+            case tuple() | list():
+                for item in value:
+                    yield from self.of(item)
+            case set() | frozenset():
+                yield from sorted(repr(list(_Tokens().of(item))) for item in value)
+            case Mapping():
+                yield from self._mapping(value)
+            case np.ndarray() | np.generic():
+                yield f"{value.dtype} {value.shape}"
+                yield from self.of(value.tolist() if value.dtype.hasobject else value.tobytes())
+            case gymnasium.Space() | SimpleNamespace():
+                yield from self._mapping({name: part for name, part in vars(value).items() if name != GENERATORS_STATE})
+            case _:
+                yield from self._object(value)
+
+    def _object(self, value: Any) -> Iterator[str]:
+        match value:
+            case staticmethod() | classmethod() | MethodType():
+                yield from self.of(value.__func__)
+            case property():
+                yield from self.of((value.fget, value.fset, value.fdel))
+            case functools.partial():
+                yield from self.of((value.func, value.args, value.keywords))
+            case functools.cached_property():
+                yield from self.of(value.func)
+            case CellType():
+                yield from self.of(_content(value))
+            case _ if inspect.getattr_static(value, "__wrapped__", None) is not None:  # as of functools.cache, numba.njit
+                yield from self.of(value.__wrapped__)
+            case _ if lives_in_no_file(type(value)):
+                yield from self.of(type(value))
+                yield from self._mapping(getattr(value, "__dict__", {}))
+
+    def _code(self, code: CodeType) -> Iterator[str]:
+        yield from (repr(code.co_code), repr(code.co_exceptiontable), str(code.co_flags))
+        yield from (str(code.co_argcount), str(code.co_posonlyargcount), str(code.co_kwonlyargcount))
+        yield from (*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars)
+        yield from self.of(code.co_consts)
+
+    def _class(self, cls: type) -> Iterator[str]:
+        yield from map(_name, cls.__bases__)
+        yield from self._mapping({name: value for name, value in vars(cls).items() if name not in NOT_CODE})
+
+    def _function(self, function: FunctionType) -> Iterator[str]:
+        yield from self.of((function.__code__, function.__defaults__, function.__kwdefaults__, function.__closure__))
+        reached = sorted(_globals_read(function.__code__) & function.__globals__.keys())
+        yield from self._mapping({name: function.__globals__[name] for name in reached})
+
+    def _mapping(self, mapping: Mapping[Any, Any]) -> Iterator[str]:
+        for key, value in mapping.items():
+            yield from self.of(key)
+            yield from self.of(value)
+
+
+def _globals_read(code: CodeType) -> set[str]:
+    """The global names that a function and those inside it read, but for those that it assigns: they are its state."""
+    instructions = list(dis.get_instructions(code))
+    read = {each.argval for each in instructions if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            read |= _globals_read(inner)
+    return read - {each.argval for each in instructions if each.opname == "STORE_GLOBAL"}
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty
+        return None
+
+
+def _name(code: type | FunctionType) -> str:
+    return f"{code.__module__}.{code.__qualname__}"
