@@ -9,10 +9,13 @@ import importlib
 import numbers
 import operator
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 
 from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
 from worldmodel_v.envs.parts import (
@@ -235,11 +238,28 @@ def choose_image_env(env: gymnasium.Env, name: str, frames: str, record: tuple[s
         raise EnvironmentNotUsable(f"{name}: {error}") from None
 
 
+def import_env(env_id: str, env_kwargs: dict[str, Any]) -> None:
+    """Import the modules of an environment, without building it; raises EnvironmentNotUsable."""
+    with _told_by_name(env_id, env_kwargs):
+        module, _, name = env_id.rpartition(":")
+        if module:
+            importlib.import_module(module)
+        entry_point = getattr(gymnasium.registry.get(name), "entry_point", None)
+        if isinstance(entry_point, str):
+            load_env_creator(entry_point)
+
+
 def _make(env_id: str, env_kwargs: dict[str, Any]) -> gymnasium.Env:
-    try:
-        if ":" in env_id:
-            importlib.import_module(env_id.split(":")[0])
+    import_env(env_id, env_kwargs)
+    with _told_by_name(env_id, env_kwargs):
         return gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+
+
+@contextmanager
+def _told_by_name(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
+    """Raise EnvironmentNotUsable in the place of whatever is raised in the block."""
+    try:
+        yield
     except Exception as error:
         raise EnvironmentNotUsable(
             f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {one_line(error)}; "

@@ -26,7 +26,7 @@ def env_source(env: gymnasium.Env, env_id: str) -> dict[str, str]:
     if ":" in env_id:
         modules.add(env_id.split(":")[0])
     source = _origins(modules)
-    return source | {REGISTRATION: _registration(env)} if source else {}
+    return source | {REGISTRATION: _registration(env)} if source and env.spec else source
 
 
 def class_source(cls: type) -> dict[str, str]:

@@ -7,12 +7,14 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env, require_frame
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, import_env, make_image_env, require_frame
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
-from worldmodel_v.policies import Policy, make_policy
+from worldmodel_v.interrupts import handlers_restored
+from worldmodel_v.policies import Policy, policy_maker
+from worldmodel_v.process import directory_kept, process_kept
 from worldmodel_v.records import Episode
-from worldmodel_v.sources.base import episode_seeds, seeded_globally
+from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
 from worldmodel_v.spec import RolloutSpec, differences
 
@@ -26,10 +28,12 @@ class GymSource:
     def check(self) -> None:
         """Raise EnvironmentNotUsable if this machine has another version of the environment than the settings say."""
         spec, found = self.spec, {"gymnasium": gymnasium.__version__}
+        import_all(spec.env, spec.env_kwargs, spec.policy)
         sources: dict[str, Any] = {}
         if spec.env_source:
-            env = make_image_env(spec.env, spec.env_kwargs)
-            env.close()
+            with process_kept():
+                env = make_image_env(spec.env, spec.env_kwargs)
+                env.close()
             sources["env_source"] = env_source(env.gym, spec.env)
         expected = {name: getattr(spec, name) for name in found | sources}
         if differing := differences(found | sources, expected):
@@ -42,6 +46,17 @@ class GymSource:
         return rollout(self.spec, episode_id)
 
 
+def import_all(env: str, env_kwargs: dict[str, Any], policy: str) -> None:
+    """Import what environment and policy are made of, in each process before its first episode, so that all begin alike: what
+    a module changes of the process as it is imported stays, but for the working directory and the handlers of signals.
+
+    Raises EnvironmentNotUsable or PolicyNotUsable.
+    """
+    with directory_kept():
+        import_env(env, env_kwargs)
+        policy_maker(policy)
+
+
 def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     """Play one episode in a fresh environment.
 
@@ -49,10 +64,12 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     try:
-        with seeded_globally(spec.seed, episode_id):
-            env = make_image_env(spec.env, spec.env_kwargs, spec.frames, tuple(spec.record))
+        make_policy = policy_maker(spec.policy)
+        with episode_apart(spec.seed, episode_id):
+            with handlers_restored():
+                env = make_image_env(spec.env, spec.env_kwargs, spec.frames, tuple(spec.record))
             try:
-                policy = make_policy(spec.policy, env.gym)
+                policy = make_policy(env.gym)
                 return _play(env, policy, spec, episode_id, seed, policy_rng)
             finally:
                 env.close()
@@ -69,7 +86,8 @@ def _failed(spec: RolloutSpec, episode_id: int, seed: int, error: BaseException,
 def _play(
     env: ImageEnv, policy: Policy, spec: RolloutSpec, episode_id: int, seed: int, policy_rng: np.random.Generator
 ) -> Episode:
-    raw = env.reset(seed)
+    with handlers_restored():
+        raw = env.reset(seed)
     if env.state_names != spec.schema.state_names:
         raise EpisodeFailed(
             f"episode {episode_id} (seed {seed}) of {spec.env}: the environment's ground truth is {list(env.state_names)}, "
