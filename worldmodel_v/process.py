@@ -48,6 +48,24 @@ def directory_kept() -> Iterator[None]:
 
 
 @contextmanager
+def plain_tensors() -> Iterator[None]:
+    """Within it, tensors of which nothing else is said are float32 on the CPU, whatever the caller's defaults; loads PyTorch.
+
+    So that a network is built, and its optimiser computes, the same in every program.
+    """
+    import torch
+
+    dtype = torch.get_default_dtype()
+    on_cpu = torch.get_default_device().type == "cpu"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with contextlib.nullcontext() if on_cpu else torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
 def output_to_stderr() -> Iterator[None]:
     """Within it, whatever is printed to standard output goes to standard error: by Python, native code and child processes.
 
@@ -145,7 +163,8 @@ def _set_torch_state(state: _TorchState) -> None:
     torch = sys.modules["torch"]
     torch.set_num_threads(state.num_threads)
     torch.set_default_dtype(state.dtype)
-    torch.set_default_device(None if state.device.type == "cpu" else state.device)
+    if torch.get_default_device() != state.device:  # within a block of a device it may not even be set to what it is
+        torch.set_default_device(None if state.device.type == "cpu" else state.device)
     torch.set_grad_enabled(state.gradients)
 
 

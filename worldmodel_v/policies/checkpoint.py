@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.storage.checksum import sha256_of_file
 
 PREFIX = "checkpoint:"
@@ -62,7 +63,8 @@ def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolic
 
 @contextmanager
 def torch_threads_kept(policy: str) -> Iterator[None]:
-    """Afterwards PyTorch has as many threads as before, though a checkpoint among the policies left it one."""
+    """Afterwards PyTorch has as many threads as before, though a checkpoint among the policies left it one; within the block
+    it has the defaults that it has in a worker."""
     if PREFIX not in policy:
         yield
         return
@@ -70,7 +72,8 @@ def torch_threads_kept(policy: str) -> Iterator[None]:
 
     num_threads = torch.get_num_threads()
     try:
-        yield
+        with plain_tensors():
+            yield
     finally:
         torch.set_num_threads(num_threads)
 
