@@ -12,7 +12,7 @@ import worldmodel_v
 
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
-    *("interrupts", "errors", "progress", "steps", "kernel_cache", "compiler", "settings", "preprocessing"),
+    *("interrupts", "process", "errors", "progress", "steps", "kernel_cache", "compiler", "settings", "preprocessing"),
     *("untrusted", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collect", "device", "autoencoders", "data"),

@@ -19,7 +19,10 @@ SECONDS_UNTIL_RAISED_AGAIN = 0.01
 
 @contextmanager
 def handlers_restored() -> Iterator[None]:
-    """At the end of the block the handlers of both signals are what they were before it, whoever replaced them."""
+    """At the end of the block the handlers of both signals are what they were before it, whoever replaced them.
+
+    They are set anew in any case, since native code replaces them without Python's knowing.
+    """
     if not _in_main_thread():
         yield
         return
@@ -28,7 +31,8 @@ def handlers_restored() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if handler is not None:  # which stands for one of native code's own
+                signal.signal(number, handler)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
 from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
 from worldmodel_v.errors import ConfigError, NotAModel
 from worldmodel_v.preprocessing import Preprocessing
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
@@ -171,6 +172,7 @@ def read_file(file: Path) -> bytes:
         raise NotAModel(f"{file}: cannot be read ({error.strerror}); restore it, or train again") from None
 
 
+@plain_tensors()
 def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> Trained[Autoencoder]:
     """As `load`, from the bytes of the file; `source` names it in errors."""
     kind = kind_of(content, source)

@@ -17,7 +17,7 @@ def frames_to_input(frames_BHWC: torch.Tensor, channels: int = 3) -> torch.Tenso
     x_BCHW = frames_BHWC.permute(0, 3, 1, 2).float().div_(255.0)
     if channels == 3:
         return x_BCHW
-    weights = torch.tensor(LUMA, device=x_BCHW.device).reshape(1, 3, 1, 1)
+    weights = torch.tensor(LUMA, dtype=x_BCHW.dtype, device=x_BCHW.device).reshape(1, 3, 1, 1)
     return (x_BCHW * weights).sum(dim=1, keepdim=True)
 
 

@@ -1,6 +1,5 @@
 """What all commands share: parsing, output, and the way from an error to an exit code."""
 
-import contextlib
 import dataclasses
 import errno
 import io
@@ -22,6 +21,7 @@ from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.errors import ConfigError, WorldModelError, WriteFailed
 from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
 from worldmodel_v.jobs import refuse_temporary_output
+from worldmodel_v.process import output_to_stderr, output_to_stderr_at_exit
 from worldmodel_v.progress import LogFormat, Progress
 
 Config = TypeVar("Config")
@@ -68,7 +68,7 @@ def run(
         if isinstance(out := getattr(config, "out", None), Path):
             refuse_temporary_output(out)
         telling = open_progress(program, quiet=output.quiet, log_format=output.log_format)
-        with interruptible(), telling as progress, contextlib.redirect_stdout(sys.stderr):
+        with interruptible(), telling as progress, output_to_stderr():
             result = work(config, progress)
         _print_result(result, _print_json if output.json else show or _print_facts)
     except WorldModelError as error:
@@ -158,6 +158,7 @@ def _print_result(result: Result, show: Callable[[Result], None]) -> None:
     try:
         show(result)
         sys.stdout.flush()
+        output_to_stderr_at_exit()
     except BrokenPipeError:
         _leave_a_closed_pipe()
 

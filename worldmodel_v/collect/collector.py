@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 
@@ -27,11 +28,13 @@ from worldmodel_v.envs.plugins import remedy
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.execution import Executor, Failure
-from worldmodel_v.policies import Policy, make_policy, policy_weights
+from worldmodel_v.policies import Policy, policy_maker, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
+from worldmodel_v.process import output_to_stderr, process_kept
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.sources import EpisodeSource, GymSource, OwnSource, Source
-from worldmodel_v.sources.base import episode_seeds, seeded_globally
+from worldmodel_v.sources.base import episode_apart, episode_seeds
+from worldmodel_v.sources.gym import import_all
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
@@ -74,11 +77,12 @@ def collect(config: CollectConfig, progress: Progress | None = None, executor: E
 
     An `executor` of your own takes the place of `config.workers` and their cluster. Nothing ends its workers, so no episode is
     stopped after `config.episode_timeout`.
+
+    What is printed meanwhile goes to standard error, and what environment and policy change of the process is put back.
     """
     progress = progress or Silent()
-    with compilation_watched(progress), torch_threads_kept(config.policy):
-        with seeded_globally(config.seed, 0):
-            spec = resolve_spec(config)
+    with compilation_watched(progress), output_to_stderr(), process_kept(), torch_threads_kept(config.policy):
+        spec = resolve_spec(config)
         refuse_foreign_directory(config.out, spec)
         if spec.frames == RENDER and config.frames == AUTO:
             note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"
@@ -93,9 +97,10 @@ def collect_source(
 
     Raises as `collect` does, EnvironmentNotUsable if the source cannot make its episode 0.
     """
-    own = OwnSource.of(source, seed=config.seed, episodes_per_shard=config.episodes_per_shard)
-    refuse_foreign_directory(config.out, own.spec)
-    return _collect(own, config, progress or Silent(), executor, shard_bytes=0)
+    with output_to_stderr(), process_kept():
+        own = OwnSource.of(source, seed=config.seed, episodes_per_shard=config.episodes_per_shard)
+        refuse_foreign_directory(config.out, own.spec)
+        return _collect(own, config, progress or Silent(), executor, shard_bytes=0)
 
 
 def _collect(
@@ -107,7 +112,7 @@ def _collect(
         _refuse_full_disk(config.out, shard_bytes)
     if executor is not None:
         config = dataclasses.replace(config, workers=0, address=None)
-    with DatasetWriter(config.out, spec) as writer:
+    with DatasetWriter(config.out.absolute(), spec) as writer:
         blocks = missing_blocks(writer.entries, config.episodes, config.episodes_per_shard)
         new_episodes = sum(block.num_episodes for block in blocks)
         writer.announce("collect", sum(entry.num_episodes for entry in writer.entries) + new_episodes)
@@ -133,11 +138,18 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
     """
     env_kwargs = config.parsed_env_kwargs()
     options = EnvOptions.of(vars(config) | {"reset_options": config.parsed_reset_options()})
+    import_all(config.env, env_kwargs, options.wrap, config.policy)
+    with episode_apart(config.seed, 0):
+        return _try_once(config, env_kwargs, options)
+
+
+def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOptions) -> RolloutSpec:
+    build_policy, weights = policy_maker(config.policy), policy_weights(config.policy)
     env = make_image_env(config.env, env_kwargs, options)
     try:
         preprocessing = config.preprocessing(env.default_crop)
         seed, policy_rng = episode_seeds(config.seed, 0)
-        policy = make_policy(config.policy, env.gym)  # before what may have to be compiled
+        policy = build_policy(env.gym)  # before what may have to be compiled
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, preprocessing)(raw)
         extras = [[value] for value in env.extras()]
@@ -169,7 +181,7 @@ def resolve_spec(config: CollectConfig) -> RolloutSpec:
         episodes_per_shard=config.episodes_per_shard,
         **vars(options) | {"frames": env.frames, "layout": env.layout},
         gymnasium=gymnasium.__version__,
-        policy_weights=policy_weights(config.policy),
+        policy_weights=weights,
         env_source=source,
     )
 

@@ -74,7 +74,7 @@ class LatentRows:
         Latents with a distribution are drawn from it by the generator; without one they are its mean.
         """
         starts = torch.from_numpy(first)
-        mask = torch.arange(places.length) < torch.from_numpy(places.num_steps)[:, None]
+        mask = torch.arange(places.length, device="cpu") < torch.from_numpy(places.num_steps)[:, None]
         latents = {draw.name: self._drawn(draw, starts, places.length + 1, generator) for draw in self._schema.draws}
         latents |= {name: _widened(_slices(self._columns[name], starts, places.length + 1)) for name in self._stored}
         window = {name: rows[:, :-1] for name, rows in latents.items()}
@@ -91,7 +91,7 @@ class LatentRows:
         mean, std = (self._columns[name] for name in draw.columns)
         if generator is None:
             return _slices(mean, starts, num_rows).float()
-        latents = torch.empty(len(starts), num_rows, *mean.shape[1:])
+        latents = mean.new_empty((len(starts), num_rows, *mean.shape[1:]), dtype=torch.float32)
         size = max(1, BLOCK_ROWS // num_rows)
         for some, out in zip(starts.split(size), latents.split(size), strict=True):
             out.normal_(generator=generator).mul_(_slices(std, some, num_rows)).add_(_slices(mean, some, num_rows))

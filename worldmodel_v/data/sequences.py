@@ -103,7 +103,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         """A batch of windows drawn uniformly with replacement."""
         require_at_least(1, batch_size=batch_size)
         generator = generator or self._own_generator()
-        indices = torch.randint(len(self), (batch_size,), generator=generator)
+        indices = torch.randint(len(self), (batch_size,), generator=generator, device="cpu")
         return self.batch(indices.numpy(), generator)
 
     def batches(self, batch_size: int, epoch: int = 0) -> Generator[Window]:
@@ -116,7 +116,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         return prefetch(self._epoch(batch_size, generator_of(self.seed, epoch)), BATCHES_AHEAD)
 
     def _epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[Window]:
-        for indices in torch.randperm(len(self), generator=generator).split(batch_size):
+        for indices in torch.randperm(len(self), generator=generator, device="cpu").split(batch_size):
             yield self.batch(indices.numpy(), generator)
 
     def _own_generator(self) -> torch.Generator:

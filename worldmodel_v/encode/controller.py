@@ -23,6 +23,7 @@ from worldmodel_v.autoencoders import Autoencoder, Trained, load
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.inference import encode_frames
 from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelMismatch
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Draw
 
 CAR_RACING_SHAPE = (96, 96)
@@ -78,6 +79,7 @@ class Encoder:
         """The shape of each column for one frame: of a VAE (Z,) for `mu` and `logvar`."""
         return {column.name: column.row_shape for column in self._columns}
 
+    @plain_tensors()
     @torch.inference_mode()
     def __call__(
         self, frames: np.ndarray, condition: np.ndarray | None = None, *, preprocessed: bool | None = None

@@ -20,11 +20,13 @@ from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.encoder import BATCH_SIZES
 from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
 from worldmodel_v.errors import ModelMismatch
+from worldmodel_v.process import plain_tensors
 
 
 class EncodeBatch:
     """Batches of frames in, the same batches with the latents in place of the frames out."""
 
+    @plain_tensors()
     def __init__(
         self,
         vae: str | Path,
@@ -45,6 +47,7 @@ class EncodeBatch:
         self._frames, self._condition = frames, condition
         keep_freed_memory()
 
+    @plain_tensors()
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The batch without its frames, and with the autoencoder's columns; of a VAE mu and logvar, float32 (B, Z).
 

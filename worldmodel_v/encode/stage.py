@@ -18,6 +18,7 @@ from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
 from worldmodel_v.errors import StaleLatents
 from worldmodel_v.execution import Executor, map_tasks
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.schema import ROLLOUTS, latent_schema
 from worldmodel_v.spec import LatentSpec
@@ -39,6 +40,7 @@ class EncodeReport:
     """Rows that this run encoded; 0 if everything was there."""
 
 
+@plain_tensors()
 def encode(config: EncodeConfig, progress: Progress | None = None, executor: Executor | None = None) -> EncodeReport:
     """Make `config.out` hold the latents of every episode of `config.data`; continues what is there.
 

@@ -7,7 +7,7 @@ toy environment `worldmodel_v/Stamp-v0`.
 import gymnasium
 
 from worldmodel_v.envs.frames import FramePreprocessor
-from worldmodel_v.envs.image_env import ImageEnv, make_image_env, require_frame
+from worldmodel_v.envs.image_env import ImageEnv, import_env, make_image_env, require_frame
 
 STAMP_ENV_ID = "worldmodel_v/Stamp-v0"
 FAST_CAR_RACING_ENV_ID = "worldmodel_v/CarRacing-v3"
@@ -23,4 +23,12 @@ if FAST_CAR_RACING_ENV_ID not in gymnasium.registry:
         reward_threshold=900,
     )
 
-__all__ = ["FAST_CAR_RACING_ENV_ID", "STAMP_ENV_ID", "FramePreprocessor", "ImageEnv", "make_image_env", "require_frame"]
+__all__ = [
+    "FAST_CAR_RACING_ENV_ID",
+    "STAMP_ENV_ID",
+    "FramePreprocessor",
+    "ImageEnv",
+    "import_env",
+    "make_image_env",
+    "require_frame",
+]

@@ -11,10 +11,13 @@ import importlib
 import numbers
 import operator
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.wrappers import FrameStackObservation
 
 from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
@@ -251,9 +254,6 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions 
     Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture where the options say or none that is clear,
     or has actions that no dataset holds.
     """
-    draw_without_a_display()
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     env = _make(env_id, env_kwargs, options.wrap)
     try:
         frames, _ = _chosen(env, env_id, options)
@@ -289,32 +289,67 @@ def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> tuple[str, st
     return frames, layout
 
 
-def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gymnasium.Env:
-    try:
-        if ":" in env_id:
-            importlib.import_module(env_id.split(":")[0])
+def import_env(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> None:
+    """Import the modules of an environment and of its wrappers, without building it; raises EnvironmentNotUsable."""
+    draw_without_a_display()
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    with _told_by_name(env_id, env_kwargs):
+        module, _, name = env_id.rpartition(":")
+        if module:
+            importlib.import_module(module)
         import_plugin(env_id)
+        entry_point = getattr(gymnasium.registry.get(name), "entry_point", None)
+        if isinstance(entry_point, str):
+            load_env_creator(entry_point)
+    for wrapper in wrap:
+        _wrapper(wrapper)
+
+
+def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gymnasium.Env:
+    import_env(env_id, env_kwargs, wrap)
+    with _told_by_name(env_id, env_kwargs):
         env = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
-    except Exception as error:
-        reason = f"{one_line(error)}{remedy(env_id, error)}"
-        raise EnvironmentNotUsable(
-            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {reason}"
-        ) from error
     for name in wrap:
         env = _wrapped(env, name)
     return env
 
 
+@contextmanager
+def _told_by_name(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
+    """Raise EnvironmentNotUsable in the place of whatever is raised in the block."""
+    try:
+        yield
+    except Exception as error:
+        reason = f"{one_line(error)}{remedy(env_id, error)}"
+        raise EnvironmentNotUsable(
+            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {reason}"
+        ) from error
+
+
 def _wrapped(env: gymnasium.Env, name: str) -> gymnasium.Env:
     """`env` in the wrapper `module:Class`; raises EnvironmentNotUsable."""
+    wrapper = _wrapper(name)
+    with _wrapping(name):
+        wrapped = wrapper(env)
+    if not isinstance(wrapped, gymnasium.Env):
+        raise EnvironmentNotUsable(f"--wrap {name}: expected a gymnasium.Wrapper, it makes a {type(wrapped).__name__}")
+    return wrapped
+
+
+def _wrapper(name: str) -> Callable[[gymnasium.Env], Any]:
     module, _, attribute = name.partition(":")
+    with _wrapping(name):
+        return getattr(importlib.import_module(module), attribute)
+
+
+@contextmanager
+def _wrapping(name: str) -> Iterator[None]:
+    """Raise EnvironmentNotUsable in the place of whatever is raised in the block."""
     try:
-        wrapped = getattr(importlib.import_module(module), attribute)(env)
+        yield
     except Exception as error:
         raise EnvironmentNotUsable(
             f"--wrap {name}: cannot be loaded and put around the environment: {one_line(error)}; expected module:Wrapper on "
             "the Python path, a class that takes the environment alone"
         ) from error
-    if not isinstance(wrapped, gymnasium.Env):
-        raise EnvironmentNotUsable(f"--wrap {name}: expected a gymnasium.Wrapper, it makes a {type(wrapped).__name__}")
-    return wrapped

@@ -14,6 +14,7 @@ import torch
 from worldmodel_v.autoencoders import Autoencoder, frames_to_input
 from worldmodel_v.autoencoders.base import CodedBatch, Figures, Measure, Scores
 from worldmodel_v.evaluate.conditions import as_arguments
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent
 
 BATCH_SIZE = 250
@@ -30,6 +31,7 @@ def evaluate(
     return summarise(model, score_frames(model, frames_NHWC, device, progress, condition_NK))
 
 
+@plain_tensors()
 @torch.no_grad()
 def score_frames(
     model: Autoencoder,

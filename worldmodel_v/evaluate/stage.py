@@ -29,6 +29,7 @@ from worldmodel_v.evaluate.figures import Figure, all_figures
 from worldmodel_v.evaluate.metrics import score_frames, ssim
 from worldmodel_v.evaluate.report import Provenance, render
 from worldmodel_v.evaluate.sample import Sample, choose_holdout, read_sample
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, require_format
@@ -83,6 +84,7 @@ class EvaluationReport:
     summary: Summary
 
 
+@plain_tensors()
 def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> EvaluationReport:
     """Make `config.out` hold the evaluation of `config.vae` on the held-out episodes of `config.data`.
 

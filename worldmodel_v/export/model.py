@@ -41,6 +41,7 @@ from worldmodel_v.export.formats import (
 from worldmodel_v.export.int8 import write_int8
 from worldmodel_v.export.modules import Part, parts
 from worldmodel_v.preprocessing import Preprocessing
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage import Dataset, Location, local_path, require_format, to_place
@@ -118,6 +119,7 @@ class ModelExportReport:
     files: tuple[ExportedFile, ...]
 
 
+@plain_tensors()
 def export_model(config: ModelExportConfig, progress: Progress | None = None) -> ModelExportReport:
     """Write `config.out`, whole or not at all.
 

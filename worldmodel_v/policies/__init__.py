@@ -6,7 +6,7 @@ arguments of the factory. An action is cast to float32 (Box) or int (Discrete), 
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ import numpy as np
 from worldmodel_v.errors import PolicyNotUsable, one_line
 from worldmodel_v.policies.brownian import BrownianPolicy
 from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
-from worldmodel_v.policies.checkpoint import CheckpointPolicy, sha256_of_weights
+from worldmodel_v.policies.checkpoint import CheckpointPolicy, checkpoint_factory, sha256_of_weights
 from worldmodel_v.policies.composed import InnerPolicy, MixturePolicy, RandomStartPolicy
 from worldmodel_v.policies.driver import DriverPolicy
 from worldmodel_v.policies.expression import PolicyExpression, parse_policy
@@ -54,7 +54,7 @@ def find_policy(name: str) -> PolicyFactory:
     if name in POLICIES:
         return POLICIES[name]
     if name.startswith(CHECKPOINT_PREFIX):
-        return partial(CheckpointPolicy, source=name.removeprefix(CHECKPOINT_PREFIX))
+        return checkpoint_factory(name.removeprefix(CHECKPOINT_PREFIX))
     module, separator, attribute = name.partition(":")
     if not separator:
         raise PolicyNotUsable(f"unknown policy {name!r}: expected one of {', '.join(POLICIES)}, or module:factory")
@@ -80,12 +80,21 @@ def policy_weights(text: str) -> dict[str, str]:
 
 def make_policy(text: str, env: gymnasium.Env) -> Policy:
     """Build a policy for an environment from its line; raises PolicyNotUsable if it does not keep the protocol."""
-    return _build(parse_policy(text), env)
+    return policy_maker(text)(env)
 
 
-def _build(expression: PolicyExpression, env: gymnasium.Env) -> Policy:
-    factory = find_policy(expression.name)
-    inner = [InnerPolicy(weight, str(member), _build(member, env)) for weight, member in expression.inner]
+def policy_maker(text: str) -> Callable[[gymnasium.Env], Policy]:
+    """What builds a policy from its line, for one environment after the other; raises PolicyNotUsable, and so does that.
+
+    Modules are imported here, and files are those in the working directory of now, which an environment may change.
+    """
+    expression = parse_policy(text)
+    return partial(_build, expression, {name: find_policy(name) for name in expression.names()})
+
+
+def _build(expression: PolicyExpression, factories: Mapping[str, PolicyFactory], env: gymnasium.Env) -> Policy:
+    factory = factories[expression.name]
+    inner = [InnerPolicy(weight, str(member), _build(member, factories, env)) for weight, member in expression.inner]
     try:
         policy = factory(env, *([inner] if inner else []), **expression.numbers)
     except PolicyNotUsable:
@@ -113,5 +122,6 @@ __all__ = [
     "find_policy",
     "make_policy",
     "parse_policy",
+    "policy_maker",
     "policy_weights",
 ]

@@ -1,8 +1,9 @@
 """`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, its weights read from a file that runs no code."""
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Discrete
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.storage.checksum import sha256_of_file
 
 PREFIX = "checkpoint:"
@@ -24,8 +26,8 @@ class CheckpointPolicy:
     actions, of which the largest is taken. It runs on one CPU thread of the worker, in evaluation mode.
     """
 
-    def __init__(self, env: gymnasium.Env, source: str) -> None:
-        """`source` is what stands behind "checkpoint:"; raises PolicyNotUsable."""
+    def __init__(self, env: gymnasium.Env, source: str, folder: Path) -> None:
+        """`source` is what stands behind "checkpoint:", `folder` where its FILE is looked for; raises PolicyNotUsable."""
         import torch
 
         module, _, rest = source.partition(":")
@@ -35,7 +37,7 @@ class CheckpointPolicy:
         torch.set_num_threads(1)  # so that a worker and a lone process add up in the same order
         self._torch = torch
         self._network = getattr(importlib.import_module(module), factory)(env)
-        self._network.load_state_dict(_read_weights(Path(file)))
+        self._network.load_state_dict(_read_weights(folder / file))
         self._network.eval()
         self._discrete = isinstance(env.action_space, Discrete)
 
@@ -52,9 +54,17 @@ class CheckpointPolicy:
         return int(output.argmax()) if self._discrete else output.numpy()
 
 
+def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolicy]:
+    """What builds the policy of a source: its MODULE is imported now, and its FILE is that of the present directory."""
+    with suppress(Exception):  # of which the policy tells when it is built
+        importlib.import_module(source.partition(":")[0])
+    return partial(CheckpointPolicy, source=source, folder=Path.cwd())
+
+
 @contextmanager
 def torch_threads_kept(policy: str) -> Iterator[None]:
-    """Afterwards PyTorch has as many threads as before, though a checkpoint among the policies left it one."""
+    """Afterwards PyTorch has as many threads as before, though a checkpoint among the policies left it one; within the block
+    it has the defaults that it has in a worker."""
     if PREFIX not in policy:
         yield
         return
@@ -62,7 +72,8 @@ def torch_threads_kept(policy: str) -> Iterator[None]:
 
     num_threads = torch.get_num_threads()
     try:
-        yield
+        with plain_tensors():
+            yield
     finally:
         torch.set_num_threads(num_threads)
 

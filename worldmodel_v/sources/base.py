@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from worldmodel_v.process import process_kept
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import RolloutSpec
 
@@ -29,6 +30,13 @@ def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Gener
     """The environment's seed (32 bits) and the policy's generator of episode `episode_id`."""
     sequence = np.random.SeedSequence(root_seed, spawn_key=(episode_id,))
     return int(sequence.generate_state(1)[0]), np.random.default_rng(sequence.spawn(1)[0])
+
+
+@contextmanager
+def episode_apart(root_seed: int, episode_id: int) -> Iterator[None]:
+    """Strangers' code of an episode runs within it: seeded by `seeded_globally`, and afterwards the process is as before."""
+    with process_kept(), seeded_globally(root_seed, episode_id):
+        yield
 
 
 @contextmanager

@@ -8,13 +8,15 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
+from worldmodel_v.envs import FramePreprocessor, ImageEnv, import_env, make_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.source import env_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
-from worldmodel_v.policies import Policy, find_policy, make_policy, parse_policy
+from worldmodel_v.interrupts import handlers_restored
+from worldmodel_v.policies import Policy, policy_maker
+from worldmodel_v.process import directory_kept, process_kept
 from worldmodel_v.records import Episode
-from worldmodel_v.sources.base import episode_seeds, seeded_globally
+from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
 from worldmodel_v.spec import RolloutSpec, differences
 
@@ -42,19 +44,30 @@ class GymSource:
         """Where the environment that this process makes comes from: a worker may lack modules that the user's process has."""
         spec = self.spec
         try:
-            for name in parse_policy(spec.policy).names():
-                find_policy(name)
-            env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
+            import_all(spec.env, spec.env_kwargs, spec.wrap, spec.policy)
+            with process_kept():
+                env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
+                env.close()
         except PolicyNotUsable as error:
             raise PolicyNotUsable(_lacking(f"policy {spec.policy}", "module:factory", error)) from error
         except EnvironmentNotUsable as error:
             raise EnvironmentNotUsable(_lacking(spec.env, f"module:{spec.env.rpartition(':')[2]}", error)) from error
-        env.close()
         return env_source(env.gym, spec.env, *spec.wrap)
 
     def episode(self, episode_id: int) -> Episode:
         """`rollout` of the settings."""
         return rollout(self.spec, episode_id)
+
+
+def import_all(env: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...], policy: str) -> None:
+    """Import what environment and policy are made of, in each process before its first episode, so that all begin alike: what
+    a module changes of the process as it is imported stays, but for the working directory and the handlers of signals.
+
+    Raises EnvironmentNotUsable or PolicyNotUsable.
+    """
+    with directory_kept():
+        import_env(env, env_kwargs, wrap)
+        policy_maker(policy)
 
 
 def _lacking(what: str, name: str, error: WorldModelError) -> str:
@@ -73,10 +86,12 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     try:
-        with seeded_globally(spec.seed, episode_id):
-            env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
+        make_policy = policy_maker(spec.policy)
+        with episode_apart(spec.seed, episode_id):
+            with handlers_restored():
+                env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
             try:
-                policy = make_policy(spec.policy, env.gym)
+                policy = make_policy(env.gym)
                 return _play(env, policy, spec, episode_id, seed, policy_rng)
             finally:
                 env.close()
@@ -93,7 +108,8 @@ def _failed(spec: RolloutSpec, episode_id: int, seed: int, error: BaseException,
 def _play(
     env: ImageEnv, policy: Policy, spec: RolloutSpec, episode_id: int, seed: int, policy_rng: np.random.Generator
 ) -> Episode:
-    raw = env.reset(seed)
+    with handlers_restored():
+        raw = env.reset(seed)
     if env.state_names != spec.schema.state_names:
         raise EpisodeFailed(
             f"episode {episode_id} (seed {seed}) of {spec.env}: the environment's ground truth is {list(env.state_names)}, "

@@ -18,7 +18,7 @@ from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelE
 from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema, rollout_schema, space_record
-from worldmodel_v.sources.base import episode_seeds, seeded_globally
+from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
 
@@ -68,7 +68,7 @@ class OwnSource:
         """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if it is none, or ConfigError if
         no architecture trains on its frames."""
         try:
-            with seeded_globally(seed, 0):
+            with episode_apart(seed, 0):
                 rows = dict(source.episode(0, episode_seeds(seed, 0)[1]))
             frames = _frames(rows)
             extras = tuple(extra_column(name, [np.asarray(rows[name])[0]]) for name in _extra_names(rows))
@@ -116,7 +116,7 @@ class OwnSource:
         """Have the source make it; raises EpisodeFailed, naming episode and seed, if it raises or breaks the contract."""
         seed, rng = episode_seeds(self.spec.seed, episode_id)
         try:
-            with seeded_globally(self.spec.seed, episode_id):
+            with episode_apart(self.spec.seed, episode_id):
                 rows = dict(self.source.episode(episode_id, rng))
         except (Exception, SystemExit) as error:
             raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {self.spec.env}: {one_line(error)}") from error

@@ -61,7 +61,7 @@ class Recorder(gymnasium.Wrapper):
         require_trainable(f"Recorder: frame_size={frame_size!r}", height, width)
         crop = self._image_env.default_crop if crop == AUTO else crop
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
-        self._out, self._policy, self._root_seed = Path(out), policy, seed
+        self._out, self._policy, self._root_seed = Path(out).absolute(), policy, seed
         self._writer: DatasetWriter | None = None
         self._rows: EpisodeRows | None = None
         self._seed = 0

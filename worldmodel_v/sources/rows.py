@@ -76,7 +76,7 @@ class EpisodeRows:
 
 def _float32(values: Any) -> np.ndarray:
     """Numbers as the dataset holds them; those beyond its range become infinite, which the record refuses."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return np.array(values, dtype=np.float32)
 
 

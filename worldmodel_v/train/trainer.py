@@ -22,6 +22,7 @@ from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, TrainingDiverged
 from worldmodel_v.evaluate.metrics import score_frames, summarise
 from worldmodel_v.interrupts import deferred_interrupts
+from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.spec import differences
@@ -97,7 +98,8 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
 
 @contextmanager
 def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
-    """The training in `config.out`, at its checkpoint or at its beginning, for a loop of one's own; locked within the block.
+    """The training in `config.out`, at its checkpoint or at its beginning, for a loop of one's own; within the block it is
+    locked, and PyTorch's defaults are float32 and the CPU.
 
     Raises as `train` does before its first step. A loop that ends at `config.steps` and saves leaves what `train` publishes
     when it is called next.
@@ -109,7 +111,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
     require_varied_frames(dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
     refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training", NotAModel)
-    with locked_directory(config.out) as lock:
+    with plain_tensors(), locked_directory(config.out) as lock:
         _remove_leftovers(config.out)
         checkpoint = _own_checkpoint(config, settings)
         run = TrainingRun(config, settings, device, dataset, checkpoint)

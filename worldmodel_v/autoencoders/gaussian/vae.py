@@ -222,8 +222,8 @@ class VAE(Autoencoder):
 
     def samples(self, count: int, generator: torch.Generator) -> torch.Tensor:
         """Frames decoded from the prior N(0, I), of a conditional VAE under its training data's mean condition."""
-        z = torch.randn(count, self.config.latent_dim, generator=generator).to(self.variance.device)
-        return self.decode_z(z, self.typical_condition(count))
+        z = torch.randn(count, self.config.latent_dim, generator=generator, dtype=torch.float32, device="cpu")
+        return self.decode_z(z.to(self.variance.device), self.typical_condition(count))
 
     def for_inference(self, device: torch.device, precision: str, *, compile: bool = False) -> "VAE":
         """On a CPU in fp32 with the convolutions of `winograd`; in bf16 all but the last layer is bfloat16."""

@@ -1,0 +1,176 @@
+"""What PyTorch's defaults are in the caller's program changes no result of this package, and they stay as they were."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from tests.collect.test_identical_shards import digests
+from tests.conftest import stamp_config
+from worldmodel_v import Encoder, LatentSequences, LatentStream, load_vae, open_dataset
+from worldmodel_v.collect import collect
+from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.encode.ray_data import EncodeBatch
+from worldmodel_v.evaluate import EvalConfig, evaluate, evaluate_vae, reconstruction_grid, sample_grid
+from worldmodel_v.inspection import describe
+from worldmodel_v.process import plain_tensors
+from worldmodel_v.train import TrainConfig, train
+
+OTHERS = {"float64 and meta": (torch.float64, "meta"), "bfloat16": (torch.bfloat16, None)}
+SETTINGS = {"batch_size": 16, "latent_dim": 8, "holdout_every": 4, "device": "cpu"}
+"""Of the training of `stamp_vae`, whose steps are 3."""
+
+
+@pytest.fixture(params=OTHERS)
+def under_others(request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], Any]:
+    """Calls something under other defaults, which must still be there when it returns."""
+    dtype, device = OTHERS[request.param]
+
+    def call(work: Callable[[], Any]) -> Any:
+        torch.set_default_dtype(dtype)
+        torch.set_default_device(device)
+        try:
+            result = work()
+            assert torch.get_default_dtype() is dtype
+            assert torch.get_default_device() == torch.device(device or "cpu")
+            return result
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
+
+    return call
+
+
+Under = Callable[[Callable[[], Any]], Any]
+
+
+def require_same(found: Any, expected: Any) -> None:
+    """Tensors and arrays in the same dtype, on the same device, with the same values; dictionaries of them, and all else."""
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            require_same(found[name], value)
+    elif isinstance(expected, torch.Tensor):
+        assert (found.dtype, found.device) == (expected.dtype, expected.device)
+        assert torch.equal(found, expected)
+    elif isinstance(expected, np.ndarray):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+    else:
+        assert found == expected
+
+
+def require_same_training(found: Path, expected: Path) -> None:
+    for name in ("vae.safetensors", "heldout.json", "reconstructions.png"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+    states = (safetensors.torch.load_file(folder / "checkpoint.safetensors") for folder in (found, expected))
+    require_same(*states)
+
+
+def test_a_training_that_is_interrupted_and_continued(
+    under_others: Under, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path
+) -> None:
+    for steps in (2, 3):
+        under_others(lambda steps=steps: train(TrainConfig(data=stamp_rollouts, out=tmp_path, steps=steps, **SETTINGS)))
+    require_same_training(tmp_path, stamp_vae)
+
+
+def test_a_grey_conditional_training(under_others: Under, stamp_rollouts: Path, tmp_path: Path) -> None:
+    grey = {"steps": 1, "channels": 1, "condition": ("action",), "likelihood": "gaussian", **SETTINGS}
+    train(TrainConfig(data=stamp_rollouts, out=tmp_path / "plain", **grey))
+    under_others(lambda: train(TrainConfig(data=stamp_rollouts, out=tmp_path / "other", **grey)))
+    require_same_training(tmp_path / "other", tmp_path / "plain")
+
+
+def test_encoding(under_others: Under, stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path) -> None:
+    under_others(lambda: encode(EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=tmp_path / "out", device="cpu")))
+    assert digests(tmp_path / "out") == digests(stamp_latents)
+
+
+def test_evaluating(under_others: Under, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    def config(name: str) -> EvalConfig:
+        return EvalConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / name, device="cpu", frames=40)
+
+    evaluate_vae(config("plain"))
+    under_others(lambda: evaluate_vae(config("other")))
+    plain, other = (sorted((tmp_path / name).glob("*.[jp]*")) for name in ("plain", "other"))
+    assert [file.name for file in other] == [file.name for file in plain]
+    assert all(first.read_bytes() == second.read_bytes() for first, second in zip(plain, other, strict=True))
+
+
+def test_a_vae_from_its_directory(under_others: Under, stamp_rollouts: Path, stamp_vae: Path) -> None:
+    frames = open_dataset(stamp_rollouts).episode(0).pixels
+
+    def work() -> dict[str, Any]:
+        vae, device = load_vae(stamp_vae).model, torch.device("cpu")
+        return {
+            "weights": dict(vae.state_dict()),
+            "figures": evaluate(vae, frames, device),
+            "reconstructions": reconstruction_grid(vae, frames[:3], device),
+            "samples": sample_grid(vae, rows=1, columns=2, seed=3),
+            "description": repr(describe(stamp_vae)),
+        }
+
+    require_same(under_others(work), work())
+
+
+def test_encoders_in_memory(under_others: Under, stamp_rollouts: Path, stamp_vae: Path) -> None:
+    frames = open_dataset(stamp_rollouts).episode(0).pixels
+
+    def work() -> dict[str, Any]:
+        encoder = Encoder.load(stamp_vae)
+        return {
+            "one": dict(encoder(frames[0]).columns),
+            "many": dict(encoder(frames).columns),
+            "Ray Data": EncodeBatch(stamp_vae, device="cpu")({"pixels": frames}),
+        }
+
+    require_same(under_others(work), work())
+
+
+@pytest.mark.parametrize("sample", [True, False])
+def test_windows(under_others: Under, stamp_latents: Path, sample: bool) -> None:
+    def work() -> dict[str, Any]:
+        sequences = LatentSequences(stamp_latents, length=5, pad=True, sample=sample)
+        stream = LatentStream(stamp_latents, length=5, sample=sample)
+        return {
+            "item": sequences[3],
+            "drawn": sequences.sample_batch(4),
+            "shuffled": dict(enumerate(sequences.batches(8))),
+            "streamed": dict(enumerate(stream.batches(8))),
+            "passed": next(iter(stream)),
+            "whole": LatentSequences(stamp_latents, length=None).batch(np.arange(3)),
+        }
+
+    require_same(under_others(work), work())
+
+
+def test_collecting_with_weights(under_others: Under, tmp_path: Path) -> None:
+    torch.save({"factor": torch.tensor([0.3, -0.7])}, tmp_path / "w.pt")
+    policy = f"checkpoint:tests.policies.test_drivers:Reddest:{tmp_path}/w.pt"
+    collect(stamp_config(tmp_path / "plain", policy=policy, episodes=1))
+    under_others(lambda: collect(stamp_config(tmp_path / "other", policy=policy, episodes=1)))
+    assert digests(tmp_path / "other") == digests(tmp_path / "plain")
+
+
+@pytest.fixture
+def device_of_a_block() -> Iterator[None]:
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.usefixtures("device_of_a_block")
+def test_defaults_come_back_after_an_error_and_in_a_block_of_a_device() -> None:
+    def fail() -> None:
+        with plain_tensors():
+            assert torch.zeros(1).device.type == "cpu"
+            raise ValueError("on the way")
+
+    with pytest.raises(ValueError, match="on the way"):
+        fail()
+    assert torch.zeros(1).device.type == "meta"

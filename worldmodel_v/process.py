@@ -1,0 +1,179 @@
+"""What belongs to the whole process, and is put back after strangers' code.
+
+Environments, policies and sources of a user's own run in our process and may change it: for the caller, for the next episode,
+and for this package. So what they change in an episode is put back after it, and what importing them changes after the
+collection, since a module may rely on what it has set. All is read and compared once an episode, in 0.1 ms, never at a step.
+Rejected: a process for each environment, through which every frame would have to travel.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import locale
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+from worldmodel_v.interrupts import handlers_restored
+
+STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
+
+
+class _Part(NamedTuple):
+    """Something that belongs to the process; None stands for what cannot be known, and is not put back."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+@contextmanager
+def process_kept() -> Iterator[None]:
+    """Afterwards the process is as before: working directory, environment variables, locale, filters of warnings, NumPy's
+    handling of floating-point errors, handlers of SIGINT and SIGTERM, and PyTorch's threads, defaults and gradients."""
+    with handlers_restored(), _kept(_PARTS):
+        yield
+
+
+@contextmanager
+def directory_kept() -> Iterator[None]:
+    """Afterwards the working directory and the handlers of SIGINT and SIGTERM are as before, all else as the block left it."""
+    with handlers_restored(), _kept([_DIRECTORY]):
+        yield
+
+
+@contextmanager
+def plain_tensors() -> Iterator[None]:
+    """Within it, tensors of which nothing else is said are float32 on the CPU, whatever the caller's defaults; loads PyTorch.
+
+    So that a network is built, and its optimiser computes, the same in every program.
+    """
+    import torch
+
+    dtype = torch.get_default_dtype()
+    on_cpu = torch.get_default_device().type == "cpu"
+    torch.set_default_dtype(torch.float32)
+    try:
+        with contextlib.nullcontext() if on_cpu else torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def output_to_stderr() -> Iterator[None]:
+    """Within it, whatever is printed to standard output goes to standard error: by Python, native code and child processes.
+
+    So that standard output holds results alone. The descriptor is redirected, since native code knows no `sys.stdout`.
+    """
+    streams = [stream for stream in (sys.stdout, sys.__stdout__) if stream is not None]
+    with contextlib.redirect_stdout(sys.stderr), _descriptor_kept(STANDARD_OUTPUT) as ours:
+        _lead_output_to(STANDARD_ERROR, streams)
+        try:
+            yield
+        finally:
+            if ours is not None:
+                _lead_output_to(ours, streams)
+
+
+def output_to_stderr_at_exit() -> None:
+    """From now on, what is printed to standard output while the process ends goes to standard error."""
+    streams = [stream for stream in (sys.stdout, sys.__stdout__) if stream is not None]
+    atexit.register(_lead_output_to, STANDARD_ERROR, streams)
+
+
+@contextmanager
+def _descriptor_kept(number: int) -> Iterator[int | None]:
+    """Yields another descriptor for the same file, for the time of the block; None if there is none."""
+    try:
+        copy = os.dup(number)
+    except OSError:
+        yield None
+        return
+    try:
+        yield copy
+    finally:
+        os.close(copy)
+
+
+def _lead_output_to(descriptor: int, streams: Sequence[TextIO]) -> None:
+    """Descriptor 1 becomes another; what Python's streams and C hold back for it still goes where it led before."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):  # its reader is gone, or it is closed
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)
+    with contextlib.suppress(OSError):  # there is no standard error
+        os.dup2(descriptor, STANDARD_OUTPUT)
+
+
+@contextmanager
+def _kept(parts: Sequence[_Part]) -> Iterator[None]:
+    before = [(part, part.read()) for part in parts]
+    try:
+        yield
+    finally:
+        for part, value in before:
+            if value is not None and part.read() != value:
+                part.write(value)
+
+
+def _directory() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it has been deleted
+        return None
+
+
+def _enter(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        os.chdir(directory)
+
+
+def _set_environment(variables: dict[str, str]) -> None:
+    for name in os.environ.keys() - variables.keys():
+        del os.environ[name]
+    os.environ.update(variables)
+
+
+def _set_filters(filters: list[Any]) -> None:
+    warnings.filters = filters
+
+
+class _TorchState(NamedTuple):
+    num_threads: int
+    dtype: Any
+    device: Any
+    gradients: bool
+
+
+def _torch_state() -> _TorchState | None:
+    """None where PyTorch is not loaded; it is not loaded for this."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    return _TorchState(torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled())
+
+
+def _set_torch_state(state: _TorchState) -> None:
+    torch = sys.modules["torch"]
+    torch.set_num_threads(state.num_threads)
+    torch.set_default_dtype(state.dtype)
+    if torch.get_default_device() != state.device:  # within a block of a device it may not even be set to what it is
+        torch.set_default_device(None if state.device.type == "cpu" else state.device)
+    torch.set_grad_enabled(state.gradients)
+
+
+_DIRECTORY = _Part(_directory, _enter)
+_PARTS = [
+    _DIRECTORY,
+    _Part(lambda: dict(os.environ), _set_environment),
+    _Part(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
+    _Part(lambda: list(warnings.filters), _set_filters),
+    _Part(np.geterr, lambda flags: np.seterr(**flags)),
+    _Part(_torch_state, _set_torch_state),
+]
