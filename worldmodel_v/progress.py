@@ -17,6 +17,7 @@ The events and their facts, to which most add their `stage` (collect, train, eva
     shard_committed     shard, episodes, rows, bytes, sha256
     shard_failed        shard (its episodes are tried one by one later)
     shard_set_aside     shard, episodes (those that fail)
+    not_reproducible    episode, seed, steps (column -> the step from which on its two plays differ)
     evaluated           step, psnr_db, kl_nats, elbo_nats, …
     checkpoint_written  step, steps
     training_warning    (a message alone)

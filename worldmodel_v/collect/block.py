@@ -31,6 +31,16 @@ class Block:
         return [Block(self.shard, self.first + i, 1) for i in range(self.num_episodes)]
 
 
+@dataclass(frozen=True)
+class Replay(Block):
+    """The first episode of a block once more, or its first `num_steps` actions."""
+
+    num_steps: int
+
+    def __str__(self) -> str:
+        return f"the second play of episode {self.first}"
+
+
 def missing_blocks(committed: Sequence[IndexEntry], episodes: int, episodes_per_shard: int) -> list[Block]:
     """What is still to be collected so that episodes 0 to `episodes - 1` exist, given shards in order of number.
 
@@ -65,6 +75,9 @@ def block_collector(source: Source, episode_timeout: float = 0.0) -> Callable[[B
         source.check()
 
     def collect_block(block: Block) -> bytes:
+        if isinstance(block, Replay):
+            with _ended_after(episode_timeout):
+                return build_shard([source.beginning(block.first, block.num_steps)], spec_hash=spec_hash)
         episodes = [collect_episode(block.first + i) for i in range(block.num_episodes)]
         return build_shard(episodes, spec_hash=spec_hash)
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import gymnasium
 
-from worldmodel_v.collect.block import Block, block_collector, missing_blocks
+from worldmodel_v.collect.block import Block, Replay, block_collector, missing_blocks
 from worldmodel_v.collect.config import DEFAULT_MAX_STEPS, CollectConfig, CollectionConfig
 from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
+from worldmodel_v.collect.replay import TwoPlays, replay_of
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
 from worldmodel_v.envs.options import EnvOptions
@@ -120,7 +121,7 @@ def _collect(
             _refuse_full_disk(config.out, shard_bytes)
             timeout = config.episode_timeout if config.workers else 0.0
             setup = functools.partial(block_collector, source, timeout)
-            _collect_blocks(config, spec, blocks, setup, executor, writer, progress)
+            _collect_blocks(config, source, blocks, setup, executor, writer, progress)
         writer.set_aside()
         dataset = writer.dataset()
         if set_aside := [episode for episode in dataset.set_aside() if episode.first_episode < config.episodes]:
@@ -209,7 +210,7 @@ def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> Non
 
 def _collect_blocks(
     config: CollectionConfig,
-    spec: RolloutSpec,
+    source: Source,
     blocks: list[Block],
     setup: Callable[[], Callable[[Block], bytes]],
     executor: Executor | None,
@@ -217,6 +218,7 @@ def _collect_blocks(
     progress: Progress,
 ) -> None:
     """Have blocks collected and commit them; blocks that fail are tried once more at the end, episode by episode."""
+    spec, replay, plays = source.spec, replay_of(source, blocks), TwoPlays(source, progress)
     done = sum(entry.num_episodes for entry in writer.entries)
     total = done + sum(block.num_episodes for block in blocks)
     task = begin(progress, "collect", config.out, spec.hash, total=total, unit="episodes", done=done)
@@ -224,15 +226,20 @@ def _collect_blocks(
 
     def commit(block: Block, image: bytes) -> None:
         tally.committed(writer.commit(block.shard, image))
+        if replay and block.first == replay.first:
+            plays.committed(image)
         task.advance(block.num_episodes, **tally.facts())
 
     workers = executor or config.executor(len(blocks))
     failed: list[Block] = []
     in_turn = 0
-    tries = workers.try_tasks(setup, blocks, attempts=TRIES_TOGETHER, progress=progress, tally=tally)
+    tasks = [*blocks[:1], *([replay] if replay else []), *blocks[1:]]
+    tries = workers.try_tasks(setup, tasks, attempts=TRIES_TOGETHER, progress=progress, tally=tally)
     with closing(task), closing(tries):
         for block, outcome in tries:
-            if isinstance(outcome, Failure):
+            if isinstance(block, Replay):
+                plays.replayed(outcome)
+            elif isinstance(outcome, Failure):
                 failed.append(block)
                 in_turn += 1
                 _refuse_to_go_on(in_turn, outcome)

@@ -36,6 +36,12 @@ def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
     return source | {REGISTRATION: _registration(env)} if source and env.spec else source
 
 
+def is_known(env_id: str) -> bool:
+    """Whether an environment is one of Gymnasium's or of this package, by where it was registered from."""
+    entry_point = getattr(gymnasium.registry.get(env_id), "entry_point", None)
+    return isinstance(entry_point, str) and entry_point.partition(".")[0] in ("gymnasium", "worldmodel_v")
+
+
 def class_source(cls: type) -> dict[str, str]:
     """The same of a class, its bases' too."""
     return _origins({base.__module__ for base in cls.__mro__}) | _code(list(cls.__mro__))

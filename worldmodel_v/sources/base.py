@@ -25,6 +25,13 @@ class Source(Protocol):
     def episode(self, episode_id: int) -> Episode:
         """Episode `episode_id`: a function of `spec` and the number. Raises EpisodeFailed, with number and seed."""
 
+    def beginning(self, episode_id: int, num_steps: int) -> Episode:
+        """The episode, cut after `num_steps` actions where that takes less."""
+
+    @property
+    def repeats(self) -> bool:
+        """Whether it is known that an episode that is played twice is the same."""
+
 
 def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Generator]:
     """The environment's seed (32 bits) and the policy's generator of episode `episode_id`."""

@@ -1,5 +1,6 @@
 """A Gymnasium environment and a policy: one episode, start to end, as a function of the settings and the episode's number."""
 
+import dataclasses
 import os
 import socket
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, import_env, make_image_env
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.source import env_source, held_in_common
+from worldmodel_v.envs.source import env_source, held_in_common, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
 from worldmodel_v.interrupts import handlers_restored
-from worldmodel_v.policies import Policy, policy_maker
+from worldmodel_v.policies import POLICIES, Policy, parse_policy, policy_maker
 from worldmodel_v.process import directory_kept, process_kept
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.base import episode_apart, episode_seeds
@@ -57,6 +58,15 @@ class GymSource:
     def episode(self, episode_id: int) -> Episode:
         """`rollout` of the settings."""
         return rollout(self.spec, episode_id)
+
+    def beginning(self, episode_id: int, num_steps: int) -> Episode:
+        """The same, cut after `num_steps` actions."""
+        return rollout(dataclasses.replace(self.spec, max_steps=min(num_steps, self.spec.max_steps)), episode_id)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether environment and policy are of Gymnasium and of this package."""
+        return not self.spec.wrap and is_known(self.spec.env) and set(parse_policy(self.spec.policy).names()) <= POLICIES.keys()
 
 
 def import_all(env: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...], policy: str) -> None:

@@ -122,6 +122,15 @@ class OwnSource:
             raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {self.spec.env}: {one_line(error)}") from error
         return self._record(episode_id, rows)
 
+    def beginning(self, episode_id: int, num_steps: int) -> Episode:
+        """The whole episode: nobody but the source knows how to cut it."""
+        return self.episode(episode_id)
+
+    @property
+    def repeats(self) -> bool:
+        """Nothing is known of it."""
+        return False
+
     def _record(self, episode_id: int, rows: dict[str, Any]) -> Episode:
         seed = episode_seeds(self.spec.seed, episode_id)[0]
         try:
