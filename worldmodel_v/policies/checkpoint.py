@@ -1,6 +1,7 @@
 """`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, its weights read from a file that runs no code."""
 
 import importlib
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +21,17 @@ MAX_FILE_BYTES = 16 << 30
 class CheckpointPolicy:
     """A network as a policy: `FACTORY(env)` builds the torch module, FILE (`.safetensors`, or `.pt` of tensors) fills it.
 
+    FILE may nest the weights and prefix their names as trainers do: see `worldmodel_v.policies.weights`.
     The module maps one frame, float32 (1, 3, H, W) in [0, 1], to an action (1, A), or to logits (1, n) for discrete
-    actions, of which the largest is taken. It runs on one CPU thread of the worker, in evaluation mode.
+    actions, of which the largest is taken; (A,) and (n,) are taken too. It runs on one CPU thread of the worker, in evaluation
+    mode.
     """
 
     def __init__(self, env: gymnasium.Env, source: str) -> None:
         """`source` is what stands behind "checkpoint:"; raises PolicyNotUsable."""
         import torch
+
+        from worldmodel_v.policies.weights import fitting_weights
 
         module, _, rest = source.partition(":")
         factory, _, file = rest.partition(":")
@@ -35,9 +40,11 @@ class CheckpointPolicy:
         torch.set_num_threads(1)  # so that a worker and a lone process add up in the same order
         self._torch = torch
         self._network = getattr(importlib.import_module(module), factory)(env)
-        self._network.load_state_dict(_read_weights(Path(file)))
+        stored = _read_weights(Path(file))
+        self._network.load_state_dict(fitting_weights(stored, self._network.state_dict(), f"policy checkpoint: {file}"))
         self._network.eval()
         self._discrete = isinstance(env.action_space, Discrete)
+        self._num_dims = 1 if self._discrete else len(env.action_space.shape or ())
 
     def reset(self, rng: np.random.Generator) -> None:
         reset = getattr(self._network, "reset", None)
@@ -48,7 +55,8 @@ class CheckpointPolicy:
         frame_HWC = np.ascontiguousarray(frame if frame.ndim == 3 else frame[:, :, None])
         x_1CHW = self._torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
         with self._torch.no_grad():
-            output = self._network(x_1CHW)[0]
+            output = self._network(x_1CHW)
+        output = output[0] if output.ndim > self._num_dims else output
         return int(output.argmax()) if self._discrete else output.numpy()
 
 
@@ -89,9 +97,18 @@ def _read_weights(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
+        _require_uncompressed(file)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of any class: torch's loader promises none, and its text advises to load it unsafely
         raise PolicyNotUsable(
             f"policy checkpoint: {file} cannot be read as weights ({type(error).__name__}); "
             "give a .safetensors file, or a .pt of tensors"
         ) from None
+
+
+def _require_uncompressed(file: Path) -> None:
+    """Raise ValueError if a `.pt` would grow in memory: torch compresses nothing in it."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
+                raise ValueError
