@@ -9,9 +9,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.policies.network import chosen_action
 from worldmodel_v.storage.checksum import sha256_of_file
 
 PREFIX = "checkpoint:"
@@ -43,8 +43,7 @@ class CheckpointPolicy:
         stored = _read_weights(Path(file))
         self._network.load_state_dict(fitting_weights(stored, self._network.state_dict(), f"policy checkpoint: {file}"))
         self._network.eval()
-        self._discrete = isinstance(env.action_space, Discrete)
-        self._num_dims = 1 if self._discrete else len(env.action_space.shape or ())
+        self._space = env.action_space
 
     def reset(self, rng: np.random.Generator) -> None:
         reset = getattr(self._network, "reset", None)
@@ -55,9 +54,7 @@ class CheckpointPolicy:
         frame_HWC = np.ascontiguousarray(frame if frame.ndim == 3 else frame[:, :, None])
         x_1CHW = self._torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
         with self._torch.no_grad():
-            output = self._network(x_1CHW)
-        output = output[0] if output.ndim > self._num_dims else output
-        return int(output.argmax()) if self._discrete else output.numpy()
+            return chosen_action(self._network(x_1CHW).numpy(), self._space)
 
 
 @contextmanager
@@ -77,20 +74,21 @@ def torch_threads_kept(policy: str) -> Iterator[None]:
 
 def sha256_of_weights(file: Path) -> str:
     """The SHA-256 (hexadecimal) of a file of weights; raises PolicyNotUsable if it is no file, or larger than any."""
-    _require_file(file)
+    require_weights(file)
     return sha256_of_file(file)
 
 
-def _require_file(file: Path) -> None:
+def require_weights(file: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
+    """Raise PolicyNotUsable if there is no such file, or it is larger than any."""
     if not file.is_file():
-        raise PolicyNotUsable(f"policy checkpoint: {file} is not there; give the path of a .safetensors or .pt file")
-    if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
-        raise PolicyNotUsable(f"policy checkpoint: {file} has {num_bytes} bytes, expected at most {MAX_FILE_BYTES}")
+        raise PolicyNotUsable(f"policy's weights: {file} is not there; give the path of a .safetensors, .pt or .onnx file")
+    if (num_bytes := file.stat().st_size) > max_bytes:
+        raise PolicyNotUsable(f"policy's weights: {file} has {num_bytes} bytes, expected at most {max_bytes}")
 
 
 def _read_weights(file: Path) -> Any:
     """The tensors of a file by name; raises PolicyNotUsable if it is none, or would run code."""
-    _require_file(file)
+    require_weights(file)
     import safetensors.torch
     import torch
 
