@@ -20,11 +20,12 @@ ROOMS = (
 )
 """Each may import from those before it."""
 
+ONNX = {"export", "policies/onnx.py"}
 ONLY_THERE = {
     **{"numba": {"kernel_cache", "compiler", "envs", "autoencoders/gaussian/winograd_kernels.py"}},
     "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "train/distributed.py"},
     **{"h5py": {"storage"}, "hdf5plugin": {"storage"}},
-    **{"fsspec": {"storage"}, "tyro": {"cli"}, "rich": {"cli"}, "onnx": {"export"}, "onnxruntime": {"export"}},
+    **{"fsspec": {"storage"}, "tyro": {"cli"}, "rich": {"cli"}, "onnx": ONNX, "onnxruntime": ONNX},
 }
 """A library -> the rooms, or files, that may import it."""
 

@@ -1,8 +1,9 @@
 """Who drives: the `Policy` protocol, the policies that ship, and how one is built from its line.
 
-`random`, `brownian`, `driver`, `random-start(…)`, `mixture(…)` and `checkpoint:…` ship; a user's own is `module:factory`, where
-`factory(env)` gets the Gymnasium environment of one episode and returns a `Policy`. Numbers in the line become keyword
-arguments of the factory. An action is cast to float32 (Box) or int (Discrete), and then to the action space's dtype.
+`random`, `brownian`, `driver`, `random-start(…)`, `mixture(…)`, `checkpoint:…` and `onnx:…` ship; a user's own is
+`module:factory`, where `factory(env)` gets the Gymnasium environment of one episode and returns a `Policy`. Numbers in the
+line become keyword arguments of the factory. An action is cast to float32 (Box) or int (Discrete), and then to the action
+space's dtype.
 """
 
 import importlib
@@ -14,13 +15,15 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
-from worldmodel_v.errors import PolicyNotUsable, one_line
+from worldmodel_v.errors import PackageMissing, PolicyNotUsable, one_line
 from worldmodel_v.policies.brownian import BrownianPolicy
 from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
 from worldmodel_v.policies.checkpoint import CheckpointPolicy, checkpoint_factory, sha256_of_weights
 from worldmodel_v.policies.composed import InnerPolicy, MixturePolicy, RandomStartPolicy
 from worldmodel_v.policies.driver import DriverPolicy
 from worldmodel_v.policies.expression import PolicyExpression, parse_policy
+from worldmodel_v.policies.onnx import PREFIX as ONNX_PREFIX
+from worldmodel_v.policies.onnx import OnnxPolicy
 from worldmodel_v.policies.uniform import RandomPolicy
 
 
@@ -55,6 +58,8 @@ def find_policy(name: str) -> PolicyFactory:
         return POLICIES[name]
     if name.startswith(CHECKPOINT_PREFIX):
         return checkpoint_factory(name.removeprefix(CHECKPOINT_PREFIX))
+    if name.startswith(ONNX_PREFIX):
+        return partial(OnnxPolicy, file=Path.cwd() / name.removeprefix(ONNX_PREFIX))
     module, separator, attribute = name.partition(":")
     if not separator:
         raise PolicyNotUsable(f"unknown policy {name!r}: expected one of {', '.join(POLICIES)}, or module:factory")
@@ -72,10 +77,10 @@ def find_policy(name: str) -> PolicyFactory:
 
 def policy_weights(text: str) -> dict[str, str]:
     """The SHA-256 of every file of weights that a policy's line names, by its path; raises PolicyNotUsable."""
-    sources = [
-        name.removeprefix(CHECKPOINT_PREFIX) for name in parse_policy(text).names() if name.startswith(CHECKPOINT_PREFIX)
-    ]
-    return {file: sha256_of_weights(Path(file)) for file in (source.split(":", 2)[-1] for source in sources)}
+    names = parse_policy(text).names()
+    files = [name.removeprefix(CHECKPOINT_PREFIX).split(":", 2)[-1] for name in names if name.startswith(CHECKPOINT_PREFIX)]
+    files += [name.removeprefix(ONNX_PREFIX) for name in names if name.startswith(ONNX_PREFIX)]
+    return {file: sha256_of_weights(Path(file)) for file in files}
 
 
 def make_policy(text: str, env: gymnasium.Env) -> Policy:
@@ -97,7 +102,7 @@ def _build(expression: PolicyExpression, factories: Mapping[str, PolicyFactory],
     inner = [InnerPolicy(weight, str(member), _build(member, factories, env)) for weight, member in expression.inner]
     try:
         policy = factory(env, *([inner] if inner else []), **expression.numbers)
-    except PolicyNotUsable:
+    except (PolicyNotUsable, PackageMissing):
         raise
     except Exception as error:
         raise PolicyNotUsable(f"policy '{expression}' cannot be built: {one_line(error)}") from error
@@ -115,6 +120,7 @@ __all__ = [
     "CheckpointPolicy",
     "DriverPolicy",
     "MixturePolicy",
+    "OnnxPolicy",
     "Policy",
     "PolicyFactory",
     "RandomPolicy",

@@ -1,6 +1,7 @@
 """`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, its weights read from a file that runs no code."""
 
 import importlib
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -9,9 +10,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.policies.network import chosen_action
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.storage.checksum import sha256_of_file
 
@@ -22,13 +23,17 @@ MAX_FILE_BYTES = 16 << 30
 class CheckpointPolicy:
     """A network as a policy: `FACTORY(env)` builds the torch module, FILE (`.safetensors`, or `.pt` of tensors) fills it.
 
+    FILE may nest the weights and prefix their names as trainers do: see `worldmodel_v.policies.weights`.
     The module maps one frame, float32 (1, 3, H, W) in [0, 1], to an action (1, A), or to logits (1, n) for discrete
-    actions, of which the largest is taken. It runs on one CPU thread of the worker, in evaluation mode.
+    actions, of which the largest is taken; (A,) and (n,) are taken too. It runs on one CPU thread of the worker, in evaluation
+    mode.
     """
 
     def __init__(self, env: gymnasium.Env, source: str, folder: Path) -> None:
         """`source` is what stands behind "checkpoint:", `folder` where its FILE is looked for; raises PolicyNotUsable."""
         import torch
+
+        from worldmodel_v.policies.weights import fitting_weights
 
         module, _, rest = source.partition(":")
         factory, _, file = rest.partition(":")
@@ -37,9 +42,10 @@ class CheckpointPolicy:
         torch.set_num_threads(1)  # so that a worker and a lone process add up in the same order
         self._torch = torch
         self._network = getattr(importlib.import_module(module), factory)(env)
-        self._network.load_state_dict(_read_weights(folder / file))
+        stored = _read_weights(folder / file)
+        self._network.load_state_dict(fitting_weights(stored, self._network.state_dict(), f"policy checkpoint: {file}"))
         self._network.eval()
-        self._discrete = isinstance(env.action_space, Discrete)
+        self._space = env.action_space
 
     def reset(self, rng: np.random.Generator) -> None:
         reset = getattr(self._network, "reset", None)
@@ -50,8 +56,7 @@ class CheckpointPolicy:
         frame_HWC = np.ascontiguousarray(frame if frame.ndim == 3 else frame[:, :, None])
         x_1CHW = self._torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
         with self._torch.no_grad():
-            output = self._network(x_1CHW)[0]
-        return int(output.argmax()) if self._discrete else output.numpy()
+            return chosen_action(self._network(x_1CHW).numpy(), self._space)
 
 
 def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolicy]:
@@ -80,29 +85,39 @@ def torch_threads_kept(policy: str) -> Iterator[None]:
 
 def sha256_of_weights(file: Path) -> str:
     """The SHA-256 (hexadecimal) of a file of weights; raises PolicyNotUsable if it is no file, or larger than any."""
-    _require_file(file)
+    require_weights(file)
     return sha256_of_file(file)
 
 
-def _require_file(file: Path) -> None:
+def require_weights(file: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
+    """Raise PolicyNotUsable if there is no such file, or it is larger than any."""
     if not file.is_file():
-        raise PolicyNotUsable(f"policy checkpoint: {file} is not there; give the path of a .safetensors or .pt file")
-    if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
-        raise PolicyNotUsable(f"policy checkpoint: {file} has {num_bytes} bytes, expected at most {MAX_FILE_BYTES}")
+        raise PolicyNotUsable(f"policy's weights: {file} is not there; give the path of a .safetensors, .pt or .onnx file")
+    if (num_bytes := file.stat().st_size) > max_bytes:
+        raise PolicyNotUsable(f"policy's weights: {file} has {num_bytes} bytes, expected at most {max_bytes}")
 
 
 def _read_weights(file: Path) -> Any:
     """The tensors of a file by name; raises PolicyNotUsable if it is none, or would run code."""
-    _require_file(file)
+    require_weights(file)
     import safetensors.torch
     import torch
 
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
+        _require_uncompressed(file)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # of any class: torch's loader promises none, and its text advises to load it unsafely
         raise PolicyNotUsable(
             f"policy checkpoint: {file} cannot be read as weights ({type(error).__name__}); "
             "give a .safetensors file, or a .pt of tensors"
         ) from None
+
+
+def _require_uncompressed(file: Path) -> None:
+    """Raise ValueError if a `.pt` would grow in memory: torch compresses nothing in it."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
+                raise ValueError

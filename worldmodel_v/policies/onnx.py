@@ -1,0 +1,79 @@
+"""`onnx:FILE`: a network of any trainer as one ONNX file, run by onnxruntime."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from worldmodel_v.errors import PackageMissing, PolicyNotUsable, one_line
+from worldmodel_v.policies.checkpoint import require_weights
+from worldmodel_v.policies.network import chosen_action
+
+PREFIX = "onnx:"
+MAX_BYTES = 2 << 30
+"""What ONNX's own format (protobuf) can hold."""
+
+
+class OnnxPolicy:
+    """A network as a policy: its one input is a frame, float32 (1, 3, H, W) in [0, 1], its first output an action (1, A),
+    or logits (1, n) for discrete actions, of which the largest is taken.
+
+    All weights stand in the file itself, so that its SHA-256 says what drove. It runs on one CPU thread.
+    """
+
+    def __init__(self, env: gymnasium.Env, file: Path) -> None:
+        """Raises PackageMissing without onnxruntime, and PolicyNotUsable if the file is no such network."""
+        require_weights(file, MAX_BYTES)
+        self._session = _session(file)
+        self._space = env.action_space
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+            found = ", ".join(f"{value.name} {value.type} {value.shape}" for value in inputs)
+            raise PolicyNotUsable(
+                f"policy onnx: {file} has the inputs {found:.300}; expected one, tensor(float) [1, 3, H, W]; export it so"
+            )
+        self._input = inputs[0].name
+
+    def reset(self, rng: np.random.Generator) -> None:
+        pass
+
+    def act(self, frame: np.ndarray) -> Any:
+        frame_HWC = frame if frame.ndim == 3 else frame[:, :, None]
+        x_1CHW = np.ascontiguousarray(frame_HWC.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
+        return chosen_action(self._session.run(None, {self._input: x_1CHW})[0], self._space)
+
+
+def _session(file: Path) -> Any:
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise PackageMissing(
+            f"policy onnx: needs {error.name}, which is not installed; pip install 'worldmodel_v[export]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4
+    try:
+        content = file.read_bytes()
+        graph = onnx.load_from_string(content).graph
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(graph)):
+            raise ValueError("its weights stand in another file")
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # of any class: onnxruntime's are its own
+        raise PolicyNotUsable(
+            f"policy onnx: {file} cannot be read: {one_line(error):.300}; export the network whole, in one .onnx file"
+        ) from None
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """All tensors that stand in a graph and in the graphs inside it."""
+    yield from graph.initializer
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            if inner.node or inner.initializer:
+                yield from _tensors(inner)
