@@ -1,4 +1,4 @@
-"""Environments that draw from Python's or NumPy's global generators, in spite of Gymnasium's seed."""
+"""Environments that draw from the global generators of Python, NumPy or PyTorch, in spite of Gymnasium's seed."""
 
 import random
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
@@ -14,7 +15,7 @@ from worldmodel_v.storage import open_dataset
 
 
 class Careless(gymnasium.Env):
-    """Its frames are of NumPy's global generator, its rewards of Python's."""
+    """Its frames are of NumPy's global generator, its rewards of Python's and PyTorch's."""
 
     action_space = gymnasium.spaces.Discrete(2)
     observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
@@ -25,10 +26,16 @@ class Careless(gymnasium.Env):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         self.t += 1
-        return self._see(), random.random(), self.t == 4, False, {}
+        return self._see(), random.random() + float(torch.rand(())), self.t == 4, False, {}
 
     def _see(self) -> np.ndarray:
         return np.full((8, 8, 3), self.grey, np.uint8)
+
+
+def seed_all() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
 
 
 gymnasium.register("tests/Careless-v0", entry_point=Careless)
@@ -36,13 +43,11 @@ gymnasium.register("tests/Careless-v0", entry_point=Careless)
 
 def test_they_give_the_same_episodes_each_time_and_leave_the_callers_generators_alone(tmp_path: Path) -> None:
     settings = {"env": "tests/Careless-v0", "frame_size": 8, "episodes": 6, "episodes_per_shard": 2}
-    random.seed(1)
-    np.random.seed(1)
-    expected = random.random(), np.random.random()
-    random.seed(1)
-    np.random.seed(1)
+    seed_all()
+    expected = random.random(), np.random.random(), torch.rand(())
+    seed_all()
     collect(stamp_config(tmp_path / "a", **settings))
-    assert (random.random(), np.random.random()) == expected
+    assert (random.random(), np.random.random(), torch.rand(())) == expected
     collect(stamp_config(tmp_path / "b", **settings))
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     dataset = open_dataset(tmp_path / "a")

@@ -1,8 +1,9 @@
 """The seam: what collecting asks of a source."""
 
 import random
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import numpy as np
@@ -48,16 +49,20 @@ def episode_apart(root_seed: int, episode_id: int) -> Iterator[None]:
 
 @contextmanager
 def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
-    """Within it, Python's and NumPy's global generators are those of episode `episode_id`; afterwards what they were before.
+    """Within it, the global generators of Python, NumPy and PyTorch (if it is loaded) are those of episode `episode_id`;
+    afterwards they are what they were before.
 
-    For environments that draw from them in spite of Gymnasium's seed.
+    For environments and policies that draw from them in spite of the seed that they are given.
     """
-    python, numpy = random.getstate(), np.random.get_state()
-    seeds = np.random.SeedSequence(root_seed, spawn_key=(episode_id, 1)).generate_state(2)
+    python, numpy, torch = random.getstate(), np.random.get_state(), sys.modules.get("torch")
+    seeds = np.random.SeedSequence(root_seed, spawn_key=(episode_id, 1)).generate_state(3)
     random.seed(int(seeds[0]))
     np.random.seed(seeds[1])
     try:
-        yield
+        with torch.random.fork_rng(devices=[]) if torch else nullcontext():
+            if torch:
+                torch.default_generator.manual_seed(int(seeds[2]))
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
