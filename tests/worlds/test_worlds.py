@@ -5,6 +5,8 @@ recorded seed and actions, by this file's own loop, it must give the recorded re
 """
 
 import importlib.util
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
