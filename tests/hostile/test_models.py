@@ -202,7 +202,7 @@ def test_a_pickle_in_the_place_of_a_policys_weights_runs_nothing(tmp_path: Path,
         (tmp_path / name).write_bytes(pickle.dumps(Runs(tmp_path / "ran"), protocol=2))
     env = StampEnv()
     with pytest.raises(PolicyNotUsable, match=rf"{name} cannot be read as weights"):
-        CheckpointPolicy(env, f"{__name__}:network:{tmp_path / name}")
+        CheckpointPolicy(env, f"{__name__}:network:{name}", tmp_path)
     assert not (tmp_path / "ran").exists()
 
 

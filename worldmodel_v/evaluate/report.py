@@ -95,6 +95,7 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["thousands"] = "{:,}".format
     environment.filters["data_uri"] = lambda figure: "data:image/png;base64," + base64.b64encode(figure.png).decode()
