@@ -136,6 +136,13 @@ class Shown(gymnasium.Env):
         return np.full((32, 32, 3), 99, np.uint8)
 
 
+def grid(height: int, width: int, step: int) -> np.ndarray:
+    """Objects, colours and states by number, 10 at most."""
+    symbols = np.zeros((height, width, 3), np.uint8)
+    symbols[step % height, step % width] = 10, 5, step % 3
+    return symbols
+
+
 CASES: dict[str, tuple[gymnasium.Space, Callable[[int], Any]]] = {
     "floats": (Box(0, 1, (40, 48, 3), np.float32), lambda step: np.full((40, 48, 3), step / 10, np.float32)),
     "floats that leave": (Box(0, 1, (40, 48, 3), np.float32), lambda step: np.full((40, 48, 3), step / 3, np.float32)),
@@ -146,9 +153,10 @@ CASES: dict[str, tuple[gymnasium.Space, Callable[[int], Any]]] = {
     ),
     "symbols": (
         Dict({"image": Box(0, 255, (7, 7, 3), np.uint8), "direction": Discrete(4)}),
-        lambda step: {"image": np.full((7, 7, 3), 2 * step, np.uint8), "direction": 0},
+        lambda step: {"image": grid(7, 7, step), "direction": 0},
     ),
-    "larger grid": (Box(0, 255, (25, 19, 3), np.uint8), lambda step: np.full((25, 19, 3), 2 * step, np.uint8)),
+    "larger grid": (Box(0, 255, (25, 19, 3), np.uint8), lambda step: grid(25, 19, step)),
+    "dark and of one value": (Box(0, 255, (8, 8, 3), np.uint8), lambda step: np.full((8, 8, 3), step, np.uint8)),
     "dark": (Box(0, 255, (16, 16, 3), np.uint8), lambda step: np.full((16, 16, 3), 10 + step, np.uint8)),
     "small and dark at first": (
         Box(0, 255, (8, 8, 3), np.uint8),
@@ -185,6 +193,7 @@ def pixels(tmp_path: Path, case: str, **settings: Any) -> list[int]:
         ("floats", {}, [0, 26, 51, 77, 102, 128]),
         ("stack", {"layout": "THW"}, [3, 13, 23, 33, 43, 53]),
         ("small and dark at first", {}, [0, 0, 0, 0, 40, 40]),
+        ("dark and of one value", {}, [0, 1, 2, 3, 4, 5]),
         ("dark", {}, [10, 11, 12, 13, 14, 15]),
         ("matrix", {"layout": "HW"}, [0, 26, 51, 77, 102, 128]),
         ("matrix", {"frames": "observation"}, [0, 26, 51, 77, 102, 128]),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from worldmodel_v.collect.block import Block, Replay, block_collector, missing_blocks
 from worldmodel_v.collect.config import DEFAULT_MAX_STEPS, CollectConfig, CollectionConfig
@@ -196,14 +197,15 @@ def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> Non
     if env.picture is None or env.picture.doubtful < 0:
         return
     frame, ended = env.reset(seed), False
-    brightest = [int(frame.max())]
-    while max(brightest) <= env.picture.doubtful and not ended and len(brightest) < FRAMES_LOOKED_AT:
+    seen = [frame]
+    while max(map(np.max, seen)) <= env.picture.doubtful and not ended and len(seen) < FRAMES_LOOKED_AT:
         frame, _, terminated, truncated = env.step(env.record_action(policy.act(frame)))
-        brightest.append(int(frame.max()))
+        seen.append(frame)
         ended = terminated or truncated
-    if max(brightest) <= env.picture.doubtful:
+    highest, is_varied = int(max(map(np.max, seen))), any(np.ptp(frame) > 0 for frame in seen)
+    if env.picture.is_refuted_by(highest, is_varied=is_varied):
         raise EnvironmentNotUsable(
-            f"{name}: {env.frames} is no picture: nothing in its first {len(brightest)} frames is above {max(brightest)} of "
+            f"{name}: {env.frames} is no picture: nothing in its first {len(seen)} frames is above {highest} of "
             "255, as in a grid of symbols, or in floats of other bounds than their space's; wrap it, or record another picture"
         )
 

@@ -24,8 +24,8 @@ SMALLEST_CLEAR = 32
 """A smaller array of other numbers than uint8 may be a map of anything."""
 
 SYMBOLS = ((16, 31), (32, 10))
-"""(side, value): arrays whose sides are below the first and whose values never exceed the second hold symbols, objects and
-colours by number. MiniGrid's are at most 10; in larger arrays a picture may be as dark for a while."""
+"""(side, value): arrays of several values, whose sides are below the first and whose values never exceed the second, hold
+symbols: objects and colours by number. MiniGrid's are at most 10; in larger arrays a picture may be as dark for a while."""
 
 
 def layout_of(space: spaces.Box, asked: str = AUTO) -> str | None:
@@ -88,14 +88,21 @@ class Picture:
         self.sides = _sides(space.shape, layout)
         """(height, width)"""
 
-        symbols = [value for side, value in SYMBOLS if max(self.sides) < side]
-        is_faint = space.dtype.kind == "f" and self._high > 1
-        self.doubtful = max([*symbols, 1 if is_faint else -1])
-        """If no value of an episode's first frames is above it they are no picture, whatever the space says: a grid of symbols,
-        or floats in 0 to 1 where others are declared."""
+        self._symbols = max((value for side, value in SYMBOLS if max(self.sides) < side), default=-1)
+        self._faintest = 1 if space.dtype.kind == "f" and self._high > 1 else -1
 
         self._newest = tuple([-1 if axis == "T" else slice(None) for axis in layout])
         self._last = layout.replace("T", "").find("C")
+
+    @property
+    def doubtful(self) -> int:
+        """While no value is above it, an episode's first frames may be no picture, whatever their space says; -1: never."""
+        return max(self._symbols, self._faintest)
+
+    def is_refuted_by(self, highest: int, *, is_varied: bool) -> bool:
+        """Whether an episode's first frames, of which the highest value is told and whether any holds several values, are no
+        picture: a grid of symbols, or floats in 0 to 1 where others are declared."""
+        return highest <= self._faintest or (is_varied and highest <= self._symbols)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """The frame, uint8; raises ValueError if the values are not those of the space."""
