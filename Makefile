@@ -26,7 +26,7 @@ test: lint types ## Lint, types, and every test but the slow ones, in JOBS (2) p
 	$(BIN)/pytest -n $(JOBS) --dist worksteal
 
 test-slow: $(INSTALLED) ## The slow tests alone
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n $(JOBS) --dist loadfile
 
 test-all: test test-slow ## Everything
 

@@ -12,7 +12,6 @@ from tests.envs.test_source import source_of
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.envs import make_image_env, plugins
 from worldmodel_v.errors import EnvironmentNotUsable
-from worldmodel_v.storage import open_dataset
 
 REGISTERING = """
 import gymnasium
@@ -135,18 +134,3 @@ gymnasium.register("Drawing-v0", entry_point=World)
     )
     with pytest.raises(EnvironmentNotUsable, match=expected):
         collect(config)
-
-
-# The real ones, where they are installed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("module", "env_id"), [("ale_py", "ALE/Pong-v5"), ("minigrid", "MiniGrid-Empty-5x5-v0"), ("mujoco", "HalfCheetah-v5")]
-)
-@pytest.mark.parametrize("workers", [0, 1])
-def test_the_real_ones(tmp_path: Path, module: str, env_id: str, workers: int) -> None:
-    pytest.importorskip(module)
-    options = {"policy": "random", "episodes": 1, "max_steps": 5, "frame_size": 8}
-    collect(CollectConfig(out=tmp_path / "out", env=env_id, workers=workers, **options))  # type: ignore[arg-type]
-    assert open_dataset(tmp_path / "out").episode(0).num_steps == 5
