@@ -102,7 +102,7 @@ class Setting:
             out.mkdir(exist_ok=True)
             torch.manual_seed(0)
             spec = open_dataset(self.data).spec
-            shape = {name: spec[name] for name in ("frame_height", "frame_width")}
+            shape = {name: getattr(spec, name) for name in ("frame_height", "frame_width")}
             model = VAE(VAEConfig(**shape, architecture=architecture))  # type: ignore[arg-type]
             (out / WEIGHTS_NAME).write_bytes(save(model))
         return out

@@ -38,7 +38,7 @@ Weights = dict[str, torch.Tensor]
 def one_step(setting: Setting) -> Iterator[Line]:
     """The loss and every gradient of one step, against the same step in fp32 on the CPU, with the layout that is not ours."""
     spec = open_dataset(setting.data).spec
-    sides = spec["frame_height"], spec["frame_width"]
+    sides = spec.frame_height, spec.frame_width
     architectures = [
         name
         for name, architecture in ARCHITECTURES.items()

@@ -239,7 +239,7 @@ def _head(arguments: argparse.Namespace) -> dict[str, Any]:
     """On what, with what and on which data."""
     dataset = open_dataset(arguments.data)
     size = sum(entry.bytes for entry in dataset.entries) / 1e6
-    given = f"{dataset.num_rows:,} frames of {dataset.spec['env']} in {len(dataset.entries)} shards of {size:.1f} MB in all"
+    given = f"{dataset.num_rows:,} frames of {dataset.spec.env} in {len(dataset.entries)} shards of {size:.1f} MB in all"
     return {
         "device": _device_name(arguments.device),
         "machine": describe_machine(*PACKAGES).replace("\n", "; "),

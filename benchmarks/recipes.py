@@ -23,8 +23,8 @@ from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.evaluate.metrics import score_frames, ssim
 from worldmodel_v.evaluate.sample import ZOOM_ROWS, read_sample
 from worldmodel_v.progress import Silent
-from worldmodel_v.schema import ROLLOUTS
-from worldmodel_v.storage import Dataset, require_format
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage import Rollouts, require_dataset
 from worldmodel_v.train import TrainConfig, train
 
 HOLDOUT_EVERY = 10
@@ -48,7 +48,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 """Options of `wm-train` by recipe; what one does not say is the default. "ha2018" is the paper's, as published."""
 
 
-def measure(path: Path, dataset: Dataset, limit: int, device: torch.device) -> dict[str, float]:
+def measure(path: Path, dataset: Rollouts, limit: int, device: torch.device) -> dict[str, float]:
     """The figures of one row of the table, on at most `limit` frames of the held-out episodes, evenly spaced."""
     model = load_vae(path).model.to(device)
     sample = read_sample(dataset, model, holdout_every=HOLDOUT_EVERY, limit=limit, progress=Silent())
@@ -100,12 +100,12 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def describe(arguments: argparse.Namespace, dataset: Dataset, row: dict[str, float]) -> str:
+def describe(arguments: argparse.Namespace, dataset: Rollouts, row: dict[str, float]) -> str:
     """Hardware, versions, data, settings and date."""
     where = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
     return (
         f"{describe_machine('torch', 'torchmetrics', 'numpy')}\n"
-        f"{dataset.num_episodes} episodes, {dataset.num_rows} frames of {dataset.spec['env']}, {dataset.spec['policy']}\n"
+        f"{dataset.num_episodes} episodes, {dataset.num_rows} frames of {dataset.spec.env}, {dataset.spec.policy}\n"
         f"{arguments.steps} steps of {arguments.batch_size} frames on {where}, Z = 32, seed {arguments.seed}; "
         f"{row['frames']} held-out frames, {row['frames_after']} of them after the zoom-in\n"
     )
@@ -127,7 +127,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    dataset = require_format(arguments.data, ROLLOUTS)
+    dataset = require_dataset(arguments.data, RolloutSpec)
     rows: dict[str, dict[str, float]] = {}
     for name in arguments.recipes:
         seconds = run(name, arguments)

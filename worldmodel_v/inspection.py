@@ -15,8 +15,8 @@ import numpy as np
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ConfigError, NotADataset, StaleLatents, VerificationFailed
 from worldmodel_v.progress import Progress
-from worldmodel_v.schema import LATENTS, ROLLOUTS, Column
-from worldmodel_v.spec import SPEC_CLASSES, unsaid_settings
+from worldmodel_v.schema import ROLLOUTS, Column
+from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec, unsaid_settings
 from worldmodel_v.storage import Dataset, Location, open_dataset, to_place, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
@@ -47,7 +47,9 @@ def describe_run(path: Location) -> dict[str, Any]:
 
 
 @readable()
-def _describe(location: Location, of_dataset: Callable[[Dataset], dict], of_model: Callable[[Path], dict]) -> dict[str, Any]:
+def _describe(
+    location: Location, of_dataset: Callable[[Dataset[Spec]], dict], of_model: Callable[[Path], dict]
+) -> dict[str, Any]:
     path = to_place(location)
     if not isinstance(path, Path) or (path / SPEC_NAME).exists():
         return of_dataset(open_dataset(path))
@@ -72,25 +74,20 @@ def require_intact(path: Location, progress: Progress | None = None) -> str:
 
 def require_binding(latents_path: Location, *, data: Location | None, vae: Path | None) -> None:
     """Raise StaleLatents unless the latents were made from these rollouts and by this VAE (each checked if given)."""
-    latents = open_dataset(latents_path)
-    if latents.format != LATENTS:
-        raise NotADataset(f"{latents_path}: expected latents to compare with --data or --vae, found {latents.format}")
+    latents = open_dataset(latents_path, LatentSpec)
     if vae is not None:
         from worldmodel_v.autoencoders import artifact
 
         sha256 = artifact.describe(vae).sha256
-        if latents.spec["vae_sha256"] != sha256:
-            made_by = latents.spec["vae_sha256"]
+        if latents.spec.vae_sha256 != sha256:
+            made_by = latents.spec.vae_sha256
             raise StaleLatents(
                 f"{latents_path}: was made by the VAE {made_by[:12]}…, {vae} holds {sha256[:12]}…; encode into a new directory"
             )
     if data is not None:
         from worldmodel_v.encode.stage import require_current
 
-        rollouts = open_dataset(data)
-        if rollouts.format != ROLLOUTS:
-            raise NotADataset(f"--data {data}: expected rollouts, found latents; give the directory that wm-collect wrote")
-        require_current(latents, rollouts)
+        require_current(latents, open_dataset(data, RolloutSpec))
 
 
 def preview(path: Location) -> np.ndarray:
@@ -112,14 +109,14 @@ def preview(path: Location) -> np.ndarray:
 
 
 @readable()
-def _require_dataset(location: Location, option: str) -> Dataset:
+def _require_dataset(location: Location, option: str) -> Dataset[Spec]:
     path = to_place(location)
     if isinstance(path, Path) and not (path / SPEC_NAME).exists() and any((path / name).exists() for name in MODEL_NAMES):
         raise NotADataset(f"{option} is for datasets, {path} holds a VAE; leave it out")
     return open_dataset(path)
 
 
-def _describe_run_of_dataset(dataset: Dataset) -> dict[str, Any]:
+def _describe_run_of_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
     done, shards = dataset.num_episodes, len(dataset.entries)
     return {
         "kind": dataset.format.split("/")[1],
@@ -189,7 +186,7 @@ def _text(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
 
 
-def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
+def _describe_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
     from worldmodel_v.evaluate.coverage import driving
 
     lengths: list[np.ndarray] = []
@@ -204,7 +201,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
         state_names = shard.state_names
         for name in ends:
             ends[name] += int(shard.rows(name).sum())
-    facts, unsaid = _describe_run_of_dataset(dataset), unsaid_settings(SPEC_CLASSES[dataset.format])
+    facts, settings, unsaid = _describe_run_of_dataset(dataset), dataset.spec.settings(), unsaid_settings(type(dataset.spec))
     num_bytes = facts["bytes"]
     return facts | {
         "bytes_per_row": round(num_bytes / dataset.num_rows, 1) if dataset.num_rows else None,
@@ -214,7 +211,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, Any]:
         "columns": columns,
         "state_names": list(state_names),
         "driving": driving(dataset),
-        "settings": dataset.spec | unsaid | dataset.spec,
+        "settings": settings | unsaid | settings,
         "spec_hash": dataset.spec_hash,
     }
 

@@ -6,6 +6,7 @@ the spec that it was begun with. Settings that change nothing in the content (wo
 
 import hashlib
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 from worldmodel_v.preprocessing import Preprocessing
@@ -36,7 +37,7 @@ class Spec:
         """The content of `dataset.json`."""
         return {**self._content(), "spec_hash": self.hash}
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """SHA-256 (hexadecimal) of the canonical JSON of format, version, settings and schema."""
         return hashlib.sha256(canonical_json(self._content()).encode()).hexdigest()

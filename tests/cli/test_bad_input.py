@@ -587,7 +587,7 @@ def test_a_file_where_its_directory_is_expected(
 
 def test_latents_where_rollouts_are_expected(refuse: Refusal, stamp_latents: Path) -> None:
     line = refuse("wm-inspect", stamp_latents, "--data", stamp_latents)
-    assert f"--data {stamp_latents}: expected rollouts, found latents; give the directory that wm-collect wrote" in line
+    assert f"{stamp_latents}: expected a dataset of worldmodel_v/rollouts (made by wm-collect), found" in line
 
 
 def test_verification_names_the_shard_that_is_off(stamp_rollouts: Path, tmp_path: Path, refuse: Refusal) -> None:

@@ -63,7 +63,7 @@ def test_each_latent_shard_names_its_vae_and_its_rollout_shard(
         with latents.open_shard(entry) as shard:
             assert shard.attributes["vae_sha256"] == load_vae(stamp_vae).sha256
             assert shard.attributes["source_sha256"] == source.sha256 == entry.source_sha256
-    assert latents.spec["source"] == rollouts.spec
+    assert latents.spec.source == rollouts.spec.settings()
 
 
 def test_encoding_continues_with_what_is_missing_and_gives_the_same_bytes(

@@ -261,7 +261,7 @@ def test_a_source_of_the_program_itself_travels_with_its_code(tmp_path: Path) ->
     text = "from tests.extending.pendulums import Pendulums\nclass Typed(Pendulums):\n  def mine(self): pass"
     source = run(text, "__main__")["Typed"]()
     collect_source(source, CollectionConfig(out=tmp_path / "out", episodes=2, workers=1))
-    assert "__main__.Typed (in no file)" in open_dataset(tmp_path / "out").spec["env_source"]
+    assert "__main__.Typed (in no file)" in open_dataset(tmp_path / "out").spec.env_source
 
 
 @pytest.mark.usefixtures("local_ray")

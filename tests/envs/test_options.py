@@ -120,8 +120,8 @@ class TestWrappers:
         episode = episode_of(tmp_path, wrap=(inner, outer))
         assert episode.pixels[:, 0, 0, 0].tolist() == [255 - (t + 1) for t in range(11)]
         spec = open_dataset(tmp_path / "out").spec
-        assert spec["wrap"] == [inner, outer]
-        assert spec["env_source"][f"{__name__.replace('.', '/')}.py"]
+        assert spec.wrap == (inner, outer)
+        assert spec.env_source[f"{__name__.replace('.', '/')}.py"]
 
     def test_the_layout_is_that_of_the_outermost(self, tmp_path: Path) -> None:
         spec = resolve_spec(stamp_config(tmp_path, wrap=("gymnasium.wrappers:GrayscaleObservation",)))
@@ -185,7 +185,7 @@ def test_every_reset_is_given_the_options(tmp_path: Path) -> None:
     collect(config)
     dataset = open_dataset(config.out)
     assert [int(dataset.episode(number).pixels[0, 0, 0, 0]) for number in range(2)] == [40, 40]
-    assert dataset.spec["reset_options"] == {"offset": 40}
+    assert dataset.spec.reset_options == {"offset": 40}
 
 
 @pytest.mark.parametrize(

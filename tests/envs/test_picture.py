@@ -265,7 +265,7 @@ def test_the_layout_is_recorded_and_shown(
         return capsys.readouterr().out
 
     pixels(tmp_path, "stack", layout="THW")
-    assert "layout" not in open_dataset(stamp_rollouts).spec  # as in datasets from before there were layouts
+    assert "layout" not in open_dataset(stamp_rollouts).spec.settings()  # as in datasets from before there were layouts
     for path, layout in ((tmp_path / "out", "THW"), (stamp_rollouts, "HWC")):
         assert json.loads(facts(path, "--json"))["settings"]["layout"] == layout
         assert any(line.split() == ["layout", layout] for line in facts(path).splitlines())
@@ -277,5 +277,5 @@ def test_a_recorder_takes_layouts_too(tmp_path: Path) -> None:
         env.step(0)
         env.step(1)
     dataset = open_dataset(tmp_path / "out")
-    assert dataset.spec["layout"] == "THW"
+    assert dataset.spec.layout == "THW"
     assert dataset.episode(0).pixels[:, 0, 0, 0].tolist() == [3, 13, 23]

@@ -24,7 +24,7 @@ def write_stamp_latents(rollouts: Path, out: Path, reward: Callable[[Episode], n
     """Latents of toy rollouts with mu (rows, 4) = step, action, episode and return stamps, and logvar = -1, -2, -3, -4."""
     source = open_dataset(rollouts)
     schema = latent_schema(source.schema, *gaussian_latents(4, "float32"))
-    spec = latent_spec(schema, source_spec_hash=source.spec_hash, source=source.spec)
+    spec = latent_spec(schema, source_spec_hash=source.spec_hash, source=source.spec.settings())
     with DatasetWriter(out, spec) as writer:
         for entry in source.entries:
             with source.open_shard(entry) as shard:

@@ -185,7 +185,7 @@ def test_the_record_says_what_the_files_are_and_what_they_are_made_for(world: Wo
 
 def test_the_differences_are_those_on_held_out_frames(world: World) -> None:
     files = {file.name: file for file in world.report.files}
-    inputs = stage._encoder_inputs(stage.require_format(world.data, stage.ROLLOUTS), load_vae(world.vae), _second, 512)
+    inputs = stage._encoder_inputs(stage.require_dataset(world.data, stage.RolloutSpec), load_vae(world.vae), _second, 512)
     posterior = encode_frames(
         load_vae(world.vae).model, inputs[0], torch.device("cpu"), condition_BK=inputs[1] if len(inputs) > 1 else None
     )

@@ -16,22 +16,23 @@ from tests.builders import files_in, latent_spec, made_latent_schema, make_episo
 from worldmodel_v.errors import ConfigError, DirectoryNotEmpty, NotADataset, ShardDamaged, StaleLatents
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.schema import LATENTS, ROLLOUTS
+from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 NAMES = sorted(FORMATS)
 
 
 @pytest.fixture
-def sources(equal_rollouts: Path, equal_latents: Path) -> dict[str, Path]:
-    return {ROLLOUTS: equal_rollouts, LATENTS: equal_latents}
+def sources(equal_rollouts: Path, equal_latents: Path) -> dict[type, Path]:
+    return {RolloutSpec: equal_rollouts, LatentSpec: equal_latents}
 
 
-def data_for(name: str, sources: dict[str, Path]) -> Path:
+def data_for(name: str, sources: dict[type, Path]) -> Path:
     return sources[FORMATS[name].reads[0]]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_source_json_says_what_it_is(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_source_json_says_what_it_is(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     data = data_for(name, sources)
     report = export(FORMATS[name](data=data, out=tmp_path / "out-v0"))
     said = json.loads((tmp_path / "out-v0" / "source.json").read_text())
@@ -39,7 +40,7 @@ def test_source_json_says_what_it_is(name: str, sources: dict[str, Path], tmp_pa
     assert said["format"] == report.format == name
     assert said["alignment"] == report.alignment == FORMATS[name].alignment
     assert said["notes"] == report.notes
-    assert said["dataset"] == {"format": dataset.format, "spec_hash": dataset.spec_hash, "spec": dataset.spec}
+    assert said["dataset"] == {"format": dataset.format, "spec_hash": dataset.spec_hash, "spec": dataset.spec.settings()}
     assert said["dataset"]["spec"].get("vae_sha256") == (None if dataset.format == ROLLOUTS else "a" * 64)
     episodes = [dataset.episode(i) for i in range(8)]
     assert said["episodes"] == [
@@ -51,14 +52,14 @@ def test_source_json_says_what_it_is(name: str, sources: dict[str, Path], tmp_pa
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_export_gives_the_same_bytes(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_the_same_export_gives_the_same_bytes(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     for folder in ("a", "b"):
         export(FORMATS[name](data=data_for(name, sources), out=tmp_path / folder / "out-v0"))
     assert files_in(tmp_path / "a") == files_in(tmp_path / "b")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_directory_that_holds_something_is_refused(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_a_directory_that_holds_something_is_refused(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     out = tmp_path / "out-v0"
     out.mkdir()
     (out / "thesis.tex").write_text("42")
@@ -68,16 +69,16 @@ def test_a_directory_that_holds_something_is_refused(name: str, sources: dict[st
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if len(FORMATS[name].reads) == 1])
-def test_the_other_kind_of_dataset_is_refused(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_the_other_kind_of_dataset_is_refused(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     (needed,) = FORMATS[name].reads
-    other = sources[LATENTS if needed == ROLLOUTS else ROLLOUTS]
-    with pytest.raises(NotADataset, match=rf"expected a dataset of {needed} \(made by wm-"):
+    other = sources[LatentSpec if needed is RolloutSpec else RolloutSpec]
+    with pytest.raises(NotADataset, match=rf"expected a dataset of {needed.format} \(made by wm-"):
         export(FORMATS[name](data=other, out=tmp_path / "out-v0"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shard_that_was_changed_is_refused(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_a_shard_that_was_changed_is_refused(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(data_for(name, sources), data)
     shard = data / "shards" / "000001.h5"
@@ -129,7 +130,7 @@ def few_and_many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_memory_does_not_grow_with_the_number_of_episodes(name: str, few_and_many: Path, tmp_path: Path) -> None:
     peaks = []
     for number in (3, 15):
-        data = few_and_many / FORMATS[name].reads[0].split("/")[1] / str(number)
+        data = few_and_many / FORMATS[name].reads[0].format.split("/")[1] / str(number)
         tracemalloc.start()
         export(FORMATS[name](data=data, out=tmp_path / f"out-v{number}"))
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -168,7 +169,7 @@ def stop_in_the_middle(name: str, data: Path, out: Path, how: signal.Signals) ->
 
 
 @pytest.mark.parametrize("name", ["hardmaru", "minari", "stable-worldmodel"])
-def test_interrupted_in_the_middle_nothing_is_left(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_interrupted_in_the_middle_nothing_is_left(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     stopped = stop_in_the_middle(name, data_for(name, sources), tmp_path / "place" / "out-v0", signal.SIGINT)
     assert stopped.returncode == -signal.SIGINT
     assert stopped.stderr.endswith("KeyboardInterrupt\n")
@@ -177,7 +178,7 @@ def test_interrupted_in_the_middle_nothing_is_left(name: str, sources: dict[str,
 
 @pytest.mark.parametrize("name", ["hardmaru", "ctallec", "minari", "npz"])
 def test_killed_in_the_middle_nothing_looks_finished_and_the_next_run_starts_over(
-    name: str, sources: dict[str, Path], tmp_path: Path
+    name: str, sources: dict[type, Path], tmp_path: Path
 ) -> None:
     data, out = data_for(name, sources), tmp_path / "place" / "out-v0"
     assert stop_in_the_middle(name, data, out, signal.SIGKILL).returncode == -signal.SIGKILL
@@ -205,7 +206,7 @@ except WriteFailed as error:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_disk_that_takes_no_more_is_an_error_and_leaves_nothing(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
+def test_a_disk_that_takes_no_more_is_an_error_and_leaves_nothing(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     """The limit on a file's size stands for the disk; HDF5 on its own would end the process with a segmentation fault."""
     out = tmp_path / "out-v0"
     command = [sys.executable, "-c", FULL, name, str(data_for(name, sources)), str(out)]

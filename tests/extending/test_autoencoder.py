@@ -179,4 +179,4 @@ def test_a_pipeline_takes_it_for_every_stage(work: Path) -> None:
     for i in range(4):
         assert latents.episode(i).tokens.shape == (rollouts.episode(i).num_rows, 2, 4)
     evaluated = json.loads((work / "pipeline" / "eval" / "metrics.json").read_text())
-    assert evaluated["identity"]["vae_sha256"] == latents.spec["vae_sha256"]
+    assert evaluated["identity"]["vae_sha256"] == latents.spec.vae_sha256

@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_picture_is_the_frame_and_the_parts_stand_beside_it(made: Path) -> None:
     dataset = open_dataset(made / "rollouts")
-    assert dataset.spec["frames"] == "observation.image"
+    assert dataset.spec.frames == "observation.image"
     assert verify(dataset) == []
     columns = {column.name: column for column in dataset.schema.by_role("extra")}
     assert {name: (column.dtype, column.row_shape, column.fill) for name, column in columns.items()} == {

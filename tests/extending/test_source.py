@@ -53,7 +53,7 @@ class TestSource:
         assert "0 new episodes" in command(HERE, "pendulums.py", tmp_path / "out", 5)
         dataset = open_dataset(tmp_path / "out")
         assert verify(dataset) == []
-        assert (dataset.num_episodes, dataset.spec["env"], dataset.spec["env_kwargs"]) == (5, "pendulums", {"gravity": 9.8})
+        assert (dataset.num_episodes, dataset.spec.env, dataset.spec.env_kwargs) == (5, "pendulums", {"gravity": 9.8})
         for number in range(5):
             episode = dataset.episode(number)
             assert episode.num_steps == 12 + number % 3
@@ -111,7 +111,7 @@ class TestRecorder:
         assert "3 episodes" in command(HERE, "record_by_hand.py", tmp_path / "out", 1)
         dataset = open_dataset(tmp_path / "out")
         assert verify(dataset) == []
-        assert dataset.spec["policy"] == "by hand"
+        assert dataset.spec.policy == "by hand"
         for number in range(3):
             episode, rng = dataset.episode(number), np.random.default_rng(number % 2)
             chosen = np.array([rng.uniform(-1, 1, 2) for _ in range(episode.num_steps)], np.float32)

@@ -53,7 +53,7 @@ def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def content(path: Path) -> dict[str, Any]:
     """All that a dataset says, read with this package; NaN compares by its bytes."""
     dataset = open_dataset(path)
-    everything: dict[str, Any] = {"spec": dataset.spec, "format": dataset.format, "hash": dataset.spec_hash}
+    everything: dict[str, Any] = {"spec": dataset.spec.settings(), "format": dataset.format, "hash": dataset.spec_hash}
     for entry in dataset.entries:
         with dataset.open_shard(entry) as shard:
             everything[entry.name] = [

@@ -166,7 +166,7 @@ def read_description(content: bytes, folder: Path) -> None:
             writer.commit(0, make_shard())
     (data / "dataset.json").write_bytes(content)
     dataset = open_dataset(data)
-    assert parse_object(content)["spec"] == dataset.spec
+    assert parse_object(content)["spec"] == dataset.spec.settings()
     verify(dataset)
 
 

@@ -145,7 +145,7 @@ def test_numbers_of_an_index_that_no_shard_backs_take_no_memory(tmp_path: Path, 
 
 
 def test_a_description_is_its_hash(dataset: Path) -> None:
-    assert canonical_json(open_dataset(dataset).spec) == canonical_json(rollout_spec().settings())
+    assert canonical_json(open_dataset(dataset).spec.settings()) == canonical_json(rollout_spec().settings())
 
 
 # Pipeline files

@@ -67,7 +67,7 @@ def test_a_world_becomes_latents_of_what_happened_in_it(world: World, tmp_path: 
         subprocess.run([BIN / command[0], *command[1:]], check=True, cwd=tmp_path)
     assert digests(rollouts) == digests(tmp_path / "by workers")
     dataset = open_dataset(rollouts)
-    assert dataset.spec["frames"] == world.frames
+    assert dataset.spec.frames == world.frames
     for episode_id in range(EPISODES):
         require_what_happened(dataset.episode(episode_id), world)
 

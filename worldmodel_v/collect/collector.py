@@ -40,7 +40,6 @@ from worldmodel_v.sources.gym import import_all
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
-from worldmodel_v.storage.writer import refuse_foreign_directory
 from worldmodel_v.telemetry import Tally
 
 SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
@@ -85,7 +84,6 @@ def collect(config: CollectConfig, progress: Progress | None = None, executor: E
     progress = progress or Silent()
     with compilation_watched(progress), output_to_stderr(), process_kept(), torch_threads_kept(config.policy):
         spec = resolve_spec(config)
-        refuse_foreign_directory(config.out, spec)
         if spec.frames == RENDER and config.frames == AUTO:
             note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"
             progress.event("frames_rendered", note, stage="collect")
@@ -101,7 +99,6 @@ def collect_source(
     """
     with output_to_stderr(), process_kept():
         own = OwnSource.of(source, seed=config.seed, episodes_per_shard=config.episodes_per_shard)
-        refuse_foreign_directory(config.out, own.spec)
         return _collect(own, config, progress or Silent(), executor, shard_bytes=0)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldmodel_v.errors import DatasetTooSmall
-from worldmodel_v.storage import Dataset, IndexEntry, PixelLayout
+from worldmodel_v.storage import IndexEntry, PixelLayout, Rollouts
 
 ROWS = 64
 """Rows of the largest chunk that the format allows; a frame's address is its chunk's number in the table times ROWS, plus its
@@ -20,7 +20,7 @@ class ChunkTable:
     Made by opening every shard once (2 ms each), which checks it whole but for its columns' content.
     """
 
-    dataset: Dataset
+    dataset: Rollouts
     layouts: tuple[tuple[IndexEntry, PixelLayout], ...]
     """The shards that hold wanted frames."""
 
@@ -64,7 +64,7 @@ class ChunkTable:
         return chunks * ROWS + rows_first[np.arange(len(frames)), frames - (ends - self.counts)[chunks]]
 
 
-def find_chunks(dataset: Dataset, wanted: Callable[[int], bool]) -> ChunkTable:
+def find_chunks(dataset: Rollouts, wanted: Callable[[int], bool]) -> ChunkTable:
     """The chunks that hold frames of wanted episodes; raises DatasetTooSmall if there are none, ShardDamaged."""
     layouts: list[tuple[IndexEntry, PixelLayout]] = []
     parts: list[tuple[np.ndarray, ...]] = []

@@ -13,7 +13,7 @@ import numpy as np
 
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ConditionNotRecorded
-from worldmodel_v.storage import Dataset, Shard
+from worldmodel_v.storage import Rollouts, Shard
 
 ACTION = "action"
 
@@ -66,7 +66,7 @@ def condition_reader(names: Sequence[str], dim: int) -> ConditionReader | None:
     return read
 
 
-def measure_condition(dataset: Dataset, names: Sequence[str], wanted: Callable[[int], bool]) -> ConditionStatistics:
+def measure_condition(dataset: Rollouts, names: Sequence[str], wanted: Callable[[int], bool]) -> ConditionStatistics:
     """Mean and standard deviation of each value over the chosen episodes; their number is K."""
     dim = _condition_dim(dataset, names)
     count, total, squares = 0, np.zeros(dim), np.zeros(dim)
@@ -79,7 +79,7 @@ def measure_condition(dataset: Dataset, names: Sequence[str], wanted: Callable[[
     return ConditionStatistics(mean.astype(np.float32), std.astype(np.float32))
 
 
-def read_conditions(dataset: Dataset, wanted: Callable[[int], bool], limit: int, condition: ConditionReader) -> np.ndarray:
+def read_conditions(dataset: Rollouts, wanted: Callable[[int], bool], limit: int, condition: ConditionReader) -> np.ndarray:
     """float32 (n, K): the conditions of the very rows that `read_frames` picks with the same arguments."""
     parts: list[np.ndarray] = []
     for _, shard in dataset.shards():
@@ -99,6 +99,6 @@ def require_recorded(shard: Shard, names: Sequence[str]) -> None:
         )
 
 
-def _condition_dim(dataset: Dataset, names: Sequence[str]) -> int:
+def _condition_dim(dataset: Rollouts, names: Sequence[str]) -> int:
     """K: one value for each state factor, and for the action the size of its vector."""
     return sum(dataset.schema.actions.vector_size if name == ACTION else 1 for name in names)

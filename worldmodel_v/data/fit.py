@@ -6,13 +6,13 @@ from worldmodel_v.autoencoders import Autoencoder, Trained
 from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.errors import ModelMismatch
 from worldmodel_v.preprocessing import frame_size_text
-from worldmodel_v.storage import Dataset
+from worldmodel_v.storage import Rollouts
 
 
-def require_fit(vae: Trained[Autoencoder], rollouts: Dataset, vae_path: Path, otherwise: str) -> None:
+def require_fit(vae: Trained[Autoencoder], rollouts: Rollouts, vae_path: Path, otherwise: str) -> None:
     """Raise ModelMismatch unless the VAE was trained on frames of the rollouts' size, and ConditionNotRecorded unless the
     rollouts record what it is conditional on. `otherwise` is what else a user may do about the size."""
-    wanted, found = vae.model.config.frame_shape, (rollouts.spec["frame_height"], rollouts.spec["frame_width"])
+    wanted, found = vae.model.config.frame_shape, (rollouts.spec.frame_height, rollouts.spec.frame_width)
     if wanted != found:
         raise ModelMismatch(
             f"{vae_path}: the VAE takes {wanted[0]}x{wanted[1]} frames, {rollouts.path} holds {found[0]}x{found[1]}; "

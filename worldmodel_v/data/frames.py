@@ -25,7 +25,7 @@ from worldmodel_v.data.chunks import ROWS, ChunkTable, find_chunks
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.data.order import PARTS, stretches
 from worldmodel_v.data.pool import ChunkPool, Condition
-from worldmodel_v.storage import Dataset
+from worldmodel_v.storage import Rollouts
 
 POOL_BYTES = 256 << 20
 MAX_READER_THREADS = 16
@@ -51,7 +51,7 @@ class FrameStream:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Rollouts,
         wanted: Callable[[int], bool],
         *,
         batch_size: int,
@@ -104,7 +104,7 @@ class FrameStream:
             yield rows
 
 
-def read_frames(dataset: Dataset, wanted: Callable[[int], bool], limit: int) -> np.ndarray:
+def read_frames(dataset: Rollouts, wanted: Callable[[int], bool], limit: int) -> np.ndarray:
     """At most `limit` (1 or more) frames of the chosen episodes, evenly spaced and in order: uint8 (n, H, W, 3).
 
     Raises DatasetTooSmall if no episode is wanted, ShardDamaged.
@@ -125,7 +125,7 @@ def _num_chunks_in(num_bytes: int, table: ChunkTable) -> int:
     return max(PARTS, num_bytes // (ROWS * math.prod(table.frame_shape)) * PARTS // (PARTS + 1))
 
 
-def _num_threads(dataset: Dataset) -> int:
+def _num_threads(dataset: Rollouts) -> int:
     """A reader for each core that this process may use, or more where the network is slower than they are."""
     if dataset.is_remote:
         return MAX_READER_THREADS

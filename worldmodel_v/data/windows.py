@@ -21,9 +21,10 @@ from annotated_types import Ge
 
 from worldmodel_v.data.split import is_held_out
 from worldmodel_v.errors import ConfigError, DatasetTooSmall
-from worldmodel_v.schema import LATENTS, ActionSpace, Schema
+from worldmodel_v.schema import ActionSpace, Schema
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import Dataset, IndexEntry, Place, require_format
+from worldmodel_v.spec import LatentSpec
+from worldmodel_v.storage import IndexEntry, Latents, Place, require_dataset
 
 _SPLITS: dict[str, Callable[[int, int], bool]] = {
     "all": lambda episode, holdout_every: True,
@@ -85,7 +86,7 @@ class Places(NamedTuple):
 class WindowTable:
     """The wanted episodes of a latent dataset and their windows. It holds no open file, and is small enough to send."""
 
-    dataset: Dataset
+    dataset: Latents
     settings: WindowSettings
 
     entries: tuple[IndexEntry, ...]
@@ -163,7 +164,7 @@ def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
 
     Raises NotADataset if they are no latents, DatasetTooSmall if they hold no window, ShardDamaged.
     """
-    dataset = require_format(path, LATENTS)
+    dataset = require_dataset(path, LatentSpec)
     entries: list[IndexEntry] = []
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     episodes = {entry.shard: range(entry.first_episode, entry.end_episode) for entry in dataset.entries}

@@ -20,10 +20,9 @@ from worldmodel_v.errors import StaleLatents
 from worldmodel_v.execution import Executor, map_tasks
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent, begin
-from worldmodel_v.schema import ROLLOUTS, latent_schema
-from worldmodel_v.spec import LatentSpec
-from worldmodel_v.storage import Dataset, DatasetWriter, IndexEntry, require_format
-from worldmodel_v.storage.writer import refuse_foreign_directory
+from worldmodel_v.schema import latent_schema
+from worldmodel_v.spec import LatentSpec, RolloutSpec
+from worldmodel_v.storage import DatasetWriter, IndexEntry, Latents, Rollouts, require_dataset
 from worldmodel_v.telemetry import Tally
 
 
@@ -51,14 +50,13 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
     time from the shard's bytes, with as many threads as PyTorch has there.
     """
     progress = progress or Silent()
-    rollouts = require_format(config.data, ROLLOUTS)
+    rollouts = require_dataset(config.data, RolloutSpec)
     weights = artifact.read_weights(config.vae)
     vae = artifact.from_bytes(weights, str(config.vae), config.autoencoder)
     require_fit(vae, rollouts, config.vae, "train a VAE on these rollouts")
     if executor is None and config.workers == 0:
         resolve_device(config.device)
     spec = _latent_spec(config, rollouts, vae)
-    refuse_foreign_directory(config.out, spec)
     settings = EncoderSettings(
         weights=weights,
         autoencoder=config.autoencoder,
@@ -83,7 +81,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
     return report
 
 
-def require_current(latents: Dataset, rollouts: Dataset) -> None:
+def require_current(latents: Latents, rollouts: Rollouts) -> None:
     """Raise StaleLatents if a latent shard was made from another file than the rollout shard of its number."""
     sources = {entry.shard: entry.sha256 for entry in rollouts.entries}
     for entry in latents.entries:
@@ -94,24 +92,24 @@ def require_current(latents: Dataset, rollouts: Dataset) -> None:
             )
 
 
-def _latent_spec(config: EncodeConfig, rollouts: Dataset, vae: Trained[Autoencoder]) -> LatentSpec:
+def _latent_spec(config: EncodeConfig, rollouts: Rollouts, vae: Trained[Autoencoder]) -> LatentSpec:
     return LatentSpec(
         schema=latent_schema(rollouts.schema, *vae.model.latents(config.dtype)),
         vae_sha256=vae.sha256,
         source_spec_hash=rollouts.spec_hash,
         dtype=config.dtype,
         precision=config.precision,
-        source=rollouts.spec,
+        source=rollouts.spec.settings(),
     )
 
 
 def _encode_shards(
     config: EncodeConfig,
     settings: EncoderSettings,
-    rollouts: Dataset,
+    rollouts: Rollouts,
     missing: list[IndexEntry],
     executor: Executor | None,
-    writer: DatasetWriter,
+    writer: DatasetWriter[LatentSpec],
     progress: Progress,
 ) -> int:
     if not missing:
@@ -122,22 +120,22 @@ def _encode_shards(
     tally = Tally("encode", config.out, progress, shards_left=len(missing))
     executor = executor or config.executor(len(missing))
     if executor is None:
-        latents = _here(settings, rollouts, missing)
+        encoded = _here(settings, rollouts, missing)
     else:
-        latents = _by_workers(settings, rollouts, missing, executor, progress, tally)
-    with closing(task), closing(latents), compilation_watched(progress):
-        for source, image in latents:
+        encoded = _by_workers(settings, rollouts, missing, executor, progress, tally)
+    with closing(task), closing(encoded), compilation_watched(progress):
+        for source, image in encoded:
             entry = writer.commit(source.shard, image)
             tally.committed(entry)
             task.advance(entry.num_rows, **tally.facts())
     return sum(entry.num_rows for entry in missing)
 
 
-Latents = Generator[tuple[IndexEntry, bytes]]
+Encoded = Generator[tuple[IndexEntry, bytes]]
 """A rollout shard, and the bytes of its latent shard."""
 
 
-def _here(settings: EncoderSettings, rollouts: Dataset, missing: list[IndexEntry]) -> Latents:
+def _here(settings: EncoderSettings, rollouts: Rollouts, missing: list[IndexEntry]) -> Encoded:
     """Encode in this process, from the files."""
     with ShardEncoder(settings) as encoder, closing(encoder.encode(_sources(rollouts, missing))) as latents:
         yield from latents
@@ -145,25 +143,25 @@ def _here(settings: EncoderSettings, rollouts: Dataset, missing: list[IndexEntry
 
 def _by_workers(
     settings: EncoderSettings,
-    rollouts: Dataset,
+    rollouts: Rollouts,
     missing: list[IndexEntry],
     executor: Executor,
     progress: Progress,
     tally: Tally,
-) -> Latents:
+) -> Encoded:
     """Have workers encode, which are sent the shards' bytes."""
     setup = functools.partial(shard_encoder, settings)
     for task, image in map_tasks(executor, setup, _tasks(rollouts, missing), progress, tally):
         yield task.entry, image
 
 
-def _sources(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[Source]:
+def _sources(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[Source]:
     """The shards, each opened when there is room for it; raises ShardDamaged."""
     for entry in missing:
         yield Source(entry, rollouts.open_verified(entry))
 
 
-def _tasks(rollouts: Dataset, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
+def _tasks(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
     """The shards' bytes, read when a worker is free for them; raises ShardDamaged."""
     for entry in missing:
         image = rollouts.image(entry)

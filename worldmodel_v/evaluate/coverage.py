@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel_v.spec import Spec
 from worldmodel_v.storage import Dataset
 
 FACTORS = ("progress", "on_road", "velocity_x", "velocity_y", "angle")
@@ -27,7 +28,7 @@ FULL_LAP = 0.95
 SPEED_EDGES = (0.0, 1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0)
 
 
-def driving(dataset: Dataset) -> list[dict[str, Any]]:
+def driving(dataset: Dataset[Spec]) -> list[dict[str, Any]]:
     """For each policy: its episodes, the mean share of tiles visited, the share of episodes that were full laps, the shares
     of frames off the road (fewer than two wheels on it), spinning and standing, and the share of frames in each range of
     speed. Empty without CarRacing's `state`."""

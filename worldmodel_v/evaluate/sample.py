@@ -22,7 +22,7 @@ from worldmodel_v.evaluate.conditions import condition_rows
 from worldmodel_v.evaluate.config import MIN_FRAMES
 from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.progress import Progress
-from worldmodel_v.storage import Dataset, Shard
+from worldmodel_v.storage import Rollouts, Shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
 
 ZOOM_ROWS = 50
@@ -57,7 +57,7 @@ class Sample:
         return len(self.frames)
 
 
-def choose_holdout(asked: int | None, training: Training, dataset: Dataset) -> int:
+def choose_holdout(asked: int | None, training: Training, dataset: Rollouts) -> int:
     """Which k of "every k-th episode is held out" to use; raises ConfigError if it would evaluate on trained frames."""
     if asked is None or asked == training.holdout_every:
         return training.holdout_every
@@ -69,7 +69,7 @@ def choose_holdout(asked: int | None, training: Training, dataset: Dataset) -> i
     return asked
 
 
-def read_sample(dataset: Dataset, model: Autoencoder, *, holdout_every: int, limit: int, progress: Progress) -> Sample:
+def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, limit: int, progress: Progress) -> Sample:
     """At most `limit` frames, evenly spaced over the held-out episodes; raises DatasetTooSmall or ShardDamaged."""
     require_split(dataset.path, dataset.num_episodes, holdout_every)
     total = sum(len(rows) for _, rows in _heldout_rows(dataset, holdout_every))
@@ -94,7 +94,7 @@ def read_sample(dataset: Dataset, model: Autoencoder, *, holdout_every: int, lim
     return Sample(state_names=names.pop(), **columns)
 
 
-def _heldout_rows(dataset: Dataset, holdout_every: int) -> Iterator[tuple[Shard, np.ndarray]]:
+def _heldout_rows(dataset: Rollouts, holdout_every: int) -> Iterator[tuple[Shard, np.ndarray]]:
     """Each shard with held-out episodes, open, and their rows in it: int64 (n,)."""
     entries = [
         entry

@@ -31,8 +31,8 @@ from worldmodel_v.evaluate.report import Provenance, render
 from worldmodel_v.evaluate.sample import Sample, choose_holdout, read_sample
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent
-from worldmodel_v.schema import ROLLOUTS
-from worldmodel_v.storage import Dataset, require_format
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage import Rollouts, require_dataset
 from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import publish, remove_temporaries
@@ -93,7 +93,7 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     """
     progress = progress or Silent()
     device = resolve_device(config.device)
-    dataset = require_format(config.data, ROLLOUTS)
+    dataset = require_dataset(config.data, RolloutSpec)
     vae = load(config.vae, config.autoencoder)
     require_fit(vae, dataset, config.vae, "give the rollouts that it was trained on")
     training = read_training(config.vae)
@@ -120,7 +120,7 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
 # What may be evaluated, and where to
 
 
-def _identity(config: EvalConfig, vae: Trained[Autoencoder], dataset: Dataset, holdout_every: int) -> dict[str, Any]:
+def _identity(config: EvalConfig, vae: Trained[Autoencoder], dataset: Rollouts, holdout_every: int) -> dict[str, Any]:
     """What determines an evaluation: the same again is the same figures."""
     return {
         "vae_sha256": vae.sha256,
@@ -147,8 +147,8 @@ def _refuse_foreign_directory(out: Path, identity: dict[str, Any]) -> None:
             )
 
 
-def _is_car_racing(dataset: Dataset) -> bool:
-    return "CarRacing" in dataset.spec["env"]
+def _is_car_racing(dataset: Rollouts) -> bool:
+    return "CarRacing" in dataset.spec.env
 
 
 # The work
@@ -235,7 +235,7 @@ def _summary(findings: Findings) -> Summary:
 
 
 def _provenance(
-    config: EvalConfig, vae: Trained[Autoencoder], dataset: Dataset, training: Training, identity: dict[str, Any]
+    config: EvalConfig, vae: Trained[Autoencoder], dataset: Rollouts, training: Training, identity: dict[str, Any]
 ) -> Provenance:
     heldout = [
         episode
@@ -247,8 +247,8 @@ def _provenance(
         vae=str(config.vae),
         kind=vae.model.kind,
         data=str(config.data),
-        env=str(dataset.spec["env"]),
-        policy=str(dataset.spec["policy"]),
+        env=dataset.spec.env,
+        policy=dataset.spec.policy,
         heldout_episodes=len(heldout),
         training_steps=training.steps,
         trained_on_this=training.data_spec_hash == dataset.spec_hash,

@@ -8,7 +8,7 @@ all T + 1 rows are held and no transition is lost. Batches stack episodes, so al
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from worldmodel_v.export.npz_file import write_npz
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
-from worldmodel_v.schema import LATENTS
+from worldmodel_v.spec import LatentSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +30,14 @@ class AdspConfig(EqualLengthConfig):
     """
 
     name: ClassVar[str] = "adsp"
-    reads: ClassVar[tuple[str, ...]] = (LATENTS,)
+    reads: ClassVar[tuple[type[Any], ...]] = (LatentSpec,)
     needs: ClassVar[tuple[str, ...]] = ("mu", "logvar")
     final_row: ClassVar[bool] = True
     alignment: ClassVar[str] = (
         "row t: the latent of o_t, the action a_t chosen on it, and reward and done of the action a_t-1 that led to o_t"
     )
 
-    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+    def write(self, source: Source[LatentSpec], folder: Path, progress: Progress) -> Written:
         plan = self.plan(source)
         (folder / "series").mkdir()
         initial: dict[str, list[np.ndarray]] = {"initial_mu": [], "initial_log_var": []}
@@ -61,7 +61,7 @@ class AdspConfig(EqualLengthConfig):
         return Written(len(kept) * plan.length, [*plan.notes, *said], kept)
 
 
-def _arrays(source: Source, sequence: Episode, length: int) -> dict[str, np.ndarray]:
+def _arrays(source: Source[LatentSpec], sequence: Episode, length: int) -> dict[str, np.ndarray]:
     goes_on = ~sequence.terminated[:-1]
     positive = (sequence.reward[:-1] > 0) & goes_on
     return {

@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Generic
 
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.export.source import Source
+from worldmodel_v.export.source import S, Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Location, local_path, to_place
 
@@ -26,7 +26,7 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(ABC):
+class ExportConfig(ABC, Generic[S]):
     """Base class of the formats. A format is a subclass in a module of its own, and a line in `registry`."""
 
     data: Location
@@ -38,8 +38,8 @@ class ExportConfig(ABC):
     name: ClassVar[str]
     """What it is called on the command line."""
 
-    reads: ClassVar[tuple[str, ...]]
-    """The formats of dataset that it exports."""
+    reads: ClassVar[tuple[type[Any], ...]]
+    """The kinds of dataset that it exports: RolloutSpec, LatentSpec."""
 
     needs: ClassVar[tuple[str, ...]] = ()
     """Columns of latents that it cannot do without."""
@@ -48,10 +48,10 @@ class ExportConfig(ABC):
     """Which action and reward stand beside which frame or latent, in words."""
 
     @abstractmethod
-    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+    def write(self, source: Source[S], folder: Path, progress: Progress) -> Written:
         """Write the files into `folder`; raises OSError if the disk fails."""
 
-    def require_columns(self, source: Source) -> None:
+    def require_columns(self, source: Source[S]) -> None:
         """Raise ConfigError unless the dataset has the columns that the format cannot do without."""
         found = [column.name for column in source.schema.by_role("latent")]
         if missing := [name for name in self.needs if name not in found]:
@@ -60,7 +60,7 @@ class ExportConfig(ABC):
                 f"no {missing[0]}; wm-export npz holds any"
             )
 
-    def check(self, source: Source) -> None:  # noqa: B027  (most formats hold any dataset)
+    def check(self, source: Source[S]) -> None:
         """Raise UsageError, before anything is written, if this dataset cannot be exported with these options."""
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ which is where `source.json` stands; in sub-folders it takes every file for an e
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from worldmodel_v.export import notes
 from worldmodel_v.export.config import ExportConfig, Written
@@ -16,7 +16,7 @@ from worldmodel_v.export.lengths import led_here
 from worldmodel_v.export.npz_file import write_npz
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.schema import ROLLOUTS
+from worldmodel_v.spec import RolloutSpec
 
 EPISODES_PER_FOLDER = 1000
 HELD_OUT_FILES = 600
@@ -25,17 +25,17 @@ WINDOW_ROWS = 33
 
 
 @dataclass(frozen=True, kw_only=True)
-class CtallecConfig(ExportConfig):
+class CtallecConfig(ExportConfig[RolloutSpec]):
     """Frames as FOLDER/rollout_N.npz (observations, actions, rewards, terminals), for ctallec/world-models.
 
     Give datasets/carracing of its checkout as --out. Its trainmdrnn.py takes frames of 96x96: collect with --frame-size 96.
     """
 
     name: ClassVar[str] = "ctallec"
-    reads: ClassVar[tuple[str, ...]] = (ROLLOUTS,)
+    reads: ClassVar[tuple[type[Any], ...]] = (RolloutSpec,)
     alignment: ClassVar[str] = "row t: the frame o_t, and action, reward and terminal of a_t-1, which led to it; row 0 has none"
 
-    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+    def write(self, source: Source[RolloutSpec], folder: Path, progress: Progress) -> Written:
         task = progress.task("export", source.num_episodes, "episodes")
         for episode in source.episodes():
             sub_folder = folder / f"episodes_{episode.episode_id // EPISODES_PER_FOLDER:04d}"
@@ -53,7 +53,7 @@ class CtallecConfig(ExportConfig):
         return Written(source.num_rows, [*said, *_notes_on_its_code(source)], source.episode_ids.tolist())
 
 
-def _notes_on_its_code(source: Source) -> list[str]:
+def _notes_on_its_code(source: Source[RolloutSpec]) -> list[str]:
     """Constants of its code that this dataset does not meet."""
     said = []
     if source.num_episodes <= HELD_OUT_FILES:

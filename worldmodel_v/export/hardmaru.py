@@ -8,7 +8,7 @@ is left out, as its own recorder does.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from worldmodel_v.export.lengths import EqualLengthConfig
 from worldmodel_v.export.series import Rounding, latent_columns, write_series
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.schema import LATENTS
+from worldmodel_v.spec import LatentSpec
 
 TRAINED_ROWS = 1000
 BATCH_SIZE = 100
@@ -33,12 +33,12 @@ class HardmaruConfig(EqualLengthConfig):
     """
 
     name: ClassVar[str] = "hardmaru"
-    reads: ClassVar[tuple[str, ...]] = (LATENTS,)
+    reads: ClassVar[tuple[type[Any], ...]] = (LatentSpec,)
     needs: ClassVar[tuple[str, ...]] = ("mu", "logvar")
     final_row: ClassVar[bool] = False
     alignment: ClassVar[str] = "row t: the latent of o_t, and the action a_t chosen on it"
 
-    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+    def write(self, source: Source[LatentSpec], folder: Path, progress: Progress) -> Written:
         plan, rounding = self.plan(source), Rounding()
         columns = latent_columns(source, plan.length, rounding, np.float16)
         of_initial_z = write_series(source, plan, columns, folder, progress)

@@ -22,7 +22,8 @@ from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
-from worldmodel_v.schema import ROLLOUTS, ActionSpace
+from worldmodel_v.schema import ActionSpace
+from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.hdf5_file import EVERYWHERE, add_column, create_hdf5
 
 MINARI_VERSION = "0.5.4"
@@ -32,7 +33,7 @@ DATASET_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinariConfig(ExportConfig):
+class MinariConfig(ExportConfig[RolloutSpec]):
     """Frames as a Minari dataset (0.5.4 or newer), lossless, with the ground truth and further columns in infos.
 
     Minari looks for a dataset in the folder of its id below MINARI_DATASETS_PATH (~/.minari/datasets): give
@@ -43,7 +44,7 @@ class MinariConfig(ExportConfig):
     """Minari's name for it, NAME-v0 or NAMESPACE/NAME-v0; --out must end with it. Without it, the last part of --out."""
 
     name: ClassVar[str] = "minari"
-    reads: ClassVar[tuple[str, ...]] = (ROLLOUTS,)
+    reads: ClassVar[tuple[type[Any], ...]] = (RolloutSpec,)
     alignment: ClassVar[str] = (
         "observations and infos have a row more than the rest: actions[t] was chosen on observations[t] and led to "
         "observations[t + 1], with rewards[t], terminations[t] and truncations[t]"
@@ -64,7 +65,7 @@ class MinariConfig(ExportConfig):
     def resolved_id(self) -> str:
         return self.out.absolute().name if self.dataset_id is None else self.dataset_id
 
-    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+    def write(self, source: Source[RolloutSpec], folder: Path, progress: Progress) -> Written:
         data = folder / "data"
         data.mkdir()
         task = progress.task("export", source.num_episodes, "episodes")
@@ -84,8 +85,8 @@ class MinariConfig(ExportConfig):
             "dataset_size": round((data / "main_data.hdf5").stat().st_size / 1e6, 1),
             "observation_space": json.dumps(_box(0, 255, source.schema["pixels"].row_shape, "uint8")),
             "action_space": json.dumps(_action_space(source.schema.actions)),
-            "algorithm_name": source.dataset.spec["policy"],
-            "description": f"{source.dataset.spec['env']}, frames as the VAE sees them; made by worldmodel_v",
+            "algorithm_name": source.dataset.spec.policy,
+            "description": f"{source.dataset.spec.env}, frames as the VAE sees them; made by worldmodel_v",
         }
         (data / "metadata.json").write_text(json.dumps(metadata))
         return Written(source.num_rows, [], source.episode_ids.tolist())

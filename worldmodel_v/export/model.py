@@ -40,11 +40,10 @@ from worldmodel_v.export.formats import (
 )
 from worldmodel_v.export.int8 import write_int8
 from worldmodel_v.export.modules import Part, parts
-from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent
-from worldmodel_v.schema import ROLLOUTS
-from worldmodel_v.storage import Dataset, Location, local_path, require_format, to_place
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage import Location, Rollouts, local_path, require_dataset, to_place
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.new_directory import new_directory, require_new
 
@@ -129,7 +128,7 @@ def export_model(config: ModelExportConfig, progress: Progress | None = None) ->
     progress = progress or Silent()
     require_packages(config.formats)
     require_new(config.out)
-    dataset = require_format(config.data, ROLLOUTS)
+    dataset = require_dataset(config.data, RolloutSpec)
     vae = load_vae(config.vae)
     require_fit(vae, dataset, config.vae, "give the rollouts that it was trained on")
     holdout_every = read_training(config.vae).holdout_every
@@ -155,7 +154,7 @@ def export_model(config: ModelExportConfig, progress: Progress | None = None) ->
     return ModelExportReport(out=config.out, vae_sha256=vae.sha256, checked_frames=len(expected.frames), files=tuple(files))
 
 
-def _encoder_inputs(dataset: Dataset, vae: Trained[VAE], wanted: Callable[[int], bool], limit: int) -> Arrays:
+def _encoder_inputs(dataset: Rollouts, vae: Trained[VAE], wanted: Callable[[int], bool], limit: int) -> Arrays:
     """What an encoder takes, evenly spaced over the wanted episodes: frames, and for a conditional VAE their conditions."""
     frames = read_frames(dataset, wanted, limit)
     condition = condition_reader(vae.model.config.condition, vae.model.config.condition_dim)
@@ -205,7 +204,7 @@ def _write(part: Part, name: FormatName, file: Path, calibration: Arrays) -> Run
             return run_onnx(file)
 
 
-def _description(vae: Trained[VAE], dataset: Dataset, halves: tuple[Part, ...], files: list[ExportedFile]) -> dict[str, Any]:
+def _description(vae: Trained[VAE], dataset: Rollouts, halves: tuple[Part, ...], files: list[ExportedFile]) -> dict[str, Any]:
     """The content of `model.json`, but for what the files were checked on."""
     packages = ["torch", *dict.fromkeys(package for file in files for package in PACKAGES[file.format])]
     return {
@@ -214,8 +213,8 @@ def _description(vae: Trained[VAE], dataset: Dataset, halves: tuple[Part, ...], 
         "vae_sha256": vae.sha256,
         "model": asdict(vae.model.config),
         "frames": {
-            "environment": dataset.spec["env"],
-            **asdict(Preprocessing.of(dataset.spec)),
+            "environment": dataset.spec.env,
+            **asdict(dataset.spec.preprocessing),
             "layout": "rows, columns, RGB; uint8 from 0 to 255, scaled inside the encoder",
         },
         **{part.name: _signature(part) for part in halves},

@@ -4,26 +4,29 @@ Legend: E episodes, T actions of an episode (so T + 1 rows), A action size.
 """
 
 from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from worldmodel_v.errors import StaleLatents
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
-from worldmodel_v.storage import Dataset, Location, Shard, open_dataset, require_format
+from worldmodel_v.spec import LatentSpec, Spec
+from worldmodel_v.storage import Dataset, Location, Shard, require_dataset
+
+S = TypeVar("S", bound=Spec)
 
 
-class Source:
+class Source(Generic[S]):
     """A dataset whose every shard was found to be what the index says, with a table of its episodes."""
 
-    def __init__(self, path: Location, reads: tuple[str, ...], progress: Progress) -> None:
-        """Open the dataset at `path`, of one of the formats `reads`.
+    def __init__(self, path: Location, reads: tuple[type[Any], ...], progress: Progress) -> None:
+        """Open the dataset at `path`, of one of the kinds `reads`.
 
         Raises NotADataset or DatasetTooSmall; ShardDamaged if a shard's SHA-256 is not the index's; StaleLatents if a
         shard of latents was made by another VAE than the dataset.
         """
-        found = open_dataset(path, reads[0] if len(reads) == 1 else None)
-        self.dataset: Dataset = require_format(path, found.format if found.format in reads else reads[0])
+        self.dataset: Dataset[S] = require_dataset(path, *reads)
         schema = self.dataset.schema
         self.schema, self.state_names, self.actions_space = schema, schema.state_names, schema.actions
         tables: list[tuple[np.ndarray, ...]] = []
@@ -70,7 +73,8 @@ class Source:
         return self.schema["mu"].row_shape[0]
 
     def _verified_shards(self) -> Iterator[Shard]:
-        vae_sha256 = self.dataset.spec.get("vae_sha256")
+        spec = self.dataset.spec
+        vae_sha256 = spec.vae_sha256 if isinstance(spec, LatentSpec) else None
         for entry in self.dataset.entries:
             with self.dataset.open_verified(entry) as shard:
                 if shard.attributes.get("vae_sha256") != vae_sha256:

@@ -17,27 +17,27 @@ from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode, index_rows
-from worldmodel_v.schema import LATENTS, ROLLOUTS
+from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec
 from worldmodel_v.storage.hdf5_file import add_column, create_hdf5, with_plugin
 
 FILE_NAME = "dataset.h5"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StableWorldmodelConfig(ExportConfig):
+class StableWorldmodelConfig(ExportConfig[Spec]):
     """Frames or latents as one dataset.h5 with ep_len and ep_offset, for stable-worldmodel's HDF5Dataset.
 
     Open it with HDF5Dataset(path="OUT/dataset.h5").
     """
 
     name: ClassVar[str] = "stable-worldmodel"
-    reads: ClassVar[tuple[str, ...]] = (ROLLOUTS, LATENTS)
+    reads: ClassVar[tuple[type[Any], ...]] = (RolloutSpec, LatentSpec)
     alignment: ClassVar[str] = (
         "row t: o_t, the action a_t chosen on it, and what a_t brought; an episode's last row holds the final observation, "
         "with NaN for action and reward"
     )
 
-    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+    def write(self, source: Source[Spec], folder: Path, progress: Progress) -> Written:
         rows = source.num_steps + 1
         first_rows = np.cumsum(rows) - rows
         task = progress.task("export", source.num_episodes, "episodes")
@@ -58,7 +58,7 @@ class StableWorldmodelConfig(ExportConfig):
         return Written(source.num_rows, notes.one_hot_actions(source), source.episode_ids.tolist())
 
 
-def _columns(source: Source, episode: Episode) -> dict[str, np.ndarray]:
+def _columns(source: Source[Spec], episode: Episode) -> dict[str, np.ndarray]:
     """The episode's columns, with actions as vectors and NaN in their last row."""
     vectors = source.actions(episode)
     none = np.full((1, source.action_size), np.nan, np.float32)

@@ -11,7 +11,7 @@ from typing import Any
 
 from worldmodel_v import __version__
 from worldmodel_v.export.config import ExportConfig, Written
-from worldmodel_v.export.source import Source
+from worldmodel_v.export.source import S, Source
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.new_directory import new_directory, require_new
 
@@ -36,7 +36,7 @@ class ExportReport:
     """What the format does not hold, or holds otherwise than the dataset."""
 
 
-def export(config: ExportConfig, progress: Progress | None = None) -> ExportReport:
+def export(config: ExportConfig[S], progress: Progress | None = None) -> ExportReport:
     """Make `config.out` hold the dataset in the format of `config`; it appears whole or not at all.
 
     Raises UsageError (NotADataset, DatasetTooSmall, ShardDamaged, StaleLatents, UnequalEpisodes, DirectoryNotEmpty, …) before
@@ -44,7 +44,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportRepo
     """
     progress = progress or Silent()
     require_new(config.out)
-    source = Source(config.data, config.reads, progress)
+    source: Source[S] = Source(config.data, config.reads, progress)
     config.require_columns(source)
     config.check(source)
     with new_directory(config.out) as folder:
@@ -62,7 +62,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportRepo
     )
 
 
-def _provenance(config: ExportConfig, source: Source, written: Written) -> dict[str, Any]:
+def _provenance(config: ExportConfig[S], source: Source[S], written: Written) -> dict[str, Any]:
     dataset = source.dataset
     table = zip(source.episode_ids.tolist(), source.seeds.tolist(), source.policies, source.num_steps.tolist(), strict=True)
     kept = set(written.episode_ids)
@@ -71,7 +71,7 @@ def _provenance(config: ExportConfig, source: Source, written: Written) -> dict[
         "made_by": f"worldmodel_v {__version__}",
         "alignment": config.alignment,
         "notes": written.notes,
-        "dataset": {"format": dataset.format, "spec_hash": dataset.spec_hash, "spec": dataset.spec},
+        "dataset": {"format": dataset.format, "spec_hash": dataset.spec_hash, "spec": dataset.spec.settings()},
         "episodes": [
             {"episode_id": episode_id, "seed": seed, "policy": policy, "num_steps": num_steps}
             for episode_id, seed, policy, num_steps in table

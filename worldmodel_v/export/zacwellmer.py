@@ -7,7 +7,7 @@ used; its recorder writes 0 for environments without tiles.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from worldmodel_v.export.lengths import EqualLengthConfig, filled
 from worldmodel_v.export.series import MAX_INITIAL_Z, Column, Rounding, latent_columns, write_series
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.schema import LATENTS
+from worldmodel_v.spec import LatentSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +28,12 @@ class ZacwellmerConfig(EqualLengthConfig):
     """
 
     name: ClassVar[str] = "zacwellmer"
-    reads: ClassVar[tuple[str, ...]] = (LATENTS,)
+    reads: ClassVar[tuple[type[Any], ...]] = (LatentSpec,)
     needs: ClassVar[tuple[str, ...]] = ("mu", "logvar")
     final_row: ClassVar[bool] = False
     alignment: ClassVar[str] = "row t: the latent of o_t, the action a_t chosen on it, and reward and done that a_t brought"
 
-    def write(self, source: Source, folder: Path, progress: Progress) -> Written:
+    def write(self, source: Source[LatentSpec], folder: Path, progress: Progress) -> Written:
         plan, rounding = self.plan(source), Rounding()
         columns = latent_columns(source, plan.length, rounding, np.float32) | _outcome_columns(plan.length)
         of_initial_z = write_series(source, plan, columns, folder, progress)

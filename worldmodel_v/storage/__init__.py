@@ -5,7 +5,7 @@ file. This package is the only one that imports h5py and fsspec, so it also has 
 layouts.
 """
 
-from worldmodel_v.storage.dataset import Dataset, open_dataset, require_format
+from worldmodel_v.storage.dataset import Dataset, Latents, Rollouts, open_dataset, require_dataset
 from worldmodel_v.storage.index import IndexEntry
 from worldmodel_v.storage.pixels import PixelLayout
 from worldmodel_v.storage.set_aside import SetAside
@@ -19,16 +19,18 @@ __all__ = [
     "Dataset",
     "DatasetWriter",
     "IndexEntry",
+    "Latents",
     "Location",
     "OpenFile",
     "PixelLayout",
     "Place",
+    "Rollouts",
     "SetAside",
     "Shard",
     "build_shard",
     "local_path",
     "open_dataset",
-    "require_format",
+    "require_dataset",
     "to_place",
     "verify",
 ]

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, TypeVar
 
 from worldmodel_v.errors import DatasetTooSmall, NotADataset, ShardDamaged
-from worldmodel_v.schema import LATENTS, ROLLOUTS, Schema
-from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, Spec
+from worldmodel_v.records import Episode
+from worldmodel_v.schema import Schema
+from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, Spec
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, read_index
 from worldmodel_v.storage.pixels import refuse
@@ -34,25 +35,32 @@ MAX_SPEC_BYTES = 1 << 20
 SHARDS_AHEAD = 16
 """How many remote shards are opened at once."""
 
-_STAGES = {ROLLOUTS: "wm-collect", LATENTS: "wm-encode"}
+S = TypeVar("S", bound=Spec, covariant=True)
+
+_STAGES: dict[type[Spec], str] = {RolloutSpec: "wm-collect", LatentSpec: "wm-encode"}
+"""Who writes what."""
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """What a dataset directory holds, as read at one moment."""
+class Dataset(Generic[S]):
+    """What a dataset directory holds, as read at one moment: `Dataset[RolloutSpec]` or `Dataset[LatentSpec]`."""
 
     path: Place
-    format: str
-    spec: dict[str, Any]
-    schema: Schema
-    spec_hash: str
+    spec: S
     entries: tuple[IndexEntry, ...]
     """The committed shards, by number."""
 
-    @classmethod
-    def of(cls, path: Place, spec: Spec, entries: tuple[IndexEntry, ...]) -> Self:
-        """The dataset at `path` with these settings and shards."""
-        return cls(path, spec.format, spec.settings(), spec.schema, spec.hash, entries)
+    @property
+    def format(self) -> str:
+        return self.spec.format
+
+    @property
+    def schema(self) -> Schema:
+        return self.spec.schema
+
+    @property
+    def spec_hash(self) -> str:
+        return self.spec.hash
 
     @property
     def num_episodes(self) -> int:
@@ -154,8 +162,8 @@ class Dataset:
         if (source := shard.attributes.get("source_sha256")) != entry.source_sha256:
             refuse(shard.source, f"was encoded from the shard {source}, the index says {entry.source_sha256}")
 
-    def episode(self, episode_id: int) -> Any:
-        """One episode as a record (Episode or LatentSequence); raises DatasetTooSmall if it is not committed."""
+    def episode(self, episode_id: int) -> Episode:
+        """One episode as a record; raises DatasetTooSmall if it is not committed."""
         for entry in self.entries:
             if entry.first_episode <= episode_id < entry.end_episode:
                 with self.open_shard(entry) as shard:
@@ -163,17 +171,22 @@ class Dataset:
         raise DatasetTooSmall(f"{self.path}: episode {episode_id} is not there; it has {self.num_episodes} episodes")
 
 
-@readable()
-def open_dataset(path: Location, expected: str | None = None) -> Dataset:
-    """Read `dataset.json` and the index at a path or URL; raises NotADataset, which names who makes the `expected` format,
-    NotReadable, ShardDamaged or RemoteFailed.
+Rollouts = Dataset[RolloutSpec]
+Latents = Dataset[LatentSpec]
 
-    Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
+
+@readable()
+def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
+    """Read `dataset.json` and the index at a path or URL; with `kinds`, it must be of one of them (RolloutSpec, LatentSpec).
+
+    Raises NotADataset, which names who writes what is expected; NotReadable, ShardDamaged or RemoteFailed. Nothing outside
+    the directory is read: its files and its folder of shards may not be symbolic links.
     """
     place = to_place(path)
     if isinstance(place, Path):
         refuse_links(place)
-    return Dataset.of(place, read_spec(place, expected), tuple(read_index(place / INDEX_NAME)))
+    spec = read_spec(place, *kinds)
+    return Dataset(place, spec, tuple(read_index(place / INDEX_NAME)))
 
 
 def refuse_links(path: Path) -> None:
@@ -183,46 +196,52 @@ def refuse_links(path: Path) -> None:
             raise NotADataset(f"{path / name}: is a symbolic link, expected the file or folder itself; put it in its place")
 
 
-def require_format(path: Location, expected: str) -> Dataset:
-    """Open a dataset that must be of one format and not empty; raises NotADataset or DatasetTooSmall."""
-    dataset = open_dataset(path, expected)
-    if dataset.format != expected:
-        raise NotADataset(
-            f"{path}: expected a dataset of {expected} (made by {_STAGES[expected]}), found {dataset.format}; "
-            f"give the directory that {_STAGES[expected]} wrote"
-        )
+def require_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
+    """Open a dataset, as `open_dataset` does, that must not be empty; raises DatasetTooSmall too."""
+    dataset = open_dataset(path, *kinds)
     if not dataset.entries:
-        raise DatasetTooSmall(f"{path}: the dataset is empty; run {_STAGES[expected]} first, or let it finish")
+        raise DatasetTooSmall(f"{path}: the dataset is empty; run {_STAGES[type(dataset.spec)]} first, or let it finish")
     return dataset
 
 
 @readable()
-def read_spec(path: Place, expected: str | None = None) -> Spec:
-    """What `dataset.json` says; raises NotADataset, as `open_dataset` does, if it is missing or damaged, or
+def read_spec(path: Place, *kinds: type[S]) -> S:
+    """What `dataset.json` says; raises NotADataset, as `open_dataset` does, if it is missing, damaged or of another kind, or
     else NotReadable."""
     file, store = path / SPEC_NAME, store_of(path)
+    makers = " or ".join(_STAGES[kind] for kind in kinds or _STAGES)
     num_bytes = store.size(file)
     if num_bytes is None:
         found = "is no directory" if isinstance(path, Path) and not path.is_dir() else f"holds no {SPEC_NAME}"
-        makers = _STAGES[expected] if expected else " or ".join(_STAGES.values())
         raise NotADataset(f"{path}: {found}; give a directory that {makers} wrote")
     try:
         if num_bytes > MAX_SPEC_BYTES:
             raise ValueError(f"it has {num_bytes} bytes, expected at most {MAX_SPEC_BYTES}")
         with store.stream(file) as opened:
-            content = parse_object(opened.read())
-        version, settings = content["format_version"], content["spec"]
-        spec_class = SPEC_CLASSES[content["format"]]
-        if type(version) is not int or version != FORMAT_VERSION:
-            raise ValueError(f"format_version {version!r:.100}, this version reads {FORMAT_VERSION}")
-        if not isinstance(settings, dict):
-            raise ValueError(f"spec: expected an object, found {type(settings).__name__}")
-        require_types(settings, spec_class)
-        spec = spec_class(**settings, schema=Schema.from_json(content["schema"]))
-        if spec.hash != content["spec_hash"]:
-            raise ValueError(f"spec_hash is {content['spec_hash']!r:.100}, that of its settings is {spec.hash}")
+            spec = _spec_of(parse_object(opened.read()))
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NotADataset(f"{file}: not a valid description of a dataset ({error}); restore it from a copy") from None
+    if kinds and not isinstance(spec, kinds):
+        expected = " or ".join(f"{kind.format} (made by {_STAGES[kind]})" for kind in kinds)
+        raise NotADataset(
+            f"{path}: expected a dataset of {expected}, found {spec.format}; give the directory that {makers} wrote"
+        )
+    return spec
+
+
+def _spec_of(content: dict[str, Any]) -> Any:
+    """The spec of a `dataset.json`; raises ValueError, KeyError or TypeError."""
+    version, settings = content["format_version"], content["spec"]
+    spec_class = SPEC_CLASSES[content["format"]]
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise ValueError(f"format_version {version!r:.100}, this version reads {FORMAT_VERSION}")
+    if not isinstance(settings, dict):
+        raise ValueError(f"spec: expected an object, found {type(settings).__name__}")
+    require_types(settings, spec_class)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    spec = spec_class(**values, schema=Schema.from_json(content["schema"]))
+    if spec.hash != content["spec_hash"]:
+        raise ValueError(f"spec_hash is {content['spec_hash']!r:.100}, that of its settings is {spec.hash}")
     return spec

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from worldmodel_v.errors import NotReadable, RemoteFailed, ShardDamaged, WorldModelError
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.spec import Spec
 from worldmodel_v.storage.dataset import Dataset
 from worldmodel_v.storage.index import SHARD_FOLDER, IndexEntry
 
 
-def verify(dataset: Dataset, progress: Progress | None = None) -> list[str]:
+def verify(dataset: Dataset[Spec], progress: Progress | None = None) -> list[str]:
     """What is wrong with a dataset, one line for each finding; an empty list if nothing is.
 
     Compares size and SHA-256 of every shard with the index, decodes every chunk, checks every episode's rows (shapes,
@@ -24,7 +25,7 @@ def verify(dataset: Dataset, progress: Progress | None = None) -> list[str]:
     return findings + _missing_episodes(dataset) + _unindexed_files(dataset)
 
 
-def _verify_shard(dataset: Dataset, entry: IndexEntry) -> list[str]:
+def _verify_shard(dataset: Dataset[Spec], entry: IndexEntry) -> list[str]:
     path = dataset.shard_path(entry)
     try:
         with dataset.open_verified(entry) as shard:
@@ -38,7 +39,7 @@ def _verify_shard(dataset: Dataset, entry: IndexEntry) -> list[str]:
     return []
 
 
-def _missing_episodes(dataset: Dataset) -> list[str]:
+def _missing_episodes(dataset: Dataset[Spec]) -> list[str]:
     num_absent, first_absent, end = 0, None, 0
     for entry in sorted(dataset.entries, key=lambda entry: entry.first_episode):
         if entry.first_episode > end:
@@ -53,7 +54,7 @@ def _missing_episodes(dataset: Dataset) -> list[str]:
     ]
 
 
-def _unindexed_files(dataset: Dataset) -> list[str]:
+def _unindexed_files(dataset: Dataset[Spec]) -> list[str]:
     if not isinstance(dataset.path, Path):
         return []
     indexed = {dataset.shard_path(entry) for entry in dataset.entries}

@@ -15,13 +15,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Generic, NoReturn, Self
 
 from worldmodel_v.errors import NotADataset, SettingsDiffer, ShardDamaged, StaleLatents
 from worldmodel_v.spec import Spec, differences, schema_differences
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage.checksum import sha256_of_file
-from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, read_spec, refuse_links
+from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, S, read_spec, refuse_links
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
 from worldmodel_v.storage.lock import LOCK_NAME, announce, lock_directory
 from worldmodel_v.storage.publish import append_line, is_temporary, publish, publish_new, remove_temporaries
@@ -35,10 +35,10 @@ SHARDS_OPENED = 64
 """How many of the committed shards are opened when a dataset is continued: 2 milliseconds each."""
 
 
-class DatasetWriter:
+class DatasetWriter(Generic[S]):
     """A dataset that is open for commits; use it as a context manager. It cannot be pickled: only the driver commits."""
 
-    def __init__(self, path: Path, spec: Spec) -> None:
+    def __init__(self, path: Path, spec: S) -> None:
         """Begin a dataset at `path`, or continue the one that is there.
 
         Raises NotADataset if the directory holds something else, SettingsDiffer (naming the fields) if the dataset was
@@ -46,7 +46,7 @@ class DatasetWriter:
         """
         self.path = path
         self.spec = spec
-        refuse_foreign_directory(path, spec)
+        recorded_spec(path, spec)
         self._lock: int | None = lock_directory(path)
         self.entries: list[IndexEntry] = []
         """What is committed, by shard number."""
@@ -77,9 +77,9 @@ class DatasetWriter:
         if content != read_set_aside(self.path):
             write_set_aside(self.path, content)
 
-    def dataset(self) -> Dataset:
+    def dataset(self) -> Dataset[S]:
         """What is committed now, for reading."""
-        return Dataset.of(self.path, self.spec, tuple(self.entries))
+        return Dataset(self.path, self.spec, tuple(self.entries))
 
     def close(self) -> None:
         """Let go of the dataset; may be called again."""
@@ -101,8 +101,8 @@ class DatasetWriter:
         (self.path / SHARD_FOLDER).mkdir(exist_ok=True)
         for folder in (self.path, self.path / SHARD_FOLDER):
             remove_temporaries(folder)
-        refuse_foreign_directory(self.path, self.spec)  # again: another process may have begun it before the lock
-        if not (self.path / SPEC_NAME).exists() or read_spec(self.path).hash != self.spec.hash:
+        recorded = recorded_spec(self.path, self.spec)  # again: another process may have begun it before the lock
+        if recorded is None or recorded.hash != self.spec.hash:
             write_set_aside(self.path, [])
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
         index = self.path / INDEX_NAME
@@ -164,10 +164,13 @@ def _sizes(folder: Path) -> dict[str, int]:
         return {f"{folder.name}/{item.name}": item.stat().st_size for item in items if item.is_file()}
 
 
-def refuse_foreign_directory(path: Path, spec: Spec) -> None:
-    """Raise NotADataset or SettingsDiffer unless `path` is absent, empty, or a dataset of this spec. Writes nothing."""
+def recorded_spec(path: Path, spec: Spec) -> Spec | None:
+    """The spec that a dataset at `path` was begun with; None where there is none yet. Writes nothing.
+
+    Raises NotADataset if the directory holds something else, SettingsDiffer or StaleLatents if it holds shards of another spec.
+    """
     if not path.exists():
-        return
+        return None
     if not path.is_dir():
         raise NotADataset(f"{path}: is a file; give a directory that is empty, new, or a dataset to continue")
     refuse_links(path)
@@ -178,14 +181,15 @@ def refuse_foreign_directory(path: Path, spec: Spec) -> None:
                 f"{path}: holds {foreign[0]!r}{' and more' if len(foreign) > 1 else ''} but no {SPEC_NAME}; "
                 "give a directory that is empty, new, or a dataset to continue"
             )
-        return
-    recorded = read_spec(path)
+        return None
+    recorded: Spec = read_spec(path)
     if recorded.format != spec.format:
         raise NotADataset(
             f"{path}: holds a dataset of {recorded.format}, this command writes {spec.format}; give another directory"
         )
     if recorded.hash != spec.hash:
         _refuse_other_settings(path, recorded, spec)
+    return recorded
 
 
 def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
@@ -193,7 +197,7 @@ def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
     if not read_index(path / INDEX_NAME) and not any((path / SHARD_FOLDER).glob("*")):
         return
     there, asked = recorded.settings(), spec.settings()
-    if {name for name in asked if there[name] != asked[name]} == {"vae_sha256"}:
+    if {name for name in asked if there.get(name) != asked[name]} == {"vae_sha256"}:
         raise StaleLatents(
             f"{path}: holds latents of another VAE ({there['vae_sha256'][:12]}…, now {asked['vae_sha256'][:12]}…); "
             "remove it to encode anew, or give another directory"

@@ -27,8 +27,8 @@ from worldmodel_v.errors import ConfigError, NotADataset, WorkerLost, WorldModel
 from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster
 from worldmodel_v.execution.ray_errors import lack_of_a_module
-from worldmodel_v.schema import ROLLOUTS
-from worldmodel_v.storage import require_format, to_place
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage import require_dataset, to_place
 from worldmodel_v.train.checkpoint import Checkpoint
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.run import StepTerms, TrainingRun
@@ -206,7 +206,7 @@ def _take_steps(job: _Job, share: Share) -> None:
     from ray.train.torch import get_device
 
     config = job.config
-    dataset = require_format(config.data, ROLLOUTS)
+    dataset = require_dataset(config.data, RolloutSpec)
     found, expected = (dataset.spec_hash, dataset.num_rows), (job.settings["data_spec_hash"], job.num_rows)
     if found != expected:
         raise NotADataset(f"{config.data}: on a worker's node it is not the dataset of the driver; copy that one there")

@@ -13,7 +13,7 @@ from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConstantFrames
-from worldmodel_v.storage import Dataset
+from worldmodel_v.storage import Rollouts
 from worldmodel_v.train.config import TrainConfig
 
 GRACE_STEPS = 300
@@ -89,7 +89,7 @@ class Watch:
             self._say(f"warning: {message}")
 
 
-def require_varied_frames(dataset: Dataset) -> None:
+def require_varied_frames(dataset: Rollouts) -> None:
     """Raise ConstantFrames if frames from all over the dataset are all the same."""
     first = dataset.entries[0].first_episode
     if not _are_identical(read_frames(dataset, lambda episode: episode == first, FRAMES_TO_COMPARE)):

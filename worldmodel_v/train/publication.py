@@ -21,7 +21,6 @@ from worldmodel_v.data import FrameBatch
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import NotAModel
 from worldmodel_v.evaluate import evaluate, reconstruction_grid, sample_grid, to_png
-from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.directory import read_object
@@ -66,10 +65,13 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
     probe = run.heldout_frames(FINAL_EVALUATION_FRAMES)
     heldout = evaluate(model, probe.frames, run.device, progress, probe.condition)
     spec = run.dataset.spec
-    weights = save(model, TrainedOn(spec["env"], Preprocessing.of(spec)))
+    weights = save(model, TrainedOn(spec.env, spec.preprocessing))
     identity = _identity(run) | {"weights_of_step": step}
     publish(out / PICTURE_NAME, to_png(_picture(model, probe, run.device)))
-    publish(out / CONFIG_NAME, _json({"autoencoder": model.kind, "model": asdict(model.config), **identity, "data": spec}))
+    publish(
+        out / CONFIG_NAME,
+        _json({"autoencoder": model.kind, "model": asdict(model.config), **identity, "data": spec.settings()}),
+    )
     publish(out / WEIGHTS_NAME, weights)
     vae_sha256 = hashlib.sha256(weights).hexdigest()
     publish(out / HELDOUT_NAME, _json({**identity, "vae_sha256": vae_sha256, "heldout": heldout}))

@@ -23,7 +23,7 @@ from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.device import compiled
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.storage import Dataset
+from worldmodel_v.storage import Rollouts
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.optimizers import build_optimizer
@@ -44,7 +44,7 @@ class TensorBatch(NamedTuple):
     """float (B, K), or None."""
 
 
-def require_trainable(config: TrainConfig, dataset: Dataset) -> None:
+def require_trainable(config: TrainConfig, dataset: Rollouts) -> None:
     """Raise ConfigError or ConditionNotRecorded unless the autoencoder that is asked for fits the data."""
     if foreign := registry.foreign_settings(config.autoencoder, config):
         option = f"--{foreign[0].replace('_', '-')}"
@@ -54,13 +54,13 @@ def require_trainable(config: TrainConfig, dataset: Dataset) -> None:
         require_recorded(shard, config.condition)
 
 
-def _autoencoder_config(config: TrainConfig, dataset: Dataset, condition_dim: int) -> AutoencoderConfig:
+def _autoencoder_config(config: TrainConfig, dataset: Rollouts, condition_dim: int) -> AutoencoderConfig:
     return registry.configure(
         config.autoencoder,
         vars(config),
         registry.parsed_kwargs(config.autoencoder_kwargs),
-        frame_height=dataset.spec["frame_height"],
-        frame_width=dataset.spec["frame_width"],
+        frame_height=dataset.spec.frame_height,
+        frame_width=dataset.spec.frame_width,
         condition_dim=condition_dim,
     )
 
@@ -73,7 +73,7 @@ class TrainingRun:
         config: TrainConfig,
         settings: dict[str, Any],
         device: torch.device,
-        dataset: Dataset,
+        dataset: Rollouts,
         checkpoint: Checkpoint | None,
         share: Share = ALONE,
     ) -> None:

@@ -24,9 +24,8 @@ from worldmodel_v.evaluate.metrics import score_frames, summarise
 from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent, begin
-from worldmodel_v.schema import ROLLOUTS
-from worldmodel_v.spec import differences
-from worldmodel_v.storage import require_format
+from worldmodel_v.spec import RolloutSpec, differences
+from worldmodel_v.storage import require_dataset
 from worldmodel_v.storage.directory import refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
 from worldmodel_v.storage.publish import remove_temporaries
@@ -105,7 +104,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
     when it is called next.
     """
     device = _own_device(config)
-    dataset = require_format(config.data, ROLLOUTS)
+    dataset = require_dataset(config.data, RolloutSpec)
     require_split(config.data, dataset.num_episodes, config.holdout_every)
     require_trainable(config, dataset)
     require_varied_frames(dataset)
