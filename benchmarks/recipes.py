@@ -21,7 +21,8 @@ from _machine import describe_machine
 
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.evaluate.metrics import score_frames, ssim
-from worldmodel_v.evaluate.sample import ZOOM_ROWS, read_sample
+from worldmodel_v.evaluate.sample import read_sample
+from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.progress import Silent
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Rollouts, require_dataset
@@ -54,7 +55,7 @@ def measure(path: Path, dataset: Rollouts, limit: int, device: torch.device) -> 
     sample = read_sample(dataset, model, holdout_every=HOLDOUT_EVERY, limit=limit, progress=Silent())
     scores = score_frames(model, sample.frames, device, condition_NK=sample.condition, measures={"ssim": ssim})
     heldout = model.figures(scores)
-    after_zoom_in = torch.from_numpy(sample.row >= ZOOM_ROWS)
+    after_zoom_in = torch.from_numpy(sample.row >= CAR_RACING.zoom_rows)
     similarity = scores.measures["ssim"]
     return {
         "psnr": float(scores.psnr.mean()),

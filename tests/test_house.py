@@ -12,7 +12,18 @@ import worldmodel_v
 
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
-    *("interrupts", "process", "errors", "progress", "steps", "kernel_cache", "compiler", "settings", "preprocessing"),
+    *(
+        "interrupts",
+        "process",
+        "errors",
+        "progress",
+        "steps",
+        "kernel_cache",
+        "compiler",
+        "settings",
+        "preprocessing",
+        "profiles",
+    ),
     *("untrusted", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collect", "device", "autoencoders", "data"),

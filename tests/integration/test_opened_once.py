@@ -1,4 +1,4 @@
-"""What a command reads from, it opens once: `dataset.json` is read and checked a single time, and the weights of a VAE as well."""
+"""What a command reads from, it opens once: `dataset.json`, the index and the weights are read and checked a single time."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -23,11 +23,10 @@ from worldmodel_v.autoencoders import Autoencoder, Trained, load
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.inference import encode_frames
 from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelMismatch
+from worldmodel_v.preprocessing import frame_size_text
 from worldmodel_v.process import plain_tensors
+from worldmodel_v.profiles import profile_of
 from worldmodel_v.schema import Draw
-
-CAR_RACING_SHAPE = (96, 96)
-"""Height and width of the frame that CarRacing gives to its agent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,12 +137,12 @@ class Encoder:
                 f"wm-train, or give frames that are preprocessed to {height}x{width}"
             )
         from worldmodel_v.envs.frames import FramePreprocessor
-        from worldmodel_v.envs.image_env import CAR_RACING_CROP
 
         env, preprocessing = self._trained_on
-        crop = preprocessing.crop
-        if "CarRacing" in env and crop == CAR_RACING_CROP and raw_shape[:2] != CAR_RACING_SHAPE:
-            raise FramesNotUsable(f"{given}; of {env} give the agent's frames, 96x96, or preprocessed ones")
+        crop, profile = preprocessing.crop, profile_of(env)
+        if profile and crop == profile.crop and raw_shape[:2] != profile.sides:
+            sides = frame_size_text(*profile.sides)
+            raise FramesNotUsable(f"{given}; of {env} give the agent's frames, {sides}, or preprocessed ones")
         try:
             return FramePreprocessor(raw_shape, preprocessing)
         except ConfigError:

@@ -4,14 +4,6 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.box2d.car_dynamics import Car
 
-CAR_RACING_STATE = (
-    *("position_x", "position_y", "angle", "velocity_x", "velocity_y", "angular_velocity", "steering_angle"),
-    *("wheel_speed_front_left", "wheel_speed_front_right", "wheel_speed_rear_left", "wheel_speed_rear_right"),
-    *("progress", "on_road"),
-)
-"""Position (world units), angle (radians), velocities (units/s, rad/s), steering angle (radians), wheel speeds (rad/s),
-progress (share of the track's tiles visited) and on_road (share of the four wheels on the road)."""
-
 
 def is_car_racing(env: gymnasium.Env) -> bool:
     """Whether an environment is Gymnasium's CarRacing, or derived from it."""
@@ -19,7 +11,7 @@ def is_car_racing(env: gymnasium.Env) -> bool:
 
 
 def car_racing_state(world: gymnasium.Env) -> tuple[float, ...]:
-    """The values of `CAR_RACING_STATE`; `world` is the environment without wrappers."""
+    """The values of the profile's `state_names`; `world` is the environment without wrappers."""
     hull, wheels = world.car.hull, world.car.wheels
     position, velocity = hull.position, hull.linearVelocity
     return (

@@ -20,7 +20,7 @@ import numpy as np
 from gymnasium.envs.registration import load_env_creator
 from gymnasium.wrappers import FrameStackObservation
 
-from worldmodel_v.envs.car_racing import CAR_RACING_STATE, car_racing_state, is_car_racing
+from worldmodel_v.envs.car_racing import car_racing_state, is_car_racing
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, require_paths
 from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
@@ -28,13 +28,11 @@ from worldmodel_v.envs.plugins import draw_without_a_display, import_plugin, rem
 from worldmodel_v.envs.source import layers
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line
 from worldmodel_v.preprocessing import FULL
+from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
 
 AUTO_OPTIONS = EnvOptions()
 PLAIN_OPTIONS = EnvOptions(frames=OBSERVATION)
-CAR_RACING_SIDES = (96, 96)
-CAR_RACING_CROP = "0:84,0:96"
-"""The paper's: the 84 rows above the indicator panel."""
 
 
 class ImageEnv:
@@ -68,14 +66,14 @@ class ImageEnv:
     @property
     def default_crop(self) -> str:
         is_its_picture = self._is_car_racing and self.frames == OBSERVATION and self.picture
-        return CAR_RACING_CROP if is_its_picture and is_its_picture.sides == CAR_RACING_SIDES else FULL
+        return CAR_RACING.crop if is_its_picture and is_its_picture.sides == CAR_RACING.sides else FULL
 
     def reset(self, seed: int, options: dict[str, Any] | None = None) -> np.ndarray:
         """Begin an episode; returns its first frame. `options` take the place of `reset_options`."""
         options = copy.deepcopy(self._options.reset_options) or None if options is None else options
         observation, info = self.gym.reset(seed=seed, options=options)
         self.seen = observation, info
-        self._state_names = CAR_RACING_STATE if self._is_car_racing else tuple(self._ground_truth())
+        self._state_names = CAR_RACING.state_names if self._is_car_racing else tuple(self._ground_truth())
         frame = self._frame()
         if self.frames == OBSERVATION and observation.shape != self.gym.observation_space.shape:
             raise ValueError(

@@ -21,7 +21,7 @@ from worldmodel_v.evaluate.disentangle import Disentanglement, disentangle
 from worldmodel_v.evaluate.factors import Factors, recorded_factors, with_speed
 from worldmodel_v.evaluate.inpainting import Filled, Inpainting, inpaint
 from worldmodel_v.evaluate.metrics import summarise
-from worldmodel_v.evaluate.sample import ZOOM_ROWS, Sample
+from worldmodel_v.evaluate.sample import Sample
 
 INPAINTED_FRAMES = 256
 EDITED_FRAMES = 64
@@ -54,7 +54,7 @@ class Findings:
     heldout: Figures
     fidelity: Fidelity
     without_zoom: Fidelity | None
-    """Without the first 50 rows of each episode, CarRacing's zoom-in; None elsewhere, or where nothing is left."""
+    """Without the rows in which the camera zooms in; None where it does not, or where nothing is left."""
 
     episodes: list[EpisodeFidelity]
     """In ascending order of PSNR."""
@@ -115,7 +115,7 @@ class GaussianMaterial(Material):
 
 
 def analyse(
-    sample: Sample, scores: Scores, coder: Coder, *, is_car_racing: bool, asked: tuple[str, ...]
+    sample: Sample, scores: Scores, coder: Coder, *, zoom_rows: int, asked: tuple[str, ...]
 ) -> tuple[Findings, Material]:
     """Everything that can be said in numbers; raises ConfigError if a factor is asked for that is not recorded."""
     recorded, constant = recorded_factors(sample, asked)
@@ -125,7 +125,7 @@ def analyse(
     common: dict[str, Any] = {
         "heldout": summarise(coder.model, scores),
         "fidelity": _fidelity(scores, np.ones(len(sample), bool)),
-        "without_zoom": _without_zoom(sample, scores) if is_car_racing else None,
+        "without_zoom": _without_zoom(sample, scores, zoom_rows) if zoom_rows else None,
         "episodes": _by_episode(sample, scores),
         "anomalies": find_anomalies(scores.measures["squared_error"].numpy(), sample.episode, sample.row),
         "inpainting": inpainting,
@@ -156,8 +156,8 @@ def _fidelity(scores: Scores, keep_N: np.ndarray) -> Fidelity:
     )
 
 
-def _without_zoom(sample: Sample, scores: Scores) -> Fidelity | None:
-    keep_N = sample.row >= ZOOM_ROWS
+def _without_zoom(sample: Sample, scores: Scores, zoom_rows: int) -> Fidelity | None:
+    keep_N = sample.row >= zoom_rows
     return _fidelity(scores, keep_N) if keep_N.any() else None
 
 

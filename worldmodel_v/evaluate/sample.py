@@ -25,9 +25,6 @@ from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Rollouts, Shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
 
-ZOOM_ROWS = 50
-"""CarRacing's camera zooms in from above during the first 50 rows of an episode."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:

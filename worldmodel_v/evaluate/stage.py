@@ -30,6 +30,7 @@ from worldmodel_v.evaluate.metrics import score_frames, ssim
 from worldmodel_v.evaluate.report import Provenance, render
 from worldmodel_v.evaluate.sample import Sample, choose_holdout, read_sample
 from worldmodel_v.process import plain_tensors
+from worldmodel_v.profiles import profile_of
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Rollouts, require_dataset
@@ -53,7 +54,7 @@ class Summary:
     psnr_db: float
     ssim: float
     without_zoom: Fidelity | None
-    """The same without CarRacing's zoom-in, the first 50 rows of each episode; None elsewhere."""
+    """The same without the rows in which the camera zooms in (CarRacing's first 50); None elsewhere."""
 
     squared_error: float
     elbo_nats: float | None = None
@@ -107,7 +108,9 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     scores = _score(vae, sample, device, config.seed, progress)
     _require_finite(scores, sample, config.vae)
     coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
-    findings, material = analyse(sample, scores, coder, is_car_racing=_is_car_racing(dataset), asked=config.factors)
+    profile = profile_of(dataset.spec.env)
+    zoom_rows = profile.zoom_rows if profile else 0
+    findings, material = analyse(sample, scores, coder, zoom_rows=zoom_rows, asked=config.factors)
     figures, left_out = _draw(findings, material, config.seed, progress)
     metrics = _metrics(identity, vae, training, findings, left_out)
     page = render(findings, figures, left_out, _provenance(config, vae, dataset, training, identity))
@@ -145,10 +148,6 @@ def _refuse_foreign_directory(out: Path, identity: dict[str, Any]) -> None:
                 f"{out}: holds an evaluation {what} {str(there.get(name))[:12]}…, asked is {identity[name][:12]}…; "
                 "give a new directory"
             )
-
-
-def _is_car_racing(dataset: Rollouts) -> bool:
-    return "CarRacing" in dataset.spec.env
 
 
 # The work
