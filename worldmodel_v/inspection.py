@@ -16,7 +16,7 @@ from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ConfigError, NotADataset, StaleLatents, VerificationFailed
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ROLLOUTS, Column
-from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec, unsaid_settings
+from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec
 from worldmodel_v.storage import Dataset, Location, open_dataset, to_place, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
@@ -201,7 +201,7 @@ def _describe_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
         state_names = shard.state_names
         for name in ends:
             ends[name] += int(shard.rows(name).sum())
-    facts, settings, unsaid = _describe_run_of_dataset(dataset), dataset.spec.settings(), unsaid_settings(type(dataset.spec))
+    facts = _describe_run_of_dataset(dataset)
     num_bytes = facts["bytes"]
     return facts | {
         "bytes_per_row": round(num_bytes / dataset.num_rows, 1) if dataset.num_rows else None,
@@ -211,7 +211,7 @@ def _describe_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
         "columns": columns,
         "state_names": list(state_names),
         "driving": driving(dataset),
-        "settings": settings | unsaid | settings,
+        "settings": dataset.spec.all_settings(),
         "spec_hash": dataset.spec_hash,
     }
 

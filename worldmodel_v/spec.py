@@ -5,7 +5,7 @@ the spec that it was begun with. Settings that change nothing in the content (wo
 """
 
 import hashlib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -29,9 +29,14 @@ class Spec:
 
     def settings(self) -> dict[str, Any]:
         """The settings as they are recorded: all but the schema, which stands beside them, and what is `UNSAID`."""
-        values = {each.name: _listed(getattr(self, each.name)) for each in fields(self) if each.name != "schema"}
-        unsaid = unsaid_settings(type(self))
-        return {name: value for name, value in values.items() if name not in unsaid or value != unsaid[name]}
+        unsaid = {each.name: each for each in fields(self) if each.metadata == UNSAID}
+        return {
+            name: value for name, value in self.all_settings().items() if name not in unsaid or value != _default(unsaid[name])
+        }
+
+    def all_settings(self) -> dict[str, Any]:
+        """The settings with those that are not recorded, as JSON values."""
+        return {each.name: _listed(getattr(self, each.name)) for each in fields(self) if each.name != "schema"}
 
     def to_json(self) -> dict[str, Any]:
         """The content of `dataset.json`."""
@@ -51,10 +56,8 @@ class Spec:
             raise ValueError(f"the schema is of {self.schema.format}, expected one of {self.format}")
 
 
-def unsaid_settings(spec_class: type[Spec]) -> dict[str, Any]:
-    """What the settings are that a dataset does not record, by name."""
-    unsaid = [each for each in fields(spec_class) if each.metadata == UNSAID]
-    return {each.name: _listed(each.default if each.default_factory is MISSING else each.default_factory()) for each in unsaid}
+def _default(setting: Field) -> Any:
+    return _listed(setting.default if setting.default_factory is MISSING else setting.default_factory())
 
 
 def _listed(value: Any) -> Any:

@@ -110,8 +110,13 @@ class TestFrameSkip:
     def test_it_is_recorded_and_another_does_not_continue(self, tmp_path: Path) -> None:
         collect(counter(tmp_path / "out", frame_skip=4))
         assert json.loads((tmp_path / "out" / "dataset.json").read_text())["spec"]["frame_skip"] == 4
-        with pytest.raises(SettingsDiffer, match="frame_skip is 4 there, 'not set' asked"):
+        with pytest.raises(SettingsDiffer, match="frame_skip is 4 there, 1 asked"):
             collect(counter(tmp_path / "out", episodes=2))
+
+    def test_it_does_not_continue_what_was_begun_without(self, tmp_path: Path) -> None:
+        collect(counter(tmp_path / "out"))
+        with pytest.raises(SettingsDiffer, match="frame_skip is 1 there, 4 asked"):
+            collect(counter(tmp_path / "out", frame_skip=4, episodes=2))
 
 
 class TestWrappers:

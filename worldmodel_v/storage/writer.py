@@ -196,8 +196,8 @@ def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
     """Raise SettingsDiffer or StaleLatents, unless nothing was ever committed under the recorded settings."""
     if not read_index(path / INDEX_NAME) and not any((path / SHARD_FOLDER).glob("*")):
         return
-    there, asked = recorded.settings(), spec.settings()
-    if {name for name in asked if there.get(name) != asked[name]} == {"vae_sha256"}:
+    there, asked = recorded.all_settings(), spec.all_settings()
+    if {name for name in asked if there[name] != asked[name]} == {"vae_sha256"}:
         raise StaleLatents(
             f"{path}: holds latents of another VAE ({there['vae_sha256'][:12]}…, now {asked['vae_sha256'][:12]}…); "
             "remove it to encode anew, or give another directory"
