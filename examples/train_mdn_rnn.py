@@ -36,12 +36,13 @@ from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import ConfigError, TrainingDiverged
+from worldmodel_v.errors import ConfigError, TrainingFailed
 from worldmodel_v.evaluate.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage.publish import publish
+from worldmodel_v.surface import option
 
 HIDDEN = 256
 MIXTURES = 5
@@ -99,10 +100,10 @@ class MdnRnnConfig:
         at_least = {"steps": 1, "batch_size": 1, "length": 2, "holdout_every": 2, "dream_steps": 1, "seed": 0}
         for name, bound in at_least.items():
             if getattr(self, name) < bound:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}, got {getattr(self, name)}")
+                raise ConfigError(field=name, expected=f"at least {bound}", got=getattr(self, name))
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name)}")
+                raise ConfigError(field=name, expected="a positive number", got=getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,9 @@ def fit(model: MdnRnn, data: LatentSequences, config: MdnRnnConfig, device: torc
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
         if not torch.isfinite(grad_norm):
-            raise TrainingDiverged(f"step {step}: the gradient is NaN or infinite; try a lower --learning-rate")
+            raise TrainingFailed(
+                f"step {step}: the gradient is NaN or infinite", remedy=f"try a lower {option('learning_rate')}"
+            )
         optimizer.step()
         schedule.step()
         task.advance(nll=nll.item())

@@ -1,6 +1,7 @@
 """The rules of the house, read from the source: who may import whom, who may print, what loads what."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,19 +13,8 @@ import worldmodel_v
 
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
-    *(
-        "interrupts",
-        "process",
-        "errors",
-        "progress",
-        "steps",
-        "kernel_cache",
-        "compiler",
-        "settings",
-        "preprocessing",
-        "profiles",
-    ),
-    *("untrusted", "schema", "spec", "records", "storage"),
+    *("surface", "interrupts", "process", "errors", "progress", "steps", "kernel_cache", "compiler", "settings"),
+    *("preprocessing", "profiles", "untrusted", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collect", "device", "autoencoders", "data"),
     *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
@@ -92,6 +82,44 @@ def test_only_the_command_line_prints(file: Path) -> None:
     calls = (node.func for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call))
     prints = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
     assert room(file) == "cli" or not prints
+
+
+OPTION = re.compile(r"(?<![\w-])--[a-z]")
+INSIDE_A_COMMAND = re.compile(r"(wm-[a-z]+|ray start)[^;,]*$")
+SPELLS_THEM = {"cli", "surface"}
+
+
+def strings(node: ast.AST, *, is_said: bool = True) -> Iterator[str]:
+    """The texts in code, those of f-strings whole; neither docstrings nor the words of a command line, which are a list."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and is_said:
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue):
+                yield from strings(part.value)
+    else:
+        for child in ast.iter_child_nodes(node):
+            yield from strings(child, is_said=not isinstance(node, ast.Expr | ast.List))
+
+
+def test_texts_of_code_are_found_whole() -> None:
+    code = (
+        'def f():\n    """--a"""\n    raise E(f"lower --b {g(\'--c\')}" " or" f" --d", x="wm-train --e")\n    run(["--g", y])'
+    )
+    assert list(strings(ast.parse(code))) == ["lower --b … or --d", "--c", "wm-train --e"]
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_only_the_surface_spells_options(file: Path) -> None:
+    """All others ask it, since who reads a message may have written a pipeline file or Python; whole commands are exempt."""
+    if room(file) in SPELLS_THEM:
+        return
+    for text in strings(ast.parse(file.read_text())):
+        spelled = [
+            text[found.start() :] for found in OPTION.finditer(text) if not INSIDE_A_COMMAND.search(text[: found.start()])
+        ]
+        assert not spelled, f"{file}: {spelled}"
 
 
 @pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))

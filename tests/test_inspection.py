@@ -12,7 +12,7 @@ import pytest
 from tests.builders import files_in
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
-from worldmodel_v.errors import NotADataset, NotAModel
+from worldmodel_v.errors import DatasetNotUsable, ModelNotUsable
 from worldmodel_v.inspection import describe, describe_run
 from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
 
@@ -92,7 +92,7 @@ def test_a_lock_file_of_anything_says_nothing(dataset: Path, left: bytes) -> Non
 
 def test_a_directory_where_nothing_but_the_beginning_stands_is_known(tmp_path: Path) -> None:
     with locked_directory(tmp_path) as lock:
-        with pytest.raises(NotADataset, match=r"neither dataset.json nor vae.safetensors is in it"):
+        with pytest.raises(DatasetNotUsable, match=r"neither dataset.json nor vae.safetensors is in it"):
             describe_run(tmp_path)
         for stage, kind in (("collect", "rollouts"), ("encode", "latents"), ("train", "vae")):
             announce(lock, stage=stage, goal=6, done=0)
@@ -133,7 +133,7 @@ def test_a_training_shows_its_checkpoint_and_its_latest_complete_lines(stamp_vae
     assert everything["finished"] is False
     assert {name: everything[name] for name in facts} == facts
     (out / "metrics.jsonl").write_text("no record\n")
-    with pytest.raises(NotAModel, match=r"metrics.jsonl: not a record of a training"):
+    with pytest.raises(ModelNotUsable, match=r"metrics.jsonl: not a record of a training"):
         describe_run(out)
 
 

@@ -17,8 +17,6 @@ from worldmodel_v.errors import (
     ClusterNotUsable,
     ConfigError,
     JobFailed,
-    JobNotFound,
-    JobNotRunning,
     PackageMissing,
     UsageError,
     WorldModelError,
@@ -94,9 +92,9 @@ def test_with_a_working_directory_all_of_it_travels(client: FakeClient, file: Pa
 @pytest.mark.parametrize(
     ("out", "folder", "expected"),
     [
-        ("run", None, "--out run: a job runs on the cluster's head node, in a copy of its files that Ray deletes afterwards; "),
-        ("/data/run", "pipelines", "is not in --working-dir"),
-        ("/data/run", "/", "--working-dir /: holds the temporary folder"),
+        ("run", None, "out='run': a job runs on the cluster's head node, in a copy of its files that Ray deletes afterwards; "),
+        ("/data/run", "pipelines", "is not in working_dir="),
+        ("/data/run", "/", "working_dir='/': holds the temporary folder"),
         ("/data/run", "absent", "is no directory; give the one whose files the job needs"),
     ],
 )
@@ -117,19 +115,21 @@ def test_following_a_job_that_fails_gives_all_that_it_printed_and_then_the_failu
 
 def test_a_job_that_has_ended_is_not_stopped(client: FakeClient) -> None:
     client.state = "SUCCEEDED"
-    with pytest.raises(JobNotRunning, match=r"job-1: has ended already \(SUCCEEDED\); nothing was stopped"):
+    with pytest.raises(ClusterNotUsable, match=r"job-1: has ended already \(SUCCEEDED\); nothing was stopped"):
         Jobs(HEAD).stop("job-1")
 
 
 @pytest.mark.parametrize("ask", [Jobs.status, Jobs.stop, Jobs.log])
 def test_an_unknown_job(client: FakeClient, ask: Callable[[Jobs, str], object]) -> None:
-    with pytest.raises(JobNotFound, match=f"job-2: no such job at {HEAD}; `wm-pipeline status --address {HEAD}` lists them"):
+    with pytest.raises(
+        ClusterNotUsable, match=f"job-2: no such job at {HEAD}; `wm-pipeline status --address {HEAD}` lists them"
+    ):
         ask(Jobs(HEAD), "job-2")
 
 
 def test_exit_codes() -> None:
-    assert issubclass(JobNotFound, UsageError)
-    assert issubclass(JobNotRunning, UsageError)
+    assert issubclass(ClusterNotUsable, UsageError)
+    assert issubclass(ClusterNotUsable, UsageError)
     assert JobFailed.exit_code == WorldModelError.exit_code == 1
 
 

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt, Interval, Le, Lt
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_at_least, require_settings
+from worldmodel_v.surface import on_the_command_line, worded
 
 
 @dataclass(kw_only=True)
@@ -46,20 +47,20 @@ def test_what_lies_within_the_bounds_is_taken(name: str, values: list) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("plain", 2**63, f"--plain must be below 2^63, got {2**63}"),
-        ("any_float", float("nan"), "--any-float must be a finite number, at most 1e+30, got nan"),
-        ("any_float", -2e30, "--any-float must be a finite number, at most 1e+30, got -2e+30"),
-        ("at_least", 1, "--at-least must be at least 2, got 1"),
-        ("at_least", 2**63, f"--at-least must be below 2^63, got {2**63}"),
-        ("positive", 0.0, "--positive must be positive, got 0.0"),
-        ("positive", float("inf"), "--positive must be a finite number, at most 1e+30, got inf"),
-        ("at_most", 0.6, "--at-most must be at most 0.5, got 0.6"),
-        ("at_most", float("nan"), "--at-most must be at most 0.5, got nan"),
-        ("between", 0, "--between must be 1 to 8, got 0"),
-        ("between", 9, "--between must be 1 to 8, got 9"),
-        ("below", 2**31 - 1, f"--below must be below 2^31 - 1, got {2**31 - 1}"),
-        ("maybe", 0, "--maybe must be at least 1, got 0"),
-        ("choice", "third", "--choice: expected one, other or last, got 'third'"),
+        ("plain", 2**63, f"plain: expected a number below 2^63, got {2**63}"),
+        ("any_float", float("nan"), "any_float: expected a finite number, at most 1e+30, got nan"),
+        ("any_float", -2e30, "any_float: expected a finite number, at most 1e+30, got -2e+30"),
+        ("at_least", 1, "at_least: expected at least 2, got 1"),
+        ("at_least", 2**63, f"at_least: expected a number below 2^63, got {2**63}"),
+        ("positive", 0.0, "positive: expected a positive number, got 0.0"),
+        ("positive", float("inf"), "positive: expected a finite number, at most 1e+30, got inf"),
+        ("at_most", 0.6, "at_most: expected at most 0.5, got 0.6"),
+        ("at_most", float("nan"), "at_most: expected at most 0.5, got nan"),
+        ("between", 0, "between: expected 1 to 8, got 0"),
+        ("between", 9, "between: expected 1 to 8, got 9"),
+        ("below", 2**31 - 1, f"below: expected a number below 2^31 - 1, got {2**31 - 1}"),
+        ("maybe", 0, "maybe: expected at least 1, got 0"),
+        ("choice", "third", "choice: expected one, other or last, got 'third'"),
     ],
 )
 def test_what_does_not_is_refused_by_name(name: str, value: object, message: str) -> None:
@@ -69,7 +70,8 @@ def test_what_does_not_is_refused_by_name(name: str, value: object, message: str
 
 
 def test_the_name_is_the_surfaces() -> None:
-    with pytest.raises(ConfigError, match=r"^at_least must be at least 2, got 0$"):
-        require_settings(Config(at_least=0), named=str)
-    with pytest.raises(ConfigError, match=r"^batch_size must be at least 1, got 0$"):
+    with worded(on_the_command_line), pytest.raises(ConfigError, match=r"^--at-least: expected at least 2, got 0$"):
+        require_settings(Config(at_least=0))
+    with pytest.raises(ConfigError, match=r"^batch_size: expected at least 1, got 0$") as refused:
         require_at_least(1, epoch=5, batch_size=0)
+    assert refused.value.parts == {"field": "batch_size", "expected": "at least 1", "got": 0}

@@ -28,7 +28,9 @@ def resolve_device(name: str) -> torch.device:
             raise RuntimeError(f"{device.type} is neither cpu nor cuda")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"--device {name!r} cannot be used: {str(error).splitlines()[0]}; try auto or cpu") from None
+        raise ConfigError(
+            f"cannot be used: {str(error).splitlines()[0]}", field="device", got=name, remedy="try auto or cpu"
+        ) from None
     return device
 
 
@@ -38,8 +40,10 @@ def compiled(computation: Computation, device: torch.device) -> Computation:
         torch.compile(lambda x: x * 2 + 1)(torch.zeros(64, device=device))
     except Exception as error:  # each backend has exceptions of its own
         raise ConfigError(
-            f"--compile: PyTorch cannot compile for {device} here ({one_line(error)}); install a C++ compiler (CUDA: Triton), "
-            "or leave out --compile"
+            f"PyTorch cannot compile for {device} here ({one_line(error)})",
+            field="compile",
+            got=True,
+            remedy="install a C++ compiler (CUDA: Triton), or leave it out",
         ) from None
     return torch.compile(computation)
 
@@ -52,7 +56,7 @@ def batch_in_memory(size: int, device: torch.device) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS_OF_TOO_LITTLE_MEMORY):
             raise
-        raise ConfigError(f"--batch-size {size}: does not fit in the memory of {device}; lower it") from None
+        raise ConfigError(f"does not fit in the memory of {device}", field="batch_size", got=size, remedy="lower it") from None
 
 
 def blas_in_one_thread() -> AbstractContextManager:

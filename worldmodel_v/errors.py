@@ -1,9 +1,17 @@
-"""Every failure that a user can meet, one class each.
+"""Every failure that a user can meet, and what its one line is made of.
 
-A message says what is wrong, where, what was expected, what was found and what to do next, in one line. The command line
-prints it and leaves with the class's `exit_code`: 2 for a mistake in what was asked, 1 for work that failed.
-Each class takes one message, so that it survives pickling on its way back from a worker.
+A message says where, what is wrong, what was expected, what was found and what to do next. An error keeps these parts beside
+it, for a program and for the JSON log. The command line prints the message and leaves with the class's `exit_code`: 2 for a
+mistake in what was asked, 1 for work that failed. A message is put into words when the error is made, for the surface of that
+moment (`worldmodel_v.surface`). Message and parts survive pickling on their way back from a worker.
 """
+
+from pathlib import Path
+from typing import Any
+
+from worldmodel_v.surface import MAX_LENGTH, option
+
+PARTS = ("where", "field", "expected", "got", "remedy")
 
 
 def one_line(error: BaseException) -> str:
@@ -13,9 +21,63 @@ def one_line(error: BaseException) -> str:
 
 
 class WorldModelError(Exception):
-    """Base class: work that was asked for correctly, and failed."""
+    """Base class: work that was asked for correctly, and failed.
+
+    `what` may be a whole sentence. Of the parts that are given, the message is made:
+
+        where: what; expected …, got …; remedy
+        --field: expected …, got 'value'; remedy
+        --field value: what; expected …; remedy
+    """
 
     exit_code = 1
+
+    where: str | None
+    """The path or URL that it is about, file:line where there is one."""
+
+    field: str | None
+    """The name of the setting that it is about, as in its config."""
+
+    expected: str | None
+    """In words."""
+
+    got: Any
+    """The setting's value, or in words what was found."""
+
+    remedy: str | None
+    """What to do next, in words."""
+
+    def __init__(
+        self,
+        what: str = "",
+        *,
+        where: Any = None,
+        field: str | None = None,
+        expected: str | None = None,
+        got: Any = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.what, self.where, self.field = what, None if where is None else str(where), field
+        self.expected, self.got, self.remedy = expected, got, remedy
+        super().__init__(_in_a_line(self))
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """`where`, `field`, `expected`, `got` and `remedy`, those that there are."""
+        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
+
+
+def _in_a_line(error: WorldModelError) -> str:
+    subjects = [] if error.where is None else [error.where]
+    clauses = [error.what] if error.what else []
+    got = error.got
+    if error.field is not None:
+        subjects.append(option(error.field, got if error.what else None))
+        got = None if error.what or got is None else f"{str(got) if isinstance(got, Path) else got!r:.{MAX_LENGTH}}"
+    found = [f"{word} {part}" for word, part in (("expected", error.expected), ("got", got)) if part is not None]
+    clauses += [", ".join(found)] if found else []
+    clauses += [error.remedy] if error.remedy else []
+    return ": ".join([*subjects, "; ".join(clauses)])
 
 
 class UsageError(WorldModelError):
@@ -25,7 +87,7 @@ class UsageError(WorldModelError):
 
 
 class ConfigError(UsageError):
-    """A setting has a value that makes no sense, alone or beside another."""
+    """A setting has a value that makes no sense, alone or beside another; of a pipeline file, with the line where it stands."""
 
 
 class EnvironmentNotUsable(UsageError):
@@ -36,88 +98,44 @@ class PolicyNotUsable(UsageError):
     """The policy is unknown, cannot be built, or does not keep the protocol of `worldmodel_v.policies`."""
 
 
-class NotADataset(UsageError):
-    """A directory does not hold the dataset that was expected there."""
+class DatasetNotUsable(UsageError):
+    """A directory does not hold the dataset that was expected there, or one that is too small or too uniform for the work."""
 
 
-class NotReadable(UsageError):
-    """A file is there, and the system does not let this process read it."""
-
-
-class SettingsDiffer(UsageError):
-    """A directory holds work made with other settings, so that continuing it would mix two things."""
-
-
-class DirectoryNotEmpty(UsageError):
-    """A directory that is to be made whole holds something already."""
-
-
-class DatasetBusy(UsageError):
-    """Another process is writing into the dataset."""
-
-
-class DatasetTooSmall(UsageError):
-    """The dataset has fewer episodes or rows than the work needs."""
-
-
-class UnequalEpisodes(UsageError):
-    """A format holds sequences of one length, the episodes have several, and nobody said what to do about it."""
-
-
-class ConstantFrames(UsageError):
-    """Every frame of the dataset is the same, so there is nothing to learn from it."""
-
-
-class ShardDamaged(UsageError):
-    """A shard is missing, truncated, changed, or not what the index and the format promise."""
-
-
-class NotAModel(UsageError):
-    """A directory holds no finished VAE, or its files are damaged."""
-
-
-class ModelMismatch(UsageError):
-    """The VAE does not fit the data: another frame size, channel count or latent size."""
+class ModelNotUsable(UsageError):
+    """A directory holds no finished autoencoder, its files are damaged, or it does not fit the data."""
 
 
 class FramesNotUsable(UsageError):
     """Frames that were handed to an encoder have another type, layout or size than it takes."""
 
 
-class ConditionNotRecorded(UsageError):
-    """The data does not record what a VAE is to be conditional on."""
+class OutputNotUsable(UsageError):
+    """The directory of the results holds other work, or cannot hold these; nothing was started."""
 
 
-class StaleLatents(UsageError):
-    """Latents were made from another rollout shard or by another VAE than the ones at hand."""
-
-
-class PipelineFileError(UsageError):
-    """A pipeline file is not valid; the message starts with its path and line."""
+class DatasetBusy(UsageError):
+    """Another process is writing into the dataset."""
 
 
 class ClusterNotUsable(UsageError):
-    """No Ray cluster answers at the address, or it lacks the resources."""
-
-
-class JobNotFound(UsageError):
-    """The cluster knows no job of this id."""
-
-
-class JobNotRunning(UsageError):
-    """A job that was to be stopped has ended already."""
+    """No Ray cluster answers at the address, it lacks the resources, or it has no such job."""
 
 
 class PackageMissing(UsageError):
     """An optional package is not installed; the message has the line that installs it."""
 
 
+class NotReadable(UsageError):
+    """A file is there, and the system does not let this process read it."""
+
+
+class ShardDamaged(UsageError):
+    """A shard is missing, truncated, changed, or not what the index and the format promise."""
+
+
 class RemoteFailed(WorldModelError):
     """A place behind a URL cannot be reached, broke off, or does not answer as it should; the same again may work."""
-
-
-class DiskFull(UsageError):
-    """The disk cannot hold what is about to be written; nothing was started."""
 
 
 class WriteFailed(WorldModelError):
@@ -140,24 +158,12 @@ class JobFailed(WorldModelError):
     """A job that was followed to its end failed, or was stopped."""
 
 
-class TrainingDiverged(WorldModelError):
-    """The loss or a gradient became NaN or infinite."""
+class TrainingFailed(WorldModelError):
+    """The loss or a gradient became NaN or infinite, or the posterior collapsed and the training was asked to stop then."""
 
 
-class PosteriorCollapsed(WorldModelError):
-    """The latents say nothing about the frames any more, and the training was asked to stop then."""
-
-
-class EvaluationFailed(WorldModelError):
-    """A VAE gives NaN or infinite values for frames that it was to be evaluated on."""
-
-
-class EncodingFailed(WorldModelError):
-    """An autoencoder does not give the latents that it declares."""
-
-
-class ExportFailed(WorldModelError):
-    """A model in another format does not give what the original gives."""
+class ModelFailed(WorldModelError):
+    """An autoencoder, or its export, gives NaN, not what it declares, or not what the original gives."""
 
 
 class VerificationFailed(WorldModelError):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.data.evenly import evenly_spaced
-from worldmodel_v.errors import ConfigError, NotADataset, StaleLatents, VerificationFailed
+from worldmodel_v.errors import DatasetNotUsable, VerificationFailed
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ROLLOUTS, Column
 from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec
@@ -59,21 +59,21 @@ def _describe(
     if run and run.stage:  # before anything is written
         return {"kind": KINDS.get(run.stage, "unknown"), "path": str(path), "run": _run(path, run.done or 0, None)}
     if path.is_file():
-        raise NotADataset(f"{path}: is a file; give the directory that it lies in")
+        raise DatasetNotUsable("is a file", where=path, remedy="give the directory that it lies in")
     found = "no such directory" if not path.is_dir() else f"neither {SPEC_NAME} nor {MODEL_NAMES[0]} is in it"
-    raise NotADataset(f"{path}: {found}; give a directory that wm-collect, wm-train or wm-encode wrote")
+    raise DatasetNotUsable(found, where=path, remedy="give a directory that wm-collect, wm-train or wm-encode wrote")
 
 
 def require_intact(path: Location, progress: Progress | None = None) -> str:
     """Verify every byte and row of a dataset, and say what was checked; raises VerificationFailed with every finding."""
-    dataset = _require_dataset(path, "--verify")
+    dataset = _require_dataset(path, "verify")
     if findings := verify(dataset, progress):
         raise VerificationFailed("\n".join(findings))
     return f"{len(dataset.entries)} shards, {dataset.num_episodes} episodes, {dataset.num_rows} rows: every byte as indexed"
 
 
 def require_binding(latents_path: Location, *, data: Location | None, vae: Path | None) -> None:
-    """Raise StaleLatents unless the latents were made from these rollouts and by this VAE (each checked if given)."""
+    """Raise DatasetNotUsable unless the latents were made from these rollouts and by this VAE (each checked if given)."""
     latents = open_dataset(latents_path, LatentSpec)
     if vae is not None:
         from worldmodel_v.autoencoders import artifact
@@ -81,8 +81,10 @@ def require_binding(latents_path: Location, *, data: Location | None, vae: Path 
         sha256 = artifact.describe(vae).sha256
         if latents.spec.vae_sha256 != sha256:
             made_by = latents.spec.vae_sha256
-            raise StaleLatents(
-                f"{latents_path}: was made by the VAE {made_by[:12]}…, {vae} holds {sha256[:12]}…; encode into a new directory"
+            raise DatasetNotUsable(
+                f"was made by the VAE {made_by[:12]}…, {vae} holds {sha256[:12]}…",
+                where=latents_path,
+                remedy="encode into a new directory",
             )
     if data is not None:
         from worldmodel_v.encode.stage import require_current
@@ -94,11 +96,13 @@ def preview(path: Location) -> np.ndarray:
     """A picture of frames of some episodes, one row each, evenly spaced in time: uint8 RGBA (H, W, 4)."""
     from worldmodel_v.evaluate.canvas import Row, frame_grid
 
-    dataset = _require_dataset(path, "--preview")
+    dataset = _require_dataset(path, "draw")
     if dataset.format != ROLLOUTS:
-        raise ConfigError(f"--preview needs frames, {path} holds latents; give the rollouts that they were made from")
+        raise DatasetNotUsable(
+            where=path, expected="frames for a picture", got="latents", remedy="give the rollouts that they were made from"
+        )
     if not dataset.num_episodes:
-        raise NotADataset(f"{path}: the dataset is empty; run wm-collect first")
+        raise DatasetNotUsable("the dataset is empty", where=path, remedy="run wm-collect first")
     episode_ids = [entry.first_episode + i for entry in dataset.entries for i in range(entry.num_episodes)]
     picked = evenly_spaced(len(episode_ids), PREVIEW_EPISODES)
     rows = []
@@ -109,10 +113,10 @@ def preview(path: Location) -> np.ndarray:
 
 
 @readable()
-def _require_dataset(location: Location, option: str) -> Dataset[Spec]:
+def _require_dataset(location: Location, work: str) -> Dataset[Spec]:
     path = to_place(location)
     if isinstance(path, Path) and not (path / SPEC_NAME).exists() and any((path / name).exists() for name in MODEL_NAMES):
-        raise NotADataset(f"{option} is for datasets, {path} holds a VAE; leave it out")
+        raise DatasetNotUsable(where=path, expected=f"a dataset to {work}", got="a VAE")
     return open_dataset(path)
 
 

@@ -23,18 +23,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from worldmodel_v.errors import (
-    ClusterNotUsable,
-    ConfigError,
-    JobFailed,
-    JobNotFound,
-    JobNotRunning,
-    PackageMissing,
-    WorldModelError,
-    one_line,
-)
+from worldmodel_v.errors import ClusterNotUsable, ConfigError, JobFailed, PackageMissing, WorldModelError, one_line
 from worldmodel_v.execution.connection import CONNECT_SECONDS
 from worldmodel_v.progress import LogFormat
+from worldmodel_v.surface import option
 
 JOB_ENVIRONMENT_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the command of a job, and for nothing else."""
@@ -91,8 +83,10 @@ class Jobs:
         """
         if not out.is_absolute():
             raise ConfigError(
-                f"--out {out}: a job runs on the cluster's head node, in a copy of its files that Ray deletes afterwards; "
-                "give an absolute path on the head node, such as /data/run"
+                "a job runs on the cluster's head node, in a copy of its files that Ray deletes afterwards",
+                field="out",
+                got=out,
+                remedy="give an absolute path on the head node, such as /data/run",
             )
         with _travelling(file, working_dir) as (folder, name), self._talking():
             job = self._client.submit_job(
@@ -103,7 +97,7 @@ class Jobs:
         return self.status(job)
 
     def status(self, job: str) -> Job:
-        """The state of a job; raises JobNotFound."""
+        """The state of a job; raises ClusterNotUsable."""
         with self._talking(job):
             return _job(self._client.get_job_info(job))
 
@@ -116,16 +110,16 @@ class Jobs:
     def log(self, job: str, follow: bool = False) -> JobLog:
         """What a job has printed; with `follow` also what it prints until it ends, and JobFailed if it ends badly.
 
-        Raises JobNotFound.
+        Raises ClusterNotUsable.
         """
         self.status(job)
         return JobLog(self._follow(job) if follow else self._printed(job))
 
     def stop(self, job: str) -> Job:
-        """Stop a job; raises JobNotFound, or JobNotRunning if it has ended already."""
+        """Stop a job; raises ClusterNotUsable, also if it has ended already."""
         state = self.status(job)
         if state.status in ENDED:
-            raise JobNotRunning(f"{job}: has ended already ({state.status}); nothing was stopped")
+            raise ClusterNotUsable(f"has ended already ({state.status}); nothing was stopped", where=job)
         with self._talking(job):
             self._client.stop_job(job)
         return self.status(job)
@@ -145,7 +139,9 @@ class Jobs:
                 yield piece
         state = self.status(job)
         if state.status != SUCCEEDED:
-            raise JobFailed(f"{job}: {state.status}: {state.message}; submitting the same command again continues it")
+            raise JobFailed(
+                f"{state.status}: {state.message}", where=job, remedy="submitting the same command again continues it"
+            )
 
     @contextlib.contextmanager
     def _talking(self, job: str = "") -> Iterator[None]:
@@ -157,34 +153,40 @@ class Jobs:
         except Exception as error:
             through = _through_a_proxy(self.address)
             if job and "status code 404" in str(error):
-                raise JobNotFound(
-                    f"{job}: no such job at {self.address}{through}; `wm-pipeline status --address {self.address}` lists them"
+                raise ClusterNotUsable(
+                    f"no such job at {self.address}{through}",
+                    where=job,
+                    remedy=f"`wm-pipeline status --address {self.address}` lists them",
                 ) from error
             answer = f"the job server answered {one_line(error):.{ANSWER_CHARACTERS}}"
-            raise ClusterNotUsable(f"{self.address}{through}: {answer}; look into its log") from error
+            raise ClusterNotUsable(answer, where=f"{self.address}{through}", remedy="look into its log") from error
 
 
 def refuse_temporary_output(out: Path) -> None:
     """Raise ConfigError if this process is the command of a Ray job and `out` is relative: its files would be lost."""
     if JOB_ENVIRONMENT_VARIABLE in os.environ and not out.is_absolute():
         raise ConfigError(
-            f"--out {out}: inside a Ray job this would lie in {Path.cwd()}, which Ray deletes when the job is over; "
-            "give an absolute path, such as /data/run"
+            f"inside a Ray job this would lie in {Path.cwd()}, which Ray deletes when the job is over",
+            field="out",
+            got=out,
+            remedy="give an absolute path, such as /data/run",
         )
 
 
 def _connect(address: str) -> Any:
     if not address.startswith(("http://", "https://")):
         raise ClusterNotUsable(
-            f"--address {address}: jobs are submitted to the cluster's dashboard; expected http://HOST:8265 (which "
-            "`ray start --head` prints)"
+            "jobs are submitted to the cluster's dashboard",
+            field="address",
+            got=address,
+            expected="http://HOST:8265 (which `ray start --head` prints)",
         )
     try:
         importlib.import_module("aiohttp")
         import requests
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
-        raise PackageMissing(f"jobs need Ray's job client ({error}); pip install 'worldmodel_v[cluster]'") from error
+        raise PackageMissing(f"jobs need Ray's job client ({error})", remedy="pip install 'worldmodel_v[cluster]'") from error
     try:
         requests.get(address, timeout=CONNECT_SECONDS)  # any answer will do; Ray's client would wait for one for ever
         with _without_ray_addresses():
@@ -192,8 +194,8 @@ def _connect(address: str) -> Any:
     except Exception as error:
         answer = f"{one_line(error):.{ANSWER_CHARACTERS}}"
         raise ClusterNotUsable(
-            f"no Ray job server at {address}{_through_a_proxy(address)}: {answer}; on the head node: pip install "
-            "'worldmodel_v[cluster]', then `ray start --head --dashboard-host 0.0.0.0`"
+            f"no Ray job server at {address}{_through_a_proxy(address)}: {answer}",
+            remedy="on the head node: pip install 'worldmodel_v[cluster]', then `ray start --head --dashboard-host 0.0.0.0`",
         ) from error
 
 
@@ -227,13 +229,20 @@ def _travelling(file: Path, working_dir: Path | None) -> Iterator[tuple[Path, st
             yield Path(folder), file.name
         return
     if not working_dir.is_dir():
-        raise ConfigError(f"--working-dir {working_dir}: is no directory; give the one whose files the job needs")
+        raise ConfigError(
+            "is no directory", field="working_dir", got=working_dir, remedy="give the one whose files the job needs"
+        )
     if Path(tempfile.gettempdir()).resolve().is_relative_to(working_dir.resolve()):
         raise ConfigError(
-            f"--working-dir {working_dir}: holds the temporary folder {tempfile.gettempdir()}; give the job's own directory"
+            f"holds the temporary folder {tempfile.gettempdir()}",
+            field="working_dir",
+            got=working_dir,
+            remedy="give the job's own directory",
         )
     if not file.resolve().is_relative_to(working_dir.resolve()):
-        raise ConfigError(f"{file}: is not in --working-dir {working_dir}, so it would not travel; put it there")
+        raise ConfigError(
+            f"is not in {option('working_dir', working_dir)}, so it would not travel", where=file, remedy="put it there"
+        )
     yield working_dir, str(file.resolve().relative_to(working_dir.resolve()))
 
 

@@ -4,12 +4,11 @@ The file is YAML with a mapping for each stage, whose fields are those of the st
 are filled in. Completion is decided by each stage itself, so a pipeline has no state of its own to go stale.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -19,12 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldmodel_v.collect import CollectConfig, CollectReport, collect
 from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
-from worldmodel_v.errors import ConfigError, PipelineFileError, WorldModelError
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
+from worldmodel_v.surface import InPipelineFile, current, option, worded
 from worldmodel_v.train import TrainConfig, TrainReport, train
 from worldmodel_v.untrusted import is_name
 
@@ -36,9 +36,6 @@ MAX_FILE_BYTES = 1 << 16
 MAX_DEPTH = 10
 FILLED_IN = ("out", "data", "vae")
 """Fields that the pipeline sets itself; and `autoencoder`, of the stages after train."""
-
-_OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z]+(?:-[a-z]+)*)")
-"""An option of a command, in the text of an error."""
 
 ROLLOUTS_NAME, VAE_NAME, EVAL_NAME, LATENTS_NAME, PREVIEW_NAME = "rollouts", "vae", "eval", "latents", "rollouts.png"
 
@@ -74,19 +71,19 @@ class PipelineReport:
 def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> PipelineReport:
     """Run the stages of a pipeline file into `out`; run again it continues, and does only what is not complete.
 
-    Raises PipelineFileError, ConfigError (`out` is a stage's own directory), what the stages raise, and VerificationFailed if a
-    dataset does not match its index.
+    Raises ConfigError (the file is wrong, or `out` is a stage's own directory), what the stages raise, and VerificationFailed
+    if a dataset does not match its index.
     """
     progress = progress or Silent()
     pipeline = load_pipeline(file, out)
     _require_no_stage(out)
-    with _options_as_in(file, "collect"):
+    with _worded_as_in_a_file("collect"):
         collected = collect(pipeline.collect, progress)
-    with _options_as_in(file, "train"):
+    with _worded_as_in_a_file("train"):
         trained = train(pipeline.train, progress)
-    with _options_as_in(file, "eval"):
+    with _worded_as_in_a_file("eval"):
         evaluated = evaluate_vae(pipeline.eval, progress) if pipeline.eval else None
-    with _options_as_in(file, "encode"):
+    with _worded_as_in_a_file("encode"):
         encoded = encode(pipeline.encode, progress)
     for path in (collected.out, encoded.out):
         progress.event("verified", f"verify: {path}: {require_intact(path, progress)}", path=path)
@@ -99,15 +96,15 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> Pip
 
 
 def load_pipeline(file: Path, out: Path) -> Pipeline:
-    """Read and check a pipeline file; raises PipelineFileError, whose message begins with the file, line and field."""
+    """Read and check a pipeline file; raises ConfigError, whose message begins with the file, line and field."""
     root = _compose(file)
     stages = _mapping(file, root, "the file")
     for name, (key, _) in stages.items():
         if name not in STAGES:
-            raise _error(file, key, f"unknown stage {name!r}{_hint(name, STAGES)}; expected {', '.join(STAGES)}")
+            raise _error(file, key, f"unknown stage {name!r}{_hint(name, STAGES)}", expected=", ".join(STAGES))
     for name in STAGES:
         if name not in stages and name not in OPTIONAL_STAGES:
-            raise _error(file, root, f"the stage {name!r} is missing; add `{name}: {{}}` for its defaults")
+            raise _error(file, root, f"the stage {name!r} is missing", remedy=f"add `{name}: {{}}` for its defaults")
     rollouts, vae, latents = out / ROLLOUTS_NAME, out / VAE_NAME, out / LATENTS_NAME
     train = _stage(file, stages, "train", {"out": vae, "data": rollouts})
     trained = {"data": rollouts, "vae": vae, "autoencoder": train.autoencoder}
@@ -119,12 +116,15 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
     )
     episodes, every = pipeline.collect.episodes, pipeline.train.holdout_every
     if episodes < every:  # rather than when all are collected
-        raise _error(
-            file,
-            stages["train"][0],
-            f"train.holdout_every: holding out every {every}th episode needs at least {every}, collect.episodes is {episodes}; "
-            "collect more, or lower it",
-        )
+        with _worded_as_in_a_file("train"):
+            raise _error(
+                file,
+                _node(stages["train"], _mapping(file, stages["train"][1], "train"), "holdout_every"),
+                f"needs at least {every} episodes, {option('episodes')} is {episodes}",
+                field="holdout_every",
+                got=every,
+                remedy="collect more, or lower it",
+            )
     return pipeline
 
 
@@ -133,23 +133,16 @@ def _require_no_stage(out: Path) -> None:
     for name in (SPEC_NAME, *MODEL_NAMES):
         if (out / name).exists():
             raise ConfigError(
-                f"--out {out}: is the directory of a single stage (it holds {name}); give a new one, or that of a pipeline"
+                f"is the directory of a single stage (it holds {name})",
+                field="out",
+                got=out,
+                remedy="give a new one, or that of a pipeline",
             )
 
 
-@contextlib.contextmanager
-def _options_as_in(file: Path, stage: str) -> Iterator[None]:
-    """Add to an error whose advice names options of the stage's command what they are called in the file."""
-    try:
-        yield
-    except WorldModelError as error:
-        found = [(no, option, option.replace("-", "_")) for no, option in _OPTION.findall(str(error))]
-        known = _known(stage)
-        names = {f"--{no}{option}": f"{stage}.{name}{': false' if no else ''}" for no, option, name in found if name in known}
-        if not names:
-            raise
-        said = ", ".join(f"{option} is {name}" for option, name in names.items())
-        raise type(error)(f"{error} (in {file.name}, {said})") from error
+def _worded_as_in_a_file(stage: str) -> AbstractContextManager[None]:
+    """In the block a message calls settings as a pipeline file does."""
+    return worded(InPipelineFile(stage, {name: _known(name) for name in STAGES}, outside=current()))
 
 
 Fields = dict[str, tuple[yaml.Node, yaml.Node]]
@@ -157,24 +150,29 @@ Fields = dict[str, tuple[yaml.Node, yaml.Node]]
 
 
 def _stage(file: Path, stages: Fields, stage: str, filled_in: dict[str, Any]) -> Any:
-    key, value = stages[stage]
-    fields = _mapping(file, value, stage)
+    fields = _mapping(file, stages[stage][1], stage)
     config = STAGES[stage]
     known = _known(stage)
     for name, (node, _) in fields.items():
         if name in FILLED_IN:
-            raise _error(file, node, f"{stage}.{name}: is set by --out; leave it out")
+            raise _error(file, node, f"{stage}.{name}: is set by {option('out')}", remedy="leave it out")
         if name in filled_in:
-            raise _error(file, node, f"{stage}.{name}: is the one of train; leave it out")
+            raise _error(file, node, f"{stage}.{name}: is the one of train", remedy="leave it out")
         if name not in known:
-            raise _error(file, node, f"{stage}.{name}: unknown field{_hint(name, known)}; expected one of {', '.join(known)}")
+            unknown = f"{stage}.{name}: unknown field{_hint(name, known)}"
+            raise _error(file, node, unknown, expected=f"one of {', '.join(known)}")
     hints = get_type_hints(config)
-    values = {name: _value(file, f"{stage}.{name}", hints[name], node) for name, (_, node) in fields.items()}
-    try:
-        return config(**values, **filled_in)
-    except ConfigError as error:
-        named = [node for name, (node, _) in fields.items() if f"--{name.replace('_', '-')} " in str(error)]
-        raise _error(file, (named or [key])[0], f"{stage}: {error}") from None
+    with _worded_as_in_a_file(stage):
+        values = {name: _value(file, name, hints[name], node) for name, (_, node) in fields.items()}
+        try:
+            return config(**values, **filled_in)
+        except ConfigError as error:
+            raise _error(file, _node(stages[stage], fields, error.field), error.what, **error.parts) from None
+
+
+def _node(stage: tuple[yaml.Node, yaml.Node], fields: Fields, name: str | None) -> yaml.Node:
+    """Where a field stands, or its stage if the file leaves it out."""
+    return fields.get(name or "", stage)[0]
 
 
 def _known(stage: str) -> list[str]:
@@ -209,7 +207,7 @@ def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
     """The value of one field, of exactly the type that its config class declares; a list where that is a tuple."""
     takes_list = get_origin(expected) is tuple
     if not isinstance(node, yaml.SequenceNode if takes_list else yaml.ScalarNode):
-        raise _error(file, node, f"{name}: expected {'a list: [a, b]' if takes_list else 'one value'}")
+        raise _error(file, node, field=name, expected="a list: [a, b]" if takes_list else "one value")
     try:
         value = _Loader("").construct_object(node, deep=True)
         value = TypeAdapter(expected).validate_python(tuple(value) if takes_list else value, strict=True)
@@ -217,9 +215,10 @@ def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
         return value
     except ValidationError as error:
         found = node.value if isinstance(node.value, str) else value
-        raise _error(file, node, f"{name}: {error.errors()[0]['msg']}, got {found!r:.200}") from None
+        expected = error.errors()[0]["msg"].removeprefix("Input should be ")
+        raise _error(file, node, field=name, expected=expected, got=found) from None
     except (yaml.YAMLError, *_UNREADABLE) as error:
-        raise _error(file, node, f"{name}: not a plain value ({str(error).splitlines()[0]:.200})") from None
+        raise _error(file, node, f"not a plain value ({str(error).splitlines()[0]:.200})", field=name) from None
 
 
 _UNREADABLE = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)
@@ -240,20 +239,20 @@ def _compose(file: Path) -> yaml.Node:
             content = opened.read(MAX_FILE_BYTES + 1)
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise PipelineFileError(
-            f"{file}: cannot be read ({error}); give a pipeline file such as pipelines/quickstart.yaml"
-        ) from None
+        remedy = "give a pipeline file such as pipelines/quickstart.yaml"
+        raise ConfigError(f"cannot be read ({error})", where=file, remedy=remedy) from None
     if len(content) > MAX_FILE_BYTES:
-        raise PipelineFileError(f"{file}:1: has more than {MAX_FILE_BYTES} bytes, which no pipeline needs")
+        raise ConfigError(f"has more than {MAX_FILE_BYTES} bytes, which no pipeline needs", where=f"{file}:1")
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise PipelineFileError(f"{file}:{line}: not valid YAML: {error.problem}; mend the line") from None
+        raise ConfigError(f"not valid YAML: {error.problem}", where=f"{file}:{line}", remedy="mend the line") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise PipelineFileError(f"{file}:1: not valid YAML: {str(error).splitlines()[0]}; mend the file") from None
+        problem = str(error).splitlines()[0]
+        raise ConfigError(f"not valid YAML: {problem}", where=f"{file}:1", remedy="mend the file") from None
     if root is None:
-        raise PipelineFileError(f"{file}:1: the file is empty; expected the stages {', '.join(STAGES)}")
+        raise ConfigError("the file is empty", where=f"{file}:1", expected=f"the stages {', '.join(STAGES)}")
     return root
 
 
@@ -270,13 +269,13 @@ def _mapping(file: Path, node: yaml.Node, what: str) -> Fields:
         if not isinstance(key, yaml.ScalarNode) or not is_name(key.value):
             raise _error(file, key, f"{what}: expected a name")
         if key.value in fields:
-            raise _error(file, key, f"{what}.{key.value}: stands here twice; delete one")
+            raise _error(file, key, f"{what}.{key.value}: stands here twice", remedy="delete one")
         fields[str(key.value)] = (key, value)
     return fields
 
 
-def _error(file: Path, node: yaml.Node, message: str) -> PipelineFileError:
-    return PipelineFileError(f"{file}:{node.start_mark.line + 1}: {message}")
+def _error(file: Path, node: yaml.Node, what: str = "", **parts: Any) -> ConfigError:
+    return ConfigError(what, **parts | {"where": f"{file}:{node.start_mark.line + 1}"})
 
 
 def _hint(name: str, known: Any) -> str:

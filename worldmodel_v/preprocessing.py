@@ -76,15 +76,13 @@ class Preprocessing:
         return (frame_height - inner_height) // 2, (frame_width - inner_width) // 2, inner_height, inner_width
 
 
-def require_trainable(what: str, height: int, width: int) -> None:
-    """Raise ConfigError, which begins with `what`, if no architecture trains on frames of this size."""
+def require_trainable(height: int, width: int, **whose: Any) -> None:
+    """Raise ConfigError if no architecture trains on frames of this size; `whose` they are, as parts of it."""
     if all(SIDE_STEP <= side <= MAX_SIDE and side % SIDE_STEP == 0 for side in (height, width)):
         return
     nearest = [min(MAX_SIDE, max(1, -(-side // SIDE_STEP)) * SIDE_STEP) for side in (height, width)]
-    raise ConfigError(
-        f"{what}: no architecture trains on frames of {height}x{width}; expected a height and width of {SIDE_STEP} to "
-        f"{MAX_SIDE}, multiples of {SIDE_STEP}, such as {frame_size_text(*nearest)}"
-    )
+    sides = f"a height and width of {SIDE_STEP} to {MAX_SIDE}, multiples of {SIDE_STEP}, such as {frame_size_text(*nearest)}"
+    raise ConfigError(f"no architecture trains on frames of {height}x{width}", expected=sides, **whose)
 
 
 def parse_frame_size(size: int | str) -> tuple[int, int]:
@@ -92,7 +90,7 @@ def parse_frame_size(size: int | str) -> tuple[int, int]:
     if isinstance(size, int):
         return size, size
     if (match := _FRAME_SIZE.fullmatch(size)) is None:
-        raise ConfigError(f"--frame-size {size!r:.200}: expected a number such as 64, or HEIGHTxWIDTH such as 96x128")
+        raise ConfigError(field="frame_size", expected="a number such as 64, or HEIGHTxWIDTH such as 96x128", got=size)
     height, width = match.groups(match[1])
     return int(height), int(width)
 
@@ -109,7 +107,9 @@ def parse_crop(crop: str, raw_shape: tuple[int, ...]) -> tuple[int, int, int, in
         return 0, height, 0, width
     top, bottom, left, right = bounds
     if not (top < bottom <= height and left < right <= width):
-        raise ConfigError(f"--crop {crop}: does not lie in the environment's frame of {height} rows and {width} columns")
+        raise ConfigError(
+            f"does not lie in the environment's frame of {height} rows and {width} columns", field="crop", got=crop
+        )
     return top, bottom, left, right
 
 
@@ -118,5 +118,5 @@ def _bounds(crop: str) -> tuple[int, ...] | None:
     if crop == FULL:
         return None
     if (match := _CROP.fullmatch(crop)) is None:
-        raise ConfigError(f'--crop {crop!r:.200}: expected "auto", "full" or TOP:BOTTOM,LEFT:RIGHT such as 0:84,0:96')
+        raise ConfigError(field="crop", expected='"auto", "full" or TOP:BOTTOM,LEFT:RIGHT such as 0:84,0:96', got=crop)
     return tuple(map(int, match.groups()))

@@ -1,6 +1,6 @@
 """What a setting may be: declared beside its type, as `Annotated[int, Ge(1)]` or a Literal, and checked here alone."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -12,13 +12,8 @@ MAX_NUMBER = 1e30
 """Of a float: leaves room for sums and products in float32."""
 
 
-def option(name: str) -> str:
-    """A setting as the commands call it."""
-    return f"--{name.replace('_', '-')}"
-
-
-def require_settings(config: Any, named: Callable[[str], str] = option) -> None:
-    """Raise ConfigError if a value of a config is none that its type declares; the message calls the setting as `named` does.
+def require_settings(config: Any) -> None:
+    """Raise ConfigError if a value of a config is none that its type declares.
 
     A Literal takes its values, a number must lie within the bounds of its Annotated type. Every number must be one that can be
     recorded and read again: a whole one below 2^63, another finite and at most `MAX_NUMBER`. None is always taken.
@@ -26,9 +21,9 @@ def require_settings(config: Any, named: Callable[[str], str] = option) -> None:
     for name, hint in _declared(config.__class__).items():
         value = getattr(config, name)
         if get_origin(hint) is Literal and value not in get_args(hint):
-            raise ConfigError(f"{named(name)}: expected {_listed(get_args(hint))}, got {value!r:.200}")
+            raise ConfigError(field=name, expected=_listed(get_args(hint)), got=value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            _require_number(named(name), value, _bounds(hint))
+            _require_number(name, value, _bounds(hint))
 
 
 def require_at_least(bound: int, **arguments: int) -> None:
@@ -59,14 +54,14 @@ def _require_number(name: str, value: float, bounds: list[Any]) -> None:
         _require_recordable(name, value)
     for bound in bounds:
         if not _holds(value, bound):
-            raise ConfigError(f"{name} must be {_in_words(bound, bounds)}, got {value}")
+            raise ConfigError(field=name, expected=_in_words(bound, bounds), got=value)
 
 
 def _require_recordable(name: str, value: float) -> None:
     if isinstance(value, float) and not abs(value) <= MAX_NUMBER:
-        raise ConfigError(f"{name} must be a finite number, at most {MAX_NUMBER:g}, got {value}")
+        raise ConfigError(field=name, expected=f"a finite number, at most {MAX_NUMBER:g}", got=value)
     if isinstance(value, int) and value >= 2**63:
-        raise ConfigError(f"{name} must be below 2^63, got {value}")
+        raise ConfigError(field=name, expected="a number below 2^63", got=value)
 
 
 def _holds(value: Any, bound: Any) -> bool:
@@ -89,13 +84,13 @@ def _in_words(broken: Any, bounds: list[Any]) -> str:
         case _, [Ge(least), Le(most)]:
             return f"{least:g} to {_readable(most)}"
         case Gt(0), _:
-            return "positive"
+            return "a positive number"
         case Ge(least), _:
             return f"at least {least}"
         case Le(most), _:
             return f"at most {_readable(most)}"
         case Lt(high), _:
-            return f"below {_readable(high)}"
+            return f"a number below {_readable(high)}"
     raise TypeError(f"{broken!r} is no bound of a number")
 
 

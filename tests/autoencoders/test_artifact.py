@@ -15,7 +15,7 @@ from safetensors import safe_open
 from worldmodel_v.autoencoders import TrainedOn, load, save
 from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, describe, from_bytes
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
-from worldmodel_v.errors import ConfigError, ModelMismatch, NotAModel
+from worldmodel_v.errors import ConfigError, ModelNotUsable
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.untrusted import canonical_json
 
@@ -94,7 +94,7 @@ class TestTrainedOn:
         content = save(make_model(), TRAINED_ON)
         assert before in content.replace(b"\\", b"")
         damaged = content.replace(before.replace(b'"', b'\\"'), after.replace(b'"', b'\\"'))
-        with pytest.raises(NotAModel, match=r"\(its configuration is not what was written\)"):
+        with pytest.raises(ModelNotUsable, match=r"\(its configuration is not what was written\)"):
             from_bytes(damaged, "here")
 
     @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ class TestTrainedOn:
         [
             ({"frame_width": 16}, "it was trained on frames of (8, 16), its configuration says (8, 8)"),
             ({"frame_width": "8"}, "frame_width: expected int, found str"),
-            ({"resize": "cubic"}, "--resize: expected area or bilinear, got 'cubic'"),
-            ({"crop": "everything"}, "--crop 'everything': expected"),
+            ({"resize": "cubic"}, "resize: expected area or bilinear, got 'cubic'"),
+            ({"crop": "everything"}, "crop: expected"),
             ({"env": 5}, "the environment that it was trained on has no printable name"),
             ({"env": "a\nb"}, "the environment that it was trained on has no printable name"),
             ({"more": 1}, "unexpected keyword argument 'more'"),
@@ -111,7 +111,7 @@ class TestTrainedOn:
     )
     def test_what_makes_no_sense_is_refused(self, changes: dict[str, object], text: str) -> None:
         record = {"env": TRAINED_ON.env, **asdict(TRAINED_ON.preprocessing), **changes}
-        with pytest.raises(NotAModel, match=re.escape(text)):
+        with pytest.raises(ModelNotUsable, match=re.escape(text)):
             from_bytes(with_record(trained_on=record), "here")
 
     def test_the_same_training_gives_the_same_bytes(self) -> None:
@@ -122,18 +122,18 @@ class TestMissing:
     def test_a_directory_without_a_vae_is_refused(self, tmp_path: Path) -> None:
         text = (
             f"{tmp_path}: holds no vae.safetensors: it is no directory of wm-train; "
-            f"run wm-train --out {tmp_path} to the end, or give another directory"
+            f"train with out={str(tmp_path)!r} to the end, or give another directory"
         )
-        with pytest.raises(NotAModel, match=f"^{re.escape(text)}$"):
+        with pytest.raises(ModelNotUsable, match=f"^{re.escape(text)}$"):
             load_vae(tmp_path)
 
     def test_a_directory_that_is_not_there_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(NotAModel, match="it is no directory of wm-train"):
+        with pytest.raises(ModelNotUsable, match="it is no directory of wm-train"):
             load_vae(tmp_path / "missing")
 
     def test_an_unfinished_training_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "checkpoint.safetensors").write_bytes(b"anything")
-        with pytest.raises(NotAModel, match=r"its training is not finished; run wm-train --out .* to the end"):
+        with pytest.raises(ModelNotUsable, match=r"its training is not finished; train with out=.* to the end"):
             load_vae(tmp_path)
 
 
@@ -142,11 +142,11 @@ class TestDamage:
     def test_a_truncated_file_is_refused_by_name(self, saved: Path, length: int) -> None:
         file = saved / WEIGHTS_NAME
         file.write_bytes(file.read_bytes()[:length])
-        with pytest.raises(NotAModel, match=f"^{re.escape(str(saved))}: vae.safetensors is damaged or of another version"):
+        with pytest.raises(ModelNotUsable, match=f"^{re.escape(str(saved))}: vae.safetensors is damaged or of another version"):
             load_vae(saved)
 
     def test_a_file_with_bytes_behind_its_end_is_refused(self) -> None:
-        with pytest.raises(NotAModel):
+        with pytest.raises(ModelNotUsable):
             from_bytes(save(make_model()) + b"\0", "here")
 
     def test_a_byte_of_the_header_that_is_no_text_is_refused(self) -> None:
@@ -154,7 +154,7 @@ class TestDamage:
         for position in range(8 + int.from_bytes(content[:8], "little")):
             damaged = bytearray(content)
             damaged[position] ^= 0xFF
-            with pytest.raises(NotAModel, match=r"^here: vae\.safetensors is damaged or of another version"):
+            with pytest.raises(ModelNotUsable, match=r"^here: vae\.safetensors is damaged or of another version"):
                 from_bytes(bytes(damaged), "here")
 
     def test_any_flip_in_the_header_is_refused_or_changes_nothing(self) -> None:
@@ -165,7 +165,7 @@ class TestDamage:
             damaged[rng.randrange(header_end)] ^= rng.randrange(1, 256)
             try:
                 loaded = from_bytes(bytes(damaged), "here")
-            except NotAModel:
+            except ModelNotUsable:
                 refused += 1
             else:
                 assert loaded.model.config == CONFIG
@@ -176,7 +176,7 @@ class TestDamage:
         """One flipped byte turns a tensor's F32 into I32, of the same size."""
         content = save(make_model())
         assert content.count(b'"F32"') == len(make_model().state_dict())
-        with pytest.raises(NotAModel):
+        with pytest.raises(ModelNotUsable):
             from_bytes(content.replace(b'"F32"', b'"I32"', 1), "here")
 
     @pytest.mark.parametrize(
@@ -195,12 +195,12 @@ class TestDamage:
     def test_a_header_that_says_something_else_is_refused(self, before: bytes, after: bytes) -> None:
         content = save(make_model())
         assert before in content
-        with pytest.raises(NotAModel, match=r"^here: vae\.safetensors is damaged or of another version"):
+        with pytest.raises(ModelNotUsable, match=r"^here: vae\.safetensors is damaged or of another version"):
             from_bytes(content.replace(before, after), "here")
 
     def test_another_kind_of_file_is_refused(self) -> None:
         for content in (b"", b"PK\x03\x04" * 100, b"{}" * 100, b"\x02" + bytes(7) + b"{}", b"\x02" + bytes(7) + b"[]"):
-            with pytest.raises(NotAModel):
+            with pytest.raises(ModelNotUsable):
                 from_bytes(content, "here")
 
 
@@ -219,10 +219,10 @@ def with_config(**changes: object) -> bytes:
 
 def test_an_architecture_of_another_version_is_named() -> None:
     text = (
-        "here: vae.safetensors is damaged or of another version (--architecture: expected one of conv, ha2018, resnet, mlp, "
+        "here: vae.safetensors is damaged or of another version (architecture: expected one of conv, ha2018, resnet, mlp, "
         "got 'vit'); restore it, or train again"
     )
-    with pytest.raises(NotAModel, match=f"^{re.escape(text)}$"):
+    with pytest.raises(ModelNotUsable, match=f"^{re.escape(text)}$"):
         from_bytes(with_config(architecture="vit"), "here")
     assert from_bytes(with_config(), "here").model.config == CONFIG
 
@@ -238,25 +238,25 @@ def test_an_architecture_of_another_version_is_named() -> None:
     ],
 )
 def test_a_kind_or_configuration_that_makes_no_sense_is_refused(changes: dict[str, object], text: str) -> None:
-    with pytest.raises(NotAModel, match=re.escape(text)):
+    with pytest.raises(ModelNotUsable, match=re.escape(text)):
         from_bytes(with_record(**changes), "here")
 
 
 def test_another_than_the_one_that_is_asked_for_is_refused(saved: Path) -> None:
     assert isinstance(load(saved, "gaussian").model, VAE)
-    text = f"{saved}: its autoencoder is gaussian, not json:loads; give --autoencoder gaussian"
+    text = f"{saved}: autoencoder='json:loads': is not the one that was trained; expected gaussian"
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
         load(saved, "json:loads")
 
 
 def test_a_users_own_is_loaded_only_where_it_is_named(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS_NAME).write_bytes(with_record(kind="json:loads"))
-    with pytest.raises(NotAModel, match=re.escape("if you trust that module, add --autoencoder json:loads")):
+    with pytest.raises(ModelNotUsable, match=re.escape("if you trust that module, add autoencoder='json:loads'")):
         load(tmp_path)
-    with pytest.raises(ConfigError, match=r"--autoencoder json:loads: loads is no subclass of worldmodel_v\.autoencoders"):
+    with pytest.raises(ConfigError, match=r"autoencoder='json:loads': loads is no subclass of worldmodel_v\.autoencoders"):
         load(tmp_path, "json:loads")
     text = "its autoencoder is json:loads; this needs a VAE, with mu and logvar, as wm-train trains by default"
-    with pytest.raises(ModelMismatch, match=re.escape(text)):
+    with pytest.raises(ModelNotUsable, match=re.escape(text)):
         load_vae(tmp_path)
     described = describe(tmp_path)
     assert (described.kind, described.columns) == ("json:loads", COLUMNS)

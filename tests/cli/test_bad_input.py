@@ -101,7 +101,7 @@ def test_arguments_that_the_environment_does_not_take(collect_refused: Callable[
 
 
 def test_arguments_that_are_not_json(collect_refused: Callable[..., str]) -> None:
-    assert "--env-kwargs 'continuous=False' is not JSON" in collect_refused("--env-kwargs", "continuous=False")
+    assert "--env-kwargs continuous=False: is not JSON" in collect_refused("--env-kwargs", "continuous=False")
 
 
 def test_an_environment_without_images(collect_refused: Callable[..., str]) -> None:
@@ -123,26 +123,26 @@ def test_a_policy_that_does_not_fit_the_actions(collect_refused: Callable[..., s
 
 
 def test_a_count_between_two_bounds(collect_refused: Callable[..., str]) -> None:
-    assert "--episodes-per-shard must be 1 to 4096, got 0" in collect_refused("--episodes-per-shard", 0)
-    assert "--episodes-per-shard must be 1 to 4096, got 4097" in collect_refused("--episodes-per-shard", 4097)
+    assert "--episodes-per-shard: expected 1 to 4096, got 0" in collect_refused("--episodes-per-shard", 0)
+    assert "--episodes-per-shard: expected 1 to 4096, got 4097" in collect_refused("--episodes-per-shard", 4097)
 
 
 @pytest.mark.parametrize("option", ["--episodes", "--max-steps", "--frame-skip"])
 def test_counts_that_must_be_positive(collect_refused: Callable[..., str], option: str) -> None:
-    assert f"{option} must be at least 1, got 0" in collect_refused(option, 0)
+    assert f"{option}: expected at least 1, got 0" in collect_refused(option, 0)
 
 
 def test_whole_numbers_that_a_dataset_cannot_record(collect_refused: Callable[..., str]) -> None:
-    assert f"--seed must be below 2^63, got {10**21}" in collect_refused("--seed", 10**21)
+    assert f"--seed: expected a number below 2^63, got {10**21}" in collect_refused("--seed", 10**21)
     assert "is not JSON such as '{\"continuous\": false}': a whole number of 22 digits" in collect_refused(
         "--env-kwargs", f'{{"length": {10**21}}}'
     )
 
 
 def test_more_steps_and_episodes_than_a_dataset_holds(collect_refused: Callable[..., str]) -> None:
-    assert f"--max-steps must be below 2^31 - 1, got {2**31 - 1}" in collect_refused("--max-steps", 2**31 - 1)
+    assert f"--max-steps: expected a number below 2^31 - 1, got {2**31 - 1}" in collect_refused("--max-steps", 2**31 - 1)
     line = collect_refused("--episodes", 3_000_001, "--episodes-per-shard", 3)
-    assert "--episodes must be at most 3000000, which are 1000000 shards, got 3000001; ask for fewer, or raise " in line
+    assert "--episodes: expected at most 3000000, which are 1000000 shards, got 3000001; ask for fewer, or raise " in line
 
 
 @pytest.mark.parametrize(
@@ -159,19 +159,27 @@ def test_frames_that_no_architecture_trains_on(
 
 
 def test_frames_of_no_size(collect_refused: Callable[..., str]) -> None:
-    assert "--frame-size '64by48': expected a number such as 64, or HEIGHTxWIDTH such as 96x128" in collect_refused(
+    assert "--frame-size: expected a number such as 64, or HEIGHTxWIDTH such as 96x128, got '64by48'" in collect_refused(
         "--frame-size", "64by48"
     )
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "inf", "1e7"])
 def test_a_timeout_that_is_none(collect_refused: Callable[..., str], seconds: str) -> None:
-    assert f"--episode-timeout must be 0 to 1e+06, got {float(seconds)}" in collect_refused("--episode-timeout", seconds)
+    assert f"--episode-timeout: expected 0 to 1e+06, got {float(seconds)}" in collect_refused("--episode-timeout", seconds)
 
 
-@pytest.mark.parametrize("crop", ["0:65,0:64", "5:5,0:64", "rows", "0:64"])
-def test_a_crop_outside_the_frame_or_malformed(collect_refused: Callable[..., str], crop: str) -> None:
-    assert f"--crop {crop}" in collect_refused("--crop", crop).replace("'", "")
+@pytest.mark.parametrize(
+    ("crop", "message"),
+    [
+        ("0:65,0:64", "--crop 0:65,0:64: does not lie in the environment's frame of 64 rows and 64 columns"),
+        ("5:5,0:64", "--crop 5:5,0:64: does not lie in the environment's frame of 64 rows and 64 columns"),
+        ("rows", '--crop: expected "auto", "full" or TOP:BOTTOM,LEFT:RIGHT such as 0:84,0:96, got \'rows\''),
+        ("0:64", '--crop: expected "auto", "full" or TOP:BOTTOM,LEFT:RIGHT such as 0:84,0:96, got \'0:64\''),
+    ],
+)
+def test_a_crop_outside_the_frame_or_malformed(collect_refused: Callable[..., str], crop: str, message: str) -> None:
+    assert message in collect_refused("--crop", crop)
 
 
 def test_a_cluster_without_workers(
@@ -225,7 +233,7 @@ def test_training_on_nothing(refuse: Refusal, tmp_path: Path) -> None:
 
 def test_training_on_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
     line = refuse("wm-train", "--data", stamp_latents, "--out", tmp_path / "vae")
-    assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), found worldmodel_v/latents" in line
+    assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), got worldmodel_v/latents" in line
     assert not (tmp_path / "vae").exists()
 
 
@@ -253,7 +261,7 @@ def test_a_vae_that_does_not_fit_the_frames(refuse: Refusal, tmp_path: Path) -> 
     collect_into(CollectConfig(out=data, env="worldmodel_v/Stamp-v0", episodes=2, workers=0, policy="random", frame_size=32))
     command = ("wm-train", "--data", data, "--out", tmp_path / "vae", "--holdout-every", 2)
     line = refuse(*command, "--architecture", "ha2018")
-    assert "--architecture ha2018 takes frames of 64x64, got 32x32; choose another architecture, or collect with" in line
+    assert "--architecture ha2018: takes frames of 64x64, these are 32x32; choose another architecture, or collect with" in line
     assert not (tmp_path / "vae").exists()
 
 
@@ -266,25 +274,27 @@ def test_a_condition_that_is_not_recorded(refuse: Refusal, stamp_rollouts: Path,
 
 def test_options_of_training_that_take_the_meaning_from_each_other(refuse: Refusal, tmp_path: Path) -> None:
     command = ("wm-train", "--data", tmp_path, "--out", tmp_path / "vae")
-    assert "two floors under the same KL; choose one" in refuse(*command, "--free-bits", 0.1, "--kl-tolerance", 0.5)
+    assert "--free-bits 0.1: holds up the same KL as --kl-tolerance; choose one" in refuse(
+        *command, "--free-bits", 0.1, "--kl-tolerance", 0.5
+    )
 
 
 def test_a_batch_that_no_machine_holds(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
     line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--batch-size", 999_999_999_999)
-    assert "--batch-size must be 1 to 65536, got 999999999999" in line
+    assert "--batch-size: expected 1 to 65536, got 999999999999" in line
     assert not (tmp_path / "vae").exists()
 
 
 @pytest.mark.parametrize("option", ["--max-grad-norm", "--learning-rate"])
 def test_a_number_that_no_record_holds(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path, option: str) -> None:
     line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path / "vae", "--holdout-every", 4, option, "inf")
-    assert f"{option} must be a finite number" in line
+    assert f"{option}: expected a finite number" in line
     assert not (tmp_path / "vae").exists()
 
 
 def test_a_device_that_is_not_there(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
     line = refuse("wm-train", "--data", stamp_rollouts, "--out", tmp_path, "--holdout-every", 4, "--device", "teapot")
-    assert "--device 'teapot' cannot be used" in line
+    assert "--device teapot: cannot be used" in line
 
 
 def test_a_loss_that_diverges_keeps_the_last_good_checkpoint(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
@@ -415,9 +425,9 @@ def test_a_vae_for_frames_of_another_size(
     monkeypatch.undo()
     from worldmodel_v.encode import EncodeConfig
     from worldmodel_v.encode import encode as run_encode
-    from worldmodel_v.errors import ModelMismatch
+    from worldmodel_v.errors import ModelNotUsable
 
-    with pytest.raises(ModelMismatch, match=r"takes 64x64 frames, .*small holds 32x32"):
+    with pytest.raises(ModelNotUsable, match=r"takes 64x64 frames, .*small holds 32x32"):
         run_encode(EncodeConfig(data=tmp_path / "small", vae=stamp_vae, out=tmp_path / "latents"))
     assert not (tmp_path / "latents").exists()
 
@@ -454,7 +464,7 @@ def test_unequal_episodes_without_a_choice(refuse: Refusal, stamp_latents: Path,
     line = refuse("wm-export", "hardmaru", "--data", stamp_latents, "--out", tmp_path / "out", "--quiet")
     assert "its episodes make sequences of 20 to 23 rows, hardmaru holds one length; choose --pad (shorter ones are " in line
     line = refuse("wm-export", "adsp", "--data", stamp_latents, "--out", tmp_path / "out", "--pad", "--truncate")
-    assert "--pad and --truncate: choose one" in line
+    assert "--pad: is the opposite of --truncate; choose one" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -462,7 +472,7 @@ def test_unequal_episodes_without_a_choice(refuse: Refusal, stamp_latents: Path,
 @pytest.mark.parametrize("length", [1, 99_999_999_999_999])
 def test_a_length_that_no_sequence_has(refuse: Refusal, stamp_latents: Path, tmp_path: Path, name: str, length: int) -> None:
     line = refuse("wm-export", name, "--data", stamp_latents, "--out", tmp_path / "out", "--pad", "--length", length)
-    assert f"--length must be 2 to 1000000, got {length}" in line
+    assert f"--length: expected 2 to 1000000, got {length}" in line
     assert list(tmp_path.iterdir()) == []
 
 
@@ -479,9 +489,9 @@ def test_an_export_of_what_the_format_does_not_hold(
     refuse: Refusal, stamp_rollouts: Path, stamp_latents: Path, tmp_path: Path
 ) -> None:
     line = refuse("wm-export", "hardmaru", "--data", stamp_rollouts, "--out", tmp_path / "out")
-    assert "expected a dataset of worldmodel_v/latents (made by wm-encode), found worldmodel_v/rollouts" in line
+    assert "expected a dataset of worldmodel_v/latents (made by wm-encode), got worldmodel_v/rollouts" in line
     line = refuse("wm-export", "--quiet", "ctallec", "--data", stamp_latents, "--out", tmp_path / "out")
-    assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), found worldmodel_v/latents" in line
+    assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), got worldmodel_v/latents" in line
     for format_, makers in (("npz", "wm-collect or wm-encode"), ("minari", "wm-collect"), ("adsp", "wm-encode")):
         line = refuse("wm-export", format_, "--data", tmp_path / "absent", "--out", tmp_path / "out-v0")
         assert f"is no directory; give a directory that {makers} wrote" in line
@@ -496,7 +506,7 @@ def test_a_model_export_of_what_is_no_vae(refuse: Refusal, stamp_rollouts: Path,
 
 def test_a_name_that_minari_does_not_know(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
     line = refuse("wm-export", "minari", "--data", stamp_rollouts, "--out", tmp_path / "stamp")
-    assert "Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got 'stamp'" in line
+    assert "--out: expected NAME-v0 or NAMESPACE/NAME-v0, as Minari calls its datasets, got 'stamp'" in line
 
 
 @pytest.mark.parametrize(
@@ -587,7 +597,7 @@ def test_a_file_where_its_directory_is_expected(
 
 def test_latents_where_rollouts_are_expected(refuse: Refusal, stamp_latents: Path) -> None:
     line = refuse("wm-inspect", stamp_latents, "--data", stamp_latents)
-    assert f"{stamp_latents}: expected a dataset of worldmodel_v/rollouts (made by wm-collect), found" in line
+    assert f"{stamp_latents}: expected a dataset of worldmodel_v/rollouts (made by wm-collect), got" in line
 
 
 def test_verification_names_the_shard_that_is_off(stamp_rollouts: Path, tmp_path: Path, refuse: Refusal) -> None:
@@ -602,7 +612,9 @@ def test_verification_names_the_shard_that_is_off(stamp_rollouts: Path, tmp_path
 
 
 def test_a_preview_of_latents(refuse: Refusal, stamp_latents: Path, tmp_path: Path) -> None:
-    assert "--preview needs frames" in refuse("wm-inspect", stamp_latents, "--preview", tmp_path / "out.png")
+    assert "expected frames for a picture, got latents; give the rollouts that they were made from" in refuse(
+        "wm-inspect", stamp_latents, "--preview", tmp_path / "out.png"
+    )
 
 
 def test_a_preview_in_place_of_anything_but_a_picture(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:
@@ -637,10 +649,10 @@ def test_a_preview_in_place_of_another(stamp_rollouts: Path, tmp_path: Path, mon
     [
         ("collect: {}\ntrain: {}\n", ":1: the stage 'encode' is missing"),
         ("collect:\n  episdoes: 3\ntrain: {}\nencode: {}\n", ":2: collect.episdoes: unknown field (did you mean 'episodes'?)"),
-        ("collect:\n  episodes: many\ntrain: {}\nencode: {}\n", ":2: collect.episodes: Input should be a valid integer"),
+        ("collect:\n  episodes: many\ntrain: {}\nencode: {}\n", ":2: collect.episodes: expected a valid integer, got '"),
         (
             "collect:\n  max_steps: 0\ntrain: {}\nencode: {}\n",
-            ":2: collect: --max-steps must be at least 1",
+            ":2: collect.max_steps: expected at least 1, got 0",
         ),
         ("collect: {}\ntrain:\n  out: x\nencode: {}\n", ":3: train.out: is set by --out; leave it out"),
         ("collect: {}\ntrian: {}\nencode: {}\n", ":2: unknown stage 'trian' (did you mean 'train'?)"),
@@ -648,13 +660,13 @@ def test_a_preview_in_place_of_another(stamp_rollouts: Path, tmp_path: Path, mon
         ("collect: {}\ntrain: {}\nencode: {}\nencode: {}\n", ":4: the file.encode: stands here twice"),
         (
             "collect:\n  episodes: yes\ntrain: {}\nencode: {}\n",
-            ":2: collect.episodes: Input should be a valid integer",
+            ":2: collect.episodes: expected a valid integer, got '",
         ),
         ("collect: {}\ntrain:\n  beta: [1]\nencode: {}\n", ":3: train.beta: expected one value"),
         ("collect: {}\ntrain:\n  condition: action\nencode: {}\n", ":3: train.condition: expected a list: [a, b]"),
         (
             "collect: {}\ntrain:\n  condition: [3]\nencode: {}\n",
-            ":3: train.condition: Input should be a valid string, got [3]",
+            ":3: train.condition: expected a valid string, got [3]",
         ),
         ("? [a]\n: 3\ntrain: {}\nencode: {}\n", ":1: the file: expected a name"),
         ("collect:\n  seed: 2024-13-45\ntrain: {}\nencode: {}\n", ":2: collect.seed: not a plain value"),
@@ -663,13 +675,16 @@ def test_a_preview_in_place_of_another(stamp_rollouts: Path, tmp_path: Path, mon
         ("collect: !!python/object/apply:os.system [ls]\ntrain: {}\nencode: {}\n", ":1: collect: expected fields"),
         (
             "collect: {}\ntrain: {}\nencode:\n  workers: 0\n  address: auto\n",
-            ":5: encode: --address auto: without workers nothing is done on a cluster",
+            ":5: encode.address: auto: without workers nothing is done on a cluster",
         ),
         (
             "collect:\n  episodes: 4\ntrain:\n  holdout_every: 5\nencode: {}\n",
-            ":3: train.holdout_every: holding out every 5th episode needs at least 5, collect.episodes is 4; collect more, or",
+            ":4: train.holdout_every: 5: needs at least 5 episodes, collect.episodes is 4; collect more, or lower it",
         ),
-        ("collect: {episodes: 9}\ntrain: {}\nencode: {}\n", ":2: train.holdout_every: holding out every 10th episode needs"),
+        (
+            "collect: {episodes: 9}\ntrain: {}\nencode: {}\n",
+            ":2: train.holdout_every: 10: needs at least 10 episodes, collect.episodes is 9",
+        ),
         ("", ":1: the file is empty"),
     ],
 )
@@ -693,17 +708,18 @@ def test_a_pipeline_into_a_dataset_or_a_vae(refuse: Refusal, stamp_rollouts: Pat
         assert not (out / "rollouts").exists()
 
 
-def test_advice_on_options_says_what_they_are_in_the_file(refuse: Refusal, tmp_path: Path) -> None:
+def test_advice_on_settings_calls_them_as_in_the_file(refuse: Refusal, tmp_path: Path) -> None:
     file, out = tmp_path / "p.yaml", tmp_path / "out"
     text = "collect: {env: worldmodel_v/Stamp-v0, policy: random, episodes: 2, workers: 0, max_steps: 3}\nencode: {}\n"
     file.write_text(text + "train: {holdout_every: 2, device: teapot}\n")
     line = refuse("wm-pipeline", "run", file, "--out", out, "--quiet")
-    assert line.endswith(" (in p.yaml, --device is train.device)\n")
+    assert ": train.device: teapot: cannot be used: " in line
+    assert line.endswith("; try auto or cpu\n")
     (out / "vae").mkdir()
     (out / "vae" / "checkpoint.safetensors").write_bytes(b"damaged")
     file.write_text(text + "train: {holdout_every: 2, device: cpu}\n")
     line = refuse("wm-pipeline", "run", file, "--out", out, "--quiet")
-    assert line.endswith("or train anew with --no-resume (in p.yaml, --no-resume is train.resume: false)\n")
+    assert line.endswith("or train anew with train.resume: false\n")
 
 
 def test_numbers_such_as_1e_3_are_numbers_lists_are_lists_and_evaluation_may_be_left_out(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_failure_and_an_interruption_are_the_last_event(tmp_path: Path) -> Non
     for words in (JSON, (*JSON, "--quiet")):
         (failed,) = events(run(*collecting(foreign, *words), code=2)[1])
         assert (failed["event"], failed["level"]) == ("failed", "error")
-        assert (failed["error"], failed["exit_code"]) == ("NotADataset", 2)
+        assert (failed["error"], failed["exit_code"]) == ("OutputNotUsable", 2)
         assert failed["message"].startswith(f"{foreign}: holds 'note.txt' but no dataset.json")
     out = tmp_path / "rollouts"
     process = start(*collecting(out, *JSON, episodes=100_000))

@@ -12,7 +12,7 @@ from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
 from worldmodel_v.data import FrameStream, condition_reader, condition_rows, measure_condition, read_conditions, read_frames
 from worldmodel_v.envs.stamp import read_stamps
-from worldmodel_v.errors import ConditionNotRecorded
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import Dataset, Shard, build_shard, open_dataset
 
@@ -70,15 +70,15 @@ class TestRows:
         text = "its condition on action has 5 values, the VAE was trained with 4; give data of the same actions"
         read = condition_reader(("action",), 4)
         assert read is not None
-        with shard_of(episode) as shard, pytest.raises(ConditionNotRecorded, match=re.escape(text)):
+        with shard_of(episode) as shard, pytest.raises(ModelNotUsable, match=re.escape(text)):
             read(shard, 0, 31)
 
     def test_a_name_that_is_not_recorded_is_refused_with_those_that_are(self) -> None:
         text = "shard in memory: records no 'speed' for a VAE to be conditional on; it has action, factor_0, factor_1"
-        with shard_of(make_episode(num_factors=2)) as shard, pytest.raises(ConditionNotRecorded, match=f"^{re.escape(text)}$"):
+        with shard_of(make_episode(num_factors=2)) as shard, pytest.raises(ModelNotUsable, match=f"^{re.escape(text)}$"):
             condition_rows(shard, ("factor_0", "speed"), 0, 1)
         text = "shard in memory: records no 'factor_0' for a VAE to be conditional on; it has action"
-        with shard_of(make_episode()) as shard, pytest.raises(ConditionNotRecorded, match=f"^{re.escape(text)}$"):
+        with shard_of(make_episode()) as shard, pytest.raises(ModelNotUsable, match=f"^{re.escape(text)}$"):
             condition_rows(shard, ("factor_0",), 0, 1)
 
 

@@ -20,7 +20,7 @@ from worldmodel_v.data import LatentSequences, LatentStream, latent_stream, sect
 from worldmodel_v.data.sections import find_sections
 from worldmodel_v.data.windows import WindowSettings, find_windows
 from worldmodel_v.envs.stamp import action_stamp
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotADataset, ShardDamaged
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, ShardDamaged
 from worldmodel_v.storage import open_dataset
 
 LENGTH = 6
@@ -227,9 +227,9 @@ def test_a_stream_is_sent_without_rows_or_files(made: Path) -> None:
     ("settings", "message"),
     [
         ({"length": 0}, "a window needs at least one transition, got length 0"),
-        ({"stride": 0}, "stride must be at least 1, got 0"),
-        ({"seed": -2}, "seed must be at least 0, got -2"),
-        ({"holdout_every": 0}, "holdout_every must be at least 2, got 0"),
+        ({"stride": 0}, "stride: expected at least 1, got 0"),
+        ({"seed": -2}, "seed: expected at least 0, got -2"),
+        ({"holdout_every": 0}, "holdout_every: expected at least 2, got 0"),
         ({"split": "test"}, "unknown split 'test': expected one of all, train, held-out"),
         ({"length": None}, "windows from disk need a length; LatentSequences has whole episodes"),
     ],
@@ -241,21 +241,21 @@ def test_settings_that_make_no_sense_are_refused(made: Path, settings: dict[str,
 
 def test_batches_that_make_no_sense_are_refused_before_anything_is_read(made: Path) -> None:
     stream = LatentStream(made, length=LENGTH)
-    with pytest.raises(ConfigError, match=r"^batch_size must be at least 1, got -1$"):
+    with pytest.raises(ConfigError, match=r"^batch_size: expected at least 1, got -1$"):
         stream.batches(-1)
-    with pytest.raises(ConfigError, match=r"^epoch must be at least 0, got -3$"):
+    with pytest.raises(ConfigError, match=r"^epoch: expected at least 0, got -3$"):
         stream.batches(4, epoch=-3)
 
 
 def test_a_split_without_episodes_or_windows_is_refused(made: Path) -> None:
-    with pytest.raises(DatasetTooSmall, match=r"no episode is in the split 'held-out'; collect more, or lower holdout_every$"):
+    with pytest.raises(DatasetNotUsable, match=r"no episode is in the split 'held-out'; collect more, or lower holdout_every$"):
         LatentStream(made, length=LENGTH, split="held-out", holdout_every=13)
-    with pytest.raises(DatasetTooSmall, match=r"no episode \(all\) has 91 actions \(the longest has 90\)"):
+    with pytest.raises(DatasetNotUsable, match=r"no episode \(all\) has 91 actions \(the longest has 90\)"):
         LatentStream(made, length=91)
 
 
 def test_rollouts_are_refused(stamp_rollouts: Path) -> None:
-    with pytest.raises(NotADataset, match="expected a dataset of worldmodel_v/latents"):
+    with pytest.raises(DatasetNotUsable, match="expected a dataset of worldmodel_v/latents"):
         LatentStream(stamp_rollouts, length=LENGTH)
 
 

@@ -20,7 +20,7 @@ from tests.builders import make_latents
 from tests.data.made_latents import assert_same_windows, expected_windows, write_latents
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.envs.stamp import action_stamp
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotADataset, ShardDamaged
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, ShardDamaged
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 from worldmodel_v.storage.dataset import read_spec
 
@@ -313,7 +313,7 @@ def test_the_splits_are_disjoint_and_complete(stamp_latents: Path) -> None:
 def test_a_window_longer_than_every_episode_is_refused(stamp_latents: Path, split: str, episodes: list[int]) -> None:
     longest = max(open_dataset(stamp_latents).episode(episode).num_steps for episode in episodes)
     assert len(LatentSequences(stamp_latents, length=longest, split=split, holdout_every=4)) >= 1
-    with pytest.raises(DatasetTooSmall) as caught:
+    with pytest.raises(DatasetNotUsable) as caught:
         LatentSequences(stamp_latents, length=longest + 1, split=split, holdout_every=4)
     assert str(caught.value) == (
         f"{stamp_latents}: no episode ({split}) has {longest + 1} actions (the longest has {longest}); "
@@ -322,7 +322,7 @@ def test_a_window_longer_than_every_episode_is_refused(stamp_latents: Path, spli
 
 
 def test_a_split_without_episodes_is_refused(stamp_latents: Path) -> None:
-    with pytest.raises(DatasetTooSmall, match="no episode is in the split 'held-out'"):
+    with pytest.raises(DatasetNotUsable, match="no episode is in the split 'held-out'"):
         LatentSequences(stamp_latents, length=1, split="held-out", holdout_every=9)
 
 
@@ -340,9 +340,9 @@ def test_a_window_without_a_transition_is_refused(stamp_latents: Path, length: i
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stride": 0}, "stride must be at least 1, got 0"),
-        ({"holdout_every": 1}, "holdout_every must be at least 2, got 1"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"stride": 0}, "stride: expected at least 1, got 0"),
+        ({"holdout_every": 1}, "holdout_every: expected at least 2, got 1"),
+        ({"seed": -1}, "seed: expected at least 0, got -1"),
         ({"length": None, "pad": True}, "length None means whole episodes, which have no stride and no pad: leave both out"),
         ({"length": None, "stride": 2}, "length None means whole episodes, which have no stride and no pad: leave both out"),
     ],
@@ -355,9 +355,9 @@ def test_settings_that_make_no_sense_are_refused(stamp_latents: Path, settings: 
 def test_batches_that_make_no_sense_are_refused_before_they_are_made(stamp_latents: Path) -> None:
     data = LatentSequences(stamp_latents, length=LENGTH)
     for ask in (data.batches, data.sample_batch):
-        with pytest.raises(ConfigError, match=r"^batch_size must be at least 1, got 0$"):
+        with pytest.raises(ConfigError, match=r"^batch_size: expected at least 1, got 0$"):
             ask(0)
-    with pytest.raises(ConfigError, match=r"^epoch must be at least 0, got -1$"):
+    with pytest.raises(ConfigError, match=r"^epoch: expected at least 0, got -1$"):
         data.batches(4, epoch=-1)
 
 
@@ -369,7 +369,7 @@ def test_a_batch_names_the_window_that_is_not_there(stamp_latents: Path) -> None
 
 def test_rollouts_are_refused(stamp_rollouts: Path) -> None:
     expected = f"{stamp_rollouts}: expected a dataset of worldmodel_v/latents (made by wm-encode)"
-    with pytest.raises(NotADataset, match=re.escape(expected)):
+    with pytest.raises(DatasetNotUsable, match=re.escape(expected)):
         LatentSequences(stamp_rollouts, length=LENGTH)
 
 

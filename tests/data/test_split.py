@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from worldmodel_v.data import is_held_out, require_split
-from worldmodel_v.errors import DatasetTooSmall
+from worldmodel_v.errors import DatasetNotUsable
 
 
 @pytest.mark.parametrize(("every", "expected"), [(2, [1, 3, 5, 7, 9]), (4, [3, 7]), (10, [9]), (11, [])])
@@ -21,9 +21,9 @@ def test_a_dataset_with_episodes_on_both_sides_is_accepted(num_episodes: int, ev
 
 @pytest.mark.parametrize(("num_episodes", "every", "needed"), [(3, 4, 4), (0, 10, 10), (1, 2, 2), (1, 1, 2)])
 def test_a_dataset_that_would_leave_one_side_empty_is_refused(num_episodes: int, every: int, needed: int) -> None:
-    with pytest.raises(DatasetTooSmall) as caught:
+    with pytest.raises(DatasetNotUsable) as caught:
         require_split(Path("data"), num_episodes, every)
     assert str(caught.value) == (
         f"data: has {num_episodes} episodes; holding out every {every}th needs at least {needed}; "
-        "collect more, or lower --holdout-every (2 or more)"
+        "collect more, or lower holdout_every (2 or more)"
     )

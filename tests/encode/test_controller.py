@@ -15,7 +15,7 @@ from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.encode import EncodeConfig, Encoder, encode
 from worldmodel_v.envs import ImageEnv, make_image_env
-from worldmodel_v.errors import FramesNotUsable, ModelMismatch, NotAModel
+from worldmodel_v.errors import FramesNotUsable, ModelNotUsable
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train
 
@@ -122,10 +122,10 @@ def test_a_condition_stands_beside_each_frame(tmp_path: Path) -> None:
     np.testing.assert_allclose(encoder(episode.pixels, step).mu, sequence.mu, atol=ROUNDING)
     np.testing.assert_allclose(encoder(episode.pixels[7], step[7]).mu, sequence.mu[7], atol=ROUNDING)
     assert np.abs(encoder(episode.pixels[7], step[7] + 5).mu - sequence.mu[7]).max() > 100 * ROUNDING
-    with pytest.raises(ModelMismatch) as caught:
+    with pytest.raises(ModelNotUsable) as caught:
         encoder(episode.pixels[:2])
-    assert str(caught.value) == "the VAE is conditional on step: expected 1 values a frame, got 0"
-    with pytest.raises(ModelMismatch) as caught:
+    assert str(caught.value) == "the VAE is conditional on step; expected 1 values a frame, got 0"
+    with pytest.raises(ModelNotUsable) as caught:
         encoder(episode.pixels[:2], step[0])
     assert str(caught.value) == "condition: expected the shape (2, 1) for frames of (2, 16, 16, 3), got (1,)"
 
@@ -224,7 +224,7 @@ def test_where_the_size_does_not_tell_raw_frames_from_recorded_ones_the_caller_d
 
 
 def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(NotAModel, match=r"holds no vae\.safetensors: it is no directory of wm-train"):
+    with pytest.raises(ModelNotUsable, match=r"holds no vae\.safetensors: it is no directory of wm-train"):
         Encoder.load(tmp_path)
 
 

@@ -14,7 +14,7 @@ from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.collect import collect
 from worldmodel_v.encode import EncodeConfig, encode, encode_frames
-from worldmodel_v.errors import ConditionNotRecorded
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.train import TrainConfig, train
 
@@ -159,6 +159,6 @@ def test_a_conditional_vae_is_trained_and_encodes_each_row_under_its_own_conditi
 
 def test_data_without_what_the_vae_is_conditional_on_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
     vae = conditional_vae(tmp_path, names=("speed",), dim=1)
-    with pytest.raises(ConditionNotRecorded, match=r"records no 'speed' for a VAE .*; it has action, step, action_stamp"):
+    with pytest.raises(ModelNotUsable, match=r"records no 'speed' for a VAE .*; it has action, step, action_stamp"):
         encode(EncodeConfig(data=stamp_rollouts, vae=vae, out=tmp_path / "latents", device="cpu"))
     assert not (tmp_path / "latents").exists()

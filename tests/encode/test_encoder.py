@@ -143,7 +143,7 @@ def test_a_batch_that_does_not_fit_in_memory_is_the_options_fault(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(encoder, "inference_encoder", lambda *_, **__: too_large)
-    with pytest.raises(ConfigError, match="--batch-size 64: does not fit in the memory of cpu; lower it"):
+    with pytest.raises(ConfigError, match="batch_size=64: does not fit in the memory of cpu; lower it"):
         encode(EncodeConfig(data=unequal, vae=small_vae, out=tmp_path / "latents", device="cpu"))
 
 
@@ -155,7 +155,7 @@ def test_frames_for_which_there_is_no_memory_are_the_options_fault(
 ) -> None:
     with ShardEncoder(settings(small_vae, batch_size=batch_size)) as shards:
         latents = shards.encode(sources(unequal, []))
-        with pytest.raises(ConfigError, match=f"--batch-size {batch_size}: does not fit in the memory of cpu; lower it"):
+        with pytest.raises(ConfigError, match=f"batch_size={batch_size}: does not fit in the memory of cpu; lower it"):
             next(latents)
 
 
@@ -205,7 +205,7 @@ def test_a_missing_compiler_is_said_before_anything_is_encoded(
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr(torch, "compile", lambda _: no_compiler)
-    with pytest.raises(ConfigError, match=r"--compile: PyTorch cannot compile for cpu here .*; install a C\+\+ compiler"):
+    with pytest.raises(ConfigError, match=r"compile=True: PyTorch cannot compile for cpu here .*; install a C\+\+ compiler"):
         encode(EncodeConfig(data=unequal, vae=small_vae, out=tmp_path / "latents", device="cpu", compile=True))
     assert open_dataset(tmp_path / "latents").entries == ()
 

@@ -10,7 +10,7 @@ from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encode import encode_frames
 from worldmodel_v.encode.ray_data import EncodeBatch
-from worldmodel_v.errors import ModelMismatch
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage import open_dataset
 
 CPU = resolve_device("cpu")
@@ -49,7 +49,7 @@ def test_a_conditional_vae_takes_its_condition_from_its_column(tmp_path: Path) -
     expected = encode_frames(load_vae(vae).model, frames, CPU, condition_BK=speed)
     assert found.keys() == {"speed", "mu", "logvar"}
     np.testing.assert_allclose(found["mu"], expected["mu"], atol=1e-5)
-    with pytest.raises(ModelMismatch, match="the batch has no column 'condition'; it has pixels; name yours to EncodeBatch"):
+    with pytest.raises(ModelNotUsable, match="the batch has no column 'condition'; it has pixels; name yours to EncodeBatch"):
         EncodeBatch(vae, "cpu")({"pixels": frames})
 
 
@@ -68,5 +68,5 @@ def test_an_empty_batch_stays_one(stamp_vae: Path) -> None:
 )
 def test_frames_of_another_kind_are_refused(stamp_vae: Path, frames: np.ndarray, found: str) -> None:
     expected = rf"pixels: expected uint8 frames of \(64, 64, 3\), as the VAE takes them, got {found}"
-    with pytest.raises(ModelMismatch, match=expected):
+    with pytest.raises(ModelNotUsable, match=expected):
         EncodeBatch(stamp_vae, "cpu")({"pixels": frames})

@@ -16,7 +16,7 @@ from worldmodel_v.collect import CollectConfig, CollectionConfig, collect, colle
 from worldmodel_v.envs import STAMP_ENV_ID, make_image_env
 from worldmodel_v.envs.fingerprint import lives_in_no_file, sha256_of_code
 from worldmodel_v.envs.source import class_source, env_source
-from worldmodel_v.errors import ClusterNotUsable, EnvironmentNotUsable, PolicyNotUsable, SettingsDiffer
+from worldmodel_v.errors import ClusterNotUsable, EnvironmentNotUsable, OutputNotUsable, PolicyNotUsable
 from worldmodel_v.policies import RandomPolicy
 from worldmodel_v.storage import open_dataset, verify
 
@@ -229,7 +229,7 @@ def test_an_edited_class_does_not_continue_and_the_same_one_typed_again_does(tmp
         return collect(config(tmp_path / "out", episodes, workers=0)).new_episodes
 
     assert collected(CELL, 2) == 2
-    with pytest.raises(SettingsDiffer, match=r"env_source is {'a_notebook\.Mine \(in no file\)': '[0-9a-f]{64}'"):
+    with pytest.raises(OutputNotUsable, match=r"env_source is {'a_notebook\.Mine \(in no file\)': '[0-9a-f]{64}'"):
         collected(CELL.replace("reward = 1.0", "reward = 2.0"), 4)
     assert collected(CELL, 4) == 2
     assert verify(open_dataset(tmp_path / "out")) == []
@@ -241,7 +241,7 @@ def test_a_worker_says_that_it_lacks_what_was_typed(tmp_path: Path) -> None:
     expected = (
         r"Typed-v0: the worker on \S+ \(process \d+\) lacks it, or what it needs \(NameNotFound: Environment `Typed` doesn't "
         r"exist\.\); install its package on every node, or put it into a module that workers can import and name it "
-        r"module:Typed-v0, or collect with --workers 0$"
+        r"module:Typed-v0, or collect with workers=0$"
     )
     with pytest.raises(EnvironmentNotUsable, match=expected):
         collect(config(tmp_path / "out", 2, workers=1))

@@ -261,7 +261,7 @@ def test_a_frame_size_is_one_number_or_height_and_width(size: int | str, expecte
 
 @pytest.mark.parametrize("size", ["", "x", "64x", "x64", "64x64x3", "64 x 64", "-1x5", "6.4", "64X64", "9" * 5000])
 def test_a_frame_size_of_another_form_is_refused(size: str) -> None:
-    text = f"--frame-size {size!r:.200}: expected a number such as 64, or HEIGHTxWIDTH such as 96x128"
+    text = f"frame_size: expected a number such as 64, or HEIGHTxWIDTH such as 96x128, got {size!r:.200}"
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
         parse_frame_size(size)
 
@@ -269,8 +269,8 @@ def test_a_frame_size_of_another_form_is_refused(size: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"resize": "cubic"}, "--resize: expected area or bilinear, got 'cubic'"),
-        ({"fit": "cover"}, "--fit: expected stretch or letterbox, got 'cover'"),
+        ({"resize": "cubic"}, "resize: expected area or bilinear, got 'cubic'"),
+        ({"fit": "cover"}, "fit: expected stretch or letterbox, got 'cover'"),
     ],
 )
 def test_another_way_to_resize_is_refused(settings: dict[str, Any], text: str) -> None:
@@ -296,13 +296,13 @@ def test_a_crop_is_rows_then_columns(crop: str, expected: tuple[int, int, int, i
 
 @pytest.mark.parametrize("crop", ["", "all", "0:84", "0:84,0:96,0:3", "-1:84,0:96", "0:84, 0:96", "0:84,0:96\n", "a:b,c:d"])
 def test_a_crop_of_another_form_is_refused(crop: str) -> None:
-    text = f'--crop {crop!r}: expected "auto", "full" or TOP:BOTTOM,LEFT:RIGHT such as 0:84,0:96'
+    text = f'crop: expected "auto", "full" or TOP:BOTTOM,LEFT:RIGHT such as 0:84,0:96, got {crop!r}'
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
         parse_crop(crop, (84, 96, 3))
 
 
 @pytest.mark.parametrize("crop", ["0:85,0:96", "0:84,0:97", "10:10,0:96", "20:10,0:96", "0:84,96:96", "0:84,5:4"])
 def test_a_crop_outside_the_frame_is_refused(crop: str) -> None:
-    text = f"--crop {crop}: does not lie in the environment's frame of 84 rows and 96 columns"
+    text = f"crop={crop!r}: does not lie in the environment's frame of 84 rows and 96 columns"
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}$"):
         FramePreprocessor((84, 96, 3), Preprocessing(crop=crop, frame_height=64, frame_width=64))

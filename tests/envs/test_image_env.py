@@ -60,12 +60,12 @@ class TestMaking:
     def test_an_unknown_environment_is_refused_by_name(self, env_id: str) -> None:
         with pytest.raises(EnvironmentNotUsable) as caught:
             make_image_env(env_id, {})
-        assert str(caught.value).startswith(f"environment {env_id!r} with no arguments cannot be built: ")
+        assert str(caught.value).startswith(f"environment {env_id!r}: cannot be built with no arguments: ")
         assert str(caught.value).endswith("`python -m gymnasium.envs.registration` lists the registered ids")
         assert "\n" not in str(caught.value)
 
     def test_arguments_that_the_environment_does_not_take_are_refused(self) -> None:
-        with pytest.raises(EnvironmentNotUsable, match=re.escape("with {'wheels': 5} cannot be built: TypeError: ")):
+        with pytest.raises(EnvironmentNotUsable, match=re.escape("cannot be built with {'wheels': 5}: TypeError: ")):
             make_image_env(STAMP_ENV_ID, {"wheels": 5})
 
     def test_an_id_behind_a_module_imports_the_module_first(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from gymnasium.spaces import Box, Discrete
 from tests.conftest import stamp_config
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.collect.collector import resolve_spec
-from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, SettingsDiffer, UsageError
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, OutputNotUsable, UsageError
 from worldmodel_v.sources import GymSource
 from worldmodel_v.storage import open_dataset
 
@@ -110,12 +110,12 @@ class TestFrameSkip:
     def test_it_is_recorded_and_another_does_not_continue(self, tmp_path: Path) -> None:
         collect(counter(tmp_path / "out", frame_skip=4))
         assert json.loads((tmp_path / "out" / "dataset.json").read_text())["spec"]["frame_skip"] == 4
-        with pytest.raises(SettingsDiffer, match="frame_skip is 4 there, 1 asked"):
+        with pytest.raises(OutputNotUsable, match="frame_skip is 4 there, 1 asked"):
             collect(counter(tmp_path / "out", episodes=2))
 
     def test_it_does_not_continue_what_was_begun_without(self, tmp_path: Path) -> None:
         collect(counter(tmp_path / "out"))
-        with pytest.raises(SettingsDiffer, match="frame_skip is 1 there, 4 asked"):
+        with pytest.raises(OutputNotUsable, match="frame_skip is 1 there, 4 asked"):
             collect(counter(tmp_path / "out", frame_skip=4, episodes=2))
 
 
@@ -159,15 +159,18 @@ class TestWrappers:
     def test_what_is_none_is_refused(self, tmp_path: Path, name: str, text: str) -> None:
         with pytest.raises(EnvironmentNotUsable) as caught:
             collect(counter(tmp_path / "out", wrap=(name,)))
-        assert str(caught.value).startswith(f"--wrap {name}: ")
+        assert str(caught.value).startswith(f"wrap={name!r}: ")
         assert text in str(caught.value)
         assert not (tmp_path / "out").exists()
 
     @pytest.mark.parametrize(
         ("settings", "text"),
         [
-            ({"wrap": ("gymnasium.wrappers:GrayscaleObservation",)}, "--wrap: the policy random-start(random) moves the"),
-            ({"frames": "render"}, "--frames render, --layout HWC: the policy random-start(random) moves the environment"),
+            (
+                {"wrap": ("gymnasium.wrappers:GrayscaleObservation",)},
+                "wrap=('gymnasium.wrappers:GrayscaleObservation',): the policy random-start(random) moves the",
+            ),
+            ({"frames": "render"}, "frames='render': the policy random-start(random) moves the environment"),
         ],
     )
     def test_a_policy_that_moves_the_environment_past_them_is_refused(
@@ -181,7 +184,7 @@ class TestWrappers:
 def test_a_policy_that_moves_it_in_a_later_episode_is_found_there(tmp_path: Path) -> None:
     wrap = ("gymnasium.wrappers:GrayscaleObservation",)
     spec = resolve_spec(CollectConfig(out=tmp_path, env="CarRacing-v3", policy="random", max_steps=2, wrap=wrap))
-    with pytest.raises(ConfigError, match=r"^--wrap: the policy random-start\(random\) moves the environment"):
+    with pytest.raises(ConfigError, match=r"^wrap=.*: the policy random-start\(random\) moves the environment"):
         GymSource(dataclasses.replace(spec, policy="random-start(random)")).episode(1)
 
 
@@ -214,12 +217,12 @@ def test_the_default_settings_are_recorded_as_before(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"frame_skip": 0}, "--frame-skip must be at least 1, got 0"),
-        ({"frame_skip": 2, "frame_skip_pool": "mean"}, "--frame-skip-pool: expected last or max, got 'mean'"),
-        ({"frame_skip_pool": "max"}, "--frame-skip-pool max: needs two frames to take the largest of; give a --frame-skip of"),
-        ({"layout": "NCHW"}, "--layout: expected auto, HWC, HW, CHW, THW, HWT, THWC or TCHW, got 'NCHW'"),
-        ({"reset_options": "offset=4"}, "--reset-options 'offset=4' is not JSON such as '{\"randomize\": false}': "),
-        ({"reset_options": "[4]"}, "--reset-options '[4]' is not JSON such as "),
+        ({"frame_skip": 0}, "frame_skip: expected at least 1, got 0"),
+        ({"frame_skip": 2, "frame_skip_pool": "mean"}, "frame_skip_pool: expected last or max, got 'mean'"),
+        ({"frame_skip_pool": "max"}, "frame_skip_pool='max': needs two frames to take the largest of; give a frame_skip of"),
+        ({"layout": "NCHW"}, "layout: expected auto, HWC, HW, CHW, THW, HWT, THWC or TCHW, got 'NCHW'"),
+        ({"reset_options": "offset=4"}, "reset_options='offset=4': is not JSON such as '{\"randomize\": false}': "),
+        ({"reset_options": "[4]"}, "reset_options='[4]': is not JSON such as "),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path, settings: dict[str, Any], text: str) -> None:

@@ -94,7 +94,7 @@ def test_floats_outside_of_their_spaces_bounds_are_refused(value: float, text: s
 UNEVEN = Box(np.zeros((40, 48)), np.stack([np.full(48, 1.0 + y) for y in range(40)]), dtype=np.float64)
 NO_PICTURES: list[tuple[gymnasium.Space, str, str]] = [
     (Discrete(3), "auto", "it is no array"),
-    (Box(0, 255, (4, 40, 48), np.uint8), "auto", "its axes are not clear; say them with --layout"),
+    (Box(0, 255, (4, 40, 48), np.uint8), "auto", "its axes are not clear; say them with layout"),
     (Box(0, 255, (4, 40, 48), np.uint8), "HWC", "its axes are not HWC with 1 or 3 channels"),
     (
         Box(-np.inf, np.inf, (40, 48, 3), np.float32),
@@ -212,12 +212,12 @@ def test_the_agents_picture_is_recorded(tmp_path: Path, case: str, settings: dic
             {},
             "its observation holds what may be a picture: observation (Box(0, 255, (4, 40, 48), uint8): its axes are not",
         ),
-        ("stack", {"layout": "HWT", "frames": "render"}, "--layout HWT: its observation is Box("),
-        ("stack", {"frames": "observation.image"}, "--frames observation.image: there is no observation.image; pictures in"),
+        ("stack", {"layout": "HWT", "frames": "render"}, "layout='HWT': its observation is Box("),
+        ("stack", {"frames": "observation.image"}, "frames='observation.image': there is no observation.image; pictures in"),
         (
             "matrix",
             {},
-            "float32): if it is one, say --frames observation); or else record the spectator's view with --frames render",
+            "float32): if it is one, say frames='observation'); or else record the spectator's view with frames='render'",
         ),
         (
             "symbols",
@@ -249,7 +249,7 @@ def test_a_float_that_leaves_its_bounds_fails_its_episode_by_the_step(tmp_path: 
 def test_a_stack_of_three_is_not_taken_for_three_channels() -> None:
     grey = Shown(Box(0, 255, (40, 48), np.uint8), lambda step: np.full((40, 48), step, np.uint8))
     stacked = FrameStackObservation(grey, 3)
-    with pytest.raises(EnvironmentNotUsable, match=r"say which it is with --layout THW or --layout CHW$"):
+    with pytest.raises(EnvironmentNotUsable, match=r"say which it is with layout='THW' or layout='CHW'$"):
         choose_image_env(stacked, "stacked", EnvOptions())
     env = choose_image_env(stacked, "stacked", EnvOptions(layout="THW"))
     env.reset(0)

@@ -84,13 +84,13 @@ def test_a_factor_that_is_not_recorded(refused: Callable[..., str], small_vae: P
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--frames", 9), "--frames must be at least 10, got 9"),
-        (("--seed", -1), "--seed must be at least 0, got -1"),
-        (("--frames", 2**63), "--frames must be below 2^63"),
-        (("--seed", 2**32), "--seed must be below 2^32"),
-        (("--factors", "step", "step"), "--factors names 'step' twice"),
-        (("--holdout-every", 1), "--holdout-every must be at least 2, got 1"),
-        (("--device", "teapot"), "--device 'teapot' cannot be used"),
+        (("--frames", 9), "--frames: expected at least 10, got 9"),
+        (("--seed", -1), "--seed: expected at least 0, got -1"),
+        (("--frames", 2**63), "--frames: expected a number below 2^63"),
+        (("--seed", 2**32), "--seed: expected a number below 2^32"),
+        (("--factors", "step", "step"), "--factors step step: names 'step' twice"),
+        (("--holdout-every", 1), "--holdout-every: expected at least 2, got 1"),
+        (("--device", "teapot"), "--device teapot: cannot be used"),
     ],
 )
 def test_settings_that_make_no_sense(

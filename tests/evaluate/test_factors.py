@@ -36,9 +36,9 @@ def test_the_asked_factors_come_in_the_order_asked_for() -> None:
 
 
 def test_an_unknown_factor_is_refused_with_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"--factors sped: the state holds a, b; name some of these"):
+    with pytest.raises(ConfigError, match=r"factors='sped': the state holds a, b; name some of these"):
         recorded_factors(sample(a=[1, 2], b=[3, 3]), ("a", "sped"))
-    with pytest.raises(ConfigError, match=r"--factors a: no state is recorded there"):
+    with pytest.raises(ConfigError, match=r"factors='a': no state is recorded there"):
         recorded_factors(sample(), ("a",))
 
 

@@ -9,7 +9,7 @@ from tests.evaluate.conftest import write_rollouts, write_vae
 from worldmodel_v.autoencoders.artifact import Training, read_training
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.envs.stamp import read_stamps
-from worldmodel_v.errors import ConditionNotRecorded, ConfigError, DatasetTooSmall, NotAModel
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, ModelNotUsable
 from worldmodel_v.evaluate.conditions import as_arguments, condition_rows
 from worldmodel_v.evaluate.sample import Sample, choose_holdout, read_sample
 from worldmodel_v.progress import Silent
@@ -47,9 +47,9 @@ def test_fewer_frames_are_evenly_spaced_and_keep_what_stands_beside_them(small_r
 
 def test_a_split_that_leaves_too_few_frames_is_refused(tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "data", num_steps=3)
-    with pytest.raises(DatasetTooSmall, match=r"its held-out episodes \(every 2th\) have 8 frames, 10 are needed"):
+    with pytest.raises(DatasetNotUsable, match=r"its held-out episodes \(every 2th\) have 8 frames, 10 are needed"):
         read(data, holdout_every=2)
-    with pytest.raises(DatasetTooSmall, match="has 4 episodes; holding out every 9th needs at least 9"):
+    with pytest.raises(DatasetNotUsable, match="has 4 episodes; holding out every 9th needs at least 9"):
         read(data, holdout_every=9)
 
 
@@ -59,7 +59,7 @@ def test_the_split_is_the_trainings(tmp_path: Path) -> None:
     assert training == Training(holdout_every=3, data_spec_hash=dataset.spec_hash, steps=5)
     assert choose_holdout(None, training, dataset) == 3
     assert choose_holdout(3, training, dataset) == 3
-    with pytest.raises(ConfigError, match="--holdout-every 4: the VAE was trained on these rollouts with every 3th"):
+    with pytest.raises(ConfigError, match="holdout_every=4: the VAE was trained on these rollouts with every 3th"):
         choose_holdout(4, training, dataset)
     elsewhere = Training(holdout_every=3, data_spec_hash="f" * 64, steps=5)
     assert choose_holdout(4, elsewhere, dataset) == 4
@@ -69,7 +69,7 @@ def test_the_split_is_the_trainings(tmp_path: Path) -> None:
 def test_a_directory_that_does_not_tell_its_split_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    with pytest.raises(NotAModel, match=r"config\.json: does not tell which episodes the training held out"):
+    with pytest.raises(ModelNotUsable, match=r"config\.json: does not tell which episodes the training held out"):
         read_training(tmp_path)
 
 
@@ -86,7 +86,7 @@ def test_a_condition_is_the_named_columns(small_rollouts: Path) -> None:
     assert record.state is not None
     with dataset.open_shard(dataset.entries[0]) as shard:
         found = condition_rows(shard, Conditional("step", "action", condition_dim=3), 0, record.num_rows)  # type: ignore[arg-type]
-        with pytest.raises(ConditionNotRecorded, match=r"records no 'spead' .* it has action, step, action_stamp"):
+        with pytest.raises(ModelNotUsable, match=r"records no 'spead' .* it has action, step, action_stamp"):
             condition_rows(shard, Conditional("spead"), 0, 2)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found[:, 0], record.state[:, 0])
     np.testing.assert_array_equal(found[:-1, 1:], record.action[:-1])

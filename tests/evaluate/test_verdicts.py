@@ -22,7 +22,7 @@ def test_less_is_better_where_it_is_the_lower_one(value: float, expected: str) -
     [
         (32, "good", "All 32 latents carry information; none has collapsed."),
         (31, "fair", "1 of 32 latents is silent."),
-        (23, "fair", "9 of 32 latents are silent. A --latent-dim of 23 would do as well"),
+        (23, "fair", "9 of 32 latents are silent. A latent_dim of 23 would do as well"),
         (3, "bad", "29 of 32 latents are silent."),
         (0, "bad", "The posterior has collapsed: no latent says anything."),
     ],

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cluster.namespaces import wait_until
-from worldmodel_v.errors import ClusterNotUsable, DiskFull, ShardDamaged, WorkerLost
+from worldmodel_v.errors import ClusterNotUsable, OutputNotUsable, ShardDamaged, WorkerLost
 from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks, ray_pool
 from worldmodel_v.execution.executor import ATTEMPTS
 from worldmodel_v.execution.ray_pool import TASKS_IN_FLIGHT_PER_WORKER
@@ -223,7 +223,7 @@ def test_the_disk_of_rays_folder_is_looked_at_first(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     with pytest.raises(
-        DiskFull, match=r"/session_[\w-]+: no disk space for Ray: 50 MB are free; free some space, or have Ray use"
+        OutputNotUsable, match=r"/session_[\w-]+: no disk space for Ray: 50 MB are free; free some space, or have Ray use"
     ):
         list(map_tasks(ONE, deadly, ["a"], sayings))
     free = 2_000_000_000

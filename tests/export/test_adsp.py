@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.export.conftest import ACTION, STEP, acted, write_stamp_latents
-from worldmodel_v.errors import UnequalEpisodes
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import ExportReport, export
 from worldmodel_v.export.adsp import AdspConfig
 
@@ -82,7 +82,7 @@ def test_initial_z_is_the_first_row_of_each(signed_latents: Path, tmp_path: Path
 
 
 def test_its_batches_need_one_length(unequal_latents: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnequalEpisodes, match="its episodes make sequences of 21 to 24 rows, adsp holds one length"):
+    with pytest.raises(ConfigError, match="its episodes make sequences of 21 to 24 rows, adsp holds one length"):
         run(unequal_latents, tmp_path / "data")
     run(unequal_latents, tmp_path / "data", pad=True)
     inputs, outputs = read_as_its_trainer(tmp_path / "data")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.builders import latent_spec, made_latent_schema, make_latents
 from tests.export.conftest import ACTION, STEP, acted
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, UnequalEpisodes
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.export import ExportReport, export
 from worldmodel_v.export.hardmaru import HardmaruConfig
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
@@ -83,13 +83,13 @@ def test_its_own_initial_z_would_overflow_and_that_is_said(equal_latents: Path, 
 
 
 def test_unequal_episodes_need_a_choice(unequal_latents: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnequalEpisodes) as caught:
+    with pytest.raises(ConfigError) as caught:
         run(unequal_latents, tmp_path / "out")
     assert str(caught.value) == (
-        f"{unequal_latents}: its episodes make sequences of 20 to 23 rows, hardmaru holds one length; choose --pad (shorter "
-        "ones are continued) or --truncate (longer ones are cut), alone or to a --length"
+        f"{unequal_latents}: its episodes make sequences of 20 to 23 rows, hardmaru holds one length; choose pad=True (shorter "
+        "ones are continued) or truncate=True (longer ones are cut), alone or to a length"
     )
-    with pytest.raises(UnequalEpisodes, match="holds one length and --length asks for 21; choose"):
+    with pytest.raises(ConfigError, match="holds one length and length=21 is asked; choose"):
         run(unequal_latents, tmp_path / "out", length=21)
     assert not (tmp_path / "out").exists()
 
@@ -135,15 +135,15 @@ def test_padded_they_go_on_with_the_final_observation_and_no_action(unequal_late
 
 
 def test_a_length_that_no_episode_has_is_refused(unequal_latents: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetTooSmall, match=r"no episode has 50 rows \(the longest has 23\); lower --length, or use --pad"):
+    with pytest.raises(DatasetNotUsable, match=r"no episode has 50 rows \(the longest has 23\); lower length, or use pad=True"):
         run(unequal_latents, tmp_path / "out", truncate=True, length=50)
     assert not (tmp_path / "out").exists()
 
 
 def test_padding_and_truncating_at_once_is_refused(unequal_latents: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--pad and --truncate: choose one"):
+    with pytest.raises(ConfigError, match="pad=True: is the opposite of truncate=True; choose one"):
         run(unequal_latents, tmp_path / "out", pad=True, truncate=True)
-    with pytest.raises(ConfigError, match="--length must be 2 to 1000000, got 1"):
+    with pytest.raises(ConfigError, match="length: expected 2 to 1000000, got 1"):
         run(unequal_latents, tmp_path / "out", pad=True, length=1)
 
 

@@ -105,10 +105,12 @@ def test_writing_needs_no_minari(stamp_rollouts: Path, datasets: Path) -> None:
 
 def test_names_that_minari_does_not_know_are_refused(stamp_rollouts: Path, datasets: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"--out .*/stamp: Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got 'stamp'"
+        ConfigError, match=r"out: expected NAME-v0 or NAMESPACE/NAME-v0, as Minari calls its datasets, got 'stamp'"
     ):
         run(stamp_rollouts, datasets / "stamp")
-    with pytest.raises(ConfigError, match=r"--dataset-id a/b-v0: Minari finds a dataset in a folder of its id; --out must end"):
+    with pytest.raises(
+        ConfigError, match=r"dataset_id='a/b-v0': Minari finds a dataset in a folder of its id; expected an out that ends"
+    ):
         run(stamp_rollouts, datasets / "b-v0", dataset_id="a/b-v0")
 
 

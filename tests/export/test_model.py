@@ -21,11 +21,10 @@ from worldmodel_v.cli.tables import print_model_export
 from worldmodel_v.encode import encode_frames
 from worldmodel_v.errors import (
     ConfigError,
-    DatasetTooSmall,
-    DirectoryNotEmpty,
-    ExportFailed,
-    ModelMismatch,
-    NotAModel,
+    DatasetNotUsable,
+    ModelFailed,
+    ModelNotUsable,
+    OutputNotUsable,
     PackageMissing,
 )
 from worldmodel_v.evaluate.grids import to_frames
@@ -248,8 +247,9 @@ def refused(small: tuple[Path, Path], tmp_path: Path) -> Callable[..., str]:
 
 def test_a_directory_without_weights(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "vae").mkdir()
-    assert refused(NotAModel, vae=tmp_path / "vae") == (
-        f"{tmp_path / 'vae'}: holds no vae.safetensors: it is no directory of wm-train; run wm-train --out {tmp_path / 'vae'} "
+    assert refused(ModelNotUsable, vae=tmp_path / "vae") == (
+        f"{tmp_path / 'vae'}: holds no vae.safetensors: it is no directory of wm-train; train with "
+        f"out={str(tmp_path / 'vae')!r} "
         "to the end, or give another directory"
     )
 
@@ -257,7 +257,7 @@ def test_a_directory_without_weights(refused: Callable[..., str], tmp_path: Path
 def test_a_directory_that_holds_something(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("42")
-    assert refused(DirectoryNotEmpty) == (
+    assert refused(OutputNotUsable) == (
         f"{tmp_path / 'out'}: holds 'thesis.tex' already, and an export is never mixed with anything else; "
         "give a directory that is new or empty"
     )
@@ -268,8 +268,8 @@ def test_a_directory_that_holds_something(refused: Callable[..., str], tmp_path:
 def test_a_missing_package(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, package: str, name: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     assert refused(PackageMissing, formats=("torchscript", name)) == (
-        f"--formats {name}: needs {package}, which is not installed; pip install 'worldmodel_v[export]', "
-        "or leave onnx and int8 out of --formats"
+        f"formats={name!r}: needs {package}, which is not installed; pip install 'worldmodel_v[export]', "
+        "or leave out onnx and int8"
     )
 
 
@@ -293,8 +293,8 @@ def test_torch_alone_is_enough_for_its_own_formats(
 
 def test_rollouts_of_another_size(refused: Callable[..., str], tmp_path: Path, small: tuple[Path, Path]) -> None:
     data = write_rollouts(tmp_path / "rollouts", spec={"frame_height": 16, "frame_width": 16}, size=16, num_factors=2)
-    assert refused(ModelMismatch, data=data) == (
-        f"{small[1]}: the VAE takes 8x8 frames, {data} holds 16x16; collect with --frame-size 8, "
+    assert refused(ModelNotUsable, data=data) == (
+        f"{small[1]}: the VAE takes 8x8 frames, {data} holds 16x16; collect with frame_size='8', "
         "or give the rollouts that it was trained on"
     )
 
@@ -302,15 +302,15 @@ def test_rollouts_of_another_size(refused: Callable[..., str], tmp_path: Path, s
 def test_rollouts_without_a_held_out_episode(refused: Callable[..., str], tmp_path: Path, small: tuple[Path, Path]) -> None:
     data, _ = small
     vae = write_vae(tmp_path / "vae", data, holdout_every=5, model=lively(VAES["mlp-conditional"]))
-    assert refused(DatasetTooSmall, vae=vae).startswith(f"{data}: has 4 episodes; holding out every 5th needs at least 5")
+    assert refused(DatasetNotUsable, vae=vae).startswith(f"{data}: has 4 episodes; holding out every 5th needs at least 5")
 
 
 @pytest.mark.parametrize(
     ("formats", "message"),
     [
-        ((), "--formats: expected one or more of torchscript, torch.export, onnx, int8, got none"),
-        (("onnx", "tflite"), "--formats: expected some of torchscript, torch.export, onnx, int8, got 'tflite'"),
-        (("onnx", "onnx"), "--formats: each format once, got onnx onnx"),
+        ((), "formats: expected one or more of torchscript, torch.export, onnx, int8, got ()"),
+        (("onnx", "tflite"), "formats: expected some of torchscript, torch.export, onnx, int8, got 'tflite'"),
+        (("onnx", "onnx"), "formats: expected each format once, got ('onnx', 'onnx')"),
     ],
 )
 def test_formats_that_make_no_sense(tmp_path: Path, formats: tuple, message: str) -> None:
@@ -340,10 +340,10 @@ def test_a_file_that_differs_fails_the_export(
         return (lambda *inputs: change(*exact(*inputs))) if file.name.startswith(part) else exact
 
     monkeypatch.setattr(stage, "run_torch_export", run)
-    line = refused(ExportFailed)
+    line = refused(ModelFailed)
     assert line.startswith(message)
     assert "on held-out frames, " in line
-    assert line.endswith(" is allowed; nothing was written; leave the format out of --formats, or train the VAE further")
+    assert line.endswith(" is allowed; nothing was written; leave the format out of formats, or train the VAE further")
 
 
 def test_eight_bits_that_lose_the_latents_fail_the_export(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -354,7 +354,7 @@ def test_eight_bits_that_lose_the_latents_fail_the_export(refused: Callable[...,
         return lambda *inputs: tuple(np.roll(output, 1, axis=1) for output in exact(*inputs))
 
     monkeypatch.setattr(stage, "run_onnx", run)
-    line = refused(ExportFailed, formats=("int8",))
+    line = refused(ModelFailed, formats=("int8",))
     assert line.startswith("encoder.int8.onnx: mu in 8 bits is off by ")
     assert "of its spread on held-out frames, 0.2 is allowed" in line
 
@@ -367,9 +367,9 @@ def test_what_only_takes_the_examples_rows_fails_the_export(
         return lambda *inputs: exact(*(array[:2] for array in inputs))
 
     monkeypatch.setattr(stage, "run_torch_export", two_rows_only)
-    line = refused(ExportFailed)
+    line = refused(ModelFailed)
     assert line.startswith("encoder.pt2: cannot be written, or not be run on any number of frames (ValueError: operands could")
-    assert line.endswith("); nothing was written; leave torch.export out of --formats")
+    assert line.endswith("); nothing was written; leave torch.export out of formats")
 
 
 def test_an_exporter_that_fails_is_named(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +377,7 @@ def test_an_exporter_that_fails_is_named(refused: Callable[..., str], monkeypatc
         raise RuntimeError("no such operator\nand much more")
 
     monkeypatch.setattr(stage, "write_onnx", broken)
-    assert refused(ExportFailed, formats=("torch.export", "onnx")) == (
+    assert refused(ModelFailed, formats=("torch.export", "onnx")) == (
         "encoder.onnx: cannot be written, or not be run on any number of frames (RuntimeError: no such operator); "
-        "nothing was written; leave onnx out of --formats"
+        "nothing was written; leave onnx out of formats"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import files_in, latent_spec, made_latent_schema, make_episode, make_latents, rollout_spec
-from worldmodel_v.errors import ConfigError, DirectoryNotEmpty, NotADataset, ShardDamaged, StaleLatents
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, OutputNotUsable, ShardDamaged
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.schema import LATENTS, ROLLOUTS
 from worldmodel_v.spec import LatentSpec, RolloutSpec
@@ -63,7 +63,7 @@ def test_a_directory_that_holds_something_is_refused(name: str, sources: dict[ty
     out = tmp_path / "out-v0"
     out.mkdir()
     (out / "thesis.tex").write_text("42")
-    with pytest.raises(DirectoryNotEmpty, match=r"holds 'thesis\.tex' already.*; give a directory that is new or empty"):
+    with pytest.raises(OutputNotUsable, match=r"holds 'thesis\.tex' already.*; give a directory that is new or empty"):
         export(FORMATS[name](data=data_for(name, sources), out=out))
     assert files_in(tmp_path) == {"out-v0/thesis.tex": b"42"}
 
@@ -72,7 +72,7 @@ def test_a_directory_that_holds_something_is_refused(name: str, sources: dict[ty
 def test_the_other_kind_of_dataset_is_refused(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     (needed,) = FORMATS[name].reads
     other = sources[LatentSpec if needed is RolloutSpec else RolloutSpec]
-    with pytest.raises(NotADataset, match=rf"expected a dataset of {needed.format} \(made by wm-"):
+    with pytest.raises(DatasetNotUsable, match=rf"expected a dataset of {needed.format} \(made by wm-"):
         export(FORMATS[name](data=other, out=tmp_path / "out-v0"))
     assert list(tmp_path.iterdir()) == []
 
@@ -96,7 +96,9 @@ def test_a_shard_that_another_vae_made_is_refused(tmp_path: Path) -> None:
         for shard, vae_sha256 in enumerate((spec.vae_sha256, "c" * 64)):
             attributes = {"vae_sha256": vae_sha256, "source_sha256": "d" * 64}
             writer.commit(shard, build_shard([make_latents(shard)], spec_hash=spec.hash, attributes=attributes))
-    with pytest.raises(StaleLatents, match=r"000001\.h5: was not made by the VAE that dataset\.json names; encode into a new"):
+    with pytest.raises(
+        DatasetNotUsable, match=r"000001\.h5: was not made by the VAE that dataset\.json names; encode into a new"
+    ):
         export(FORMATS["npz"](data=tmp_path / "data", out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

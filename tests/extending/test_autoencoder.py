@@ -148,7 +148,7 @@ def test_a_strangers_code_is_not_run(work: Path, tmp_path: Path) -> None:
     said = run(tmp_path, "wm-eval", *encode, "--out", "eval", code=2)
     assert f"add --autoencoder {KIND}" in said
     said = run(tmp_path, "wm-encode", *encode, "--out", "latents", "--autoencoder", "gaussian", code=2)
-    assert f"its autoencoder is {KIND}, not gaussian; give --autoencoder {KIND}" in said
+    assert f"--autoencoder gaussian: is not the one that was trained; expected {KIND}" in said
     run(tmp_path, "wm-inspect", work / "vae")
     assert [path.name for path in tmp_path.iterdir()] == ["my_tokenizer.py"]
 

@@ -100,10 +100,10 @@ def test_exports_hold_them_or_say_that_they_do_not(made: Path, tmp_path: Path, n
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("speed", "--record speed: expected observation, observation.KEY or info.KEY"),
+        ("speed", "--record speed: names no part; expected observation, observation.KEY or info.KEY"),
         ("info.sped", "--record info.sped: the environment gives no such part"),
         ("observation.depths", "--record observation.depths: the environment gives no such part"),
-        ("observation", "--record observation: expected a number or an array of numbers"),
+        ("observation", "; expected a number or an array of numbers"),
     ],
 )
 def test_what_is_not_there_is_refused_by_name(tmp_path: Path, path: str, text: str) -> None:

@@ -18,7 +18,7 @@ from tests.extending.threads_executor import Threads
 from worldmodel_v import Recorder
 from worldmodel_v.collect import CollectionConfig, collect_source
 from worldmodel_v.envs.stamp import action_stamp, read_stamps
-from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, EpisodesSetAside, SettingsDiffer
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, EpisodesSetAside, OutputNotUsable
 from worldmodel_v.storage import open_dataset, verify
 
 HERE = Path(__file__).parent
@@ -74,7 +74,7 @@ class TestSource:
         collect_source(Pendulums(), config(tmp_path / "out", 1))
         other = Pendulums()
         other.settings = {"gravity": 1.6}
-        with pytest.raises(SettingsDiffer, match=r"env_kwargs is {'gravity': 9.8} there, {'gravity': 1.6} asked"):
+        with pytest.raises(OutputNotUsable, match=r"env_kwargs is {'gravity': 9.8} there, {'gravity': 1.6} asked"):
             collect_source(other, config(tmp_path / "out", 2))
 
     def test_an_episode_that_fails_is_set_aside_and_the_rest_is_there(self, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ class TestRecorder:
         assert dataset.num_episodes >= killed_at + 2
 
     def test_what_cannot_be_recorded_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(EnvironmentNotUsable, match='CartPole-v1: renders as None, expected render_mode="rgb_array"'):
+        with pytest.raises(EnvironmentNotUsable, match='CartPole-v1: expected render_mode="rgb_array", got None; make it so'):
             Recorder(gymnasium.make("CartPole-v1"), tmp_path / "out")
         with pytest.raises(ConfigError, match=r"^Recorder: frame_size=84: no architecture trains on frames of 84x84; "):
             Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out", frame_size=84)
@@ -193,7 +193,7 @@ class TestRecorder:
         for policy in ("own", "other"):
             env = Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out", policy=policy)
             if policy == "other":
-                with pytest.raises(SettingsDiffer, match="policy is 'own' there, 'other' asked"):
+                with pytest.raises(OutputNotUsable, match="policy is 'own' there, 'other' asked"):
                     env.reset()
                 shutil.rmtree(tmp_path / "out")
             else:

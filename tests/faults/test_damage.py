@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from tests.builders import latent_spec, made_latent_schema, made_rollout_schema, make_episode, make_latents, rollout_spec
-from worldmodel_v.errors import NotADataset, ShardDamaged, WorldModelError
+from worldmodel_v.errors import DatasetNotUsable, ShardDamaged, WorldModelError
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset, verify
 
 KINDS = ("rollouts", "latents")
@@ -200,7 +200,7 @@ def test_a_truncated_description_is_an_error(sound: Path, tmp_path: Path, length
     shutil.copytree(sound, path)
     whole = (path / "dataset.json").read_bytes()
     (path / "dataset.json").write_bytes(whole[: int(length if length == 1 else length * len(whole))])
-    with pytest.raises(NotADataset, match=re.escape(str(path / "dataset.json"))):
+    with pytest.raises(DatasetNotUsable, match=re.escape(str(path / "dataset.json"))):
         open_dataset(path)
 
 

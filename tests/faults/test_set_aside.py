@@ -139,7 +139,7 @@ def test_an_episode_that_hangs_is_stopped_and_set_aside(world: World, fault: str
     monkeypatch.setattr(collector, "TRIES_TOGETHER", 1)
     monkeypatch.setattr(one_by_one, "TRIES_TOGETHER", 1)
     config = world.config(fault, 6, workers=2, episode_timeout=TIMEOUT)
-    require_set_aside(config, (6, f"it ran longer than the {TIMEOUT:g} s of --episode-timeout"), committed=6, tries=2)
+    require_set_aside(config, (6, f"it ran longer than the {TIMEOUT:g} s of episode_timeout"), committed=6, tries=2)
     world.require_like_unbroken(config, missing=(2,))
 
 
@@ -185,7 +185,9 @@ def test_the_command_leaves_with_1_and_a_report_and_is_inspected(world: World) -
     settings = options(world.settings("raise", 5))
     process = start("wm-collect", "--out", world.out, "--quiet", "--json", *settings)
     output, errors = process.communicate()
-    assert (process.returncode, output) == (1, "")
+    failed = json.loads(output)
+    assert (process.returncode, failed["exit_code"], failed["error"]) == (1, 1, "EpisodesSetAside")
+    assert errors == f"wm-collect: {failed['message']}\n"
     assert errors.startswith(
         f"wm-collect: {world.out}: 5 episodes are committed, 3 are set aside with 1 shard: episode 5 (seed"
     )

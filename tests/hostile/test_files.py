@@ -9,7 +9,7 @@ import pytest
 
 from tests.hostile.datasets import put_dataset, rollout_spec, sound_shard
 from tests.hostile.limits import VERIFY, run_limited
-from worldmodel_v.errors import NotADataset, PipelineFileError, PolicyNotUsable, ShardDamaged
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, PolicyNotUsable, ShardDamaged
 from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies import parse_policy, policy_weights
 from worldmodel_v.storage import open_dataset, verify
@@ -31,10 +31,10 @@ def dataset(tmp_path: Path) -> Path:
 def test_a_link_in_the_place_of_a_part_of_the_dataset_is_refused(dataset: Path, tmp_path: Path, name: str) -> None:
     shutil.move(dataset / name, tmp_path / "elsewhere")
     (dataset / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(NotADataset) as caught:
+    with pytest.raises(DatasetNotUsable) as caught:
         open_dataset(dataset)
     assert str(caught.value) == (
-        f"{dataset / name}: is a symbolic link, expected the file or folder itself; put it in its place"
+        f"{dataset / name}: is a symbolic link; expected the file or folder itself; put it in its place"
     )
 
 
@@ -42,7 +42,7 @@ def test_a_link_in_the_place_of_a_shard_is_refused(dataset: Path, tmp_path: Path
     shard = dataset / "shards/000000.h5"
     shutil.move(shard, tmp_path / "elsewhere.h5")
     shard.symlink_to(tmp_path / "elsewhere.h5")
-    text = f"{shard}: is a symbolic link, expected the shard itself; put the file in its place"
+    text = f"{shard}: is a symbolic link; expected the shard itself; put the file in its place"
     assert verify(open_dataset(dataset)) == [text]
     with pytest.raises(ShardDamaged, match="is a symbolic link"):
         open_dataset(dataset).episode(0)
@@ -57,7 +57,7 @@ def test_the_dataset_itself_may_be_reached_by_a_link(dataset: Path, tmp_path: Pa
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(dataset: Path, name: str) -> None:
     (dataset / name).unlink()
     os.mkfifo(dataset / name)
-    with pytest.raises((NotADataset, ShardDamaged)):
+    with pytest.raises((DatasetNotUsable, ShardDamaged)):
         open_dataset(dataset).episode(0)
 
 
@@ -113,7 +113,7 @@ DESCRIPTIONS = {
 def test_a_description_that_is_none_is_refused_by_name(dataset: Path, what: str) -> None:
     content, reason = DESCRIPTIONS[what]
     (dataset / "dataset.json").write_bytes(content)
-    with pytest.raises(NotADataset) as caught:
+    with pytest.raises(DatasetNotUsable) as caught:
         open_dataset(dataset)
     message = str(caught.value)
     assert message.startswith(f"{dataset / 'dataset.json'}: not a valid description of a dataset (")
@@ -191,7 +191,7 @@ PIPELINES = {
     "a list in lists": ("- " * 600, ":1: not valid YAML: nested too deeply"),
     "a list in lists as a value": (
         STAGES.replace("train: {}", "train:\n  condition: " + 8 * "[" + 8 * "]"),
-        ":3: train.condition: Input",
+        ":3: train.condition: expected",
     ),
     "oversized": ("#" + "x" * (1 << 16) + "\n" + STAGES, ":1: has more than 65536 bytes"),
     "a name of many lines": ('"a\\nb": {}\n' + STAGES, ":1: the file: expected a name"),
@@ -204,7 +204,7 @@ def test_a_pipeline_file_that_is_more_than_plain_values_is_refused_by_line(tmp_p
     content, expected = PIPELINES[what]
     file = tmp_path / "pipeline.yaml"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(PipelineFileError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load_pipeline(file, tmp_path / "out")
     assert str(caught.value).startswith(f"{file}{expected}")
     assert len(str(caught.value)) < 600
@@ -212,7 +212,7 @@ def test_a_pipeline_file_that_is_more_than_plain_values_is_refused_by_line(tmp_p
 
 
 def test_a_pipeline_file_without_end_is_refused() -> None:
-    with pytest.raises(PipelineFileError, match="/dev/zero:1: has more than 65536 bytes"):
+    with pytest.raises(ConfigError, match="/dev/zero:1: has more than 65536 bytes"):
         load_pipeline(Path("/dev/zero"), Path("out"))
 
 

@@ -18,7 +18,7 @@ from tests.hostile.limits import run_limited
 from worldmodel_v.autoencoders.artifact import from_bytes, metadata, save
 from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.envs.stamp import StampEnv
-from worldmodel_v.errors import NotAModel, PolicyNotUsable
+from worldmodel_v.errors import ModelNotUsable, PolicyNotUsable
 from worldmodel_v.policies.checkpoint import CheckpointPolicy
 from worldmodel_v.train.checkpoint import sealed, unseal
 
@@ -147,7 +147,7 @@ FILES = hostile_files()
 
 @pytest.mark.parametrize("what", FILES)
 def test_a_hostile_vae_is_refused_by_name(what: str) -> None:
-    with pytest.raises(NotAModel) as caught:
+    with pytest.raises(ModelNotUsable) as caught:
         from_bytes(FILES[what], "vae")
     message = str(caught.value)
     assert message.startswith("vae: vae.safetensors is damaged or of another version (")
@@ -158,7 +158,7 @@ def test_a_hostile_vae_is_refused_by_name(what: str) -> None:
 
 def test_code_that_a_file_names_is_not_imported() -> None:
     """`antigravity` would be told by its import alone."""
-    with pytest.raises(NotAModel, match=r"its autoencoder is antigravity:geohash, which is no part of this package"):
+    with pytest.raises(ModelNotUsable, match=r"its autoencoder is antigravity:geohash, which is no part of this package"):
         from_bytes(with_record(kind="antigravity:geohash"), "vae")
     assert "antigravity" not in sys.modules
 
@@ -173,8 +173,8 @@ def test_no_more_memory_is_taken_than_the_file_backs(tmp_path: Path) -> None:
     with (folders[-1] / "vae.safetensors").open("wb") as file:
         file.truncate(1 << 40)
     sound, *refused = run_limited(LOAD, *folders, memory_bytes=6 << 30).lines
-    assert [line.split(":")[0] for line in refused] == ["NotAModel"] * 5
-    assert "has 1099511627776 bytes, expected at most 4294967296; restore it, or train again" in refused[-1]
+    assert [line.split(":")[0] for line in refused] == ["ModelNotUsable"] * 5
+    assert "expected at most 4294967296 bytes, got 1099511627776; restore it, or train again" in refused[-1]
     assert max(_peak(line) for line in refused) < _peak(sound) + 50_000
 
 
@@ -188,7 +188,7 @@ def test_a_pickle_in_the_place_of_a_model_runs_nothing(tmp_path: Path, name: str
     from worldmodel_v.inspection import describe
 
     (tmp_path / name).write_bytes(pickle.dumps(Runs(tmp_path / "ran"), protocol=protocol))
-    with pytest.raises(NotAModel, match="damaged"):
+    with pytest.raises(ModelNotUsable, match="damaged"):
         describe(tmp_path)
     assert not (tmp_path / "ran").exists()
 
@@ -241,9 +241,9 @@ CHECKPOINTS = {
 
 @pytest.mark.parametrize("what", CHECKPOINTS)
 def test_a_hostile_checkpoint_is_refused_by_name(what: str, tmp_path: Path) -> None:
-    with pytest.raises(NotAModel) as caught:
+    with pytest.raises(ModelNotUsable) as caught:
         read_checkpoint(CHECKPOINTS[what](), tmp_path)
-    assert "restore it from a copy, or train anew with --no-resume" in str(caught.value)
+    assert "restore it from a copy, or train anew with resume=False" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
 

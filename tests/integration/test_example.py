@@ -254,11 +254,11 @@ def test_paths_that_are_not_there(refuse: Refusal, stamp_latents: Path, stamp_va
         ("--steps", "0", "at least 1"),
         ("--length", "1", "at least 2"),
         ("--dream-steps", "0", "at least 1"),
-        ("--temperature", "0.0", "above 0"),
-        ("--learning-rate", "-1.0", "above 0"),
+        ("--temperature", "0.0", "a positive number"),
+        ("--learning-rate", "-1.0", "a positive number"),
     ],
 )
 def test_settings_that_make_no_sense(
     refuse: Refusal, stamp_latents: Path, stamp_vae: Path, option: str, value: str, bound: str
 ) -> None:
-    assert refuse(stamp_latents, stamp_vae, option, value) == f"{option} must be {bound}, got {value}"
+    assert refuse(stamp_latents, stamp_vae, option, value) == f"{option}: expected {bound}, got {value}"

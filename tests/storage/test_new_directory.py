@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import FullDisk, files_in
-from worldmodel_v.errors import DatasetBusy, DirectoryNotEmpty, NotADataset, WriteFailed
+from worldmodel_v.errors import DatasetBusy, OutputNotUsable, WriteFailed
 from worldmodel_v.storage.new_directory import new_directory
 
 
@@ -56,7 +56,7 @@ def test_what_is_there_is_refused_and_stays(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_bytes(b"42")
-    with pytest.raises(DirectoryNotEmpty) as caught:
+    with pytest.raises(OutputNotUsable) as caught:
         build(out)
     assert str(caught.value) == (
         f"{out}: holds 'thesis.tex' already, and an export is never mixed with anything else; "
@@ -67,14 +67,14 @@ def test_what_is_there_is_refused_and_stays(tmp_path: Path) -> None:
 
 def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
-    with pytest.raises(DirectoryNotEmpty) as caught:
+    with pytest.raises(OutputNotUsable) as caught:
         build(tmp_path / "out")
     assert str(caught.value) == f"{tmp_path / 'out'}: is a file; give a directory that is new or empty"
 
 
 def test_a_place_below_a_file_is_refused_by_its_own_name(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(NotADataset) as caught:
+    with pytest.raises(OutputNotUsable) as caught:
         build(tmp_path / "file" / "out")
     assert (
         str(caught.value) == f"{tmp_path / 'file' / 'out'}: cannot be written to (Not a directory); give a directory that can"

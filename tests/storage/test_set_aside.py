@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import is_open, make_shard, rollout_spec
-from worldmodel_v.errors import NotADataset
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage import DatasetWriter, SetAside, open_dataset, verify
 from worldmodel_v.storage.set_aside import MAX_LINE_BYTES, SET_ASIDE_NAME, as_reason, read_set_aside, write_set_aside
 
@@ -89,7 +89,7 @@ def test_a_line_that_is_none_is_refused_by_its_number(tmp_path: Path, what: str)
     content, reason = BROKEN[what]
     (tmp_path / SET_ASIDE_NAME).write_text(LINE + content)
     where = f"{tmp_path / SET_ASIDE_NAME}:2: not a line about an episode that was set aside ("
-    with pytest.raises(NotADataset, match=f"^{re.escape(where)}.*{re.escape(reason)}") as caught:
+    with pytest.raises(DatasetNotUsable, match=f"^{re.escape(where)}.*{re.escape(reason)}") as caught:
         read_set_aside(tmp_path)
     assert str(caught.value).endswith("; delete the file, it holds no data")
     assert not is_open(tmp_path / SET_ASIDE_NAME)
@@ -101,11 +101,11 @@ def test_the_note_is_a_file_of_its_own(tmp_path: Path) -> None:
     elsewhere, note = tmp_path / "elsewhere", tmp_path / "data" / SET_ASIDE_NAME
     elsewhere.write_text(LINE)
     note.symlink_to(elsewhere)
-    with pytest.raises(NotADataset, match="is a symbolic link"):
+    with pytest.raises(DatasetNotUsable, match="is a symbolic link"):
         open_dataset(tmp_path / "data")
     note.unlink()
     os.mkfifo(note)
-    with pytest.raises(NotADataset, match="is no file; remove it, it holds no data"):
+    with pytest.raises(DatasetNotUsable, match="is no file; remove it, it holds no data"):
         open_dataset(tmp_path / "data").set_aside()
 
 

@@ -351,7 +351,7 @@ class TestDamage:
     def test_a_shard_of_another_size_than_the_index_says_is_refused(self, tmp_path: Path) -> None:
         path, image = tmp_path / "000000.h5", make_shard()
         path.write_bytes(image + b"\0")
-        with pytest.raises(ShardDamaged, match=f"expected {len(image)} bytes as the index says, found {len(image) + 1}; "):
+        with pytest.raises(ShardDamaged, match=f"expected {len(image)} bytes as the index says, got {len(image) + 1}; "):
             Shard.open(path, PLAIN, len(image))
 
     def test_a_file_that_is_no_hdf5_is_refused(self, tmp_path: Path) -> None:

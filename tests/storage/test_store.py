@@ -18,7 +18,7 @@ from worldmodel_v.data import FrameStream, read_frames
 from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.errors import (
     ConfigError,
-    NotADataset,
+    DatasetNotUsable,
     NotReadable,
     PackageMissing,
     RemoteFailed,
@@ -316,9 +316,9 @@ class TestFailures:
     def test_what_is_no_dataset(self, copy: Served, stamp_rollouts: Path) -> None:
         for url in (f"{copy.url}/absent", "memory://absent"):
             self.refused(
-                NotADataset, url, rf"^{url}: holds no dataset\.json; give a directory that wm-collect or wm-encode wrote"
+                DatasetNotUsable, url, rf"^{url}: holds no dataset\.json; give a directory that wm-collect or wm-encode wrote"
             )
-        with pytest.raises(NotADataset, match="expected a dataset of worldmodel_v/latents"):
+        with pytest.raises(DatasetNotUsable, match="expected a dataset of worldmodel_v/latents"):
             LatentSequences(f"{copy.url}/rollouts", length=2)
 
     def test_protocols_that_are_unknown_or_need_a_package(self) -> None:
@@ -345,8 +345,8 @@ class TestFailures:
 
     def test_nothing_is_written_to_a_url(self, tmp_path: Path) -> None:
         for config in (TrainConfig, FORMATS["npz"]):
-            with pytest.raises(ConfigError, match=r"^--out memory:/x: is a URL, and only --data may be one"):
+            with pytest.raises(ConfigError, match=r"^out='memory:/x': is a URL, and only data may be one"):
                 config(data="memory://data", out=Path("memory://x"))
         for config in (EncodeConfig, EvalConfig):
-            with pytest.raises(ConfigError, match=r"^--out memory:/x: is a URL"):
+            with pytest.raises(ConfigError, match=r"^out='memory:/x': is a URL"):
                 config(data="memory://data", vae=tmp_path, out=Path("memory://x"))

@@ -76,7 +76,7 @@ def test_a_truncated_shard_is_found(dataset: Path, length: int) -> None:
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[:length])
     (found,) = findings(dataset)
-    assert found.startswith(f"{path}: expected {size} bytes as the index says, found {length}; ")
+    assert found.startswith(f"{path}: expected {size} bytes as the index says, got {length}; ")
 
 
 def test_a_missing_shard_is_found_and_so_is_every_other(dataset: Path) -> None:

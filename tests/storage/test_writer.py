@@ -23,7 +23,7 @@ from tests.builders import (
     rollout_spec,
     run_python,
 )
-from worldmodel_v.errors import DatasetBusy, NotADataset, SettingsDiffer, ShardDamaged, WriteFailed
+from worldmodel_v.errors import DatasetBusy, DatasetNotUsable, OutputNotUsable, ShardDamaged, WriteFailed
 from worldmodel_v.storage import Dataset, DatasetWriter, build_shard, open_dataset, verify
 
 SPEC = rollout_spec()
@@ -206,9 +206,7 @@ class TestContinuing:
 
     def test_a_committed_shard_of_another_size_is_an_error(self, dataset: Path) -> None:
         (dataset / "shards/000001.h5").write_bytes(IMAGES[1][:-1])
-        with pytest.raises(
-            ShardDamaged, match=f"expected {len(IMAGES[1])} bytes as the index says, found {len(IMAGES[1]) - 1}"
-        ):
+        with pytest.raises(ShardDamaged, match=f"expected {len(IMAGES[1])} bytes as the index says, got {len(IMAGES[1]) - 1}"):
             reopen(dataset)
 
     def test_a_committed_shard_that_holds_other_episodes_is_an_error(self, dataset: Path) -> None:
@@ -242,7 +240,7 @@ class TestRefusing:
             (tmp_path / name).write_text("mine")
         first = sorted(name.split("/")[0] for name in content)[0]
         more = " and more" if len(content) > 1 else ""
-        with pytest.raises(NotADataset) as caught:
+        with pytest.raises(OutputNotUsable) as caught:
             DatasetWriter(tmp_path, SPEC)
         assert str(caught.value) == (
             f"{tmp_path}: holds {first!r}{more} but no dataset.json; "
@@ -252,13 +250,13 @@ class TestRefusing:
 
     def test_a_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
-        with pytest.raises(NotADataset, match="is a file; give a directory that is empty, new, or a dataset to continue"):
+        with pytest.raises(OutputNotUsable, match="is a file; give a directory that is empty, new, or a dataset to continue"):
             DatasetWriter(tmp_path / "file", SPEC)
         assert (tmp_path / "file").read_text() == "mine"
 
     def test_other_settings_are_refused_naming_the_fields_with_both_values(self, dataset: Path) -> None:
         before = files_in(dataset)
-        with pytest.raises(SettingsDiffer) as caught:
+        with pytest.raises(OutputNotUsable) as caught:
             DatasetWriter(dataset, rollout_spec(seed=8, crop="0:4,0:4"))
         assert str(caught.value) == (
             f"{dataset}: was made with other settings: crop is 'full' there, '0:4,0:4' asked; seed is 7 there, 8 asked; "
@@ -270,12 +268,12 @@ class TestRefusing:
     def test_a_dataset_that_links_elsewhere_is_not_continued(self, dataset: Path, tmp_path: Path, name: str) -> None:
         (dataset / name).rename(tmp_path / "elsewhere")
         (dataset / name).symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(NotADataset, match=f"{name}: is a symbolic link, expected the file or folder itself"):
+        with pytest.raises(DatasetNotUsable, match=f"{name}: is a symbolic link; expected the file or folder itself"):
             write_all(dataset)
 
     def test_a_dataset_of_the_other_format_is_refused(self, dataset: Path) -> None:
         before = files_in(dataset)
-        with pytest.raises(NotADataset) as caught:
+        with pytest.raises(OutputNotUsable) as caught:
             DatasetWriter(dataset, latent_spec())
         assert str(caught.value) == (
             f"{dataset}: holds a dataset of worldmodel_v/rollouts, this command writes worldmodel_v/latents; "
@@ -300,7 +298,7 @@ class TestRefusing:
         before = files_in(dataset)
         for attempt in (lambda: DatasetWriter(dataset, SPEC), lambda: open_dataset(dataset)):
             with pytest.raises(
-                NotADataset, match=re.escape(f"{dataset / 'dataset.json'}: not a valid description of a dataset")
+                DatasetNotUsable, match=re.escape(f"{dataset / 'dataset.json'}: not a valid description of a dataset")
             ):
                 attempt()
         assert files_in(dataset) == before

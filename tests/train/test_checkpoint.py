@@ -16,7 +16,7 @@ from tests.builders import FullDisk
 from tests.train.test_train import config, lines
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.data import read_frames
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, NotAModel, SettingsDiffer, WriteFailed
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, ModelNotUsable, OutputNotUsable, WriteFailed
 from worldmodel_v.evaluate import evaluate
 from worldmodel_v.inspection import describe
 from worldmodel_v.storage import open_dataset
@@ -57,7 +57,7 @@ class TestDamage:
         content = file.read_bytes()
         for length in range(len(content)):
             file.write_bytes(content[:length])
-            with pytest.raises(NotAModel, match=r"checkpoint\.safetensors: the checkpoint is damaged"):
+            with pytest.raises(ModelNotUsable, match=r"checkpoint\.safetensors: the checkpoint is damaged"):
                 load_checkpoint(folder)
 
     @pytest.mark.parametrize("flip", [0x01, 0x20, 0x80, 0xFF])
@@ -71,7 +71,7 @@ class TestDamage:
             damaged = content.copy()
             damaged[place] ^= flip
             file.write_bytes(damaged)
-            with pytest.raises(NotAModel, match=r"checkpoint\.safetensors: the checkpoint is damaged"):
+            with pytest.raises(ModelNotUsable, match=r"checkpoint\.safetensors: the checkpoint is damaged"):
                 load_checkpoint(folder)
 
     def test_a_pickle_of_that_name_is_refused_and_not_run(self, folder: Path) -> None:
@@ -80,17 +80,17 @@ class TestDamage:
                 return Path.touch, (folder / "exploded",)
 
         (folder / "checkpoint.safetensors").write_bytes(pickle.dumps(Bomb()))
-        with pytest.raises(NotAModel, match=r"checkpoint\.safetensors: the checkpoint is damaged"):
+        with pytest.raises(ModelNotUsable, match=r"checkpoint\.safetensors: the checkpoint is damaged"):
             load_checkpoint(folder)
         torch.save({"model.weight": Bomb()}, folder / "checkpoint.safetensors")
-        with pytest.raises(NotAModel, match=r"checkpoint\.safetensors: the checkpoint is damaged"):
+        with pytest.raises(ModelNotUsable, match=r"checkpoint\.safetensors: the checkpoint is damaged"):
             load_checkpoint(folder)
         assert not (folder / "exploded").exists()
 
     def test_one_without_a_checksum_is_refused(self, folder: Path) -> None:
         tensors, notes = unseal((folder / "checkpoint.safetensors").read_bytes())
         safetensors.torch.save_file(tensors, folder / "checkpoint.safetensors", metadata=notes)
-        with pytest.raises(NotAModel, match="its SHA-256 is not the one that it was saved with"):
+        with pytest.raises(ModelNotUsable, match="its SHA-256 is not the one that it was saved with"):
             load_checkpoint(folder)
 
 
@@ -125,7 +125,9 @@ def test_a_lost_checkpoint_is_not_taken_for_a_new_training_while_others_are_kept
     out = tmp_path / "vae"
     train(config(tiny_rollouts, out, keep=2))
     (out / "checkpoint.safetensors").unlink()
-    with pytest.raises(NotAModel, match=r"is missing, though checkpoints/step_0000006\.safetensors is kept; copy that one"):
+    with pytest.raises(
+        ModelNotUsable, match=r"is missing, though checkpoints/step_0000006\.safetensors is kept; copy that one"
+    ):
         train(config(tiny_rollouts, out, keep=2))
     train(config(tiny_rollouts, out, keep=2, resume=False, steps=3))
     assert kept(out) == ["step_0000003.safetensors"]
@@ -198,10 +200,12 @@ class TestBest:
         content[-1] ^= 1
         (out / "best.safetensors").write_bytes(content)
         for work in (lambda: train(config(tiny_rollouts, out, steps=9)), lambda: describe(out)):
-            with pytest.raises(NotAModel, match=r"best\.safetensors: the best weights are damaged .* or delete it"):
+            with pytest.raises(ModelNotUsable, match=r"best\.safetensors: the best weights are damaged .* or delete it"):
                 work()
         (out / "best.safetensors").unlink()
-        with pytest.raises(NotAModel, match=r"holds no best\.safetensors of this training and data; publish the last weights"):
+        with pytest.raises(
+            ModelNotUsable, match=r"holds no best\.safetensors of this training and data; publish the last weights"
+        ):
             train(config(tiny_rollouts, out, publish="best"))
 
 
@@ -221,7 +225,7 @@ def test_another_architecture_or_recipe_is_refused_by_name(
     tiny_rollouts: Path, tmp_path: Path, name: str, change: object
 ) -> None:
     train(config(tiny_rollouts, tmp_path / "vae", steps=1))
-    with pytest.raises(SettingsDiffer, match=rf"was trained with other settings: {name} is .* there, '?{change}'? asked"):
+    with pytest.raises(OutputNotUsable, match=rf"was trained with other settings: {name} is .* there, '?{change}'? asked"):
         train(config(tiny_rollouts, tmp_path / "vae", **{name: change}))
 
 
@@ -245,9 +249,9 @@ class TestSmallest:
 
         with DatasetWriter(tmp_path / "data", rollout_spec()) as writer:
             writer.commit(0, build_shard([make_episode(0)], spec_hash=rollout_spec().hash))
-        with pytest.raises(DatasetTooSmall, match="has 1 episodes; holding out every 4th needs at least 4; collect more"):
+        with pytest.raises(DatasetNotUsable, match="has 1 episodes; holding out every 4th needs at least 4; collect more"):
             train(config(tmp_path / "data", tmp_path / "vae"))
-        with pytest.raises(DatasetTooSmall, match="has 1 episodes; holding out every 2th needs at least 2; collect more"):
+        with pytest.raises(DatasetNotUsable, match="has 1 episodes; holding out every 2th needs at least 2; collect more"):
             train(config(tmp_path / "data", tmp_path / "vae", holdout_every=2))
 
 
@@ -277,5 +281,5 @@ def test_ended_before_or_after_any_file_is_put_in_place_it_continues_to_the_same
 
 
 def test_keeping_none_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--keep must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"keep: expected at least 1, got 0"):
         config(Path(), Path(), keep=0)

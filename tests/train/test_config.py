@@ -17,49 +17,49 @@ def config(**changes: object) -> TrainConfig:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"free_bits": -0.1}, "--free-bits must be at least 0, got -0.1"),
-        ({"kl_tolerance": float("nan")}, "--kl-tolerance must be a finite number, at most 1e+30, got nan"),
-        ({"beta": float("inf")}, "--beta must be a finite number, at most 1e+30, got inf"),
-        ({"learning_rate": float("inf")}, "--learning-rate must be a finite number, at most 1e+30, got inf"),
-        ({"free_bits": 1e31}, "--free-bits must be a finite number, at most 1e+30, got 1e+31"),
+        ({"free_bits": -0.1}, "free_bits: expected at least 0, got -0.1"),
+        ({"kl_tolerance": float("nan")}, "kl_tolerance: expected a finite number, at most 1e+30, got nan"),
+        ({"beta": float("inf")}, "beta: expected a finite number, at most 1e+30, got inf"),
+        ({"learning_rate": float("inf")}, "learning_rate: expected a finite number, at most 1e+30, got inf"),
+        ({"free_bits": 1e31}, "free_bits: expected a finite number, at most 1e+30, got 1e+31"),
         (
             {"max_grad_norm": float("inf")},
-            "--max-grad-norm must be a finite number, got inf; give a large one, such as 1e9, to never clip",
+            "max_grad_norm: expected a finite number, got inf; give a large one, such as 1e9, to never clip",
         ),
-        ({"beta_warmup_steps": 10**24}, f"--beta-warmup-steps must be below 2^63, got {10**24}"),
-        ({"seed": 2**63}, f"--seed must be below 2^63, got {2**63}"),
-        ({"beta_cycles": 0}, "--beta-cycles must be at least 1, got 0"),
-        ({"sigma": 0.0}, "--sigma must be positive, got 0.0"),
-        ({"learning_rate": -1.0}, "--learning-rate must be positive, got -1.0"),
+        ({"beta_warmup_steps": 10**24}, f"beta_warmup_steps: expected a number below 2^63, got {10**24}"),
+        ({"seed": 2**63}, f"seed: expected a number below 2^63, got {2**63}"),
+        ({"beta_cycles": 0}, "beta_cycles: expected at least 1, got 0"),
+        ({"sigma": 0.0}, "sigma: expected a positive number, got 0.0"),
+        ({"learning_rate": -1.0}, "learning_rate: expected a positive number, got -1.0"),
         (
             {"sigma": 0.1, "likelihood": "calibrated"},
-            "--sigma is for --likelihood gaussian; calibrated has no fixed one, so leave it out",
+            "sigma=0.1: is for likelihood='gaussian'; calibrated has no fixed one; leave it out",
         ),
         (
             {"sigma": 0.1, "likelihood": "bernoulli"},
-            "--sigma is for --likelihood gaussian; bernoulli has no fixed one, so leave it out",
+            "sigma=0.1: is for likelihood='gaussian'; bernoulli has no fixed one; leave it out",
         ),
         (
             {"free_bits": 0.1, "kl_tolerance": 0.5},
-            "--free-bits and --kl-tolerance are two floors under the same KL; choose one",
+            "free_bits=0.1: holds up the same KL as kl_tolerance; choose one",
         ),
         (
             {"beta": 0.0, "kl_tolerance": 0.5},
-            "--beta 0 leaves the KL out, so --free-bits and --kl-tolerance have nothing to hold up",
+            "beta=0: leaves the KL out, so free_bits and kl_tolerance have nothing to hold up",
         ),
         (
             {"beta_cycles": 4, "beta_warmup_steps": 0},
-            "--beta-cycles 4 needs --beta-warmup-steps: the steps of each rise",
+            "beta_cycles=4: needs beta_warmup_steps, the steps of each rise",
         ),
         (
             {"beta_cycles": 4, "beta_warmup_steps": 100, "steps": 699},
-            "--beta-cycles 4 of 100 rising and as many resting steps need 700 steps, got --steps 699; "
-            "ask for more, or lower --beta-warmup-steps",
+            "beta_cycles=4: 100 rising and as many resting steps of each need 700 steps, steps is 699; "
+            "ask for more, or lower beta_warmup_steps",
         ),
-        ({"condition": ("step", "action", "step")}, "--condition names 'step' twice"),
+        ({"condition": ("step", "action", "step")}, "condition=('step', 'action', 'step'): names 'step' twice"),
         (
             {"address": "auto"},
-            "--address auto: one worker trains here, on no cluster; ask for more --num-workers, or leave it out",
+            "address='auto': one worker trains here, on no cluster; ask for more num_workers, or leave it out",
         ),
     ],
 )

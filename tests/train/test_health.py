@@ -12,7 +12,7 @@ from tests.builders import make_episode, rollout_spec, with_columns
 from tests.train.test_train import config, lines
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.data import read_frames
-from worldmodel_v.errors import ConstantFrames, PosteriorCollapsed, TrainingDiverged
+from worldmodel_v.errors import DatasetNotUsable, TrainingFailed
 from worldmodel_v.evaluate.metrics import score_frames
 from worldmodel_v.progress import Silent
 from worldmodel_v.records import Episode
@@ -70,8 +70,8 @@ class TestWarnings:
         gone = evaluation(kl_nats=0.0213, active_units=0)
         findings = [watcher.judge(step, gone, posterior()) for step in (1500, 2000)]
         assert said == [
-            "warning: KL is 0.021 nats and 0 of 32 latents are active at step 1500: the posterior has collapsed; lower --beta, "
-            "lengthen --beta-warmup-steps, or use --free-bits"
+            "warning: KL is 0.021 nats and 0 of 32 latents are active at step 1500: the posterior has collapsed; lower beta, "
+            "lengthen beta_warmup_steps, or use free_bits"
         ]
         assert [finding is not None for finding in findings] == [True, True]
 
@@ -95,7 +95,7 @@ class TestWarnings:
         watcher.judge(2000, evaluation(), posterior(aggregate_mean_square=156.25, aggregate_kl_nats=2350.04))
         assert said == [
             "warning: step 2000: the latents are 12.5 times as wide as the prior (KL of all frames' latents together to "
-            "N(0, I): 2350.0 nats), so samples from the prior will not look like frames; raise --beta if they shall"
+            "N(0, I): 2350.0 nats), so samples from the prior will not look like frames; raise beta if they shall"
         ]
 
     def test_latents_as_wide_as_a_learned_sigma_makes_them_are_not(self) -> None:
@@ -109,7 +109,7 @@ class TestWarnings:
             watcher.judge(step, evaluation(psnr_db=decibels), posterior())
         assert said == [
             "warning: step 3000: held-out PSNR has fallen to 21.9 dB from 28.0 dB at step 2000: the training is exploding; "
-            "lower --learning-rate or --max-grad-norm"
+            "lower learning_rate or max_grad_norm"
         ]
 
     @pytest.mark.parametrize(("clipped_of_20", "told"), [(20, True), (19, True), (18, False)])
@@ -125,7 +125,7 @@ class TestWarnings:
             share = clipped_of_20 * 5
             assert said == [
                 f"warning: step 1400: {share}% of the last 200 gradients were longer than 100 and were cut; raise "
-                "--max-grad-norm or lower --learning-rate"
+                "max_grad_norm or lower learning_rate"
             ]
 
 
@@ -162,7 +162,7 @@ def test_a_collapsed_posterior_warns_or_stops(
         tiny_rollouts, out, steps=80, checkpoint_every=20, beta=1e5, beta_warmup_steps=0, latent_dim=2, stop_on_collapse=stop
     )
     if stop:
-        with pytest.raises(PosteriorCollapsed, match=r"stopped, with a checkpoint of step \d+: KL is .* has collapsed; lower"):
+        with pytest.raises(TrainingFailed, match=r"stopped, with a checkpoint of step \d+: KL is .* has collapsed; lower"):
             train(settings, progress)
         checkpoint = load_checkpoint(out)
         assert checkpoint is not None
@@ -187,7 +187,7 @@ def test_weights_that_became_nan_are_never_saved(tiny_rollouts: Path, tmp_path: 
 
     original = TrainingRun.take_step
     monkeypatch.setattr(TrainingRun, "take_step", poisoned)
-    with pytest.raises(TrainingDiverged, match=r"step 6: .*psnr_db.* is NaN or infinite; .* keeps the checkpoint of step 3"):
+    with pytest.raises(TrainingFailed, match=r"step 6: .*psnr_db.* is NaN or infinite; .* keeps the checkpoint of step 3"):
         train(config(tiny_rollouts, tmp_path / "vae"))
     checkpoint = load_checkpoint(tmp_path / "vae")
     assert checkpoint is not None
@@ -208,7 +208,7 @@ def test_frames_that_are_all_the_same_are_refused(tmp_path: Path) -> None:
         return tmp_path / name
 
     constant = dataset("constant", [grey(i) for i in range(4)])
-    with pytest.raises(ConstantFrames, match=r"all of 24 frames from all over it are identical.* wm-inspect .* --preview"):
+    with pytest.raises(DatasetNotUsable, match=r"all of 24 frames from all over it are identical.* wm-inspect .* --preview"):
         train(config(constant, tmp_path / "vae"))
     assert not (tmp_path / "vae").exists()
     one_differs = dataset("one", [grey(0), grey(1), make_episode(2, 5, size=8), grey(3)])

@@ -86,9 +86,9 @@ def test_a_process_alone_averages_nothing() -> None:
 
 
 def test_a_batch_that_cannot_be_cut_into_equal_parts_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"--batch-size 8 cannot be cut into 3 equal parts; choose a multiple of --num-work"):
+    with pytest.raises(ConfigError, match=r"batch_size=8: cannot be cut into 3 equal parts; choose a multiple of num_work"):
         TrainConfig(data=Path(), out=Path(), batch_size=8, num_workers=3)
-    with pytest.raises(ConfigError, match=r"--num-workers must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=r"num_workers: expected at least 1, got 0"):
         TrainConfig(data=Path(), out=Path(), num_workers=0)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.conftest import stamp_config
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.collect import collect
-from worldmodel_v.errors import ConfigError, DatasetBusy, NotAModel, SettingsDiffer
+from worldmodel_v.errors import ConfigError, DatasetBusy, ModelNotUsable, OutputNotUsable
 from worldmodel_v.evaluate.canvas import CELL, GAP
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.lock import locked_directory
@@ -47,7 +47,7 @@ def test_a_batch_for_which_there_is_no_memory_is_the_options_fault(
     stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TrainingRun, "take_step", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
-    with pytest.raises(ConfigError, match="--batch-size 8: does not fit in the memory of cpu; lower it"):
+    with pytest.raises(ConfigError, match="batch_size=8: does not fit in the memory of cpu; lower it"):
         train(config(stamp_rollouts, tmp_path / "vae"))
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_checkpoint_is_refused(stamp_rollouts: Path, tmp_path: Path) -
     train(config(stamp_rollouts, out))
     file = out / "checkpoint.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(NotAModel, match="the checkpoint is damaged"):
+    with pytest.raises(ModelNotUsable, match="the checkpoint is damaged"):
         train(config(stamp_rollouts, out, steps=9))
 
 
@@ -144,13 +144,13 @@ def test_no_resume_trains_anew_and_an_old_vae_is_never_taken_for_the_new_one(sta
 
 def test_fewer_steps_than_are_done_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
     train(config(stamp_rollouts, tmp_path / "vae"))
-    with pytest.raises(SettingsDiffer, match="has trained 6 steps, 5 asked; ask for at least 6"):
+    with pytest.raises(OutputNotUsable, match="has trained 6 steps, 5 asked; ask for at least 6"):
         train(config(stamp_rollouts, tmp_path / "vae", steps=5))
 
 
 def test_a_directory_that_holds_something_else_is_refused(stamp_rollouts: Path, stamp_latents: Path, tmp_path: Path) -> None:
     for out in (stamp_rollouts, stamp_latents):
-        with pytest.raises(NotAModel, match=r"holds 'dataset.json', which is not of a training"):
+        with pytest.raises(OutputNotUsable, match=r"holds 'dataset.json', which is not of a training"):
             train(config(stamp_rollouts, out))
 
 

@@ -22,11 +22,12 @@ import torch
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
 from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
-from worldmodel_v.errors import ConfigError, NotAModel
+from worldmodel_v.errors import ConfigError, ModelNotUsable
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
 
 WEIGHTS_NAME = "vae.safetensors"
@@ -108,13 +109,13 @@ def load(path: Path, autoencoder: str | None = None) -> Trained[Autoencoder]:
     """The autoencoder in the directory that `wm-train` wrote.
 
     One that is a user's own `module:Class` is loaded only if `autoencoder` is the same name: its module is imported. Raises
-    NotAModel if there is no finished or valid one, ConfigError if it is another than was named.
+    ModelNotUsable if there is no finished or valid one, ConfigError if it is another than was named.
     """
     return from_bytes(read_weights(path), str(path), autoencoder)
 
 
 def describe(path: Path) -> Description:
-    """What the weights in a directory say of themselves; raises NotAModel as `load` does. Built-in ones are loaded."""
+    """What the weights in a directory say of themselves; raises ModelNotUsable as `load` does. Built-in ones are loaded."""
     content = read_weights(path)
     with _named_damage(str(path)):
         record = _record(metadata(content))
@@ -128,7 +129,7 @@ def describe(path: Path) -> Description:
 
 
 def read_training(path: Path) -> Training:
-    """From the directory's `config.json`; raises NotAModel if it is missing or damaged."""
+    """From the directory's `config.json`; raises ModelNotUsable if it is missing or damaged."""
     file = path / CONFIG_NAME
     try:
         content = json.loads(file.read_text())
@@ -139,37 +140,42 @@ def read_training(path: Path) -> Training:
             steps=int(content["steps"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NotAModel(
-            f"{file}: does not tell which episodes the training held out ({type(error).__name__}: {error}); "
-            f"run the wm-train command of {path} again, which writes it anew"
+        raise ModelNotUsable(
+            f"does not tell which episodes the training held out ({type(error).__name__}: {error})",
+            where=file,
+            remedy=f"run the wm-train command of {path} again, which writes it anew",
         ) from None
 
 
 @readable()
 def read_weights(path: Path) -> bytes:
-    """The bytes of a directory's `vae.safetensors`; raises NotAModel if there are none, or NotReadable."""
+    """The bytes of a directory's `vae.safetensors`; raises ModelNotUsable if there are none, or NotReadable."""
     file = path / WEIGHTS_NAME
     if path.is_file():
-        raise NotAModel(f"{path}: is a file; give the directory that it lies in")
+        raise ModelNotUsable("is a file", where=path, remedy="give the directory that it lies in")
     if not file.is_file():
         state = "its training is not finished" if (path / CHECKPOINT_NAME).exists() else "it is no directory of wm-train"
-        raise NotAModel(
-            f"{path}: holds no {WEIGHTS_NAME}: {state}; run wm-train --out {path} to the end, or give another directory"
+        raise ModelNotUsable(
+            f"holds no {WEIGHTS_NAME}: {state}",
+            where=path,
+            remedy=f"train with {option('out', path)} to the end, or give another directory",
         )
     return read_file(file)
 
 
 @readable()
 def read_file(file: Path) -> bytes:
-    """The bytes of a file of weights; raises NotAModel if they are more than any has or the disk fails, or NotReadable."""
+    """The bytes of a file of weights; raises ModelNotUsable if they are more than any has or the disk fails, or NotReadable."""
     try:
         if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
-            raise NotAModel(f"{file}: has {num_bytes} bytes, expected at most {MAX_FILE_BYTES}; restore it, or train again")
+            raise ModelNotUsable(
+                where=file, expected=f"at most {MAX_FILE_BYTES} bytes", got=num_bytes, remedy="restore it, or train again"
+            )
         return file.read_bytes()
     except PermissionError:
         raise
     except OSError as error:
-        raise NotAModel(f"{file}: cannot be read ({error.strerror}); restore it, or train again") from None
+        raise ModelNotUsable(f"cannot be read ({error.strerror})", where=file, remedy="restore it, or train again") from None
 
 
 @plain_tensors()
@@ -193,7 +199,7 @@ def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> T
 
 
 def kind_of(content: bytes, source: str) -> str:
-    """What `--autoencoder` calls the autoencoder whose weights these are; raises NotAModel."""
+    """What `--autoencoder` calls the autoencoder whose weights these are; raises ModelNotUsable."""
     with _named_damage(source):
         return _record(metadata(content))["kind"]
 
@@ -201,23 +207,24 @@ def kind_of(content: bytes, source: str) -> str:
 def _require_named(kind: str, asked: str | None, source: str) -> None:
     """Raise ConfigError unless this kind is what was asked for, or may be loaded by whoever asks for nothing."""
     if asked is not None and asked != kind:
-        raise ConfigError(f"{source}: its autoencoder is {kind}, not {asked}; give --autoencoder {kind}")
+        raise ConfigError("is not the one that was trained", where=source, field="autoencoder", got=asked, expected=kind)
     if asked is None and kind not in BUILT_IN:
-        raise NotAModel(
-            f"{source}: its autoencoder is {kind}, which is no part of this package; its code runs only where you name it: if "
-            f"you trust that module, add --autoencoder {kind} (in Python: autoencoder={kind!r})"
+        raise ModelNotUsable(
+            f"its autoencoder is {kind}, which is no part of this package; its code runs only where you name it",
+            where=source,
+            remedy=f"if you trust that module, add {option('autoencoder', kind)}",
         )
 
 
 @contextmanager
 def _named_damage(source: str) -> Iterator[None]:
-    """Turn whatever damaged weights raise in the block into NotAModel."""
+    """Turn whatever damaged weights raise in the block into ModelNotUsable."""
     try:
         yield
     except INVALID as error:
         reason = f"{error} ".splitlines()[0].strip()
-        raise NotAModel(
-            f"{source}: {WEIGHTS_NAME} is damaged or of another version ({reason}); restore it, or train again"
+        raise ModelNotUsable(
+            f"{WEIGHTS_NAME} is damaged or of another version ({reason})", where=source, remedy="restore it, or train again"
         ) from None
 
 

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from worldmodel_v.errors import ConfigError, ModelMismatch
+from worldmodel_v.errors import ConfigError, ModelNotUsable
 from worldmodel_v.schema import Column, Draw
 from worldmodel_v.settings import require_settings
 
@@ -220,7 +220,9 @@ class Autoencoder(ABC, nn.Module):
         Raises ConfigError if it cannot be done.
         """
         if recompute:
-            raise ConfigError(f"--checkpoint-activations: {self.kind} does not compute activations again; leave it out")
+            raise ConfigError(
+                f"{self.kind} does not compute activations again", field="checkpoint_activations", remedy="leave it out"
+            )
         return compile(self.loss) if compile else self.loss
 
     # Evaluation
@@ -253,18 +255,18 @@ class Autoencoder(ABC, nn.Module):
         Raises ConfigError if it cannot compute in this precision.
         """
         if precision != "fp32":
-            raise ConfigError(f"--precision {precision}: {self.kind} encodes in fp32; leave it out")
+            raise ConfigError(f"{self.kind} encodes in fp32", field="precision", got=precision, remedy="leave it out")
         return self
 
     # The condition
 
     def standardised(self, condition_BK: Tensor | None) -> Tensor | None:
-        """The condition in units of its standard deviation; raises ModelMismatch if it is missing or of another size."""
+        """The condition in units of its standard deviation; raises ModelNotUsable if it is missing or of another size."""
         expected = self.config.condition_dim
         found = 0 if condition_BK is None else condition_BK.shape[1]
         if found != expected:
             names = ", ".join(self.config.condition) or "nothing"
-            raise ModelMismatch(f"the VAE is conditional on {names}: expected {expected} values a frame, got {found}")
+            raise ModelNotUsable(f"the VAE is conditional on {names}", expected=f"{expected} values a frame", got=found)
         return None if condition_BK is None else (condition_BK - self.condition_mean) / self.condition_std
 
     def typical_condition(self, count: int) -> Tensor | None:

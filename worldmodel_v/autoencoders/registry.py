@@ -23,16 +23,18 @@ def autoencoder_class(kind: str) -> type[Autoencoder]:
     """The class of an autoencoder, by its name or as `module:Class`, whose module is imported; raises ConfigError."""
     module, separator, attribute = BUILT_IN.get(kind, kind).partition(":")
     if not separator:
-        raise ConfigError(f"--autoencoder {kind}: unknown; expected {', '.join(BUILT_IN)}, or module:Class of your own")
+        raise ConfigError(
+            "unknown", field="autoencoder", got=kind, expected=f"{', '.join(BUILT_IN)}, or module:Class of your own"
+        )
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         raise ConfigError(
-            f"--autoencoder {kind}: cannot be loaded: {what}; expected module:Class on the Python path"
+            f"cannot be loaded: {what}", field="autoencoder", got=kind, expected="module:Class on the Python path"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Autoencoder)):
-        raise ConfigError(f"--autoencoder {kind}: {attribute} is no subclass of worldmodel_v.autoencoders.Autoencoder")
+        raise ConfigError(f"{attribute} is no subclass of worldmodel_v.autoencoders.Autoencoder", field="autoencoder", got=kind)
     return found
 
 
@@ -43,7 +45,7 @@ def create(kind: str, config: AutoencoderConfig) -> Autoencoder:
     except (ConfigError, RuntimeError, MemoryError):  # of the latter two the callers know what they mean
         raise
     except Exception as error:
-        raise ConfigError(f"--autoencoder {kind}: cannot be built: {one_line(error)}") from error
+        raise ConfigError(f"cannot be built: {one_line(error)}", field="autoencoder", got=kind) from error
     model.kind = kind
     return model
 
@@ -65,12 +67,16 @@ def configure(kind: str, settings: Mapping[str, Any], kwargs: Mapping[str, Any],
     shared = own & settings.keys() - of_the_data.keys()
     if unknown := sorted(kwargs.keys() - (own - shared - of_the_data.keys())):
         more = ", ".join(sorted(own - shared - of_the_data.keys())) or "none"
-        raise ConfigError(f"--autoencoder-kwargs: {kind} has no {unknown[0]!r} to be set there; it has {more}")
+        raise ConfigError(f"{kind} has no {unknown[0]!r} to be set there; it has {more}", field="autoencoder_kwargs")
     recorded = {name: settings[name] for name in shared} | dict(kwargs) | of_the_data
     try:
         return config_from_json(kind, json.loads(canonical_json(recorded)))
+    except ConfigError as error:
+        if error.field not in kwargs:
+            raise
+        raise ConfigError(f"{error.field}: expected {error.expected}, got {error.got!r}", field="autoencoder_kwargs") from None
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"--autoencoder-kwargs: {error}") from None
+        raise ConfigError(str(error), field="autoencoder_kwargs") from None
 
 
 def foreign_settings(kind: str, config: Any) -> list[str]:
@@ -94,4 +100,4 @@ def parsed_kwargs(text: str) -> dict[str, Any]:
     try:
         return parse_object(text)
     except ValueError as error:
-        raise ConfigError(f"--autoencoder-kwargs {text!r} is not JSON such as '{{\"levels\": 8}}': {error}") from None
+        raise ConfigError(f"is not JSON such as '{{\"levels\": 8}}': {error}", field="autoencoder_kwargs", got=text) from None

@@ -73,17 +73,20 @@ def _require_free(picture: Path, inspected: Path | None) -> None:
     """Raise ConfigError unless a picture can be put there at no loss: elsewhere, and in place of a PNG at most."""
     folder = picture.absolute().parent
     if not folder.is_dir():
-        raise ConfigError(f"--preview {picture}: its folder is not there; make it first")
+        raise ConfigError("its folder is not there", field="preview", got=picture, remedy="make it first")
     if inspected and inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
-        raise ConfigError(f"--preview {picture}: lies in {inspected}, which is only looked at; give a file outside of it")
+        what, remedy = f"lies in {inspected}, which is only looked at", "give a file outside of it"
+        raise ConfigError(what, field="preview", got=picture, remedy=remedy)
     try:
         mode = picture.stat().st_mode
     except FileNotFoundError:
         return
     if stat.S_ISDIR(mode):
-        raise ConfigError(f"--preview {picture}: is a directory; give a file, such as {picture / 'preview.png'}")
+        remedy = f"give a file, such as {picture / 'preview.png'}"
+        raise ConfigError("is a directory", field="preview", got=picture, remedy=remedy)
     if not (stat.S_ISREG(mode) and _begins_as_png(picture)):
-        raise ConfigError(f"--preview {picture}: is there and is no PNG, so it is not replaced; give a new file")
+        what, remedy = "is there and is no PNG, so it is not replaced", "give a new file"
+        raise ConfigError(what, field="preview", got=picture, remedy=remedy)
 
 
 def _begins_as_png(file: Path) -> bool:

@@ -23,6 +23,7 @@ from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
 from worldmodel_v.jobs import refuse_temporary_output
 from worldmodel_v.process import output_to_stderr, output_to_stderr_at_exit
 from worldmodel_v.progress import LogFormat, Progress
+from worldmodel_v.surface import on_the_command_line, worded
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
@@ -41,9 +42,13 @@ class Output:
     """How events and errors stand on standard error: text, or one JSON object a line (events, progress every ten seconds)."""
 
     json: bool = False
-    """Print the result as one JSON object."""
+    """Print the result as one JSON object; of a failure, its message and its parts."""
 
 
+DEFAULT_OUTPUT = Output()
+
+
+@worded(on_the_command_line)
 def run(
     program: str,
     config_class: type[Config],
@@ -72,12 +77,12 @@ def run(
             result = work(config, progress)
         _print_result(result, _print_json if output.json else show or _print_facts)
     except WorldModelError as error:
-        leave_with_error(program, error, output.log_format)
+        leave_with_error(program, error, output)
     except OSError as error:
-        leave_with_error(program, _refusal(error), output.log_format)
+        leave_with_error(program, _refusal(error), output)
     except KeyboardInterrupt:
         message = f"interrupted; {kept}"
-        _leave(program, EXIT_INTERRUPTED, message, "interrupted", {}, output.log_format)
+        _leave(program, EXIT_INTERRUPTED, message, "interrupted", {}, output)
 
 
 def parse(
@@ -97,7 +102,7 @@ def parse(
         with _locations():
             return tyro.cli(command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=PARSING)
     except WorldModelError as error:
-        leave_with_error(program, error)
+        leave_with_error(program, error, _output_asked_for(args))
     except BrokenPipeError:
         _leave_a_closed_pipe()
 
@@ -116,17 +121,26 @@ def _locations() -> ConstructorRegistry:
     return registry
 
 
-def leave_with_error(program: str, error: WorldModelError, log_format: LogFormat = "text") -> NoReturn:
-    """Print one line for each line of the error (as JSON: the event `failed`), and exit with its code."""
-    _leave(program, error.exit_code, str(error), "failed", {"error": type(error).__name__}, log_format)
+def _output_asked_for(args: Sequence[str] | None) -> Output:
+    """What a command line that is wrong elsewhere says of the output."""
+    own, _ = tyro.cli(Output, args=args, return_unknown_args=True, add_help=False, config=PARSING)
+    return own
 
 
-def _leave(program: str, code: int, message: str, event: str, facts: dict[str, Any], log_format: LogFormat) -> NoReturn:
-    if log_format == "json":
-        print_json_event(program, event, message, "error", {**facts, "exit_code": code})
+def leave_with_error(program: str, error: WorldModelError, output: Output = DEFAULT_OUTPUT) -> NoReturn:
+    """Print one line for each line of the error (as JSON: the event `failed`, with its parts), and exit with its code."""
+    _leave(program, error.exit_code, str(error), "failed", {"error": type(error).__name__, **error.parts}, output)
+
+
+def _leave(program: str, code: int, message: str, event: str, facts: dict[str, Any], output: Output) -> NoReturn:
+    facts |= {"exit_code": code}
+    if output.log_format == "json":
+        print_json_event(program, event, message, "error", facts)
     else:
         for line in message.splitlines():
             print_line(f"{program}: {line}")
+    if output.json:
+        _print_result({"event": event, **facts, "message": message}, _print_json)
     sys.exit(code)
 
 

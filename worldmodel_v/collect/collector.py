@@ -28,7 +28,7 @@ from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
 from worldmodel_v.envs.picture import AUTO
 from worldmodel_v.envs.plugins import remedy
 from worldmodel_v.envs.source import env_source
-from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
+from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside, OutputNotUsable, WorldModelError, one_line
 from worldmodel_v.execution import Executor, Failure
 from worldmodel_v.policies import Policy, policy_maker, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
@@ -40,6 +40,7 @@ from worldmodel_v.sources.gym import import_all
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+from worldmodel_v.surface import option, taken_along
 from worldmodel_v.telemetry import Tally
 
 SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
@@ -71,7 +72,7 @@ class CollectReport:
 def collect(config: CollectConfig, progress: Progress | None = None, executor: Executor | None = None) -> CollectReport:
     """Make `config.out` hold `config.episodes` episodes; continues what is there.
 
-    Raises UsageError (EnvironmentNotUsable, PolicyNotUsable, NotADataset, SettingsDiffer, …) before anything is written,
+    Raises UsageError (EnvironmentNotUsable, PolicyNotUsable, OutputNotUsable, …) before anything is written,
     and EpisodesSetAside, EpisodeFailed, WorkerLost or WriteFailed later; everything committed by then stays, and a rerun
     continues. An episode that fails whenever it is tried is set aside, with the shard that it belongs to, and the rest is
     collected before EpisodesSetAside says so.
@@ -118,12 +119,12 @@ def _collect(
         if blocks:
             _refuse_full_disk(config.out, shard_bytes)
             timeout = config.episode_timeout if config.workers else 0.0
-            setup = functools.partial(block_collector, source, timeout)
+            setup = taken_along(functools.partial(block_collector, source, timeout))
             _collect_blocks(config, source, blocks, setup, executor, writer, progress)
         writer.set_aside()
         dataset = writer.dataset()
         if set_aside := [episode for episode in dataset.set_aside() if episode.first_episode < config.episodes]:
-            raise EpisodesSetAside(_report(config, dataset, set_aside))
+            raise _some_set_aside(config, dataset, set_aside)
     report = CollectReport(out=config.out, episodes=dataset.num_episodes, frames=dataset.num_rows, new_episodes=new_episodes)
     message = f"collect: {report.episodes} episodes, {report.frames} frames ({new_episodes} new episodes)"
     progress.event("finished", message, stage="collect", **asdict(report))
@@ -166,7 +167,7 @@ def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOpt
         raise
     except Exception as error:
         reason = f"{one_line(error)}{remedy(config.env, error)}"
-        raise EnvironmentNotUsable(f"{config.env} with {env_kwargs}: cannot begin an episode: {reason}") from error
+        raise EnvironmentNotUsable(f"cannot begin an episode: {reason}", where=f"{config.env} with {env_kwargs}") from error
     finally:
         env.close()
     return RolloutSpec(
@@ -202,8 +203,10 @@ def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> Non
     highest, is_varied = int(max(map(np.max, seen))), any(np.ptp(frame) > 0 for frame in seen)
     if env.picture.is_refuted_by(highest, is_varied=is_varied):
         raise EnvironmentNotUsable(
-            f"{name}: {env.frames} is no picture: nothing in its first {len(seen)} frames is above {highest} of "
-            "255, as in a grid of symbols, or in floats of other bounds than their space's; wrap it, or record another picture"
+            f"{env.frames} is no picture: nothing in its first {len(seen)} frames is above {highest} of 255, as in a grid "
+            "of symbols, or in floats of other bounds than their space's",
+            where=name,
+            remedy="wrap it, or record another picture",
         )
 
 
@@ -261,11 +264,12 @@ def _refuse_to_go_on(failures_in_turn: int, failure: Failure) -> None:
     if failures_in_turn == FAILURES_IN_TURN:
         raise type(failure.error)(
             f"{failures_in_turn} shards in turn failed, each {failure.attempts} times, so it is no matter of single episodes; "
-            f"the last one: {failure.reason}; mend the cause and run the same command again: what is committed is kept"
+            f"the last one: {failure.reason}",
+            remedy="mend the cause and run the same command again: what is committed is kept",
         )
 
 
-def _report(config: CollectionConfig, dataset: Dataset, set_aside: list[SetAside]) -> str:
+def _some_set_aside(config: CollectionConfig, dataset: Dataset, set_aside: list[SetAside]) -> EpisodesSetAside:
     """What is there, what is missing and why, and what can be done about it."""
     missing = {episode.shard: episode.num_episodes for episode in set_aside}
     shown = [
@@ -273,10 +277,12 @@ def _report(config: CollectionConfig, dataset: Dataset, set_aside: list[SetAside
         for episode in set_aside[:EPISODES_IN_REPORT]
     ]
     more = [f"and {len(set_aside) - len(shown)} more, which wm-inspect lists"] if len(shown) < len(set_aside) else []
-    return (
-        f"{config.out}: {dataset.num_episodes} episodes are committed, {sum(missing.values())} are set aside with "
-        f"{len(missing)} {'shard' if len(missing) == 1 else 'shards'}: {'; '.join(shown + more)}; mend the cause and run "
-        "the same command again: it tries what is set aside anew; or collect with another --seed into another directory"
+    return EpisodesSetAside(
+        f"{dataset.num_episodes} episodes are committed, {sum(missing.values())} are set aside with "
+        f"{len(missing)} {'shard' if len(missing) == 1 else 'shards'}: {'; '.join(shown + more)}",
+        where=config.out,
+        remedy="mend the cause and run the same command again: it tries what is set aside anew; or collect with another "
+        f"{option('seed')} into another directory",
     )
 
 
@@ -291,7 +297,8 @@ def _refuse_full_disk(out: Path, shard_bytes: int) -> None:
     needed = shard_bytes + 65536
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise DiskFull(
-            f"{out}: no disk space: {free / 1e6:.1f} MB are free, one shard needs at least {needed / 1e6:.1f} MB; "
-            "free some space, or give a directory on another disk"
+        raise OutputNotUsable(
+            f"no disk space: {free / 1e6:.1f} MB are free, one shard needs at least {needed / 1e6:.1f} MB",
+            where=out,
+            remedy="free some space, or give a directory on another disk",
         )

@@ -14,6 +14,7 @@ from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_f
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import local_path
 from worldmodel_v.storage.layout import MAX_EPISODES_PER_SHARD, MAX_ROWS_PER_EPISODE, MAX_SHARDS
+from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, parse_object
 
 MAX_TIMEOUT_SECONDS = 1e6
@@ -65,13 +66,15 @@ class CollectionConfig:
         return RayPool(settings, apart=apart)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "out", local_path("--out", self.out))
+        object.__setattr__(self, "out", local_path("out", self.out))
         require_settings(self)
         refuse_idle_address(self.address, self.workers)
         if self.episodes > (most := MAX_SHARDS * self.episodes_per_shard):
             raise ConfigError(
-                f"--episodes must be at most {most}, which are {MAX_SHARDS} shards, got {self.episodes}; ask for fewer, or "
-                f"raise --episodes-per-shard (now {self.episodes_per_shard})"
+                field="episodes",
+                expected=f"at most {most}, which are {MAX_SHARDS} shards",
+                got=self.episodes,
+                remedy=f"ask for fewer, or raise {option('episodes_per_shard')} (now {self.episodes_per_shard})",
             )
 
 
@@ -145,25 +148,28 @@ class CollectConfig(CollectionConfig):
         super().__post_init__()
         if self.frame_skip_pool == "max" and self.frame_skip == 1:
             raise ConfigError(
-                "--frame-skip-pool max: needs two frames to take the largest of; give a --frame-skip of at least 2"
+                "needs two frames to take the largest of",
+                field="frame_skip_pool",
+                got="max",
+                remedy=f"give a {option('frame_skip')} of at least 2",
             )
-        require_trainable(f"--frame-size {self.frame_size}", *self.preprocessing(FULL).frame_shape)
+        require_trainable(*self.preprocessing(FULL).frame_shape, field="frame_size", got=self.frame_size)
         self.parsed_env_kwargs()
         self.parsed_reset_options()
 
     def parsed_env_kwargs(self) -> dict[str, Any]:
         """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object, or none that can be recorded."""
-        return _parsed("--env-kwargs", self.env_kwargs, '{"continuous": false}')
+        return _parsed("env_kwargs", self.env_kwargs, '{"continuous": false}')
 
     def parsed_reset_options(self) -> dict[str, Any]:
         """`reset_options`, likewise."""
-        return _parsed("--reset-options", self.reset_options, '{"randomize": false}')
+        return _parsed("reset_options", self.reset_options, '{"randomize": false}')
 
 
-def _parsed(option: str, text: str, example: str) -> dict[str, Any]:
+def _parsed(field: str, text: str, example: str) -> dict[str, Any]:
     try:
         values = json.loads(text, parse_constant=_refuse_constant)
         parse_object(canonical_json(values))  # as it is recorded and read again
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{option} {text!r} is not JSON such as '{example}': {error}") from None
+        raise ConfigError(f"is not JSON such as '{example}': {error}", field=field, got=text) from None
     return values

@@ -15,6 +15,7 @@ from worldmodel_v.progress import Progress
 from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.set_aside import SetAside, as_reason
+from worldmodel_v.surface import option
 from worldmodel_v.telemetry import Tally
 
 TRIES_TOGETHER = 2
@@ -60,7 +61,7 @@ def _set_aside(block: Block, spec: RolloutSpec, timeout: float, episode: int, fa
     seed, _ = episode_seeds(spec.seed, episode)
     reason = failure.reason.removeprefix(f"episode {episode} (seed {seed}) of {spec.env}: ")
     if failure.died and timeout and failure.seconds >= timeout:
-        reason = f"it ran longer than the {timeout:g} s of --episode-timeout"
+        reason = f"it ran longer than the {timeout:g} s of {option('episode_timeout')}"
     elif failure.died:
         reason += ": a crash in native code, an exit of the process, or lack of memory"
     return SetAside(

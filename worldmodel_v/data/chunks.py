@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worldmodel_v.errors import DatasetTooSmall
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage import IndexEntry, PixelLayout, Rollouts
 
 ROWS = 64
@@ -65,7 +65,7 @@ class ChunkTable:
 
 
 def find_chunks(dataset: Rollouts, wanted: Callable[[int], bool]) -> ChunkTable:
-    """The chunks that hold frames of wanted episodes; raises DatasetTooSmall if there are none, ShardDamaged."""
+    """The chunks that hold frames of wanted episodes; raises DatasetNotUsable if there are none, ShardDamaged."""
     layouts: list[tuple[IndexEntry, PixelLayout]] = []
     parts: list[tuple[np.ndarray, ...]] = []
     keep = {entry.shard: _wanted(wanted, entry) for entry in dataset.entries}
@@ -79,7 +79,9 @@ def find_chunks(dataset: Rollouts, wanted: Callable[[int], bool]) -> ChunkTable:
         parts.append((shards, numbers, places[numbers], masks[numbers], rows.sum(axis=1)[numbers]))
         layouts.append((entry, layout))
     if not parts:
-        raise DatasetTooSmall(f"{dataset.path}: none of its {dataset.num_episodes} episodes is wanted; collect more")
+        raise DatasetNotUsable(
+            f"none of its {dataset.num_episodes} episodes is wanted", where=dataset.path, remedy="collect more"
+        )
     shards, numbers, places, masks, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return ChunkTable(dataset, tuple(layouts), shards.astype(np.int32), numbers.astype(np.int32), places, masks, counts)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from worldmodel_v.data.evenly import evenly_spaced
-from worldmodel_v.errors import ConditionNotRecorded
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage import Rollouts, Shard
 
 ACTION = "action"
@@ -35,7 +35,7 @@ def condition_rows(shard: Shard, names: Sequence[str], start: int, stop: int) ->
     """float32 (stop - start, K): for each name its `state` column, for "action" the action as a vector.
 
     An episode's last row has no action; it counts as zeros. A discrete action becomes one-hot over its space. Raises
-    ConditionNotRecorded if the shard lacks a name.
+    ModelNotUsable if the shard lacks a name.
     """
     require_recorded(shard, names)
     state_names = shard.state_names
@@ -49,7 +49,7 @@ def condition_rows(shard: Shard, names: Sequence[str], start: int, stop: int) ->
 def condition_reader(names: Sequence[str], dim: int) -> ConditionReader | None:
     """`condition_rows` for a VAE's own names and K; None for a VAE without a condition.
 
-    It raises ConditionNotRecorded if the data's condition has another size: it is from another space of actions.
+    It raises ModelNotUsable if the data's condition has another size: it is from another space of actions.
     """
     if not names:
         return None
@@ -57,9 +57,10 @@ def condition_reader(names: Sequence[str], dim: int) -> ConditionReader | None:
     def read(shard: Shard, start: int, stop: int) -> np.ndarray:
         values = condition_rows(shard, names, start, stop)
         if values.shape[1] != dim:
-            raise ConditionNotRecorded(
-                f"{shard.source}: its condition on {', '.join(names)} has {values.shape[1]} values, the VAE was trained with "
-                f"{dim}; give data of the same actions"
+            raise ModelNotUsable(
+                f"its condition on {', '.join(names)} has {values.shape[1]} values, the VAE was trained with {dim}",
+                where=shard.source,
+                remedy="give data of the same actions",
             )
         return values
 
@@ -91,11 +92,11 @@ def read_conditions(dataset: Rollouts, wanted: Callable[[int], bool], limit: int
 
 
 def require_recorded(shard: Shard, names: Sequence[str]) -> None:
-    """Raise ConditionNotRecorded, naming what there is, unless the shard holds every name."""
+    """Raise ModelNotUsable, naming what there is, unless the shard holds every name."""
     recorded = (ACTION, *shard.state_names)
     if missing := [name for name in names if name not in recorded]:
-        raise ConditionNotRecorded(
-            f"{shard.source}: records no {missing[0]!r} for a VAE to be conditional on; it has {', '.join(recorded)}"
+        raise ModelNotUsable(
+            f"records no {missing[0]!r} for a VAE to be conditional on; it has {', '.join(recorded)}", where=shard.source
         )
 
 

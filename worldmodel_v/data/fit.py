@@ -4,19 +4,21 @@ from pathlib import Path
 
 from worldmodel_v.autoencoders import Autoencoder, Trained
 from worldmodel_v.data.conditions import require_recorded
-from worldmodel_v.errors import ModelMismatch
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.preprocessing import frame_size_text
 from worldmodel_v.storage import Rollouts
+from worldmodel_v.surface import option
 
 
 def require_fit(vae: Trained[Autoencoder], rollouts: Rollouts, vae_path: Path, otherwise: str) -> None:
-    """Raise ModelMismatch unless the VAE was trained on frames of the rollouts' size, and ConditionNotRecorded unless the
+    """Raise ModelNotUsable unless the VAE was trained on frames of the rollouts' size, and ModelNotUsable unless the
     rollouts record what it is conditional on. `otherwise` is what else a user may do about the size."""
     wanted, found = vae.model.config.frame_shape, (rollouts.spec.frame_height, rollouts.spec.frame_width)
     if wanted != found:
-        raise ModelMismatch(
-            f"{vae_path}: the VAE takes {wanted[0]}x{wanted[1]} frames, {rollouts.path} holds {found[0]}x{found[1]}; "
-            f"collect with --frame-size {frame_size_text(*wanted)}, or {otherwise}"
+        raise ModelNotUsable(
+            f"the VAE takes {wanted[0]}x{wanted[1]} frames, {rollouts.path} holds {found[0]}x{found[1]}",
+            where=vae_path,
+            remedy=f"collect with {option('frame_size', frame_size_text(*wanted))}, or {otherwise}",
         )
     with rollouts.open_shard(rollouts.entries[0]) as shard:
         require_recorded(shard, vae.model.config.condition)

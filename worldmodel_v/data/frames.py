@@ -64,7 +64,7 @@ class FrameStream:
 
         `condition` gives rows start to stop of an open shard their conditions; it is called in several threads at once.
         `num_chunks` is how many chunks a batch mixes: by default what fits into 256 MiB, and 16 at the least. The order
-        depends on it. Raises DatasetTooSmall if no episode is wanted, ShardDamaged.
+        depends on it. Raises DatasetNotUsable if no episode is wanted, ShardDamaged.
         """
         self._table = find_chunks(dataset, wanted)
         self._batch_size, self._seed, self._start, self._condition = batch_size, seed, start, condition
@@ -107,7 +107,7 @@ class FrameStream:
 def read_frames(dataset: Rollouts, wanted: Callable[[int], bool], limit: int) -> np.ndarray:
     """At most `limit` (1 or more) frames of the chosen episodes, evenly spaced and in order: uint8 (n, H, W, 3).
 
-    Raises DatasetTooSmall if no episode is wanted, ShardDamaged.
+    Raises DatasetNotUsable if no episode is wanted, ShardDamaged.
     """
     table = find_chunks(dataset, wanted)
     picked = evenly_spaced(table.num_frames, limit)

@@ -134,5 +134,5 @@ def _refuse_nan(shard: Shard, column: Column, rows: np.ndarray, final: np.ndarra
         finite[final] = True
     if not finite.all():
         raise ShardDamaged(
-            f"{shard.source}: {column.name} is NaN or infinite where data should be; restore it, or encode again"
+            f"{column.name} is NaN or infinite where data should be", where=shard.source, remedy="restore it, or encode again"
         )

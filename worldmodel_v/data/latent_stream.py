@@ -58,11 +58,11 @@ class LatentStream(OverWindows, IterableDataset[Window]):
     ) -> None:
         """Open the latents at a path or URL; the arguments are those of `LatentSequences`, but for whole episodes.
 
-        Raises NotADataset if they are no latents, DatasetTooSmall if no window fits, ShardDamaged, ConfigError; iterating
+        Raises DatasetNotUsable if they are no latents or no window fits, ShardDamaged, ConfigError; iterating
         raises ShardDamaged when it meets damage.
         """
         if length is None:
-            raise ConfigError("windows from disk need a length; LatentSequences has whole episodes")
+            raise ConfigError("windows from disk need one; LatentSequences has whole episodes", field="length")
         settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
         require_at_least(0, seed=seed)
         self.path, self.sample, self.seed, self.length = to_place(path), sample, seed, length

@@ -65,7 +65,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
     ) -> None:
         """Read the latents at a path or URL; `split` is "all", "train" or "held-out" (every `holdout_every`-th episode).
 
-        Raises NotADataset if they are no latents, DatasetTooSmall if no window fits, ShardDamaged, ConfigError.
+        Raises DatasetNotUsable if they are no latents or no window fits, ShardDamaged, ConfigError.
         """
         settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
         require_at_least(0, seed=seed)

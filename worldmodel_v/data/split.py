@@ -5,8 +5,9 @@ same in training, evaluation and the MDN-RNN, and does not change when a dataset
 because neighbouring frames are nearly equal: a split by frame would test on the training set.
 """
 
-from worldmodel_v.errors import DatasetTooSmall
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage import Location
+from worldmodel_v.surface import option
 
 
 def is_held_out(episode_id: int, holdout_every: int) -> bool:
@@ -15,9 +16,10 @@ def is_held_out(episode_id: int, holdout_every: int) -> bool:
 
 
 def require_split(path: Location, num_episodes: int, holdout_every: int) -> None:
-    """Raise DatasetTooSmall unless at least one episode is left on each side."""
+    """Raise DatasetNotUsable unless at least one episode is left on each side."""
     if num_episodes < holdout_every or num_episodes < 2:
-        raise DatasetTooSmall(
-            f"{path}: has {num_episodes} episodes; holding out every {holdout_every}th needs at least {max(2, holdout_every)}; "
-            "collect more, or lower --holdout-every (2 or more)"
+        raise DatasetNotUsable(
+            f"has {num_episodes} episodes; holding out every {holdout_every}th needs at least {max(2, holdout_every)}",
+            where=path,
+            remedy=f"collect more, or lower {option('holdout_every')} (2 or more)",
         )

@@ -20,11 +20,12 @@ import torch
 from annotated_types import Ge
 
 from worldmodel_v.data.split import is_held_out
-from worldmodel_v.errors import ConfigError, DatasetTooSmall
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.schema import ActionSpace, Schema
 from worldmodel_v.settings import require_settings
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import IndexEntry, Latents, Place, require_dataset
+from worldmodel_v.surface import option
 
 _SPLITS: dict[str, Callable[[int, int], bool]] = {
     "all": lambda episode, holdout_every: True,
@@ -45,12 +46,12 @@ class WindowSettings:
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
-            raise ConfigError(f"a window needs at least one transition, got length {self.length}")
-        require_settings(self, named=str)
+            raise ConfigError("a window needs at least one transition", field="length", got=self.length)
+        require_settings(self)
         if self.length is None and (self.stride, self.pad) != (1, False):
             raise ConfigError("length None means whole episodes, which have no stride and no pad: leave both out")
         if self.split not in _SPLITS:
-            raise ConfigError(f"unknown split {self.split!r}: expected one of {', '.join(_SPLITS)}")
+            raise ConfigError(field="split", expected=f"one of {', '.join(_SPLITS)}", got=self.split)
 
     def wants(self, episode_id: int) -> bool:
         """Whether an episode is in the split."""
@@ -162,7 +163,7 @@ class OverWindows:
 def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
     """The windows of the latents at `path`, found by opening each shard once (2 ms).
 
-    Raises NotADataset if they are no latents, DatasetTooSmall if they hold no window, ShardDamaged.
+    Raises DatasetNotUsable if they are no latents or hold no window, ShardDamaged.
     """
     dataset = require_dataset(path, LatentSpec)
     entries: list[IndexEntry] = []
@@ -174,13 +175,18 @@ def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
         parts.append((np.full(len(offsets), len(entries)), offsets, num_steps))
         entries.append(entry)
     if not parts:
-        raise DatasetTooSmall(f"{path}: no episode is in the split {settings.split!r}; collect more, or lower holdout_every")
+        raise DatasetNotUsable(
+            f"no episode is in the split {settings.split!r}",
+            where=path,
+            remedy=f"collect more, or lower {option('holdout_every')}",
+        )
     shards, offsets, num_steps = (np.concatenate(part) for part in zip(*parts, strict=True))
     table = WindowTable(dataset, settings, tuple(entries), shards, offsets, num_steps)
     if not len(table):
-        raise DatasetTooSmall(
-            f"{path}: no episode ({settings.split}) has {settings.length} actions (the longest has {table.num_steps.max()}); "
-            "ask for a shorter window, set pad, or collect longer episodes"
+        raise DatasetNotUsable(
+            f"no episode ({settings.split}) has {settings.length} actions (the longest has {table.num_steps.max()})",
+            where=path,
+            remedy=f"ask for a shorter window, set {option('pad')}, or collect longer episodes",
         )
     return table
 

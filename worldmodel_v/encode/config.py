@@ -11,6 +11,7 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, RayPool, WorkerSettings, refuse_idle_address
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import Location, local_path, to_place
+from worldmodel_v.surface import option
 
 MAX_BATCH_SIZE = 1 << 20
 """Frames of 64x64 for 13 GB, and many times that in the network."""
@@ -72,9 +73,14 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("--out", self.out))
-        object.__setattr__(self, "vae", local_path("--vae", self.vae))
+        object.__setattr__(self, "out", local_path("out", self.out))
+        object.__setattr__(self, "vae", local_path("vae", self.vae))
         require_settings(self)
         refuse_idle_address(self.address, self.workers)
         if self.workers > 0 and self.device.startswith("cuda:"):
-            raise ConfigError(f"--device {self.device}: each worker sees one GPU of its own; ask for --device cuda")
+            raise ConfigError(
+                "each worker sees one GPU of its own",
+                field="device",
+                got=self.device,
+                remedy=f"ask for {option('device', 'cuda')}",
+            )

@@ -22,7 +22,7 @@ import torch
 from worldmodel_v.autoencoders import Autoencoder, Trained, load
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.inference import encode_frames
-from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelMismatch
+from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelNotUsable
 from worldmodel_v.preprocessing import frame_size_text
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
@@ -44,9 +44,10 @@ class Encoding:
         raise AttributeError(f"{type(self).__name__} has no column {name!r}; it has {', '.join(columns)}")
 
     def sample(self, rng: np.random.Generator) -> np.ndarray:
-        """z ~ N(mean, exp(logvar)), drawn from `rng`: float32, of the mean's shape. ModelMismatch if nothing is to be drawn."""
+        """z ~ N(mean, exp(logvar)), drawn from `rng`: float32, of the mean's shape. Raises ModelNotUsable if nothing
+        is to be drawn."""
         if not self.draws:
-            raise ModelMismatch(
+            raise ModelNotUsable(
                 f"the latents {', '.join(self.columns)} have no distribution to draw from; take them as they are"
             )
         mean, logvar = (self.columns[name] for name in self.draws[0].columns)
@@ -66,7 +67,7 @@ class Encoder:
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu", autoencoder: str | None = None) -> "Encoder":
-        """From the directory that wm-train wrote; raises NotAModel or ConfigError.
+        """From the directory that wm-train wrote; raises ModelNotUsable or ConfigError.
 
         `device` is cpu, cuda, cuda:1, … or auto; `autoencoder` is module:Class if it is one of your own.
         """
@@ -89,7 +90,7 @@ class Encoder:
         which they are where both are equally large and differ. A conditional VAE needs `condition`, (K,) or (B, K), in the
         data's own units. The first raw frame takes a second or more, since it loads the compiled resizing.
 
-        Raises FramesNotUsable (another type, layout or size) or ModelMismatch (the condition is missing or of another size).
+        Raises FramesNotUsable (another type, layout or size) or ModelNotUsable (the condition is missing or of another size).
         """
         _require_frames(frames)
         single = frames.ndim == 3
@@ -133,8 +134,8 @@ class Encoder:
         if self._trained_on is None:
             height, width = self._frame_shape
             raise FramesNotUsable(
-                f"{given}, and the weights of {self._source} do not say how frames are preprocessed; train the VAE with "
-                f"wm-train, or give frames that are preprocessed to {height}x{width}"
+                f"{given}, and the weights of {self._source} do not say how frames are preprocessed",
+                remedy=f"train the VAE with wm-train, or give frames that are preprocessed to {height}x{width}",
             )
         from worldmodel_v.envs.frames import FramePreprocessor
 
@@ -151,25 +152,27 @@ class Encoder:
             ) from None
 
     def _condition(self, condition: np.ndarray | None, frames: np.ndarray, single: bool) -> np.ndarray | None:
-        """float32 (B, K); raises ModelMismatch unless there is one for each frame."""
+        """float32 (B, K); raises ModelNotUsable unless there is one for each frame."""
         if condition is None:
             return None
         values = np.array(condition, np.float32)
         expected = (self._model.config.condition_dim,) if single else (len(frames), self._model.config.condition_dim)
         if values.shape != expected:
-            raise ModelMismatch(f"condition: expected the shape {expected} for frames of {frames.shape}, got {values.shape}")
+            raise ModelNotUsable(
+                field="condition", expected=f"the shape {expected} for frames of {frames.shape}", got=values.shape
+            )
         return values[None] if single else values
 
 
 def _require_frames(frames: np.ndarray) -> None:
     """Raise FramesNotUsable unless it is a uint8 array (H, W, C) or (B, H, W, C) with C = 3 or 1."""
     if not isinstance(frames, np.ndarray):
-        raise FramesNotUsable(f"expected frames as a numpy array, got {type(frames).__name__}")
+        raise FramesNotUsable(expected="frames as a numpy array", got=type(frames).__name__)
     if frames.dtype != np.uint8:
-        raise FramesNotUsable(f"expected frames of uint8, 0 to 255 as the environment gives them, got {frames.dtype}")
+        raise FramesNotUsable(expected="frames of uint8, 0 to 255 as the environment gives them", got=frames.dtype)
     if frames.ndim not in (3, 4) or frames.shape[-1] not in (1, 3):
         first = frames.ndim in (3, 4) and frames.shape[-3] in (1, 3)
         hint = "; the channels stand first: np.moveaxis(frames, -3, -1) puts them last" if first else ""
-        raise FramesNotUsable(f"expected frames of shape (H, W, 3) or (B, H, W, 3), got {frames.shape}{hint}")
+        raise FramesNotUsable(expected="frames of shape (H, W, 3) or (B, H, W, 3)", got=f"{frames.shape}{hint}")
     if frames.size == 0:
-        raise FramesNotUsable(f"expected at least one frame, got the shape {frames.shape}")
+        raise FramesNotUsable(expected="at least one frame", got=f"the shape {frames.shape}")

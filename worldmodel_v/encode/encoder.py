@@ -34,7 +34,7 @@ from worldmodel_v.autoencoders import Latents, artifact
 from worldmodel_v.data import condition_reader
 from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.errors import EncodingFailed
+from worldmodel_v.errors import ModelFailed
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Column, Schema
 from worldmodel_v.storage import IndexEntry, Shard, build_shard
@@ -126,7 +126,7 @@ class ShardEncoder:
     """Encodes shard after shard; use it as a context manager, for its threads."""
 
     def __init__(self, settings: EncoderSettings) -> None:
-        """Raises ConfigError if the device cannot be used, or PyTorch cannot compile for it; NotAModel."""
+        """Raises ConfigError if the device cannot be used, or PyTorch cannot compile for it; ModelNotUsable."""
         device = resolve_device(settings.device)
         model = artifact.from_bytes(settings.weights, "the autoencoder", settings.autoencoder).model.to(device)
         self._settings, self._config, self._device, self._on_cuda = settings, model.config, device, device.type == "cuda"
@@ -153,7 +153,7 @@ class ShardEncoder:
     def encode(self, sources: Iterable[Source]) -> Generator[tuple[IndexEntry, bytes]]:
         """Yield the bytes of each source's latent shard, in order; closes the sources.
 
-        Up to four are taken, in a thread, ahead of what is yielded. Raises ShardDamaged, ConditionNotRecorded, or what
+        Up to four are taken, in a thread, ahead of what is yielded. Raises ShardDamaged, ModelNotUsable, or what
         `sources` raises, after the shards before; whoever stops early waits for no more than the batches that are being
         computed and the shard that is being opened.
         """
@@ -295,20 +295,20 @@ class ShardEncoder:
 
 
 def require_rows(column: Column, latents: Latents, num_rows: int) -> None:
-    """Raise EncodingFailed unless the autoencoder gives what it declares: the column, its shape, and whole numbers in range."""
+    """Raise ModelFailed unless the autoencoder gives what it declares: the column, its shape, and whole numbers in range."""
     rows, expected = latents.get(column.name), (num_rows, *column.row_shape)
     if rows is None or tuple(rows.shape) != expected:
         found = f"none, but {', '.join(latents)}" if rows is None else f"the shape {tuple(rows.shape)}"
-        raise EncodingFailed(f"the autoencoder declares a column {column.name} of shape {expected}; its encode gives {found}")
+        raise ModelFailed(f"the autoencoder declares a column {column.name} of shape {expected}; its encode gives {found}")
     dtype = np.dtype(column.dtype)
     if rows.is_floating_point() != (dtype.kind == "f"):
-        raise EncodingFailed(f"the autoencoder declares {column.name} as {dtype}; its encode gives {rows.dtype}")
+        raise ModelFailed(f"the autoencoder declares {column.name} as {dtype}; its encode gives {rows.dtype}")
     if dtype.kind in "iu":
         low, high, range_ = int(rows.min()), int(rows.max()), np.iinfo(dtype)
         smallest, largest = (range_.min, range_.max) if column.num_values is None else (0, column.num_values - 1)
         if low < smallest or high > largest:
             declared = f"the autoencoder declares {column.name} as {dtype} from {smallest} to {largest}"
-            raise EncodingFailed(f"{declared}; its encode gives {low} to {high}")
+            raise ModelFailed(f"{declared}; its encode gives {low} to {high}")
 
 
 def _taken(sources: Iterator[Source]) -> Source | Exception | None:

@@ -19,7 +19,7 @@ from worldmodel_v.autoencoders import load
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.encoder import BATCH_SIZES
 from worldmodel_v.encode.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.errors import ModelMismatch
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.process import plain_tensors
 
 
@@ -39,7 +39,7 @@ class EncodeBatch:
         """`vae` is the directory that wm-train wrote, at the same path on every node; `frames` and `condition` name columns;
         `autoencoder` is module:Class if it is one of your own.
 
-        Raises NotAModel or ConfigError.
+        Raises ModelNotUsable or ConfigError.
         """
         self._device = resolve_device(device)
         self._model = load(Path(vae), autoencoder).model.to(self._device)
@@ -52,7 +52,7 @@ class EncodeBatch:
         """The batch without its frames, and with the autoencoder's columns; of a VAE mu and logvar, float32 (B, Z).
 
         The frames are uint8 (B, H, W, 3); a conditional VAE needs its condition too, float32 (B, K), as
-        `worldmodel_v.data.condition_rows` makes it. Raises ModelMismatch if they are of another type or shape, or missing.
+        `worldmodel_v.data.condition_rows` makes it. Raises ModelNotUsable if they are of another type or shape, or missing.
         """
         frames_BHWC = self._required(batch)
         condition_BK = batch[self._condition] if self._model.config.condition else None
@@ -74,12 +74,15 @@ class EncodeBatch:
         frame_shape, names = (*self._model.config.frame_shape, 3), [self._frames]
         names += [self._condition] if self._model.config.condition else []
         if missing := [name for name in names if name not in batch]:
-            raise ModelMismatch(f"the batch has no column {missing[0]!r}; it has {', '.join(batch)}; name yours to EncodeBatch")
+            raise ModelNotUsable(
+                f"the batch has no column {missing[0]!r}; it has {', '.join(batch)}", remedy="name yours to EncodeBatch"
+            )
         frames = batch[self._frames]
         if frames.dtype != np.uint8 or frames.shape[1:] != frame_shape:
-            raise ModelMismatch(
-                f"{self._frames}: expected uint8 frames of {frame_shape}, as the VAE takes them, got {frames.dtype} of "
-                f"{frames.shape[1:]}"
+            raise ModelNotUsable(
+                where=self._frames,
+                expected=f"uint8 frames of {frame_shape}, as the VAE takes them",
+                got=f"{frames.dtype} of {frames.shape[1:]}",
             )
         return frames
 

@@ -16,13 +16,14 @@ from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.config import EncodeConfig
 from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
-from worldmodel_v.errors import StaleLatents
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.execution import Executor, map_tasks
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.schema import latent_schema
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import DatasetWriter, IndexEntry, Latents, Rollouts, require_dataset
+from worldmodel_v.surface import taken_along
 from worldmodel_v.telemetry import Tally
 
 
@@ -43,7 +44,7 @@ class EncodeReport:
 def encode(config: EncodeConfig, progress: Progress | None = None, executor: Executor | None = None) -> EncodeReport:
     """Make `config.out` hold the latents of every episode of `config.data`; continues what is there.
 
-    Raises UsageError (NotADataset, NotAModel, ModelMismatch, SettingsDiffer, StaleLatents, ShardDamaged, …) before it
+    Raises UsageError (DatasetNotUsable, ModelNotUsable, OutputNotUsable, ShardDamaged, …) before it
     writes anything that they concern, and WorkerLost or WriteFailed later; everything committed by then stays.
 
     An `executor` of your own takes the place of `config.workers` and their cluster. Each of its workers encodes a shard at a
@@ -82,13 +83,14 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
 
 
 def require_current(latents: Latents, rollouts: Rollouts) -> None:
-    """Raise StaleLatents if a latent shard was made from another file than the rollout shard of its number."""
+    """Raise DatasetNotUsable if a latent shard was made from another file than the rollout shard of its number."""
     sources = {entry.shard: entry.sha256 for entry in rollouts.entries}
     for entry in latents.entries:
         if sources.get(entry.shard) != entry.source_sha256:
-            raise StaleLatents(
-                f"{latents.path / entry.name}: was not encoded from the {rollouts.path / entry.name} that is there; "
-                "encode into a new directory"
+            raise DatasetNotUsable(
+                f"was not encoded from the {rollouts.path / entry.name} that is there",
+                where=latents.path / entry.name,
+                remedy="encode into a new directory",
             )
 
 
@@ -150,7 +152,7 @@ def _by_workers(
     tally: Tally,
 ) -> Encoded:
     """Have workers encode, which are sent the shards' bytes."""
-    setup = functools.partial(shard_encoder, settings)
+    setup = taken_along(functools.partial(shard_encoder, settings))
     for task, image in map_tasks(executor, setup, _tasks(rollouts, missing), progress, tally):
         yield task.entry, image
 

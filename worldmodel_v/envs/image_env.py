@@ -30,6 +30,7 @@ from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line
 from worldmodel_v.preprocessing import FULL
 from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
+from worldmodel_v.surface import option
 
 AUTO_OPTIONS = EnvOptions()
 PLAIN_OPTIONS = EnvOptions(frames=OBSERVATION)
@@ -107,11 +108,13 @@ class ImageEnv:
         """
         options, is_plain = self._options, self.picture is not None and self.picture.is_plain
         if options.record or options.wrap or not is_plain:
-            given = f"--frames {self.frames}, --layout {self.layout}"
-            option = "--record" if options.record else "--wrap" if options.wrap else given
+            field = "record" if options.record else "wrap" if options.wrap else "frames"
             raise ConfigError(
-                f"{option}: the policy {policy} moves the environment before the first step, and what stands beside the frame "
-                "it moves to is not known, nor what a wrapper makes of it; use another policy, or leave the option out"
+                f"the policy {policy} moves the environment before the first step, and what stands beside the frame it "
+                "moves to is not known, nor what a wrapper makes of it",
+                field=field,
+                got=getattr(self, field, None) or getattr(options, field),
+                remedy="use another policy, or leave it out",
             )
         return require_frame(frame)
 
@@ -269,11 +272,13 @@ def choose_image_env(env: gymnasium.Env, name: str, options: EnvOptions) -> Imag
     require_paths(options.record)
     frames, layout = _chosen(env, name, options)
     if frames == RENDER and env.render_mode != "rgb_array":
-        raise EnvironmentNotUsable(f'{name}: renders as {env.render_mode!r}, expected render_mode="rgb_array"; make it so')
+        raise EnvironmentNotUsable(
+            where=name, expected='render_mode="rgb_array"', got=repr(env.render_mode), remedy="make it so"
+        )
     try:
         return ImageEnv(env, dataclasses.replace(options, frames=frames, layout=layout))
     except ValueError as error:
-        raise EnvironmentNotUsable(f"{name}: {error}") from None
+        raise EnvironmentNotUsable(str(error), where=name) from None
 
 
 def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> tuple[str, str]:
@@ -281,8 +286,9 @@ def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> tuple[str, st
     frames, layout = choose_frames(name, env.observation_space, render_modes, options.frames, options.layout)
     if layout == "CHW" and options.layout == AUTO and any(isinstance(layer, FrameStackObservation) for layer in layers(env)):
         raise EnvironmentNotUsable(
-            f"{name}: {frames} is a FrameStackObservation's, and its shape that of a picture with channels first; "
-            "say which it is with --layout THW or --layout CHW"
+            f"{frames} is a FrameStackObservation's, and its shape that of a picture with channels first",
+            where=name,
+            remedy=f"say which it is with {option('layout', 'THW')} or {option('layout', 'CHW')}",
         )
     return frames, layout
 
@@ -321,7 +327,7 @@ def _told_by_name(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
     except Exception as error:
         reason = f"{one_line(error)}{remedy(env_id, error)}"
         raise EnvironmentNotUsable(
-            f"environment {env_id!r} with {env_kwargs or 'no arguments'} cannot be built: {reason}"
+            f"cannot be built with {env_kwargs or 'no arguments'}: {reason}", where=f"environment {env_id!r}"
         ) from error
 
 
@@ -331,7 +337,9 @@ def _wrapped(env: gymnasium.Env, name: str) -> gymnasium.Env:
     with _wrapping(name):
         wrapped = wrapper(env)
     if not isinstance(wrapped, gymnasium.Env):
-        raise EnvironmentNotUsable(f"--wrap {name}: expected a gymnasium.Wrapper, it makes a {type(wrapped).__name__}")
+        raise EnvironmentNotUsable(
+            "is no wrapper", field="wrap", got=name, expected=f"a gymnasium.Wrapper, it makes a {type(wrapped).__name__}"
+        )
     return wrapped
 
 
@@ -348,6 +356,8 @@ def _wrapping(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise EnvironmentNotUsable(
-            f"--wrap {name}: cannot be loaded and put around the environment: {one_line(error)}; expected module:Wrapper on "
-            "the Python path, a class that takes the environment alone"
+            f"cannot be loaded and put around the environment: {one_line(error)}",
+            field="wrap",
+            got=name,
+            expected="module:Wrapper on the Python path, a class that takes the environment alone",
         ) from error

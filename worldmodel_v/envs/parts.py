@@ -16,6 +16,7 @@ from gymnasium import Space, spaces
 from worldmodel_v.envs.picture import AUTO, PLAIN, is_clear, layout_of, why_no_picture
 from worldmodel_v.errors import EnvironmentNotUsable
 from worldmodel_v.schema import DTYPES, Column, Fill
+from worldmodel_v.surface import option
 
 OBSERVATION, INFO, RENDER = "observation", "info", "render"
 SMALLEST_PICTURE = 8
@@ -74,13 +75,16 @@ def choose_frames(
         return pictures[0], _layout_of_named(env_id, parts, pictures[0], layout)
     if pictures:
         raise EnvironmentNotUsable(
-            f"{env_id}: its observation holds {len(pictures)} pictures, {', '.join(pictures)}; say which with --frames"
+            f"its observation holds {len(pictures)} pictures, {', '.join(pictures)}",
+            where=env_id,
+            remedy=f"say which with {option('frames')}",
         )
     unclear = [_unclear(path, space, layout) for path, space in parts.items() if _may_be_picture(space)]
     if unclear:
         raise EnvironmentNotUsable(
-            f"{env_id}: its observation holds what may be a picture: {', '.join(unclear)}; or else record the spectator's view "
-            f"with --frames {RENDER}"
+            f"its observation holds what may be a picture: {', '.join(unclear)}",
+            where=env_id,
+            remedy=f"or else record the spectator's view with {option('frames', RENDER)}",
         )
     return _rendered(env_id, render_modes, layout, f"gives no images: its observation is {observation}")
 
@@ -89,25 +93,31 @@ def _layout_of_named(env_id: str, parts: dict[str, Space], path: str, layout: st
     space = parts.get(path)
     if space is None:
         pictures = ", ".join(each for each, part in parts.items() if why_no_picture(part, layout) is None) or "none"
-        raise EnvironmentNotUsable(f"{env_id}: --frames {path}: there is no {path}; pictures in its observation: {pictures}")
+        raise EnvironmentNotUsable(
+            f"there is no {path}; pictures in its observation: {pictures}", where=env_id, field="frames", got=path
+        )
     if reason := why_no_picture(space, layout):
-        raise EnvironmentNotUsable(f"{env_id}: --frames {path}: {path} is {space}: {reason}")
+        raise EnvironmentNotUsable(f"{path} is {space}: {reason}", where=env_id, field="frames", got=path)
     assert isinstance(space, spaces.Box)
     return str(layout_of(space, layout))
 
 
 def _unclear(path: str, space: Space, layout: str) -> str:
-    return f"{path} ({space}: {why_no_picture(space, layout) or f'if it is one, say --frames {path}'})"
+    why = why_no_picture(space, layout) or f"if it is one, say {option('frames', path)}"
+    return f"{path} ({space}: {why})"
 
 
 def _rendered(env_id: str, render_modes: list[str], layout: str, because: str) -> tuple[str, str]:
     if "rgb_array" not in render_modes:
         raise EnvironmentNotUsable(
-            f"{env_id}: {because} and its render modes are {render_modes}; "
-            "expected an image observation or the render mode rgb_array"
+            f"{because} and its render modes are {render_modes}",
+            where=env_id,
+            expected="an image observation or the render mode rgb_array",
         )
     if layout not in (AUTO, PLAIN):
-        raise EnvironmentNotUsable(f"{env_id}: --layout {layout}: {because}, and render() gives {PLAIN}; leave --layout out")
+        raise EnvironmentNotUsable(
+            f"{because}, and render() gives {PLAIN}", where=env_id, field="layout", got=layout, remedy="leave it out"
+        )
     return RENDER, PLAIN
 
 
@@ -122,9 +132,9 @@ def require_paths(record: tuple[str, ...]) -> None:
     for path in record:
         root, *names = path.split(".")
         if root not in (OBSERVATION, INFO) or not all(names) or (root == INFO and not names):
-            raise EnvironmentNotUsable(f"--record {path}: expected {PART_NAMES}")
+            raise EnvironmentNotUsable("names no part", field="record", got=path, expected=PART_NAMES)
     if len(set(record)) < len(record):
-        raise EnvironmentNotUsable(f"--record {' '.join(record)}: a part stands twice")
+        raise EnvironmentNotUsable("a part stands twice", field="record", got=record)
 
 
 def extra_column(path: str, values: list[Any]) -> Column:
@@ -135,24 +145,29 @@ def extra_column(path: str, values: list[Any]) -> Column:
     """
     present = [value for value in values if value is not MISSING]
     if not present:
-        raise EnvironmentNotUsable(f"--record {path}: the environment gives no such part; expected {PART_NAMES}")
+        raise EnvironmentNotUsable("the environment gives no such part", field="record", got=path, expected=PART_NAMES)
     array = np.asarray(present[0])
     if str(array.dtype) not in DTYPES:
-        raise EnvironmentNotUsable(f"--record {path}: expected a number or an array of numbers, got {present[0]!r:.100}")
+        raise EnvironmentNotUsable(
+            f"is {present[0]!r:.100}", field="record", got=path, expected="a number or an array of numbers"
+        )
     fill: Fill = None
     if values[0] is MISSING:
         fill = "nan" if array.dtype.kind == "f" else _whole_fill(path, array.dtype)
     try:
         return Column(name=path, dtype=str(array.dtype), row_shape=array.shape, role="extra", fill=fill)
     except ValueError as error:
-        raise EnvironmentNotUsable(f"--record {path}: {error}") from None
+        raise EnvironmentNotUsable(str(error), field="record", got=path) from None
 
 
 def _whole_fill(path: str, dtype: np.dtype) -> int:
     if dtype.kind == "i":
         return int(np.iinfo(dtype).min)
     raise EnvironmentNotUsable(
-        f"--record {path}: reset does not give it, and {dtype} has no value to say so; have the environment give it there too"
+        f"reset does not give it, and {dtype} has no value to say so",
+        field="record",
+        got=path,
+        remedy="have the environment give it there too",
     )
 
 

@@ -13,6 +13,8 @@ from typing import Final, Literal
 import numpy as np
 from gymnasium import Space, spaces
 
+from worldmodel_v.surface import option
+
 Layout = Literal["auto", "HWC", "HW", "CHW", "THW", "HWT", "THWC", "TCHW"]
 """The axes of a picture, first to last."""
 
@@ -40,7 +42,7 @@ def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
         return "it is no array"
     if layout_of(space, asked) is None:
         return (
-            "its axes are not clear; say them with --layout"
+            f"its axes are not clear; say them with {option('layout')}"
             if asked == AUTO
             else f"its axes are not {asked} with 1 or 3 channels"
         )

@@ -14,7 +14,7 @@ from worldmodel_v.storage import Shard
 def condition_rows(shard: Shard, model: Autoencoder, start: int, stop: int) -> np.ndarray:
     """The condition of rows `start` to `stop`: float32 (n, K), K = 0 for a VAE without condition.
 
-    Raises ConditionNotRecorded if the shard does not record a factor.
+    Raises ModelNotUsable if the shard does not record a factor.
     """
     read = condition_reader(model.config.condition, model.config.condition_dim)
     return read(shard, start, stop) if read else np.zeros((stop - start, 0), np.float32)

@@ -51,8 +51,8 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("--out", self.out))
-        object.__setattr__(self, "vae", local_path("--vae", self.vae))
+        object.__setattr__(self, "out", local_path("out", self.out))
+        object.__setattr__(self, "vae", local_path("vae", self.vae))
         require_settings(self)
         if repeated := [name for name in self.factors if self.factors.count(name) > 1]:
-            raise ConfigError(f"--factors names {repeated[0]!r} twice")
+            raise ConfigError(f"names {repeated[0]!r} twice", field="factors", got=self.factors)

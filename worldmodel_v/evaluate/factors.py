@@ -42,7 +42,7 @@ def recorded_factors(sample: Sample, asked: tuple[str, ...]) -> tuple[Factors, l
     """
     if unknown := [name for name in asked if name not in sample.state_names]:
         recorded = f"the state holds {', '.join(sample.state_names)}" if sample.state_names else "no state is recorded there"
-        raise ConfigError(f"--factors {unknown[0]}: {recorded}; name some of these, or leave the option out")
+        raise ConfigError(recorded, field="factors", got=unknown[0], remedy="name some of these, or leave it out")
     names = asked or sample.state_names
     columns = sample.state[:, [sample.state_names.index(name) for name in names]].astype(np.float64)
     for column in np.flatnonzero(np.array(names) == ANGLE):

@@ -17,7 +17,7 @@ from worldmodel_v.autoencoders import Autoencoder, frames_to_input
 from worldmodel_v.autoencoders.artifact import Training
 from worldmodel_v.data import is_held_out, require_split
 from worldmodel_v.data.evenly import evenly_spaced
-from worldmodel_v.errors import ConfigError, DatasetTooSmall
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.evaluate.conditions import condition_rows
 from worldmodel_v.evaluate.config import MIN_FRAMES
 from worldmodel_v.evaluate.grids import to_frames
@@ -60,20 +60,24 @@ def choose_holdout(asked: int | None, training: Training, dataset: Rollouts) -> 
         return training.holdout_every
     if training.data_spec_hash == dataset.spec_hash:
         raise ConfigError(
-            f"--holdout-every {asked}: the VAE was trained on these rollouts with every {training.holdout_every}th episode "
-            "held out, so others are no test of it; leave the option out"
+            f"the VAE was trained on these rollouts with every {training.holdout_every}th episode held out, so others are "
+            "no test of it",
+            field="holdout_every",
+            got=asked,
+            remedy="leave it out",
         )
     return asked
 
 
 def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, limit: int, progress: Progress) -> Sample:
-    """At most `limit` frames, evenly spaced over the held-out episodes; raises DatasetTooSmall or ShardDamaged."""
+    """At most `limit` frames, evenly spaced over the held-out episodes; raises DatasetNotUsable or ShardDamaged."""
     require_split(dataset.path, dataset.num_episodes, holdout_every)
     total = sum(len(rows) for _, rows in _heldout_rows(dataset, holdout_every))
     if total < MIN_FRAMES:
-        raise DatasetTooSmall(
-            f"{dataset.path}: its held-out episodes (every {holdout_every}th) have {total} frames, {MIN_FRAMES} are needed; "
-            "collect more episodes"
+        raise DatasetNotUsable(
+            f"its held-out episodes (every {holdout_every}th) have {total} frames, {MIN_FRAMES} are needed",
+            where=dataset.path,
+            remedy="collect more episodes",
         )
     picked = evenly_spaced(total, limit)
     task = progress.task("read", len(picked), "frames")

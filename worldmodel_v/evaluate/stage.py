@@ -21,7 +21,7 @@ from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.data import is_held_out
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import EvaluationFailed, NotADataset, SettingsDiffer
+from worldmodel_v.errors import ModelFailed, OutputNotUsable
 from worldmodel_v.evaluate.analysis import Fidelity, Findings, GaussianFindings, Material, analyse
 from worldmodel_v.evaluate.coder import Coder, GaussianCoder
 from worldmodel_v.evaluate.config import EvalConfig
@@ -37,6 +37,7 @@ from worldmodel_v.storage import Rollouts, require_dataset
 from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import publish, remove_temporaries
+from worldmodel_v.surface import option
 
 METRICS_NAME = "metrics.json"
 PAGE_NAME = "report.html"
@@ -89,8 +90,8 @@ class EvaluationReport:
 def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> EvaluationReport:
     """Make `config.out` hold the evaluation of `config.vae` on the held-out episodes of `config.data`.
 
-    Raises UsageError (NotADataset, NotAModel, ModelMismatch, SettingsDiffer, DatasetTooSmall, ConfigError, ShardDamaged)
-    before anything is written, EvaluationFailed if the autoencoder gives NaN, WriteFailed if the disk fails.
+    Raises UsageError (OutputNotUsable, ModelNotUsable, DatasetNotUsable, ConfigError, ShardDamaged) before anything is written,
+    ModelFailed if the autoencoder gives NaN, WriteFailed if the disk fails.
     """
     progress = progress or Silent()
     device = resolve_device(config.device)
@@ -138,15 +139,16 @@ def _identity(config: EvalConfig, vae: Trained[Autoencoder], dataset: Rollouts, 
 
 
 def _refuse_foreign_directory(out: Path, identity: dict[str, Any]) -> None:
-    """Raise NotADataset or SettingsDiffer unless `out` is absent, empty, or an evaluation of this VAE and data."""
+    """Raise OutputNotUsable unless `out` is absent, empty, or an evaluation of this VAE and data."""
     whose = "an evaluation of this VAE and data"
-    refuse_foreign_names(out, OWN_NAMES, "an evaluation", whose, NotADataset)
+    refuse_foreign_names(out, OWN_NAMES, "an evaluation", whose)
     there = (read_object(out / METRICS_NAME) or {}).get("identity", identity)
     for name, what in {"vae_sha256": "of the VAE", "data_spec_hash": "on the data"}.items():
         if there.get(name) != identity[name]:
-            raise SettingsDiffer(
-                f"{out}: holds an evaluation {what} {str(there.get(name))[:12]}…, asked is {identity[name][:12]}…; "
-                "give a new directory"
+            raise OutputNotUsable(
+                f"holds an evaluation {what} {str(there.get(name))[:12]}…, asked is {identity[name][:12]}…",
+                where=out,
+                remedy="give a new directory",
             )
 
 
@@ -158,15 +160,17 @@ def _score(vae: Trained[Autoencoder], sample: Sample, device: torch.device, seed
 
 
 def _require_finite(scores: Scores, sample: Sample, path: Path) -> None:
-    """Raise EvaluationFailed, naming the first frame, unless every figure is finite."""
+    """Raise ModelFailed, naming the first frame, unless every figure is finite."""
     for name, values in {**scores.latents, **scores.measures}.items():
         broken = ~torch.isfinite(values.reshape(len(sample), -1)).all(dim=1)
         if broken.any():
             first = int(broken.nonzero()[0])
-            raise EvaluationFailed(
-                f"{path}: {name} is NaN or infinite for {int(broken.sum())} of {len(sample)} frames, first in episode "
-                f"{sample.episode[first]}, row {sample.row[first]}; its weights are not usable: train again, with a lower "
-                "--learning-rate or --precision fp32"
+            raise ModelFailed(
+                f"{name} is NaN or infinite for {int(broken.sum())} of {len(sample)} frames, first in episode "
+                f"{sample.episode[first]}, row {sample.row[first]}; its weights are not usable",
+                where=path,
+                remedy=f"train again, with a lower {option('learning_rate', stage='train')} or "
+                f"{option('precision', 'fp32', stage='train')}",
             )
 
 

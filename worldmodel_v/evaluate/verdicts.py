@@ -11,6 +11,7 @@ from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior
 from worldmodel_v.evaluate.attributes import Attribute
 from worldmodel_v.evaluate.disentangle import Disentanglement
 from worldmodel_v.evaluate.inpainting import Inpainting
+from worldmodel_v.surface import option
 
 RAW_BITS = 8.0
 WEAK_EDIT = 0.3
@@ -41,7 +42,7 @@ def on_fidelity(psnr_db: float, ssim: float) -> Verdict:
     words = {
         "good": "close: road, kerbs and small things are where they belong",
         "fair": "fair: the layout is right, fine detail is blurred",
-        "bad": "poor: much of the frame is lost; train longer, lower --beta or raise --latent-dim",
+        "bad": f"poor: much of the frame is lost; train longer, lower {option('beta')} or raise {option('latent_dim')}",
     }[tone]
     return Verdict(tone, f"With {psnr_db:.1f} dB and an SSIM of {ssim:.3f}, reconstructions of unseen episodes are {words}.")
 
@@ -51,13 +52,15 @@ def on_activity(active: int, latent_dim: int) -> Verdict:
     silent = latent_dim - active
     if active == 0:
         return Verdict(
-            "bad", "The posterior has collapsed: no latent says anything. Train with a lower --beta or a longer KL annealing."
+            "bad",
+            "The posterior has collapsed: no latent says anything. "
+            f"Train with a lower {option('beta')} or a longer KL annealing.",
         )
     if silent == 0:
         return Verdict("good", f"All {latent_dim} latents carry information; none has collapsed.")
     tone: Tone = "fair" if 2 * active >= latent_dim else "bad"
     verb = "latents is" if silent == 1 else "latents are"
-    remedy = f"A --latent-dim of {active} would do as well, or a lower --beta would use them."
+    remedy = f"A {option('latent_dim')} of {active} would do as well, or a lower {option('beta')} would use them."
     return Verdict(tone, f"{silent} of {latent_dim} {verb} silent. {remedy}")
 
 
@@ -68,7 +71,8 @@ def on_prior(aggregated: AggregatedPosterior) -> Verdict:
     words = {
         "good": "match the prior well, so that samples are like frames",
         "fair": "match the prior roughly, so that some samples mix what never occurs together",
-        "bad": "are far from the prior, so that samples show what no frame shows; a higher --beta brings them nearer",
+        "bad": "are far from the prior, so that samples show what no frame shows; a higher "
+        f"{option('beta')} brings them nearer",
     }[tone]
     return Verdict(tone, f"All frames' latents together {words} ({aggregated.kl_nats:.1f} nats from N(0, I)).")
 

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import ClusterNotUsable, ConfigError, DiskFull
+from worldmodel_v.errors import ClusterNotUsable, OutputNotUsable, PackageMissing
 from worldmodel_v.execution.ray_errors import ends, first_line
 from worldmodel_v.execution.settings import WorkerSettings
 from worldmodel_v.interrupts import handlers_restored
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.surface import option
 
 CONNECT_SECONDS = 10.0
 """How long a cluster's address may take to answer."""
@@ -41,15 +42,15 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
     """A Ray connection for the time of a block: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local.
 
     Raises ClusterNotUsable if there is none, or it lacks the resources: without `progress` for any of the workers, with
-    it for all of them, since then it is told that some of them wait for a node. Raises DiskFull if Ray's disk is full.
+    it for all of them, since then it is told that some of them wait for a node. Raises OutputNotUsable if Ray's disk is full.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
     except ImportError as error:
-        raise ConfigError(
-            f"workers need Ray, which is not installed ({error}); pip install ray, or ask for 0 workers"
+        raise PackageMissing(
+            f"workers need Ray, which is not installed ({error})", remedy="pip install ray, or ask for 0 workers"
         ) from error
     _leave_the_terminal_as_it_is()
     ours = not ray.is_initialized()
@@ -80,21 +81,23 @@ def _connect(settings: WorkerSettings, progress: Progress) -> None:
         if "ersion mismatch" in str(error):
             versions = " ".join(str(error).split())
             raise ClusterNotUsable(
-                f"the Ray cluster at {address!r} is another than ours: {versions}; install the same"
+                f"the Ray cluster at {address!r} is another than ours: {versions}", remedy="install the same"
             ) from error
         if address == "local" and ("AF_UNIX" in str(error) or isinstance(error, UnicodeError)):
             raise ClusterNotUsable(
-                f"a local Ray cannot make its sockets in the temporary folder: {first_line(error)}; set RAY_TMPDIR to a "
-                "folder with a short name in ASCII, such as /tmp"
+                f"a local Ray cannot make its sockets in the temporary folder: {first_line(error)}",
+                remedy="set RAY_TMPDIR to a folder with a short name in ASCII, such as /tmp",
             ) from error
         if address == "local":
             raise ClusterNotUsable(
                 f"a local Ray cannot start: {type(error).__name__}: {ends(error)}; its logs are in "
-                "/tmp/ray/session_latest/logs (or below RAY_TMPDIR); mend the cause, or ask for 0 workers"
+                "/tmp/ray/session_latest/logs (or below RAY_TMPDIR)",
+                remedy="mend the cause, or ask for 0 workers",
             ) from error
         raise ClusterNotUsable(
-            f"no Ray cluster at {address!r}: {ends(error)}; start one with `ray start --head`, join this machine to it "
-            "with `ray start --address` (or use ray://HOST:10001), or leave out --address and RAY_ADDRESS for a local one"
+            f"no Ray cluster at {address!r}: {ends(error)}",
+            remedy="start one with `ray start --head`, join this machine to it with `ray start --address` (or use "
+            f"ray://HOST:10001), or leave out {option('address')} and RAY_ADDRESS for a local one",
         ) from error
 
 
@@ -173,12 +176,12 @@ def _require_resources(settings: WorkerSettings, progress: Progress | None) -> N
         if wanted > there:
             lack = f"{settings.num_workers} workers of {each:g} {resource} need {wanted:g}, the cluster has {there:g}"
             if progress is None or there < each:
-                raise ClusterNotUsable(f"{lack}; ask for fewer workers, or add nodes")
+                raise ClusterNotUsable(lack, remedy="ask for fewer workers, or add nodes")
             progress.say(f"{lack}: {there // each:g} begin, the others wait for nodes to join")
 
 
 def _look_at_rays_disk(progress: Progress) -> None:
-    """Raise DiskFull, or warn, if Ray could not spill objects to the disk of its folder on this machine."""
+    """Raise OutputNotUsable, or warn, if Ray could not spill objects to the disk of its folder on this machine."""
     import ray
 
     here = ray.get_runtime_context().get_node_id()
@@ -189,7 +192,7 @@ def _look_at_rays_disk(progress: Progress) -> None:
     disk = shutil.disk_usage(folder)
     advice = "free some space, or have Ray use another disk (`ray start --temp-dir DIR`; a local Ray: RAY_TMPDIR=DIR)"
     if disk.free < SMALLEST_FREE_BYTES:
-        raise DiskFull(f"{folder}: no disk space for Ray: {disk.free / 1e6:.0f} MB are free; {advice}")
+        raise OutputNotUsable(f"no disk space for Ray: {disk.free / 1e6:.0f} MB are free", where=folder, remedy=advice)
     if (full := 1 - disk.free / disk.total) >= RAY_STOPS_SPILLING_AT:
         progress.say(
             f"{folder}: the disk is {full:.0%} full, so that Ray spills nothing to it and fails if its object store "

@@ -15,11 +15,13 @@ def lack_of_a_module(error: BaseException) -> ClusterNotUsable | None:
     last, missing = _lines(error)[-1], NO_MODULE.search(str(error))
     if missing and missing[1].partition(".")[0] != "worldmodel_v":
         return ClusterNotUsable(
-            f"a worker lacks the module {missing[1]} ({last}); install it on every node, or have its folder on their Python "
-            "path (wm-pipeline submit --working-dir sends one), or do without workers"
+            f"a worker lacks the module {missing[1]} ({last})",
+            remedy="install it on every node, or have its folder on their Python path (wm-pipeline submit --working-dir "
+            "sends one), or do without workers",
         )
     return ClusterNotUsable(
-        f"a node of the cluster cannot import this package ({last}); install worldmodel_v in the same version on every node"
+        f"a node of the cluster cannot import this package ({last})",
+        remedy="install worldmodel_v in the same version on every node",
     )
 
 
@@ -28,7 +30,7 @@ def our_error(error: Any) -> WorldModelError:
     cause = error.cause
     if isinstance(cause, WorldModelError):
         return cause
-    return WorldModelError(f"a worker failed with {one_line(cause)}; this is a defect, please report it")
+    return WorldModelError(f"a worker failed with {one_line(cause)}", remedy="this is a defect, please report it")
 
 
 def ends(error: BaseException) -> str:

@@ -174,7 +174,9 @@ class _Pool(Generic[Task]):
                 total, free = (of.get("CPU", 0) for of in (ray.cluster_resources(), ray.available_resources()))
                 message = f"no worker could start for {waited:g} s; the cluster has {total:g} CPUs, {free:g} of them free"
                 if waited >= SECONDS_WITHOUT_WORKERS:
-                    raise ClusterNotUsable(f"{message}; add nodes, then run the same command again: what is committed is kept")
+                    raise ClusterNotUsable(
+                        message, remedy="add nodes, then run the same command again: what is committed is kept"
+                    )
                 facts = {"waited_seconds": waited, "cpus": total, "free_cpus": free}
                 self._event("waiting_for_node", f"{message}; waiting for a node", warning=True, **facts)
 
@@ -191,8 +193,8 @@ class _Pool(Generic[Task]):
                 raise lack from error
             if self._failed_starts >= ATTEMPTS:
                 raise WorkerLost(
-                    f"{self._failed_starts} workers in turn died before their first task ({first_line(error)}); look for "
-                    "lack of memory on the nodes; what is committed is kept, and the same command continues"
+                    f"{self._failed_starts} workers in turn died before their first task ({first_line(error)})",
+                    remedy="look for lack of memory on the nodes; what is committed is kept, and the same command continues",
                 ) from error
             self._replace(worker, error)
         else:
@@ -215,8 +217,9 @@ class _Pool(Generic[Task]):
         if isinstance(error, EpisodeFailed):
             return task, Failure(error=error, reason=reason, attempts=attempt, seconds=seconds)
         lost = WorkerLost(
-            f"{task}: given to {attempt} workers, each of which died ({first_line(error)}); look for lack of memory "
-            "or a crash in the environment; what is committed is kept, and the same command continues"
+            f"{task}: given to {attempt} workers, each of which died ({first_line(error)})",
+            remedy="look for lack of memory or a crash in the environment; what is committed is kept, and the same command "
+            "continues",
         )
         return task, Failure(error=lost, reason=reason, attempts=attempt, seconds=seconds)
 

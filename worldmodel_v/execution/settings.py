@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.surface import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,5 +26,8 @@ def refuse_idle_address(address: str | None, num_workers: int) -> None:
     """Raise ConfigError for a cluster that is named where no worker would be on it."""
     if address and not num_workers:
         raise ConfigError(
-            f"--address {address}: without workers nothing is done on a cluster; ask for --workers, or leave it out"
+            "without workers nothing is done on a cluster",
+            field="address",
+            got=address,
+            remedy=f"ask for {option('workers')}, or leave it out",
         )

@@ -56,8 +56,9 @@ class ExportConfig(ABC, Generic[S]):
         found = [column.name for column in source.schema.by_role("latent")]
         if missing := [name for name in self.needs if name not in found]:
             raise ConfigError(
-                f"{self.name}: holds the latents {' and '.join(self.needs)} of a VAE, {self.data} has {', '.join(found)} and "
-                f"no {missing[0]}; wm-export npz holds any"
+                f"holds the latents {' and '.join(self.needs)} of a VAE, {self.data} has {', '.join(found)} and no "
+                f"{missing[0]}; wm-export npz holds any",
+                where=self.name,
             )
 
     def check(self, source: Source[S]) -> None:
@@ -65,7 +66,9 @@ class ExportConfig(ABC, Generic[S]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("--out", self.out))
+        object.__setattr__(self, "out", local_path("out", self.out))
         data, out = to_place(self.data).absolute(), self.out.absolute()
         if data == out or data in out.parents:
-            raise ConfigError(f"--out {self.out}: lies in the dataset that it is to export; give a directory outside of it")
+            raise ConfigError(
+                "lies in the dataset that it is to export", field="out", got=self.out, remedy="give a directory outside of it"
+            )

@@ -12,8 +12,9 @@ import torch
 from worldmodel_v.autoencoders import output_to_frames
 from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.encode import encode_frames
-from worldmodel_v.errors import ExportFailed
+from worldmodel_v.errors import ModelFailed
 from worldmodel_v.export.formats import Arrays, Runner
+from worldmodel_v.surface import option
 
 BATCH = 64
 ROUNDING = 1e-3
@@ -67,7 +68,7 @@ def in_batches(run: Runner, inputs: Arrays) -> Arrays:
 
 
 def encoder_difference(name: str, run: Runner, expected: Probe, *, quantised: bool) -> dict[str, float]:
-    """How far mu and logvar are off; raises ExportFailed if that is more than rounding, or quantisation, explains."""
+    """How far mu and logvar are off; raises ModelFailed if that is more than rounding, or quantisation, explains."""
     found = in_batches(run, expected.encoder_inputs)
     (mu, logvar), errors = expected.latents, [np.abs(a - b) for a, b in zip(found, expected.latents, strict=True)]
     spread = float(np.sqrt(np.square(mu - mu.mean(axis=0)).mean()))
@@ -87,7 +88,7 @@ def encoder_difference(name: str, run: Runner, expected: Probe, *, quantised: bo
 
 
 def decoder_difference(name: str, run: Runner, expected: Probe) -> dict[str, float]:
-    """How far pixels are off, in levels of 255; raises ExportFailed if that is more than rounding explains."""
+    """How far pixels are off, in levels of 255; raises ModelFailed if that is more than rounding explains."""
     (found,) = in_batches(run, expected.decoder_inputs)
     levels = np.abs(found.astype(np.int16) - expected.frames)
     difference = {"max_levels": float(levels.max()), "mean_levels": float(levels.mean())}
@@ -97,7 +98,7 @@ def decoder_difference(name: str, run: Runner, expected: Probe) -> dict[str, flo
 
 def _require(found: float, allowed: float, what: str) -> None:
     if not found <= allowed:  # NaN is no difference that is allowed
-        raise ExportFailed(
-            f"{what.format(f'{found:.2g}')} on held-out frames, {allowed:g} is allowed; nothing was written; "
-            "leave the format out of --formats, or train the VAE further"
+        raise ModelFailed(
+            f"{what.format(f'{found:.2g}')} on held-out frames, {allowed:g} is allowed; nothing was written",
+            remedy=f"leave the format out of {option('formats')}, or train the VAE further",
         )

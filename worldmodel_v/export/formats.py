@@ -46,8 +46,10 @@ def require_packages(formats: tuple[FormatName, ...]) -> None:
                 importlib.import_module(package)
             except ImportError:
                 raise PackageMissing(
-                    f"--formats {name}: needs {package}, which is not installed; pip install 'worldmodel_v[export]', "
-                    "or leave onnx and int8 out of --formats"
+                    f"needs {package}, which is not installed",
+                    field="formats",
+                    got=name,
+                    remedy="pip install 'worldmodel_v[export]', or leave out onnx and int8",
                 ) from None
 
 

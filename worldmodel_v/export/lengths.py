@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from worldmodel_v.errors import ConfigError, DatasetTooSmall, UnequalEpisodes
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.export.config import ExportConfig
 from worldmodel_v.export.source import Source
+from worldmodel_v.surface import option
 
 MAX_LENGTH = 1_000_000
 """What may be asked for: a sequence is made in memory, and every one is padded to it."""
@@ -48,9 +49,9 @@ class EqualLengthConfig(ExportConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.pad and self.truncate:
-            raise ConfigError("--pad and --truncate: choose one")
+            raise ConfigError(f"is the opposite of {option('truncate', True)}", field="pad", got=True, remedy="choose one")
         if self.length is not None and not 2 <= self.length <= MAX_LENGTH:
-            raise ConfigError(f"--length must be 2 to {MAX_LENGTH}, got {self.length}")
+            raise ConfigError(field="length", expected=f"2 to {MAX_LENGTH}", got=self.length)
 
     def check(self, source: Source) -> None:
         self.plan(source)
@@ -58,22 +59,26 @@ class EqualLengthConfig(ExportConfig):
     def plan(self, source: Source) -> Plan:
         """What becomes of each episode.
 
-        Raises UnequalEpisodes if they differ and no choice was made, DatasetTooSmall if none is left.
+        Raises ConfigError if they differ and no choice was made, DatasetNotUsable if none is left.
         """
         rows = source.num_steps + self.final_row
         shortest, longest = int(rows.min()), int(rows.max())
         length = self.length or (shortest if self.truncate else longest)
         equal = shortest == longest == length
         if not (equal or self.pad or self.truncate):
-            raise UnequalEpisodes(
-                f"{self.data}: its episodes make sequences of {shortest} to {longest} rows, {self.name} holds one length"
-                f"{'' if self.length is None else f' and --length asks for {length}'}; choose --pad (shorter ones are "
-                "continued) or --truncate (longer ones are cut), alone or to a --length"
+            asked = "" if self.length is None else f" and {option('length', self.length)} is asked"
+            raise ConfigError(
+                f"its episodes make sequences of {shortest} to {longest} rows, {self.name} holds one length{asked}",
+                where=self.data,
+                remedy=f"choose {option('pad', True)} (shorter ones are continued) or {option('truncate', True)} (longer "
+                f"ones are cut), alone or to a {option('length')}",
             )
         keep = rows >= length if self.truncate else np.ones(len(rows), dtype=bool)
         if not keep.any() or length < 2:
-            raise DatasetTooSmall(
-                f"{self.data}: no episode has {max(length, 2)} rows (the longest has {longest}); lower --length, or use --pad"
+            raise DatasetNotUsable(
+                f"no episode has {max(length, 2)} rows (the longest has {longest})",
+                where=self.data,
+                remedy=f"lower {option('length')}, or use {option('pad', True)}",
             )
         return Plan(length, keep, self._notes(rows, length, keep, source))
 

@@ -25,6 +25,7 @@ from worldmodel_v.records import Episode
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.hdf5_file import EVERYWHERE, add_column, create_hdf5
+from worldmodel_v.surface import option
 
 MINARI_VERSION = "0.5.4"
 """The version whose layout this is, and the first that reads it."""
@@ -53,12 +54,17 @@ class MinariConfig(ExportConfig[RolloutSpec]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not DATASET_ID.fullmatch(self.resolved_id):
-            where = f"--out {self.out}" if self.dataset_id is None else f"--dataset-id {self.dataset_id}"
-            raise ConfigError(f"{where}: Minari calls its datasets NAME-v0 or NAMESPACE/NAME-v0, got {self.resolved_id!r}")
+            raise ConfigError(
+                field="out" if self.dataset_id is None else "dataset_id",
+                expected="NAME-v0 or NAMESPACE/NAME-v0, as Minari calls its datasets",
+                got=self.resolved_id,
+            )
         if not f"/{self.out.absolute().as_posix()}".endswith(f"/{self.resolved_id}"):
             raise ConfigError(
-                f"--dataset-id {self.dataset_id}: Minari finds a dataset in a folder of its id; --out must end with it, "
-                f"got {self.out}"
+                "Minari finds a dataset in a folder of its id",
+                field="dataset_id",
+                got=self.dataset_id,
+                expected=f"an {option('out')} that ends with it",
             )
 
     @property

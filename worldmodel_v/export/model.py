@@ -22,7 +22,7 @@ from worldmodel_v.autoencoders.artifact import Trained, read_training
 from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.data import condition_reader, is_held_out, read_conditions, read_frames, require_split
 from worldmodel_v.data.fit import require_fit
-from worldmodel_v.errors import ConfigError, ExportFailed, one_line
+from worldmodel_v.errors import ConfigError, ModelFailed, one_line
 from worldmodel_v.export.difference import Probe, decoder_difference, encoder_difference, probe
 from worldmodel_v.export.formats import (
     PACKAGES,
@@ -46,6 +46,7 @@ from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Location, Rollouts, local_path, require_dataset, to_place
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.new_directory import new_directory, require_new
+from worldmodel_v.surface import option
 
 MODEL_NAME = "model.json"
 MODEL_FORMAT = "worldmodel_v/model"
@@ -71,14 +72,14 @@ class ModelExportConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("--out", self.out))
-        object.__setattr__(self, "vae", local_path("--vae", self.vae))
+        object.__setattr__(self, "out", local_path("out", self.out))
+        object.__setattr__(self, "vae", local_path("vae", self.vae))
         if not self.formats:
-            raise ConfigError(f"--formats: expected one or more of {', '.join(SUFFIXES)}, got none")
+            raise ConfigError(field="formats", expected=f"one or more of {', '.join(SUFFIXES)}", got=())
         if unknown := [name for name in self.formats if name not in SUFFIXES]:
-            raise ConfigError(f"--formats: expected some of {', '.join(SUFFIXES)}, got {unknown[0]!r}")
+            raise ConfigError(field="formats", expected=f"some of {', '.join(SUFFIXES)}", got=unknown[0])
         if len(set(self.formats)) < len(self.formats):
-            raise ConfigError(f"--formats: each format once, got {' '.join(self.formats)}")
+            raise ConfigError(field="formats", expected="each format once", got=self.formats)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +123,8 @@ class ModelExportReport:
 def export_model(config: ModelExportConfig, progress: Progress | None = None) -> ModelExportReport:
     """Write `config.out`, whole or not at all.
 
-    Raises UsageError (PackageMissing, DirectoryNotEmpty, NotADataset, NotAModel, ModelMismatch, DatasetTooSmall, …) before it
-    writes anything, ExportFailed if a file does not compute what the original does, WriteFailed if the disk fails.
+    Raises UsageError (PackageMissing, OutputNotUsable, DatasetNotUsable, ModelNotUsable, …) before it
+    writes anything, ModelFailed if a file does not compute what the original does, WriteFailed if the disk fails.
     """
     progress = progress or Silent()
     require_packages(config.formats)
@@ -162,7 +163,7 @@ def _encoder_inputs(dataset: Rollouts, vae: Trained[VAE], wanted: Callable[[int]
 
 
 def _export(part: Part, name: FormatName, folder: Path, calibration: Arrays, expected: Probe) -> ExportedFile:
-    """Write half a VAE in one format and compare it with the original; raises ExportFailed."""
+    """Write half a VAE in one format and compare it with the original; raises ModelFailed."""
     file = folder / (part.name + SUFFIXES[name])
     try:
         run = _write(part, name, file, calibration)
@@ -170,12 +171,12 @@ def _export(part: Part, name: FormatName, folder: Path, calibration: Arrays, exp
             difference = encoder_difference(file.name, run, expected, quantised=name == "int8")
         else:
             difference = decoder_difference(file.name, run, expected)
-    except (ExportFailed, OSError):
+    except (ModelFailed, OSError):
         raise
     except Exception as error:
-        raise ExportFailed(
-            f"{file.name}: cannot be written, or not be run on any number of frames ({one_line(error)}); nothing was written; "
-            f"leave {name} out of --formats"
+        raise ModelFailed(
+            f"{file.name}: cannot be written, or not be run on any number of frames ({one_line(error)}); nothing was written",
+            remedy=f"leave {name} out of {option('formats')}",
         ) from error
     return ExportedFile(
         name=file.name,

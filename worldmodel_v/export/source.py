@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from worldmodel_v.errors import StaleLatents
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import LatentSpec, Spec
@@ -23,8 +23,8 @@ class Source(Generic[S]):
     def __init__(self, path: Location, reads: tuple[type[Any], ...], progress: Progress) -> None:
         """Open the dataset at `path`, of one of the kinds `reads`.
 
-        Raises NotADataset or DatasetTooSmall; ShardDamaged if a shard's SHA-256 is not the index's; StaleLatents if a
-        shard of latents was made by another VAE than the dataset.
+        Raises DatasetNotUsable, also if a shard of latents was made by another VAE than the dataset; ShardDamaged if a shard's
+        SHA-256 is not the index's.
         """
         self.dataset: Dataset[S] = require_dataset(path, *reads)
         schema = self.dataset.schema
@@ -79,5 +79,7 @@ class Source(Generic[S]):
             with self.dataset.open_verified(entry) as shard:
                 if shard.attributes.get("vae_sha256") != vae_sha256:
                     path = self.dataset.shard_path(entry)
-                    raise StaleLatents(f"{path}: was not made by the VAE that dataset.json names; encode into a new directory")
+                    raise DatasetNotUsable(
+                        "was not made by the VAE that dataset.json names", where=path, remedy="encode into a new directory"
+                    )
                 yield shard

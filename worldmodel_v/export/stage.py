@@ -39,7 +39,7 @@ class ExportReport:
 def export(config: ExportConfig[S], progress: Progress | None = None) -> ExportReport:
     """Make `config.out` hold the dataset in the format of `config`; it appears whole or not at all.
 
-    Raises UsageError (NotADataset, DatasetTooSmall, ShardDamaged, StaleLatents, UnequalEpisodes, DirectoryNotEmpty, …) before
+    Raises UsageError (DatasetNotUsable, ShardDamaged, ConfigError, OutputNotUsable, …) before
     anything is written, WriteFailed if the disk fails.
     """
     progress = progress or Silent()

@@ -20,6 +20,7 @@ from worldmodel_v.records import Episode
 from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
 from worldmodel_v.spec import RolloutSpec, differences
+from worldmodel_v.surface import option
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,9 @@ class GymSource:
             here["env_source"], asked["env_source"] = source, held_in_common(self.spec.env_source)
         if differing := differences(here, asked):
             raise EnvironmentNotUsable(
-                f"{self.spec.env}: on {socket.gethostname()} {'; '.join(differing)}; install the same on every node"
+                f"on {socket.gethostname()} {'; '.join(differing)}",
+                where=self.spec.env,
+                remedy="install the same on every node",
             )
 
     def _source_here(self) -> dict[str, str]:
@@ -50,9 +53,9 @@ class GymSource:
                 env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
                 env.close()
         except PolicyNotUsable as error:
-            raise PolicyNotUsable(_lacking(f"policy {spec.policy}", "module:factory", error)) from error
+            raise PolicyNotUsable(**_lacking(f"policy {spec.policy}", "module:factory", error)) from error
         except EnvironmentNotUsable as error:
-            raise EnvironmentNotUsable(_lacking(spec.env, f"module:{spec.env.rpartition(':')[2]}", error)) from error
+            raise EnvironmentNotUsable(**_lacking(spec.env, f"module:{spec.env.rpartition(':')[2]}", error)) from error
         return env_source(env.gym, spec.env, *spec.wrap)
 
     def episode(self, episode_id: int) -> Episode:
@@ -80,13 +83,15 @@ def import_all(env: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...], poli
         policy_maker(policy)
 
 
-def _lacking(what: str, name: str, error: WorldModelError) -> str:
-    """What to say where a worker lacks what the process that began the collection has."""
-    return (
-        f"{what}: the worker on {socket.gethostname()} (process {os.getpid()}) lacks it, or what it needs "
-        f"({one_line(error.__cause__ or error)}); install its package on every node, or put it into a module that workers can "
-        f"import and name it {name}, or collect with --workers 0"
-    )
+def _lacking(where: str, name: str, error: WorldModelError) -> dict[str, str]:
+    """The parts of the error where a worker lacks what the process that began the collection has."""
+    worker = f"the worker on {socket.gethostname()} (process {os.getpid()})"
+    return {
+        "where": where,
+        "what": f"{worker} lacks it, or what it needs ({one_line(error.__cause__ or error)})",
+        "remedy": "install its package on every node, or put it into a module that workers can import and name it "
+        f"{name}, or collect with {option('workers', 0)}",
+    }
 
 
 def rollout(spec: RolloutSpec, episode_id: int) -> Episode:

@@ -82,9 +82,9 @@ class OwnSource:
         except WorldModelError:
             raise
         except Exception as error:
-            raise EnvironmentNotUsable(f"{type(source).__name__}: cannot make episode 0: {one_line(error)}") from error
+            raise EnvironmentNotUsable(f"cannot make episode 0: {one_line(error)}", where=type(source).__name__) from error
         height, width = frames.shape[1:3]
-        require_trainable(f"{type(source).__name__}: pixels of episode 0", height, width)
+        require_trainable(height, width, where=f"{type(source).__name__}: pixels of episode 0")
         preprocessing = Preprocessing(crop=FULL, frame_height=height, frame_width=width)
         spec = RolloutSpec(
             schema=schema,
@@ -103,14 +103,14 @@ class OwnSource:
         try:
             own._record(0, rows)
         except EpisodeFailed as error:
-            raise EnvironmentNotUsable(f"{type(source).__name__}: {error}") from None
+            raise EnvironmentNotUsable(str(error), where=type(source).__name__) from None
         return own
 
     def check(self) -> None:
         """Raise EnvironmentNotUsable if the class is another one here. One of `__main__` has come with its code."""
         here, asked = (held_in_common(source) for source in (class_source(type(self.source)), self.spec.env_source))
         if differing := differences({"env_source": here}, {"env_source": asked}):
-            raise EnvironmentNotUsable(f"{self.spec.env}: {'; '.join(differing)}; install the same on every node")
+            raise EnvironmentNotUsable("; ".join(differing), where=self.spec.env, remedy="install the same on every node")
 
     def episode(self, episode_id: int) -> Episode:
         """Have the source make it; raises EpisodeFailed, naming episode and seed, if it raises or breaks the contract."""

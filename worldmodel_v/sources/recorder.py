@@ -58,7 +58,7 @@ class Recorder(gymnasium.Wrapper):
         options = EnvOptions(frames=frames, layout=layout, record=record)
         self._image_env = choose_image_env(env, env.spec.id if env.spec else type(env.unwrapped).__name__, options)
         height, width = parse_frame_size(frame_size)
-        require_trainable(f"Recorder: frame_size={frame_size!r}", height, width)
+        require_trainable(height, width, where="Recorder", field="frame_size", got=frame_size)
         crop = self._image_env.default_crop if crop == AUTO else crop
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
         self._out, self._policy, self._root_seed = Path(out).absolute(), policy, seed
@@ -72,7 +72,7 @@ class Recorder(gymnasium.Wrapper):
         return len(self._writer.entries) if self._writer else 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin the next episode; raises SettingsDiffer or NotADataset if `out` holds something else."""
+        """Begin the next episode; raises OutputNotUsable if `out` holds something else."""
         self._cut()
         self._seed = episode_seeds(self._root_seed, self.num_episodes)[0] if seed is None else seed
         raw = self._image_env.reset(self._seed, options)
@@ -85,7 +85,7 @@ class Recorder(gymnasium.Wrapper):
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step; an episode that ends with it is committed before this returns."""
         if self._rows is None:
-            raise ConfigError("Recorder: the episode has ended, or none has begun; call reset() before step()")
+            raise ConfigError("Recorder: the episode has ended, or none has begun", remedy="call reset() before step()")
         recorded = self._image_env.record_action(action)
         raw, reward, terminated, truncated = self._image_env.step(recorded)
         self._rows.add(recorded, reward, terminated, truncated)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from worldmodel_v.errors import DatasetTooSmall, NotADataset, ShardDamaged
+from worldmodel_v.errors import DatasetNotUsable, ShardDamaged
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, Spec
@@ -71,7 +71,7 @@ class Dataset(Generic[S]):
         return sum(entry.num_rows for entry in self.entries)
 
     def set_aside(self) -> list[SetAside]:
-        """The episodes that the last collection gave up, by number; raises NotADataset if the note of them is damaged."""
+        """The episodes that the last collection gave up, by number; raises DatasetNotUsable if the note of them is damaged."""
         missing = [episode for episode in read_set_aside(self.path) if not episode.is_committed(self.entries)]
         return sorted(missing, key=lambda episode: episode.episode)
 
@@ -141,7 +141,7 @@ class Dataset(Generic[S]):
         file, path = self.open_file(entry), self.shard_path(entry)
         try:
             if (size := file.num_bytes) != entry.bytes:
-                raise ShardDamaged(f"{path}: expected {entry.bytes} bytes as the index says, found {size}; {REMEDY}")
+                raise ShardDamaged(where=path, expected=f"{entry.bytes} bytes as the index says", got=size, remedy=REMEDY)
             image = file.read_all()
         finally:
             file.close()
@@ -151,7 +151,9 @@ class Dataset(Generic[S]):
     def _require_sha256(self, entry: IndexEntry, found: str) -> None:
         if found != entry.sha256:
             path, expected = self.shard_path(entry), entry.sha256
-            raise ShardDamaged(f"{path}: SHA-256 is {found[:12]}…, the index says {expected[:12]}…; restore it from a copy")
+            raise ShardDamaged(
+                f"SHA-256 is {found[:12]}…, the index says {expected[:12]}…", where=path, remedy="restore it from a copy"
+            )
 
     def _require_match(self, shard: Shard, entry: IndexEntry) -> None:
         found = (shard.spec_hash, shard.num_episodes, shard.num_rows, int(shard.episode_ids[0]))
@@ -163,12 +165,12 @@ class Dataset(Generic[S]):
             refuse(shard.source, f"was encoded from the shard {source}, the index says {entry.source_sha256}")
 
     def episode(self, episode_id: int) -> Episode:
-        """One episode as a record; raises DatasetTooSmall if it is not committed."""
+        """One episode as a record; raises DatasetNotUsable if it is not committed."""
         for entry in self.entries:
             if entry.first_episode <= episode_id < entry.end_episode:
                 with self.open_shard(entry) as shard:
                     return shard.episode(episode_id - entry.first_episode)
-        raise DatasetTooSmall(f"{self.path}: episode {episode_id} is not there; it has {self.num_episodes} episodes")
+        raise DatasetNotUsable(f"episode {episode_id} is not there; it has {self.num_episodes} episodes", where=self.path)
 
 
 Rollouts = Dataset[RolloutSpec]
@@ -179,7 +181,7 @@ Latents = Dataset[LatentSpec]
 def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
     """Read `dataset.json` and the index at a path or URL; with `kinds`, it must be of one of them (RolloutSpec, LatentSpec).
 
-    Raises NotADataset, which names who writes what is expected; NotReadable, ShardDamaged or RemoteFailed. Nothing outside
+    Raises DatasetNotUsable, which names who writes what is expected; NotReadable, ShardDamaged or RemoteFailed. Nothing outside
     the directory is read: its files and its folder of shards may not be symbolic links.
     """
     place = to_place(path)
@@ -190,30 +192,34 @@ def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
 
 
 def refuse_links(path: Path) -> None:
-    """Raise NotADataset if the settings, the index, the folder of shards or the note beside them is a symbolic link."""
+    """Raise DatasetNotUsable if the settings, the index, the folder of shards or the note beside them is a symbolic link."""
     for name in (SPEC_NAME, INDEX_NAME, SHARD_FOLDER, SET_ASIDE_NAME):
         if (path / name).is_symlink():
-            raise NotADataset(f"{path / name}: is a symbolic link, expected the file or folder itself; put it in its place")
+            raise DatasetNotUsable(
+                "is a symbolic link", where=path / name, expected="the file or folder itself", remedy="put it in its place"
+            )
 
 
 def require_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
-    """Open a dataset, as `open_dataset` does, that must not be empty; raises DatasetTooSmall too."""
+    """Open a dataset, as `open_dataset` does, that must not be empty; raises DatasetNotUsable too."""
     dataset = open_dataset(path, *kinds)
     if not dataset.entries:
-        raise DatasetTooSmall(f"{path}: the dataset is empty; run {_STAGES[type(dataset.spec)]} first, or let it finish")
+        raise DatasetNotUsable(
+            "the dataset is empty", where=path, remedy=f"run {_STAGES[type(dataset.spec)]} first, or let it finish"
+        )
     return dataset
 
 
 @readable()
 def read_spec(path: Place, *kinds: type[S]) -> S:
-    """What `dataset.json` says; raises NotADataset, as `open_dataset` does, if it is missing, damaged or of another kind, or
-    else NotReadable."""
+    """What `dataset.json` says; raises DatasetNotUsable, as `open_dataset` does, if it is missing, damaged or of another kind,
+    or else NotReadable."""
     file, store = path / SPEC_NAME, store_of(path)
     makers = " or ".join(_STAGES[kind] for kind in kinds or _STAGES)
     num_bytes = store.size(file)
     if num_bytes is None:
         found = "is no directory" if isinstance(path, Path) and not path.is_dir() else f"holds no {SPEC_NAME}"
-        raise NotADataset(f"{path}: {found}; give a directory that {makers} wrote")
+        raise DatasetNotUsable(found, where=path, remedy=f"give a directory that {makers} wrote")
     try:
         if num_bytes > MAX_SPEC_BYTES:
             raise ValueError(f"it has {num_bytes} bytes, expected at most {MAX_SPEC_BYTES}")
@@ -222,11 +228,13 @@ def read_spec(path: Place, *kinds: type[S]) -> S:
     except PermissionError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise NotADataset(f"{file}: not a valid description of a dataset ({error}); restore it from a copy") from None
+        raise DatasetNotUsable(
+            f"not a valid description of a dataset ({error})", where=file, remedy="restore it from a copy"
+        ) from None
     if kinds and not isinstance(spec, kinds):
         expected = " or ".join(f"{kind.format} (made by {_STAGES[kind]})" for kind in kinds)
-        raise NotADataset(
-            f"{path}: expected a dataset of {expected}, found {spec.format}; give the directory that {makers} wrote"
+        raise DatasetNotUsable(
+            where=path, expected=f"a dataset of {expected}", got=spec.format, remedy=f"give the directory that {makers} wrote"
         )
     return spec
 

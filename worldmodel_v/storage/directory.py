@@ -4,24 +4,25 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import UsageError
+from worldmodel_v.errors import OutputNotUsable
 from worldmodel_v.storage.publish import is_temporary
 from worldmodel_v.untrusted import parse_object
 
 MAX_JSON_BYTES = 16 << 20
 
 
-def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose: str, error: type[UsageError]) -> None:
-    """Raise `error` unless `out` is absent, or a directory with no other names than `own_names`. Writes nothing.
+def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose: str) -> None:
+    """Raise OutputNotUsable unless `out` is absent, or a directory with no other names than `own_names`. Writes nothing.
 
     The message calls the directory's content `what` ("a training") and the content it may have `whose` ("of this training").
     """
     if not out.exists():
         return
     if not out.is_dir():
-        raise error(f"{out}: is a file; give a directory that is new, empty, or {whose}")
+        raise OutputNotUsable("is a file", where=out, remedy=f"give a directory that is new, empty, or {whose}")
     if foreign := sorted(item.name for item in out.iterdir() if not (item.name in own_names or is_temporary(item))):
-        raise error(f"{out}: holds {foreign[0]!r}, which is not of {what}; give a directory that is new or empty")
+        remedy = "give a directory that is new or empty"
+        raise OutputNotUsable(f"holds {foreign[0]!r}, which is not of {what}", where=out, remedy=remedy)
 
 
 def read_object(file: Path) -> dict[str, Any] | None:

@@ -114,8 +114,9 @@ def _parse(path: Place, number: int, line: bytes) -> IndexEntry:
         return IndexEntry(**parse_object(line.removesuffix(b"\n")))
     except (ValueError, TypeError) as error:
         raise ShardDamaged(
-            f"{path}:{number}: not a line of an index ({error}); restore the file from a copy, or delete the line to "
-            "have its shard verified and adopted again"
+            f"not a line of an index ({error})",
+            where=f"{path}:{number}",
+            remedy="restore the file from a copy, or delete the line to have its shard verified and adopted again",
         ) from None
 
 
@@ -123,6 +124,8 @@ def _check_disjoint(path: Place, entries: list[IndexEntry]) -> None:
     for before, after in itertools.pairwise(entries):
         if after.shard == before.shard or after.first_episode < before.end_episode:
             raise ShardDamaged(
-                f"{path}: {before.name} (episodes {before.first_episode} to {before.end_episode - 1}) and {after.name} "
-                f"(from {after.first_episode}) hold the same episode twice; delete the wrong line"
+                f"{before.name} (episodes {before.first_episode} to {before.end_episode - 1}) and {after.name} (from "
+                f"{after.first_episode}) hold the same episode twice",
+                where=path,
+                remedy="delete the wrong line",
             )

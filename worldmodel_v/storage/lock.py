@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from worldmodel_v.errors import DatasetBusy, NotADataset
+from worldmodel_v.errors import DatasetBusy, OutputNotUsable
 from worldmodel_v.untrusted import is_name, parse_object, require_types
 
 LOCK_NAME = ".lock"
@@ -42,25 +42,30 @@ class Run:
 def lock_directory(path: Path) -> int:
     """Make a directory, take its lock and return the descriptor that holds it until it is closed.
 
-    Raises NotADataset if the directory cannot be written to or its file system knows no locks, DatasetBusy if another process
-    holds the lock.
+    Raises OutputNotUsable if the directory cannot be written to or its file system knows no locks, DatasetBusy if another
+    process holds the lock.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise NotADataset(f"{path}: cannot be written to ({error.strerror}); give a directory that can") from None
+        raise OutputNotUsable(
+            f"cannot be written to ({error.strerror})", where=path, remedy="give a directory that can"
+        ) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = _holder(descriptor)
         os.close(descriptor)
-        raise DatasetBusy(f"{path}: another process{holder} is writing there; wait for it or stop it, then run again") from None
+        raise DatasetBusy(
+            f"another process{holder} is writing there", where=path, remedy="wait for it or stop it, then run again"
+        ) from None
     except OSError as error:  # as of Lustre without `-o flock`, or NFS without its lock daemon
         os.close(descriptor)
-        raise NotADataset(
-            f"{path}: this file system knows no locks ({error.strerror}), which keep two writers apart; write to another one, "
-            "such as a local disk, and copy what is finished, or have this one mounted with locks"
+        raise OutputNotUsable(
+            f"this file system knows no locks ({error.strerror}), which keep two writers apart",
+            where=path,
+            remedy="write to another one, such as a local disk, and copy what is finished, or have this one mounted with locks",
         ) from None
     announce(descriptor)
     return descriptor

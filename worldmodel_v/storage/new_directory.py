@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from worldmodel_v.errors import DatasetBusy, DirectoryNotEmpty, NotADataset, WriteFailed
+from worldmodel_v.errors import DatasetBusy, OutputNotUsable, WriteFailed
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
 from worldmodel_v.storage.publish import sync_folder, temporary_path
@@ -21,15 +21,16 @@ BUILDING_NAME = "building"
 
 
 def require_new(out: Path) -> None:
-    """Raise DirectoryNotEmpty unless `out` is absent or an empty directory. Writes nothing."""
+    """Raise OutputNotUsable unless `out` is absent or an empty directory. Writes nothing."""
     if not out.exists():
         return
     if not out.is_dir():
-        raise DirectoryNotEmpty(f"{out}: is a file; give a directory that is new or empty")
+        raise OutputNotUsable("is a file", where=out, remedy="give a directory that is new or empty")
     if names := sorted(item.name for item in out.iterdir()):
-        raise DirectoryNotEmpty(
-            f"{out}: holds {names[0]!r} already, and an export is never mixed with anything else; "
-            "give a directory that is new or empty"
+        raise OutputNotUsable(
+            f"holds {names[0]!r} already, and an export is never mixed with anything else",
+            where=out,
+            remedy="give a directory that is new or empty",
         )
 
 
@@ -37,8 +38,8 @@ def require_new(out: Path) -> None:
 def new_directory(out: Path) -> Iterator[Path]:
     """An empty folder to build in; it becomes `out` where the block ends, and is gone without a trace where the block raises.
 
-    Raises DirectoryNotEmpty, NotADataset (the place cannot be written to) or DatasetBusy (another process builds there) before
-    the block, and WriteFailed for any OSError in the block or after it.
+    Raises OutputNotUsable or DatasetBusy (another process builds there) before the block, and WriteFailed for any OSError in
+    the block or after it.
     """
     require_new(out)
     place = out.resolve()
@@ -58,8 +59,9 @@ def new_directory(out: Path) -> Iterator[Path]:
         sync_folder(place.parent)
     except OSError as error:
         raise WriteFailed(
-            f"{out}: could not write ({error.strerror or error}); nothing half-written is visible; "
-            "mend the cause and run the same command again"
+            f"could not write ({error.strerror or error}); nothing half-written is visible",
+            where=out,
+            remedy="mend the cause and run the same command again",
         ) from error
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
@@ -70,8 +72,8 @@ def new_directory(out: Path) -> Iterator[Path]:
 def _lock(hidden: Path, out: Path) -> int:
     try:
         descriptor = lock_directory(hidden)
-    except NotADataset as error:
-        raise NotADataset(str(error).replace(str(hidden), str(out), 1)) from None
+    except OutputNotUsable as error:
+        raise OutputNotUsable(error.what, **error.parts | {"where": out}) from None
     except DatasetBusy:
         raise _busy(out) from None
     if not _is_still_there(descriptor, hidden / LOCK_NAME):  # its holder finished between our opening and locking it
@@ -81,7 +83,7 @@ def _lock(hidden: Path, out: Path) -> int:
 
 
 def _busy(out: Path) -> DatasetBusy:
-    return DatasetBusy(f"{out}: another process is writing there; wait for it or stop it, then run again")
+    return DatasetBusy("another process is writing there", where=out, remedy="wait for it or stop it, then run again")
 
 
 def _is_still_there(descriptor: int, file: Path) -> bool:

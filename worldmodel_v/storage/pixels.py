@@ -24,7 +24,7 @@ _of_this_thread = threading.local()
 
 def refuse(source: str, what: str) -> NoReturn:
     """Raise ShardDamaged for the shard that `source` names."""
-    raise ShardDamaged(f"{source}: {what}; {REMEDY}")
+    raise ShardDamaged(what, where=source, remedy=REMEDY)
 
 
 @dataclass(frozen=True)

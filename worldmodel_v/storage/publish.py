@@ -114,4 +114,6 @@ def _write_failed(path: Path, error: OSError) -> WriteFailed:
         remedy = "free some space and run the same command again: it continues from what is committed"
     else:
         remedy = "mend the cause and run the same command again: it continues from what is committed"
-    return WriteFailed(f"{path}: could not write ({error.strerror or error}); nothing half-written is visible; {remedy}")
+    return WriteFailed(
+        f"could not write ({error.strerror or error}); nothing half-written is visible", where=path, remedy=remedy
+    )

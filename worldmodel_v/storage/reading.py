@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worldmodel_v.errors import NotReadable
+from worldmodel_v.errors import NotReadable, ShardDamaged
 
 REMEDY = "restore the shard from a copy, or delete the file and its line in index.jsonl and run the stage again"
 
 
-def missing(path: object) -> str:
-    """What is said of a shard that is not there."""
-    return f"{path}: the shard is missing; restore it from a copy, or delete its line in the index"
+def missing(path: object) -> ShardDamaged:
+    """What to raise for a shard that is not there."""
+    return ShardDamaged("the shard is missing", where=path, remedy="restore it from a copy, or delete its line in the index")
 
 
 @contextmanager
@@ -19,4 +19,6 @@ def readable() -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise NotReadable(f"{error.filename}: cannot be read ({error.strerror}); give yourself the right to read it") from None
+        raise NotReadable(
+            f"cannot be read ({error.strerror})", where=error.filename, remedy="give yourself the right to read it"
+        ) from None

@@ -15,15 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from worldmodel_v.errors import (
-    ConfigError,
-    NotReadable,
-    PackageMissing,
-    RemoteFailed,
-    ShardDamaged,
-    WorldModelError,
-    one_line,
-)
+from worldmodel_v.errors import ConfigError, NotReadable, PackageMissing, RemoteFailed, ShardDamaged, WorldModelError, one_line
 from worldmodel_v.storage.reading import REMEDY, missing
 
 SMALL_BYTES = 4096
@@ -66,11 +58,12 @@ def parse_url(text: str) -> RemotePath:
     """The URL of a directory; raises ConfigError if it names none, or has a password in it."""
     scheme, _, rest = text.partition("://")
     if not scheme or not rest.strip("/"):
-        raise ConfigError(f"{text}: names no directory; give the whole URL of one, such as s3://bucket/rollouts")
+        raise ConfigError("names no directory", where=text, remedy="give the whole URL of one, such as s3://bucket/rollouts")
     if ":" in rest.partition("/")[0].rpartition("@")[0]:
         raise ConfigError(
-            f"{scheme}://…: has a password in it, which messages would show; give it as the filesystem's package reads it "
-            "(its environment variables or files)"
+            "has a password in it, which messages would show",
+            where=f"{scheme}://…",
+            remedy="give it as the filesystem's package reads it (its environment variables or files)",
         )
     return RemotePath(text.rstrip("/"))
 
@@ -92,7 +85,7 @@ class RemoteStore:
         except FileNotFoundError:
             return None
         if num_bytes is None:
-            raise RemoteFailed(f"{path}: the server does not tell its size; serve the dataset from one that does")
+            raise RemoteFailed("the server does not tell its size", where=path, remedy="serve the dataset from one that does")
         return int(num_bytes)
 
     def stream(self, path: RemotePath) -> BinaryIO:
@@ -121,7 +114,7 @@ class RemoteFile:
         """The file's size, asked for once; raises ShardDamaged if there is no such file, RemoteFailed."""
         if self._num_bytes is None:
             if (size := RemoteStore().size(self._path)) is None:
-                raise ShardDamaged(missing(self._path))
+                raise missing(self._path)
             self._num_bytes = size
         return self._num_bytes
 
@@ -150,7 +143,9 @@ class RemoteFile:
             parts += self._fetch([(start, min(PIECE_BYTES, total - start)) for start in group])
         content = b"".join(parts)
         if len(content) < total:
-            raise RemoteFailed(f"{self._path}: gave {len(content)} of its {total} bytes; run the same command again")
+            raise RemoteFailed(
+                f"gave {len(content)} of its {total} bytes", where=self._path, remedy="run the same command again"
+            )
         return content
 
     def ahead(self, places: Callable[[], np.ndarray]) -> None:
@@ -180,13 +175,14 @@ class RemoteFile:
         try:
             found = iter(_ask(self._path, lambda filesystem, inner: _contents(filesystem, inner, starts, stops)))
         except FileNotFoundError:
-            raise ShardDamaged(missing(self._path)) from None
+            raise missing(self._path) from None
         contents = [next(found) if size else b"" for _, size in parts]
         for (offset, size), content in zip(parts, contents, strict=True):
             if len(content) > size:
                 raise RemoteFailed(
-                    f"{self._path}: gave {len(content)} bytes where {size} from {offset} on were asked for; serve the dataset "
-                    "from a server with range requests, or copy it here"
+                    f"gave {len(content)} bytes where {size} from {offset} on were asked for",
+                    where=self._path,
+                    remedy="serve the dataset from a server with range requests, or copy it here",
                 )
         return contents
 
@@ -240,12 +236,16 @@ def _filesystem(path: RemotePath) -> tuple[Any, str]:
     try:
         return fsspec.url_to_fs(str(path))
     except ImportError as error:
-        raise PackageMissing(f"{path}: {protocol}:// needs a package that is not installed: {error}; add it with pip") from None
+        raise PackageMissing(
+            f"{protocol}:// needs a package that is not installed: {error}", where=path, remedy="add it with pip"
+        ) from None
     except ValueError as error:
         with suppress(ImportError):
             if not is_protocol(protocol.rpartition("::")[2]):
-                raise ConfigError(f"{path}: unknown protocol {protocol!r}; give a path, or a URL that fsspec knows") from None
-        raise ConfigError(f"{path}: not a URL of {protocol}:// ({error}); give one that is") from None
+                raise ConfigError(
+                    f"unknown protocol {protocol!r}", where=path, remedy="give a path, or a URL that fsspec knows"
+                ) from None
+        raise ConfigError(f"not a URL of {protocol}:// ({error})", where=path, remedy="give one that is") from None
 
 
 def _meant(path: RemotePath, error: Exception) -> Exception:
@@ -257,10 +257,12 @@ def _meant(path: RemotePath, error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return FileNotFoundError(str(path))
     if isinstance(error, PermissionError) or status in (401, 403):
-        return NotReadable(f"{path}: cannot be read ({one_line(error)}); give yourself the right to read it")
+        return NotReadable(f"cannot be read ({one_line(error)})", where=path, remedy="give yourself the right to read it")
     if status == 416:
-        return ShardDamaged(f"{path}: ends before the bytes that were asked for; {REMEDY}")
-    return RemoteFailed(f"{path}: cannot be reached ({one_line(error)}); look at the network and the server, then run again")
+        return ShardDamaged("ends before the bytes that were asked for", where=path, remedy=REMEDY)
+    return RemoteFailed(
+        f"cannot be reached ({one_line(error)})", where=path, remedy="look at the network and the server, then run again"
+    )
 
 
 def _is_of_a_connection(error: Exception) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from worldmodel_v.errors import NotADataset
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage.index import MAX_NUMBER, IndexEntry
 from worldmodel_v.storage.publish import publish, sync_folder
 from worldmodel_v.storage.store import Place, store_of
@@ -60,12 +60,13 @@ def as_reason(text: str) -> str:
 
 
 def read_set_aside(dataset: Place) -> list[SetAside]:
-    """The lines of a dataset's `set_aside.jsonl`; none if there is no such file. Raises NotADataset on a malformed line."""
+    """The lines of a dataset's `set_aside.jsonl`; none if there is no such file. Raises DatasetNotUsable on a
+    malformed line."""
     path = dataset / SET_ASIDE_NAME
     store = store_of(path)
     if store.size(path) is None:
         if isinstance(path, Path) and path.exists():
-            raise NotADataset(f"{path}: is no file; remove it, it holds no data")
+            raise DatasetNotUsable("is no file", where=path, remedy="remove it, it holds no data")
         return []
     with store.stream(path) as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
@@ -88,6 +89,8 @@ def _parse(path: Place, number: int, line: bytes) -> SetAside:
             raise ValueError(f"expected at most {MAX_LINE_BYTES} bytes")
         return SetAside(**parse_object(line))
     except (ValueError, TypeError) as error:
-        raise NotADataset(
-            f"{path}:{number}: not a line about an episode that was set aside ({error}); delete the file, it holds no data"
+        raise DatasetNotUsable(
+            f"not a line about an episode that was set aside ({error})",
+            where=f"{path}:{number}",
+            remedy="delete the file, it holds no data",
         ) from None

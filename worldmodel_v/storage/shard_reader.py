@@ -58,7 +58,7 @@ class Shard:
         size = file.num_bytes
         if num_bytes is not None and size != num_bytes:
             file.close()
-            raise ShardDamaged(f"{path}: expected {num_bytes} bytes as the index says, found {size}; {REMEDY}")
+            raise ShardDamaged(where=path, expected=f"{num_bytes} bytes as the index says", got=size, remedy=REMEDY)
         return cls(file.read, size, schema, str(path), file)
 
     @classmethod

@@ -20,6 +20,7 @@ import numpy as np
 from worldmodel_v.errors import ConfigError, ShardDamaged
 from worldmodel_v.storage.reading import REMEDY, missing, readable
 from worldmodel_v.storage.remote import RemotePath, RemoteStore, is_protocol, parse_url
+from worldmodel_v.surface import option
 
 Location = str | Path
 """What a user gives: the path of a directory, or the URL of one, as text (a Path would take one of its slashes away)."""
@@ -68,7 +69,7 @@ def to_place(location: Location) -> Place:
     if isinstance(location, str) and "://" in location:
         return Path(location.removeprefix("file://")) if location.startswith("file://") else parse_url(location)
     if _is_url(location):
-        raise ConfigError(f"{location}: is a URL that has lost a slash, as in a Path; give it as text, with ://")
+        raise ConfigError("is a URL that has lost a slash, as in a Path", where=location, remedy="give it as text, with ://")
     return Path(location)
 
 
@@ -77,11 +78,14 @@ def store_of(place: Place) -> Store:
     return RemoteStore() if isinstance(place, RemotePath) else LocalStore()
 
 
-def local_path(option: str, path: str | Path) -> Path:
-    """The path of an option that names a local directory; raises ConfigError if it is a URL."""
+def local_path(field: str, path: str | Path) -> Path:
+    """The path of a setting that names a local directory; raises ConfigError if it is a URL."""
     if _is_url(path):
         raise ConfigError(
-            f"{option} {path}: is a URL, and only --data may be one; give a local directory, and copy it yourself"
+            f"is a URL, and only {option('data')} may be one",
+            field=field,
+            got=path,
+            remedy="give a local directory, and copy it yourself",
         )
     return Path(path)
 
@@ -106,9 +110,11 @@ class LocalStore:
     def open(self, path: Path) -> "LocalFile":
         """A file to be read by parts; raises ShardDamaged if it is missing or a link, NotReadable."""
         if path.is_symlink():
-            raise ShardDamaged(f"{path}: is a symbolic link, expected the shard itself; put the file in its place")
+            raise ShardDamaged(
+                "is a symbolic link", where=path, expected="the shard itself", remedy="put the file in its place"
+            )
         if not path.is_file():
-            raise ShardDamaged(missing(path))
+            raise missing(path)
         return LocalFile(path)
 
 
@@ -123,11 +129,11 @@ class LocalFile:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
-            raise ShardDamaged(missing(path)) from None
+            raise missing(path) from None
         except PermissionError:
             raise
         except OSError as error:
-            raise ShardDamaged(f"{path}: it cannot be opened ({error}); {REMEDY}") from None
+            raise ShardDamaged(f"it cannot be opened ({error})", where=path, remedy=REMEDY) from None
 
     @property
     def num_bytes(self) -> int:
@@ -140,7 +146,7 @@ class LocalFile:
             return os.pread(self._descriptor, size, offset)
         except OSError as error:
             what = f"bytes {offset} to {offset + size} cannot be read ({error})"
-            raise ShardDamaged(f"{self._source}: {what}; {REMEDY}") from None
+            raise ShardDamaged(what, where=self._source, remedy=REMEDY) from None
 
     def read_all(self) -> bytes:
         """The whole file."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Generic, NoReturn, Self
 
-from worldmodel_v.errors import NotADataset, SettingsDiffer, ShardDamaged, StaleLatents
+from worldmodel_v.errors import OutputNotUsable, ShardDamaged
 from worldmodel_v.spec import Spec, differences, schema_differences
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -41,8 +41,8 @@ class DatasetWriter(Generic[S]):
     def __init__(self, path: Path, spec: S) -> None:
         """Begin a dataset at `path`, or continue the one that is there.
 
-        Raises NotADataset if the directory holds something else, SettingsDiffer (naming the fields) if the dataset was
-        made with another spec, DatasetBusy if another process is writing, ShardDamaged if a committed shard is gone.
+        Raises OutputNotUsable if the directory holds something else, or (naming the fields) a dataset that was made with
+        another spec, DatasetBusy if another process is writing, ShardDamaged if a committed shard is gone.
         """
         self.path = path
         self.spec = spec
@@ -167,25 +167,28 @@ def _sizes(folder: Path) -> dict[str, int]:
 def recorded_spec(path: Path, spec: Spec) -> Spec | None:
     """The spec that a dataset at `path` was begun with; None where there is none yet. Writes nothing.
 
-    Raises NotADataset if the directory holds something else, SettingsDiffer or StaleLatents if it holds shards of another spec.
+    Raises OutputNotUsable if the directory holds something else, or shards of another spec.
     """
     if not path.exists():
         return None
     if not path.is_dir():
-        raise NotADataset(f"{path}: is a file; give a directory that is empty, new, or a dataset to continue")
+        raise OutputNotUsable("is a file", where=path, remedy="give a directory that is empty, new, or a dataset to continue")
     refuse_links(path)
     if not (path / SPEC_NAME).exists():
         foreign = sorted(item.name for item in path.iterdir() if not _is_ours(item))
         if foreign:
-            raise NotADataset(
-                f"{path}: holds {foreign[0]!r}{' and more' if len(foreign) > 1 else ''} but no {SPEC_NAME}; "
-                "give a directory that is empty, new, or a dataset to continue"
+            raise OutputNotUsable(
+                f"holds {foreign[0]!r}{' and more' if len(foreign) > 1 else ''} but no {SPEC_NAME}",
+                where=path,
+                remedy="give a directory that is empty, new, or a dataset to continue",
             )
         return None
     recorded: Spec = read_spec(path)
     if recorded.format != spec.format:
-        raise NotADataset(
-            f"{path}: holds a dataset of {recorded.format}, this command writes {spec.format}; give another directory"
+        raise OutputNotUsable(
+            f"holds a dataset of {recorded.format}, this command writes {spec.format}",
+            where=path,
+            remedy="give another directory",
         )
     if recorded.hash != spec.hash:
         _refuse_other_settings(path, recorded, spec)
@@ -193,17 +196,20 @@ def recorded_spec(path: Path, spec: Spec) -> Spec | None:
 
 
 def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
-    """Raise SettingsDiffer or StaleLatents, unless nothing was ever committed under the recorded settings."""
+    """Raise OutputNotUsable, unless nothing was ever committed under the recorded settings."""
     if not read_index(path / INDEX_NAME) and not any((path / SHARD_FOLDER).glob("*")):
         return
     there, asked = recorded.all_settings(), spec.all_settings()
     if {name for name in asked if there[name] != asked[name]} == {"vae_sha256"}:
-        raise StaleLatents(
-            f"{path}: holds latents of another VAE ({there['vae_sha256'][:12]}…, now {asked['vae_sha256'][:12]}…); "
-            "remove it to encode anew, or give another directory"
+        raise OutputNotUsable(
+            f"holds latents of another VAE ({there['vae_sha256'][:12]}…, now {asked['vae_sha256'][:12]}…)",
+            where=path,
+            remedy="remove it to encode anew, or give another directory",
         )
     fields = "; ".join(differences(there, asked) or schema_differences(recorded.schema, spec.schema))
-    raise SettingsDiffer(f"{path}: was made with other settings: {fields}; use those settings, or another directory")
+    raise OutputNotUsable(
+        f"was made with other settings: {fields}", where=path, remedy="use those settings, or another directory"
+    )
 
 
 def _is_ours(item: Path) -> bool:

@@ -18,7 +18,7 @@ import torch
 from worldmodel_v.autoencoders import Autoencoder, save
 from worldmodel_v.autoencoders.artifact import INVALID, metadata, read_file
 from worldmodel_v.autoencoders.base import Figures
-from worldmodel_v.errors import NotAModel
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.checkpoint import sealed, unseal
 from worldmodel_v.untrusted import require_types
@@ -47,7 +47,7 @@ def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: Autoe
     """Save the weights if their score is better than that of the folder's best, or if that is of another training or other
     data.
 
-    Raises WriteFailed, and then the previous ones stay; NotAModel if those are damaged.
+    Raises WriteFailed, and then the previous ones stay; ModelNotUsable if those are damaged.
     """
     best = load_best(folder)
     if best is None or best.settings != settings or model.score.is_better(heldout, than=best.heldout):
@@ -68,7 +68,7 @@ class _Recorded:
 
 
 def load_best(folder: Path) -> Best | None:
-    """The folder's best weights, or None if there are none; raises NotAModel if they are damaged."""
+    """The folder's best weights, or None if there are none; raises ModelNotUsable if they are damaged."""
     file = folder / BEST_NAME
     if not file.exists():
         return None
@@ -80,4 +80,6 @@ def load_best(folder: Path) -> Best | None:
             raise ValueError(f"its figures have no {said['figure']!r:.100}")
         return Best(**said, weights=weights)
     except (*INVALID, RecursionError) as error:
-        raise NotAModel(f"{file}: the best weights are damaged ({error}); restore the file from a copy, or delete it") from None
+        raise ModelNotUsable(
+            f"the best weights are damaged ({error})", where=file, remedy="restore the file from a copy, or delete it"
+        ) from None

@@ -21,13 +21,13 @@ import torch
 
 from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, INVALID, metadata, read_file
-from worldmodel_v.errors import NotAModel
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage.publish import publish
+from worldmodel_v.surface import option
 from worldmodel_v.train.optimizers import as_tensors, restore_state, state_of
 from worldmodel_v.untrusted import parse_object
 
 KEPT_FOLDER = "checkpoints"
-_REMEDY = "restore it from a copy, or train anew with --no-resume"
 _MODEL, _OPTIMIZER = "model.", "optimizer."
 
 
@@ -53,21 +53,21 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, content: bytes, source: str) -> "Checkpoint":
-        """What `to_bytes` made; `source` names it in errors. Raises NotAModel if it is damaged."""
+        """What `to_bytes` made; `source` names it in errors. Raises ModelNotUsable if it is damaged."""
         try:
             tensors, notes = unseal(content)
             if not (notes["step"].isascii() and notes["step"].isdecimal() and len(notes["step"]) < 16):
                 raise ValueError(f"its step is {notes['step']!r:.100}")
             return cls(int(notes["step"]), parse_object(notes["settings"]), tensors)
         except INVALID as error:
-            raise NotAModel(f"{source}: the checkpoint is damaged ({error}); {_REMEDY}") from None
+            raise ModelNotUsable(f"the checkpoint is damaged ({error})", where=source, remedy=_remedy()) from None
 
     def to_bytes(self) -> bytes:
         """The content of `checkpoint.safetensors`."""
         return sealed(self.tensors, {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)})
 
     def restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
-        """Put the weights and the optimiser's state back; raises NotAModel unless they fit the model and the optimiser.
+        """Put the weights and the optimiser's state back; raises ModelNotUsable unless they fit the model and the optimiser.
 
         Moments take the memory layout that the optimiser gives them: fused ones pair moment and parameter element by element.
         """
@@ -75,7 +75,9 @@ class Checkpoint:
             self._restore(model, optimizer)
         except INVALID as error:
             reason = f"{error} ".splitlines()[0].strip()
-            raise NotAModel(f"the checkpoint of step {self.step} does not fit its settings ({reason}); {_REMEDY}") from None
+            raise ModelNotUsable(
+                f"the checkpoint of step {self.step} does not fit its settings ({reason})", remedy=_remedy()
+            ) from None
 
     def _restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
         model.load_state_dict(self._under(_MODEL))
@@ -83,6 +85,10 @@ class Checkpoint:
 
     def _under(self, prefix: str) -> dict[str, torch.Tensor]:
         return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+
+
+def _remedy() -> str:
+    return f"restore it from a copy, or train anew with {option('resume', False)}"
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
@@ -93,16 +99,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> None
 
 
 def load_checkpoint(folder: Path, keep: int = 1) -> Checkpoint | None:
-    """The folder's checkpoint, or None if there is none; raises NotAModel if it is damaged or lost while others are kept.
+    """The folder's checkpoint, or None if there is none; raises ModelNotUsable if it is damaged or lost while others are kept.
 
     Above 1, `keep` has it stand among the kept ones too, if a kill came between.
     """
     file = folder / CHECKPOINT_NAME
     if not file.exists():
         if kept := kept_checkpoints(folder):
-            raise NotAModel(
-                f"{file}: is missing, though {kept[-1].relative_to(folder)} is kept; copy that one here to continue from it, "
-                "or train anew with --no-resume"
+            raise ModelNotUsable(
+                f"is missing, though {kept[-1].relative_to(folder)} is kept",
+                where=file,
+                remedy=f"copy that one here to continue from it, or train anew with {option('resume', False)}",
             )
         return None
     content = read_file(file)

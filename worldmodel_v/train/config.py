@@ -13,6 +13,7 @@ from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import Location, local_path, to_place
+from worldmodel_v.surface import option
 from worldmodel_v.train.optimizers import source_of
 from worldmodel_v.train.schedules import Schedule
 
@@ -150,44 +151,75 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("--out", self.out))
+        object.__setattr__(self, "out", local_path("out", self.out))
         if self.max_grad_norm == math.inf:
-            raise ConfigError("--max-grad-norm must be a finite number, got inf; give a large one, such as 1e9, to never clip")
+            raise ConfigError(
+                field="max_grad_norm",
+                expected="a finite number",
+                got=self.max_grad_norm,
+                remedy="give a large one, such as 1e9, to never clip",
+            )
         require_settings(self)
         if self.batch_size % self.num_workers:
             raise ConfigError(
-                f"--batch-size {self.batch_size} cannot be cut into {self.num_workers} equal parts; choose a multiple of "
-                "--num-workers"
+                f"cannot be cut into {self.num_workers} equal parts",
+                field="batch_size",
+                got=self.batch_size,
+                remedy=f"choose a multiple of {option('num_workers')}",
             )
         self._check_combinations()
 
     def _check_combinations(self) -> None:
         """Raise ConfigError where one option takes the meaning from another."""
         if self.sigma != UNIT_WEIGHT_SIGMA and self.likelihood != "gaussian":
-            raise ConfigError(f"--sigma is for --likelihood gaussian; {self.likelihood} has no fixed one, so leave it out")
+            raise ConfigError(
+                f"is for {option('likelihood', 'gaussian')}; {self.likelihood} has no fixed one",
+                field="sigma",
+                got=self.sigma,
+                remedy="leave it out",
+            )
         if self.free_bits and self.kl_tolerance:
-            raise ConfigError("--free-bits and --kl-tolerance are two floors under the same KL; choose one")
+            raise ConfigError(
+                f"holds up the same KL as {option('kl_tolerance')}",
+                field="free_bits",
+                got=self.free_bits,
+                remedy="choose one",
+            )
         if self.beta == 0 and (self.free_bits or self.kl_tolerance):
-            raise ConfigError("--beta 0 leaves the KL out, so --free-bits and --kl-tolerance have nothing to hold up")
+            raise ConfigError(
+                f"leaves the KL out, so {option('free_bits')} and {option('kl_tolerance')} have nothing to hold up",
+                field="beta",
+                got=0,
+            )
         if self.beta_cycles > 1 and not self.beta_warmup_steps:
-            raise ConfigError(f"--beta-cycles {self.beta_cycles} needs --beta-warmup-steps: the steps of each rise")
+            raise ConfigError(
+                f"needs {option('beta_warmup_steps')}, the steps of each rise", field="beta_cycles", got=self.beta_cycles
+            )
         needed = (2 * self.beta_cycles - 1) * self.beta_warmup_steps
         if self.beta_cycles > 1 and needed > self.steps:
             raise ConfigError(
-                f"--beta-cycles {self.beta_cycles} of {self.beta_warmup_steps} rising and as many resting steps need {needed} "
-                f"steps, got --steps {self.steps}; ask for more, or lower --beta-warmup-steps"
+                f"{self.beta_warmup_steps} rising and as many resting steps of each need {needed} steps, {option('steps')} "
+                f"is {self.steps}",
+                field="beta_cycles",
+                got=self.beta_cycles,
+                remedy=f"ask for more, or lower {option('beta_warmup_steps')}",
             )
         if self.schedule == "cosine" and self.warmup_steps >= self.steps:
             raise ConfigError(
-                f"--schedule cosine has no steps left after --warmup-steps {self.warmup_steps}, got --steps {self.steps}; "
-                "ask for more, or lower --warmup-steps"
+                f"has no steps left after {option('warmup_steps', self.warmup_steps)}, {option('steps')} is {self.steps}",
+                field="schedule",
+                got="cosine",
+                remedy=f"ask for more, or lower {option('warmup_steps')}",
             )
         if self.address and self.num_workers == 1:
             raise ConfigError(
-                f"--address {self.address}: one worker trains here, on no cluster; ask for more --num-workers, or leave it out"
+                "one worker trains here, on no cluster",
+                field="address",
+                got=self.address,
+                remedy=f"ask for more {option('num_workers')}, or leave it out",
             )
         if repeated := [name for name in self.condition if self.condition.count(name) > 1]:
-            raise ConfigError(f"--condition names {repeated[0]!r} twice")
+            raise ConfigError(f"names {repeated[0]!r} twice", field="condition", got=self.condition)
 
     def identity(self) -> dict[str, Any]:
         """The settings that determine the weights after a given number of steps; a continued run must share them.

@@ -23,12 +23,13 @@ from typing import Any
 import torch
 
 from worldmodel_v.device import batch_in_memory
-from worldmodel_v.errors import ConfigError, NotADataset, WorkerLost, WorldModelError, one_line
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, WorkerLost, WorldModelError, one_line
 from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster
 from worldmodel_v.execution.ray_errors import lack_of_a_module
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import require_dataset, to_place
+from worldmodel_v.surface import Surface, current, worded
 from worldmodel_v.train.checkpoint import Checkpoint
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.run import StepTerms, TrainingRun
@@ -59,6 +60,9 @@ class _Job:
 
     stop: Any
     """The queue from the driver: as soon as it holds anything, the workers end with a checkpoint."""
+
+    surface: Surface
+    """What settings are called in messages."""
 
 
 def distributed_steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple[StepTerms, bool]]:
@@ -110,6 +114,7 @@ class _Workers:
             checkpoint=ray.put(start),
             messages=self._messages,
             stop=self._stop,
+            surface=current(),
         )
         trainer = _trainer(job, storage)
         self._thread = threading.Thread(target=self._fit, args=(trainer,), name="ray-train", daemon=True)
@@ -175,7 +180,10 @@ def _trainer(job: _Job, storage: Path) -> Any:
         from ray.train.torch import TorchTrainer
     except ImportError as error:
         raise ConfigError(
-            f"--num-workers above 1 needs Ray Train ({error}); pip install 'worldmodel_v[distributed]', or leave it out"
+            f"several workers need Ray Train, which is not installed ({error})",
+            field="num_workers",
+            got=job.config.num_workers,
+            remedy="pip install 'worldmodel_v[distributed]', or leave it out",
         ) from None
     return TorchTrainer(
         _work,
@@ -194,7 +202,7 @@ def _work(told: dict[str, Any]) -> None:
     context = train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
     try:
-        with batch_in_memory(job.config.batch_size, get_device()):
+        with worded(job.surface), batch_in_memory(job.config.batch_size, get_device()):
             _take_steps(job, share)
     except WorldModelError as error:
         job.messages.put(error)
@@ -209,7 +217,9 @@ def _take_steps(job: _Job, share: Share) -> None:
     dataset = require_dataset(config.data, RolloutSpec)
     found, expected = (dataset.spec_hash, dataset.num_rows), (job.settings["data_spec_hash"], job.num_rows)
     if found != expected:
-        raise NotADataset(f"{config.data}: on a worker's node it is not the dataset of the driver; copy that one there")
+        raise DatasetNotUsable(
+            "on a worker's node it is not the dataset of the driver", where=config.data, remedy="copy that one there"
+        )
     start = ray.get(job.checkpoint)
     checkpoint = None if start is None else Checkpoint.from_bytes(start, "the driver")
     run = TrainingRun(config, job.settings, get_device(), dataset, checkpoint, share)

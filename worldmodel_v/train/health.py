@@ -12,8 +12,9 @@ import torch
 from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.data import read_frames
-from worldmodel_v.errors import ConstantFrames
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage import Rollouts
+from worldmodel_v.surface import option
 from worldmodel_v.train.config import TrainConfig
 
 GRACE_STEPS = 300
@@ -54,7 +55,8 @@ class Watch:
                 self._warn(
                     "clipping",
                     f"step {step}: {share:.0%} of the last {self._window_steps} gradients were longer than "
-                    f"{self._config.max_grad_norm:g} and were cut; raise --max-grad-norm or lower --learning-rate",
+                    f"{self._config.max_grad_norm:g} and were cut; raise {option('max_grad_norm')} or lower "
+                    f"{option('learning_rate')}",
                 )
             self._window_steps = self._window_clipped = 0
         return {"clipped_share": clipped / max(steps, 1)}
@@ -80,7 +82,7 @@ class Watch:
             self._warn(
                 "explosion",
                 f"step {step}: held-out PSNR has fallen to {psnr_db:.1f} dB from {best:.1f} dB at step {best_step}: the "
-                "training is exploding; lower --learning-rate or --max-grad-norm",
+                f"training is exploding; lower {option('learning_rate')} or {option('max_grad_norm')}",
             )
 
     def _warn(self, condition: str, message: str) -> None:
@@ -90,15 +92,17 @@ class Watch:
 
 
 def require_varied_frames(dataset: Rollouts) -> None:
-    """Raise ConstantFrames if frames from all over the dataset are all the same."""
+    """Raise DatasetNotUsable if frames from all over the dataset are all the same."""
     first = dataset.entries[0].first_episode
     if not _are_identical(read_frames(dataset, lambda episode: episode == first, FRAMES_TO_COMPARE)):
         return  # as always; reading from all over it opens every shard
     frames = read_frames(dataset, lambda episode: True, FRAMES_TO_COMPARE)
     if _are_identical(frames):
-        raise ConstantFrames(
-            f"{dataset.path}: all of {len(frames)} frames from all over it are identical, so there is nothing to learn; look "
-            f"at them with wm-inspect {dataset.path} --preview FILE, and collect again from an environment that draws"
+        raise DatasetNotUsable(
+            f"all of {len(frames)} frames from all over it are identical, so there is nothing to learn",
+            where=dataset.path,
+            remedy=f"look at them with wm-inspect {dataset.path} --preview FILE, and collect again from an environment that "
+            "draws",
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel_v.errors import NotAModel
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage.index import complete_lines
 from worldmodel_v.storage.publish import named_failure, publish
 from worldmodel_v.storage.reading import readable
@@ -60,7 +60,7 @@ class MetricsLog:
 
 @readable()
 def last_records(folder: Path) -> dict[str, dict[str, int | float]]:
-    """The latest numbers of each group, lists left out, with their step; raises NotAModel if the record is damaged.
+    """The latest numbers of each group, lists left out, with their step; raises ModelNotUsable if the record is damaged.
 
     May be called while a training appends: an incomplete last line is not there yet.
     """
@@ -73,7 +73,9 @@ def last_records(folder: Path) -> dict[str, dict[str, int | float]]:
             values["step"] = int(record["step"])
             records[str(record["group"])] = values
     except (ValueError, KeyError, TypeError) as error:
-        raise NotAModel(f"{path}: not a record of a training ({error}); restore it from a copy, or delete it") from None
+        raise ModelNotUsable(
+            f"not a record of a training ({error})", where=path, remedy="restore it from a copy, or delete it"
+        ) from None
     return records
 
 
@@ -95,7 +97,9 @@ def _drop_lines_after(path: Path, step: int) -> None:
     try:
         kept = [line for line in lines if json.loads(line)["step"] <= step]
     except (ValueError, KeyError, TypeError) as error:
-        raise NotAModel(f"{path}: not a record of a training ({error}); delete it to continue without the past") from None
+        raise ModelNotUsable(
+            f"not a record of a training ({error})", where=path, remedy="delete it to continue without the past"
+        ) from None
     publish(path, "".join(line + "\n" for line in kept).encode())
 
 

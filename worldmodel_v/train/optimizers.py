@@ -44,16 +44,18 @@ def find_optimizer(name: str) -> Callable[..., Optimizer]:
         return OPTIMIZERS[name]
     module, separator, attribute = name.partition(":")
     if not separator:
-        raise ConfigError(f"--optimizer {name}: expected one of {', '.join(OPTIMIZERS)}, or module:factory")
+        raise ConfigError("unknown", field="optimizer", got=name, expected=f"one of {', '.join(OPTIMIZERS)}, or module:factory")
     try:
         factory = getattr(importlib.import_module(module), attribute)
     except Exception as error:
         what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         raise ConfigError(
-            f"--optimizer {name}: cannot be loaded: {what}; expected module:factory on the Python path"
+            f"cannot be loaded: {what}", field="optimizer", got=name, expected="module:factory on the Python path"
         ) from error
     if not callable(factory):
-        raise ConfigError(f"--optimizer {name}: {attribute} is not callable; expected a factory that returns an optimiser")
+        raise ConfigError(
+            f"{attribute} is not callable", field="optimizer", got=name, expected="a factory that returns an optimiser"
+        )
     return factory
 
 
@@ -66,19 +68,24 @@ def build_optimizer(name: str, model: torch.nn.Module, learning_rate: float, wei
         optimizer = factory(list(model.parameters()), learning_rate=learning_rate, weight_decay=weight_decay)
     except Exception as error:
         raise ConfigError(
-            f"--optimizer {name}: cannot be built: {one_line(error)}; it is called as "
-            "factory(parameters, learning_rate=…, weight_decay=…)"
+            f"cannot be built: {one_line(error)}; it is called as factory(parameters, learning_rate=…, weight_decay=…)",
+            field="optimizer",
+            got=name,
         ) from error
     if not isinstance(optimizer, Optimizer):
-        raise ConfigError(f"--optimizer {name}: returned a {type(optimizer).__name__}, expected a torch.optim.Optimizer")
+        raise ConfigError(
+            f"returned a {type(optimizer).__name__}", field="optimizer", got=name, expected="a torch.optim.Optimizer"
+        )
     if {id(p) for p in _parameters(optimizer)} != {id(p) for p in model.parameters()}:
-        raise ConfigError(f"--optimizer {name}: must be over all parameters that it is given, and no others")
+        raise ConfigError("must be over all parameters that it is given, and no others", field="optimizer", got=name)
     try:
         state_after_a_step(optimizer)
     except Exception as error:
         raise ConfigError(
-            f"--optimizer {name}: cannot be resumed: {one_line(error)}; its step() needs no argument, and its state "
-            "consists of tensors and numbers"
+            f"cannot be resumed: {one_line(error)}; its step() needs no argument, and its state consists of tensors and "
+            "numbers",
+            field="optimizer",
+            got=name,
         ) from error
     return optimizer
 

@@ -19,7 +19,7 @@ from worldmodel_v.autoencoders.artifact import CONFIG_NAME, WEIGHTS_NAME
 from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.data import FrameBatch
 from worldmodel_v.data.evenly import evenly_spaced
-from worldmodel_v.errors import NotAModel
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.evaluate import evaluate, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -58,7 +58,8 @@ def published_evaluation(run: TrainingRun) -> Figures | None:
 def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
     """Evaluate on the held-out episodes, and publish weights, configuration, picture and, last, the evaluation.
 
-    The weights are the last step's, or with --publish best those of `best.safetensors`; raises NotAModel if it is not there.
+    The weights are the last step's, or with `publish` best those of `best.safetensors`; raises ModelNotUsable if it is
+    not there.
     """
     out = run.config.out
     model, step = (run.model, run.step) if run.config.publish == "last" else _best_model(run)
@@ -96,7 +97,9 @@ def best_settings(run: TrainingRun) -> dict[str, Any]:
 def _best_model(run: TrainingRun) -> tuple[Autoencoder, int]:
     best = load_best(run.config.out)
     if best is None or best.settings != best_settings(run):
-        raise NotAModel(f"{run.config.out}: holds no {BEST_NAME} of this training and data; publish the last weights instead")
+        raise ModelNotUsable(
+            f"holds no {BEST_NAME} of this training and data", where=run.config.out, remedy="publish the last weights instead"
+        )
     model = copy.deepcopy(run.model)
     model.load_state_dict(best.weights)
     return model, best.step

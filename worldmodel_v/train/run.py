@@ -45,10 +45,9 @@ class TensorBatch(NamedTuple):
 
 
 def require_trainable(config: TrainConfig, dataset: Rollouts) -> None:
-    """Raise ConfigError or ConditionNotRecorded unless the autoencoder that is asked for fits the data."""
+    """Raise ConfigError or ModelNotUsable unless the autoencoder that is asked for fits the data."""
     if foreign := registry.foreign_settings(config.autoencoder, config):
-        option = f"--{foreign[0].replace('_', '-')}"
-        raise ConfigError(f"{option}: is no setting of the autoencoder {config.autoencoder}; leave it out")
+        raise ConfigError(f"is no setting of the autoencoder {config.autoencoder}", field=foreign[0], remedy="leave it out")
     _autoencoder_config(config, dataset, condition_dim=len(config.condition))
     with dataset.open_shard(dataset.entries[0]) as shard:
         require_recorded(shard, config.condition)

@@ -19,7 +19,7 @@ from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, CONFIG_NAME, WEI
 from worldmodel_v.autoencoders.base import Figures, figures_text
 from worldmodel_v.data import FrameBatch, require_split
 from worldmodel_v.device import batch_in_memory, resolve_device
-from worldmodel_v.errors import NotAModel, PosteriorCollapsed, SettingsDiffer, TrainingDiverged
+from worldmodel_v.errors import OutputNotUsable, TrainingFailed
 from worldmodel_v.evaluate.metrics import score_frames, summarise
 from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.process import plain_tensors
@@ -29,6 +29,7 @@ from worldmodel_v.storage import require_dataset
 from worldmodel_v.storage.directory import refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
 from worldmodel_v.storage.publish import remove_temporaries
+from worldmodel_v.surface import option
 from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
 from worldmodel_v.train.checkpoint import KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
 from worldmodel_v.train.config import TrainConfig
@@ -73,9 +74,9 @@ class TrainReport:
 def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     """Train `config.out`'s VAE up to `config.steps`; continues from the checkpoint that is there.
 
-    Raises UsageError (NotADataset, DatasetTooSmall, ConstantFrames, SettingsDiffer, …) before anything is written;
-    TrainingDiverged when the loss or a gradient is no longer finite; PosteriorCollapsed if that shall stop it. An interrupt
-    saves a checkpoint first.
+    Raises UsageError (DatasetNotUsable, OutputNotUsable, …) before anything is written; TrainingFailed when the loss or a
+    gradient is no longer finite, or when the posterior has collapsed if that shall stop it. An interrupt saves a checkpoint
+    first.
     """
     progress = progress or Silent()
     with open_training(config) as run:
@@ -109,7 +110,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
     require_trainable(config, dataset)
     require_varied_frames(dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
-    refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training", NotAModel)
+    refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training")
     with plain_tensors(), locked_directory(config.out) as lock:
         _remove_leftovers(config.out)
         checkpoint = _own_checkpoint(config, settings)
@@ -146,7 +147,7 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
             if stopping:
                 raise KeyboardInterrupt
             if collapse and config.stop_on_collapse:
-                raise PosteriorCollapsed(f"{config.out}: stopped, with a checkpoint of step {run.step}: {collapse}")
+                raise TrainingFailed(f"stopped, with a checkpoint of step {run.step}: {collapse}", where=config.out)
 
 
 def _steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple[StepTerms, bool]]:
@@ -176,7 +177,7 @@ def _remove_leftovers(out: Path) -> None:
 
 
 def _tidy(run: TrainingRun) -> None:
-    """Drop what a new training replaces; raises NotAModel if the best is damaged."""
+    """Drop what a new training replaces; raises ModelNotUsable if the best is damaged."""
     out = run.config.out
     if run.step == 0:
         discard_kept(out)
@@ -197,26 +198,32 @@ def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch
 
 
 def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
-    """The checkpoint to continue from, None to begin; raises SettingsDiffer if it is another training's or further on."""
+    """The checkpoint to continue from, None to begin; raises OutputNotUsable if it is another training's or further on."""
     checkpoint = load_checkpoint(config.out, config.keep) if config.resume else None
     if checkpoint is None:
         return None
     if differing := differences(checkpoint.settings, settings):
-        reason = "; --schedule cosine is of all --steps" if checkpoint.settings.get("steps") != settings.get("steps") else ""
-        raise SettingsDiffer(
-            f"{config.out}: was trained with other settings: {'; '.join(differing)}{reason}; "
-            "use those settings, another directory, or --no-resume to replace it"
+        reason = (
+            f"; {option('schedule', 'cosine')} is of all {option('steps')}"
+            if checkpoint.settings.get("steps") != settings.get("steps")
+            else ""
+        )
+        raise OutputNotUsable(
+            f"was trained with other settings: {'; '.join(differing)}{reason}",
+            where=config.out,
+            remedy=f"use those settings, another directory, or {option('resume', False)} to replace it",
         )
     if checkpoint.step > config.steps:
-        raise SettingsDiffer(
-            f"{config.out}: has trained {checkpoint.step} steps, {config.steps} asked; ask for at least {checkpoint.step}, "
-            "or give another directory"
+        raise OutputNotUsable(
+            f"has trained {checkpoint.step} steps, {config.steps} asked",
+            where=config.out,
+            remedy=f"ask for at least {checkpoint.step}, or give another directory",
         )
     return checkpoint
 
 
 def _record(run: TrainingRun, log: MetricsLog, groups: Mapping[str, Mapping[str, float | list[float]]]) -> None:
-    """Write the numbers of each group into the record; raises TrainingDiverged if one is not finite."""
+    """Write the numbers of each group into the record; raises TrainingFailed if one is not finite."""
     for group, values in groups.items():
         _require_finite(run, values)
         log.write(run.step, group, values)
@@ -227,7 +234,8 @@ def _require_finite(run: TrainingRun, values: Mapping[str, float | list[float]])
     if broken:
         out, saved = run.config.out, run.saved_step
         kept = f"keeps the checkpoint of step {saved}" if saved else "has no checkpoint yet"
-        raise TrainingDiverged(
-            f"step {run.step}: {', '.join(broken)} is NaN or infinite; {out} {kept}; "
-            "train again from scratch elsewhere with a lower --learning-rate or --max-grad-norm, or with --precision fp32"
+        raise TrainingFailed(
+            f"step {run.step}: {', '.join(broken)} is NaN or infinite; {out} {kept}",
+            remedy=f"train again from scratch elsewhere with a lower {option('learning_rate')} or "
+            f"{option('max_grad_norm')}, or with {option('precision', 'fp32')}",
         )

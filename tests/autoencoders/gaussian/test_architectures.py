@@ -200,24 +200,24 @@ def test_mlp_has_one_hidden_layer_of_400_each_way() -> None:
 @pytest.mark.parametrize(
     ("name", "size", "text"),
     [
-        ("ha2018", 32, "--architecture ha2018 takes frames of 64x64, got 32x32; "),
-        ("ha2018", 128, "--architecture ha2018 takes frames of 64x64, got 128x128; "),
-        ("mlp", 128, "--architecture mlp takes frames of 8x8 to 64x64, got 128x128; "),
-        ("conv", 8192, "--architecture conv takes frames of 8x8 to 1024x1024, got 8192x8192; "),
-        ("vit", 64, "--architecture: expected one of conv, ha2018, resnet, mlp, got 'vit'"),
+        ("ha2018", 32, "architecture='ha2018': takes frames of 64x64, these are 32x32; "),
+        ("ha2018", 128, "architecture='ha2018': takes frames of 64x64, these are 128x128; "),
+        ("mlp", 128, "architecture='mlp': takes frames of 8x8 to 64x64, these are 128x128; "),
+        ("conv", 8192, "architecture='conv': takes frames of 8x8 to 1024x1024, these are 8192x8192; "),
+        ("vit", 64, "architecture: expected one of conv, ha2018, resnet, mlp, got 'vit'"),
     ],
 )
 def test_what_an_architecture_does_not_take_is_refused(name: str, size: int, text: str) -> None:
     with pytest.raises(ConfigError, match=f"^{re.escape(text)}") as refusal:
         VAEConfig(architecture=name, frame_height=size, frame_width=size)  # type: ignore[arg-type]
     if name in ARCHITECTURES:
-        assert str(refusal.value).endswith("choose another architecture, or collect with another --frame-size")
+        assert str(refusal.value).endswith("choose another architecture, or collect with another frame_size")
 
 
 def test_both_sides_must_be_within_the_limits() -> None:
     VAEConfig(architecture="mlp", frame_height=8, frame_width=64)
     for height, width in ((8, 72), (72, 8)):
-        text = f"--architecture mlp takes frames of 8x8 to 64x64, got {height}x{width}; "
+        text = f"architecture='mlp': takes frames of 8x8 to 64x64, these are {height}x{width}; "
         with pytest.raises(ConfigError, match=f"^{re.escape(text)}"):
             VAEConfig(architecture="mlp", frame_height=height, frame_width=width)
 

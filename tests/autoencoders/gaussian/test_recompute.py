@@ -68,8 +68,8 @@ def test_where_pytorch_cannot_compile_the_error_says_what_to_do(
     with pytest.raises(ConfigError) as caught:
         train(config(stamp_rollouts, tmp_path / "vae", compile=True))
     assert str(caught.value) == (
-        "--compile: PyTorch cannot compile for cpu here (RuntimeError: No working C++ compiler found); "
-        "install a C++ compiler (CUDA: Triton), or leave out --compile"
+        "compile=True: PyTorch cannot compile for cpu here (RuntimeError: No working C++ compiler found); "
+        "install a C++ compiler (CUDA: Triton), or leave it out"
     )
     assert not (tmp_path / "vae" / "checkpoint.safetensors").exists()
 

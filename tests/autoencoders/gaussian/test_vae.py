@@ -11,7 +11,7 @@ import torch
 from worldmodel_v.autoencoders import frames_to_input
 from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, elbo
 from worldmodel_v.autoencoders.gaussian.vae import bounded_logvar
-from worldmodel_v.errors import ConfigError, ModelMismatch
+from worldmodel_v.errors import ConfigError, ModelNotUsable
 
 
 def random_frames(count: int, size: int) -> torch.Tensor:
@@ -29,11 +29,11 @@ def test_sides_that_are_no_multiples_of_8_are_refused(size: int) -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"latent_dim": 0}, "--latent-dim must be 1 to 4096, got 0"),
-        ({"likelihood": "poisson"}, "--likelihood: expected gaussian, calibrated or bernoulli, got 'poisson'"),
-        ({"channels": 2}, "--channels: expected 1 or 3, got 2"),
-        ({"sigma": 0.0}, "--sigma must be positive, got 0.0"),
-        ({"sigma": float("nan")}, "--sigma must be a finite number, at most 1e+30, got nan"),
+        ({"latent_dim": 0}, "latent_dim: expected 1 to 4096, got 0"),
+        ({"likelihood": "poisson"}, "likelihood: expected gaussian, calibrated or bernoulli, got 'poisson'"),
+        ({"channels": 2}, "channels: expected 1 or 3, got 2"),
+        ({"sigma": 0.0}, "sigma: expected a positive number, got 0.0"),
+        ({"sigma": float("nan")}, "sigma: expected a finite number, at most 1e+30, got nan"),
         ({"condition": ("speed",)}, "a condition on ['speed'] cannot have 0 values"),
         ({"condition_dim": 2}, "a condition on [] cannot have 2 values"),
     ],
@@ -90,12 +90,12 @@ class TestCondition:
 
     def test_a_call_without_it_or_with_another_size_is_refused(self) -> None:
         model, x = VAE(self.CONFIG), torch.zeros(2, 3, 8, 8)
-        text = "the VAE is conditional on speed, action: expected 4 values a frame, got 0"
-        with pytest.raises(ModelMismatch, match=f"^{re.escape(text)}$"):
+        text = "the VAE is conditional on speed, action; expected 4 values a frame, got 0"
+        with pytest.raises(ModelNotUsable, match=f"^{re.escape(text)}$"):
             model.posterior(x)
-        with pytest.raises(ModelMismatch, match="expected 4 values a frame, got 3"):
+        with pytest.raises(ModelNotUsable, match="expected 4 values a frame, got 3"):
             model.decode_z(torch.zeros(2, 3), torch.zeros(2, 3))
-        with pytest.raises(ModelMismatch, match="the VAE is conditional on nothing: expected 0 values a frame, got 1"):
+        with pytest.raises(ModelNotUsable, match="the VAE is conditional on nothing; expected 0 values a frame, got 1"):
             VAE(VAEConfig(frame_height=8, frame_width=8)).posterior(x, torch.zeros(2, 1))
 
     def test_both_halves_hear_it_standardised(self) -> None:

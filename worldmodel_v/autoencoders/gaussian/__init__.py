@@ -8,7 +8,7 @@ from worldmodel_v.autoencoders.gaussian.architectures import ArchitectureName
 from worldmodel_v.autoencoders.gaussian.losses import Elbo, elbo
 from worldmodel_v.autoencoders.gaussian.posterior import Posterior, gaussian_kl, posterior_of
 from worldmodel_v.autoencoders.gaussian.vae import VAE, Likelihood, VAEConfig, gaussian_latents
-from worldmodel_v.errors import ModelMismatch
+from worldmodel_v.errors import ModelNotUsable
 
 __all__ = [
     "VAE",
@@ -26,11 +26,11 @@ __all__ = [
 
 
 def load_vae(path: Path) -> Trained[VAE]:
-    """The VAE in a directory that `wm-train` wrote; raises NotAModel if there is none, ModelMismatch if it is no Gaussian."""
+    """The VAE in a directory that `wm-train` wrote; raises ModelNotUsable if there is none, or another."""
     content = artifact.read_weights(path)
     if (kind := artifact.kind_of(content, str(path))) != VAE.kind:
-        raise ModelMismatch(
-            f"{path}: its autoencoder is {kind}; this needs a VAE, with mu and logvar, as wm-train trains by default"
+        raise ModelNotUsable(
+            f"its autoencoder is {kind}; this needs a VAE, with mu and logvar, as wm-train trains by default", where=path
         )
     found = artifact.from_bytes(content, str(path))
     assert isinstance(found.model, VAE)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import MAX_SIDE, SIDE_STEP
+from worldmodel_v.surface import option
 
 ArchitectureName = Literal["conv", "ha2018", "resnet", "mlp"]
 
@@ -69,13 +70,15 @@ def build_network(name: str, frame_shape: Shape, channels: int) -> Network:
 def require_architecture(name: str, frame_shape: Shape) -> None:
     """Raise ConfigError if there is no such architecture, or if it does not take frames of this size."""
     if name not in ARCHITECTURES:
-        raise ConfigError(f"--architecture: expected one of {', '.join(ARCHITECTURES)}, got {name!r}")
+        raise ConfigError(field="architecture", expected=f"one of {', '.join(ARCHITECTURES)}", got=name)
     _, smallest, largest = ARCHITECTURES[name]
     if not smallest <= min(frame_shape) <= max(frame_shape) <= largest:
         sizes = f"{smallest}x{smallest}" + (f" to {largest}x{largest}" if largest > smallest else "")
         raise ConfigError(
-            f"--architecture {name} takes frames of {sizes}, got {frame_shape[0]}x{frame_shape[1]}; "
-            "choose another architecture, or collect with another --frame-size"
+            f"takes frames of {sizes}, these are {frame_shape[0]}x{frame_shape[1]}",
+            field="architecture",
+            got=name,
+            remedy=f"choose another architecture, or collect with another {option('frame_size')}",
         )
 
 

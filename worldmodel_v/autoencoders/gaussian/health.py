@@ -14,6 +14,7 @@ import torch
 
 from worldmodel_v.autoencoders.base import Figures, Finding, Scores
 from worldmodel_v.autoencoders.gaussian.posterior import aggregate, gaussian_kl, posterior_of
+from worldmodel_v.surface import option
 
 ACTIVE_VARIANCE = 0.01
 
@@ -65,13 +66,14 @@ def findings(step: int, figures: Figures, health: Mapping[str, Any]) -> list[Fin
         wide = (
             f"step {step}: the latents are {width:.1f} times as wide as the prior (KL of "
             f"all frames' latents together to N(0, I): {health['aggregate_kl_nats']:.1f} nats), so samples from the "
-            "prior will not look like frames; raise --beta if they shall"
+            f"prior will not look like frames; raise {option('beta')} if they shall"
         )
         found.append(Finding("prior", wide))
     if figures["active_units"] == 0:
         collapse = (
             f"KL is {figures['kl_nats']:.2g} nats and 0 of {figures['latent_dim']} latents are active at step {step}: the "
-            "posterior has collapsed; lower --beta, lengthen --beta-warmup-steps, or use --free-bits"
+            f"posterior has collapsed; lower {option('beta')}, lengthen {option('beta_warmup_steps')}, or use "
+            f"{option('free_bits')}"
         )
         found.append(Finding("collapse", collapse, is_collapse=True))
     return found

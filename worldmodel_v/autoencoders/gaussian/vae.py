@@ -160,7 +160,7 @@ class VAE(Autoencoder):
             self.variance = self.variance.lerp(squared_error.clamp_min(MIN_SIGMA**2), 1 / CALIBRATION_STEPS)
 
     def _beside(self, values_BN: torch.Tensor, condition_BK: torch.Tensor | None) -> torch.Tensor:
-        """`values` with the standardised condition beside them; raises ModelMismatch if it is missing or of another size."""
+        """`values` with the standardised condition beside them; raises ModelNotUsable if it is missing or of another size."""
         standardised = self.standardised(condition_BK)
         return values_BN if standardised is None else torch.cat([values_BN, standardised], dim=1)
 
