@@ -4,7 +4,12 @@ PyTorch splits each operator among its threads, which wait for each other after 
 programs use the cores too, one of them nearly always waits for its time slice, and all the others for it. Here a thread
 computes its rows alone, and they meet once or twice a step. Each has a copy of the autoencoder, whose parameters are the same
 memory and whose gradients and buffers are its own; gradients and figures are added in the order of the parts. So the weights
-depend on the number of threads, and on nothing that else runs on the machine. `benchmarks/shared_machine.py` measures it.
+depend on the number of threads, and on nothing that else runs on the machine.
+
+Of the fair share on two cores that four other programs use each (`benchmarks/shared_machine.py`), this keeps 0.84. Rejected:
+one thread, 0.50; operators split among threads that sleep while they wait (OMP_WAIT_POLICY=passive), 0.61, at more processor
+time a step; a number of threads that follows the load, which changes the order of sums and so the weights; shorter time slices
+(sched_setattr), which gained nothing.
 """
 
 import copy
