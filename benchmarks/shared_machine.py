@@ -7,7 +7,7 @@ as cores. Contestants take turns, alone and under that load. The fair share of a
 programs and the contestant had together, divided by the number of them all; the contestant's fair speed is its speed alone
 times the part of a core that this is. So whatever else the machine does meanwhile is counted as it comes. Speed alone is the
 best of the rounds; where other programs never leave the machine alone it is told by processor time (--by-processor): steps per
-second of it, times the cores.
+second of it, times the cores. That is too low for threads that spin while they wait: compare those by steps under load.
 """
 
 from __future__ import annotations
