@@ -178,6 +178,10 @@ class Autoencoder(ABC, nn.Module):
     noise_shape: tuple[int, ...] | None = None
     """The shape of the noise that `loss` takes for each frame."""
 
+    in_parts: bool = False
+    """Whether `loss` may be computed of parts of a batch, by copies of the autoencoder in threads at once: it is a mean over
+    frames, but for what `batch.across` is asked for, and all copies ask for the same in the same order."""
+
     settled_step: int = 0
     """From which step on a training can be judged by its figures."""
 

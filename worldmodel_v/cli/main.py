@@ -1,4 +1,9 @@
-"""What all commands share: parsing, output, and the way from an error to an exit code."""
+"""What all commands share: parsing, output, and the way from an error to an exit code.
+
+Threads of PyTorch that wait for each other sleep, unless the environment says otherwise: by default they spin, and where other
+programs use the cores too they burn the time that the thread needs which they wait for. It is read when PyTorch is loaded, so
+it is said here, where no command has loaded it yet.
+"""
 
 import dataclasses
 import errno
@@ -29,6 +34,8 @@ Config = TypeVar("Config")
 Result = TypeVar("Result")
 PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
 _NO_VALUE = re.compile("--[^=]+=")
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 @dataclass(frozen=True, kw_only=True)

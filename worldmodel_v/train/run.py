@@ -27,6 +27,7 @@ from worldmodel_v.storage import Rollouts
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.optimizers import build_optimizer
+from worldmodel_v.train.parts import Parts, num_parts
 from worldmodel_v.train.schedules import learning_rate_factor
 from worldmodel_v.train.share import ALONE, Share
 
@@ -93,9 +94,14 @@ class TrainingRun:
         self._noise = torch.Generator(device)
 
     @cached_property
-    def _objective(self) -> Callable[[Batch], Loss]:
+    def _parts(self) -> Parts:
+        whole = self.device.type != "cpu" or self.config.compile or not self.model.in_parts  # the compiler splits by itself
+        number = 1 if whole else num_parts(self.config.batch_size // self._share.size)
+        return Parts(self.model, number, self._objective_of, self._autocast)
+
+    def _objective_of(self, model: Autoencoder) -> Callable[[Batch], Loss]:
         compile = functools.partial(compiled, device=self.device) if self.config.compile else None
-        return self.model.objective(compile=compile, recompute=self.config.checkpoint_activations)
+        return model.objective(compile=compile, recompute=self.config.checkpoint_activations)
 
     def _fresh_model(self) -> Autoencoder:
         """A model with new weights; a condition is standardised by the episodes that are trained on."""
@@ -125,7 +131,8 @@ class TrainingRun:
         tensors = ((self._to_tensor(frames), None if beside is None else self._to_tensor(beside)) for frames, beside in shares)
         with closing(prefetch(tensors, depth=4)) as batches:
             for frames, condition in batches:
-                x_BCHW = frames_to_input(frames.to(self.device, non_blocking=True), self.config.channels)
+                with self._parts.few_threads():
+                    x_BCHW = frames_to_input(frames.to(self.device, non_blocking=True), self.config.channels)
                 yield TensorBatch(x_BCHW, None if condition is None else condition.to(self.device, non_blocking=True))
 
     def _to_tensor(self, values: np.ndarray) -> torch.Tensor:
@@ -149,19 +156,16 @@ class TrainingRun:
     def take_step(self, batch: TensorBatch) -> StepTerms:
         """One optimiser step; returns its terms (tensors stay on the device until they are logged)."""
         self.model.train()
-        with self._autocast():
-            loss = self._objective(Batch(batch.x, batch.condition, self._draw_noise(), self.step, self._share.mean))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.minimised.backward()
-        terms = {"loss": loss.minimised, **loss.figures}
-        means = {name: value.detach() for name, value in terms.items() if isinstance(value, torch.Tensor)}
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        self._share.average([*gradients, *means.values()])
-        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        self._schedule_learning_rate()
-        self.optimizer.step()
+        with self._parts.few_threads():
+            terms = self._parts.backward(Batch(batch.x, batch.condition, self._draw_noise(), self.step, self._share.mean))
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            self._share.average([*gradients, *(value for value in terms.values() if isinstance(value, torch.Tensor))])
+            grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+            self._schedule_learning_rate()
+            self.optimizer.step()
         self.step += 1
-        return {**terms, **means, "grad_norm": grad_norm}
+        return {**terms, "grad_norm": grad_norm}
 
     def _schedule_learning_rate(self) -> None:
         config = self.config

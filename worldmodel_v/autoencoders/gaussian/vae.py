@@ -118,6 +118,7 @@ class VAE(Autoencoder):
         self.decoder = network.decoder
         self.register_buffer("variance", torch.tensor(config.sigma**2), persistent=config.likelihood == "calibrated")
         self.noise_shape = (config.latent_dim,)
+        self.in_parts = config.architecture != "mlp"  # whose gradients take as long to add as some rows to compute
         self.settled_step = (2 * config.beta_cycles - 1) * config.beta_warmup_steps
 
     @property
