@@ -1,4 +1,4 @@
-"""The directory that a stage writes: what may stand in it, and the JSON that it holds. (Datasets have rules of their own.)"""
+"""The directory that a stage writes: which names it may hold, and reading its JSON. (Datasets have rules of their own.)"""
 
 from collections.abc import Container
 from pathlib import Path
@@ -12,7 +12,7 @@ MAX_JSON_BYTES = 16 << 20
 
 
 def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose: str, error: type[UsageError]) -> None:
-    """Raise `error` unless `out` is absent, or a directory with no other names than `own_names`. Writes nothing.
+    """Raise `error` if `out` is a file, or a directory with other names than `own_names`. Writes nothing.
 
     The message calls the directory's content `what` ("a training") and the content it may have `whose` ("of this training").
     """

@@ -1,4 +1,4 @@
-"""What is said of a file that cannot be read. One that is withheld from this process is not damaged: nobody shall delete it."""
+"""Errors about files that cannot be read. A file that this process may not read is not damaged, so nobody should delete it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ REMEDY = "restore the shard from a copy, or delete the file and its line in inde
 
 
 def missing(path: object) -> str:
-    """What is said of a shard that is not there."""
+    """The message about a missing shard."""
     return f"{path}: the shard is missing; restore it from a copy, or delete its line in the index"
 
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Raise NotReadable, naming the file, where the system does not let this process read one in the block."""
+    """Raise NotReadable, which names the file, if this process has no permission to read a file in the block."""
     try:
         yield
     except PermissionError as error:
