@@ -1,4 +1,4 @@
-"""Whether a VAE and rollouts belong together."""
+"""Checking that a VAE fits rollouts: their frame size, and its condition."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from worldmodel_v.storage import Rollouts
 
 
 def require_fit(vae: Trained[Autoencoder], rollouts: Rollouts, vae_path: Path, otherwise: str) -> None:
-    """Raise ModelMismatch unless the VAE was trained on frames of the rollouts' size, and ConditionNotRecorded unless the
-    rollouts record what it is conditional on. `otherwise` is what else a user may do about the size."""
+    """Raise ModelMismatch if the VAE was trained on frames of another size than the rollouts', and ConditionNotRecorded if the
+    rollouts lack a value of its condition. `otherwise` is a second remedy for the size, for the message."""
     wanted, found = vae.model.config.frame_shape, (rollouts.spec.frame_height, rollouts.spec.frame_width)
     if wanted != found:
         raise ModelMismatch(
