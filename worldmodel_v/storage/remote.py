@@ -1,4 +1,4 @@
-"""Reading from a URL through fsspec: HTTP directly; S3, GCS, Hugging Face and others with the user's own filesystem package.
+"""Reading from a URL through fsspec: HTTP with our extra `http`; S3, GCS, Hugging Face and others with the user's own package.
 
 Every request costs tens of milliseconds, whatever its size, so this module makes few. A small read (metadata) fetches the block
 of 64 kB around it. Parts that are announced (`ahead`) are fetched together: neighbours in one request, and all requests at once
