@@ -1,12 +1,12 @@
-"""numba's compiler, with what it compiled kept on disk wherever there is a folder for it.
+"""numba's compiler, which caches compiled code on disk if there is a folder for it.
 
-numba keeps it beside the module, else below the user's home (or in NUMBA_CACHE_DIR), and refuses to compile at all where it may
-write to none of them, as in a container whose file system is read-only. Then each process compiles anew: one second for the
-resizing of frames, some twenty more for the fast CarRacing; so it does if the disk is full. Rejected: a folder in /tmp, where
-others could leave code.
+numba caches code beside the module, else below the user's home (or in NUMBA_CACHE_DIR). If it may write to none of them, as in
+a container with a read-only file system, numba alone would refuse to compile. Here each process then compiles again: one second
+for the resizing of frames, about twenty more for the fast CarRacing. The same happens if the disk is full. Rejected: a folder
+in /tmp, where others could leave code.
 
-NUMBA_DISABLE_JIT, which is for finding faults in one's own functions, is not obeyed by ours: as Python they would take hours,
-and some could not run at all.
+Our functions ignore NUMBA_DISABLE_JIT, which is for debugging one's own functions: as Python, ours would take hours, and some
+could not run at all.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from worldmodel_v.progress import Progress
 
 
 def njit(**options: Any) -> Callable[[Callable], Callable]:
-    """A decorator: `numba.njit(cache=True, **options)` with a `KernelCache`, or without a cache where nothing can be kept."""
+    """A decorator: `numba.njit(cache=True, **options)` with a `KernelCache`, or without a cache if there is no folder."""
 
     import numba
 
@@ -50,17 +50,17 @@ def _compilation_allowed() -> Iterator[None]:
 
 @contextmanager
 def compilation_watched(progress: Progress) -> Iterator[None]:
-    """Within it, the first function that is not on disk yet and has to be compiled is told of, and interruptions wait for the
-    end of a function: LLVM calls Python back, and what is raised there is lost."""
+    """Within the block, the first compilation of a function that is not on disk yet is reported, and interruptions wait until
+    a function is compiled: LLVM calls Python back, and an exception there would be lost."""
     try:
         from numba.core import event
-    except ImportError:  # then nothing is compiled
+    except ImportError:  # without numba nothing is compiled
         yield
         return
 
     class Watcher(event.Listener):
         told = False
-        depth = 0  # a function's compilation begins that of what it calls
+        depth = 0  # compiling a function begins to compile the functions that it calls
 
         def on_start(self, event: Any) -> None:
             if not self.told:

@@ -1,4 +1,4 @@
-"""Which device to compute on, compiling for it, and the threads of matrix products."""
+"""Choosing a device, compiling for it, and limiting the threads of matrix products."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 Computation = Callable[..., Any]
 
 SIGNS_OF_TOO_LITTLE_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")
-"""In the text of a RuntimeError: torch.OutOfMemoryError is one, and that of the CPU's allocator has no class of its own."""
+"""Parts of a RuntimeError's text: torch.OutOfMemoryError is one, and the CPU allocator's error has no class of its own."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device of a name; "auto" is CUDA where there is one. Raises ConfigError if it is not there."""
+    """The torch device of a name; "auto" is CUDA if available, else the CPU. Raises ConfigError if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -50,7 +50,7 @@ def compiled(computation: Computation, device: torch.device) -> Computation:
 
 @contextmanager
 def batch_in_memory(size: int, device: torch.device) -> Iterator[None]:
-    """Raise ConfigError where what is done with a batch in the block needs more memory than there is."""
+    """Raise ConfigError if the block's work on a batch needs more memory than there is."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -60,7 +60,7 @@ def batch_in_memory(size: int, device: torch.device) -> Iterator[None]:
 
 
 def blas_in_one_thread() -> AbstractContextManager:
-    """Within it, NumPy's and SciPy's matrix products stay in the thread that asks for them, where SciPy is installed."""
+    """Within the block, NumPy's and SciPy's matrix products stay in the thread that calls them, if SciPy is installed."""
     controller = _blas()
     return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
 

@@ -1,6 +1,6 @@
-"""Ctrl-C and SIGTERM: how a command hears them, and how they wait for a safe moment.
+"""Ctrl-C and SIGTERM: how a command handles them, and how they wait for a safe moment.
 
-Outside the main thread, where Python allows no signal handlers, nothing here changes anything.
+Outside the main thread, where Python allows no signal handlers, this module changes nothing.
 """
 
 import os
@@ -19,9 +19,9 @@ SECONDS_UNTIL_RAISED_AGAIN = 0.01
 
 @contextmanager
 def handlers_restored() -> Iterator[None]:
-    """At the end of the block the handlers of both signals are what they were before it, whoever replaced them.
+    """At the end of the block, the handlers of both signals are as before it, whatever replaced them.
 
-    They are set anew in any case, since native code replaces them without Python's knowing.
+    They are always set again, because native code can replace them without Python's knowledge.
     """
     if not _in_main_thread():
         yield
@@ -31,16 +31,16 @@ def handlers_restored() -> Iterator[None]:
         yield
     finally:
         for number, handler in handlers.items():
-            if handler is not None:  # which stands for one of native code's own
+            if handler is not None:  # None stands for a handler of native code
                 signal.signal(number, handler)
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block SIGTERM interrupts as Ctrl-C does, and a second one of either leaves at once, cleaning up nothing.
+    """Within the block, SIGTERM interrupts as Ctrl-C does. A second signal of either kind ends the process without cleanup.
 
-    An interruption that falls into a destructor or a callback, from where Python lets no exception out (HDF5's bindings are in
-    one most of the time), is raised again a moment later.
+    Python loses an exception that is raised in a destructor or a callback, and HDF5's bindings are in one most of the time. An
+    interruption that is lost there is raised again a moment later.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -83,8 +83,8 @@ def _raised_again_if_lost() -> Iterator[None]:
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
     """Within the block, the first SIGINT or SIGTERM only makes the yielded function return True; a second one interrupts.
 
-    So a step is never cut in half, and an impatient person can still leave. A first one that came too late to be asked for
-    interrupts at the end of the block, so that a command leaves with 130 either way.
+    So a step is never cut in half, and an impatient user can still leave. After a first signal, the end of the block raises
+    KeyboardInterrupt, even if the function was not called after it, so that a command ends with 130 either way.
     """
     received: list[int] = []
 

@@ -1,12 +1,12 @@
-"""Pipelines as jobs of a Ray cluster: submit, look, read, stop, from a machine that is no node of it.
+"""Pipelines as jobs of a Ray cluster: submit them, show their state and log, and stop them, from a machine outside the cluster.
 
 A job is `wm-pipeline run` on the cluster's head node, started by Ray's own job server (`ray.job_submission`), so it outlives
-the terminal that submitted it. Nothing here keeps state: the cluster knows its jobs, the output directory knows what is done,
-and submitting the same command again continues it.
+the terminal that submitted it. This module keeps no state: the cluster records its jobs, the output directory records what is
+done, and submitting the same command again continues it.
 
-What travels is the pipeline file, or the whole of a working directory; Ray unpacks it on every node for the time of the job
-and puts it on Python's path there, which is how an environment or policy of one's own reaches the workers. The copy is
-deleted with the job, so an output path has to be absolute (`refuse_temporary_output`).
+A submission sends the pipeline file, or a whole working directory. Ray unpacks it on every node for the duration of the job
+and puts it on Python's path there, so workers can import a user's own environment or policy. Ray deletes the copy with the
+job, so an output path must be absolute (`refuse_temporary_output`).
 """
 
 import asyncio
@@ -32,16 +32,16 @@ JOB_ENVIRONMENT_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it for the command of a job, and for nothing else."""
 
 ANSWER_CHARACTERS = 300
-"""How much of an answer an error repeats: a proxy's is a whole page."""
+"""How much of an answer an error quotes: a proxy's answer is a whole page."""
 
 SUCCEEDED, ENDED = "SUCCEEDED", ("SUCCEEDED", "FAILED", "STOPPED")
 OUT = "worldmodel_v_out"
-"""The job's metadata under which its output directory stands."""
+"""The key of the output directory in a job's metadata."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the cluster knows of a job."""
+    """What the cluster knows about a job."""
 
     job: str
     status: str
@@ -56,7 +56,7 @@ class Job:
 
 
 class JobLog:
-    """What a job has printed, in pieces; as a text, all of it."""
+    """What a job has printed: iterate over its pieces, or take all of it with `str`."""
 
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces = pieces
@@ -72,7 +72,7 @@ class Jobs:
     """The job server of a cluster, at the address of its dashboard."""
 
     def __init__(self, address: str) -> None:
-        """Raises ClusterNotUsable if no job server answers at `address`, PackageMissing if what talks to it is not there."""
+        """Raises ClusterNotUsable if no job server answers at `address`, PackageMissing without Ray's job client."""
         self.address = address
         self._client = _connect(address)
 
@@ -188,7 +188,7 @@ def _connect(address: str) -> Any:
     except ImportError as error:
         raise PackageMissing(f"jobs need Ray's job client ({error})", remedy="pip install 'worldmodel_v[cluster]'") from error
     try:
-        requests.get(address, timeout=CONNECT_SECONDS)  # any answer will do; Ray's client would wait for one for ever
+        requests.get(address, timeout=CONNECT_SECONDS)  # any answer will do; Ray's client would wait for one forever
         with _without_ray_addresses():
             return JobSubmissionClient(address)
     except Exception as error:
@@ -200,7 +200,7 @@ def _connect(address: str) -> Any:
 
 
 def _through_a_proxy(address: str) -> str:
-    """What to say of an answer that may be a proxy's; nothing where the environment names none for this address."""
+    """A remark on an answer that may be a proxy's; empty if the environment names no proxy for this address."""
     from requests.utils import get_environ_proxies, select_proxy
 
     proxy = select_proxy(address, get_environ_proxies(address))
@@ -212,7 +212,7 @@ def _through_a_proxy(address: str) -> str:
 
 @contextlib.contextmanager
 def _without_ray_addresses() -> Iterator[None]:
-    """Ray's client prefers the environment's address to the one that it is given."""
+    """Hide the environment's addresses: Ray's client prefers them to the address that it is given."""
     taken = {name: os.environ.pop(name) for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if name in os.environ}
     try:
         yield

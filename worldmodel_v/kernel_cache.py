@@ -1,8 +1,9 @@
-"""numba's cache on disk, for processes that compile at once, are killed, or find the disk full.
+"""numba's cache on disk, safe for processes that compile at the same time, are killed, or find the disk full.
 
-numba writes the index (which machine code is that of which arguments and processor) before the code itself, numbers the files
-of code anew when the source has changed, and locks nothing. So two processes can both call their code file 1, and one that is
-killed in between leaves an index that points to a file of the old source: the next process runs that, and no error tells of it.
+numba writes the index (which file holds the machine code for which arguments and processor) before the code itself. It numbers
+the code files from 1 again when the source has changed, and takes no lock. So two processes can both write code file 1. And a
+process that is killed in between leaves an index that points to a file of the old source: the next process runs this old code,
+without any error.
 """
 
 import contextlib
@@ -16,11 +17,11 @@ from numba.core.caching import FunctionCache
 
 LOCK_NAME = "worldmodel_v.lock"
 BELOW_THE_HOME = ("UserWide", "Zip")
-"""In the names of numba's classes that look for a folder there."""
+"""Parts of the names of numba's classes that look for a folder below the home."""
 
 
 class _Places(FunctionCache._impl_class):
-    """Where numba looks for a folder: below the home only if there is one, or else it makes a folder `~` where it runs."""
+    """Where numba looks for a folder. Not below the home if there is none: numba would make a folder `~` where it runs."""
 
     def __init__(self, function: Any) -> None:
         if not _has_a_home():
@@ -38,13 +39,13 @@ def _has_a_home() -> bool:
 
 
 class KernelCache(FunctionCache):
-    """One function's machine code on disk. What cannot be read counts as not there; what cannot be kept is compiled again."""
+    """One function's machine code on disk. Unreadable code counts as missing; code that cannot be kept is compiled again."""
 
     _impl_class = _Places
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """What numba compiled for these arguments and this processor before, or None."""
-        with contextlib.suppress(Exception):  # unpickling what a lost write left raises anything
+        with contextlib.suppress(Exception):  # unpickling what a lost write left can raise any error
             return super().load_overload(sig, target_context)
         return None
 
@@ -64,7 +65,7 @@ class KernelCache(FunctionCache):
             yield
 
     def _forget_what_is_stale(self) -> None:
-        """If the index is another source's, or torn, remove the code that it knew, whose names are about to be used anew."""
+        """If the index is torn or of another source, remove its code files: their names are about to be used again."""
         index = self._cache_file
         with contextlib.suppress(Exception):
             if index._load_index():

@@ -1,6 +1,6 @@
 """How a raw frame becomes a recorded one, as data: what is cropped, to which size it is resized, and how.
 
-The record stands in `dataset.json` and in the weights of each VAE; `envs.frames.FramePreprocessor` carries it out.
+The record is kept in `dataset.json` and in the weights of each VAE; `envs.frames.FramePreprocessor` applies it.
 """
 
 import re
@@ -22,7 +22,7 @@ Fit = Literal["stretch", "letterbox"]
 
 SIDE_STEP = 8
 MAX_SIDE = 1024
-"""Height and width of the frames that there is an autoencoder for: multiples of the first, up to the second."""
+"""Height and width of the frames that an autoencoder can train on: multiples of the first, up to the second."""
 
 _CROP = re.compile(r"(\d{1,9}):(\d{1,9}),(\d{1,9}):(\d{1,9})")
 _FRAME_SIZE = re.compile(r"(\d{1,9})(?:x(\d{1,9}))?")
@@ -55,17 +55,17 @@ class Preprocessing:
         return self.frame_height, self.frame_width
 
     def changes_frames_of_its_size(self) -> bool:
-        """Whether a raw frame that is as large as the recorded ones would be cropped: then no size tells the two apart."""
+        """Whether a raw frame of the recorded frames' size would be cropped: then their size does not tell the two apart."""
         try:
             crop = parse_crop(self.crop, self.frame_shape)
         except ConfigError:
-            return False  # no raw frame is as small
+            return False  # no raw frame is that small
         return crop != (0, self.frame_height, 0, self.frame_width)
 
     def placement(self, height: int, width: int) -> tuple[int, int, int, int]:
         """(top, left, height, width) of what a crop of this size becomes, in the frame.
 
-        In a letterbox its sides are rounded to whole pixels, a half up, and of an odd number of black rows or columns the
+        In a letterbox, its sides are rounded to whole pixels, halves up. If the number of black rows or columns is odd, the
         larger half lies below or to the right.
         """
         frame_height, frame_width = self.frame_shape

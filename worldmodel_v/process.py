@@ -1,9 +1,9 @@
-"""What belongs to the whole process, and is put back after strangers' code.
+"""State of the whole process, which is restored after other people's code.
 
-Environments, policies and sources of a user's own run in our process and may change it: for the caller, for the next episode,
-and for this package. So what they change in an episode is put back after it, and what importing them changes after the
-collection, since a module may rely on what it has set. All is read and compared once an episode, in 0.1 ms, never at a step.
-Rejected: a process for each environment, through which every frame would have to travel.
+A user's own environments, policies and sources run in our process and may change its state. This would affect the caller, the
+next episode and this package. So what they change in an episode is restored after the episode. What importing them changes is
+restored after the collection, because a module may rely on what it has set. The state is read and compared once an episode, in
+0.1 ms, never at a step. Rejected: a process for each environment, because every frame would have to cross between processes.
 """
 
 import atexit
@@ -26,7 +26,7 @@ STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 
 class _Part(NamedTuple):
-    """Something that belongs to the process; None stands for what cannot be known, and is not put back."""
+    """One part of the process's state; None stands for an unknown value, which is not restored."""
 
     read: Callable[[], Any]
     write: Callable[[Any], object]
@@ -34,7 +34,7 @@ class _Part(NamedTuple):
 
 @contextmanager
 def process_kept() -> Iterator[None]:
-    """Afterwards the process is as before: working directory, environment variables, locale, filters of warnings, NumPy's
+    """After the block, these are as before: working directory, environment variables, locale, filters of warnings, NumPy's
     handling of floating-point errors, handlers of SIGINT and SIGTERM, and PyTorch's threads, defaults and gradients."""
     with handlers_restored(), _kept(_PARTS):
         yield
@@ -42,16 +42,16 @@ def process_kept() -> Iterator[None]:
 
 @contextmanager
 def directory_kept() -> Iterator[None]:
-    """Afterwards the working directory and the handlers of SIGINT and SIGTERM are as before, all else as the block left it."""
+    """After the block, the working directory and the handlers of SIGINT and SIGTERM are as before; nothing else is restored."""
     with handlers_restored(), _kept([_DIRECTORY]):
         yield
 
 
 @contextmanager
 def plain_tensors() -> Iterator[None]:
-    """Within it, tensors of which nothing else is said are float32 on the CPU, whatever the caller's defaults; loads PyTorch.
+    """Within the block, tensors are float32 on the CPU by default, whatever the caller's defaults; loads PyTorch.
 
-    So that a network is built, and its optimiser computes, the same in every program.
+    So a network is built, and its optimiser computes, the same in every program.
     """
     import torch
 
@@ -67,9 +67,9 @@ def plain_tensors() -> Iterator[None]:
 
 @contextmanager
 def output_to_stderr() -> Iterator[None]:
-    """Within it, whatever is printed to standard output goes to standard error: by Python, native code and child processes.
+    """Within the block, what Python, native code and child processes print to standard output goes to standard error.
 
-    So that standard output holds results alone. The descriptor is redirected, since native code knows no `sys.stdout`.
+    So standard output holds only results. The descriptor is redirected, because native code does not use `sys.stdout`.
     """
     streams = [stream for stream in (sys.stdout, sys.__stdout__) if stream is not None]
     with contextlib.redirect_stdout(sys.stderr), _descriptor_kept(STANDARD_OUTPUT) as ours:
@@ -89,7 +89,7 @@ def output_to_stderr_at_exit() -> None:
 
 @contextmanager
 def _descriptor_kept(number: int) -> Iterator[int | None]:
-    """Yields another descriptor for the same file, for the time of the block; None if there is none."""
+    """Yields another descriptor for the same file, for the duration of the block; None if `number` is not open."""
     try:
         copy = os.dup(number)
     except OSError:
@@ -102,7 +102,7 @@ def _descriptor_kept(number: int) -> Iterator[int | None]:
 
 
 def _lead_output_to(descriptor: int, streams: Sequence[TextIO]) -> None:
-    """Descriptor 1 becomes another; what Python's streams and C hold back for it still goes where it led before."""
+    """Make descriptor 1 a copy of `descriptor`; what Python's streams and C have buffered still goes to the old one."""
     for stream in streams:
         with contextlib.suppress(OSError, ValueError):  # its reader is gone, or it is closed
             stream.flush()
@@ -152,7 +152,7 @@ class _TorchState(NamedTuple):
 
 
 def _torch_state() -> _TorchState | None:
-    """None where PyTorch is not loaded; it is not loaded for this."""
+    """PyTorch's part; None if PyTorch is not loaded, and this does not load it."""
     torch = sys.modules.get("torch")
     if torch is None:
         return None
@@ -163,7 +163,7 @@ def _set_torch_state(state: _TorchState) -> None:
     torch = sys.modules["torch"]
     torch.set_num_threads(state.num_threads)
     torch.set_default_dtype(state.dtype)
-    if torch.get_default_device() != state.device:  # within a block of a device it may not even be set to what it is
+    if torch.get_default_device() != state.device:  # not allowed within a block of a device, even to the same one
         torch.set_default_device(None if state.device.type == "cpu" else state.device)
     torch.set_grad_enabled(state.gradients)
 

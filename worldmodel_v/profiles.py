@@ -1,6 +1,6 @@
-"""What is special about a world and cannot be asked of the world itself: all of it that the package knows, in one place.
+"""What the package knows about single worlds and cannot learn from the worlds themselves, all in one place.
 
-Nothing here needs Gymnasium. What needs the running environment, such as reading the state behind a frame, is in
+This module does not need Gymnasium. Code that needs the running environment, such as reading the state behind a frame, is in
 `worldmodel_v.envs.car_racing`.
 """
 
@@ -15,10 +15,10 @@ class Profile:
     """Height and width of the picture that it gives to its agent."""
 
     crop: str
-    """Which rows and columns of this picture are recorded, unless another crop is asked for."""
+    """Which rows and columns of this picture are recorded, unless the user gives another crop."""
 
     zoom_rows: int
-    """In how many rows from an episode's start the camera has not reached its place: they are also evaluated apart."""
+    """How many rows at an episode's start the camera needs to reach its place; these rows are also evaluated separately."""
 
     state_names: tuple[str, ...]
     """The factors of its ground truth."""
@@ -39,5 +39,5 @@ CAR_RACING = Profile(
 
 
 def profile_of(env: str) -> Profile | None:
-    """The profile of an environment by the name that a dataset records; None where nothing is special."""
+    """The profile of an environment by the name that a dataset records; None if it has none."""
     return CAR_RACING if "CarRacing" in env else None

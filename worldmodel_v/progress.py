@@ -1,10 +1,10 @@
-"""How work tells of itself, without printing: stages report to a `Progress` that the command line provides.
+"""How work is reported without printing: stages report to a `Progress`, which the command line provides.
 
-Two things are told: how far a task is, and what has happened (events). An event has a line for people, and a name and facts for
-programs; who listens decides which of them is shown. Rejected: `logging` with its global handlers, beside which the bars would
-need a second way to the same terminal.
+Stages report two things: how far a task is, and what has happened (events). An event has a line for people, and a name and
+facts for programs; the `Progress` decides which of them it shows. Rejected: `logging` with its global handlers, beside which
+the bars would need a second way to the same terminal.
 
-The events and their facts, to which most add their `stage` (collect, train, eval, encode):
+The events and their facts. Most events also have their `stage` (collect, train, eval, encode):
 
     started             out, settings_hash (a dataset's spec_hash), done, total, unit
     compiling           (a message alone)
@@ -17,7 +17,7 @@ The events and their facts, to which most add their `stage` (collect, train, eva
     shard_committed     shard, episodes, rows, bytes, sha256
     shard_failed        shard (its episodes are tried one by one later)
     shard_set_aside     shard, episodes (those that fail)
-    not_reproducible    episode, seed, steps (column -> the step from which on its two plays differ)
+    not_reproducible    episode, seed, steps (column -> the first step at which its two plays differ)
     evaluated           step, psnr_db, kl_nats, elbo_nats, …
     checkpoint_written  step, steps
     training_warning    (a message alone)
@@ -49,13 +49,13 @@ class Progress(Protocol):
     """Where stages report. Implementations print, draw or ignore."""
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> Task:
-        """Begin a bar of `total` units of which `done` are there already."""
+        """Begin a bar of `total` units, of which `done` are done already."""
 
     def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
         """Something has happened: `message` is one line for a person, `name` and `facts` (JSON values) are for a program."""
 
     def say(self, message: str) -> None:
-        """A warning for the person who waits, which no program needs: the event `note`."""
+        """A warning for people, which no program needs: the event `note`."""
 
 
 class Silent:
@@ -78,7 +78,7 @@ class Silent:
 
 
 def begin(progress: Progress, stage: str, out: Path, settings_hash: str, *, total: int, unit: str, done: int) -> Task:
-    """Tell that a stage goes on from `done` of `total` units into `out`; returns its bar."""
+    """Report that a stage continues from `done` of `total` units into `out`; returns its bar."""
     progress.event(
         "started",
         f"{stage}: {total - done} of {total} {unit} to come into {out} (settings {settings_hash[:12]}…)",

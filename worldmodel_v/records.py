@@ -1,10 +1,10 @@
-"""What flows through the pipeline: one episode, its columns as its dataset's schema says.
+"""What flows through the pipeline: one episode, with the columns of its dataset's schema.
 
 Legend: T actions in the episode, so T + 1 rows.
 
-A record is frozen and checked when it is made, so that a wrong shape or dtype stops where it arises and not three stages
-later. An episode of T actions is T + 1 rows in every column; the last row holds the final observation alone, and the fill of
-its column in the place of an action and a reward.
+A record is frozen, and checked when it is made, so that a wrong shape or dtype raises where it arises and not three stages
+later. An episode of T actions is T + 1 rows in every column. The last row holds only the final observation; its action and
+reward are their columns' fill.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Episode:
-    """One episode: rolled out, as frames; encoded, as latents, row for row the episode that they were encoded from.
+    """One episode: frames of a rollout, or latents, row for row those of the episode that they were encoded from.
 
-    Each column is an attribute: `episode.action`, `episode.pixels`, `episode.mu`; the name of any is good for `columns[name]`.
+    Each column is an attribute (`episode.action`, `episode.pixels`, `episode.mu`), and also `columns[name]`.
     """
 
     schema: Schema
@@ -34,10 +34,10 @@ class Episode:
     """The seed that the environment was reset with."""
 
     policy: str = ""
-    """Which policy drove it: of a mixture, the one that was drawn. Empty where the file does not say."""
+    """Which policy drove it; for a mixture, the one that was drawn. Empty if the file does not say."""
 
     columns: Mapping[str, Array]
-    """Every column of the schema but its index, in its order: (T + 1, …) each."""
+    """Every column of the schema except its index columns, in the schema's order: (T + 1, …) each."""
 
     def __getattr__(self, name: str) -> Array:
         columns = self.__dict__.get("columns", {})
@@ -108,5 +108,5 @@ class Episode:
 
 
 def index_rows(episode_id: int, num_rows: int) -> dict[str, Array]:
-    """The index columns of an episode: int64 (T + 1,), its number in every row, and each row's place in it."""
+    """The index columns of an episode, int64 (T + 1,): the episode's number in every row, and each row's place in it."""
     return {"ep_idx": np.full(num_rows, episode_id, np.int64), "step_idx": np.arange(num_rows, dtype=np.int64)}

@@ -1,4 +1,4 @@
-"""Committed shards -> what a training loop eats: shuffled frames for the VAE, latent windows for an MDN-RNN."""
+"""Committed shards -> what a training loop needs: shuffled frames for the VAE, latent windows for an MDN-RNN."""
 
 from worldmodel_v.data.conditions import condition_reader, condition_rows, measure_condition, read_conditions
 from worldmodel_v.data.frames import FrameBatch, FrameStream, read_frames

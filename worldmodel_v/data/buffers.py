@@ -1,4 +1,4 @@
-"""Memory for batches that is used again, and never while somebody still looks at it."""
+"""Memory for batches that is reused, but never while something still refers to it."""
 
 import ctypes
 import weakref
@@ -10,12 +10,12 @@ MAX_FREE = 16
 
 
 class Buffers:
-    """Lends pieces of memory of one size; each comes back by itself when nothing refers to it any more.
+    """Lends pieces of memory of one size. A piece returns by itself when nothing refers to it any more.
 
-    What is lent is an ordinary array. It belongs to whoever holds it, or a view of it, or a tensor over it: only when the
-    last of them is gone is the memory lent again. So a consumer that keeps every batch gets new memory for each, and one
-    that lets go of them is served from a few pieces, whose pages are mapped already (fresh pages cost a page fault each,
-    which on some machines is more than decompressing what goes into them). Safe to share between threads.
+    `lend` gives an ordinary array. Its memory is lent again only when the array, its views and the tensors over it are all
+    gone. So a consumer that keeps every batch gets new memory for each. A consumer that drops its batches gets the same few
+    pieces again, whose pages are mapped already. (A new page costs a page fault, which on some machines costs more than
+    decompressing the page's content.) Safe to share between threads.
     """
 
     def __init__(self, num_bytes: int) -> None:
@@ -28,6 +28,6 @@ class Buffers:
             memory = self._free.pop()
         except IndexError:
             memory = bytearray(ctypes.sizeof(self._type))
-        lease = self._type.from_buffer(memory)  # every view refers to it, directly or not, and it to the memory
+        lease = self._type.from_buffer(memory)  # every view refers to the lease, and the lease to the memory
         weakref.finalize(lease, self._free.append, memory).atexit = False
         return np.frombuffer(memoryview(lease), np.uint8)

@@ -1,4 +1,4 @@
-"""Which stored chunks of a dataset hold the wanted frames, and where they lie: small, whatever the dataset's size."""
+"""Which stored chunks of a dataset hold the wanted frames, and where they lie: a small table, whatever the dataset's size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ row in the chunk."""
 class ChunkTable:
     """The chunks that hold wanted frames, in the order of shards and rows: 40 bytes for each, about 0.6 a frame.
 
-    Made by opening every shard once (2 ms each), which checks it whole but for its columns' content.
+    Made by opening every shard once (2 ms each), which checks all of it except its columns' content.
     """
 
     dataset: Rollouts
@@ -37,7 +37,7 @@ class ChunkTable:
     """uint8 (C, ROWS / 8): the wanted rows as packed bits."""
 
     counts: np.ndarray
-    """int64 (C,): how many they are."""
+    """int64 (C,): the number of wanted rows."""
 
     def __len__(self) -> int:
         return len(self.counts)

@@ -1,9 +1,9 @@
-"""What a conditional VAE is told beside the frames: chosen columns of `state`, the action, or both.
+"""The condition that a conditional VAE gets beside the frames: chosen factors of `state`, the action, or both.
 
 Legend: N rows, K values of the condition.
 
-The condition of row t stands in row t: the state at o_t, and the action a_t that was chosen on it (not the one that led
-there). Values come in the data's own units; the VAE standardises them by what `measure_condition` found.
+The condition of row t is in row t: the state at o_t, and the action a_t that was chosen on o_t (not the one that led to o_t).
+Values are in the data's own units; the VAE standardises them by the statistics of `measure_condition`.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +32,9 @@ class ConditionStatistics(NamedTuple):
 
 
 def condition_rows(shard: Shard, names: Sequence[str], start: int, stop: int) -> np.ndarray:
-    """float32 (stop - start, K): for each name its `state` column, for "action" the action as a vector.
+    """float32 (stop - start, K): for each name its `state` factor, for "action" the action as a vector.
 
-    An episode's last row has no action; it counts as zeros. A discrete action becomes one-hot over its space. Raises
+    An episode's last row has no action: its values are zeros. A discrete action becomes one-hot over its space. Raises
     ModelNotUsable if the shard lacks a name.
     """
     require_recorded(shard, names)
@@ -49,7 +49,7 @@ def condition_rows(shard: Shard, names: Sequence[str], start: int, stop: int) ->
 def condition_reader(names: Sequence[str], dim: int) -> ConditionReader | None:
     """`condition_rows` for a VAE's own names and K; None for a VAE without a condition.
 
-    It raises ModelNotUsable if the data's condition has another size: it is from another space of actions.
+    The reader raises ModelNotUsable if the data's condition has another size, which means another action space.
     """
     if not names:
         return None
@@ -68,7 +68,7 @@ def condition_reader(names: Sequence[str], dim: int) -> ConditionReader | None:
 
 
 def measure_condition(dataset: Rollouts, names: Sequence[str], wanted: Callable[[int], bool]) -> ConditionStatistics:
-    """Mean and standard deviation of each value over the chosen episodes; their number is K."""
+    """Mean and standard deviation of each of the K values over the chosen episodes."""
     dim = _condition_dim(dataset, names)
     count, total, squares = 0, np.zeros(dim), np.zeros(dim)
     for _, shard in dataset.shards():
@@ -81,7 +81,7 @@ def measure_condition(dataset: Rollouts, names: Sequence[str], wanted: Callable[
 
 
 def read_conditions(dataset: Rollouts, wanted: Callable[[int], bool], limit: int, condition: ConditionReader) -> np.ndarray:
-    """float32 (n, K): the conditions of the very rows that `read_frames` picks with the same arguments."""
+    """float32 (n, K): the conditions of the same rows that `read_frames` picks with the same arguments."""
     parts: list[np.ndarray] = []
     for _, shard in dataset.shards():
         keep = np.repeat([wanted(int(episode)) for episode in shard.episode_ids], shard.ep_len)
@@ -92,7 +92,7 @@ def read_conditions(dataset: Rollouts, wanted: Callable[[int], bool], limit: int
 
 
 def require_recorded(shard: Shard, names: Sequence[str]) -> None:
-    """Raise ModelNotUsable, naming what there is, unless the shard holds every name."""
+    """Raise ModelNotUsable, which lists the recorded names, if the shard lacks one of `names`."""
     recorded = (ACTION, *shard.state_names)
     if missing := [name for name in names if name not in recorded]:
         raise ModelNotUsable(

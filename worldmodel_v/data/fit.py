@@ -1,4 +1,4 @@
-"""Whether a VAE and rollouts belong together."""
+"""Checking that a VAE fits rollouts: their frame size, and its condition."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from worldmodel_v.surface import option
 
 
 def require_fit(vae: Trained[Autoencoder], rollouts: Rollouts, vae_path: Path, otherwise: str) -> None:
-    """Raise ModelNotUsable unless the VAE was trained on frames of the rollouts' size, and ModelNotUsable unless the
-    rollouts record what it is conditional on. `otherwise` is what else a user may do about the size."""
+    """Raise ModelNotUsable if the VAE was trained on frames of another size than the rollouts', and ModelNotUsable if the
+    rollouts lack a value of its condition. `otherwise` is a second remedy for the size, for the message."""
     wanted, found = vae.model.config.frame_shape, (rollouts.spec.frame_height, rollouts.spec.frame_width)
     if wanted != found:
         raise ModelNotUsable(

@@ -1,13 +1,13 @@
 """Frames for training: streamed from compressed shards in shuffled order, in bounded memory.
 
 The order is a pure function of (seed, position), so a run resumes at any batch without replaying (`order`). Memory is one
-pool of chunks of 64 frames (256 MiB) whatever the dataset's size (`pool`), and a batch mixes the frames of as many chunks
-as the pool holds; a dataset that fits into it is read once. The chunks that the next frames need are read and
-decompressed in threads while the present ones are gathered into batches.
+pool of chunks of 64 frames (256 MiB), whatever the dataset's size (`pool`). The pool is the shuffle window: a batch mixes the
+frames of as many chunks as it holds. A dataset that fits into the pool is read once. Threads read and decompress the chunks
+that the next frames need, while batches are gathered from the present ones.
 
-A batch belongs to whoever holds it: its memory is used again only when nothing refers to it any more (`buffers`). For an
-asynchronous copy to a GPU, pin the batch with `Tensor.pin_memory`: that copy's memory is PyTorch's own, which it uses again
-only when the GPU is done with it. Pinning the batch itself would be wrong here: a copy in flight does not refer to it.
+A batch's memory is reused only when nothing refers to it any more (`buffers`). For an asynchronous copy to a GPU, call
+`Tensor.pin_memory`: it copies the batch into PyTorch's own memory, which PyTorch reuses only when the GPU is done with it. Do
+not pin the batch's memory itself: a copy in flight does not refer to it.
 
 Legend: N frames, B batch, H, W, C, K condition.
 """
@@ -29,7 +29,7 @@ from worldmodel_v.storage import Rollouts
 
 POOL_BYTES = 256 << 20
 MAX_READER_THREADS = 16
-"""As many as there are cores; all of them for a dataset behind a URL, where a reader mostly waits."""
+"""One reader thread a core, up to this number. A dataset behind a URL gets all of them, because a reader mostly waits there."""
 
 
 class FrameBatch(NamedTuple):
@@ -45,8 +45,8 @@ class FrameBatch(NamedTuple):
 class FrameStream:
     """An endless stream of shuffled batches over the chosen episodes.
 
-    Iterating starts at batch `start`; epochs follow each other without a seam, so every batch is full even where the
-    dataset is smaller than one. Every frame comes exactly once an epoch. Raises ShardDamaged when it meets damage.
+    Iterating starts at batch `start`. Epochs follow each other without a gap, so every batch is full, even if the dataset is
+    smaller than a batch. Every frame comes exactly once an epoch. Raises ShardDamaged when it finds damage.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class FrameStream:
         condition: Condition | None = None,
         num_chunks: int | None = None,
     ) -> None:
-        """`wanted` says of an episode number whether its frames belong to the stream.
+        """`wanted` takes an episode number and says whether the episode's frames belong to the stream.
 
-        `condition` gives rows start to stop of an open shard their conditions; it is called in several threads at once.
-        `num_chunks` is how many chunks a batch mixes: by default what fits into 256 MiB, and 16 at the least. The order
-        depends on it. Raises DatasetNotUsable if no episode is wanted, ShardDamaged.
+        `condition` returns the conditions of rows start to stop of an open shard; several threads call it at once.
+        `num_chunks` is the shuffle window, how many chunks a batch mixes: by default what fits into 256 MiB, and at least 16.
+        The order depends on it. Raises DatasetNotUsable if no episode is wanted, ShardDamaged.
         """
         self._table = find_chunks(dataset, wanted)
         self._batch_size, self._seed, self._start, self._condition = batch_size, seed, start, condition
@@ -121,12 +121,12 @@ def read_frames(dataset: Rollouts, wanted: Callable[[int], bool], limit: int) ->
 
 
 def _num_chunks_in(num_bytes: int, table: ChunkTable) -> int:
-    """How many chunks can be mixed in so much memory, with room for those that are being read."""
+    """How many chunks can be mixed in `num_bytes`, with room for those that are being read."""
     return max(PARTS, num_bytes // (ROWS * math.prod(table.frame_shape)) * PARTS // (PARTS + 1))
 
 
 def _num_threads(dataset: Rollouts) -> int:
-    """A reader for each core that this process may use, or more where the network is slower than they are."""
+    """A reader thread for each core that this process may use; the maximum for a remote dataset."""
     if dataset.is_remote:
         return MAX_READER_THREADS
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,14 +2,15 @@
 
 Legend: N rows, B windows, L window length in transitions, Z latent, A action.
 
-Columns are known by their role. Of a Gaussian's latents a row takes 8 Z + 4 A + 6 bytes (float16: 4 Z + 4 A + 6; a discrete
-action: 8 in place of 4 A): mu and σ in the stored dtype, action, reward, terminated, truncated; and the further columns.
+Columns are found by their role. A row of Gaussian latents takes 8 Z + 4 A + 6 bytes (float16: 4 Z + 4 A + 6; a discrete
+action: 8 in place of 4 A): mu and σ in the stored dtype, action, reward, terminated, truncated. Further columns add to this.
 σ = exp(logvar / 2) is computed once, when the row is read.
 
-More than half of a batch's time goes into its normal numbers, 33 · Z for a window of 32. So PyTorch's generator draws them (290
-million a second on one core of an AMD EPYC, where NumPy's fastest gives 133; 2026-11-20), block by block in memory that
-stays in the cache, and mu and σ are gathered into it slice by slice: half the time of an index of rows. Rejected: a pool of
-normals that is read from random places, which is faster and gives many latents the same noise; numba, for a fused loop.
+Drawing normal numbers takes more than half of a batch's time: 33 · Z of them for a window of 32. So PyTorch's generator draws
+them: 290 million a second on one core of an AMD EPYC, against 133 million by NumPy's fastest (2026-11-20). It draws block by
+block, in memory that stays in the cache. mu and σ are gathered into a block slice by slice, in half the time of an index of
+rows. Rejected: a pool of normals that is read from random places, which is faster but gives many latents the same noise;
+numba, for a fused loop.
 """
 
 import math
@@ -36,8 +37,8 @@ def bytes_of_row(schema: Schema) -> int:
 class LatentRows:
     """Room for N rows, to be filled, and windows of up to L transitions gathered from it.
 
-    A window is copied as L + 1 consecutive rows even where its episode ends before, and then blanked from there on; so
-    behind the N rows there are L more, which no window shows.
+    A window is copied as L + 1 consecutive rows, even if its episode ends earlier; the rows from there on are then set to
+    zero. So L spare rows follow the N rows, and no window shows them.
     """
 
     def __init__(self, num_rows: int, length: int, schema: Schema) -> None:
@@ -51,7 +52,7 @@ class LatentRows:
         self._beside = [column.name for column in held if column.role != "latent"]
 
     def fill(self, first: int, shard: Shard, start: int, stop: int, keep: np.ndarray | None = None) -> None:
-        """Put rows start to stop of a shard (those of them that the mask `keep` says) from row `first` on.
+        """Put rows start to stop of a shard (with `keep`, those where this mask is True) at row `first` and after it.
 
         Raises ShardDamaged if a checksum fails, or if NaN or infinity stands where data should be.
         """
@@ -69,9 +70,9 @@ class LatentRows:
             held.numpy()[first : first + len(rows)] = rows
 
     def windows(self, first: np.ndarray, places: Places, generator: torch.Generator | None) -> Window:
-        """The windows at `places`, whose rows begin at `first` (B,) here, as `LatentSequences` describes them.
+        """The windows at `places`, as `LatentSequences` describes them; their rows begin at `first` (B,) in this object.
 
-        Latents with a distribution are drawn from it by the generator; without one they are its mean.
+        The generator draws latents that have a distribution; without a generator they are the distribution's mean.
         """
         starts = torch.from_numpy(first)
         mask = torch.arange(places.length, device="cpu") < torch.from_numpy(places.num_steps)[:, None]
@@ -104,7 +105,7 @@ def _held(schema: Schema) -> tuple[Column, ...]:
 
 
 def _in_memory(column: Column) -> np.dtype:
-    """The dtype that a column has in memory: PyTorch computes with few unsigned ones."""
+    """The dtype that a column has in memory: PyTorch computes with few unsigned types."""
     return np.dtype({"uint16": "int32", "uint32": "int64"}.get(column.dtype, column.dtype))
 
 
@@ -114,14 +115,14 @@ def _widened(rows: torch.Tensor) -> torch.Tensor:
 
 
 def _slices(column: torch.Tensor, starts: torch.Tensor, num_rows: int) -> torch.Tensor:
-    """(B, num_rows, …): so many consecutive rows from each start on, copied slice by slice."""
+    """(B, num_rows, …): `num_rows` consecutive rows from each start on, copied slice by slice."""
     width = math.prod(column.shape[1:])
     overlapping = column.as_strided((len(column) - num_rows + 1, num_rows * width), (width, 1))
     return overlapping.index_select(0, starts).view(len(starts), num_rows, *column.shape[1:])
 
 
 def _blank(column: torch.Tensor, mask_BL: torch.Tensor) -> torch.Tensor:
-    """Zeros where the mask is False."""
+    """The column with zeros where the mask is False."""
     return column.masked_fill(~mask_BL.view(*mask_BL.shape, *(1,) * (column.ndim - 2)), 0)
 
 

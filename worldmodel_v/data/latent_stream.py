@@ -2,15 +2,15 @@
 
 Legend: B batch, L window length in transitions.
 
-Sections of some 16,000 rows are read in shuffled order into a pool of 256 MiB, and a batch's windows come from anywhere in
-it: the order of `order`, with sections for chunks and windows for frames. So every window comes exactly once an epoch, as in
-`LatentSequences`, and a batch mixes the episodes that the pool holds, 600 to 900 of a thousand rows at Z = 32: a batch of 64
-windows has 0.94 times as many different episodes as one drawn from everywhere, a batch of 1024 half as many. Reading costs
-little, since at stride 1 a row that was read serves L windows; at stride L it is most of the work. Sections are read in one
-thread while batches are made. An epoch begins by filling the pool.
+Sections of about 16,000 rows are read in shuffled order into a pool of 256 MiB, and a batch's windows come from anywhere in
+the pool. This is the order of `order`, with sections for chunks and windows for frames. So every window comes exactly once an
+epoch, as in `LatentSequences`. A batch mixes the episodes that the pool holds: 600 to 900 of a thousand rows at Z = 32. A batch
+of 64 windows has 0.94 times as many different episodes as one drawn from the whole dataset, a batch of 1024 half as many.
+Reading costs little at stride 1, because each row that is read serves L windows; at stride L it is most of the work. One
+thread reads sections while batches are made. An epoch begins by filling the pool.
 
 Rejected: reading each window by itself (a chunk of 4096 rows is read and checked for 33 of them); mapping the shards into
-memory (fast where the page cache holds them, random reads of 8 kB where not, and no row would be checked).
+memory (fast if the page cache holds them, random reads of 8 kB if not, and no row would be checked).
 """
 
 from collections.abc import Generator, Iterator
@@ -38,10 +38,10 @@ class LatentStream(OverWindows, IterableDataset[Window]):
     """The windows of `LatentSequences` in shuffled order, each once an epoch, in bounded memory.
 
     `batches` gives batches; iterating gives items, for a DataLoader: each pass is another epoch. A DataLoader's workers
-    share the sections and the pool's memory among them; each draws from its own seed, so an epoch is a function of the
-    DataLoader's `generator` and the number of workers.
+    divide the sections and the pool's memory among them. Each worker draws with its own seed, so an epoch is a function of
+    the DataLoader's `generator` and the number of workers.
 
-    Memory is the pool, 256 MiB, whatever the dataset's size; more only where 17 sections of 16,000 rows and L are larger.
+    Memory is the pool, 256 MiB, whatever the dataset's size; more only if 17 sections of 16,000 + L rows are larger.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class LatentStream(OverWindows, IterableDataset[Window]):
         split: str = "all",
         holdout_every: int = 10,
     ) -> None:
-        """Open the latents at a path or URL; the arguments are those of `LatentSequences`, but for whole episodes.
+        """Open the latents at a path or URL; the arguments are those of `LatentSequences`, except length None.
 
         Raises DatasetNotUsable if they are no latents or no window fits, ShardDamaged, ConfigError; iterating
         raises ShardDamaged when it meets damage.
@@ -95,7 +95,7 @@ class LatentStream(OverWindows, IterableDataset[Window]):
 
 
 def _batches(sections: SectionTable, batch_size: int, key: tuple[int, int], sample: bool, pool_bytes: int) -> Generator[Window]:
-    """The epoch of some sections that is a function of the key (seed, epoch), in batches from one stretch or from several."""
+    """One epoch over some sections, a function of the key (seed, epoch), in batches from one stretch or from several."""
     if not len(sections.counts):
         return
     generator = generator_of(*key)

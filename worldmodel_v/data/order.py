@@ -1,18 +1,18 @@
-"""The order in which frames are shuffled: a pure function of (seed, position), and what must be in memory for it.
+"""The shuffled order of frames: a pure function of (seed, position), and which chunks must be in memory for it.
 
-Reading is by chunks of 64 consecutive frames, and memory holds a few hundred chunks, so a batch can mix no more episodes
-than there are chunks in memory. To have all of memory in every batch, chunks come and go in small groups:
+Frames are read in chunks of 64 consecutive ones, and memory holds a few hundred chunks, so a batch can mix no more episodes
+than there are chunks in memory. To mix all of these chunks in every batch, chunks are loaded and dropped in small groups:
 
 - Each epoch permutes the chunks and cuts them into groups of `num_chunks / PARTS`.
-- The frames of a group are permuted and cut into PARTS parts. Stretch s of the epoch holds part 0 of group s + PARTS - 1 (which
-  has just come), part 1 of the group before it, ... and the last part of group s (which then goes), permuted together.
-- The first stretch has all that is in memory at the start and would have come out before, the last one all that is left:
-  both mix as many chunks as the others. A dataset of fewer chunks is one stretch.
+- The frames of a group are permuted and cut into PARTS parts. Stretch s of the epoch holds one part of each of the groups s to
+  s + PARTS - 1, permuted together. Group s is then dropped, and group s + PARTS is loaded.
+- The first stretch also holds the parts for which there is no earlier stretch, the last one all parts that are left: both mix
+  as many chunks as the others. A dataset of fewer chunks is one stretch.
 
-So every frame comes once an epoch, and the stretch of any position follows from sizes alone: a run resumes at any batch by
-reading what is in memory there. Rejected: pools that are filled, permuted and emptied in turn (half of memory waits for
-the other, so a batch mixes half as many episodes); a rolling shuffle buffer, whose content depends on the whole past; one
-permutation of all frames, which decompresses 64 frames for each that it uses.
+So every frame comes once an epoch, and sizes alone determine the stretch of any position: a run resumes at any batch by
+reading the chunks that are in memory there. Rejected: pools that are filled, permuted and emptied in turn (one half of memory
+waits for the other, so a batch mixes half as many episodes); a rolling shuffle buffer, whose content depends on the whole
+past; one permutation of all frames, which decompresses 64 frames for each that it uses.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 PARTS = 16
-"""In how many stretches a chunk's frames come: as many groups are mixed, and one more is being read."""
+"""The number of stretches over which a chunk's frames are spread: so many groups are mixed, and one more is being read."""
 
 
 class Table(Protocol):

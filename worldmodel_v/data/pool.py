@@ -22,9 +22,9 @@ Condition = Callable[[Shard, int, int], np.ndarray]
 
 
 class ChunkPool:
-    """Up to P chunks in memory, each read once for as long as it stays; use it as a context manager.
+    """Up to P chunks in memory, each read once while it stays; use it as a context manager.
 
-    The memory is used again and again, for its pages are costly to get; frames leave it as copies.
+    The memory is reused, because new pages are expensive; callers get copies of frames.
     """
 
     def __init__(self, table: ChunkTable, num_places: int, num_threads: int, condition: Condition | None = None) -> None:
@@ -42,7 +42,7 @@ class ChunkPool:
         self._threads = ThreadPoolExecutor(num_threads, thread_name_prefix="chunks")
 
     def prepare(self, chunks: np.ndarray, keep: np.ndarray) -> None:
-        """Let go of every chunk but `chunks` and `keep`, and begin to read `chunks`, as far as there are places."""
+        """Drop every chunk except `chunks` and `keep`, and begin to read `chunks`, as far as there are places."""
         staying = np.isin(self._present, np.concatenate([chunks, keep]))
         self._free.extend(self._place[self._present[~staying]].tolist())
         self._place[self._present[~staying]] = -1
@@ -53,9 +53,9 @@ class ChunkPool:
             self._reading[chunk] = self._threads.submit(self._read, chunk, place)
 
     def rows(self, chunks: np.ndarray, addresses: np.ndarray) -> np.ndarray:
-        """Where in the pool the given frames of `chunks` are, int64; waits until they are there, letting go of all others.
+        """Where in the pool the given frames of `chunks` are, int64; drops all other chunks, and waits until these are read.
 
-        Raises ShardDamaged if a chunk is damaged. At most as many chunks as there are places.
+        Raises ShardDamaged if a chunk is damaged. `chunks` are at most as many as there are places.
         """
         self.prepare(chunks, keep=chunks)
         for chunk in self._reading.keys() & chunks.tolist():
@@ -70,7 +70,7 @@ class ChunkPool:
             np.take(self._conditions, rows, axis=0, out=conditions, mode="clip")
 
     def _read(self, chunk: int, place: int) -> None:
-        """In a thread: bring a chunk, with its conditions, to its place."""
+        """In a thread: read a chunk, with its conditions, into its place."""
         table, first = self._table, place * ROWS
         entry, layout = table.layouts[table.shards[chunk]]
         number = int(table.numbers[chunk])
@@ -103,9 +103,9 @@ File = TypeVar("File", bound=_Closeable)
 
 
 class _Recent(Generic[File]):
-    """The files that are open, the least recently used let go first; shared by the reader threads.
+    """The open files, of which the least recently used is dropped first; the reader threads share them.
 
-    One that is let go while a thread still reads from it is closed when that thread lets go of it too.
+    A file that is dropped while a thread still reads from it closes when that thread is done.
     """
 
     def __init__(self, open_file: Callable[[IndexEntry], File]) -> None:

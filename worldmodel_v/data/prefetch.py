@@ -9,9 +9,9 @@ Item = TypeVar("Item")
 
 
 def prefetch(source: Iterator[Item], depth: int) -> Generator[Item]:
-    """Yield what `source` yields, up to `depth` items ahead; an error in `source` is raised here, at its place.
+    """Yield what `source` yields, up to `depth` items ahead; an error in `source` is raised here, after the items before it.
 
-    When the consumer stops early the thread is told and waited for, and `source` is closed in it.
+    When the consumer stops early, the thread closes `source` and ends, and the consumer waits for that.
     """
     queue: Queue[tuple[Item | None, BaseException | None]] = Queue(maxsize=depth)
     stopped = Event()

@@ -1,10 +1,10 @@
-"""A latent dataset cut into sections that are read as one, and the pool of those in memory.
+"""A latent dataset cut into sections, each of which is read at once, and the pool of sections in memory.
 
 Legend: S sections, R rows; a window's address is its number in the table of windows.
 
-A section is what of a shard holds some 16,000 consecutive starts of windows, with the rows that the last of them need beyond:
-four stored chunks of 4096 rows, and part of a fifth, so a chunk is read 1.25 times an epoch. Smaller sections would mix more,
-and read more: with one chunk each, every chunk twice.
+A section is about 16,000 consecutive rows of a shard in which windows start, and the rows after them that the last windows
+need: four stored chunks of 4096 rows, and part of a fifth, so a chunk is read 1.25 times an epoch. Smaller sections would mix
+more but read more: with sections of one chunk, every chunk is read twice.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,7 +29,7 @@ class SectionTable:
     windows: WindowTable
 
     shards: np.ndarray
-    """int64 (S,): which of the table's entries."""
+    """int64 (S,): which of `windows.entries` each section belongs to."""
 
     starts: np.ndarray
     """int64 (S,): its first row in the shard."""
@@ -50,7 +50,7 @@ class SectionTable:
 
     @property
     def bytes_of_place(self) -> int:
-        """Bytes that it takes in memory."""
+        """Bytes that the largest section takes in memory."""
         return self.place_rows * bytes_of_row(self.windows.schema)
 
     def addresses(self, sections: np.ndarray) -> np.ndarray:
@@ -84,14 +84,14 @@ def find_sections(windows: WindowTable) -> SectionTable:
 
 
 def _rows_of_section(num_rows: int) -> int:
-    """Rows between the sections of a shard, which are of equal length."""
+    """Rows from one section's start to the next; they are equal within a shard."""
     return -(-num_rows // -(-num_rows // SECTION_ROWS))
 
 
 class SectionPool:
-    """Up to a number of sections in memory, each read once for as long as it stays; use it as a context manager.
+    """Up to `num_places` sections in memory, each read once while it stays; use it as a context manager.
 
-    The memory is used again and again; windows leave it as copies. Shards are opened where they are read.
+    The memory is reused; callers get copies of windows. Shards are opened where they are read.
     """
 
     def __init__(self, table: SectionTable, num_places: int) -> None:
@@ -104,7 +104,7 @@ class SectionPool:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="sections")
 
     def prepare(self, sections: np.ndarray, keep: np.ndarray) -> None:
-        """Let go of every section but `sections` and `keep`, and begin to read `sections`, as far as there are places."""
+        """Drop every section except `sections` and `keep`, and begin to read `sections`, as far as there are places."""
         for section in self._place.keys() - {*sections.tolist(), *keep.tolist()}:
             self._free.append(self._place.pop(section))
         for section in sections.tolist():
@@ -114,7 +114,7 @@ class SectionPool:
                 self._reading[section] = self._reader.submit(self._read, section)
 
     def hold(self, sections: np.ndarray) -> None:
-        """Let go of all but `sections` (no more than there are places), and wait until these are there.
+        """Drop all but `sections` (at most as many as there are places), and wait until these are read.
 
         Raises ShardDamaged.
         """
@@ -124,7 +124,7 @@ class SectionPool:
                 self._reading.pop(section).result()
 
     def windows(self, numbers: np.ndarray, generator: torch.Generator | None) -> Window:
-        """The windows with these numbers, all of sections that are held."""
+        """The windows with these numbers; their sections must be held."""
         table = self._table
         places = table.windows.places(numbers)
         section = np.searchsorted(table.firsts, numbers, side="right") - 1
@@ -132,7 +132,7 @@ class SectionPool:
         return self._rows.windows(self._first_row[section] + row_in_shard - table.starts[section], places, generator)
 
     def _read(self, section: int) -> None:
-        """In a thread: bring a section to its place."""
+        """In a thread: read a section into its place."""
         table, windows = self._table, self._table.windows
         with windows.dataset.open_shard(windows.entries[table.shards[section]]) as shard:
             self._rows.fill(int(self._first_row[section]), shard, int(table.starts[section]), int(table.stops[section]))

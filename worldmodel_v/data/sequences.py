@@ -2,16 +2,16 @@
 
 Legend: B batch, L window length in transitions, Z latent, A action.
 
-The latents are drawn anew from N(mu, exp(logvar)) at every visit, as the paper does, which keeps the MDN-RNN from
-learning the encoder's rounding; `sample=False` gives mu alone.
+The latents are drawn again from N(mu, exp(logvar)) at every visit, as in the paper. This keeps the MDN-RNN from learning the
+encoder's rounding; `sample=False` gives mu alone.
 
-Two classes, because there are two needs. `LatentSequences` holds all rows in memory (8 Z + 4 A + 6 bytes each: the paper's
-10 million rows at Z = 32 are 2.7 GB, in float16 half of it), where any window is at hand by its number. `LatentStream`
-reads datasets that are larger than memory, and has no numbers: windows come in shuffled order only. Both have `batches`,
-the same for the same training loop. Rejected: one class with an argument, half of whose methods would refuse.
+There are two classes for two needs. `LatentSequences` holds all rows in memory (8 Z + 4 A + 6 bytes each: the paper's
+10 million rows at Z = 32 are 2.7 GB, in float16 half of it), and gives any window by its number. `LatentStream` reads datasets
+that are larger than memory, and gives windows only in shuffled order, without numbers. Both have the same `batches`, for the
+same training loop. Rejected: one class with an argument, half of whose methods would raise.
 
-In a DataLoader, each worker draws its own noise (from the worker's own seed). Workers share the rows: forked ones as they
-are, spawned ones in shared memory (/dev/shm, which must have room for them), where PyTorch puts tensors that it sends.
+In a DataLoader, each worker draws its own noise (with the worker's own seed). Workers share the rows: forked workers directly,
+spawned ones in shared memory (/dev/shm, which must have room for them), where PyTorch puts tensors that it sends.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -35,15 +35,15 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
     """Windows of `length` transitions, by number; `len()` counts them.
 
     An item, or a batch with B in front, holds, whatever the dtype of the stored latents,
-    `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row (and most
-    often one memory: change neither in place); latents without a distribution stand there under their own names, `tokens` and
+    `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row (they mostly
+    share memory: change neither in place); latents without a distribution have their own names instead, `tokens` and
     `next_tokens`, whole numbers as int64;
     `action` float32 (L, A), or int64: (L,) for discrete actions, (L, A) for several whole numbers (see `action_space`);
     `reward` float32 (L,);
     `terminated`, `truncated` bool (L,): whether that action ended the episode, and in which way;
-    each further column that was recorded, under its name, as it stands beside the observation that the action was chosen on;
+    each further recorded column, under its name, from the row of the observation that the action was chosen on;
     `is_first` bool (L,): whether z is the episode's first;
-    `mask` bool (L,): whether there is a transition at all. Where it is False, all else is 0 or False, never NaN.
+    `mask` bool (L,): whether there is a transition. Where it is False, everything else is 0 or False, never NaN.
 
     Windows begin at every `stride`-th row of an episode. Without `pad`, mask is all True, and episodes with fewer than
     `length` actions hold no window: they are counted in `num_short_episodes`. With `pad`, the last window of an episode
@@ -76,7 +76,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
 
     @property
     def length(self) -> int:
-        """L; for whole episodes that of the longest."""
+        """L; for whole episodes, that of the longest episode."""
         return self._windows.length
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         return {name: column[0] for name, column in self.batch(np.array([index])).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Window]:
-        """The items of a DataLoader's batch, gathered at once: of one length, so that they can be stacked."""
+        """The items of a DataLoader's batch, gathered at once; all have one length, so that they can be stacked."""
         batch = self.batch(np.array(indices))
         return [{name: column[row] for name, column in batch.items()} for row in range(len(indices))]
 
@@ -107,7 +107,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         return self.batch(indices.numpy(), generator)
 
     def batches(self, batch_size: int, epoch: int = 0) -> Generator[Window]:
-        """Every window once, in batches (the last may be smaller), shuffled, and made ahead in a thread: the way to train.
+        """Every window once, in batches (the last may be smaller), shuffled, and made ahead in a thread; use this to train.
 
         Order and noise are a function of the seed, `epoch` and `batch_size`.
         """
@@ -122,7 +122,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
     def _own_generator(self) -> torch.Generator:
         """This process's generator: seeded by `seed`, and in a DataLoader worker by the worker's own seed.
 
-        Without the latter, forked workers would all draw the same noise.
+        Without the worker's seed, forked workers would all draw the same noise.
         """
         worker = get_worker_info()
         seed = self.seed if worker is None else worker.seed

@@ -1,6 +1,6 @@
 """Which episodes are held out: every k-th, by number.
 
-Episodes are independent draws, so any fixed choice of numbers is as random as another; this one needs no file, is the
+Episodes are independent draws, so any fixed choice of numbers is as random as another. This choice needs no file, is the
 same in training, evaluation and the MDN-RNN, and does not change when a dataset is extended. The split is by episode
 because neighbouring frames are nearly equal: a split by frame would test on the training set.
 """
@@ -16,7 +16,7 @@ def is_held_out(episode_id: int, holdout_every: int) -> bool:
 
 
 def require_split(path: Location, num_episodes: int, holdout_every: int) -> None:
-    """Raise DatasetNotUsable unless at least one episode is left on each side."""
+    """Raise DatasetNotUsable if one side of the split would have no episode."""
     if num_episodes < holdout_every or num_episodes < 2:
         raise DatasetNotUsable(
             f"has {num_episodes} episodes; holding out every {holdout_every}th needs at least {max(2, holdout_every)}",

@@ -3,11 +3,11 @@
 Legend: E episodes, B windows, L window length in transitions; T actions of an episode, which is T + 1 rows.
 
 A window is L transitions inside one episode: rows t to t + L, for t = 0, stride, 2 stride, … as long as it fits. With
-padding, the last window of an episode is the first that reaches its end, and may reach beyond: so no transition is left
-out (for a stride of at most L), and an episode shorter than a window is one window. Without a length, each episode is one.
+padding, the last window of an episode is the first that reaches its end, and may reach beyond. So no transition is left out
+(for a stride of at most L), and an episode shorter than a window is one window. Without a length, each episode is one window.
 
-Windows have numbers, counted in the order of episodes and t, and a window's rows follow from its number: a list of all
-starts would take 80 MB for the paper's 10 million rows, in each worker of a DataLoader anew.
+Windows are numbered in the order of episodes and t, and a window's rows are computed from its number: a list of all starts
+would take 80 MB for the paper's 10 million rows, in each worker of a DataLoader.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ _SPLITS: dict[str, Callable[[int, int], bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """Which windows are wanted; raises ConfigError if that makes no sense."""
+    """Which windows are wanted; raises ConfigError if a setting is not valid."""
 
     length: int | None
     stride: Annotated[int, Ge(1)]
@@ -80,7 +80,7 @@ class Places(NamedTuple):
     """int64 (B,): how many transitions it has, at most L."""
 
     length: int
-    """L; for whole episodes that of the longest among them."""
+    """L; for whole episodes, that of the longest of them."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class WindowTable:
 
     @property
     def length(self) -> int:
-        """L; for whole episodes that of the longest."""
+        """L; for whole episodes, that of the longest episode."""
         return self.settings.length or int(self.num_steps.max())
 
     @property
@@ -140,7 +140,7 @@ class WindowTable:
 
 
 class OverWindows:
-    """What a dataset over windows says of them."""
+    """The properties that both datasets of windows have."""
 
     _windows: WindowTable
 
@@ -192,7 +192,7 @@ def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
 
 
 def generator_of(*key: int) -> torch.Generator:
-    """A generator that is a function of some whole numbers, and of each of them another."""
+    """A generator seeded by whole numbers; other numbers give another generator."""
     return torch.Generator().manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
 
 

@@ -1,6 +1,6 @@
-"""Where the tasks of collecting and encoding are done: the seam (`executor`), in this process (`here`), by Ray (`ray_pool`).
+"""Where the tasks of collecting and encoding run: the seam (`executor`), in this process (`here`), on Ray (`ray_pool`).
 
-Ray's other sides are here too: the connection to a cluster (`connection`), its metrics (`metrics`), its errors (`ray_errors`).
+All else about Ray is here too: the connection to a cluster (`connection`), its metrics (`metrics`), its errors (`ray_errors`).
 """
 
 from worldmodel_v.execution.executor import Executor, Failure, map_tasks, try_task

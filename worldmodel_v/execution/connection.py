@@ -1,4 +1,4 @@
-"""The connection to a Ray cluster: joined or started, and refused within seconds where Ray would wait for ever."""
+"""The connection to a Ray cluster, joined or started. It fails within seconds where Ray would wait forever."""
 
 import atexit
 import contextlib
@@ -22,27 +22,28 @@ CONNECT_SECONDS = 10.0
 """How long a cluster's address may take to answer."""
 
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
-"""What a cluster's head is asked before Ray is told to join it."""
+"""What we ask a cluster's head before Ray joins it."""
 
 TRIES_FOR_A_DRIVER = 3
-"""How often a head is asked through ray:// to start a driver: a few in a hundred die at their fork (Ray's issue 63202)."""
+"""How often we ask a head through ray:// to start a driver: a few in a hundred die when they fork (Ray's issue 63202)."""
 
 STILLBORN = "Starting Ray client server failed"
-"""What the head says then."""
+"""The head's message if the driver died."""
 
 RAY_STOPS_SPILLING_AT = 0.95
-"""The share of its disk from which Ray writes no more objects to it (its `local_fs_capacity_threshold`)."""
+"""If its disk is this full, Ray writes no more objects to it (its `local_fs_capacity_threshold`)."""
 
 SMALLEST_FREE_BYTES = 256_000_000
-"""Below this Ray's logs and sockets have no room either."""
+"""Below this, Ray's logs and sockets have no room either."""
 
 
 @contextlib.contextmanager
 def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Iterator[None]:
-    """A Ray connection for the time of a block: the caller's if there is one, else RAY_ADDRESS's or `address`'s, else local.
+    """A Ray connection for the duration of a block: the caller's if there is one, else to `address` or RAY_ADDRESS, else local.
 
-    Raises ClusterNotUsable if there is none, or it lacks the resources: without `progress` for any of the workers, with
-    it for all of them, since then it is told that some of them wait for a node. Raises OutputNotUsable if Ray's disk is full.
+    Raises ClusterNotUsable if there is no cluster, or if it lacks resources. Without `progress`, it must have room for all
+    workers. With `progress`, room for one is enough: the others wait for a node, which `progress` reports. Raises OutputNotUsable if
+    Ray's disk is full.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -102,7 +103,7 @@ def _connect(settings: WorkerSettings, progress: Progress) -> None:
 
 
 def _have_a_token() -> None:
-    """Ray writes the token of a local cluster below the home; where it cannot, a token is handed to its processes in the
+    """Ray writes the token of a local cluster below the home. If it cannot, we pass a token to its processes in the
     environment."""
     try:
         folder = Path.home() / ".ray"
@@ -115,7 +116,7 @@ def _have_a_token() -> None:
 
 
 def _leave_the_terminal_as_it_is() -> None:
-    """At the end of the process Ray's colorama would print an escape sequence, which rich would show as text, on a line."""
+    """Stop Ray's colorama from printing an escape sequence at the end of the process: rich would show it as a line of text."""
     initialise: Any = importlib.import_module("colorama.initialise")
     atexit.unregister(initialise.reset_all)
     initialise.atexit_done = True
@@ -126,7 +127,7 @@ def _init(options: dict[str, Any], progress: Progress) -> None:
 
     for tries_left in reversed(range(TRIES_FOR_A_DRIVER)):
         try:
-            with handlers_restored():  # a SIGTERM would print a stack of addresses and abort
+            with handlers_restored():  # under Ray's, a SIGTERM would print a stack of addresses and abort
                 ray.init(**options)
             return
         except ConnectionAbortedError as error:
@@ -136,7 +137,7 @@ def _init(options: dict[str, Any], progress: Progress) -> None:
 
 
 def _require_answer(address: str) -> None:
-    """Raise OSError unless a Ray cluster that lets us in answers at HOST:PORT or ray://HOST:PORT; Ray waits far longer."""
+    """Raise OSError if no Ray cluster that accepts us answers at HOST:PORT or ray://HOST:PORT; Ray would wait far longer."""
     scheme, _, target = address.rpartition("://")
     host, _, port = target.rpartition(":")
     if not host or scheme not in ("", "ray"):  # Ray itself finds the cluster, or refuses the address
@@ -147,7 +148,7 @@ def _require_answer(address: str) -> None:
 
 
 def _require_cluster(target: str, is_client_server: bool) -> None:
-    """Ask what any cluster's head answers, with or without a token; a client server answers that it does not know."""
+    """Call what every cluster's head answers, with or without a token; a client server answers "unimplemented"."""
     import grpc
 
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
@@ -167,7 +168,7 @@ def _require_cluster(target: str, is_client_server: bool) -> None:
 
 
 def _require_resources(settings: WorkerSettings, progress: Progress | None) -> None:
-    """Raise ClusterNotUsable where Ray itself would wait for ever, or say which workers will wait."""
+    """Raise ClusterNotUsable if Ray itself would wait forever, or report how many workers will wait."""
     import ray
 
     total = ray.cluster_resources()
@@ -187,7 +188,7 @@ def _look_at_rays_disk(progress: Progress) -> None:
     here = ray.get_runtime_context().get_node_id()
     node = next(node for node in ray.nodes() if node["NodeID"] == here)
     folder = Path(node["ObjectStoreSocketName"]).parents[1]
-    if not folder.exists():  # joined through ray://, the driver is no node
+    if not folder.exists():  # joined through ray://, the driver is not on a node
         return
     disk = shutil.disk_usage(folder)
     advice = "free some space, or have Ray use another disk (`ray start --temp-dir DIR`; a local Ray: RAY_TMPDIR=DIR)"

@@ -1,8 +1,8 @@
-"""The seam: what collecting and encoding ask of whoever does their tasks.
+"""The seam: what collecting and encoding need from an executor, which runs their tasks.
 
 A task is a few numbers or the bytes of a shard; its result is the bytes of a finished shard. Workers write nothing, and a
-result depends on its task alone, so a task that was done twice leaves no trace, and the number of workers changes no file. An
-object with the method of `Executor` can be given to `collect` and `encode`.
+result depends only on its task. So a task that ran twice leaves no trace, and the files do not depend on the number of workers.
+Any object with the method of `Executor` can be passed to `collect` and `encode`.
 """
 
 import time
@@ -21,7 +21,7 @@ Task = TypeVar("Task")
 Run = Callable[[Task], bytes]
 
 ATTEMPTS = 4
-"""How often a task is tried before it is given up."""
+"""How many attempts a task has before it is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +29,23 @@ class Failure:
     """A task that was given up."""
 
     error: EpisodeFailed | WorkerLost
-    """How the last try ended."""
+    """How the last attempt ended."""
 
     reason: str
-    """The same in few words."""
+    """The same, in a few words."""
 
     attempts: int
     seconds: float
-    """How long the last try took, from the moment at which it was handed out."""
+    """How long the last attempt took, from when the task was handed out."""
 
     @property
     def died(self) -> bool:
-        """Whether the last try ended with its worker."""
+        """Whether the last attempt ended because its worker died."""
         return isinstance(self.error, WorkerLost)
 
 
 class Executor(Protocol):
-    """Does tasks: in this process (`Here`), on a Ray cluster (`RayPool`), or wherever yours does."""
+    """Runs tasks: in this process (`Here`), on a Ray cluster (`RayPool`), or wherever your own executor runs them."""
 
     def try_tasks(
         self,
@@ -56,23 +56,24 @@ class Executor(Protocol):
         progress: Progress,
         tally: Tally,
     ) -> Generator[tuple[Task, bytes | Failure]]:
-        """Yield every task once, in any order, with its result, or with the Failure of the last of `attempts` tries.
+        """Yield every task once, in any order, with its result, or with the Failure of its last attempt, out of `attempts`.
 
-        `setup` is called once in each worker (a thread, a process, a node). It returns what turns a task into its result, for
-        that worker alone. `setup`, tasks and results can be pickled; what `setup` returns cannot.
+        Call `setup` once in each worker (a thread, a process, a node). It returns the function that turns a task into its
+        result, for that worker alone. `setup`, tasks and results can be pickled; this function cannot.
 
-        A task is made when it is taken from `tasks`, and may be as large as a shard: take a few for each worker and the next
-        when a result is there, so that memory does not grow with their number. What taking one raises is raised.
+        A task is made when it is taken from `tasks`, and may be as large as a shard. Take a few for each worker, and the next
+        one when a result arrives, so that memory does not grow with the number of tasks. If `tasks` raises, raise its error.
 
-        A try that ends in EpisodeFailed, or with its worker (WorkerLost), is one of `attempts`. Whatever else a try raises is
-        raised, and ends the run. `try_task` does all tries of a task in this process, and tells `progress` and `tally` of them.
+        An attempt that ends in EpisodeFailed, or with its worker's death (WorkerLost), counts as one of `attempts`. Raise any
+        other error of an attempt; this ends the run. `try_task` makes all attempts of a task in this process, and reports them
+        to `progress` and `tally`.
 
-        Whoever stops early closes the generator; the workers end then.
+        A caller that stops early closes the generator; the workers then end.
         """
 
 
 def try_task(run: Run[Task], task: Task, *, attempts: int, progress: Progress, tally: Tally) -> bytes | Failure:
-    """Do a task in this process, again where it ends in EpisodeFailed; several threads may each do one at once."""
+    """Run a task in this process, and again if it ends in EpisodeFailed; several threads may each run one at once."""
     attempt, start = 1, time.monotonic()
     while True:
         try:
@@ -88,7 +89,7 @@ def try_task(run: Run[Task], task: Task, *, attempts: int, progress: Progress, t
 
 
 def perform(run: Run[Task], task: Task) -> bytes:
-    """Do a task once, and announce its steps."""
+    """Run a task once, and announce its steps (see `steps`)."""
     reached(Step.TASK_TAKEN)
     result = run(task)
     reached(Step.TASK_DONE)

@@ -1,4 +1,4 @@
-"""What the pool keeps of its workers, and of the tasks that they have and those that are to come."""
+"""The pool's records: its workers, their tasks in flight, and the queue of tasks to come."""
 
 import time
 from collections import deque
@@ -18,13 +18,13 @@ class Hand:
     host: str | None = None
     pid: int | None = None
     died_at: Any = None
-    """The reference of the task at which it died, which alone is charged with the death."""
+    """The reference of the task that it ran when it died. The death counts as an attempt of this task only."""
 
     load: int = 0
     """Tasks in flight."""
 
     has_grown: bool = False
-    """Whether it holds so much more memory than at first that it gets no further task."""
+    """Whether its memory has grown so much that it gets no further task."""
 
     @property
     def name(self) -> str:
@@ -42,16 +42,16 @@ class HandedOut(Generic[Task]):
 
 
 class Queue(Generic[Task]):
-    """Tasks to hand out, each with its attempt: first those that were put back, then the iterator's, taken when needed."""
+    """Tasks to hand out, each with the number of its attempt: first those put back, then the iterator's, taken when needed."""
 
     def __init__(self, tasks: Iterator[Task]) -> None:
         self._tasks = tasks
         self._next: deque[tuple[Task, int]] = deque()
         self.error: Exception | None = None
-        """What the iterator raised: there are no further tasks then, and those before are done first."""
+        """What the iterator raised. There are no further tasks then, and those before it run first."""
 
     def holds(self, number: int) -> bool:
-        """Whether at least so many tasks are to come."""
+        """Whether at least `number` tasks are left to hand out."""
         while len(self._next) < number:
             try:
                 self._next.append((next(self._tasks), 1))

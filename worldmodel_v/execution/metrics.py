@@ -1,4 +1,4 @@
-"""What a run counts, as Ray's metrics, which its nodes offer to Prometheus."""
+"""A run's counts as Ray's metrics, which Ray's nodes offer to Prometheus."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ def exported(tally: Tally) -> Iterator[None]:
     """
     from ray.util.metrics import Counter, Gauge
 
-    tags = {"stage": tally.stage, "out": urllib.parse.quote(os.fsencode(tally.out.absolute()))}  # Ray takes ASCII alone
+    tags = {"stage": tally.stage, "out": urllib.parse.quote(os.fsencode(tally.out.absolute()))}  # Ray takes only ASCII
     keys = tuple(tags)
     counters = {
         name: Counter(f"worldmodel_v_{name}_total", text, keys).set_default_tags(tags) for name, text in COUNTERS.items()
@@ -30,7 +30,7 @@ def exported(tally: Tally) -> Iterator[None]:
         elif change > 0:  # Ray refuses 0
             counters[name].inc(change)
 
-    for name in gauges:  # counters are told as they grow, also before, where a run joins a cluster twice
+    for name in gauges:  # not counters: if a run joins a cluster twice, Ray has their earlier growth already
         export(name, tally.values[name])
     tally.export = export
     try:

@@ -1,4 +1,4 @@
-"""What Ray raises, as our errors and in few words. Ray's errors hold the tracebacks of other processes."""
+"""Ray's errors, turned into ours and shortened. Ray's own hold the tracebacks of other processes."""
 
 import re
 from typing import Any
@@ -9,7 +9,8 @@ NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
 
 def lack_of_a_module(error: BaseException) -> ClusterNotUsable | None:
-    """What to raise for a worker's death if its node cannot import what it was sent, which Ray tells in several ways."""
+    """The error to raise if a worker died because its node cannot import what it was sent, else None. Ray words this in
+    several ways."""
     if not any(sign in str(error) for sign in ("failed to import", "No module named")):
         return None
     last, missing = _lines(error)[-1], NO_MODULE.search(str(error))
@@ -26,7 +27,7 @@ def lack_of_a_module(error: BaseException) -> ClusterNotUsable | None:
 
 
 def our_error(error: Any) -> WorldModelError:
-    """The error that a worker raised, as itself if it is ours, and named otherwise."""
+    """The error that a worker raised: unchanged if it is ours, otherwise a WorldModelError that names it."""
     cause = error.cause
     if isinstance(cause, WorldModelError):
         return cause
@@ -34,13 +35,13 @@ def our_error(error: Any) -> WorldModelError:
 
 
 def ends(error: BaseException) -> str:
-    """The first line and the last, where Ray puts a whole traceback of another process into a message."""
+    """A message's first and last line: Ray may put a whole traceback of another process into one."""
     first, last = _lines(error)[0], _lines(error)[-1]
     return first if first == last else f"{first} {last}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message, or the error's class where it has none."""
+    """The first line of a message, or the error's class if there is no message."""
     return _lines(error)[0]
 
 

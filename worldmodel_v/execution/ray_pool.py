@@ -1,17 +1,16 @@
 """A bounded, retrying map over Ray actors.
 
-One loop serves collection and encoding. Tasks are handed out lazily, at most two in flight for each worker, so memory stays
-flat however many there are; results come back in order of completion as bytes; nothing is written on a worker, so a task
-that ran twice (Ray retries, a worker lost after finishing) leaves no trace. The object stores of all nodes together hold
-at most `TASKS_IN_FLIGHT_PER_WORKER` tasks and as many results for each worker, and what Ray, which frees once a second, has
-not swept yet.
+One loop serves collection and encoding. It hands out tasks lazily, at most two in flight for each worker, so memory stays flat,
+however many tasks there are. Results come back as bytes, in order of completion. Workers write nothing, so a task that ran
+twice (Ray retries, a worker lost after finishing) leaves no trace. The object stores of all nodes together hold, for each
+worker, at most `TASKS_IN_FLIGHT_PER_WORKER` tasks and as many results, plus what Ray, which frees once a second, still holds.
 
-A task belongs to nobody until a worker has started: where a node is gone for good, its replacement workers wait for a node
-that may never come, and the others do the work. Rejected: Ray's own `max_task_retries`, which hides which attempt produced
-a result, and Ray Data, whose streaming executor has no hook for a single committer.
+Tasks go only to workers that have started. If a node is gone for good, its replacement workers wait for a node that may never
+come, and the other workers run the tasks. Rejected: Ray's own `max_task_retries`, which hides which attempt produced a result;
+and Ray Data, whose streaming executor has no hook for a single committer.
 
-A worker whose memory has grown by more than `max_growth_bytes` since its first task is replaced between two tasks, so that an
-environment that leaks fills no node however long a run is.
+A worker whose memory has grown by more than `max_growth_bytes` since its first task is replaced between two tasks. So an
+environment that leaks memory does not fill a node, however long a run is.
 """
 
 import contextlib
@@ -32,20 +31,20 @@ from worldmodel_v.steps import Step, reached
 from worldmodel_v.telemetry import Tally
 
 TASKS_IN_FLIGHT_PER_WORKER = 2
-"""A worker goes on with the second while the first one's result travels; the last tasks wait for whoever is free."""
+"""A worker runs the second while the first one's result travels; the last tasks wait for a worker that is free."""
 
 SECONDS_BETWEEN_WARNINGS = 20.0
-"""How often a run without any worker says so."""
+"""How often a run warns while it has no worker."""
 
 SECONDS_WITHOUT_WORKERS = 1200.0
-"""How long it waits for one: a preempted node is replaced within minutes."""
+"""How long a run waits for a worker: a preempted node is replaced within minutes."""
 
 
 class RayPool:
-    """An `Executor` of Ray workers, which live as long as a map: the dead are replaced, and their tasks given to others."""
+    """An `Executor` of Ray workers, which live as long as one map. It replaces dead workers and gives their tasks to others."""
 
     def __init__(self, settings: WorkerSettings, *, apart: bool = False) -> None:
-        """With `apart` a worker has one task in flight, so that a failure's seconds are the task's own."""
+        """With `apart`, a worker has one task in flight, so that a Failure's seconds count that task alone."""
         self._settings = settings
         self._in_flight_per_worker = 1 if apart else TASKS_IN_FLIGHT_PER_WORKER
 
@@ -68,7 +67,7 @@ class RayPool:
 
 
 class _Pool(Generic[Task]):
-    """The workers, those that have started among them, and the tasks in flight."""
+    """The workers, whether started or starting, and the tasks in flight."""
 
     def __init__(
         self,
@@ -119,7 +118,7 @@ class _Pool(Generic[Task]):
         self._progress.event(name, message, warning=warning, stage=self._tally.stage, **facts)
 
     def _hand_out(self, queue: Queue[Task]) -> None:
-        """Everybody who has started gets a task, and a second one while there are enough for all."""
+        """Give each worker that has started a task, and a second one while there are enough for all workers."""
         for worker in [worker for worker in self._workers if worker.has_grown and not worker.load]:
             if queue.holds(1):
                 self._replace(worker, None)
@@ -132,7 +131,7 @@ class _Pool(Generic[Task]):
                     worker.load += 1
 
     def _take_one_that_is_done(self, queue: Queue[Task]) -> tuple[Task, bytes | Failure] | None:
-        """Wait for a result, or for a worker to start or to die; returns a task that is done or given up, and its outcome."""
+        """Wait for a result, or for a worker to start or to die; return a task that is done or given up, and its outcome."""
         import ray
 
         reference = self._wait()
@@ -161,7 +160,7 @@ class _Pool(Generic[Task]):
         return None
 
     def _wait(self) -> Any:
-        """The reference of the next result or started worker; raises ClusterNotUsable if nobody has worked for too long."""
+        """The reference of the next result or started worker; raises ClusterNotUsable if no worker has run for too long."""
         import ray
 
         waited = 0.0
@@ -181,7 +180,7 @@ class _Pool(Generic[Task]):
                 self._event("waiting_for_node", f"{message}; waiting for a node", warning=True, **facts)
 
     def _welcome(self, reference: Any) -> None:
-        """A worker has started, or failed to."""
+        """Note that a worker has started, or replace one that failed to start."""
         import ray
 
         worker = self._starting.pop(reference)
@@ -203,7 +202,7 @@ class _Pool(Generic[Task]):
             self._event("worker_started", f"a worker started ({worker.name})", host=worker.host, pid=worker.pid)
 
     def _failed(self, handed_out: HandedOut[Task], queue: Queue[Task], error: Exception) -> tuple[Task, Failure] | None:
-        """Put a task back whose try has failed, or whose worker has died; returns its failure if that was the last try."""
+        """Put back a task whose attempt failed, or whose worker died; return its Failure if that was the last attempt."""
         task, attempt, died = handed_out.task, handed_out.attempt, not isinstance(error, EpisodeFailed)
         reason = f"a worker died ({first_line(error)})" if died else str(error)
         if attempt < self._attempts:
@@ -224,7 +223,7 @@ class _Pool(Generic[Task]):
         return task, Failure(error=lost, reason=reason, attempts=attempt, seconds=seconds)
 
     def _replace(self, worker: Hand, error: Exception | None) -> None:
-        """Start a worker for one that is dead or out of reach, whose tasks each report the loss, or that has grown."""
+        """Replace a worker that is dead or unreachable (each of its tasks reports this), or that has grown."""
         import ray
 
         if worker in self._workers:
@@ -244,13 +243,13 @@ class _Pool(Generic[Task]):
             self._event("worker_died", f"a worker died ({worker.name}: {reason})", warning=True, **facts, reason=reason)
 
     def _running(self, worker: Hand) -> Any:
-        """The task that a dead worker was at: the first of its tasks, by their references, that has no result."""
+        """The reference of the task that a dead worker was running: the first of its tasks without a result."""
         import ray
 
         for reference in [reference for reference, task in self._in_flight.items() if task.worker is worker]:
             try:
                 ray.get(reference, timeout=0)
-            except ray.exceptions.RayTaskError:  # a result too
+            except ray.exceptions.RayTaskError:  # this counts as a result too
                 continue
             except (ray.exceptions.RayError, TimeoutError):
                 return reference
@@ -267,7 +266,7 @@ class _Pool(Generic[Task]):
         }
         try:
             worker = Hand(ray.remote(**options)(Worker).remote(self._setup))
-        except ImportError as error:  # through ray://, the head itself looks at what it is sent
+        except ImportError as error:  # through ray://, the head itself imports what it is sent
             raise lack_of_a_module(error) or error from error
         self._workers.append(worker)
         self._starting[worker.actor.ping.remote()] = worker

@@ -1,4 +1,4 @@
-"""What workers of a Ray cluster can be asked for."""
+"""The settings of workers on a Ray cluster."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from worldmodel_v.surface import option
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSettings:
-    """Workers, and the cluster that they are on."""
+    """Workers, and the cluster that they run on."""
 
     num_workers: int
     """Ray actors, one CPU each."""
@@ -19,11 +19,11 @@ class WorkerSettings:
     num_gpus_per_worker: float = 0.0
 
     max_growth_bytes: int | None = None
-    """How much more memory than after its first task a worker may hold before it is replaced by a fresh one; None: any."""
+    """A worker is replaced if its memory has grown by more than this since its first task; None: no limit."""
 
 
 def refuse_idle_address(address: str | None, num_workers: int) -> None:
-    """Raise ConfigError for a cluster that is named where no worker would be on it."""
+    """Raise ConfigError if a cluster is named but no worker would run on it."""
     if address and not num_workers:
         raise ConfigError(
             "without workers nothing is done on a cluster",

@@ -1,4 +1,4 @@
-"""A worker of the pool, on whatever node of the cluster."""
+"""A worker of the pool, on any node of the cluster."""
 
 import gc
 import os
@@ -17,7 +17,7 @@ WORKER_ENVIRONMENT = {
 
 
 class Worker:
-    """The actor: sets up at its first task (so that a failing setup is an error, not a death), then runs task after task."""
+    """The actor. It sets up at its first task, so that a failing setup is an error, not a death, then runs task after task."""
 
     def __init__(self, setup: Callable[[], Run[Any]]) -> None:
         self._setup = setup
@@ -28,13 +28,13 @@ class Worker:
         """The task's result, and by how many bytes this process has grown since its first task."""
         if self._run is None:
             self._run = self._setup()
-            gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not walk through it again
+            gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not visit it again
         result = perform(self._run, task)
         self._bytes_at_first = self._bytes_at_first or _resident_bytes()
         return result, _resident_bytes() - self._bytes_at_first
 
     def ping(self) -> tuple[str, int]:
-        """Answers, when the actor has started, on which host and as which process."""
+        """The actor's host and process number; the answer comes when the actor has started."""
         return socket.gethostname(), os.getpid()
 
 

@@ -1,7 +1,7 @@
 """Checksums: SHA-256 of whole files, and HDF5's Fletcher-32 of one chunk.
 
-Chunks that are read past HDF5's filter chain (to decompress outside its process-wide lock) still carry their checksum,
-so it is verified here. It costs about 40 µs for a compressed chunk of 64 CarRacing frames, a tenth of its decompression.
+We read chunks without HDF5's filter chain, to decompress outside its process-wide lock. Their checksum is verified here.
+This costs about 40 µs for a compressed chunk of 64 CarRacing frames, a tenth of its decompression.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from worldmodel_v.storage.reading import readable
 
 BLOCK_BYTES = 1 << 20
 BLOCK_WORDS = 1 << 13
-"""Few enough that a block stays in the cache, and that no BLAS splits a product of that length among threads."""
+"""So few that a block stays in the cache, and that no BLAS splits a product of this length among threads."""
 
 _LOW = 0xFFFFFFFF
 _WEIGHTS = np.arange(BLOCK_WORDS, 0, -1, dtype=np.float64)
@@ -31,7 +31,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def is_sha256(value: object) -> bool:
-    """Whether it is the text of a SHA-256: 64 hexadecimal digits, small letters."""
+    """Whether `value` is the text of a SHA-256: 64 hexadecimal digits in lower case."""
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
@@ -39,8 +39,8 @@ def fletcher32(data: bytes | memoryview) -> int:
     """HDF5's Fletcher-32: two running sums of big-endian 16-bit words, modulo 65535 with 0 written as 65535.
 
     An odd last byte counts as the high half of a word. The sums are the closed form of the running ones,
-    sum1 = Σ w_i and sum2 = Σ (n - i) w_i, block by block. Words are read as little-endian: swapping the bytes of a word is
-    a multiplication by 256 modulo 65535, which is made good at the end. Sums of a block are exact in float64 (below 2^53).
+    sum1 = Σ w_i and sum2 = Σ (n - i) w_i, block by block. Words are read as little-endian: swapping the bytes of a word
+    multiplies it by 256 modulo 65535, and the last line corrects for that. Sums of a block are exact in float64 (below 2^53).
     """
     num_words = -(-len(data) // 2)
     words = np.frombuffer(data, "<u2", len(data) // 2)
@@ -64,7 +64,7 @@ def _fold(total: int) -> int:
 def lookup3(data: bytes) -> int:
     """The checksum of HDF5's metadata: Bob Jenkins' `hashlittle` of 2006 (lookup3.c, public domain), started from 0.
 
-    A serial chain of additions and rotations, so that numpy is no help: some 0.1 µs a byte.
+    Each addition and rotation needs the one before, so numpy cannot help: about 0.1 µs a byte.
     """
     a = b = c = (0xDEADBEEF + len(data)) & _LOW
     whole = max(0, (len(data) - 1) // 12)
@@ -87,7 +87,7 @@ def lookup3(data: bytes) -> int:
         return c
     x, y, z = struct.unpack("<3I", data[12 * whole :].ljust(12, b"\0"))
     a, b, c = (a + x) & _LOW, (b + y) & _LOW, (c + z) & _LOW
-    for turn in (14, 11, 25, 16, 4, 14, 24):  # in turn c by b, a by c, b by a, and so on: the names move, not the words
+    for turn in (14, 11, 25, 16, 4, 14, 24):  # mixes c with b, then a with c, b with a, …: the names rotate
         c = ((c ^ b) - (b << turn & _LOW | b >> 32 - turn)) & _LOW
         a, b, c = b, c, a
     return b

@@ -1,7 +1,7 @@
-"""Stored chunks of the small columns: from their bytes to rows, without HDF5.
+"""Decoding stored chunks of the small columns: from their bytes to rows, without HDF5.
 
-Each has passed shuffle, deflate and Fletcher-32, or some of them in this order. Taking them off with numpy and zlib costs
-what HDF5's own filters cost, and a stream that inflates to more than its chunk is stopped there.
+A chunk was written through shuffle, deflate and Fletcher-32, or some of them, in this order. Undoing these filters with numpy
+and zlib costs as much as in HDF5. Decoding stops if a stream inflates to more than its chunk.
 
 Legend: n rows of a chunk.
 """
@@ -15,7 +15,7 @@ from worldmodel_v.storage.structure import DEFLATE, SHUFFLE, StoredColumn
 
 
 class Undecodable(Exception):
-    """A chunk's bytes are not what the column promises; the message is to stand behind the chunk's name."""
+    """A chunk's bytes are not what the column promises; the message follows the chunk's name."""
 
 
 def decode(column: StoredColumn, stored: bytes) -> np.ndarray:

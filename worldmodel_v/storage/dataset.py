@@ -2,9 +2,9 @@
 
 A `Dataset` holds no open file, so it can be pickled and sent to a worker; shards are opened where they are read.
 
-A dataset may be read from a URL (see `store`). Whatever is read of it is checked as from a disk, metadata and chunks by their
-checksums, and each shard's size against the index. The SHA-256 of a whole shard is checked where all of it is read anyway
-(encode, export, verify): it is then brought into memory, so that the network carries it once.
+A dataset can be read from a URL (see `store`). The checks are the same as on a disk: metadata and chunks by their checksums,
+each shard's size against the index. Commands that read a whole shard anyway (encode, export, verify) also check its SHA-256.
+They load the shard into memory, so that it crosses the network once.
 """
 
 import hashlib
@@ -38,12 +38,12 @@ SHARDS_AHEAD = 16
 S = TypeVar("S", bound=Spec, covariant=True)
 
 _STAGES: dict[type[Spec], str] = {RolloutSpec: "wm-collect", LatentSpec: "wm-encode"}
-"""Who writes what."""
+"""The command that writes each kind of dataset."""
 
 
 @dataclass(frozen=True)
 class Dataset(Generic[S]):
-    """What a dataset directory holds, as read at one moment: `Dataset[RolloutSpec]` or `Dataset[LatentSpec]`."""
+    """What a dataset directory held when it was read: `Dataset[RolloutSpec]` or `Dataset[LatentSpec]`."""
 
     path: Place
     spec: S
@@ -71,7 +71,7 @@ class Dataset(Generic[S]):
         return sum(entry.num_rows for entry in self.entries)
 
     def set_aside(self) -> list[SetAside]:
-        """The episodes that the last collection gave up, by number; raises DatasetNotUsable if the note of them is damaged."""
+        """The failed episodes that the last collection set aside, by number; raises DatasetNotUsable if their file is damaged."""
         missing = [episode for episode in read_set_aside(self.path) if not episode.is_committed(self.entries)]
         return sorted(missing, key=lambda episode: episode.episode)
 
@@ -88,7 +88,7 @@ class Dataset(Generic[S]):
         return store_of(self.path).open(self.shard_path(entry))
 
     def shards(self, entries: Sequence[IndexEntry] | None = None) -> Iterator[tuple[IndexEntry, Shard]]:
-        """Each of the committed shards, or of some, open for its turn; remote ones are opened ahead. Raises as `open_shard`."""
+        """Each committed shard, or each of `entries`, open in turn; remote ones are opened ahead. Raises as `open_shard`."""
         wanted = self.entries if entries is None else entries
         opened = self._opened_ahead(wanted) if self.is_remote else ((entry, self.open_shard(entry)) for entry in wanted)
         for entry, shard in opened:
@@ -111,7 +111,7 @@ class Dataset(Generic[S]):
             threads.shutdown(cancel_futures=True)
 
     def open_shard(self, entry: IndexEntry, image: bytes | None = None) -> Shard:
-        """Open a committed shard, or its bytes where they are at hand; raises ShardDamaged unless it is what the index says."""
+        """Open a committed shard, from its bytes if `image` gives them; raises ShardDamaged if it differs from the index."""
         if image is None:
             shard = Shard.open(self.shard_path(entry), self.schema, entry.bytes)
         else:
@@ -124,7 +124,7 @@ class Dataset(Generic[S]):
         return shard
 
     def open_verified(self, entry: IndexEntry) -> Shard:
-        """Open a committed shard whose every byte is the index's; a remote one is in memory then. Raises ShardDamaged."""
+        """Open a committed shard and check its SHA-256; a remote one is loaded into memory. Raises ShardDamaged."""
         path = self.shard_path(entry)
         if isinstance(path, RemotePath):
             return self.open_shard(entry, self.image(entry))
@@ -137,7 +137,7 @@ class Dataset(Generic[S]):
         return shard
 
     def image(self, entry: IndexEntry) -> bytes:
-        """All bytes of a committed shard; raises ShardDamaged unless they are the index's."""
+        """All bytes of a committed shard; raises ShardDamaged if their size or SHA-256 differs from the index."""
         file, path = self.open_file(entry), self.shard_path(entry)
         try:
             if (size := file.num_bytes) != entry.bytes:
@@ -181,8 +181,8 @@ Latents = Dataset[LatentSpec]
 def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
     """Read `dataset.json` and the index at a path or URL; with `kinds`, it must be of one of them (RolloutSpec, LatentSpec).
 
-    Raises DatasetNotUsable, which names who writes what is expected; NotReadable, ShardDamaged or RemoteFailed. Nothing outside
-    the directory is read: its files and its folder of shards may not be symbolic links.
+    Raises DatasetNotUsable, which names the command that writes such a dataset; NotReadable, ShardDamaged or RemoteFailed. Nothing
+    outside the directory is read: its files and its folder of shards may not be symbolic links.
     """
     place = to_place(path)
     if isinstance(place, Path):
@@ -192,7 +192,7 @@ def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
 
 
 def refuse_links(path: Path) -> None:
-    """Raise DatasetNotUsable if the settings, the index, the folder of shards or the note beside them is a symbolic link."""
+    """Raise DatasetNotUsable if the settings, the index, the folder of shards or `set_aside.jsonl` is a symbolic link."""
     for name in (SPEC_NAME, INDEX_NAME, SHARD_FOLDER, SET_ASIDE_NAME):
         if (path / name).is_symlink():
             raise DatasetNotUsable(
@@ -201,7 +201,7 @@ def refuse_links(path: Path) -> None:
 
 
 def require_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
-    """Open a dataset, as `open_dataset` does, that must not be empty; raises DatasetNotUsable too."""
+    """Open a dataset as `open_dataset` does; raises DatasetNotUsable too, if it is empty."""
     dataset = open_dataset(path, *kinds)
     if not dataset.entries:
         raise DatasetNotUsable(
@@ -212,8 +212,8 @@ def require_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
 
 @readable()
 def read_spec(path: Place, *kinds: type[S]) -> S:
-    """What `dataset.json` says; raises DatasetNotUsable, as `open_dataset` does, if it is missing, damaged or of another kind,
-    or else NotReadable."""
+    """The spec in `dataset.json`; raises DatasetNotUsable, as `open_dataset` does, if the file is missing, damaged or of another
+    kind, and NotReadable if this process may not read it."""
     file, store = path / SPEC_NAME, store_of(path)
     makers = " or ".join(_STAGES[kind] for kind in kinds or _STAGES)
     num_bytes = store.size(file)

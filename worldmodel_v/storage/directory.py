@@ -1,4 +1,4 @@
-"""The directory that a stage writes: what may stand in it, and the JSON that it holds. (Datasets have rules of their own.)"""
+"""The directory that a stage writes: which names it may hold, and reading its JSON. (Datasets have rules of their own.)"""
 
 from collections.abc import Container
 from pathlib import Path

@@ -1,10 +1,10 @@
 """HDF5 files in other projects' layouts, written to disk as they grow, for exports. (Our own shards are built in memory.)
 
-A merged file of a whole dataset does not fit into memory, so it has to be written in place, and HDF5 does not survive a disk
-that fills up: a failed write ends the process with a segmentation fault when the file is closed, or earlier (h5py 3.16). So
-HDF5 writes through a Python file that takes every byte after the first failure without writing it. Ctrl-C inside that file
-would have the same end, so it waits. `check`, and the end of the context, raise what happened. What is left on disk then is no
-HDF5 file: build it under a name that nobody reads, and rename at the end.
+A merged file of a whole dataset does not fit into memory, so it is written in place. But HDF5 crashes when the disk fills up:
+after a failed write, the process ends with a segmentation fault when the file is closed, or earlier (h5py 3.16). So HDF5
+writes through a Python file, which discards every byte after the first failure. Ctrl-C inside that file would cause the same
+crash, so it is deferred. `check` and the end of the context raise the failure. The file on disk is then not valid HDF5: build
+it under a temporary name, and rename it at the end.
 """
 
 import io
@@ -20,11 +20,11 @@ from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.storage import layout
 
 EVERYWHERE: dict[str, Any] = {"compression": "gzip", "compression_opts": 3}
-"""For readers that know HDF5's own filters only."""
+"""For readers that have only HDF5's own filters."""
 
 
 def with_plugin() -> dict[str, Any]:
-    """zstd, for readers that import hdf5plugin: smaller and faster. Only who writes so needs the plugin: we read without it."""
+    """zstd, for readers that import hdf5plugin: smaller and faster. Only writing needs the plugin: we read without it."""
     import hdf5plugin
 
     return dict(hdf5plugin.Zstd(clevel=layout.ZSTD_LEVEL))
@@ -32,10 +32,10 @@ def with_plugin() -> dict[str, Any]:
 
 @contextmanager
 def create_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """A new HDF5 file at `path`, open for writing, and `check()`, which raises what happened to it by now.
+    """A new HDF5 file at `path`, open for writing, and `check()`, which raises what has happened to it so far.
 
-    That is OSError if the disk failed, KeyboardInterrupt after Ctrl-C. Call `check` now and then: until then a failed disk
-    takes everything. The end of the context checks as well.
+    That is OSError if the disk failed, KeyboardInterrupt after Ctrl-C. Call `check` now and then: without it, writes to a
+    failed disk seem to succeed. The end of the context checks as well.
     """
     with deferred_interrupts() as interrupted, _Disk(path, "w+") as disk:
 

@@ -1,7 +1,7 @@
 """`index.jsonl`: one line per committed shard, written by the single committer.
 
-A shard's number fixes its name and its place, and lines may come in any order (blocks finish in any order). A torn last
-line is the trace of a kill in the middle of an append and is dropped; any other malformed line is damage and is refused.
+A shard's number determines its name and its place. Lines may come in any order, because blocks finish in any order. A kill
+in the middle of an append leaves a torn last line, which readers drop. They refuse any other malformed line as damage.
 """
 
 import itertools
@@ -21,10 +21,10 @@ from worldmodel_v.untrusted import parse_object
 INDEX_NAME = "index.jsonl"
 SHARD_FOLDER = "shards"
 MAX_LINE_BYTES = 1024
-"""Longer than any line: seven fields."""
+"""Longer than any line, which has seven fields."""
 
 MAX_NUMBER = 2**53
-"""What a number of an index may not reach: whole numbers below are exact in whatever reads JSON."""
+"""Every number of an index is below this: any JSON reader holds such whole numbers exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def complete_lines(content: bytes) -> bytes:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines that are complete, and the last one too if it was torn by no kill: those leave the beginning of a line."""
+    """The complete lines. The last one also counts if no kill can have torn it: a kill leaves only the beginning of a line."""
     while line := file.readline(MAX_LINE_BYTES + 1):
         if line.endswith(b"\n") or len(line) > MAX_LINE_BYTES or b"}" in line[:-1]:
             yield line

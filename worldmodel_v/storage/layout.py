@@ -22,14 +22,14 @@ ALIGNMENT = (
 PIXEL_CHUNK_ROWS = 64
 ROW_CHUNK_ROWS = 4096
 ROW_CHUNK_BYTES = 1 << 20
-"""Of columns with wide rows (a depth image): fewer rows a chunk."""
+"""The largest chunk of a column with wide rows (a depth image), which has fewer rows a chunk."""
 
 ZSTD_LEVEL = 3
 FILTER_IDS = {"shuffle": 2, "gzip": 1, "fletcher32": 3, "zstd": 32015}
-"""HDF5's numbers of the filters that a schema names. Nothing else is ever decoded."""
+"""HDF5's numbers of the filters that a schema names. No other filter is ever decoded."""
 
 MAX_CHUNK_BYTES = 256 << 20
-"""Of a chunk without its filters: what a reader takes at once, whatever a file claims."""
+"""The largest chunk without its filters: readers refuse a file that claims more."""
 
 EPISODE_COLUMNS = {"ep_len": "int32", "ep_offset": "int64"}
 """The columns of one value per episode, which every shard has: its number of rows, and its first row."""

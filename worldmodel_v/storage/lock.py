@@ -1,8 +1,8 @@
 """One writer at a time: a lock on a directory that the kernel drops when the process dies.
 
-The lock is the kernel's (`flock`) and not the file's existence, so one that a dead process or another host left behind
-holds nobody up. The file says who holds the lock, for the message to whoever comes second, and what its holder is about, for
-`wm-inspect`; neither is believed where anything depends on it. Its time of change is when the holder began.
+The lock is the kernel's (`flock`), not the file's existence, so a file that a dead process or another host left behind
+blocks no writer. The file names the holder, for the error message of a second writer. It also says what the holder does, for
+`wm-inspect`. Nothing else relies on its content. Its modification time is when the holder began.
 """
 
 import fcntl
@@ -25,22 +25,22 @@ LOCKS_OF_THE_KERNEL = Path("/proc/locks")
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What the present or last holder of a directory's lock says of itself."""
+    """What the present or last holder of a directory's lock wrote about itself."""
 
     pid: int
     host: str
     stage: str = ""
-    """collect, encode or train; empty before it has said so, and for other work."""
+    """collect, encode or train; empty until the holder announces it, and for other work."""
 
     goal: int | None = None
-    """How many episodes (train: steps) there shall be."""
+    """How many episodes (train: steps) there will be at the end."""
 
     done: int | None = None
     """How many there were when it began."""
 
 
 def lock_directory(path: Path) -> int:
-    """Make a directory, take its lock and return the descriptor that holds it until it is closed.
+    """Make a directory, take its lock and return the descriptor that holds the lock until it is closed.
 
     Raises OutputNotUsable if the directory cannot be written to or its file system knows no locks, DatasetBusy if another
     process holds the lock.
@@ -72,16 +72,16 @@ def lock_directory(path: Path) -> int:
 
 
 def announce(descriptor: int, **about: str | int) -> None:
-    """Write into the lock's file who holds it and what about: the optional fields of `Run`."""
+    """Write into the lock file who holds the lock, and `about`: the optional fields of `Run`."""
     pid, host = os.getpid(), socket.gethostname()
     content = f"process {pid} on {host}\n{json.dumps({'pid': pid, 'host': host, **about})}\n".encode()
-    with suppress(OSError):  # a full disk holds nobody up either
+    with suppress(OSError):  # a full disk must not stop the holder
         os.pwrite(descriptor, content, 0)
         os.truncate(descriptor, len(content))
 
 
 def read_run(path: Path) -> Run | None:
-    """What a directory's lock file says; None if it says nothing that makes sense. Takes no lock."""
+    """What a directory's lock file says; None if the file is missing or not valid. Takes no lock."""
     try:
         with (path / LOCK_NAME).open("rb") as file:
             _, _, line = file.read(MAX_LOCK_BYTES).partition(b"\n")
@@ -94,9 +94,9 @@ def read_run(path: Path) -> Run | None:
 
 
 def is_at_work(path: Path, run: Run) -> bool | None:
-    """Whether the process that `run` names holds the directory's lock now; None if only its own machine could tell.
+    """Whether the process that `run` names holds the directory's lock now; None if this machine cannot know.
 
-    The kernel's list of locks is read: to try and take the lock, even for a moment, could turn away a writer that begins.
+    This reads the kernel's list of locks. Taking the lock to try it, even for a moment, could make a starting writer fail.
     """
     if run.host != socket.gethostname():
         return None
@@ -111,7 +111,7 @@ def is_at_work(path: Path, run: Run) -> bool | None:
 
 
 def began(path: Path) -> datetime:
-    """When the present or last holder of a directory's lock began; raises OSError if there is no lock's file."""
+    """When the present or last holder of a directory's lock began; raises OSError if there is no lock file."""
     return datetime.fromtimestamp((path / LOCK_NAME).stat().st_mtime, UTC)
 
 
@@ -122,7 +122,7 @@ def _holder(descriptor: int) -> str:
 
 @contextmanager
 def locked_directory(path: Path) -> Iterator[int]:
-    """`lock_directory` for the time of a block; yields its descriptor."""
+    """`lock_directory` for the duration of a block; yields its descriptor."""
     descriptor = lock_directory(path)
     try:
         yield descriptor

@@ -1,9 +1,8 @@
-"""A directory that is there whole or not at all: what an export writes.
+"""A directory that exists complete or not at all: what an export writes.
 
-It is built in a hidden folder beside its place, synced, and renamed. The hidden folder's name is the same each time, so that a
-run finds and clears what a killed one left behind, and a lock in it, beside what is built, keeps two runs apart. Rejected:
-building in place and writing a last file that says "finished", since other people's loaders, for which exports are made, do not
-look for one.
+It is built in a hidden folder beside its place, synced, and renamed. The hidden folder's name is the same each time, so a run
+finds and clears what a killed run left behind. A lock in the hidden folder keeps two runs apart. Rejected: building in place
+and writing a last file that says "finished", because exports are made for other people's loaders, which do not look for one.
 """
 
 import os
@@ -36,7 +35,7 @@ def require_new(out: Path) -> None:
 
 @contextmanager
 def new_directory(out: Path) -> Iterator[Path]:
-    """An empty folder to build in; it becomes `out` where the block ends, and is gone without a trace where the block raises.
+    """An empty folder to build in. It becomes `out` when the block ends, and is deleted if the block raises.
 
     Raises OutputNotUsable or DatasetBusy (another process builds there) before the block, and WriteFailed for any OSError in
     the block or after it.
@@ -94,7 +93,7 @@ def _is_still_there(descriptor: int, file: Path) -> bool:
 
 
 def _clear(hidden: Path) -> None:
-    """Remove what a killed run left, but for the lock."""
+    """Remove what a killed run left, except the lock."""
     for item in hidden.iterdir():
         if item.is_dir() and not item.is_symlink():
             shutil.rmtree(item)

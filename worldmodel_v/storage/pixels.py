@@ -1,9 +1,9 @@
-"""Stored chunks of frames: where they lie in a shard, and from their bytes to pixels without HDF5.
+"""Stored chunks of frames: how a shard stores them, and decoding their bytes to pixels without HDF5.
 
 HDF5 holds one lock for the whole process and decompresses inside it. Here the compressed bytes come straight from the file
-(an `OpenFile` of `store`), and the checksum and the decompression release Python's lock, so they scale with threads. Pixels are
-decompressed into memory that the caller owns and uses again: on a machine where the first touch of a page is dear, fresh
-memory for every chunk costs more than the decompression.
+(an `OpenFile` of `store`), and the checksum and the decompression release Python's lock, so they scale with threads. Pixels
+are decompressed into memory that the caller owns and reuses: on a machine with expensive page faults, new memory for each
+chunk costs more than the decompression.
 
 Legend: N rows of a shard, n rows of a chunk, H, W, C.
 """
@@ -38,7 +38,7 @@ class PixelLayout:
     """N"""
 
     chunk_rows: int
-    """Rows of every chunk but the last, which is stored whole all the same."""
+    """Rows of a chunk. The last one may hold fewer, but is stored at full size."""
 
     frame_shape: tuple[int, int, int]
     """(H, W, 3)"""
@@ -55,8 +55,8 @@ class PixelLayout:
     def decode(self, number: int, stored: bytes, out: np.ndarray | None = None) -> np.ndarray:
         """The frames of chunk `number` from its stored bytes: uint8 (n, H, W, 3).
 
-        They are a view of `out`, contiguous uint8 of at least `chunk_bytes`, if it is given, and new memory if not. Raises
-        ShardDamaged if the checksum or the decompression fails, or if another size is claimed, before memory is taken.
+        They are a view of `out` (contiguous uint8 of at least `chunk_bytes`), or new memory without it. Raises ShardDamaged if
+        the checksum or the decompression fails, and before it allocates if the chunk claims another size.
         """
         first = number * self.chunk_rows
         payload = memoryview(stored)[:-4]
@@ -76,11 +76,11 @@ class PixelLayout:
 
 
 def _decompress(payload: memoryview, raw: np.ndarray, *, size_is_known: bool) -> int:
-    """Decompress into `raw` and say how many bytes came; one decompressor serves a thread for good."""
+    """Decompress into `raw` and return the number of bytes; each thread keeps one decompressor."""
     decompressor = getattr(_of_this_thread, "zstd", None)
     if decompressor is None:
         decompressor = _of_this_thread.zstd = zstandard.ZstdDecompressor()
-    if size_is_known:  # zstd then writes to its destination in one pass, without a window of its own
+    if size_is_known:  # zstd then writes to `raw` in one pass, without a buffer of its own
         with decompressor.stream_reader(payload) as reader:
             return reader.readinto(raw)
     content = decompressor.decompress(payload, max_output_size=len(raw))

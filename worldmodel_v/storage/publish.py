@@ -1,7 +1,7 @@
-"""Putting bytes on disk so that a file is there whole or not at all.
+"""Putting bytes on disk so that a file exists complete or not at all.
 
-A file is written under a temporary name, synced, put in place, and its folder synced. Shards go in place with `link`,
-which fails rather than overwrite; files that are meant to be replaced (checkpoints, pictures) go in place with `rename`.
+A file is written under a temporary name and synced. Then it is put in place, and its folder is synced. Shards are put in place
+with `link`, which never overwrites; files that are meant to be replaced (checkpoints, pictures) with `rename`.
 """
 
 import errno
@@ -43,7 +43,7 @@ def publish(path: Path, content: bytes) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and sync it; raises WriteFailed (the torn line, if any, is dropped by the next reader)."""
+    """Append one line and sync it; raises WriteFailed (the next reader drops a torn line)."""
     with named_failure(path), path.open("ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
@@ -53,9 +53,9 @@ def append_line(path: Path, line: str) -> None:
 
 
 def temporary_path(path: Path, whose: str = "") -> Path:
-    """Where what shall be at `path` is made: hidden, beside it, and the same each time.
+    """The hidden path beside `path` where its content is built; the same each time.
 
-    The name is a hash, since `path`'s own may be as long as the system allows.
+    The name is a hash, because `path`'s own name may be as long as the system allows.
     """
     return path.with_name(TEMPORARY_PREFIX + whose + hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest())
 
@@ -100,7 +100,7 @@ def _write_temporary(path: Path, content: bytes) -> Path:
 
 @contextmanager
 def named_failure(path: Path) -> Iterator[None]:
-    """Turn the system's refusal into a WriteFailed that names the file; a file that is there already stays what it is."""
+    """Turn an OSError into a WriteFailed that names the file; FileExistsError stays what it is."""
     try:
         yield
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""What is said of a file that cannot be read. One that is withheld from this process is not damaged: nobody shall delete it."""
+"""Errors about files that cannot be read. A file that this process may not read is not damaged, so nobody should delete it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ def missing(path: object) -> ShardDamaged:
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Raise NotReadable, naming the file, where the system does not let this process read one in the block."""
+    """Raise NotReadable, which names the file, if this process has no permission to read a file in the block."""
     try:
         yield
     except PermissionError as error:

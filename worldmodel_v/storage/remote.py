@@ -1,10 +1,10 @@
-"""Reading from a URL through fsspec: HTTP by itself, S3, GCS, Hugging Face and others by the user's own filesystem package.
+"""Reading from a URL through fsspec: HTTP with our extra `http`; S3, GCS, Hugging Face and others with the user's own package.
 
-Every request costs tens of milliseconds, whatever it brings, so there shall be few: small reads (metadata) bring the block of
-64 kB around them, parts that are announced (`ahead`) come together, neighbours in one request, and all requests at once where
-fsspec can. Nothing is kept on disk. A request that fails is made again twice, after a moment.
+Every request costs tens of milliseconds, whatever its size, so this module makes few. A small read (metadata) fetches the block
+of 64 kB around it. Parts that are announced (`ahead`) are fetched together: neighbours in one request, and all requests at once
+if fsspec can. Nothing is kept on disk. A failed request is repeated twice, after a pause.
 
-Rejected: fsspec's own file objects, which have one position, so that threads cannot share them, and read megabytes ahead.
+Rejected: fsspec's own file objects. They have one position, so threads cannot share them, and they read megabytes ahead.
 """
 
 import io
@@ -19,15 +19,15 @@ from worldmodel_v.errors import ConfigError, NotReadable, PackageMissing, Remote
 from worldmodel_v.storage.reading import REMEDY, missing
 
 SMALL_BYTES = 4096
-"""A read of at most so much brings its block."""
+"""A read of at most this size fetches its whole block."""
 
 BLOCK_BYTES = 64 << 10
 MAX_BLOCKS = 16
 GAP_BYTES = 16 << 10
-"""Parts that are no further apart come in one request."""
+"""Parts with at most this gap between them are fetched in one request."""
 
 PIECE_BYTES = 8 << 20
-"""Of a request, unless one part is larger."""
+"""The largest request, unless one part is larger."""
 
 PIECES_AT_ONCE = 8
 PAUSES = (0.2, 1.0)
@@ -37,7 +37,7 @@ Answer = TypeVar("Answer")
 
 
 class RemotePath(str):
-    """The URL of a directory or file; `/` leads into it, as with a Path."""
+    """The URL of a directory or file; `/` appends a name, as with a Path."""
 
     __slots__ = ()
 
@@ -46,7 +46,7 @@ class RemotePath(str):
 
     @property
     def name(self) -> str:
-        """What stands behind the last slash."""
+        """What follows the last slash."""
         return self.rpartition("/")[2]
 
     def absolute(self) -> "RemotePath":
@@ -79,7 +79,7 @@ class RemoteStore:
     """Files behind a URL."""
 
     def size(self, path: RemotePath) -> int | None:
-        """The bytes of a file; None if there is none. Raises NotReadable, RemoteFailed, PackageMissing, ConfigError."""
+        """A file's size in bytes; None if there is no file. Raises NotReadable, RemoteFailed, PackageMissing, ConfigError."""
         try:
             num_bytes = _ask(path, lambda filesystem, inner: filesystem.info(inner))["size"]
         except FileNotFoundError:
@@ -96,12 +96,12 @@ class RemoteStore:
             raise FileNotFoundError(str(path)) from error
 
     def open(self, path: RemotePath) -> "RemoteFile":
-        """A file to be read by parts; asks nothing yet."""
+        """A file to be read in parts; makes no request yet."""
         return RemoteFile(path)
 
 
 class RemoteFile:
-    """A shard behind a URL. It holds no connection; what it has read ahead is let go of with it."""
+    """A shard behind a URL. It holds no connection; what it has read ahead is freed with it."""
 
     def __init__(self, path: RemotePath) -> None:
         self._path = path
@@ -134,7 +134,7 @@ class RemoteFile:
         return block[offset - first : offset - first + size]
 
     def read_all(self) -> bytes:
-        """The whole file, several pieces at once; raises RemoteFailed if it comes short, ShardDamaged if it is gone."""
+        """The whole file, several pieces at once; raises RemoteFailed if bytes are missing, ShardDamaged if it is gone."""
         total = self.num_bytes
         starts = range(0, total, PIECE_BYTES)
         parts: list[bytes] = []
@@ -149,9 +149,9 @@ class RemoteFile:
         return content
 
     def ahead(self, places: Callable[[], np.ndarray]) -> None:
-        """Bring the parts that `places` gives, int64 (n, 2) of offset and size, at once, neighbours in one request.
+        """Fetch the parts that `places` gives, int64 (n, 2) of offset and size: all at once, neighbours in one request.
 
-        What an earlier call brought is let go of, unless all is there already. Raises as `read` does.
+        Does nothing if all parts but one are held already; otherwise frees what an earlier call fetched. Raises as `read` does.
         """
         wanted = sorted((offset, size) for offset, size in places().tolist() if self._held(offset, size) is None)
         if len(wanted) > 1:
@@ -159,7 +159,7 @@ class RemoteFile:
             self._pieces = [(offset, part) for (offset, _), part in zip(requests, self._fetch(requests), strict=True)]
 
     def close(self) -> None:
-        """Let go of what was read ahead; may be called again."""
+        """Free what was read ahead; may be called again."""
         self._pieces, self._blocks = [], {}
 
     def _held(self, offset: int, size: int) -> bytes | None:
@@ -188,7 +188,7 @@ class RemoteFile:
 
 
 def _contents(filesystem: Any, path: str, starts: list[int], stops: list[int]) -> list[bytes]:
-    """Several parts of one file, asked for at once where the filesystem can; raises what the first that failed raises."""
+    """Several parts of one file, requested at once if the filesystem can; raises the error of the first that failed."""
     found = filesystem.cat_ranges([path] * len(starts), starts, stops, on_error="return") if starts else []
     for content in found:
         if isinstance(content, BaseException):
@@ -197,7 +197,7 @@ def _contents(filesystem: Any, path: str, starts: list[int], stops: list[int]) -
 
 
 def _merged(parts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Ascending (offset, size) with neighbours in one."""
+    """Ascending (offset, size), with neighbours merged."""
     start, size = parts[0]
     stop = start + size
     for offset, size in parts[1:]:
@@ -211,7 +211,7 @@ def _merged(parts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 def _ask(path: RemotePath, question: Callable[[Any, str], Answer]) -> Answer:
     """The answer of a path's filesystem, asked up to three times.
 
-    The filesystem is looked up anew each time (fsspec keeps one for each process), since none survives a fork. Raises
+    The filesystem is looked up again each time (fsspec keeps one for each process), because none survives a fork. Raises
     FileNotFoundError, NotReadable, ShardDamaged, RemoteFailed, PackageMissing, ConfigError.
     """
     for pause in (*PAUSES, None):
@@ -249,10 +249,10 @@ def _filesystem(path: RemotePath) -> tuple[Any, str]:
 
 
 def _meant(path: RemotePath, error: Exception) -> Exception:
-    """What a filesystem's error means, as one to be raised."""
+    """The error to raise for a filesystem's error."""
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and _is_of_a_connection(cause):
-        error = cause  # fsspec's HTTP says of every failure that there is no file
+        error = cause  # fsspec's HTTP reports every failure as a missing file
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return FileNotFoundError(str(path))

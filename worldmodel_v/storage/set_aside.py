@@ -1,7 +1,7 @@
-"""`set_aside.jsonl`: which episodes a collection gave up, and why. A note beside the data, not data.
+"""`set_aside.jsonl`: which failed episodes a collection set aside, and why. A note beside the data, not data.
 
-The invariant does not know it: an episode that is not in the index does not exist, whether it stands here or not. So a line
-whose episodes were committed later says nothing any more, and deleting the file loses no data. It is replaced as a whole.
+The invariant ignores this file: an episode that is not in the index does not exist, whether this file lists it or not. So a
+line has no meaning once its episode is committed, and deleting the file loses no data. The file is replaced as a whole.
 """
 
 import json
@@ -23,15 +23,15 @@ MAX_LINE_BYTES = 8192
 
 @dataclass(frozen=True, kw_only=True)
 class SetAside:
-    """One episode that was given up, and with it the shard that it belongs to."""
+    """One failed episode that was set aside, and with it its whole shard."""
 
     episode: int
     seed: int
-    """What the environment was reset with."""
+    """The seed that the environment was reset with."""
 
     shard: int
     first_episode: int
-    """The shard's, of `num_episodes` that are missing because of this one."""
+    """The shard's first episode; its `num_episodes` episodes are missing because of this one."""
 
     num_episodes: int
     tries: int
@@ -39,7 +39,7 @@ class SetAside:
     """How the last try ended: one line of at most `MAX_REASON_CHARACTERS` characters, all printable."""
 
     def is_committed(self, entries: Sequence[IndexEntry]) -> bool:
-        """Whether the episode exists by now."""
+        """Whether the episode has been committed since."""
         return any(entry.first_episode <= self.episode < entry.end_episode for entry in entries)
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class SetAside:
 
 
 def as_reason(text: str) -> str:
-    """A text of anybody's as the reason of a line."""
+    """Any text as the reason of a line: printable, and cut if it is too long."""
     printable = "".join(character if character.isprintable() else " " for character in text)
     shortened = printable[: MAX_REASON_CHARACTERS - 1] + "…"
     return printable if len(printable) <= MAX_REASON_CHARACTERS else shortened
@@ -74,7 +74,7 @@ def read_set_aside(dataset: Place) -> list[SetAside]:
 
 
 def write_set_aside(dataset: Path, episodes: Sequence[SetAside]) -> None:
-    """Put these in place of what the file holds, and remove it if there are none; raises WriteFailed."""
+    """Replace the file's lines by these, or remove the file if there are none; raises WriteFailed."""
     path = dataset / SET_ASIDE_NAME
     if episodes:
         publish(path, "".join(json.dumps(asdict(episode)) + "\n" for episode in episodes).encode())

@@ -1,9 +1,9 @@
-"""Reading one shard: every promise of the format is checked when it is opened, and every chunk when it is read.
+"""Reading one shard: opening it checks every promise of the format, and reading a chunk checks the chunk.
 
-A shard may come from a stranger, so the HDF5 library never sees it: `structure` says where things stand, `columns` and
-`pixels` make rows of stored bytes. Chunks are read and decompressed outside any lock, so they scale with threads.
-Whoever reads many chunks of many shards takes down their places (`pixel_places`) and reads them from an `OpenFile`: opening
-a shard checks all of it and costs two milliseconds, as much as four chunks.
+A shard may come from a stranger, so the HDF5 library never sees it: `structure` finds where everything lies, `columns` and
+`pixels` decode stored bytes into rows. Chunks are read and decompressed outside any lock, so reading scales with threads.
+Opening a shard checks all of it and costs two milliseconds, as much as four chunks. So code that reads many chunks of many
+shards keeps the chunks' places (`pixel_places`) and reads them from an `OpenFile`.
 """
 
 from collections.abc import Iterable
@@ -86,26 +86,26 @@ class Shard:
     # Reading
 
     def rows(self, column: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Rows `start` to `stop` of a column, as memory of its own; raises ShardDamaged if a checksum fails."""
+        """Rows `start` to `stop` of a column, as a new array; raises ShardDamaged if a checksum fails."""
         stop = self.num_rows if stop is None else stop
         self.ahead([column], start, stop)
         is_frames = self.schema.frames is not None and column == self.schema.frames.name
         return self._pixel_rows(start, stop) if is_frames else self._column_rows(column, start, stop)
 
     def ahead(self, names: Iterable[str], start: int, stop: int) -> None:
-        """Say that rows start to stop of some columns are read next, so that a remote shard brings them with few requests."""
+        """Announce that rows start to stop of some columns are read next: a remote shard then fetches them in few requests."""
         if self._file is not None:
             self._file.ahead(lambda: np.concatenate([self._places_ahead(name, start, stop) for name in names]))
 
     def _places_ahead(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Where the chunks with rows start to stop of a column lie, but for one that is held already."""
+        """The places of the chunks with rows start to stop of a column, without one that is held already."""
         column = self._columns[name]
         length, end = column.chunks[0], min(stop, column.shape[0])
         held, _ = self._recent.get(name, (-1, _NOTHING))
         return column.places[[number for number in range(start // length, -(-end // length)) if number != held]]
 
     def pixel_chunk(self, number: int, out: np.ndarray | None = None) -> np.ndarray:
-        """One chunk of frames: uint8 (n, H, W, 3), where n is `PIXEL_CHUNK_ROWS` but for the last chunk.
+        """One chunk of frames: uint8 (n, H, W, 3), where n is `chunk_rows`, or fewer in the last chunk.
 
         With `out`, contiguous uint8 of a whole chunk's size, they are decompressed into it. Raises ShardDamaged if the
         checksum or the decompression fails.
@@ -138,9 +138,9 @@ class Shard:
         return self._record(position, {name: self.rows(name, start, stop) for name in names})
 
     def check(self) -> None:
-        """Decode every chunk and check every episode's rows, in the memory of one chunk of frames and one episode's other rows.
+        """Decode every chunk and check every episode's rows. Memory: one chunk of frames and one episode's other rows.
 
-        Raises ShardDamaged, or EpisodeFailed where rows break the contract.
+        Raises ShardDamaged, or EpisodeFailed if rows break the contract.
         """
         frames = {}
         if self.schema.frames is not None:
@@ -195,7 +195,7 @@ class Shard:
     # Checks
 
     def _column_rows(self, name: str, start: int, stop: int) -> np.ndarray:
-        """Chunk by chunk; the last one stays, since the next episode's rows mostly begin in it."""
+        """Decodes chunk by chunk and keeps the last one, because the next episode's rows mostly begin in it."""
         column = self._columns[name]
         length = column.chunks[0]
         stop = min(stop, column.shape[0])
@@ -323,7 +323,7 @@ def _names(column: StoredColumn) -> tuple[str, ...]:
 
 
 def _short(value: Any) -> str:
-    """What a file says, to stand inside a message of one line."""
+    """A file's value, shortened for a message of one line."""
     return " ".join(f"{value}".split())[:100]
 
 

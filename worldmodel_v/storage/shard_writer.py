@@ -1,9 +1,9 @@
 """Episodes -> the bytes of one shard, built in memory.
 
-Built in memory because HDF5 writing to a disk that fills raises and then kills the process, and a kill in the middle of a
-write leaves a file that does not open; bytes can be published whole. The same episodes give the same bytes: no time
-stamps, no names of hosts or paths, a fixed order of creation. Texts are attributes of fixed length: they stand in the
-object header, which carries a checksum, while HDF5 keeps strings of variable length in a heap that has none.
+Shards are built in memory for two reasons. When the disk fills up, HDF5 raises and then kills the process. And a kill in the
+middle of a write leaves a file that does not open; bytes in memory can be published whole. The same episodes give the same
+bytes: no time stamps, no names of hosts or paths, a fixed order of creation. Texts are attributes of fixed length: these lie
+in the object header, which has a checksum. HDF5 keeps strings of variable length in a heap, which has none.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ def build_shard(
 ) -> bytes:
     """The HDF5 image of a shard that holds `episodes` (consecutive, all of one schema, at least one).
 
-    `attributes` are further root attributes (latents: `vae_sha256`, `source_sha256`). Columns of latents that `source`, the
-    rollout shard that they were encoded from, holds in the same layout are taken from there as they are stored.
+    `attributes` are further root attributes (latents: `vae_sha256`, `source_sha256`). `source` is the rollout shard that
+    latents were encoded from: columns that it holds in the same layout are copied as they are stored.
     """
     schema = episodes[0].schema
     with h5py.File.in_memory(libver=layout.HDF5_VERSIONS, track_order=False) as file:
@@ -46,8 +46,8 @@ def build_shard(
 
 
 def _write_column(file: h5py.File, column: Column, parts: list[np.ndarray], source: Shard | None) -> None:
-    """One column, chunk by chunk from `source` if it has the same, which spares compressing it once more; or else episode by
-    episode: joined first, the frames would be copied once more, which costs as much as zstd."""
+    """Write one column. If `source` has the same column, its chunks are copied, which saves compressing them again. Otherwise
+    the column is written episode by episode: joining the frames first is one more copy, which costs as much as zstd."""
     num_rows = sum(map(len, parts))
     shape = (num_rows, *column.row_shape)
     chunks = (min(layout.chunk_rows(column), num_rows), *column.row_shape)
@@ -70,7 +70,7 @@ def _write_column(file: h5py.File, column: Column, parts: list[np.ndarray], sour
 
 
 def _layout(dataset: h5py.Dataset) -> tuple[np.dtype, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Its dtype, shape, chunks and filters, as `Shard.layout` says them."""
+    """Its dtype, shape, chunks and filters, as `Shard.layout` returns them."""
     settings = dataset.id.get_create_plist()
     filters = tuple(settings.get_filter(number)[0] for number in range(settings.get_nfilters()))
     return dataset.dtype, dataset.shape, dataset.chunks, filters

@@ -1,11 +1,11 @@
-"""Where a dataset is read from: a local directory, or whatever fsspec reaches by its URL.
+"""Where a dataset is read from: a local directory, or a URL that fsspec can read.
 
-Reading asks a place three things: how large a file is, the file from front to back, and parts of it. `LocalStore` answers with
-the calls of the operating system; `remote` with fsspec, which is imported when the first URL is met. A location with `://` in
-it is a URL, any other a path. Whatever writes takes paths alone: the guarantees of publication (link without clobbering, fsync,
-a lock) are those of a file system, and no object store has them all.
+A store gives three things: a file's size, the file from front to back, and parts of it. `LocalStore` uses the calls of the
+operating system; `remote` uses fsspec, which is imported at the first URL. A location with `://` in it is a URL, any other is a
+path. Writing takes only paths: publication needs link without overwriting, fsync and a lock. File systems have these, and no
+object store has them all.
 
-Rejected: everything through fsspec, local files too. Its local files know neither O_NOFOLLOW nor reads without a shared
+Rejected: everything through fsspec, local files too. Its local files support neither O_NOFOLLOW nor reads without a shared
 position, and each read costs several times as much.
 """
 
@@ -23,14 +23,14 @@ from worldmodel_v.storage.remote import RemotePath, RemoteStore, is_protocol, pa
 from worldmodel_v.surface import option
 
 Location = str | Path
-"""What a user gives: the path of a directory, or the URL of one, as text (a Path would take one of its slashes away)."""
+"""What a user gives: the path of a directory, or its URL as text (a Path would drop one of the URL's slashes)."""
 
 Place = Path | RemotePath
-"""The same after `to_place`: both print as they were given, and `/` leads into both."""
+"""A location after `to_place`: both kinds print as they were given, and `/` appends a name to both."""
 
 
 class OpenFile(Protocol):
-    """A file that is open for reading its parts; shared by threads."""
+    """A file that is open for reading parts of it; threads may share it."""
 
     @property
     def num_bytes(self) -> int:
@@ -43,7 +43,7 @@ class OpenFile(Protocol):
         """The whole file."""
 
     def ahead(self, places: Callable[[], np.ndarray]) -> None:
-        """Be ready to read the parts that `places` gives, int64 (n, 2) of offset and size; a local file needs none of it."""
+        """Prepare to read the parts that `places` gives, int64 (n, 2) of offset and size; a local file does nothing."""
 
     def close(self) -> None:
         """Close the file; may be called again."""
@@ -53,13 +53,13 @@ class Store(Protocol):
     """How the files of one kind of place are read."""
 
     def size(self, path: Any) -> int | None:
-        """The bytes of a file; None if there is none. Raises NotReadable, RemoteFailed."""
+        """A file's size in bytes; None if there is no file. Raises NotReadable, RemoteFailed."""
 
     def stream(self, path: Any) -> BinaryIO:
         """A file to be read from front to back; raises OSError or RemoteFailed."""
 
     def open(self, path: Any) -> OpenFile:
-        """A file to be read by parts; raises ShardDamaged if it is missing, NotReadable."""
+        """A file to be read in parts; raises ShardDamaged if it is missing, NotReadable."""
 
 
 def to_place(location: Location) -> Place:
@@ -74,7 +74,7 @@ def to_place(location: Location) -> Place:
 
 
 def store_of(place: Place) -> Store:
-    """What reads there."""
+    """The store that reads a place."""
     return RemoteStore() if isinstance(place, RemotePath) else LocalStore()
 
 
@@ -96,10 +96,10 @@ def _is_url(path: Location) -> bool:
 
 
 class LocalStore:
-    """Files of the operating system. No symbolic link is followed to a shard."""
+    """Files of the operating system. A shard that is a symbolic link is refused."""
 
     def size(self, path: Path) -> int | None:
-        """The bytes of a file; None if there is none."""
+        """A file's size in bytes; None if there is no file."""
         return path.stat().st_size if path.is_file() else None
 
     def stream(self, path: Path) -> BinaryIO:
@@ -108,7 +108,7 @@ class LocalStore:
 
     @readable()
     def open(self, path: Path) -> "LocalFile":
-        """A file to be read by parts; raises ShardDamaged if it is missing or a link, NotReadable."""
+        """A file to be read in parts; raises ShardDamaged if it is missing or a link, NotReadable."""
         if path.is_symlink():
             raise ShardDamaged(
                 "is a symbolic link", where=path, expected="the shard itself", remedy="put the file in its place"
@@ -119,11 +119,11 @@ class LocalStore:
 
 
 class LocalFile:
-    """A shard's file, open for reading its parts by their place; closed when nothing refers to it any more."""
+    """A shard's file, open for reading parts of it; it closes when nothing refers to it any more."""
 
     @readable()
     def __init__(self, path: Path) -> None:
-        """Raises ShardDamaged if the file is missing, cannot be opened, or is a symbolic link; NotReadable if it may not be."""
+        """Raises ShardDamaged if the file is missing, a symbolic link, or cannot be opened; NotReadable without permission."""
         self._source = str(path)
         self._descriptor = -1
         try:
@@ -158,7 +158,7 @@ class LocalFile:
         return b"".join(parts)
 
     def ahead(self, places: Callable[[], np.ndarray]) -> None:
-        """Nothing: the operating system reads ahead by itself."""
+        """Does nothing: the operating system reads ahead by itself."""
 
     def close(self) -> None:
         """Close the file; may be called again."""

@@ -1,15 +1,15 @@
 """What an HDF5 file holds and where, read without the HDF5 library, from the one layout that the format allows.
 
-Shards come from strangers, and HDF5's C code is no wall against them: of shards whose metadata was changed at random and
-whose checksums were then set right, HDF5 2.0 died on one in a hundred and fifty, some with a corrupted heap. So it
-writes shards and never reads one. The format narrows HDF5 to a small part: superblock 3, object headers 2, columns in the root
-group, chunked along rows, chunk indices of fixed size. That part is read here, in Python, against the file format
-specification 3.0 (The HDF Group), with every checksum verified; anything else that HDF5 could express is refused by name.
-It costs these lines; opening a shard takes 0.6 (rollouts) to 0.8 (latents) of the CPU time that it took through the library
-(AMD EPYC, h5py 3.16, 2026-11-20). Rejected: checking the structure here and then reading through HDF5, which does the work
-twice and is only as safe as two parsers' agreement; and HDF5 in a process of its own, which costs a copy of every row.
+Shards come from strangers, and HDF5's C code is not safe against them. Of shards with randomly changed metadata and corrected
+checksums, HDF5 2.0 crashed on one in a hundred and fifty, some with a corrupted heap. So it writes shards and never reads one.
+The format uses a small part of HDF5: superblock 3, object headers 2, columns in the root group, chunked along rows, chunk
+indices of fixed size. This module reads that part in Python, by the file format specification 3.0 (The HDF Group), and
+verifies every checksum. It refuses by name anything else that HDF5 could express. The cost is the code of this module;
+opening a shard takes 0.6 (rollouts) to 0.8 (latents) of the CPU time that it took through the library (AMD EPYC, h5py 3.16,
+2026-11-20). Rejected: checking the structure here and then reading through HDF5, which does the work twice and is safe only
+if two parsers agree; and HDF5 in a separate process, which costs a copy of every row.
 
-Memory and time are bounded by the file's own size: nothing is allocated for a claim, and no byte is visited twice.
+The file's own size bounds memory and time: claimed sizes allocate nothing, and no byte is visited twice.
 """
 
 import math
@@ -28,7 +28,7 @@ Read = Callable[[int, int], bytes]
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 UNDEFINED = 2**64 - 1
 HEAD_BYTES = 16384
-"""Read at once, since most of the metadata stands at the start."""
+"""Read at once, because most of the metadata lies at the start."""
 
 MAX_HEADER_BYTES = 1 << 20
 MAX_ATTRIBUTE_BYTES = 16 << 20
@@ -40,7 +40,7 @@ GROUP_INFO, FILTERS, ATTRIBUTE, CONTINUATION, ATTRIBUTE_INFO = 10, 11, 12, 16, 2
 GROUP_MESSAGES = {NIL, LINK_INFO, LINK, GROUP_INFO, ATTRIBUTE, CONTINUATION, ATTRIBUTE_INFO}
 COLUMN_MESSAGES = {NIL, DATASPACE, DATATYPE, FILL_VALUE, LAYOUT, FILTERS, ATTRIBUTE, CONTINUATION, ATTRIBUTE_INFO}
 FOREIGN = {7: "is stored in other files", 17: "is a group of the old kind", 18: "has a time stamp", 22: "has several names"}
-"""What other messages would mean."""
+"""What the other types of messages mean."""
 
 DEFLATE, SHUFFLE = 1, 2
 
@@ -68,7 +68,7 @@ _NUMBERS: dict[tuple[int, bytes], np.dtype] = {
     (1, _floating(8, 11, 52)): np.dtype(np.float64),
     (8, b"\2\0\0\1\0\0\0\x10" + _integer(1, signed=True) + b"FALSE\0TRUE\0\0\1"): np.dtype(np.bool_),
 }
-"""Every type of a number that a shard may hold, by its class and what follows in its message."""
+"""Every number type that a shard may hold, by its class and the rest of its message."""
 
 _TYPE_CLASSES = (
     *("integers", "floats", "times", "texts", "bit fields", "opaque bytes", "compounds", "references", "enumerations"),
@@ -77,7 +77,7 @@ _TYPE_CLASSES = (
 
 
 class Malformed(Exception):
-    """The file is not laid out as the format says; the message is to stand behind the file's name."""
+    """The file is not laid out as the format says; the message follows the file's name."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class _Reader:
         return content
 
     def _checked(self, offset: int, size: int, what: str) -> _Piece:
-        """A piece that ends with a checksum of what is before it, without that checksum."""
+        """A piece whose last four bytes are its checksum, verified and without these bytes."""
         content = self._bytes(offset, size, what)
         if size < 4 or lookup3(content[:-4]) != int.from_bytes(content[-4:], "little"):
             raise Malformed(f"{what} fails its checksum")
@@ -437,7 +437,7 @@ class _Reader:
         values = np.frombuffer(message.take(num_bytes), dtype).reshape(shape)
         return name, values[()]
 
-    # Heaps: where HDF5 keeps links above eight, and attributes above 64 KB
+    # Heaps: HDF5 keeps more than eight links there, and attributes above 64 KB
 
     def _heap(self, address: int, index: int, *, record_type: int, id_at: int, what: str) -> list[_Piece]:
         """Every object of a fractal heap that a version 2 B-tree of one leaf lists."""

@@ -10,11 +10,11 @@ from worldmodel_v.storage.index import SHARD_FOLDER, IndexEntry
 
 
 def verify(dataset: Dataset[Spec], progress: Progress | None = None) -> list[str]:
-    """What is wrong with a dataset, one line for each finding; an empty list if nothing is.
+    """What is wrong with a dataset, one line for each finding; an empty list if nothing is wrong.
 
     Compares size and SHA-256 of every shard with the index, decodes every chunk, checks every episode's rows (shapes,
-    dtypes, endings, where NaN may stand), and names episodes that are missing between others and files nobody indexed.
-    Raises NotReadable, RemoteFailed. A dataset behind a URL is not searched for files that nobody indexed.
+    dtypes, endings, where NaN is allowed), and names episodes that are missing between others and files outside the index.
+    Raises NotReadable, RemoteFailed. A dataset behind a URL is not searched for files outside the index.
     """
     task = (progress or Silent()).task(f"verify {dataset.path.name}", len(dataset.entries), "shards")
     findings: list[str] = []

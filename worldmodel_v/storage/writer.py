@@ -1,11 +1,11 @@
-"""The single committer of a dataset: begins or continues it, and makes shards exist.
+"""The single committer of a dataset: it begins or continues the dataset, and commits shards.
 
-One process writes at a time (a lock on the directory that the kernel drops when the process dies). A commit is: bytes
-under a temporary name, synced, linked to the final name, folder synced, index line appended and synced. A kill between
-the last two leaves a finished shard without a line, which the next run verifies and adopts, or removes.
+One process writes at a time: it holds a lock on the directory, which the kernel drops when the process dies. A commit is:
+bytes under a temporary name, synced, linked to the final name, folder synced, index line appended and synced. A kill between
+the last two leaves a finished shard without a line. The next run verifies the shard and adopts it, or removes it.
 
-Continuing looks at the size of every committed shard and opens the last few, the ones that a crash may concern, so that it
-takes seconds where opening 100,000 would take minutes; whoever reads a shard checks the rest, and `verify` all of it.
+Continuing checks the size of every committed shard, and opens only the last few, which a crash may have damaged. This takes
+seconds; opening 100,000 shards would take minutes. Reading a shard checks what is read, and `verify` checks everything.
 """
 
 import bisect
@@ -32,7 +32,7 @@ from worldmodel_v.storage.shard_reader import Shard
 _SHARD_FILE = re.compile(rf"{SHARD_FOLDER}/([0-9]{{6}})\.h5")
 
 SHARDS_OPENED = 64
-"""How many of the committed shards are opened when a dataset is continued: 2 milliseconds each."""
+"""How many committed shards are opened when a dataset is continued: 2 milliseconds each."""
 
 
 class DatasetWriter(Generic[S]):
@@ -57,18 +57,18 @@ class DatasetWriter(Generic[S]):
             raise
 
     def announce(self, stage: str, goal: int) -> None:
-        """Let those who look at the dataset meanwhile know that `stage` makes it hold `goal` episodes."""
+        """Tell readers of the lock file (`wm-inspect`) that `stage` works towards `goal` episodes."""
         if self._lock is not None:
             announce(self._lock, stage=stage, goal=goal, done=sum(entry.num_episodes for entry in self.entries))
 
     def commit(self, number: int, image: bytes) -> IndexEntry:
-        """Make shard `number` exist: its file, then its line. Raises WriteFailed; then nothing of it is visible."""
+        """Commit shard `number`: its file, then its index line. Raises WriteFailed; then no reader sees the shard."""
         path = self.path / shard_name(number)
         publish_new(path, image)
         return self._adopt(number)
 
     def set_aside(self, episodes: Sequence[SetAside] = ()) -> None:
-        """Note that episodes were given up, in place of what was noted of their shards and of what is committed by now.
+        """Note the episodes that were set aside. This replaces earlier notes on their shards and on what is committed by now.
 
         Raises WriteFailed.
         """
@@ -82,7 +82,7 @@ class DatasetWriter(Generic[S]):
         return Dataset(self.path, self.spec, tuple(self.entries))
 
     def close(self) -> None:
-        """Let go of the dataset; may be called again."""
+        """Release the dataset's lock; may be called again."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -97,11 +97,11 @@ class DatasetWriter(Generic[S]):
         raise TypeError("a DatasetWriter cannot be pickled; workers return the bytes of a shard and the driver commits them")
 
     def _recover(self) -> None:
-        """Bring the directory to the invariant: settings written, no temporaries, no torn line, no shard without a line."""
+        """Restore the invariant: settings written, no temporary files, no torn line, no shard without a line."""
         (self.path / SHARD_FOLDER).mkdir(exist_ok=True)
         for folder in (self.path, self.path / SHARD_FOLDER):
             remove_temporaries(folder)
-        recorded = recorded_spec(self.path, self.spec)  # again: another process may have begun it before the lock
+        recorded = recorded_spec(self.path, self.spec)  # again: before the lock, another process may have begun it
         if recorded is None or recorded.hash != self.spec.hash:
             write_set_aside(self.path, [])
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
@@ -165,7 +165,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def recorded_spec(path: Path, spec: Spec) -> Spec | None:
-    """The spec that a dataset at `path` was begun with; None where there is none yet. Writes nothing.
+    """The spec that a dataset at `path` was begun with; None if there is none yet. Writes nothing.
 
     Raises OutputNotUsable if the directory holds something else, or shards of another spec.
     """
