@@ -98,7 +98,7 @@ class CollectConfig(CollectionConfig):
     """The `options` of every reset as JSON, such as '{"randomize": false}'."""
 
     frame_skip: Annotated[int, Ge(1)] = 1
-    """How often the environment receives each action, on top of its own frame skip. Rewards are summed; one row is recorded."""
+    """How often the environment receives each action, besides any skip of its own. Rewards are summed; one row is recorded."""
 
     frame_skip_pool: Pool = "last"
     """What is recorded of the frames of a skip: the last, or the largest values of the last two (for Atari's flicker)."""
