@@ -1,8 +1,8 @@
 """What a directory is: a rollout dataset, a latent dataset or a VAE, as plain facts for a screen or a program.
 
-All of it may be asked while a process writes there: no lock is taken and nothing is written; what is read appears whole
-(shards, checkpoints) or by lines, of which an incomplete last one is not there yet. A dataset behind a URL tells what it holds,
-not who works on it.
+All of this is safe while another process writes there: it takes no lock and writes nothing. Shards and checkpoints appear
+whole; in files of lines, an incomplete last line is ignored. For a dataset behind a URL, only its content is known, not which
+process works on it.
 """
 
 from collections.abc import Callable
@@ -30,19 +30,19 @@ PREVIEW_FRAMES = 10
 
 
 KINDS = {"collect": "rollouts", "encode": "latents", "train": "vae"}
-"""What a stage makes."""
+"""The kind of directory that each stage makes."""
 
 
 def describe(path: Location) -> dict[str, Any]:
     """The facts of a dataset or model directory, as JSON values; raises UsageError if it is neither or is damaged.
 
-    Every shard is opened, which takes a few milliseconds each; `describe_run` opens none.
+    It opens every shard, which takes a few milliseconds each; `describe_run` opens none.
     """
     return _describe(path, _describe_dataset, _describe_model)
 
 
 def describe_run(path: Location) -> dict[str, Any]:
-    """How far the work on a directory is and who is at it, as JSON values; raises UsageError as `describe` does."""
+    """How far the work on a directory is, and which process does it, as JSON values; raises UsageError as `describe` does."""
     return _describe(path, _describe_run_of_dataset, _describe_run_of_training)
 
 
@@ -149,7 +149,10 @@ def _run_of_dataset(path: Path, done: int) -> dict[str, Any] | None:
 
 
 def _run(path: Path, done: int, latest: datetime | None) -> dict[str, Any] | None:
-    """Who is or was at a directory and how far: `done` of its goal, the `latest` of it at a time. None if nobody says."""
+    """Which process works or worked on a directory, and its progress: `done` of its goal, the last one at the time `latest`.
+
+    None if the directory records no run.
+    """
     run = read_run(path)
     if run is None:
         return None
@@ -228,7 +231,7 @@ def _describe_run_of_training(path: Path) -> dict[str, Any]:
 
 
 def _training(path: Path, checkpoint_step: int | None) -> dict[str, Any]:
-    """How far a training is: the steps of its record, and that of the checkpoint that it would continue from."""
+    """How far a training is: the last step in its metrics, and the step of the checkpoint that it would continue from."""
     from worldmodel_v.train.metrics import METRICS_NAME, last_records
 
     latest = last_records(path)
@@ -248,7 +251,7 @@ def _describe_model(path: Path) -> dict[str, Any]:
     from worldmodel_v.train.checkpoint import kept_checkpoints, load_checkpoint
     from worldmodel_v.train.publication import read_evaluation
 
-    is_finished = (path / MODEL_NAMES[0]).exists()  # first: what is published meanwhile is not waited for
+    is_finished = (path / MODEL_NAMES[0]).exists()  # checked first: a VAE published after this counts as unfinished
     checkpoint = load_checkpoint(path)
     facts = _training(path, checkpoint.step if checkpoint else None)
     facts["kept_checkpoints"] = [file.name for file in kept_checkpoints(path)]

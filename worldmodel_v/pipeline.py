@@ -1,7 +1,7 @@
 """A whole pipeline from one readable file: collect, train, evaluate, encode, verify, in order, skipping what is complete.
 
-The file is YAML with a mapping for each stage, whose fields are those of the stage's config class; paths between stages
-are filled in. Completion is decided by each stage itself, so a pipeline has no state of its own to go stale.
+The file is YAML with a mapping for each stage. Its fields are those of the stage's config class; the pipeline fills in the
+paths between stages. Each stage decides whether it is complete, so a pipeline has no state of its own that can go stale.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ OPTIONAL_STAGES = ("eval",)
 MAX_FILE_BYTES = 1 << 16
 MAX_DEPTH = 10
 FILLED_IN = ("out", "data", "vae")
-"""Fields that the pipeline sets itself; and `autoencoder`, of the stages after train."""
+"""Fields that the pipeline sets itself. It also sets `autoencoder` of the stages after train."""
 
 ROLLOUTS_NAME, VAE_NAME, EVAL_NAME, LATENTS_NAME, PREVIEW_NAME = "rollouts", "vae", "eval", "latents", "rollouts.png"
 
@@ -69,7 +69,7 @@ class PipelineReport:
 
 
 def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> PipelineReport:
-    """Run the stages of a pipeline file into `out`; run again it continues, and does only what is not complete.
+    """Run the stages of a pipeline file into `out`; a second run continues, and does only what is not complete.
 
     Raises ConfigError (the file is wrong, or `out` is a stage's own directory), what the stages raise, and VerificationFailed
     if a dataset does not match its index.
@@ -129,7 +129,7 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
 
 
 def _require_no_stage(out: Path) -> None:
-    """Raise ConfigError if `out` is a dataset or a VAE, in which those of a pipeline would be lost from sight."""
+    """Raise ConfigError if `out` itself is a dataset or a VAE: nobody would look for a pipeline's output inside it."""
     for name in (SPEC_NAME, *MODEL_NAMES):
         if (out / name).exists():
             raise ConfigError(
@@ -146,7 +146,7 @@ def _worded_as_in_a_file(stage: str) -> AbstractContextManager[None]:
 
 
 Fields = dict[str, tuple[yaml.Node, yaml.Node]]
-"""A mapping's keys with the nodes of key and value, which know their lines."""
+"""A mapping's keys, each with the nodes of key and value; a node has its line number."""
 
 
 def _stage(file: Path, stages: Fields, stage: str, filled_in: dict[str, Any]) -> Any:
@@ -182,9 +182,9 @@ def _known(stage: str) -> list[str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe values, with 1e-3 read as a number (YAML 1.1, which PyYAML follows, wants 1.0e-3), flat and without aliases.
+    """Loads YAML's safe values, and reads 1e-3 as a number (YAML 1.1, which PyYAML follows, requires 1.0e-3).
 
-    A few lines of aliases stand for more values than memory holds, and no pipeline needs one.
+    It refuses deep nesting and aliases. A few lines of aliases can expand to more values than memory holds.
     """
 
     _depth = 0
@@ -204,7 +204,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\
 
 
 def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
-    """The value of one field, of exactly the type that its config class declares; a list where that is a tuple."""
+    """The value of one field, of exactly the type that its config class declares; the file has a list for a tuple."""
     takes_list = get_origin(expected) is tuple
     if not isinstance(node, yaml.SequenceNode if takes_list else yaml.ScalarNode):
         raise _error(file, node, field=name, expected="a list: [a, b]" if takes_list else "one value")

@@ -1,7 +1,7 @@
 """What a dataset holds, as data: its columns, and the spaces of observation and action.
 
-The schema stands in `dataset.json` and is part of the dataset's hash. Code asks for columns by role, and shards are checked
-against it, so a further column changes neither the writer, nor the reader, nor what trains on the data.
+`dataset.json` holds the schema, which is part of the dataset's hash. Code asks for columns by role and checks shards against
+the schema. So a new column needs no change in the writer, the reader, or the training.
 
 Legend: an episode of T actions is T + 1 rows; A action size; n number of discrete actions; H, W frame; Z latent.
 """
@@ -20,7 +20,7 @@ from worldmodel_v.untrusted import is_name, require_types
 
 Role = Literal["observation", "latent", "action", "reward", "terminated", "truncated", "state", "extra", "index"]
 """What a column is for. `observation`: the frames that a VAE learns from; `latent`: what an autoencoder made of them; `state`:
-the environment's ground truth; `extra`: whatever else was recorded; `index`: whose row it is."""
+the environment's ground truth; `extra`: anything else that was recorded; `index`: the row's episode and its place there."""
 
 Fill = int | Literal["nan"] | None
 
@@ -39,7 +39,7 @@ MAX_ROW_BYTES = 64 << 20
 MAX_CHOICES = 1 << 16
 MAX_ACTION_VALUES = 1 << 16
 MAX_RECORDED_BOUNDS = 4096
-"""A Box whose bounds differ from value to value and that has more values is recorded without its bounds."""
+"""A Box with more values than this, and with bounds that differ between them, is recorded without its bounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,14 @@ class Column:
     role: Role
 
     fill: Fill = None
-    """What stands where there is no value, and is never one: an episode's last action and reward, and the first row of what
-    `reset` does not give. "nan", or a whole number outside of the space; None where every row has a value."""
+    """Marks a missing value: an episode's last action and reward, and the first row of what `reset` does not give. It is
+    "nan", or a whole number outside of the space, so it is never a value; None if every row has a value."""
 
     parts: tuple[str, ...] = ()
-    """Names of the values of a row, where they have any: those of the state's factors."""
+    """The names of a row's values, if they have names: the state's factors."""
 
     num_values: int | None = None
-    """Of whole numbers that name something, such as tokens: 0 to num_values - 1. None where they are numbers."""
+    """For categories such as tokens: the values are 0 to num_values - 1. None for plain numbers."""
 
     filters: tuple[str, ...] = GZIP
     """How chunks are stored, in the order in which the filters are applied."""
@@ -78,7 +78,7 @@ class Column:
         return math.prod(self.row_shape) * np.dtype(self.dtype).itemsize
 
     def is_fill(self, rows: np.ndarray) -> np.ndarray:
-        """bool (N,): which rows hold the fill throughout."""
+        """bool (N,): which rows hold only the fill."""
         if self.fill is None:
             return np.zeros(len(rows), np.bool_)
         same = np.isnan(rows) if self.fill == "nan" else rows == self.fill
@@ -105,10 +105,10 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Draw:
-    """A latent that is drawn anew at every visit from the distribution that its columns describe."""
+    """A latent that is drawn again at every read, from the distribution that its columns describe."""
 
     name: str
-    """What it is called in windows: `z`."""
+    """Its name in windows: `z`."""
 
     distribution: Literal["normal"]
     """normal: N(mean, exp(logvar)), diagonal; `columns` are mean and logvar."""
@@ -117,15 +117,15 @@ class Draw:
 
 
 class ActionSpace:
-    """The space that actions come from, by its record (see `Schema.action_space`).
+    """The action space, from its record (see `Schema.action_space`).
 
-    `kind` is "continuous" (a Box of floats), "whole" (a Box of whole numbers, MultiBinary: numbers that count for themselves)
-    or "discrete" (Discrete, MultiDiscrete: each value another choice). Whole numbers lie between `low` and `high`, int64 of the
-    action's shape.
+    `kind` is "continuous" (a Box of floats), "whole" (a Box of whole numbers, or MultiBinary: the values are quantities) or
+    "discrete" (Discrete, MultiDiscrete: each value is a separate choice). Whole numbers lie between `low` and `high`, which are
+    int64 of the action's shape.
     """
 
     def __init__(self, record: dict[str, Any]) -> None:
-        """Raises ValueError if it is no space of actions that a dataset can hold."""
+        """Raises ValueError if a dataset cannot hold actions of this space."""
         try:
             self.kind, self.shape, self.low, self.high = _bounds(record)
         except (KeyError, TypeError, OverflowError) as error:
@@ -139,7 +139,7 @@ class ActionSpace:
 
     @property
     def fill(self) -> Fill:
-        """What stands in an episode's last row: "nan", or one below the space's smallest number."""
+        """The value in an episode's last row: "nan", or one below the space's smallest number."""
         return "nan" if self.kind == "continuous" else int(self.low.min()) - 1
 
     @property
@@ -165,7 +165,7 @@ class ActionSpace:
     def vectors(self, action: np.ndarray) -> np.ndarray:
         """float32 (N, vector_size) of recorded actions: numbers as they are, choices one-hot, zeros for no action.
 
-        Raises ConfigError for more choices than a one-hot vector makes sense for.
+        Raises ConfigError for more choices than MAX_CHOICES.
         """
         rows = action.reshape(len(action), -1)
         if self.kind == "continuous":
@@ -181,7 +181,7 @@ class ActionSpace:
 def _bounds(
     record: dict[str, Any],
 ) -> tuple[Literal["continuous", "whole", "discrete"], tuple[int, ...], np.ndarray, np.ndarray]:
-    """(kind, shape, smallest, largest) of a recorded action space; the latter two mean nothing for continuous ones."""
+    """(kind, shape, smallest, largest) of a recorded action space; a continuous space does not use the last two."""
     nothing = np.zeros((), np.int64)
     if record["type"] == "Box" and np.dtype(record["dtype"]).kind == "f":
         return "continuous", _shape(record), nothing, nothing
@@ -242,7 +242,7 @@ class Schema:
 
     @property
     def format(self) -> str:
-        """What a dataset of these columns is."""
+        """The dataset's format: LATENTS if it has a latent column, else ROLLOUTS."""
         return LATENTS if self.by_role("latent") else ROLLOUTS
 
     @property
@@ -256,12 +256,12 @@ class Schema:
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """The names of the factors of the ground truth; empty where there is none."""
+        """The names of the ground truth's factors; empty if there is none."""
         return tuple(name for column in self.by_role("state") for name in column.parts)
 
     @property
     def data_columns(self) -> tuple[Column, ...]:
-        """All but the index, which follows from the episodes."""
+        """All columns but the index, which follows from the episodes."""
         return tuple(column for column in self.columns if column.role != "index")
 
     @cached_property
@@ -270,7 +270,7 @@ class Schema:
         return ActionSpace(self.action_space)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is recorded, in JSON's own types; `num_values` where there is one."""
+        """As it is recorded, in JSON's own types. A column without `num_values` has no such field."""
         content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for column in content["columns"]:
             if column["num_values"] is None:
@@ -279,7 +279,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, content: Any) -> "Schema":
-        """The schema of a file that may come from a stranger; raises ValueError or TypeError if it is none."""
+        """The schema in an untrusted file; raises ValueError or TypeError if it is no schema."""
         if not isinstance(content, dict) or content.keys() != {each.name for each in fields(cls)}:
             raise ValueError(f"schema: expected an object with {', '.join(each.name for each in fields(cls))}")
         require_types(content, _Recorded)
@@ -335,7 +335,7 @@ INDEX = (
     Column(name="ep_idx", dtype="int64", row_shape=(), role="index"),
     Column(name="step_idx", dtype="int64", row_shape=(), role="index"),
 )
-"""Whose row it is: its episode's number, and its place in the episode."""
+"""A row's episode number, and its place in the episode."""
 
 _OUTCOME = (
     Column(name="reward", dtype="float32", row_shape=(), role="reward", fill="nan"),
@@ -367,7 +367,7 @@ def rollout_schema(
 
 
 def latent_schema(rollouts: Schema, latents: tuple[Column, ...], draws: tuple[Draw, ...] = ()) -> Schema:
-    """The schema of latents: an autoencoder's columns in the place of the frames, all others as they are."""
+    """The schema of latents: an autoencoder's columns replace the frames; all other columns stay as they are."""
     if taken := {column.name for column in latents} & {
         column.name for column in rollouts.columns if column.role != "observation"
     }:
@@ -381,10 +381,10 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def space_record(space: Any) -> dict[str, Any]:
-    """A Gymnasium space as JSON, by the names that Gymnasium gives its parts; a bound beyond all numbers is "inf" or "-inf".
+    """A Gymnasium space as JSON, with Gymnasium's names for its parts; an infinite bound is "inf" or "-inf".
 
-    Spaces that have no numbers of their own (Sequence, Graph, Text, …) are recorded by their class and text, without the
-    addresses in memory that other packages' spaces show, since these differ in each process.
+    Spaces that have no numbers of their own (Sequence, Graph, Text, …) are recorded by their class and text. Memory addresses
+    are removed from the text, because they differ in each process.
     """
     kind = type(space).__name__
     if kind == "Box":
@@ -405,7 +405,7 @@ def space_record(space: Any) -> dict[str, Any]:
 
 
 def _bound(values: np.ndarray) -> Any:
-    """A bound as one number if it is the same throughout, or else as nested lists."""
+    """A bound as one number if all its values are equal, else as nested lists."""
     if values.size and (values == values.flat[0]).all():
         return _number(values.flat[0].item())
     if values.size > MAX_RECORDED_BOUNDS:

@@ -1,7 +1,7 @@
 """What determines a dataset's content: its settings and its schema, their hash, and the comparison that names what differs.
 
-Two runs with the same spec write the same bytes, whatever the number of workers, and a dataset is continued only under
-the spec that it was begun with. Settings that change nothing in the content (workers, episodes, paths) stay out.
+Two runs with the same spec write the same bytes, with any number of workers. A dataset is continued only with the spec that
+it was begun with. Settings that do not change the content (workers, episodes, paths) are not in the spec.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from worldmodel_v.untrusted import canonical_json
 FORMAT_VERSION = 1
 
 UNSAID = {"recorded": "only where it is not the default"}
-"""Marks a setting that came later: at its default it is left out, so that datasets from before it keep their hash and bytes."""
+"""Marks a setting that was added later. At its default it is not recorded, so that older datasets keep their hash and bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +28,14 @@ class Spec:
     schema: Schema
 
     def settings(self) -> dict[str, Any]:
-        """The settings as they are recorded: all but the schema, which stands beside them, and what is `UNSAID`."""
+        """The settings as they are recorded: without the schema, and without `UNSAID` settings at their default."""
         unsaid = {each.name: each for each in fields(self) if each.metadata == UNSAID}
         return {
             name: value for name, value in self.all_settings().items() if name not in unsaid or value != _default(unsaid[name])
         }
 
     def all_settings(self) -> dict[str, Any]:
-        """The settings with those that are not recorded, as JSON values."""
+        """All settings, including those that are not recorded, as JSON values."""
         return {each.name: _listed(getattr(self, each.name)) for each in fields(self) if each.name != "schema"}
 
     def to_json(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class RolloutSpec(Spec):
     """The axes of the picture as the environment gives it: see `worldmodel_v.envs.picture`."""
 
     record: tuple[str, ...] = ()
-    """The paths of what is recorded beside them: see `worldmodel_v.envs.parts`."""
+    """The paths of what is recorded beside the frames: see `worldmodel_v.envs.parts`."""
 
     wrap: tuple[str, ...] = field(default=(), metadata=UNSAID)
     """The wrappers around the environment, `module:Class`, the innermost first."""
@@ -97,10 +97,10 @@ class RolloutSpec(Spec):
     """How often the environment receives each action."""
 
     frame_skip_pool: str = field(default="last", metadata=UNSAID)
-    """What is recorded of the frames between: `last`, or `max` of the last two."""
+    """What is recorded of the frames of a skip: the `last`, or the `max` of the last two."""
 
     reset_options: dict[str, Any] = field(default_factory=dict, metadata=UNSAID)
-    """What every reset is given as `options`."""
+    """The `options` of every reset."""
 
     gymnasium: str
     """Gymnasium's version, since another version may be another environment."""
@@ -109,11 +109,11 @@ class RolloutSpec(Spec):
     """The SHA-256 of every file of weights that the policy reads, by its path."""
 
     env_source: dict[str, str] = field(default_factory=dict)
-    """Where the environment comes from beside Gymnasium and this package: see `worldmodel_v.envs.source`."""
+    """Where the environment's code comes from, besides Gymnasium and this package: see `worldmodel_v.envs.source`."""
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How raw frames become the recorded ones; raises ConfigError if there is no such way."""
+        """How raw frames become the recorded ones; raises ConfigError if these settings are not possible."""
         return Preprocessing.of(vars(self))
 
 

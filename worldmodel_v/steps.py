@@ -1,8 +1,8 @@
-"""The named steps of putting work on disk, so that a test can stop a process behind each of them.
+"""Failpoints: the named steps of putting work on disk, so that a test can kill a process after each of them.
 
-Code that changes something durable says so here as soon as it has; in production nobody listens. The tests under
-`tests/faults/` kill a process behind the first step of a run, behind the second, and so on to the last, so a new step is
-tested from the day that it is named. The habit is SQLite's (https://www.sqlite.org/testing.html, "Crash Testing").
+Code calls `reached` as soon as it has changed something durable. In production there is no listener. The tests under
+`tests/faults/` kill a process after the first step of a run, after the second, and so on to the last. So they test a new
+step as soon as it has a name. SQLite tests in this way (https://www.sqlite.org/testing.html, "Crash Testing").
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from enum import Enum
 
 
 class Step(Enum):
-    """What has just happened."""
+    """What the process has just done."""
 
     TEMPORARY_OPENED = "a temporary file is there, and empty"
     TEMPORARY_WRITTEN = "the temporary file has its content, which is not synced"
@@ -32,10 +32,10 @@ class Step(Enum):
 
 
 listener: Callable[[Step], None] | None = None
-"""What is told of every step of this process."""
+"""Called at every step of this process."""
 
 
 def reached(step: Step) -> None:
-    """Tell the listener, if there is one."""
+    """Call the listener, if there is one."""
     if listener is not None:
         listener(step)

@@ -1,7 +1,7 @@
-"""What a run counts: frames, episodes, bytes, retries, and what it is at; for the progress bar and for Ray's metrics.
+"""The counters and gauges of a run (frames, episodes, bytes, retries, …), for the progress bar and for Ray's metrics.
 
-The process that commits knows all of it, so nothing is counted on workers, and nothing twice. While a Ray cluster is in use
-(`execution`), every change is passed on to it, which offers `ray_worldmodel_v_frames_total` and the rest to Prometheus.
+Only the process that commits counts, so nothing is counted twice. While a Ray cluster is in use (`execution`), every change
+is passed on to Ray, which offers `ray_worldmodel_v_frames_total` and the others to Prometheus.
 """
 
 import threading
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from worldmodel_v.progress import Progress, Silent
 
-if TYPE_CHECKING:  # which loads h5py
+if TYPE_CHECKING:  # importing it loads h5py
     from worldmodel_v.storage import IndexEntry
 
 COUNTERS = {
@@ -21,14 +21,14 @@ COUNTERS = {
     "bytes": "Bytes of the shards committed by this run.",
     "retries": "Tasks tried again because they failed or their worker died.",
 }
-"""What only grows, from 0 at the start of a run."""
+"""They only grow, from 0 at the start of a run."""
 
 GAUGES = {
     "shards_left": "Shards that are still to be committed.",
     "tasks_in_flight": "Shards handed out to workers whose results have not come back.",
     "workers": "Workers that have started and live.",
 }
-"""What goes up and down."""
+"""They go up and down."""
 
 
 class Tally:
@@ -40,10 +40,10 @@ class Tally:
         self.values = dict.fromkeys([*COUNTERS, *GAUGES], 0) | {"shards_left": shards_left}
         self._lock = threading.Lock()
         self.export: Callable[[str, int], None] | None = None
-        """Told of every change: a counter's name and what is added to it, or a gauge's and its value."""
+        """Called for every change, with a counter's name and the added amount, or a gauge's name and its value."""
 
     def count(self, **amounts: int) -> None:
-        """Add to counters, from whatever thread."""
+        """Add to counters, from any thread."""
         for name, amount in amounts.items():
             with self._lock:
                 self.values[name] += amount
@@ -57,7 +57,7 @@ class Tally:
                 self._tell(name, value)
 
     def committed(self, entry: "IndexEntry") -> None:
-        """A shard has been committed: count it, and tell of it."""
+        """Count a committed shard, and report it as an event."""
         episodes, rows, num_bytes = entry.num_episodes, entry.num_rows, entry.bytes
         self.count(frames=rows, episodes=episodes, shards=1, bytes=num_bytes)
         self.measure(shards_left=self.values["shards_left"] - 1)
@@ -74,7 +74,7 @@ class Tally:
         )
 
     def facts(self) -> dict[str, int]:
-        """What stands beside a progress bar."""
+        """The values that a progress bar shows beside it."""
         return {name: self.values[name] for name in ("frames", "bytes", "shards_left", "tasks_in_flight", "retries")}
 
     def _tell(self, name: str, change: int) -> None:

@@ -1,4 +1,4 @@
-"""JSON and other text that may come from a stranger: parsed, or refused with ValueError and nothing else."""
+"""Untrusted JSON and other text: it is parsed, or refused with ValueError and no other error."""
 
 import json
 import types
@@ -12,10 +12,10 @@ def canonical_json(value: Any) -> str:
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """The JSON object in a text that may come from a stranger; raises ValueError, and nothing else, if it is none.
+    """The JSON object in an untrusted text; raises ValueError, and no other error, if it is no JSON object.
 
-    Refused beside malformed JSON: a name that stands twice or is not printable, a whole number of more than 20 digits,
-    deep nesting.
+    It also refuses a name that appears twice, is longer than 200 characters or is not printable, a whole number of more than
+    20 digits, and deep nesting.
     """
     try:
         content = json.loads(text, object_pairs_hook=_without_doubles, parse_int=_whole_number)
@@ -27,7 +27,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 
 
 def is_name(text: str) -> bool:
-    """Whether a stranger's text may stand in a message as it is: one line, not long, and nothing that a terminal would obey."""
+    """Whether a message may show an untrusted text as it is: one short line, without control characters for a terminal."""
     return len(text) <= 200 and text.isprintable()
 
 
@@ -45,7 +45,7 @@ def _is_of(value: Any, expected: Any) -> bool:
     if kind is Annotated:
         return _is_of(value, members[0])
     if kind is Literal:
-        return any(type(value) is type(member) for member in members)  # whoever takes it says which are there
+        return any(type(value) is type(member) for member in members)  # the caller checks the value
     if kind is Any:
         return True
     if kind is None or kind is types.NoneType:

@@ -1,1 +1,1 @@
-"""The commands: each parses, builds, runs and leaves with an exit code. Only this package prints."""
+"""The commands: each parses, builds, runs and exits with a code. Only this package prints."""

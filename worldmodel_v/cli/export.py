@@ -1,4 +1,4 @@
-"""`wm-export FORMAT`: rollouts, latents or a VAE in the formats of others."""
+"""`wm-export FORMAT`: rollouts, latents or a VAE in the formats of other projects."""
 
 import sys
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from worldmodel_v.export import FORMATS, export
 MODEL = "model"
 CHOICES = (*FORMATS, MODEL)
 PATH_OPTIONS = ("--data", "--vae", "--out")
-"""What stands behind one of these is a directory, though it be called as a format is."""
+"""The word after one of these is a directory, even if it is the name of a format."""
 
 KEPT = "nothing is left of it, and the same command begins anew"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """Which format; the options stand before or behind it."""
+    """The format; its options may come before or after it."""
 
     format: tyro.conf.Positional[Literal[CHOICES]]  # type: ignore[valid-type]
     """Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari. From either:
@@ -30,7 +30,7 @@ class Overview:
 
 
 def main() -> None:
-    """Entry point of `wm-export`. The first word that names a format is taken out; the others are that format's options."""
+    """Entry point of `wm-export`. The first word that names a format selects it; the other words are its options."""
     words = sys.argv[1:]
     places = [
         place for place, (before, word) in enumerate(pairwise(["", *words])) if word in CHOICES and before not in PATH_OPTIONS

@@ -17,17 +17,17 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
-    """Show what a dataset or model directory is, and how far the work on it is; a process that writes there is not disturbed.
+    """Show what a dataset or model directory is, and how far the work on it is; this does not disturb a process that writes it.
 
-    With --verify, every byte is checked against the index, and the command fails naming each shard that is off. With
-    --data or --vae, latents are checked to have been made from those rollouts and by that VAE.
+    With --verify, every byte is checked against the index; the command fails and names each damaged shard. With --data or
+    --vae, it checks that latents were made from those rollouts and by that VAE.
     """
 
     path: tyro.conf.Positional[str | Path]
     """A directory that wm-collect, wm-train or wm-encode wrote, or the URL of a dataset."""
 
     state: bool = False
-    """Show only how far it is and who is at it, opening no shard: for datasets of thousands of shards that are being made."""
+    """Show only the progress and the process that works on it, and open no shard: for datasets of thousands of shards."""
 
     verify: bool = False
     """Check every byte and row of a dataset."""
@@ -36,10 +36,10 @@ class InspectConfig:
     """Write a PNG with frames of some episodes, one row each: a new file or another PNG's, outside of what is inspected."""
 
     data: str | Path | None = None
-    """For latents: the rollouts that they shall have been made from; a directory, or its URL."""
+    """For latents: check that they were made from these rollouts; a directory, or its URL."""
 
     vae: Path | None = None
-    """For latents: the VAE that shall have made them."""
+    """For latents: check that this VAE made them."""
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
 
 
 def _require_free(picture: Path, inspected: Path | None) -> None:
-    """Raise ConfigError unless a picture can be put there at no loss: elsewhere, and in place of a PNG at most."""
+    """Raise ConfigError unless a picture can be written there without loss: outside of `inspected`, to a new file or a PNG."""
     folder = picture.absolute().parent
     if not folder.is_dir():
         raise ConfigError("its folder is not there", field="preview", got=picture, remedy="make it first")

@@ -40,13 +40,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """How a command tells of itself."""
+    """What a command prints."""
 
     quiet: bool = False
     """Print no progress and no events, only the result and errors."""
 
     log_format: LogFormat = "text"
-    """How events and errors stand on standard error: text, or one JSON object a line (events, progress every ten seconds)."""
+    """The form of events and errors on standard error: text, or one JSON object a line (events, progress every ten seconds)."""
 
     json: bool = False
     """Print the result as one JSON object; of a failure, its message and its parts."""
@@ -68,12 +68,12 @@ def run(
 ) -> None:
     """Parse the command line into `config_class`, do the work, print its result and exit.
 
-    `work` returns a dataclass or dictionary, which `show` prints (default: a table of its facts). `subcommand` stands after
-    the program in its help, `args` are the words to parse (default: all of the command line), and `kept` is what an
-    interruption leaves. Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted.
+    `work` returns a dataclass or dictionary, which `show` prints (default: a table of its facts). `subcommand` follows the
+    program's name in the help, `args` are the words to parse (default: the whole command line), and `kept` is what an
+    interruption leaves. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # whatever the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
     config, output = parse(program, config_class, subcommand=subcommand, args=args)
     sys.path.insert(0, str(Path.cwd()))  # a user's own module:factory and module:EnvId
     try:
@@ -95,7 +95,7 @@ def run(
 def parse(
     program: str, config_class: type[Config], *, subcommand: str = "", args: Sequence[str] | None = None
 ) -> tuple[Config, Output]:
-    """The command line as a config and output options; prints help or an error and exits if it must."""
+    """The command line as a config and output options; on `--help` or an error, prints that and exits."""
 
     def command(config: Any, output: Any) -> tuple[Any, Any]:
         return config, output
@@ -115,7 +115,7 @@ def parse(
 
 
 def _locations() -> ConstructorRegistry:
-    """How tyro reads a `Location` (`str | Path`): as the text that it is, since a Path would take a slash from a URL."""
+    """How tyro reads a `Location` (`str | Path`): as plain text, because a Path would remove a slash from a URL."""
     as_text = PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH|URL",
@@ -152,7 +152,7 @@ def _leave(program: str, code: int, message: str, event: str, facts: dict[str, A
 
 
 def _require_text(words: Sequence[str]) -> None:
-    """Raise ConfigError for an empty word, and for a name of bytes that are no text, which records and libraries cannot hold.
+    """Raise ConfigError for an empty word, and for bytes that are no text, which records and libraries cannot hold.
 
     As a path, an empty word would be the current directory.
     """
@@ -169,7 +169,7 @@ def _require_text(words: Sequence[str]) -> None:
 
 
 def _refusal(error: OSError) -> WorldModelError:
-    """What the system refused, as an error of ours."""
+    """An error of the operating system, as one of this package's errors."""
     if error.errno == errno.ENAMETOOLONG:
         return ConfigError(f"{error.filename}: the name is longer than this file system allows; give a shorter one")
     return WriteFailed(f"the system refused: {error}")
@@ -193,7 +193,7 @@ def _print_facts(result: Any) -> None:
 
 
 def _leave_a_closed_pipe() -> NoReturn:
-    """Whoever read the output has seen enough (`| head`): leave quietly, and keep Python from flushing into nothing."""
+    """The reader has closed the output (`| head`): exit quietly, and keep Python from flushing into a closed pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
 

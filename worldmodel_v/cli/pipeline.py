@@ -57,7 +57,7 @@ class SubmitConfig(_AtCluster):
     environment or policy of your own. The pipeline file must be in it. Default: the pipeline file travels alone."""
 
     job_log_format: LogFormat = "text"
-    """How events stand in the job's log (`logs`): text, or one JSON object a line."""
+    """The form of events in the job's log (`logs`): text, or one JSON object a line."""
 
     def work(self, progress: Progress) -> Any:
         """Submit the job."""
@@ -92,7 +92,7 @@ class LogsConfig(_AtCluster):
     """The job's id, as submit printed it."""
 
     follow: bool = False
-    """Go on until the job ends; leaves with 1 if it did not succeed. Ctrl-C leaves the job running."""
+    """Continue until the job ends; exits with 1 if the job did not succeed. Ctrl-C leaves the job running."""
 
     def work(self, progress: Progress) -> Any:
         """Ask the cluster."""
@@ -107,7 +107,7 @@ class StopConfig(_AtCluster):
     """The job's id, as submit printed it."""
 
     def work(self, progress: Progress) -> Any:
-        """Tell the cluster."""
+        """Stop the job."""
         return Jobs(self.address).stop(self.job)
 
 

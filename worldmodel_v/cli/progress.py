@@ -1,7 +1,7 @@
 """Progress on standard error: bars on a terminal, plain lines when piped, one JSON object a line on request.
 
-On a terminal the bars count shards, steps and frames, so that of the events only those that a bar does not show are printed
-above it; everywhere else each event is one line, and how far a task is another one every ten seconds.
+On a terminal, bars count shards, steps and frames; only events that no bar shows are printed above them. Elsewhere, each event
+is one line, and each task prints its progress every ten seconds.
 """
 
 import json
@@ -26,12 +26,12 @@ SECONDS_BETWEEN_LINES = 10.0
 _turn = threading.Lock()
 
 SHOWN_BY_BARS = {"started", "ray_joined", "worker_started", "shard_committed", "evaluated", "checkpoint_written"}
-"""Events that are no line of their own where there are bars."""
+"""Events that have no line of their own if there are bars."""
 
 
 @contextmanager
 def open_progress(program: str, *, quiet: bool, log_format: LogFormat) -> Iterator[Progress]:
-    """The progress that fits where standard error goes; `program` is named in JSON."""
+    """The kind of progress that suits standard error; JSON lines name `program`."""
     if quiet:
         yield Silent()
     elif log_format == "json":
@@ -44,7 +44,7 @@ def open_progress(program: str, *, quiet: bool, log_format: LogFormat) -> Iterat
 
 
 def print_line(line: str) -> None:
-    """On standard error, whole, from whatever thread; whether anybody still reads it is no matter of the work's."""
+    """Print a whole line on standard error, from any thread; it is no error if nobody reads it any more."""
     try:
         with _turn:
             print(f"{line}\n", end="", file=sys.stderr, flush=True)
@@ -60,7 +60,7 @@ def print_json_event(program: str, name: str, message: str, level: str, facts: d
 
 
 class _Rate:
-    """Units per second, the units that were there at the start left out."""
+    """Units per second, without the units that were there at the start."""
 
     def __init__(self, done: int) -> None:
         self.done, self._before, self._start = done, done, time.monotonic()

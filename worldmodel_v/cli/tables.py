@@ -13,7 +13,7 @@ SHORT_TEXT = 50
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Facts by name; nested ones indented below theirs. Settings stand without what is said above them."""
+    """Print facts by name, nested facts indented. Settings omit what is printed above them."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -25,7 +25,7 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 
 def print_model_export(report: Any) -> None:
-    """The files of an exported model, and how far each is from the original."""
+    """Print the files of an exported model, and how far each is from the original."""
     console = _console()
     console.print(Text(f"{report.out}  compared with the original on {report.checked_frames} held-out frames:"), soft_wrap=True)
     for file in report.files:
@@ -33,7 +33,7 @@ def print_model_export(report: Any) -> None:
 
 
 def print_pipeline(report: Any) -> None:
-    """What a pipeline made, and how good its autoencoder is on held-out episodes."""
+    """Print what a pipeline made, and how good its autoencoder is on held-out episodes."""
     from worldmodel_v.autoencoders.base import readable_figures
 
     console = _console()
@@ -58,7 +58,7 @@ def print_pipeline(report: Any) -> None:
 
 
 def print_evaluation(report: Any) -> None:
-    """What the latents of a VAE are worth, and where the page is."""
+    """Print how good the latents of a VAE are, and where the page is."""
     console, summary = _console(), report.summary
     table = Table(
         title=f"The autoencoder on {summary.num_frames} frames of {summary.num_episodes} held-out episodes",
@@ -89,7 +89,7 @@ def _add_gaussian_rows(table: Table, summary: Any) -> None:
 
 
 def print_export(report: Any) -> None:
-    """What an export wrote, how its rows align, and what its format does not hold."""
+    """Print what an export wrote, how its rows align, and what its format does not hold."""
     console = _console()
     what = f"{report.episodes} episodes, {report.rows} rows, {report.bytes / 1e6:.1f} MB"
     console.print("done", style="bold")
@@ -105,7 +105,7 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def _console() -> Console:
-    """As wide as the terminal; piped, so wide that no path or hash is folded."""
+    """A console as wide as the terminal; piped, so wide that no path or hash is folded."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
@@ -131,5 +131,5 @@ def _text(value: Any) -> str:
 
 
 def _is_short(value: dict[str, Any]) -> bool:
-    """Whether it is shown on one line: numbers, or little text."""
+    """Whether it is printed on one line: numbers, or little text."""
     return all(isinstance(item, int | float) for item in value.values()) or len(_text(value)) <= SHORT_TEXT

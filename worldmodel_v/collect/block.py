@@ -15,7 +15,7 @@ STANDARD_ERROR = 2
 
 @dataclass(frozen=True)
 class Block:
-    """Episodes `first` to `first + num_episodes - 1`, to become shard `shard`."""
+    """Episodes `first` to `first + num_episodes - 1`, which become shard `shard`."""
 
     shard: int
     first: int
@@ -42,9 +42,9 @@ class Replay(Block):
 
 
 def missing_blocks(committed: Sequence[IndexEntry], episodes: int, episodes_per_shard: int) -> list[Block]:
-    """What is still to be collected so that episodes 0 to `episodes - 1` exist, given shards in order of number.
+    """The blocks that are missing so that episodes 0 to `episodes - 1` exist, given shards in order of number.
 
-    Fills the gaps that an interrupted run left, then goes on behind the last shard. The result does not depend on the
+    Fills the gaps that an interrupted run left, then continues after the last shard. The result does not depend on the
     order in which shards were committed, so an interrupted and continued run plans the same shards as an unbroken one.
     """
     blocks: list[Block] = []
@@ -68,7 +68,7 @@ def block_collector(source: Source, episode_timeout: float = 0.0) -> Callable[[B
     """What a worker does: a block in, the bytes of its shard out. The bytes depend on the source's `spec` and the block alone.
 
     Raises EnvironmentNotUsable if this machine would make other episodes than `spec` says. An episode that takes more than
-    `episode_timeout` seconds (0: none does) ends this process, so only a process that somebody replaces may ask for that.
+    `episode_timeout` seconds (0: no limit) ends this process, so set a limit only in a process that will be replaced.
     """
     spec_hash = source.spec.hash
     with _ended_after(episode_timeout):
@@ -90,9 +90,9 @@ def block_collector(source: Source, episode_timeout: float = 0.0) -> Callable[[B
 
 @contextmanager
 def _ended_after(seconds: float) -> Iterator[None]:
-    """End this process, its threads' stacks on standard error, if the block takes longer.
+    """End this process if the block takes longer, and print its threads' stacks on standard error.
 
-    By a thread of C: an environment that hangs in native code may hold the GIL, so that no Python would run.
+    A C thread does this, because an environment that hangs in native code may hold the GIL, and then no Python code runs.
     """
     if not seconds:
         yield
@@ -105,7 +105,7 @@ def _ended_after(seconds: float) -> Iterator[None]:
 
 
 def merge_shards(images: Sequence[bytes], spec: RolloutSpec) -> bytes:
-    """The shard of all episodes of some shards, in their order: the same bytes as if they had been collected together."""
+    """One shard with all episodes of some shards, in their order: the same bytes as if they had been collected together."""
     episodes: list[Episode] = []
     for image in images:
         with Shard.from_bytes(image, spec.schema) as shard:

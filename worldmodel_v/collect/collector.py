@@ -1,4 +1,4 @@
-"""The whole run: plan the missing blocks, have them collected, commit each as it comes.
+"""The whole run: plan the missing blocks, let workers collect them, commit each as it comes.
 
 Workers return the bytes of finished shards and this process alone commits them, so no filesystem is shared and a block
 that ran twice cannot be counted twice.
@@ -44,14 +44,14 @@ from worldmodel_v.surface import option, taken_along
 from worldmodel_v.telemetry import Tally
 
 SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
-"""CarRacing shrinks to a tenth; a disk that lacks even a hundredth of one shard is refused before anything is written."""
+"""CarRacing compresses to a tenth. A disk without room for even a hundredth of one shard is refused before any write."""
 
 FAILURES_IN_TURN = 10
-"""After so many shards without a good one between them the run ends: the environment or the policy is broken."""
+"""The run ends after this many failed shards in a row: the environment or the policy is broken."""
 
 EPISODES_IN_REPORT = 3
 FRAMES_LOOKED_AT = 50
-"""So many, at most, tell a picture from a grid of symbols."""
+"""At most this many frames are looked at, to tell a picture from a grid of symbols."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +74,13 @@ def collect(config: CollectConfig, progress: Progress | None = None, executor: E
 
     Raises UsageError (EnvironmentNotUsable, PolicyNotUsable, OutputNotUsable, …) before anything is written,
     and EpisodesSetAside, EpisodeFailed, WorkerLost or WriteFailed later; everything committed by then stays, and a rerun
-    continues. An episode that fails whenever it is tried is set aside, with the shard that it belongs to, and the rest is
-    collected before EpisodesSetAside says so.
+    continues. An episode that fails at every try is set aside, together with its shard. The rest is collected before
+    EpisodesSetAside is raised.
 
-    An `executor` of your own takes the place of `config.workers` and their cluster. Nothing ends its workers, so no episode is
-    stopped after `config.episode_timeout`.
+    An `executor` of your own replaces `config.workers` and their cluster. Nothing ends its workers, so no episode is stopped
+    after `config.episode_timeout`.
 
-    What is printed meanwhile goes to standard error, and what environment and policy change of the process is put back.
+    During the run, prints go to standard error. What environment and policy change in the process is restored afterwards.
     """
     progress = progress or Silent()
     with compilation_watched(progress), output_to_stderr(), process_kept(), torch_threads_kept(config.policy):
@@ -94,9 +94,9 @@ def collect(config: CollectConfig, progress: Progress | None = None, executor: E
 def collect_source(
     source: EpisodeSource, config: CollectionConfig, progress: Progress | None = None, executor: Executor | None = None
 ) -> CollectReport:
-    """`collect`, of a source of one's own: the same shards, resumption, workers and failures.
+    """`collect` for a user's own source: the same shards, resumption, workers and failures.
 
-    Raises as `collect` does, EnvironmentNotUsable if the source cannot make its episode 0.
+    Raises as `collect` does, and EnvironmentNotUsable if the source cannot make its episode 0.
     """
     with output_to_stderr(), process_kept():
         own = OwnSource.of(source, seed=config.seed, episodes_per_shard=config.episodes_per_shard)
@@ -106,7 +106,7 @@ def collect_source(
 def _collect(
     source: Source, config: CollectionConfig, progress: Progress, executor: Executor | None, shard_bytes: int
 ) -> CollectReport:
-    """`shard_bytes` is the least that a shard takes."""
+    """`shard_bytes` is the smallest size of a shard."""
     spec = source.spec
     if not config.out.exists():
         _refuse_full_disk(config.out, shard_bytes)
@@ -149,7 +149,7 @@ def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOpt
     try:
         preprocessing = config.preprocessing(env.default_crop)
         seed, policy_rng = episode_seeds(config.seed, 0)
-        policy = build_policy(env.gym)  # before what may have to be compiled
+        policy = build_policy(env.gym)  # first, because the preprocessing may have to be compiled
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, preprocessing)(raw)
         extras = [[value] for value in env.extras()]
@@ -191,7 +191,7 @@ def _own_limit(env: gymnasium.Env) -> int | None:
 
 
 def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> None:
-    """Raise EnvironmentNotUsable if the first frames are no picture by their values, where their space leaves a doubt."""
+    """Raise EnvironmentNotUsable if the space leaves a doubt and the values of the first frames are no picture."""
     if env.picture is None or env.picture.doubtful < 0:
         return
     frame, ended = env.reset(seed), False
@@ -219,7 +219,7 @@ def _collect_blocks(
     writer: DatasetWriter,
     progress: Progress,
 ) -> None:
-    """Have blocks collected and commit them; blocks that fail are tried once more at the end, episode by episode."""
+    """Let workers collect blocks, and commit them; blocks that fail are tried once more at the end, episode by episode."""
     spec, replay, plays = source.spec, replay_of(source, blocks), TwoPlays(source, progress)
     done = sum(entry.num_episodes for entry in writer.entries)
     total = done + sum(block.num_episodes for block in blocks)
@@ -287,7 +287,7 @@ def _some_set_aside(config: CollectionConfig, dataset: Dataset, set_aside: list[
 
 
 def _smallest_shard(spec: RolloutSpec) -> int:
-    """Bytes that a shard of full episodes takes, however well its frames are compressed."""
+    """The least bytes that a shard of full episodes takes, even if its frames compress very well."""
     raw_bytes = spec.episodes_per_shard * spec.max_steps * math.prod(spec.preprocessing.frame_shape) * 3
     return int(raw_bytes * SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE)
 

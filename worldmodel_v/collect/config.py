@@ -19,12 +19,12 @@ from worldmodel_v.untrusted import canonical_json, parse_object
 
 MAX_TIMEOUT_SECONDS = 1e6
 MAX_GROWTH_BYTES = 512 << 20
-"""A worker that holds so much more memory than after its first block is replaced: its environment leaks."""
+"""A worker that holds this much more memory than after its first block is replaced: its environment leaks."""
 
 
 Pool = Literal["last", "max"]
 DEFAULT_MAX_STEPS = 1000
-"""Of an environment that is registered without a limit."""
+"""For an environment that is registered without a limit."""
 
 
 def _refuse_constant(name: str) -> None:
@@ -33,13 +33,13 @@ def _refuse_constant(name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionConfig:
-    """What any source can be collected with: where to, how many, and by whom."""
+    """The options for any source: the dataset, the number of episodes, and the workers."""
 
     out: Path
     """The dataset's directory: new, empty, or a dataset made with these settings."""
 
     episodes: Annotated[int, Ge(1)] = 100
-    """How many episodes the dataset shall have: at most a million times --episodes-per-shard."""
+    """The number of episodes that the dataset will have: at most a million times --episodes-per-shard."""
 
     seed: Annotated[int, Ge(0)] = 0
     """The root seed; episode i uses numpy's SeedSequence(seed, spawn_key=(i,))."""
@@ -48,17 +48,17 @@ class CollectionConfig:
     """Ray workers, one CPU each; 0 collects in this process, without Ray."""
 
     address: str | None = None
-    """The Ray cluster that workers are on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
+    """The Ray cluster that workers run on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
 
     episodes_per_shard: Annotated[int, Interval(ge=1, le=MAX_EPISODES_PER_SHARD)] = 10
     """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
 
     episode_timeout: Annotated[float, Interval(ge=0, le=MAX_TIMEOUT_SECONDS)] = 3600.0
     """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
-    0: for ever. Without workers there is no process to stop, and nothing is."""
+    0: no limit. Without workers there is no limit either, because there is no process to stop."""
 
     def executor(self, num_tasks: int, *, apart: bool = False) -> Executor:
-        """Who does so many tasks: no more workers than tasks; with `apart` each has one of them at a time."""
+        """The executor for `num_tasks` tasks: no more workers than tasks; with `apart`, each has one task at a time."""
         if self.workers == 0:
             return Here()
         num_workers = min(self.workers, num_tasks)
@@ -98,13 +98,13 @@ class CollectConfig(CollectionConfig):
     gymnasium.wrappers:GrayscaleObservation."""
 
     reset_options: str = "{}"
-    """What every reset is given as `options`, as JSON, such as '{"randomize": false}'."""
+    """The `options` of every reset as JSON, such as '{"randomize": false}'."""
 
     frame_skip: Annotated[int, Ge(1)] = 1
-    """How often the environment receives each action, beside any skip of its own. Rewards are summed; one row is recorded."""
+    """How often the environment receives each action, besides any skip of its own. Rewards are summed; one row is recorded."""
 
     frame_skip_pool: Pool = "last"
-    """What is recorded of so many frames: the last, or the largest values of the last two (Atari's flicker)."""
+    """What is recorded of the frames of a skip: the last, or the largest values of the last two (for Atari's flicker)."""
 
     max_steps: Annotated[int | None, Ge(1), Lt(MAX_ROWS_PER_EPISODE)] = None
     """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1. Without it, the limit that the
@@ -120,11 +120,11 @@ class CollectConfig(CollectionConfig):
 
     frames: str = AUTO
     """Which picture is recorded: observation, observation.KEY (a part of a Dict or Tuple), render (the spectator's view), or
-    auto: the one picture in the observation, and render only where there is none. Floats are scaled by their space's bounds."""
+    auto: the one picture in the observation, and render only if there is none. Floats are scaled by their space's bounds."""
 
     layout: Layout = AUTO
-    """The axes of that picture: HWC, HW, CHW, or with T for a stack of frames, of which the newest, the last, is recorded.
-    auto: HWC, HW or CHW where its shape leaves one of them; no stack."""
+    """The axes of that picture: HWC, HW, CHW, or with T for a stack of frames. From a stack, the last (newest) frame is
+    recorded. auto: HWC, HW or CHW if only one of them fits the shape; never a stack."""
 
     record: tuple[str, ...] = ()
     """What to record beside the frames, each as a column: observation.KEY or info.KEY, numbers or arrays of numbers."""
@@ -136,7 +136,7 @@ class CollectConfig(CollectionConfig):
     """area (the mean over the area that each pixel covers) or bilinear (half-pixel centres, no antialiasing)."""
 
     fit: Fit = "stretch"
-    """stretch (what is kept fills the frame) or letterbox (it keeps its aspect ratio, and the rest of the frame is black)."""
+    """stretch (the crop fills the frame) or letterbox (the crop keeps its aspect ratio, and the rest of the frame is black)."""
 
     def preprocessing(self, default_crop: str) -> Preprocessing:
         """How frames are cropped and resized; `auto` is `default_crop`. Raises ConfigError."""

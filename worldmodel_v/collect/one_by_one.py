@@ -1,7 +1,7 @@
-"""Blocks that failed as a whole, tried episode by episode: which of their episodes fail, and a shard where none does.
+"""Tries blocks that failed as a whole episode by episode, to find the episodes that fail.
 
-A worker that a segmentation fault or the kernel kills says nothing of the episode it was at, so the episode is found by
-experiment. The shard of a block whose episodes all succeed alone is made of them, and comes out the same to the byte.
+A worker that a segmentation fault or the kernel kills cannot say which episode it was playing, so single tries find it. If all
+episodes of a block succeed alone, they make its shard, with the same bytes as a block that succeeds as a whole.
 """
 
 import functools
@@ -19,10 +19,10 @@ from worldmodel_v.surface import option
 from worldmodel_v.telemetry import Tally
 
 TRIES_TOGETHER = 2
-"""How often a block is tried as a whole, so that a lost worker costs it no more than that work."""
+"""How often a block is tried as a whole, so that one lost worker costs only that work."""
 
 TRIES_ALONE = 2
-"""How often each of its episodes is tried after that."""
+"""How often each episode of a block is tried after that."""
 
 
 def collect_one_by_one(
@@ -34,7 +34,7 @@ def collect_one_by_one(
     progress: Progress,
     tally: Tally,
 ) -> Iterator[tuple[Block, bytes | list[SetAside]]]:
-    """Yield each of `blocks` with its shard, or with those of its episodes that are to be set aside."""
+    """Yield each of `blocks` with its shard, or with its episodes that are to be set aside."""
     whole = {episode.first: block for block in blocks for episode in block.apart()}
     workers = executor or config.executor(len(whole), apart=True)
     episodes = (episode for block in blocks for episode in block.apart())

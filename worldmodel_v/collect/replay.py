@@ -1,9 +1,9 @@
-"""One episode is played twice, so that a dataset that cannot be made again says so.
+"""Plays one episode twice, to warn if a dataset cannot be made again.
 
-The second play of the first episode is a task beside the blocks, for whoever does tasks: a crash or a hang in it costs no more
-than one in a block, and the two plays may be of two processes. Where many episodes are to come it is played whole, where few,
-only its beginning, so that it costs some 3% of a collection; a source of one's own cannot be cut. Environments of Gymnasium and
-of this package under policies of this package are known to repeat, and not played twice. Shards hold the first play, as ever.
+The second play of the first episode is a task like the blocks: a crash or a hang in it costs no more than one in a block, and
+two processes may do the two plays. In a long collection it plays the whole episode, in a short one only its beginning, so that
+it costs about 3% of a collection; a user's own source cannot be cut. Environments of Gymnasium and of this package, with
+policies of this package, are known to repeat and are not played twice. Shards hold the first play.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ STEPS_OF_A_BEGINNING = 30
 
 
 def replay_of(source: Source, blocks: list[Block]) -> Replay | None:
-    """The task to play the first episode once more; None where that is known to be needless."""
+    """The task to play the first episode once more; None if the source is known to repeat."""
     if source.repeats:
         return None
     is_long = sum(block.num_episodes for block in blocks) >= EPISODES_FOR_A_WHOLE_ONE
@@ -32,7 +32,7 @@ def replay_of(source: Source, blocks: list[Block]) -> Replay | None:
 
 @dataclass
 class TwoPlays:
-    """Compares the two plays as soon as both are there."""
+    """Compares the two plays when it has both."""
 
     source: Source
     progress: Progress
@@ -74,12 +74,12 @@ class TwoPlays:
 
 
 def differences(first: Episode, second: Episode) -> Iterator[tuple[str, int]]:
-    """The columns that differ, and from which step on; `second` may be cut."""
+    """The columns that differ, each with the first step that differs; `second` may be cut."""
     num_steps = min(first.num_steps, second.num_steps)
     for name, column in first.columns.items():
         is_of_a_step = first.schema[name].role in ("action", "reward", "terminated")
         rows = slice(num_steps if is_of_a_step else num_steps + 1)
-        if name == "truncated":  # a cut is one
+        if name == "truncated":  # a cut sets it
             continue
         one, other = (rows_of[rows].reshape(len(rows_of[rows]), -1) for rows_of in (column, second.columns[name]))
         equal = (one == other) | ((one != one) & (other != other))

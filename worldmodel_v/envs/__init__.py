@@ -1,7 +1,7 @@
-"""Environments as the pipeline sees them: seeded episodes of uint8 RGB frames, with ground truth where there is one.
+"""Environments as the pipeline sees them: seeded episodes of uint8 RGB frames, with ground truth if there is one.
 
-Importing this package registers `worldmodel_v/CarRacing-v3`, Gymnasium's CarRacing-v3 drawn faster to the same bytes, and the
-toy environment `worldmodel_v/Stamp-v0`.
+Importing this package registers `worldmodel_v/CarRacing-v3` (Gymnasium's CarRacing-v3, drawn faster with the same bytes) and
+the toy environment `worldmodel_v/Stamp-v0`.
 """
 
 import gymnasium

@@ -1,4 +1,4 @@
-"""CarRacing's inside: the ground truth behind a frame, and the car put elsewhere on the track."""
+"""CarRacing's internals: the ground truth behind a frame, and how to move the car to another tile of the track."""
 
 import gymnasium
 import numpy as np
@@ -6,7 +6,7 @@ from gymnasium.envs.box2d.car_dynamics import Car
 
 
 def is_car_racing(env: gymnasium.Env) -> bool:
-    """Whether an environment is Gymnasium's CarRacing, or derived from it."""
+    """Whether an environment is Gymnasium's CarRacing or a subclass of it."""
     return any(cls.__name__ == "CarRacing" and cls.__module__.startswith("gymnasium.") for cls in type(env.unwrapped).mro())
 
 
@@ -31,8 +31,8 @@ def car_racing_state(world: gymnasium.Env) -> tuple[float, ...]:
 def move_car_to_tile(env: gymnasium.Env, tile: int) -> np.ndarray:
     """Put a new car on a tile of the track, facing along it, right after a reset; returns the frame from there.
 
-    The frame is uint8 (96, 96, 3). As Gymnasium's own reset does, physics run for one frame without an action, so that
-    the wheels touch the road; the tiles they touch count as visited, as those of the start do.
+    The frame is uint8 (96, 96, 3). As in Gymnasium's own reset, physics run for one frame without an action, so that the
+    wheels touch the road. The tiles that they touch count as visited, as at the usual start.
     """
     world = env.unwrapped
     world.car.destroy()

@@ -1,11 +1,11 @@
-"""The SHA-256 of code that lives in no file: from a notebook, an interpreter, standard input, or `exec`.
+"""The SHA-256 of code that is in no file: from a notebook, an interpreter, standard input, or `exec`.
 
-What is compiled is hashed, not the source, which only a notebook still has: bytecode, defaults, class attributes, and what a
-function reaches by a global name, if that lives in no file either. Plain values and arrays count too, so that an edit of a
-constant is seen; line numbers and comments do not. The price: another version of Python gives another hash.
+The compiled code is hashed, because only a notebook still has the source: bytecode, defaults, class attributes, and what a
+function uses by a global name, if that is in no file either. Plain values and arrays count too, so an edited constant changes
+the hash. Line numbers and comments do not count. The price: another version of Python gives another hash.
 
-Objects of other people's classes count by their class alone, since their state may change while episodes are played; so do
-globals that a function assigns. A list or dictionary that episodes change gives another hash afterwards.
+Of an object whose class comes from a file, only the class counts, because its state may change while episodes are played.
+Globals that a function assigns do not count. A list or dictionary that episodes change gives another hash afterwards.
 """
 
 import dis
@@ -42,7 +42,7 @@ def module_file(name: str | None) -> Path | None:
 
 
 def lives_in_no_file(code: Callable) -> bool:
-    """Whether a class, one of its methods, or a function came from no file."""
+    """Whether a class, one of its methods, or a function is in no file."""
     if any(IN_NO_FILE.fullmatch(function.__code__.co_filename) for function in _functions(code)):
         return True
     if code.__module__ == "builtins":
@@ -59,7 +59,7 @@ def sha256_of_code(code: Callable) -> str:
 
 
 def _functions(code: Callable) -> list[FunctionType]:
-    """A function, or a class's own methods, but for those that dataclasses and attrs wrote from the class in its file."""
+    """A function, or a class's own methods, without those that dataclasses and attrs generate."""
     if not isinstance(code, type):
         return [code] if isinstance(code, FunctionType) else []
     are_written = hasattr(code, "__dataclass_fields__") or hasattr(code, "__attrs_attrs__")
@@ -68,7 +68,7 @@ def _functions(code: Callable) -> list[FunctionType]:
 
 
 class _Tokens:
-    """Words that describe a value. What was met before is named by its number, since functions call each other."""
+    """Words that describe a value. A value met before is given by its number, because functions may call each other."""
 
     def __init__(self) -> None:
         self._met: dict[int, tuple[int, Any]] = {}
@@ -77,7 +77,7 @@ class _Tokens:
         yield _name(type(value))
         if isinstance(value, PLAIN):
             yield repr(value)
-        elif isinstance(value, tuple | frozenset | CodeType):  # equal ones may be one object, or not
+        elif isinstance(value, tuple | frozenset | CodeType):  # equal ones may or may not be one object
             yield from self._parts(value)
         elif id(value) in self._met:
             yield f"met as {self._met[id(value)][0]}"
@@ -86,7 +86,7 @@ class _Tokens:
             yield from self._parts(value)
 
     def _parts(self, value: Any) -> Iterator[str]:
-        """What it is made of, as far as that is known to be no state."""
+        """The parts of a value, without those that may be state."""
         match value:
             case CodeType():
                 yield from self._code(value)
@@ -123,7 +123,7 @@ class _Tokens:
                 yield from self.of(value.func)
             case CellType():
                 yield from self.of(_content(value))
-            case _ if inspect.getattr_static(value, "__wrapped__", None) is not None:  # as of functools.cache, numba.njit
+            case _ if inspect.getattr_static(value, "__wrapped__", None) is not None:  # functools.cache, numba.njit
                 yield from self.of(value.__wrapped__)
             case _ if lives_in_no_file(type(value)):
                 yield from self.of(type(value))
@@ -151,7 +151,7 @@ class _Tokens:
 
 
 def _globals_read(code: CodeType) -> set[str]:
-    """The global names that a function and those inside it read, but for those that it assigns: they are its state."""
+    """The global names that a function and its inner functions read, without those that it assigns: these are its state."""
     instructions = list(dis.get_instructions(code))
     read = {each.argval for each in instructions if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     for inner in code.co_consts:
@@ -163,7 +163,7 @@ def _globals_read(code: CodeType) -> set[str]:
 def _content(cell: CellType) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # it is empty
+    except ValueError:  # the cell is empty
         return None
 
 

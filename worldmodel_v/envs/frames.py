@@ -1,10 +1,10 @@
-"""Frame preprocessing, carried out: crop, then resize by area averaging or bilinear interpolation.
+"""Frame preprocessing: crop, then resize by area averaging or bilinear interpolation.
 
 Legend: H, W raw frame; S output cells of one axis, K taps (input cells of an output cell), C channels, X = W C.
 
-Both ways of resizing add integer weights times pixels in floats, rows first, then columns. Every product and sum is an exact
-integer below the float's mantissa, and the quotient is kept clear of whole numbers by more than it can be off: the same
-frame gives the same bytes on every machine, which is what byte-identical shards need. A half is rounded up. Compiled, it takes
+Both ways of resizing add integer weights times pixels in floats, rows first, then columns. Every product and sum is an
+integer that the float's mantissa holds exactly. The quotient is further from a whole number than its rounding error. So the
+same frame gives the same bytes on every machine, as byte-identical shards require. A half is rounded up. Compiled, it takes
 about 15 µs for CarRacing's 84x96 -> 64x64. Rejected: two matrix products in numpy (60 to 110 µs), and cv2's INTER_AREA (85 µs).
 """
 
@@ -16,7 +16,7 @@ from worldmodel_v.compiler import njit
 from worldmodel_v.preprocessing import Preprocessing, parse_crop
 
 _MAX_FLOAT32_WEIGHT_SUM = 4096
-"""Up to here a quarter of 1 / sum, the distance of a quotient from a whole number, is well above float32's rounding."""
+"""Up to this sum, a quotient's distance from a whole number (a quarter of 1 / sum) is well above float32's rounding error."""
 
 
 class FramePreprocessor:
@@ -82,8 +82,8 @@ def _shrink(
     half: float,
     small_SX: np.ndarray,
 ) -> None:
-    """Shrink a frame (H, W * C) into uint8 (S, S * C). `half` is half the sum of the weights plus a quarter: the sums are whole
-    numbers, so the quarter changes no result and keeps the quotient from falling short of one."""
+    """Shrink a frame (H, W * C) into uint8 (S, S * C). `half` is half the sum of the weights plus a quarter. The sums are whole
+    numbers, so the quarter changes no result; it keeps the quotient from falling below a whole number."""
     width, num_taps = frame_HX.shape[1], col_tap_KX.shape[0]
     row_X = np.empty(width, row_weight_SK.dtype)
     for i in range(len(row_first_S)):
@@ -94,7 +94,7 @@ def _shrink(
                 for x in range(width):
                     row_X[x] += weight * source_X[x]
         small_X = small_SX[i]
-        if num_taps == 2:  # CarRacing's 96 columns to 64: both in one go take two thirds of the time
+        if num_taps == 2:  # CarRacing's 96 columns to 64: both in one pass take two thirds of the time
             for x in range(len(small_X)):
                 total = col_weight_KX[0, x] * row_X[col_tap_KX[0, x]] + col_weight_KX[1, x] * row_X[col_tap_KX[1, x]]
                 small_X[x] = np.uint8(np.int32((total + half) * inverse))
@@ -109,7 +109,7 @@ def _shrink(
 def area_weights(length: int, size: int) -> np.ndarray:
     """int64 (size, length): how much of each input cell lies in each output cell, in units of 1 / (size / gcd) cells.
 
-    Every row sums to length / gcd(length, size). Also right where size > length (each output cell lies within inputs).
+    Every row sums to length / gcd(length, size). Also right if size > length (each output cell lies within inputs).
     """
     gcd = math.gcd(length, size)
     input_width, output_width = size // gcd, length // gcd
@@ -123,8 +123,8 @@ def area_weights(length: int, size: int) -> np.ndarray:
 def bilinear_weights(length: int, size: int) -> np.ndarray:
     """int64 (size, length): the share of each input cell in each output cell, every row with the same sum.
 
-    Output cell i lies at (i + 1/2) length / size - 1/2 among the input cells, at most at the outermost ones' centres, and takes
-    from its two neighbours by its distance from them: bilinear interpolation with half-pixel centres, without antialiasing.
+    Output cell i lies at (i + 1/2) length / size - 1/2 among the input cells, clipped to the first and the last cell's centre.
+    Its distance from its two neighbours gives their weights: bilinear interpolation with half-pixel centres, no antialiasing.
     """
     unit = 2 * size
     at_S = np.clip((2 * np.arange(size, dtype=np.int64) + 1) * length - size, 0, unit * (length - 1))

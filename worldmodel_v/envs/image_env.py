@@ -1,8 +1,8 @@
 """Any Gymnasium environment with images, behind one small interface.
 
-Which picture the frames are, and what is recorded beside them, `parts` says. An episode gets a fresh environment: hidden state
-that an environment carries from one episode to the next (physics caches, counters) would make an episode depend on its
-predecessors, and building CarRacing costs 14 ms against seconds of stepping.
+`parts` says which picture the frames are, and what is recorded beside them. Each episode gets a fresh environment, because
+hidden state that an environment carries over (physics caches, counters) would make an episode depend on earlier ones.
+Building CarRacing costs 14 ms, stepping it costs seconds.
 """
 
 import copy
@@ -40,14 +40,14 @@ class ImageEnv:
     """One environment: `reset` and `step` give raw uint8 frames, (H, W, 3) or (H, W)."""
 
     def __init__(self, env: gymnasium.Env, options: EnvOptions = PLAIN_OPTIONS) -> None:
-        """The options say what is recorded: `frames` a path or "render", not "auto". Its wrappers are around it already.
+        """`env` already has its wrappers. The options say what is recorded; `frames` is a path or "render", not "auto".
 
-        Raises ValueError if its actions are of a space that no dataset holds.
+        Raises ValueError if a dataset cannot hold its actions.
         """
         self.gym, self.frames, self.record, self._options = env, options.frames, options.record, options
         self._frame_path = tuple(options.frames.split(".")[1:])
         self.picture = _picture(env, options)
-        """How frames are made of the observation; None where they are frames as they are."""
+        """Makes frames from the observation; None if they need no conversion."""
 
         self.layout = self.picture.layout if self.picture else PLAIN
         self._convert = None if self.picture is None or self.picture.is_plain else self.picture
@@ -70,7 +70,7 @@ class ImageEnv:
         return CAR_RACING.crop if is_its_picture and is_its_picture.sides == CAR_RACING.sides else FULL
 
     def reset(self, seed: int, options: dict[str, Any] | None = None) -> np.ndarray:
-        """Begin an episode; returns its first frame. `options` take the place of `reset_options`."""
+        """Begin an episode; returns its first frame. `options` replace `reset_options`."""
         options = copy.deepcopy(self._options.reset_options) or None if options is None else options
         observation, info = self.gym.reset(seed=seed, options=options)
         self.seen = observation, info
@@ -85,10 +85,10 @@ class ImageEnv:
     def step(self, recorded_action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool]:
         """(frame, reward, terminated, truncated) after an action, given as it is recorded (see `record_action`).
 
-        With a frame skip the environment receives the action so often, unless it ends before; rewards are summed, and the frame
-        is the last, or with `max` the largest values of the last two.
+        With a frame skip the environment receives the action that many times, unless the episode ends before. Rewards are
+        summed. The frame is the last one, or with `max` the largest values of the last two.
 
-        Raises ValueError or TypeError if the environment gives something else; whether numbers are finite is for the record.
+        Raises ValueError or TypeError if the environment gives something else. The record checks whether numbers are finite.
         """
         reward, terminated, truncated = self._step(recorded_action)
         before = None
@@ -102,9 +102,9 @@ class ImageEnv:
         return frame if before is None else np.maximum(before, frame), reward, terminated, truncated
 
     def moved(self, frame: Any, policy: str) -> np.ndarray:
-        """The first frame as a policy gives it that has moved the environment after the reset.
+        """The first frame, from a policy that has moved the environment after the reset.
 
-        Raises ConfigError if that is not all that would have to be known: what stands beside it, what a wrapper makes of it.
+        Raises ConfigError if this frame is not enough: if more is recorded beside it, or a wrapper would change it.
         """
         options, is_plain = self._options, self.picture is not None and self.picture.is_plain
         if options.record or options.wrap or not is_plain:
@@ -119,7 +119,7 @@ class ImageEnv:
         return require_frame(frame)
 
     def extras(self) -> list[Any]:
-        """What `record` names, beside the frame just seen; MISSING for what is not there. The environment may change arrays."""
+        """The parts that `record` names, for the frame just seen; MISSING if absent. The environment may change the arrays."""
         observation, info = self.seen
         return [part_of(observation if of_observation else info, path) for of_observation, path in self._paths]
 
@@ -137,8 +137,8 @@ class ImageEnv:
         """An action as the dataset holds it: int for a discrete space, else float32 or int64 (A,).
 
         It is what the environment then receives, cast to its space's dtype first, so that recorded episodes replay.
-        Raises ValueError if the action does not have the space's shape or its dtype cannot hold it, TypeError if it is no whole
-        number for a discrete one.
+        Raises ValueError if the action does not have the space's shape or its dtype cannot hold it, TypeError if the space is
+        discrete and the action is no whole number.
         """
         kind = self.actions.kind
         if self.actions.row_shape == ():
@@ -159,7 +159,7 @@ class ImageEnv:
 
     def require_inside(self, recorded_actions: np.ndarray) -> None:
         """Raise ValueError, naming the step, unless all actions of an episode, (T, A) or (T,), lie in the action space."""
-        if self.actions.kind == "continuous":  # recorded in float32, to which a bound may be rounded too
+        if self.actions.kind == "continuous":  # recorded in float32, so the bounds are rounded to float32
             low, high = (bound.astype(np.float32).reshape(-1) for bound in (self._space.low, self._space.high))
         else:
             low, high = (bound.reshape(self.actions.row_shape) for bound in (self.actions.low, self.actions.high))
@@ -171,7 +171,7 @@ class ImageEnv:
 
     @property
     def state_names(self) -> tuple[str, ...]:
-        """The factors of the ground truth, as of the last reset; empty where the environment offers none."""
+        """The factors of the ground truth, as of the last reset; empty if the environment has none."""
         return self._state_names
 
     def state(self) -> tuple[float, ...]:
@@ -228,7 +228,7 @@ def require_frame(frame: Any) -> np.ndarray:
 
 
 def _number(what: str, value: Any) -> float:
-    """A number of Python's or a library's, as a float; a text or a list of one number is none."""
+    """A number of Python or of a library, as a float; a text, or a list of one number, is not accepted."""
     if isinstance(value, float):  # numpy's float64 is one
         return value
     is_scalar = isinstance(value, numbers.Real) or getattr(value, "shape", None) == ()
@@ -252,8 +252,8 @@ def _shown(value: Any) -> str:
 def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions = AUTO_OPTIONS) -> ImageEnv:
     """Build an environment by Gymnasium id (`module:EnvId` imports the module first; see `plugins`).
 
-    Raises EnvironmentNotUsable if it is unknown, cannot be built, has no picture where the options say or none that is clear,
-    or has actions that no dataset holds.
+    Raises EnvironmentNotUsable if it is unknown, if it cannot be built, if the picture that the options ask for is absent or
+    not clear, or if a dataset cannot hold its actions.
     """
     env = _make(env_id, env_kwargs, options.wrap)
     try:
@@ -268,7 +268,7 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions 
 
 
 def choose_image_env(env: gymnasium.Env, name: str, options: EnvOptions) -> ImageEnv:
-    """An environment that was made already, with the picture that the options ask for; raises EnvironmentNotUsable."""
+    """An existing environment, with the picture that the options ask for; raises EnvironmentNotUsable."""
     require_paths(options.record)
     frames, layout = _chosen(env, name, options)
     if frames == RENDER and env.render_mode != "rgb_array":
@@ -321,7 +321,7 @@ def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gym
 
 @contextmanager
 def _told_by_name(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
-    """Raise EnvironmentNotUsable in the place of whatever is raised in the block."""
+    """Replace any error in the block with EnvironmentNotUsable."""
     try:
         yield
     except Exception as error:
@@ -351,7 +351,7 @@ def _wrapper(name: str) -> Callable[[gymnasium.Env], Any]:
 
 @contextmanager
 def _wrapping(name: str) -> Iterator[None]:
-    """Raise EnvironmentNotUsable in the place of whatever is raised in the block."""
+    """Replace any error in the block with EnvironmentNotUsable."""
     try:
         yield
     except Exception as error:

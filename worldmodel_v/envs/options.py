@@ -1,4 +1,4 @@
-"""How an environment is played, and what of it is recorded: the settings between its id and its episodes."""
+"""The settings of an environment: how it is played, and what is recorded of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,7 +9,7 @@ from worldmodel_v.envs.picture import AUTO
 
 @dataclass(frozen=True, kw_only=True)
 class EnvOptions:
-    """The options of `wm-collect` of the same names, which say what each means."""
+    """The options of `wm-collect` with the same names; `CollectConfig` explains each."""
 
     frames: str = AUTO
     layout: str = AUTO

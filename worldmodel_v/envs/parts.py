@@ -2,8 +2,8 @@
 
 A path names a part of the observation or of `info`: `observation.image`, `observation.0` of a Tuple, `info.speed`.
 
-The frames are the observation itself where it is a picture, the one picture in it where it is a Dict or Tuple, and `render()`
-only where nothing in it is a picture. Where that is not clear, nothing is guessed: the candidates are named and the user says.
+The frames are the observation itself if it is a picture, or the one picture in it if it is a Dict or Tuple. They are `render()`
+only if the observation has no picture. If the choice is not clear, the error names the candidates, and the user chooses.
 """
 
 import enum
@@ -20,13 +20,13 @@ from worldmodel_v.surface import option
 
 OBSERVATION, INFO, RENDER = "observation", "info", "render"
 SMALLEST_PICTURE = 8
-"""Arrays of two axes below are numbers rather than a picture."""
+"""An array of two axes, one of them shorter than this, holds numbers and no picture."""
 
 PART_NAMES = f"{OBSERVATION}, {OBSERVATION}.KEY or {INFO}.KEY"
 
 
 class Missing(enum.Enum):
-    """What stands for a part that is not there; one and the same in every copy."""
+    """Marks a part that is absent. As an enum's member, it stays one object in every copy."""
 
     MISSING = "missing"
 
@@ -47,7 +47,7 @@ def part_of(value: Any, path: tuple[str, ...]) -> Any:
 
 
 def leaves(space: Space, path: str = OBSERVATION) -> Iterator[tuple[str, Space]]:
-    """Every part of an observation space that is no Dict or Tuple, with its path."""
+    """Every part of an observation space that is not a Dict or Tuple, with its path."""
     if isinstance(space, spaces.Dict):
         for name, part in space.spaces.items():
             yield from leaves(part, f"{path}.{name}")
@@ -63,7 +63,7 @@ def choose_frames(
 ) -> tuple[str, str]:
     """The path of the picture that is recorded, or "render", and its axes.
 
-    Raises EnvironmentNotUsable if it is not there or not clear.
+    Raises EnvironmentNotUsable if there is none, or if the choice is not clear.
     """
     parts = dict(leaves(observation))
     if asked == RENDER:
@@ -128,7 +128,7 @@ def _may_be_picture(space: Space) -> bool:
 
 
 def require_paths(record: tuple[str, ...]) -> None:
-    """Raise EnvironmentNotUsable unless each names a part of the observation or of info, and none stands twice."""
+    """Raise EnvironmentNotUsable unless each path names a part of the observation or of info, and none appears twice."""
     for path in record:
         root, *names = path.split(".")
         if root not in (OBSERVATION, INFO) or not all(names) or (root == INFO and not names):
@@ -138,10 +138,10 @@ def require_paths(record: tuple[str, ...]) -> None:
 
 
 def extra_column(path: str, values: list[Any]) -> Column:
-    """The column for a part, by its values beside the first observations; raises EnvironmentNotUsable if it is no number.
+    """The column for a part, from its values at the first observations; raises EnvironmentNotUsable if they are no numbers.
 
-    Whole numbers of Python become int64 and others float64; arrays keep their dtype. A part that `reset` does not give has a
-    fill for the first row.
+    Python's whole numbers become int64, its other numbers float64; arrays keep their dtype. If `reset` does not give the part,
+    its first row has a fill.
     """
     present = [value for value in values if value is not MISSING]
     if not present:

@@ -1,11 +1,11 @@
-"""A picture in an observation, whatever its form -> uint8 (H, W), (H, W, 1) or (H, W, 3).
+"""Turns a picture in an observation, with any of the layouts below, into uint8 (H, W), (H, W, 1) or (H, W, 3).
 
 Legend: H, W picture; C channels, 1 or 3; T a stack of successive frames, the newest last, as gymnasium's FrameStackObservation
 makes it.
 
-Of a stack the newest frame is recorded: the older ones stand in the rows before. Floats are scaled as the bounds of their space
-say, low to 0 and high to 255, and rounded, a half up. Whole numbers are recorded as they are, so their bounds must be 0 and
-255; others are symbols rather than brightness. Nothing is scaled by the values that happen to come.
+From a stack, the newest frame is recorded, because the rows before hold the older ones. Floats are scaled by the bounds of
+their space, low to 0 and high to 255, and rounded, a half up. Whole numbers are recorded as they are, so their bounds must be
+0 and 255; with other bounds they are symbols, not brightness. The scale never depends on the values of a frame.
 """
 
 from typing import Final, Literal
@@ -23,21 +23,21 @@ PLAIN: Final = "HWC"
 UNSTACKED = ("HWC", "HW", "CHW")
 CHANNELS = (1, 3)
 SMALLEST_CLEAR = 32
-"""A smaller array of other numbers than uint8 may be a map of anything."""
+"""A smaller array that is not uint8 may be something else, such as a map."""
 
 SYMBOLS = ((16, 31), (32, 10))
-"""(side, value): arrays of several values, whose sides are below the first and whose values never exceed the second, hold
-symbols: objects and colours by number. MiniGrid's are at most 10; in larger arrays a picture may be as dark for a while."""
+"""(side, value): an array of several values holds symbols (objects and colours by number) if its sides are below `side` and
+no value exceeds `value`. MiniGrid's symbols are at most 10. A picture in a larger array may be as dark for a while."""
 
 
 def layout_of(space: spaces.Box, asked: str = AUTO) -> str | None:
-    """The axes of a space's values, if they can be those of a picture; `auto` takes no array for a stack."""
+    """The axes of a space's values, if they can be those of a picture; `auto` never assumes a stack."""
     fitting = [layout for layout in (UNSTACKED if asked == AUTO else [asked]) if _fits(layout, space.shape)]
     return fitting[0] if len(fitting) == 1 else None
 
 
 def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
-    """What keeps the values of a space from being recorded as frames, with the remedy; None if nothing does."""
+    """Why the values of a space cannot be recorded as frames, with the remedy; None if they can."""
     if not isinstance(space, spaces.Box):
         return "it is no array"
     if layout_of(space, asked) is None:
@@ -55,7 +55,7 @@ def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
 
 
 def is_clear(space: Space, asked: str = AUTO) -> bool:
-    """Whether its values can hardly be anything else than a picture, so that nobody has to name it."""
+    """Whether its values are almost certainly a picture, so that the user need not name it."""
     if why_no_picture(space, asked) is not None:
         return False
     assert isinstance(space, spaces.Box)
@@ -72,7 +72,7 @@ def _sides(shape: tuple[int, ...], layout: str) -> tuple[int, int]:
 
 
 def _bounds(space: spaces.Box) -> tuple[float, float]:
-    """The lowest and the highest value, infinite where pixels differ in them."""
+    """The lowest and the highest value; infinite if they differ between pixels."""
     low, high = float(space.low.min()), float(space.high.max())
     is_even = (space.low == low).all() and (space.high == high).all()
     return (low, high) if is_even else (-np.inf, np.inf)
@@ -82,10 +82,10 @@ class Picture:
     """Turns the values of a space into a frame."""
 
     def __init__(self, space: spaces.Box, layout: str) -> None:
-        """`space` is one that `is_picture` takes with this layout."""
+        """`why_no_picture` finds nothing against `space` with this layout."""
         self.layout, self._dtype, (self._low, self._high) = layout, space.dtype, _bounds(space)
         self.is_plain = space.dtype == np.uint8 and layout in ("HW", PLAIN)
-        """Whether its values are frames as they are."""
+        """Whether its values are frames without a conversion."""
 
         self.sides = _sides(space.shape, layout)
         """(height, width)"""
@@ -98,12 +98,14 @@ class Picture:
 
     @property
     def doubtful(self) -> int:
-        """While no value is above it, an episode's first frames may be no picture, whatever their space says; -1: never."""
+        """First frames without a value above this may be no picture, whatever their space says. -1: they are one."""
         return max(self._symbols, self._faintest)
 
     def is_refuted_by(self, highest: int, *, is_varied: bool) -> bool:
-        """Whether an episode's first frames, of which the highest value is told and whether any holds several values, are no
-        picture: a grid of symbols, or floats in 0 to 1 where others are declared."""
+        """Whether an episode's first frames are no picture: a grid of symbols, or floats in 0 to 1 that declare other bounds.
+
+        `highest` is their highest value; `is_varied` says whether any frame holds several values.
+        """
         return highest <= self._faintest or (is_varied and highest <= self._symbols)
 
     def __call__(self, values: np.ndarray) -> np.ndarray:

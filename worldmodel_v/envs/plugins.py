@@ -1,7 +1,7 @@
-"""Packages that bring environments: Gymnasium knows theirs only once somebody has imported the package.
+"""Packages with environments: Gymnasium knows these only after an import of the package.
 
-An id says which package it is by the way it begins. Rejected: to import whatever is installed and needs Gymnasium, until the id
-is there, since that would load trainers and data sets.
+The beginning of an id says which package has it. Rejected: importing every installed package that needs Gymnasium until the
+id is known, because that would load trainers and data sets.
 """
 
 import ctypes.util
@@ -22,10 +22,10 @@ WITHOUT_A_DISPLAY = {
     "MUJOCO_GL": {"EGL": "egl", "OSMesa": "osmesa"},
     "PYGLET_HEADLESS": {"EGL": "true"},
 }
-"""An environment variable -> its value by the library that draws then: of MuJoCo and dm_control, and of MiniWorld."""
+"""An environment variable (of MuJoCo and dm_control, of MiniWorld) -> its value for each library that can draw."""
 
 DRAWING = re.compile(r"\be?gl[A-Z]\w+|OpenGL|EGL|OSMesa|GLFW|DISPLAY|NoSuchDisplay")
-"""In errors of graphics libraries."""
+"""Matches errors of graphics libraries."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Plugin:
     """A package with environments."""
 
     ids: str
-    """Which, as a regular expression."""
+    """A regular expression that matches its environments' ids."""
 
     module: str
-    """What registers them where it is imported."""
+    """The module whose import registers them."""
 
     install: str
-    """What pip calls it."""
+    """Its name for pip."""
 
 
 PLUGINS = (
@@ -55,13 +55,13 @@ PLUGINS = (
 
 
 def import_plugin(env_id: str) -> None:
-    """Import what registers an id that Gymnasium does not know, if it is installed."""
+    """Import the module that registers an id that Gymnasium does not know, if it is installed."""
     if env_id not in gymnasium.registry and (plugin := _plugin(env_id)) and _is_installed(plugin.module):
         importlib.import_module(plugin.module)
 
 
 def draw_without_a_display() -> None:
-    """Where there is no display, have libraries draw without one, before they are imported, unless the environment says how."""
+    """Make libraries draw without a display if there is none, unless environment variables say how. Call it before imports."""
     if sys.platform != "linux" or any(os.environ.get(name) for name in DISPLAYS):
         return
     for variable, values in WITHOUT_A_DISPLAY.items():
@@ -71,12 +71,12 @@ def draw_without_a_display() -> None:
 
 @functools.cache
 def _has_library(name: str) -> bool:
-    """Looked for once, since that starts other programs."""
+    """Cached, because the search starts other programs."""
     return ctypes.util.find_library(name) is not None
 
 
 def remedy(env_id: str, error: BaseException) -> str:
-    """What to do about an environment that cannot be made or begun, as the end of a sentence; empty if nobody knows."""
+    """What to do about an environment that cannot be made or begun, as the end of a sentence; empty if no remedy is known."""
     plugin = _plugin(env_id)
     if plugin and not _is_installed(plugin.module):
         return f"; pip install {plugin.install}"
@@ -93,7 +93,7 @@ def remedy(env_id: str, error: BaseException) -> str:
 
 
 def _plugin(env_id: str) -> Plugin | None:
-    """Which package has an id: by its beginning, or by a namespace that is the name of a module."""
+    """The package that has an id: by the id's beginning, or by a namespace that is the name of a module."""
     known = next((plugin for plugin in PLUGINS if re.fullmatch(plugin.ids, env_id)), None)
     namespace, slash, _ = env_id.partition("/")
     return known or (Plugin("", namespace, namespace) if slash and ":" not in env_id and _is_installed(namespace) else None)
@@ -102,5 +102,5 @@ def _plugin(env_id: str) -> Plugin | None:
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # of a module inside a package that is not there
+    except (ImportError, ValueError):  # a module inside a package that is not installed
         return False

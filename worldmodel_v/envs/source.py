@@ -1,9 +1,9 @@
-"""Where an environment comes from, so that a changed one does not continue the data of the old one.
+"""Where an environment's code comes from, so that a changed environment does not continue the data of the old one.
 
-Gymnasium's version is a setting of every dataset, and speaks for its own environments and for those of this package, which
+Gymnasium's version is a setting of every dataset. It covers Gymnasium's own environments and those of this package, which
 draw the same bytes. For others, the packages of the environment's classes (wrappers and bases too) are recorded with their
-versions, and files outside of packages, a user's own among them, with their SHA-256. Files that these import are not seen.
-A class that lives in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`).
+versions, and files outside of packages (such as a user's own) with their SHA-256. Files that these import are not recorded.
+A class that is in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`).
 """
 
 import functools
@@ -26,9 +26,9 @@ IN_NO_FILE = " (in no file)"
 
 
 def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
-    """Version by package, SHA-256 by module file (`my_env.py`) or by class that is in none, and what was registered.
+    """Version by package, SHA-256 by module file (`my_env.py`) or by class that is in no file, and what was registered.
 
-    `named` are `module:Name` of what it was made with, whose modules count too. Empty for known environments.
+    `named` are the `module:Name` that it was made with; their modules count too. Empty for known environments.
     """
     classes = [cls for layer in layers(env) for cls in type(layer).__mro__]
     modules = {cls.__module__ for cls in classes} | {name.split(":")[0] for name in named if ":" in name}
@@ -43,19 +43,19 @@ def is_known(env_id: str) -> bool:
 
 
 def class_source(cls: type) -> dict[str, str]:
-    """The same of a class, its bases' too."""
+    """The same for a class and its bases."""
     return _origins({base.__module__ for base in cls.__mro__}) | _code(list(cls.__mro__))
 
 
 def held_in_common(source: dict[str, str]) -> dict[str, str]:
-    """What of a source another process can have too: neither the program that was started, nor what lives in no file."""
+    """The part of a source that another process can have too: without the started program, and without code in no file."""
     return {
         name: value for name, value in source.items() if not name.endswith(IN_NO_FILE) and name.partition(".")[0] != "__main__"
     }
 
 
 def _code(classes: list[type]) -> dict[str, str]:
-    """SHA-256 by name, of those that live in no file; of several of one name, as where a class was edited, all."""
+    """SHA-256 by name, for classes that are in no file. If several share a name, as after an edit, it has all their hashes."""
     source: dict[str, str] = {}
     for cls in dict.fromkeys(classes):
         if lives_in_no_file(cls):
@@ -65,7 +65,7 @@ def _code(classes: list[type]) -> dict[str, str]:
 
 
 def _maker(env: gymnasium.Env) -> dict[str, str]:
-    """The same of the function that was registered to make the environment."""
+    """The same for the function that was registered to make the environment."""
     entry: Any = getattr(env.spec, "entry_point", None)
     function = entry.func if isinstance(entry, functools.partial) else entry
     is_typed = isinstance(function, type | FunctionType) and lives_in_no_file(function)
@@ -81,7 +81,7 @@ def _origins(modules: set[str]) -> dict[str, str]:
 
 
 def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """The wrappers of an environment, the outermost first, and the environment in them."""
+    """The wrappers of an environment, the outermost first, and then the environment itself."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
         env = env.env

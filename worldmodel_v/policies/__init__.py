@@ -1,6 +1,6 @@
-"""Who drives: the `Policy` protocol, the policies that ship, and how one is built from its line.
+"""Policies: the `Policy` protocol, the built-in policies, and how one is built from its line.
 
-`random`, `brownian`, `driver`, `random-start(…)`, `mixture(…)`, `checkpoint:…` and `onnx:…` ship; a user's own is
+`random`, `brownian`, `driver`, `random-start(…)`, `mixture(…)`, `checkpoint:…` and `onnx:…` are built in; a user's own is
 `module:factory`, where `factory(env)` gets the Gymnasium environment of one episode and returns a `Policy`. Numbers in the
 line become keyword arguments of the factory. An action is cast to float32 (Box) or int (Discrete), and then to the action
 space's dtype.
@@ -28,14 +28,14 @@ from worldmodel_v.policies.uniform import RandomPolicy
 
 
 class Policy(Protocol):
-    """Chooses actions. May keep state within an episode; `reset` starts the next one afresh.
+    """Chooses actions. It may keep state within an episode; `reset` clears it for the next one.
 
-    A policy that decides at `reset` who drives says so in an attribute `chosen`, which is recorded with the episode.
+    A policy that makes a choice at `reset` names it in an attribute `chosen`, which is recorded with the episode.
     """
 
     def reset(self, rng: np.random.Generator) -> np.ndarray | None:
-        """Begin an episode, the environment having been reset. All randomness must come from `rng`, which is seeded for
-        this episode alone. Returns the first frame if the policy changed the environment, None otherwise."""
+        """Begin an episode, after the environment's reset. All randomness must come from `rng`, which is seeded for this
+        episode alone. Returns the first frame if the policy changed the environment, None otherwise."""
 
     def act(self, frame: np.ndarray) -> Any:
         """The action on a raw frame (uint8, (H, W, 3) or (H, W)) as the environment gives it, before crop and resize."""
@@ -84,14 +84,14 @@ def policy_weights(text: str) -> dict[str, str]:
 
 
 def make_policy(text: str, env: gymnasium.Env) -> Policy:
-    """Build a policy for an environment from its line; raises PolicyNotUsable if it does not keep the protocol."""
+    """Build a policy for an environment from its line; raises PolicyNotUsable if it does not follow the protocol."""
     return policy_maker(text)(env)
 
 
 def policy_maker(text: str) -> Callable[[gymnasium.Env], Policy]:
-    """What builds a policy from its line, for one environment after the other; raises PolicyNotUsable, and so does that.
+    """A function that builds the policy of a line for each environment it is given. Both may raise PolicyNotUsable.
 
-    Modules are imported here, and files are those in the working directory of now, which an environment may change.
+    Modules are imported here. Files are looked for in the present working directory, which an environment may change later.
     """
     expression = parse_policy(text)
     return partial(_build, expression, {name: find_policy(name) for name in expression.names()})

@@ -1,7 +1,7 @@
-"""`brownian`: a random walk in action space, the correlated noise that CarRacing work collects with.
+"""`brownian`: a random walk in action space, the usual correlated noise for collecting from CarRacing.
 
-White noise averages out before the car has moved; a walk holds a direction long enough to go somewhere. The step's
-variance is 1/50 per action, one second of CarRacing's 50 frames (as ctallec/world-models' rollouts use it).
+White noise averages out before the car has moved; a walk keeps a direction long enough to move the car. The variance of a step
+is 1/50 per action, because one second of CarRacing has 50 frames (as in the rollouts of ctallec/world-models).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, its weights read from a file that runs no code."""
+"""`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, with weights from a file that runs no code."""
 
 import importlib
 import zipfile
@@ -30,7 +30,7 @@ class CheckpointPolicy:
     """
 
     def __init__(self, env: gymnasium.Env, source: str, folder: Path) -> None:
-        """`source` is what stands behind "checkpoint:", `folder` where its FILE is looked for; raises PolicyNotUsable."""
+        """`source` is the text after "checkpoint:"; its FILE is looked for in `folder`. Raises PolicyNotUsable."""
         import torch
 
         from worldmodel_v.policies.weights import fitting_weights
@@ -60,16 +60,16 @@ class CheckpointPolicy:
 
 
 def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolicy]:
-    """What builds the policy of a source: its MODULE is imported now, and its FILE is that of the present directory."""
-    with suppress(Exception):  # of which the policy tells when it is built
+    """A function that builds the policy. MODULE is imported now, and FILE is looked for in the present directory."""
+    with suppress(Exception):  # building the policy reports it
         importlib.import_module(source.partition(":")[0])
     return partial(CheckpointPolicy, source=source, folder=Path.cwd())
 
 
 @contextmanager
 def torch_threads_kept(policy: str) -> Iterator[None]:
-    """Afterwards PyTorch has as many threads as before, though a checkpoint among the policies left it one; within the block
-    it has the defaults that it has in a worker."""
+    """Restore PyTorch's number of threads after the block, because a checkpoint policy sets it to 1. Within the block,
+    PyTorch has the same defaults as in a worker."""
     if PREFIX not in policy:
         yield
         return
@@ -84,13 +84,13 @@ def torch_threads_kept(policy: str) -> Iterator[None]:
 
 
 def sha256_of_weights(file: Path) -> str:
-    """The SHA-256 (hexadecimal) of a file of weights; raises PolicyNotUsable if it is no file, or larger than any."""
+    """The SHA-256 (hexadecimal) of a file of weights; raises PolicyNotUsable if it is no file or too large."""
     require_weights(file)
     return sha256_of_file(file)
 
 
 def require_weights(file: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
-    """Raise PolicyNotUsable if there is no such file, or it is larger than any."""
+    """Raise PolicyNotUsable if there is no such file, or if it has more than `max_bytes`."""
     if not file.is_file():
         raise PolicyNotUsable(f"policy's weights: {file} is not there; give the path of a .safetensors, .pt or .onnx file")
     if (num_bytes := file.stat().st_size) > max_bytes:
@@ -98,7 +98,7 @@ def require_weights(file: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
 
 
 def _read_weights(file: Path) -> Any:
-    """The tensors of a file by name; raises PolicyNotUsable if it is none, or would run code."""
+    """The tensors of a file by name; raises PolicyNotUsable if it is no file of weights, or would run code."""
     require_weights(file)
     import safetensors.torch
     import torch
@@ -108,7 +108,7 @@ def _read_weights(file: Path) -> Any:
             return safetensors.torch.load_file(file)
         _require_uncompressed(file)
         return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # of any class: torch's loader promises none, and its text advises to load it unsafely
+    except Exception as error:  # torch's loader may raise any class, and its text advises unsafe loading
         raise PolicyNotUsable(
             f"policy checkpoint: {file} cannot be read as weights ({type(error).__name__}); "
             "give a .safetensors file, or a .pt of tensors"
@@ -116,7 +116,7 @@ def _read_weights(file: Path) -> Any:
 
 
 def _require_uncompressed(file: Path) -> None:
-    """Raise ValueError if a `.pt` would grow in memory: torch compresses nothing in it."""
+    """Raise ValueError if a `.pt` would grow in memory: torch itself writes it without compression."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:

@@ -19,7 +19,7 @@ class InnerPolicy:
 
     weight: float
     text: str
-    """How it was written."""
+    """The policy as it was written."""
 
     policy: "Policy"
 
@@ -27,8 +27,8 @@ class InnerPolicy:
 class RandomStartPolicy:
     """`random-start(policy)`: puts the car on a random tile of the track, facing along it, and lets `policy` drive.
 
-    What is recorded as the episode's policy names the tile, as in random-start(driver, tile=137), and read back as a policy
-    it starts there: with the recorded seed and actions, that replays the episode.
+    The policy that is recorded with the episode names the tile, as in random-start(driver, tile=137), and starts there. So
+    this policy, with the recorded seed and actions, replays the episode.
     """
 
     def __init__(self, env: gymnasium.Env, inner: list[InnerPolicy], *, tile: float | None = None) -> None:
@@ -52,7 +52,7 @@ class RandomStartPolicy:
 
 
 class MixturePolicy:
-    """`mixture(4*a, b)`: each episode is driven by one of the policies, drawn by weight from the episode's own seed."""
+    """`mixture(4*a, b)`: one of the policies drives each episode, drawn by weight from the episode's own seed."""
 
     def __init__(self, env: gymnasium.Env, inner: list[InnerPolicy]) -> None:
         if not inner or min(member.weight for member in inner) <= 0:

@@ -1,8 +1,8 @@
 """`driver`: follows CarRacing's track from the environment's own state.
 
-A random policy never leaves the start, so a VAE trained on it never sees the road ahead. This one steers for a point some
-tiles ahead, slows down before curves, and with Ornstein-Uhlenbeck noise on steering and pedals strays over kerbs and grass
-and comes back. Works on Gymnasium's environment and on every one derived from it.
+A random policy never leaves the start, so a VAE trained on it never sees the road ahead. This policy steers towards a point
+some tiles ahead and slows down before curves. With Ornstein-Uhlenbeck noise on steering and pedals, it also drives over kerbs
+and grass and comes back. It works on Gymnasium's environment and on its subclasses.
 """
 
 import cmath
@@ -17,10 +17,10 @@ from worldmodel_v.errors import PolicyNotUsable
 
 STEERING_GAIN = 1.2
 SHARP_TURN = 0.2
-"""The angle to the point ahead, in radians, from which on a curve is taken at `curve_speed`."""
+"""From this angle to the point ahead on, in radians, the car drives at `curve_speed`."""
 
 NOISE_MEMORY = 0.9
-"""How much of the noise is left after one step: a time constant of about 10 steps, a fifth of a second."""
+"""The share of the noise that is left after one step: a time constant of about 10 steps, a fifth of a second."""
 
 
 class DriverPolicy:
@@ -59,14 +59,14 @@ class DriverPolicy:
         return np.array(action, dtype=np.float32)
 
     def _here(self) -> complex:
-        """The car in the plane of complex numbers, where a difference, a distance and a direction are one operation each."""
+        """The car's place as a complex number: a difference, a distance and a direction are one operation each."""
         position = self._world.car.hull.position
         return complex(position.x, position.y)
 
     def _follow(self, here: complex) -> None:
         """Go along the track from the last tile as long as the next one is nearer to the car.
 
-        So a neighbouring piece of track, which may be nearer than the car's own, is no short cut.
+        So it never jumps to a neighbouring piece of track, even one that is nearer to the car.
         """
         distance = abs(self._track[self._tile] - here)
         for step in (1, -1):

@@ -51,7 +51,7 @@ class PolicyExpression:
 
 
 def parse_policy(text: str) -> PolicyExpression:
-    """Read a policy's line; raises PolicyNotUsable, saying at which character it stops making sense."""
+    """Read a policy's line; raises PolicyNotUsable, which names the first character that is wrong."""
     return _Parser(text).whole()
 
 

@@ -1,4 +1,4 @@
-"""From what a network gives to an action."""
+"""From a network's output to an action."""
 
 from typing import Any
 

@@ -20,7 +20,7 @@ class OnnxPolicy:
     """A network as a policy: its one input is a frame, float32 (1, 3, H, W) in [0, 1], its first output an action (1, A),
     or logits (1, n) for discrete actions, of which the largest is taken.
 
-    All weights stand in the file itself, so that its SHA-256 says what drove. It runs on one CPU thread.
+    All weights are in the file itself, so its SHA-256 identifies the policy. It runs on one CPU thread.
     """
 
     def __init__(self, env: gymnasium.Env, file: Path) -> None:
@@ -63,14 +63,14 @@ def _session(file: Path) -> Any:
         if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(graph)):
             raise ValueError("its weights stand in another file")
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # of any class: onnxruntime's are its own
+    except Exception as error:  # onnxruntime raises classes of its own
         raise PolicyNotUsable(
             f"policy onnx: {file} cannot be read: {one_line(error):.300}; export the network whole, in one .onnx file"
         ) from None
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """All tensors that stand in a graph and in the graphs inside it."""
+    """All tensors in a graph and in the graphs inside it."""
     yield from graph.initializer
     for attribute in (attribute for node in graph.node for attribute in node.attribute):
         yield from (attribute.t, *attribute.tensors)

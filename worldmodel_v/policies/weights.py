@@ -1,8 +1,9 @@
-"""Weights as trainers leave them, found for a network by its own names and shapes.
+"""Finds a network's weights in a trainer's file, by the network's own names and shapes.
 
 A trainer nests the weights (`state_dict`, `model`, …), puts a prefix before their names (`actor.`, `policy.net.`), or wraps
-modules (`torch.compile`, DistributedDataParallel). A reading is a dict inside the file and a prefix under which stand exactly
-the network's names, each with its shape. Rejected: a list of known nestings and prefixes, which the next trainer is not in.
+modules (`torch.compile`, DistributedDataParallel). A reading is a dict inside the file, and a prefix. It fits if exactly the
+network's names, each with its shape, are under the prefix. Rejected: a list of known nestings and prefixes, because the next
+trainer would not be in it.
 """
 
 from bisect import bisect_left
@@ -19,7 +20,7 @@ WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 
 MAX_NESTING = 4
 MAX_PREFIX = 16
-"""The parts of a name that may be prefix."""
+"""How many parts of a name may be the prefix."""
 
 NUM_NAMED = 3
 LAST = "\U0010ffff"
@@ -31,16 +32,16 @@ class Reading:
     """One way to read a file's weights: a dict inside the file, and a prefix."""
 
     title: str
-    """How the place is told, as in state_dict['actor.*']."""
+    """The name of the place in messages, as in state_dict['actor.*']."""
 
     weights: dict[str, Any]
-    """What stands there, by the network's names; by the file's own where the network has no such name."""
+    """The weights there, by the network's names; by the file's own names if the network lacks them."""
 
 
 def fitting_weights(stored: Any, network: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The weights of `stored` by the names of `network`, a state dict; raises PolicyNotUsable unless one reading fits.
 
-    `where` begins the error. Readings of equal weights count as one.
+    `where` begins the error's message. Readings of equal weights count as one.
     """
     readings = [reading for path, weights in _dicts(stored) for reading in _readings(path, weights, network)]
     fitting = [reading for reading in readings if not _misfits(reading.weights, network)]
@@ -61,7 +62,7 @@ def fitting_weights(stored: Any, network: Mapping[str, Any], where: str) -> dict
 
 
 def _dicts(stored: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every dict inside a file with the weights that stand directly in it, by its path."""
+    """Every dict inside a file, by its path, with the weights directly in it."""
     if not isinstance(stored, Mapping) or len(path) > MAX_NESTING:
         return
     named = {name: value for name, value in stored.items() if isinstance(name, str)}
@@ -74,7 +75,7 @@ def _dicts(stored: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def _readings(path: tuple[str, ...], weights: dict[str, Any], network: Mapping[str, Any]) -> Iterator[Reading]:
-    """A dict's weights under each prefix that stands before some name of the network; what stands elsewhere is left out."""
+    """A dict's weights under each prefix of some name of the network, without the weights elsewhere."""
     names = _unwrapped_names(network)
     prefixes = {""} | {prefix for stored in weights for prefix, rest in _splits(stored) if _unwrapped(rest) in names}
     ordered = sorted(weights)
@@ -86,7 +87,7 @@ def _readings(path: tuple[str, ...], weights: dict[str, Any], network: Mapping[s
 
 
 def _unwrapped_names(network: Mapping[str, Any]) -> dict[str, str]:
-    """The network's names by what is left of them without wrappers; unchanged where two would become one."""
+    """The network's names, by the names without wrappers; by themselves if two would become one."""
     names = {_unwrapped(name): name for name in network}
     return names if len(names) == len(network) else {name: name for name in network}
 
@@ -111,7 +112,7 @@ def _is_weight(name: str, value: Any) -> bool:
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    """None for what may have any: state of a user's own class, and parameters that take theirs from the first input."""
+    """None if any shape is allowed: state of a user's own class, and parameters that get their shape from the first input."""
     if not isinstance(value, torch.Tensor) or torch.nn.parameter.is_lazy(value):
         return None
     return tuple(value.shape)
@@ -127,7 +128,7 @@ def _differ(value: Any, wanted: Any) -> bool:
 
 
 def _misfits(weights: dict[str, Any], network: Mapping[str, Any]) -> str:
-    """What keeps weights from fitting, a few names of each kind; "" if nothing does."""
+    """Why weights do not fit, with a few names of each kind; "" if they fit."""
     wrong = [
         f"{name} (file {_shape(value)}, network {_shape(network[name])})"
         for name, value in weights.items()

@@ -1,7 +1,7 @@
-"""Where episodes come from: a Gymnasium environment, a source of one's own, or a loop of one's own.
+"""Where episodes come from: a Gymnasium environment, a user's own source, or a user's own loop.
 
-A source says what determines its episodes, and makes each from its number alone; `collect` has them made in blocks, wherever
-tasks run, and commits them as shards. A `Recorder` writes what a loop that somebody else steps brings.
+A source says what determines its episodes, and makes each from its number alone. `collect` sends blocks of episodes to
+workers and commits them as shards. A `Recorder` writes the episodes of a loop that the user runs.
 """
 
 from worldmodel_v.sources.base import Source

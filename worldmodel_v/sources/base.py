@@ -1,4 +1,4 @@
-"""The seam: what collecting asks of a source."""
+"""The interface of a source: what collecting needs from it."""
 
 import random
 import sys
@@ -14,7 +14,7 @@ from worldmodel_v.spec import RolloutSpec
 
 
 class Source(Protocol):
-    """Episodes by number. It is sent to workers, so it can be pickled."""
+    """Episodes by number. It is sent to workers, so it must be picklable."""
 
     @property
     def spec(self) -> RolloutSpec:
@@ -27,11 +27,11 @@ class Source(Protocol):
         """Episode `episode_id`: a function of `spec` and the number. Raises EpisodeFailed, with number and seed."""
 
     def beginning(self, episode_id: int, num_steps: int) -> Episode:
-        """The episode, cut after `num_steps` actions where that takes less."""
+        """The episode, cut after `num_steps` actions if the source can cut it."""
 
     @property
     def repeats(self) -> bool:
-        """Whether it is known that an episode that is played twice is the same."""
+        """Whether an episode is known to be the same when it is played twice."""
 
 
 def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Generator]:
@@ -42,17 +42,17 @@ def episode_seeds(root_seed: int, episode_id: int) -> tuple[int, np.random.Gener
 
 @contextmanager
 def episode_apart(root_seed: int, episode_id: int) -> Iterator[None]:
-    """Strangers' code of an episode runs within it: seeded by `seeded_globally`, and afterwards the process is as before."""
+    """For the user's code of an episode: `seeded_globally` seeds the block, and afterwards the process is as before."""
     with process_kept(), seeded_globally(root_seed, episode_id):
         yield
 
 
 @contextmanager
 def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
-    """Within it, the global generators of Python, NumPy and PyTorch (if it is loaded) are those of episode `episode_id`;
-    afterwards they are what they were before.
+    """Within the block, the global generators of Python, NumPy and PyTorch (if it is loaded) are seeded for episode
+    `episode_id`; afterwards they are as before.
 
-    For environments and policies that draw from them in spite of the seed that they are given.
+    For environments and policies that use them instead of the seed that they are given.
     """
     python, numpy, torch = random.getstate(), np.random.get_state(), sys.modules.get("torch")
     seeds = np.random.SeedSequence(root_seed, spawn_key=(episode_id, 1)).generate_state(3)

@@ -45,7 +45,7 @@ class GymSource:
             )
 
     def _source_here(self) -> dict[str, str]:
-        """Where the environment that this process makes comes from: a worker may lack modules that the user's process has."""
+        """The source of the environment in this process: a worker may lack modules that the user's process has."""
         spec = self.spec
         try:
             import_all(spec.env, spec.env_kwargs, spec.wrap, spec.policy)
@@ -68,13 +68,13 @@ class GymSource:
 
     @property
     def repeats(self) -> bool:
-        """Whether environment and policy are of Gymnasium and of this package."""
+        """Whether the environment is Gymnasium's or this package's, without wrappers, and the policy built in."""
         return not self.spec.wrap and is_known(self.spec.env) and set(parse_policy(self.spec.policy).names()) <= POLICIES.keys()
 
 
 def import_all(env: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...], policy: str) -> None:
-    """Import what environment and policy are made of, in each process before its first episode, so that all begin alike: what
-    a module changes of the process as it is imported stays, but for the working directory and the handlers of signals.
+    """Import the modules of environment and policy. Each process does so before its first episode, so that all begin alike:
+    what an import changes in the process stays, except for the working directory and the signal handlers.
 
     Raises EnvironmentNotUsable or PolicyNotUsable.
     """

@@ -1,4 +1,4 @@
-"""A source of one's own: episodes that no Gymnasium environment plays, such as a simulator with its own loop, or recordings.
+"""A user's own source: episodes that no Gymnasium environment plays, such as a simulator with its own loop, or recordings.
 
 Legend: T actions of an episode, H, W frame.
 """
@@ -26,46 +26,47 @@ ROWS = ("pixels", "action", "reward", "terminated", "truncated")
 
 
 class EpisodeSource(ABC):
-    """Derive from it, and give an object of the class to `worldmodel_v.collect.collect_source`.
+    """Subclass it, and give an object of the subclass to `worldmodel_v.collect.collect_source`.
 
-    The class is sent to workers: it can be pickled, and stands in a module that they can import, or in the program itself.
+    The object is sent to workers, so it must be picklable. Its class is in a module that they can import, or in the program
+    itself.
     """
 
     name: str
-    """What the dataset says that its episodes are of."""
+    """The environment's name in the dataset."""
 
     action_space: gymnasium.Space
     """Where actions come from: Box, Discrete, MultiDiscrete or MultiBinary."""
 
     policy: str = "own"
-    """Who acts."""
+    """The policy's name in the dataset."""
 
     state_names: tuple[str, ...] = ()
     """The names of the values of a row of `state`, if there is one."""
 
     settings: Mapping[str, Any] = MappingProxyType({})
-    """What else determines the episodes, as JSON values: recorded, and refused to differ when the dataset is continued."""
+    """What else determines the episodes, as JSON values. They are recorded, and a dataset is continued only with the same."""
 
     @abstractmethod
     def episode(self, number: int, rng: np.random.Generator) -> Mapping[str, Any]:
         """Episode `number`, from 0: a function of the number and the generator, which is seeded by it, and of the settings.
 
         `pixels` uint8 (T + 1, H, W, 3): each frame that was acted on, and the final one; `action` (T, …) of the action space;
-        `reward` (T,); `terminated`, whether the last action ended it, or else it was cut there; `state` float (T + 1, S) if
-        there are names for it; and whatever else shall be a column, as numbers (T + 1, …) of any shape and dtype.
+        `reward` (T,); `terminated`, True if the last action ended it, False if it was cut there; `state` float (T + 1, S) if
+        there are names for it; and any further columns, as numbers (T + 1, …) of any shape and dtype.
         """
 
 
 @dataclass(frozen=True)
 class OwnSource:
-    """An `EpisodeSource` as collecting takes it."""
+    """An `EpisodeSource` as a `Source`."""
 
     source: EpisodeSource
     spec: RolloutSpec
 
     @classmethod
     def of(cls, source: EpisodeSource, *, seed: int, episodes_per_shard: int) -> "OwnSource":
-        """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if it is none, or ConfigError if
+        """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if that fails, or ConfigError if
         no architecture trains on its frames."""
         try:
             with episode_apart(seed, 0):
@@ -107,13 +108,13 @@ class OwnSource:
         return own
 
     def check(self) -> None:
-        """Raise EnvironmentNotUsable if the class is another one here. One of `__main__` has come with its code."""
+        """Raise EnvironmentNotUsable if the class is different here. A class of `__main__` was sent with its code."""
         here, asked = (held_in_common(source) for source in (class_source(type(self.source)), self.spec.env_source))
         if differing := differences({"env_source": here}, {"env_source": asked}):
             raise EnvironmentNotUsable("; ".join(differing), where=self.spec.env, remedy="install the same on every node")
 
     def episode(self, episode_id: int) -> Episode:
-        """Have the source make it; raises EpisodeFailed, naming episode and seed, if it raises or breaks the contract."""
+        """Let the source make it; raises EpisodeFailed, naming episode and seed, if it raises or breaks the contract."""
         seed, rng = episode_seeds(self.spec.seed, episode_id)
         try:
             with episode_apart(self.spec.seed, episode_id):
@@ -123,12 +124,12 @@ class OwnSource:
         return self._record(episode_id, rows)
 
     def beginning(self, episode_id: int, num_steps: int) -> Episode:
-        """The whole episode: nobody but the source knows how to cut it."""
+        """The whole episode, because only the source knows how to cut it."""
         return self.episode(episode_id)
 
     @property
     def repeats(self) -> bool:
-        """Nothing is known of it."""
+        """False: nothing is known about a user's own source."""
         return False
 
     def _record(self, episode_id: int, rows: dict[str, Any]) -> Episode:

@@ -1,7 +1,7 @@
-"""A loop of one's own: an environment that records what its user does with it.
+"""A user's own loop: a wrapper that records what the user does with an environment.
 
-An episode exists when it has ended: each is a shard, committed as `wm-collect` commits its shards, so a kill loses only the one
-in progress, and the same script goes on with the next number.
+An episode is recorded when it ends. Each is one shard, committed as `wm-collect` commits its shards. So a kill loses only the
+episode in progress, and the same script continues with the next number.
 """
 
 from pathlib import Path
@@ -30,8 +30,8 @@ class Recorder(gymnasium.Wrapper):
     """Wraps an environment that the user steps, with any policy, human play included; use it as a context manager.
 
     The environment receives each action as it is recorded, cast to its space's dtype. `reset()` without a seed takes the next
-    one of the root seed, so that every recorded episode can be played again. An episode that is reset, or closed, before it has
-    ended is recorded as truncated there; one that an exception interrupts is dropped.
+    seed from the root seed, so that every recorded episode can be played again. An episode that is reset or closed before its
+    end is recorded as truncated there. An episode that an exception interrupts is dropped.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Recorder(gymnasium.Wrapper):
         """Frames and what is recorded beside them as `wm-collect` takes them; `policy` says who acts.
 
         Nothing is written before the first episode begins. Raises EnvironmentNotUsable if the environment shows no picture, or
-        has actions that no dataset holds, and ConfigError if no architecture trains on such frames.
+        if a dataset cannot hold its actions, and ConfigError if no architecture trains on such frames.
         """
         super().__init__(env)
         options = EnvOptions(frames=frames, layout=layout, record=record)
@@ -98,7 +98,7 @@ class Recorder(gymnasium.Wrapper):
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Record what is in progress as truncated, let go of the dataset, and close the environment; may be called again."""
+        """Record the episode in progress as truncated, and close the dataset and the environment; may be called again."""
         self._cut()
         self._let_go()
         super().close()
@@ -112,7 +112,7 @@ class Recorder(gymnasium.Wrapper):
         self.close()
 
     def _begin(self) -> None:
-        """Open the dataset, with a schema by what the first episode has shown."""
+        """Open the dataset, with a schema from what the first episode has shown."""
         assert self._rows is not None
         env = self._image_env
         extras = tuple(extra_column(path, values) for path, values in zip(env.record, self._rows.extras(), strict=True))
@@ -134,7 +134,7 @@ class Recorder(gymnasium.Wrapper):
         self._writer = DatasetWriter(self._out, spec)
 
     def _cut(self) -> None:
-        """Commit what is in progress, if any step was taken, as cut there."""
+        """Commit the episode in progress as cut there, if it has any step."""
         if self._rows is not None and self._rows.num_steps:
             self._rows.cut()
             self._commit()

@@ -1,4 +1,4 @@
-"""The rows of an episode as they come, from whatever loop steps the environment.
+"""Collects the rows of an episode, from any loop that steps the environment.
 
 Legend: T actions of the episode, H, W frame.
 """
@@ -13,14 +13,14 @@ from worldmodel_v.envs.parts import extra_rows
 from worldmodel_v.schema import Column, Schema
 
 FRAMES_AT_FIRST = 1001
-"""Room for an episode of CarRacing; longer ones make more."""
+"""Room for an episode of CarRacing; it grows for longer ones."""
 
 
 class EpisodeRows:
-    """One episode in the making: `see` each frame, and after each but the last `add` the action on it and what that brought."""
+    """An episode in progress: call `see` for each frame, and after each but the last `add` for the action and its outcome."""
 
     def __init__(self, env: ImageEnv, preprocess: FramePreprocessor, limit: int = FRAMES_AT_FIRST) -> None:
-        """`limit` is how many frames there may be, where that is known."""
+        """`limit` is how many frames there may be, if that is known."""
         self._env = env
         self._frames = _Frames(preprocess, limit)
         self._states: list[tuple[float, ...]] = []
@@ -33,14 +33,14 @@ class EpisodeRows:
         return len(self._steps)
 
     def see(self, raw: np.ndarray) -> None:
-        """The environment's next frame, and what is recorded beside it."""
+        """Take the environment's next frame, and what is recorded beside it."""
         self._frames.add(raw)
         self._states.append(self._env.state())
         if self._env.record:  # copied, since the environment may use its arrays again
             self._extras.append(copy.deepcopy(self._env.extras()))
 
     def add(self, action: np.ndarray | int, reward: float, terminated: bool, truncated: bool) -> None:
-        """The action on the frame just seen, as it is recorded, and what it brought."""
+        """Take the action on the frame just seen, as it is recorded, and its outcome."""
         self._steps.append((action, reward, terminated, truncated))
 
     def cut(self) -> None:
@@ -49,7 +49,7 @@ class EpisodeRows:
         self._steps[-1] = action, reward, terminated, True
 
     def extras(self) -> list[list[Any]]:
-        """For each of the environment's `record`, its values so far."""
+        """The values so far, for each path in the environment's `record`."""
         return [list(values) for values in zip(*self._extras, strict=True)]
 
     def columns(self, schema: Schema) -> dict[str, np.ndarray]:
@@ -81,7 +81,7 @@ def _float32(values: Any) -> np.ndarray:
 
 
 class _Frames:
-    """Frames of an episode of unknown length, each resized right into its place: copying them later costs as much again."""
+    """Frames of an episode of unknown length, each resized directly into its place: a later copy would double the cost."""
 
     def __init__(self, preprocess: FramePreprocessor, limit: int) -> None:
         self._preprocess = preprocess

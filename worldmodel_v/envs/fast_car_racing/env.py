@@ -9,8 +9,8 @@ and area filter in integer arithmetic, so a policy or a world model trained
 here sees exactly what Gymnasium would show it, and tests can compare with
 ``==``.
 
-**Cost**: numba, 15 to 30 seconds of compilation once per machine (cached; `warm_up` pays it at a moment of one's choosing),
-and a dependency on details of pygame-ce: another release that rasterises differently would show in the tests.
+**Cost**: numba, 15 to 30 seconds of compilation once per machine (cached; call `warm_up` to choose when), and a dependency on
+details of pygame-ce: the tests would show if another release rasterises differently.
 
 **Rejected**, with microseconds per frame over a recorded lap on one machine,
 out of 131 for all the compiled work:
@@ -110,7 +110,7 @@ def _ground_quads() -> list[list[tuple[float, float]]]:
 
 
 def _build_world(env: CarRacing) -> kernels.World:
-    """Gather what stays put, and let the road's tiles keep their colours in it.
+    """Gather what does not move, and let the road's tiles keep their colours in it.
 
     A visited tile changes colour by writing into its own array, so each tile's
     array becomes a row of the world's: no frame needs to look for changes.
@@ -162,7 +162,7 @@ class _Scene:
         self.car_shape: kernels.CarShape | None = None
 
     def observe(self, car: Car, time: float) -> None:
-        """Take down the moment to draw (see ``kernels.STATE_*``)."""
+        """Record the moment to draw (see ``kernels.STATE_*``)."""
         if self.car is not car:
             self.car, self.car_shape = car, _car_shape(car)
         hull, wheels = car.hull, car.wheels
@@ -181,7 +181,7 @@ class _Scene:
         self.state[:] = values
 
     def draw(self, score: _Score) -> np.ndarray:
-        """Draw the moment taken down last, as a new (96, 96, 3) array."""
+        """Draw the moment recorded last, as a new (96, 96, 3) array."""
         frame_HWC = np.empty((STATE_H, STATE_W, 3), dtype=np.uint8)
         kernels.draw_frame(
             self.work,
