@@ -1,8 +1,8 @@
 """Frames -> a VAE.
 
-The loop (`trainer`) and its settings (`config`), a step (`run`) and several processes taking it together (`share`,
-`distributed`), its optimiser (`optimizers`) and what changes with the step (`schedules`), its state (`checkpoint`, `best`), its
-record (`metrics`), its health (`health`), what it leaves (`publication`). `open_training` is for a loop of one's own.
+The loop (`trainer`), its settings (`config`), one step (`run`), steps by several processes together (`share`, `distributed`),
+the optimiser (`optimizers`), settings that change with the step (`schedules`), the state on disk (`checkpoint`, `best`), the
+record (`metrics`), warnings (`health`), and the results (`publication`). `open_training` is for a loop of your own.
 """
 
 from worldmodel_v.train.config import TrainConfig
