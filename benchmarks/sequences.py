@@ -2,12 +2,12 @@
 
     python benchmarks/sequences.py [--data FOLDER] [--only memory disk mixing rss]
 
-It makes two synthetic latent datasets first (10 million rows at Z = 32, as the paper has them, and a tenth of that), in
-FOLDER if it is given, where they stay and are found again. The goals are for windows of 32, shuffled, latents drawn anew,
-on 2 cores: 100,000 windows a second from memory and 10,000 from disk. Beside them stands what a user would write: an index
-into arrays in memory, and random windows read through h5py one by one (held open, the files' chunk caches would be the
-dataset in memory). Contestants take turns in short rounds; figures are medians of the rounds. Memory is the peak resident
-set of a fresh process.
+It first makes two synthetic latent datasets (10 million rows at Z = 32, as in the paper, and a tenth of that). With --data
+they are kept in FOLDER and used again. The goals are for shuffled windows of 32, with new draws of the latents, on 2 cores:
+100,000 windows per second from memory and 10,000 from disk. They are compared with plain code of a user: indexing arrays in
+memory, and reading random windows one by one through h5py. (Files are closed after each read; if they stayed open, their chunk
+caches would hold the dataset in memory.) Contestants take turns in short rounds; figures are medians of the rounds. Memory is
+the peak resident set of a fresh process.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def synthetic_episode(rng: np.random.Generator, episode_id: int) -> Episode:
 # Speed
 
 Contestants = dict[str, tuple[int, Iterator[Any]]]
-"""What it is -> how many windows it gives at once, and an endless stream of them."""
+"""Name -> how many windows it gives at once, and an endless stream of them."""
 
 
 def endless(data: Any, batch_size: int) -> Iterator[Any]:
@@ -107,7 +107,7 @@ def loaded(data: Any, batch_size: int, **settings: Any) -> Iterator[Any]:
 
 
 def indexed(columns: dict[str, torch.Tensor], batch_size: int) -> Iterator[Any]:
-    """What a user would write over columns in memory; windows may cross episodes."""
+    """Plain code of a user for columns in memory; windows may cross episodes."""
     last = len(columns["mu"]) - LENGTH
     while True:
         rows = torch.randint(last, (batch_size, 1)) + torch.arange(LENGTH + 1)
@@ -116,7 +116,7 @@ def indexed(columns: dict[str, torch.Tensor], batch_size: int) -> Iterator[Any]:
 
 
 def read_one_by_one(path: Path) -> Iterator[Any]:
-    """What a user would write over files: a random window of a random shard, which is opened for it."""
+    """Plain code of a user for files: opens a random shard and reads a random window."""
     dataset = open_dataset(path)
     names = ("mu", "logvar", "action", "reward", "terminated", "truncated")
     rng = np.random.default_rng(0)

@@ -1,11 +1,11 @@
-"""Whether training ever waits for its data, how well batches are mixed, what the ways to compute bring, and memory.
+"""Whether training waits for its data, how well batches are mixed, the gain of each way to compute, and memory.
 
     python benchmarks/train.py [--data ROLLOUTS] [--only feeder mixing loop compute memory]
 
-Without --data it collects 40 episodes of CarRacing first; with it, only PyTorch, NumPy and h5py are needed. The rollouts
-are repeated under new episode numbers until they are larger than the feeder's pool, which would otherwise hold them all
-and read nothing. Contestants take turns in short rounds, so that whatever else the machine does strikes them alike;
-figures are medians of the rounds. Memory is the peak resident set of a fresh process for each figure.
+Without --data it first collects 40 episodes of CarRacing; with it, only PyTorch, NumPy and h5py are needed. The rollouts are
+repeated under new episode numbers until they are larger than the feeder's pool. (Otherwise the pool would hold all of them and
+read nothing.) Contestants take turns in short rounds, so that other work on the machine affects all of them equally; figures
+are medians of the rounds. Memory is the peak resident set of a fresh process for each figure.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def feed(path: Path, batch_size: int, cores: int, rounds: int) -> dict[str, floa
 
 
 def feeder(small: Path, large: Path, batch_size: int, rounds: int) -> None:
-    """Print the feeder's speed alone, and what it takes to begin."""
+    """Print the feeder's speed alone, and the cost of its start."""
     print(f"\nFeeder alone, batches of {batch_size} (goal: 80,000 frames/s a core at 64x64); load {load()}")
     for cores in (1, 2):
         if cores <= len(os.sched_getaffinity(0)):
@@ -166,7 +166,7 @@ def loop(path: Path, batch_size: int, rounds: int, device: str, budget: float) -
 
 
 def compute(path: Path, batch_size: int, rounds: int, device: str, with_compile: bool) -> None:
-    """Print what each way to compute a step brings over plain eager fp32."""
+    """Print the gain of each way to compute a step over plain eager fp32."""
     ways: dict[str, dict[str, Any]] = {
         "eager fp32": {"precision": "fp32"},
         "channels_last, fused": {"precision": "fp32"},
