@@ -267,5 +267,5 @@ def two_processes(setting: Setting) -> Iterator[Line]:
 
 
 def encode_alone(data: Path, vae: Path, out: str, device: str) -> int:
-    """In a process of its own: wm-encode; returns the rows that it encoded."""
+    """In a separate process: wm-encode; returns the rows that it encoded."""
     return encode(EncodeConfig(data=data, vae=vae, out=Path(out), device=device)).new_rows

@@ -147,7 +147,7 @@ def killed(setting: Setting) -> Iterator[Line]:
 
 
 def train_on(data: Path, out: str, **settings: Any) -> None:
-    """In its own process: train until it is killed."""
+    """In a separate process: train until it is killed."""
     train(TrainConfig(data=data, out=Path(out), steps=1_000_000, **settings))
 
 

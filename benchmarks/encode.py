@@ -56,7 +56,7 @@ CPU = torch.device("cpu")
 FEEDER_FRAMES = 400_000
 
 
-# Contestants, each in a process of its own: frames, seconds, seconds of processor time, and of these the calling thread's
+# Contestants, each in a separate process: frames, seconds, seconds of processor time, and of these the calling thread's
 
 
 def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
@@ -192,7 +192,7 @@ def memory(data: Path, vae: Path, folder: Path) -> None:
 
 
 def peak_of_encoding(data: Path, vae: Path) -> dict[str, float]:
-    """In a process of its own: the peak resident memory of wm-encode, in MB."""
+    """In a separate process: the peak resident memory of wm-encode, in MB."""
     with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as folder:
         encode(EncodeConfig(data=data, vae=vae, out=Path(folder) / "latents", device="cpu"))
     return {"peak": peak_mb()}
@@ -227,7 +227,7 @@ def latency(data: Path, vae: Path) -> None:
 
 
 def latencies(data: Path, vae: Path, calls: int = 500) -> dict[str, Any]:
-    """In a process of its own on one core: quantiles of the seconds of a call of `Encoder`."""
+    """In a separate process on one core: quantiles of the seconds of a call of `Encoder`."""
     try:
         from worldmodel_v.encode import Encoder  # type: ignore[attr-defined]
     except ImportError as error:
@@ -244,7 +244,7 @@ def latencies(data: Path, vae: Path, calls: int = 500) -> dict[str, Any]:
 
 
 def all_but_the_model(data: Path, vae: Path, device: str) -> dict[str, float]:
-    """wm-encode with a network that takes no time, in a process of its own."""
+    """wm-encode with a network that takes no time, in a separate process."""
     with network_that_takes_no_time(load_vae(vae).model.config.latent_dim):
         return end_to_end(data, vae, device)
 

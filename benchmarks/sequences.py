@@ -144,7 +144,7 @@ def race(contestants: Contestants, rounds: int, seconds: float) -> dict[str, lis
 
 
 def from_memory(path: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """In a process of its own: what it takes to load, and the race of those that hold all rows in memory."""
+    """In a separate process: what it takes to load, and the race of those that hold all rows in memory."""
     start, worked = time.perf_counter(), time.process_time()
     data = LatentSequences(path, length=LENGTH)
     loading = [time.perf_counter() - start, time.process_time() - worked, peak_mb()]
@@ -161,7 +161,7 @@ def from_memory(path: Path, rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def from_disk(path: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """In a process of its own: what it takes to begin, and the race of those that read while they go."""
+    """In a separate process: what it takes to begin, and the race of those that read while they go."""
     start, worked = time.perf_counter(), time.process_time()
     stream = LatentStream(path, length=LENGTH)
     loading = [time.perf_counter() - start, time.process_time() - worked, peak_mb()]
@@ -213,7 +213,7 @@ def mixing(path: Path) -> None:
 
 
 def one_epoch(path: Path) -> dict[str, Any]:
-    """In a process of its own: peak memory before and after an epoch from disk, and how many windows it was."""
+    """In a separate process: peak memory before and after an epoch from disk, and how many windows it was."""
     before = peak_mb()
     stream = LatentStream(path, length=LENGTH, stride=16)
     windows = sum(len(batch["mask"]) for batch in stream.batches(1024))
@@ -252,7 +252,7 @@ def main() -> None:
 
 
 def report(arguments: argparse.Namespace, folder: Path) -> None:
-    """Make the data and run the parts that are asked for."""
+    """Make the data and run the requested parts."""
     small, large = (synthetic(folder / f"latents-{rows}", rows) for rows in (arguments.rows // 10, arguments.rows))
     timing = {"path": str(large), "rounds": arguments.rounds, "seconds": arguments.seconds}
     title = f"windows of {LENGTH} of {open_dataset(large).num_rows:,} rows, Z = {LATENT_DIM}"

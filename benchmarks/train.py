@@ -47,7 +47,7 @@ MIXED_CHUNKS = 320  # of the pool at 64x64
 
 
 def feed(path: Path, batch_size: int, cores: int, rounds: int) -> dict[str, float]:
-    """In a process of its own on `cores` cores: frames per second, and per second of processor time."""
+    """In a separate process on `cores` cores: frames per second, and per second of processor time."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     stream = FrameStream(open_dataset(path), lambda _: True, batch_size=batch_size, seed=0)
     num_batches = 20_000 // batch_size
@@ -206,7 +206,7 @@ def contiguous(batch: Any) -> Any:
 
 
 def train_and_feed(path: Path, batch_size: int, steps: int, fed: int) -> dict[str, float]:
-    """In a process of its own: its peak memory after some steps and many more batches."""
+    """In a separate process: its peak memory after some steps and many more batches."""
     run = training(path, batch_size=batch_size, device="cpu")
     with closing(run.batches()) as batches:
         for batch in islice(batches, steps):
@@ -217,7 +217,7 @@ def train_and_feed(path: Path, batch_size: int, steps: int, fed: int) -> dict[st
 
 
 def one_large_step(path: Path, frame_size: int, batch_size: int, recomputed: bool) -> dict[str, float]:
-    """In a process of its own: peak memory of an objective and its gradients, beyond what is there before."""
+    """In a separate process: peak memory of an objective and its gradients, beyond what is there before."""
     model = training(path, device="cpu").model
     model = type(model)(replace(model.config, frame_height=frame_size, frame_width=frame_size)).to(
         memory_format=torch.channels_last
@@ -269,7 +269,7 @@ def main() -> None:
 
 
 def report(arguments: argparse.Namespace, small: Path, large: Path) -> None:
-    """Run the parts that are asked for."""
+    """Run the requested parts."""
     for path in (small, large):
         dataset = open_dataset(path)
         print(f"{dataset.num_rows:,} frames in {len(dataset.entries)} shards, {dataset.num_episodes} episodes")

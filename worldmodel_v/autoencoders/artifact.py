@@ -211,7 +211,7 @@ def _require_named(kind: str, asked: str | None, source: str) -> None:
 
 @contextmanager
 def _named_damage(source: str) -> Iterator[None]:
-    """Turn whatever damaged weights raise in the block into NotAModel."""
+    """Turn the errors of damaged weights in the block into NotAModel."""
     try:
         yield
     except INVALID as error:

@@ -16,7 +16,7 @@ _START_TILE = re.compile(r", tile=\d+")
 """The part of a policy's name that differs between random starts; the policy is the same."""
 
 STANDSTILL = 1.0
-"""Below this speed, in world units a second, a car stands."""
+"""Below this speed, in world units a second, a car counts as standing."""
 
 SPINNING_ANGLE = math.pi / 4
 SPINNING_SPEED = 5.0

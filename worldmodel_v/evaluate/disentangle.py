@@ -1,4 +1,4 @@
-"""Whether single latents stand for single factors of the world: SAP and MIG against the recorded `state`.
+"""Whether single latents encode single factors of the world: SAP and MIG against the recorded `state`.
 
 Legend: N frames, S factors, Z latents.
 

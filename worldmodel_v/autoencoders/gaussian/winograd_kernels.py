@@ -94,7 +94,7 @@ def scratch_size(channels: int, width: int) -> int:
 
 @cache
 def block_kernel(channels: int, width: int, tiles: int) -> Callable:
-    """(x (B, H, R), Half, Half, BlockMemory): a residual block for maps of this width, so many tiles at once; overwrites x."""
+    """(x (B, H, R), Half, Half, BlockMemory): a residual block for maps of this width, `tiles` at once; overwrites x."""
 
     @compiled
     def block(x, first, second, memory):  # type: ignore[no-untyped-def]
