@@ -1,4 +1,4 @@
-"""What benchmarks of encoding share: frames to encode, what float64 makes of them, and how long a piece of work takes."""
+"""Shared by the benchmarks of encoding: frames to encode, their latents in float64, and timing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from worldmodel_v.storage import open_dataset
 
 
 def timed(work: Callable[[int], int], num_frames: int) -> dict[str, float]:
-    """What `work`, which encodes about as many frames as it is asked to and says how many, takes once it is warm."""
+    """The time of `work` after a warm-up; `work` encodes about the given number of frames and returns the exact number."""
     work(min(num_frames, 1_000))
     clocks = {"wall": time.perf_counter, "processor": time.process_time, "caller": time.thread_time}
     before = {name: clock() for name, clock in clocks.items()}
@@ -32,7 +32,7 @@ def timed(work: Callable[[int], int], num_frames: int) -> dict[str, float]:
 
 
 def end_to_end(data: Path, vae: Path, device: str, **settings: Any) -> dict[str, float]:
-    """wm-encode, without the start of the interpreter and what a process does but once."""
+    """wm-encode, without the start of the interpreter and the one-time work of a process."""
     source = open_dataset(data)
     with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as name:
 
@@ -53,9 +53,9 @@ def model_alone(
     eager: bool = False,
     batch_size: int | None = None,
 ) -> dict[str, float]:
-    """The same arithmetic over one resident batch again and again: on a CPU one for each core, on CUDA queued ahead.
+    """The same arithmetic, repeated on one resident batch: on a CPU one batch for each core, on CUDA queued ahead.
 
-    With `eager` it is PyTorch's own, module by module.
+    With `eager` it is PyTorch's own arithmetic, module by module.
     """
     keep_freed_memory()
     target = torch.device(device)
@@ -85,7 +85,7 @@ def eager_encoder(model: VAE) -> Callable[..., Any]:
 
 @contextmanager
 def network_that_takes_no_time(latent_dim: int) -> Iterator[None]:
-    """Within it wm-encode's latents are noise, so that what is timed is the most frames a second that the rest could feed."""
+    """Within the block, wm-encode's latents are noise, so timing gives the rate that everything but the network can reach."""
     noise = torch.randn(max(BATCH_SIZES.values()), latent_dim)
     encode_batch = ShardEncoder._encode_batch
     at_once = lambda _, frames, condition: {"mu": noise[: len(frames)], "logvar": noise[: len(frames)]}  # noqa: E731
@@ -97,7 +97,7 @@ def network_that_takes_no_time(latent_dim: int) -> Iterator[None]:
 
 
 def in_float64(exact: VAE) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-    """What computes mu and logvar of uint8 frames by a VAE that is in float64."""
+    """A function that computes mu and logvar of uint8 frames with a VAE in float64."""
 
     def encode_batch(frames_BSSC: torch.Tensor) -> tuple[torch.Tensor, ...]:
         x_BCSS = frames_BSSC.permute(0, 3, 1, 2).double() / 255

@@ -1,4 +1,4 @@
-"""Whether wm-encode computes on the device what float64 does, and the same bytes whatever the way there."""
+"""Checks that wm-encode on the device agrees with float64, and gives the same bytes for all runs, batches and threads."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from worldmodel_v.train import train
 CPU = torch.device("cpu")
 GPU_FILE = str(Path(__file__).parent / "gpu.py")
 SPARE_BYTES = 256 << 20
-"""What is left of the device's memory, or of the address space, where a batch shall not fit."""
+"""What is left of the device's memory, or of the address space, for a batch that must not fit."""
 
 FLOAT32_SIGMAS = 0.01
-"""How far mu may be off in fp32, at the most, in σ of the posterior."""
+"""The largest error of mu in fp32 that is allowed, in σ of the posterior."""
 
 
 # Precision
@@ -48,7 +48,7 @@ def precision(setting: Setting) -> Iterator[Line]:
     frames = spread_frames(setting.data, setting.pick(1000, 100))
     expected = Posterior(*posteriors(in_float64(load_vae(setting.vae()).model.double()), frames))
     sigma = torch.exp(0.5 * expected.logvar)
-    where = f"{len(frames)} frames, σ {sigma.mean():.3f} in the mean, {_which(setting)}"
+    where = f"{len(frames)} frames, mean σ {sigma.mean():.3f}, {_which(setting)}"
     for name in ("fp32", "bf16"):
         encode_batch = inference_encoder(vae.model.to(setting.target), setting.target, name)
         with encoder.reproducible_arithmetic():
@@ -69,7 +69,7 @@ def _on_the_cpu(encode_batch: FrameEncoder) -> Callable[[torch.Tensor], list[tor
 
 
 def _which(setting: Setting) -> str:
-    return "a VAE of fresh weights" if setting.vae().name.startswith("fresh") else "the VAE that was trained here"
+    return "a VAE with fresh weights" if setting.vae().name.startswith("fresh") else "the VAE that was trained here"
 
 
 # Bytes
@@ -130,7 +130,7 @@ def _furthest(found: Latents, expected: Latents) -> float:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Within it wm-encode has one thread, on CUDA and on a CPU."""
+    """Within the block, wm-encode has one thread, on CUDA and on a CPU."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -141,8 +141,8 @@ def _one_thread() -> Iterator[None]:
 
 
 def _shortest(setting: Setting) -> Iterator[Line]:
-    """The shortest shard that there can be, of one action and so of two rows."""
-    what = "a shard of two rows (one action; none is shorter): the largest difference of mu from the CPU's"
+    """The shortest possible shard: one action, so two rows."""
+    what = "a shard of two rows (one action; the shortest): the largest difference of mu from the CPU's"
     if setting.shortest is None:
         yield Line(what=what, figure="left out", note="give --shortest")
         return
@@ -157,7 +157,7 @@ def _shortest(setting: Setting) -> Iterator[Line]:
 
 
 def too_large(setting: Setting) -> Iterator[Line]:
-    """What wm-encode and wm-train say of a batch that does not fit into the memory."""
+    """The errors of wm-encode and wm-train for a batch that does not fit in memory."""
     with tempfile.TemporaryDirectory(dir=setting.folder) as folder:
         size = setting.pick(4096, 1 << 20)
         config = EncodeConfig(
@@ -169,11 +169,11 @@ def too_large(setting: Setting) -> Iterator[Line]:
         yield _refusal("wm-train, a batch that does not fit", lambda: train(too_large_a_batch(setting)), "--batch-size 65536")
     found = _latents(setting)
     is_same = found.images == _latents(setting).images
-    yield Line(what="encoding goes on behind it: the same bytes twice", figure=is_same, holds=is_same)
+    yield Line(what="encoding works afterwards: the same bytes twice", figure=is_same, holds=is_same)
 
 
 def no_such_device(setting: Setting) -> Iterator[Line]:
-    """What is said of a GPU that is not there."""
+    """The error for a missing GPU."""
     name = f"cuda:{max(1, torch.cuda.device_count())}"
     yield _refusal(f"--device {name}, which is not there", lambda: resolve_device(name), "try auto or cpu")
 
@@ -189,7 +189,7 @@ def _refusal(what: str, call: Any, expected: str) -> Line:
 
 @contextmanager
 def _little_memory(setting: Setting) -> Iterator[None]:
-    """Within it the device, or on a CPU this process, gets hardly more memory than it has now."""
+    """Within the block, the device (or on a CPU this process) gets almost no further memory."""
     if setting.on_cuda:
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
@@ -241,7 +241,7 @@ def exported(setting: Setting) -> Iterator[Line]:
 
 
 def _exported(setting: Setting, part: Part, name: str) -> Any:
-    """Half a VAE, written on the CPU as `wm-export model` does, and loaded onto the device."""
+    """An encoder or decoder, written on the CPU as `wm-export model` does, and loaded onto the device."""
     if name == "TorchScript":
         file = setting.folder / f"{part.name}.pt"
         write_torchscript(part, file)
@@ -267,5 +267,5 @@ def two_processes(setting: Setting) -> Iterator[Line]:
 
 
 def encode_alone(data: Path, vae: Path, out: str, device: str) -> int:
-    """In a process of its own: wm-encode; returns the rows that it encoded."""
+    """In a separate process: wm-encode; returns the rows that it encoded."""
     return encode(EncodeConfig(data=data, vae=vae, out=Path(out), device=device)).new_rows

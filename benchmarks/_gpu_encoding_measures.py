@@ -1,4 +1,4 @@
-"""How fast wm-encode is: the model alone, everything but the model, and both; and which of them binds."""
+"""How fast wm-encode is: only the model, everything but the model, and both; and which of them is the limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EPOCH = 10_000_000
 
 
 def encoding_speed(setting: Setting) -> Iterator[Line]:
-    """From shards to shards, beside what the model and everything else could do alone."""
+    """From shards to shards, compared with the model alone and with everything else alone."""
     data = setting.looped(setting.pick(1_000_000, 1_500))  # more than `timed` takes to get warm
     num_rows = open_dataset(data).num_rows
     ceilings = {}
@@ -56,7 +56,7 @@ def _from_shards_to_shards(setting: Setting, data: Path, vae: Path, precision: s
     rate = found["frames"] / found["wall"]
     ceilings = {"the model": model, **others}
     binding = min(ceilings, key=lambda one: ceilings[one])
-    note = f"{binding} binds; {rate / ceilings[binding]:.2f} of it"
+    note = f"{binding} is the limit; {rate / ceilings[binding]:.2f} of it"
     yield Line(what=f"{name}: wm-encode, from shards to shards", figure=rate, unit="frames/s", note=note, aim="encoding")
     yield Line(what=f"{name}: wm-encode, 10 million frames", figure=EPOCH / rate, unit="s")
     if peak:
@@ -101,7 +101,7 @@ def latency(setting: Setting) -> Iterator[Line]:
 
 @contextmanager
 def _threads(count: int | None) -> Iterator[None]:
-    """Within it wm-encode has so many threads, or as many as it takes by itself."""
+    """Within the block, wm-encode has `count` threads, or its default number."""
     with _intra_op_threads_kept():
         if count is None:
             yield
@@ -113,7 +113,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def _intra_op_threads_kept() -> Iterator[None]:
-    """Puts back what threads set for themselves, which holds for later ones too."""
+    """Restores the setting that threads make for themselves, which would also apply to later threads."""
     threads = torch.get_num_threads()
     try:
         yield

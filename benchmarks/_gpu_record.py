@@ -1,4 +1,4 @@
-"""What `gpu.py` finds, on disk after every line of it: `gpu.json`, and `gpu.md` made from that alone."""
+"""The results of `gpu.py`, written to disk after every line: `gpu.json`, and `gpu.md`, which is made only from that."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldmodel_v.storage.publish import publish
 
 JSON_NAME, TABLES_NAME = "gpu.json", "gpu.md"
 JUDGED_ON = "H100"
-"""The device whose name has this in it is the one that the aims are for."""
+"""The aims are for devices with this in their name."""
 
 Figure = float | int | bool | str
 
@@ -27,7 +27,7 @@ class Line:
     figure: Figure
     unit: str = ""
     holds: bool | None = None
-    """Whether it is as it must be; None where nothing is asked."""
+    """Whether the result is as required; None if nothing is required."""
 
     note: str = ""
     aim: str = ""
@@ -36,7 +36,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Aim:
-    """What is asked of some figures on one H100."""
+    """A goal for some figures on one H100."""
 
     text: str
     bound: float
@@ -55,29 +55,29 @@ AIMS = {
 
 
 class Record:
-    """The parts so far, written anew at every change."""
+    """The parts so far; every change rewrites the files."""
 
     def __init__(self, out: Path, head: dict[str, Any]) -> None:
-        """`head` says on what, with what and on which data the figures were found."""
+        """`head` records the device, the versions and the data of the figures."""
         self._out = out
         self._content: dict[str, Any] = {**head, "parts": [], "aims": judged([], head["device"])}
         out.mkdir(parents=True, exist_ok=True)
 
     @property
     def is_sound(self) -> bool:
-        """Whether no part has failed, and all that must hold does."""
+        """Whether no part has failed, and every required result holds."""
         parts = self._content["parts"]
         return all(part["state"] != "failed" and all(line["holds"] is not False for line in part["lines"]) for part in parts)
 
     @property
     def summary(self) -> str:
-        """How many parts came how far, and how many lines do not hold."""
+        """The number of parts in each state, and the number of lines that do not hold."""
         states = Counter(part["state"] for part in self._content["parts"])
         broken = sum(line["holds"] is False for part in self._content["parts"] for line in part["lines"])
         return f"{', '.join(f'{count} parts {state}' for state, count in states.items())}; {broken} lines do not hold"
 
     def begin(self, name: str, title: str, kind: str) -> None:
-        """A part has begun: whatever ends the run now, it stands as one that was cut off."""
+        """A part has begun. Until it ends, it is recorded as cut off."""
         part = {"name": name, "title": title, "kind": kind, "state": "cut off", "reason": "the run ended here", "seconds": None}
         self._content["parts"].append(part | {"lines": []})
         self._write()
@@ -85,7 +85,7 @@ class Record:
     def add(self, line: Line) -> None:
         """One more line of the part that has begun."""
         figure = line.figure
-        if isinstance(figure, float) and not math.isfinite(figure):  # which JSON does not have
+        if isinstance(figure, float) and not math.isfinite(figure):  # JSON has no such number
             figure = str(figure)
         self._content["parts"][-1]["lines"].append({**asdict(line), "figure": figure})
         self._content["aims"] = judged(self._content["parts"], self._content["device"])

@@ -1,4 +1,4 @@
-"""What every part of `gpu.py` is told: the device, the data, how much of it, and how long it may take."""
+"""The setting that every part of `gpu.py` gets: the device, the data, how much of it, and the time limit."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Value = TypeVar("Value")
 PATHS = ("data", "shortest", "folder")
 
 HOLDOUT_EVERY = 4
-"""Every k-th episode is held out: few are given."""
+"""Every k-th episode is held out: there are few episodes."""
 
 ARCHITECTURE = "conv"
-"""Of checks that one network is enough for."""
+"""The network of checks that need only one."""
 
 FLOAT32_LOSS, FLOAT32_GRADIENT = 1e-4, 1e-2
-"""How far one step's loss, and each gradient as a share of its largest value, may be off for another order of sums."""
+"""Allowed errors of one step's loss, and of each gradient as a share of its largest value, due to another order of sums."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Setting:
     """cpu or cuda"""
 
     small: bool
-    """Whether to take little of everything, so that all of it is over in about a minute on two cores."""
+    """Whether to use little data and few steps, so that everything takes about a minute on two cores."""
 
     data: Path
     """Rollouts of wm-collect."""
@@ -51,10 +51,10 @@ class Setting:
     """Rollouts of a single action."""
 
     folder: Path
-    """For what is made on the way."""
+    """For temporary files."""
 
     left_until: float = field(default=float("inf"))
-    """When the part should come to its end, on `time.monotonic`'s clock."""
+    """When the part should end, on `time.monotonic`'s clock."""
 
     def told(self) -> dict[str, Any]:
         """What another process needs to know, as JSON holds it."""
@@ -63,7 +63,7 @@ class Setting:
 
     @classmethod
     def from_told(cls, told: dict[str, Any]) -> Self:
-        """The setting that `told` told of."""
+        """The setting from the values of `told`."""
         return cls(**{name: Path(value) if value and name in PATHS else value for name, value in told.items()})
 
     @property
@@ -79,11 +79,11 @@ class Setting:
         return self.left_until - time.monotonic()
 
     def pick(self, full: Value, small: Value) -> Value:
-        """What is asked on a GPU, or the little that a test takes."""
+        """`full`, or with `small` the other value."""
         return small if self.small else full
 
     def looped(self, num_frames: int) -> Path:
-        """The given shards again and again, until there are so many frames; made once."""
+        """The given shards, repeated until there are `num_frames` frames; made once."""
         out = self.folder / f"looped_{num_frames}"
         if not out.exists():
             unfinished = self.folder / f"unfinished_{os.getpid()}_{num_frames}"
@@ -91,7 +91,7 @@ class Setting:
         return out
 
     def vae(self) -> Path:
-        """The VAE that the part `vae` has trained; where it failed, one of fresh weights, which is as fast."""
+        """The VAE that the part `vae` has trained; if that failed, one with fresh weights, which is as fast."""
         trained = self.folder / "vae"
         return trained if (trained / WEIGHTS_NAME).exists() else self.fresh_vae(self.vae_architecture)
 
@@ -119,7 +119,7 @@ def synchronize(setting: Setting) -> None:
 
 
 def tidy(setting: Setting) -> None:
-    """Give back what the last part held on the device."""
+    """Free the last part's memory on the device."""
     gc.collect()
     if "torch._dynamo" in sys.modules:
         torch._dynamo.reset()  # it counts what it has compiled, and gives up at a limit

@@ -1,4 +1,4 @@
-"""Whether training computes on the device what it computes on a CPU, and again what it computed before."""
+"""Checks that training on the device agrees with a CPU, and gives the same results when it is repeated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def one_step(setting: Setting) -> Iterator[Line]:
-    """The loss and every gradient of one step, against the same step in fp32 on the CPU, with the layout that is not ours."""
+    """The loss and every gradient of one step, against the same step in fp32 on the CPU, in PyTorch's default layout."""
     spec = open_dataset(setting.data).spec
     sides = spec.frame_height, spec.frame_width
     architectures = [
@@ -89,7 +89,7 @@ def _on_device(batch: TensorBatch, device: torch.device) -> TensorBatch:
 
 
 def _differences(found: Weights, expected: Weights) -> dict[str, float]:
-    """Of each tensor, the largest difference as a share of its largest value."""
+    """For each tensor, the largest difference as a share of its largest value."""
     return {name: float((found[name] - one).abs().max() / one.abs().max().clamp_min(1e-30)) for name, one in expected.items()}
 
 
@@ -114,7 +114,7 @@ def _weights_after(setting: Setting, steps: int, **settings: Any) -> Weights:
 
 
 def _equal(what: str, found: Weights, expected: Weights, *, must: bool) -> Iterator[Line]:
-    """Whether the weights are equal, and where they are not, how far they are apart."""
+    """Whether the weights are equal, and the largest difference if they are not."""
     is_equal = all(torch.equal(found[name], one) for name, one in expected.items())
     yield Line(what=f"{what}: the same weights to the bit", figure=is_equal, holds=is_equal if must else None)
     if not is_equal:
@@ -123,7 +123,7 @@ def _equal(what: str, found: Weights, expected: Weights, *, must: bool) -> Itera
 
 
 def killed(setting: Setting) -> Iterator[Line]:
-    """A training that is killed with kill -9 behind a checkpoint and continued, against one that was not."""
+    """A training that is killed with kill -9 after a checkpoint and continued, against one that was not killed."""
     every = setting.pick(50, 2)
     settings = _training_settings(setting) | {"checkpoint_every": every}
     broken, whole = setting.folder / "killed", setting.folder / "unbroken"
@@ -147,18 +147,18 @@ def killed(setting: Setting) -> Iterator[Line]:
 
 
 def train_on(data: Path, out: str, **settings: Any) -> None:
-    """In a process of its own: train for longer than anybody waits."""
+    """In a separate process: train until it is killed."""
     train(TrainConfig(data=data, out=Path(out), steps=1_000_000, **settings))
 
 
 def _training_settings(setting: Setting) -> dict[str, Any]:
-    """Of trainings by wm-train's own loop, as JSON can hold them."""
+    """The settings of trainings by wm-train's own loop, as JSON values."""
     network = {"architecture": ARCHITECTURE, "batch_size": setting.pick(256, 16)}
     return {"data": str(setting.data), "device": setting.device, "holdout_every": HOLDOUT_EVERY, **network}
 
 
 def _wait_for(file: Path, process: subprocess.Popen) -> None:
-    """Wait until a file is there; raises RuntimeError if the process that shall write it ends, or takes too long."""
+    """Wait until a file is there; raises RuntimeError if the process that writes it ends or takes too long."""
     until = time.monotonic() + SECONDS_TO_THE_FIRST_CHECKPOINT
     while not file.exists():
         if process.poll() is not None:
@@ -216,11 +216,11 @@ def too_large_a_batch(setting: Setting) -> TrainConfig:
     )
 
 
-# What is encoded with
+# A VAE for the checks of encoding
 
 
 def a_vae(setting: Setting) -> Iterator[Line]:
-    """A VAE that is trained here, by wm-train's own loop, so that errors in units of σ speak of a VAE that has learnt."""
+    """A VAE that is trained here, by wm-train's own loop, so that errors in units of σ are those of a trained VAE."""
     steps = setting.pick(600, 3)
     network = {"architecture": setting.vae_architecture, "beta_warmup_steps": steps // 4}
     config = {**_training_settings(setting), **network, "data": setting.data, "checkpoint_every": steps, "steps": steps}

@@ -1,4 +1,4 @@
-"""How fast training is: the loop that one would write, ours, ours compiled, ours fed from compressed shards; and its memory."""
+"""How fast training is: a plain loop, ours, ours compiled, and ours fed from compressed shards; and its memory."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PREFETCHED = 4
 
 
 def training_speed(setting: Setting, architecture: str) -> Iterator[Line]:
-    """Of one architecture: frames a second at each batch size."""
+    """Frames per second of one architecture at each batch size."""
     data = setting.looped(setting.pick(60_000, 300))
     ceiling = bf16_product(setting)
     yield Line(what="the device's product of two bf16 matrices", figure=ceiling / 1e12, unit="TFLOP/s")
@@ -70,7 +70,7 @@ class Rates:
         self.plain = self.resident = self.fed = self.flops = 0.0
 
     def lines(self, ceiling: float) -> Iterator[Line]:
-        """All but what is compiled."""
+        """All lines but the compiled one."""
         self.plain, note = self._plain()
         yield self._line("a plain loop: eager, fp32, NCHW, a DataLoader over decoded arrays", self.plain, note)
         run = training(self._data, **self._settings)
@@ -93,7 +93,7 @@ class Rates:
             yield Line(what=f"{self._name}: memory of the device in a step", figure=peak[0], unit="MB")
 
     def compiled_line(self, ceiling: float) -> Line:
-        """With --compile, behind `lines`; where PyTorch cannot compile, why not."""
+        """The line with --compile, after `lines`; if PyTorch cannot compile, the reason."""
         try:
             rate = self._compiled()
         except ConfigError as error:
@@ -119,13 +119,13 @@ class Rates:
         return statistics.median(found[0]), statistics.median(found[1])
 
     def _steps(self, work: Callable[[], object]) -> int:
-        """How many steps a round has: about half a second of them."""
+        """The number of steps of a round, which takes about half a second."""
         if self._setting.small:
             return 1
         return int(np.clip(0.5 / seconds_of(work, self._warm_up, self._setting.device), 8, 500))
 
     def _flops(self, batch: TensorBatch) -> int:
-        """Of a step."""
+        """The floating-point operations of a step."""
         run = training(self._data, **self._settings)
         with FlopCounterMode(display=False) as counter:
             run.take_step(batch)
@@ -142,7 +142,7 @@ class Rates:
         return len(batch.x) / statistics.median(rounds)
 
     def _plain(self) -> tuple[float, str]:
-        """What one would write without this package: its frames a second, and with how many loaders."""
+        """A plain loop without this package: its frames per second, and its number of loaders."""
         device, batch_size = self._setting.target, self._settings["batch_size"]
         frames = decoded(self._setting.data, limit=20_000)
         loaders = _num_loaders(batch_size * frames[0].numel())
@@ -196,7 +196,7 @@ def decoded(data: Path, limit: int) -> torch.Tensor:
 
 
 def _num_loaders(batch_bytes: int) -> int:
-    """As many as the cores allow, or none where the shared memory that they hand batches over in is too small."""
+    """As many as the cores allow, or none if the shared memory for their batches is too small."""
     wanted = min(LOADERS, len(os.sched_getaffinity(0)) - 1)
     if not SHARED_MEMORY.exists():
         return 0
@@ -205,7 +205,7 @@ def _num_loaders(batch_bytes: int) -> int:
 
 
 def bf16_product(setting: Setting) -> float:
-    """Floating-point operations a second of a large product in bfloat16: what the device reaches at most."""
+    """Floating-point operations per second of a large product in bfloat16: the most that the device reaches."""
     size, times = setting.pick((8192, 30), (256, 2))
     matrix = torch.randn(size, size, device=setting.target, dtype=torch.bfloat16)
     seconds_of(lambda: matrix @ matrix, 3, setting.device)
@@ -217,7 +217,7 @@ def _share(flops: float, ceiling: float) -> str:
 
 
 def training_feeder(setting: Setting) -> Iterator[Line]:
-    """The stream of frames alone, with nothing behind it, by how many cores it may use."""
+    """The stream of frames alone, without training, for each number of cores."""
     data = setting.looped(setting.pick(60_000, 300))
     batch_size = setting.pick(1024, 32)
     cores = sorted(os.sched_getaffinity(0))

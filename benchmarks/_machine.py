@@ -1,4 +1,4 @@
-"""What benchmarks share: what they say first (hardware, versions, date, load), and measuring in a process of its own."""
+"""Shared by the benchmarks: the first lines (hardware, versions, date, load), and measuring in a separate process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def describe_machine(*packages: str) -> str:
 
 
 def load() -> str:
-    """What else the machine is doing: the load averages of 1, 5 and 15 minutes."""
+    """The load averages of 1, 5 and 15 minutes, which show other work on the machine."""
     return ", ".join(f"{value:.1f}" for value in os.getloadavg())
 
 

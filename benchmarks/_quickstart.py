@@ -1,4 +1,4 @@
-"""What the quickstart collects with, for benchmarks that shall speak of it."""
+"""The policy of the quickstart, for benchmarks that should match it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rollouts for benchmarks that are given none, and more of those that they have."""
+"""Makes rollouts for benchmarks that get none, and repeats rollouts to get more."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def collect_rollouts(out: Path) -> Path:
 
 
 def repeated(source: Dataset, out: Path, num_frames: int) -> Path:
-    """The shards of `source` again and again, under new episode numbers, until there are `num_frames`."""
+    """The shards of `source`, repeated under new episode numbers until there are `num_frames`."""
     images = [source.shard_path(entry).read_bytes() for entry in source.entries]
     with DatasetWriter(out, read_spec(source.path)) as writer:
         rows = episodes = number = 0

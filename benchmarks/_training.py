@@ -1,4 +1,4 @@
-"""What benchmarks of training share: a run that writes nothing, and how long a piece of work takes."""
+"""Shared by the benchmarks of training: a run that writes nothing, and timing."""
 
 from __future__ import annotations
 

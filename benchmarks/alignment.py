@@ -1,12 +1,12 @@
-"""Whether actions stand on the right rows in real CarRacing, from the environment through collection and encoding.
+"""Checks that actions are in the right rows in real CarRacing, from the environment through collection and encoding.
 
     python benchmarks/alignment.py --vae runs/quickstart/vae [--episodes N]
 
-Episodes of uniformly random actions are collected and encoded: only where an action tells nothing of the next does one row
-make a difference that can be seen (a driver's action resembles its neighbours, and what comes of it builds up over several
-rows of 20 ms). A linear map then forecasts mu_t+1 from the last four mu and the last two actions: as they stand in the file,
-and with the actions one row off, either way. It is fitted in closed form, so nothing varies but the pairing. Compared are
-means of held-out episodes, episode by episode.
+Episodes of uniformly random actions are collected and encoded. A shift of one row is visible only if actions are independent:
+a driver's action resembles its neighbours, and its effect builds up over several rows of 20 ms. A linear map then forecasts
+mu_t+1 from the last four mu and the last two actions, first in the rows of the file, then with the actions shifted by one row
+in either direction. The map is fitted in closed form, so only the pairing varies. The means of held-out episodes are compared,
+episode by episode.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 
 LATENTS, ACTIONS = 4, 2
-"""How many of the last latents and actions the forecast sees."""
+"""How many of the last latents and actions the forecast uses."""
 ZOOM_IN_ROWS = 60
 HOLDOUT_EVERY = 5
 PAIRINGS = {"as they stand": 0, "one row late: beside z_t stands a_t-1": -1, "one row early: beside z_t stands a_t+1": 1}
 
 
 def examples(episode: Episode, rows_off: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the forecast sees, (n, inputs), and what comes, (n, Z), for every row behind the zoom-in."""
+    """The inputs of the forecast, (n, inputs), and its targets, (n, Z), for every row after the zoom-in."""
     mu, action = episode.mu.astype(np.float64), episode.action.astype(np.float64)
     t = np.arange(ZOOM_IN_ROWS, episode.num_steps - 1)
     latents = [mu[t - back] for back in range(LATENTS)]

@@ -1,9 +1,9 @@
-"""How fast CarRacing is collected, from the bare environment to committed shards, side by side in one run.
+"""How fast CarRacing is collected, from the bare environment to committed shards, compared in one run.
 
     python benchmarks/collect.py [--rounds N] [--episodes N]
 
-Contestants take turns in short rounds on the same recorded actions, so that whatever else the machine does strikes them
-alike.  Give it a quiet machine; EnvPool takes part if it is installed (`pip install envpool`).
+Contestants take turns in short rounds on the same recorded actions, so that other work on the machine affects all of them
+equally. Use a quiet machine. EnvPool is included if it is installed (`pip install envpool`).
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def time_resets() -> None:
 
 
 def compare_collecting(policy: str, episodes: int, rounds: int) -> None:
-    """Print what a worker commits over stepping the bare environment through the same episodes, and two over one."""
+    """Print the rate of one worker over that of the bare environment on the same episodes, and of two workers over one."""
     rates: dict[str, list[float]] = {"bare": [], "one": [], "two": []}
     with tempfile.TemporaryDirectory() as folder:
         for i in range(rounds):
@@ -231,7 +231,7 @@ def microseconds(work: Callable[[], object], repeats: int = 200) -> float:
 
 
 def take_a_frame_apart(policy: str, steps: int = 1000) -> None:
-    """Print where the time of one frame of an episode goes, in the order of its making."""
+    """Print where the time of one frame of an episode goes, step by step."""
     config = CollectConfig(out=Path("unused"), policy=policy, seed=SEED, max_steps=steps, episodes_per_shard=1)
     spec = resolve_spec(config)
     spent: dict[str, float] = {}

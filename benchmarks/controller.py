@@ -1,8 +1,8 @@
-"""What one frame costs in a controller's loop, on one core: `Encoder`, and every file that `wm-export model` writes.
+"""The cost of one frame in a controller's loop, on one core: `Encoder`, and every file that `wm-export model` writes.
 
 python benchmarks/controller.py [--vae runs/quickstart/vae] [--data runs/quickstart/rollouts] [--rounds N]
 
-Times are of the process's CPU, the least of all rounds, in which every way takes its turn; a batch of 256 stands beside.
+Times are CPU time of the process: the minimum over the rounds, in which all encoders take turns. A batch of 256 is timed too.
 """
 
 from __future__ import annotations

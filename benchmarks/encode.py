@@ -1,11 +1,11 @@
-"""How near wm-encode is to what the hardware does, what it gains over a plain loop, what each precision costs, and memory.
+"""How close wm-encode is to the limit of the hardware, its gain over a plain loop, the error of each precision, and memory.
 
     python benchmarks/encode.py [--data ROLLOUTS --vae VAE] [--architecture conv] [--only speed feeder precision memory …]
 
-Without --data it collects 40 episodes of CarRacing and trains a VAE for 300 steps first (errors in units of σ then speak of a
-VAE that is hardly trained: give the quickstart's). Every contestant is a fresh process, since how memory is handled is part
-of what is compared. Contestants take turns in short rounds; figures are medians of the rounds. With --architecture, a VAE
-with fresh weights is encoded with instead, which is as fast as a trained one.
+Without --data it first collects 40 episodes of CarRacing and trains a VAE for 300 steps. (Errors in units of σ are then those
+of a hardly trained VAE: better give the quickstart's.) Every contestant is a fresh process, because memory handling is part of
+the comparison. Contestants take turns in short rounds; figures are medians of the rounds. With --architecture, it encodes with
+fresh weights instead, which is as fast as with trained ones.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ CPU = torch.device("cpu")
 FEEDER_FRAMES = 400_000
 
 
-# Contestants, each in a process of its own: frames, seconds, seconds of processor time, and of these the calling thread's
+# Contestants, each in a separate process: frames, seconds, seconds of processor time, and of these the calling thread's
 
 
 def plain_loop(data: Path, vae: Path, contiguous: bool) -> dict[str, float]:
-    """What one would write: trajectory after trajectory through h5py, the whole of it as a batch, in eager float32."""
+    """A plain loop: reads trajectory after trajectory through h5py, each one as a whole batch, in eager float32."""
     model = load_vae(vae).model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     @torch.no_grad()
@@ -114,7 +114,7 @@ def ratio(found: list[dict[str, float]], reference: list[dict[str, float]], cloc
 
 
 def speed(data: Path, vae: Path, rounds: int, device: str, names: Sequence[str]) -> None:
-    """Print wm-encode over the model alone in each precision that is named in `WAYS`, and over a plain loop."""
+    """Print the speed of wm-encode over the model alone in each precision of `WAYS`, and over a plain loop."""
     paths = {"data": str(data), "vae": str(vae)}
     ways = {name: WAYS[name] for name in names}
     contestants: dict[str, tuple[str, dict[str, Any]]] = {}
@@ -142,7 +142,7 @@ def speed(data: Path, vae: Path, rounds: int, device: str, names: Sequence[str])
 
 
 def precision(data: Path, vae: Path, names: Sequence[str], int8: Path | None) -> None:
-    """Print the error that each arithmetic brings, against float64, on frames from the whole dataset."""
+    """Print the error of each precision against float64, on frames from the whole dataset."""
     model, exact = load_vae(vae).model, load_vae(vae).model.double()
     if model.config.condition:
         print("\nPrecision: left out for a conditional VAE")
@@ -155,7 +155,7 @@ def precision(data: Path, vae: Path, names: Sequence[str], int8: Path | None) ->
     ways["PyTorch's"] = lambda frames: eager_encoder(model)(frames, None)
     if int8 is not None:
         ways["INT8"] = int8_encoder(int8)
-    print(f"\nError against float64 over {len(frames)} frames, in σ of the posterior (σ is {sigma.mean():.3f} in the mean)")
+    print(f"\nError against float64 over {len(frames)} frames, in σ of the posterior (mean σ: {sigma.mean():.3f})")
     for name, way in ways.items():
         found_mu, found_logvar = posteriors(way, frames)
         error = (found_mu - mu).abs() / sigma
@@ -192,7 +192,7 @@ def memory(data: Path, vae: Path, folder: Path) -> None:
 
 
 def peak_of_encoding(data: Path, vae: Path) -> dict[str, float]:
-    """In a process of its own: the peak resident memory of wm-encode, in MB."""
+    """In a separate process: the peak resident memory of wm-encode, in MB."""
     with tempfile.TemporaryDirectory(prefix="wm-benchmark-") as folder:
         encode(EncodeConfig(data=data, vae=vae, out=Path(folder) / "latents", device="cpu"))
     return {"peak": peak_mb()}
@@ -227,7 +227,7 @@ def latency(data: Path, vae: Path) -> None:
 
 
 def latencies(data: Path, vae: Path, calls: int = 500) -> dict[str, Any]:
-    """In a process of its own on one core: quantiles of the seconds of a call of `Encoder`."""
+    """In a separate process on one core: quantiles of the seconds of a call of `Encoder`."""
     try:
         from worldmodel_v.encode import Encoder  # type: ignore[attr-defined]
     except ImportError as error:
@@ -244,13 +244,13 @@ def latencies(data: Path, vae: Path, calls: int = 500) -> dict[str, Any]:
 
 
 def all_but_the_model(data: Path, vae: Path, device: str) -> dict[str, float]:
-    """wm-encode with a network that takes no time, in a process of its own."""
+    """wm-encode with a network that takes no time, in a separate process."""
     with network_that_takes_no_time(load_vae(vae).model.config.latent_dim):
         return end_to_end(data, vae, device)
 
 
 def feeder(data: Path, vae: Path, rounds: int, device: str) -> float:
-    """Print, and return, how many frames a second everything but the model takes, and the thread among it that commits."""
+    """Print and return the frames per second of everything but the model; also print those of the committing thread."""
     arguments = {"data": str(data), "vae": str(vae), "device": device}
     found = in_turns({"feeder": ("all_but_the_model", arguments)}, rounds)["feeder"]
     wall, processor, caller = (
@@ -258,7 +258,7 @@ def feeder(data: Path, vae: Path, rounds: int, device: str) -> float:
     )
     cores = len(os.sched_getaffinity(0))
     print(f"\nEverything but the model, batches for {device}, {cores} cores, {rounds} rounds; load {load()}")
-    print(f"  {wall:,.0f} frames/s; {processor:,.0f} a second of processor time, {caller:,.0f} of the thread that commits")
+    print(f"  {wall:,.0f} frames/s; {processor:,.0f} per second of processor time, {caller:,.0f} of the committing thread's")
     return wall
 
 
@@ -289,7 +289,7 @@ def briefly_trained(data: Path, out: Path) -> Path:
 
 
 def kernels_of_blas() -> str:
-    """Which kernels the BLAS that Winograd's products go through has chosen for this processor."""
+    """The kernels that the BLAS of Winograd's products has chosen for this processor."""
     try:
         import scipy.linalg  # noqa: F401  (loads it)
         from threadpoolctl import threadpool_info
@@ -305,10 +305,10 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, help="a VAE of wm-train; briefly trained if absent")
     parser.add_argument("--architecture", help="encode with fresh weights of this architecture instead")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run")
-    parser.add_argument("--int8", type=Path, help="encoder.int8.onnx of `wm-export model`: a line more of errors")
+    parser.add_argument("--int8", type=Path, help="encoder.int8.onnx of `wm-export model`: print its error too")
     parser.add_argument("--frames", type=int, default=12_000, help="frames that each contestant of `speed` encodes")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what `speed` and `precision` take")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="precisions for `speed` and `precision`")
     parser.add_argument("--call", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.call:
@@ -325,7 +325,7 @@ def main() -> None:
 
 
 def report(arguments: argparse.Namespace, data: Path, vae: Path, folder: Path) -> None:
-    """Run the parts that are asked for."""
+    """Run the requested parts."""
     model, dataset = load_vae(vae).model, open_dataset(data)
     print(f"{model.config.architecture} VAE, Z = {model.config.latent_dim}; {dataset.num_rows:,} frames in {data}")
     print(f"matrix products by {kernels_of_blas()}")

@@ -1,8 +1,8 @@
-"""Gymnasium's CarRacing-v3 beside `worldmodel_v/CarRacing-v3`: the difference of every pixel, in figures and in a picture.
+"""Gymnasium's CarRacing-v3 against `worldmodel_v/CarRacing-v3`: the difference of every pixel, in figures and in a picture.
 
     python benchmarks/fidelity.py [--episodes N] [--picture docs/images/fidelity.png] [--vae DIR]
 
-With --vae, a VAE that wm-train fitted to the fast frames is evaluated on both.
+With --vae, a VAE that wm-train trained on the fast frames is evaluated on both.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What training and encoding compute on a GPU, whether it is right, and how fast it is, in at most 7 minutes.
+"""Checks that training and encoding are correct on a GPU, and measures how fast they are, in at most 7 minutes.
 
     wm-collect --out DATA --episodes 16 --max-steps 500 --episodes-per-shard 8     (where the package is installed)
     python benchmarks/gpu.py --data DATA --out FOLDER                              (on the machine with the GPU)
 
-On that machine it needs PyTorch, NumPy, h5py, numba, safetensors, zstandard and Pillow, and neither Ray, Gymnasium,
-TensorBoard nor a network; `docs/benchmarks/gpu.md` says how to bring them. FOLDER then holds `gpu.json` and `gpu.md`, written
-anew at every line that is found, so that a run that is cut off keeps what it has. Where more frames are needed than
-were given, they are the same again and again, under new episode numbers.
+That machine needs PyTorch, NumPy, h5py, numba, safetensors, zstandard and Pillow. It needs no Ray, Gymnasium, TensorBoard or
+network; `docs/benchmarks/gpu.md` says how to install. FOLDER then holds `gpu.json` and `gpu.md`. Both are rewritten after every
+result, so an interrupted run keeps what it found. If more frames are needed than were given, the given ones are repeated
+under new episode numbers.
 
-Parts run one after another in a process of their own (`Worker`). One that fails, dies or hangs is recorded with its reason
-and the next begins in a fresh process, since an error on a GPU can spoil all that follows it there. A part for which too
-little time is left is skipped. The program leaves with 1 if a part failed or a check does not hold.
+Parts run one after another in a separate process (`Worker`). If a part fails, dies or hangs, the reason is recorded, and the
+next part begins in a fresh process, because an error on a GPU can affect everything after it in the same process. A part is
+skipped if too little time is left. The exit code is 1 if a part failed or a check does not hold.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from worldmodel_v.storage import open_dataset
 PACKAGES = ("torch", "triton", "numpy", "h5py", "numba", "safetensors", "zstandard")
 MINUTES = 7.0
 SMALLER = 10
-"""How many times less time --small asks to be left for a part."""
+"""With --small, a part needs this many times less time."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Part:
     """check or measure"""
 
     seconds: float
-    """What it takes on an H100 with 16 cores, generously estimated (not measured yet); with less left it is skipped."""
+    """A high estimate of its time on an H100 with 16 cores (not measured yet); if less is left, the part is skipped."""
 
     lines: Callable[[Setting], Iterator[Line]]
 
@@ -81,15 +81,15 @@ PARTS = (
     Part("device", "A GPU that is not there", "check", 2, encoding_checks.no_such_device),
     Part("repeated", "Steps with one seed, twice", "check", 10, training_checks.repeated_steps),
     Part("killed", "Killed with kill -9 and continued", "check", 25, training_checks.killed),
-    Part("memory", "A batch that does not fit into the memory", "check", 15, encoding_checks.too_large),
+    Part("memory", "A batch that does not fit in memory", "check", 15, encoding_checks.too_large),
     Part("processes", "Two processes on one GPU", "check", 20, encoding_checks.two_processes),
     Part("exported", "TorchScript and torch.export on the device", "check", 20, encoding_checks.exported),
     Part("ways", "--checkpoint-activations and --compile", "check", 45, training_checks.ways),
-    Part("feeder", "Frames for training, with nothing behind them", "measure", 10, training_measures.training_feeder),
+    Part("feeder", "Frames for training, without training", "measure", 10, training_measures.training_feeder),
     Part("latency", "Encoder in a controller's loop", "measure", 5, encoding_measures.latency),
     Part("batch-sizes", "Encoding by batch size, and compiled", "measure", 30, encoding_measures.encoding_batch_sizes),
 )
-"""In the order of what one would miss most."""
+"""In the order of importance."""
 
 BY_NAME = {part.name: part for part in PARTS}
 CALLABLE = {"train_on": training_checks.train_on, "encode_alone": encoding_checks.encode_alone}
@@ -100,7 +100,7 @@ class PartFailed(Exception):
 
 
 class Worker:
-    """A process that makes parts, which is replaced by a fresh one when one of them fails; use it as a context manager."""
+    """A process that runs parts; a fresh one replaces it when a part fails. Use it as a context manager."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
@@ -108,7 +108,7 @@ class Worker:
         self._told: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def lines(self, part: Part, seconds: float) -> Iterator[Line]:
-        """What a part finds, line by line; raises PartFailed, at the latest after so many seconds."""
+        """The results of a part, line by line; raises PartFailed, at the latest after `seconds` seconds."""
         until = time.monotonic() + seconds
         try:
             self._ask(part, until)
@@ -121,7 +121,7 @@ class Worker:
             raise
 
     def close(self) -> None:
-        """Kill the process, and whatever it has started."""
+        """Kill the process and all processes that it started."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -146,13 +146,13 @@ class Worker:
             self._pipe = self._process.stdin
             self._listener = threading.Thread(target=self._listen, args=(self._process.stdout, self._told), daemon=True)
             self._listener.start()
-        with suppress(BrokenPipeError):  # then it has died, which `_hear` is told of
+        with suppress(BrokenPipeError):  # the process has died, which `_hear` notices
             self._pipe.write(f"{part.name} {until - 2}\n")
             self._pipe.flush()
 
     @staticmethod
     def _listen(pipe: IO[str], told: queue.SimpleQueue[str]) -> None:
-        """In a thread: what the process says, and an empty text when it is gone."""
+        """In a thread: the output of the process, and an empty text when it has ended."""
         with pipe:
             for text in pipe:
                 told.put(text)
@@ -171,10 +171,10 @@ class Worker:
 
 
 def work(setting: Setting) -> None:
-    """In the worker: make the parts that are named on standard input, and say on standard output what they find."""
-    sys.modules["tensorboard"] = None  # type: ignore[assignment]  # where it is installed, wm-train would load it for seconds
+    """In the worker: run the parts that are named on standard input, and write their results to standard output."""
+    sys.modules["tensorboard"] = None  # type: ignore[assignment]  # if it is installed, loading it would take wm-train seconds
     told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no finding
+    os.dup2(2, 1)  # the output of libraries is not a result
 
     def tell(what: Any) -> None:
         told.write(json.dumps(what) + "\n")
@@ -186,7 +186,7 @@ def work(setting: Setting) -> None:
             for line in BY_NAME[name].lines(replace(setting, left_until=float(until))):
                 tell(asdict(line))
             tidy(setting)
-        except BrokenPipeError:  # nobody listens any more
+        except BrokenPipeError:  # the main process has ended
             return
         except (Exception, SystemExit) as error:
             sys.excepthook(type(error), error, error.__traceback__)
@@ -196,13 +196,13 @@ def work(setting: Setting) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """In one line; of a process that `in_process` started, the last of what it said."""
+    """The error in one line; for a process of `in_process`, the last line of its output."""
     lines = str(error).strip().splitlines()
     return f"{lines[0]} {lines[-1]}" if isinstance(error, SystemExit) and lines else one_line(error)
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> bool:
-    """Make the parts that are asked for; whether all is sound."""
+    """Run the requested parts; returns whether the record is sound."""
     setting = Setting(
         device=arguments.device, small=arguments.small, data=arguments.data, shortest=arguments.shortest, folder=folder
     )
@@ -217,7 +217,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> bool:
 
 
 def _make(part: Part, worker: Worker, record: Record, deadline: float, small: bool) -> None:
-    """One part, as far as it gets."""
+    """Run one part, as far as it gets."""
     start = time.monotonic()
     needed, left = part.seconds / (SMALLER if small else 1), deadline - start
     print(f"{part.title} ...", flush=True)
@@ -236,7 +236,7 @@ def _make(part: Part, worker: Worker, record: Record, deadline: float, small: bo
 
 
 def _head(arguments: argparse.Namespace) -> dict[str, Any]:
-    """On what, with what and on which data."""
+    """The device, the versions and the data."""
     dataset = open_dataset(arguments.data)
     size = sum(entry.bytes for entry in dataset.entries) / 1e6
     given = f"{dataset.num_rows:,} frames of {dataset.spec.env} in {len(dataset.entries)} shards of {size:.1f} MB in all"
@@ -246,12 +246,12 @@ def _head(arguments: argparse.Namespace) -> dict[str, Any]:
         "cuda": torch.version.cuda or "none",
         "size": "small" if arguments.small else "full",
         "minutes": arguments.minutes,
-        "data": f"{given}; looped where more are needed, and said so",
+        "data": f"{given}; looped if more are needed, with a note",
     }
 
 
 def _device_name(device: str) -> str:
-    """Asked in a process that ends, since this one shall hold nothing on the device; raises ConfigError if it is not there."""
+    """A short process asks for it, so that this one holds nothing on the device; raises ConfigError if it is missing."""
     if device == "cpu":
         return "the CPU"
     code = "import torch; p = torch.cuda.get_device_properties(0); print(f'{p.name}, {p.total_memory / 1e9:.0f} GB')"
@@ -268,9 +268,9 @@ def main() -> int:
     parser.add_argument("--shortest", type=Path, help="rollouts of a single action, for the check of the shortest shard")
     parser.add_argument("--out", type=Path, default=Path(), help="where gpu.json and gpu.md go")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--small", action="store_true", help="little of everything, in about a minute on two cores")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything; what no time is left for is skipped")
-    parser.add_argument("--only", nargs="+", choices=BY_NAME, default=list(BY_NAME), help="parts to make")
+    parser.add_argument("--small", action="store_true", help="little data and few steps, in about a minute on two cores")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything; parts without enough time are skipped")
+    parser.add_argument("--only", nargs="+", choices=BY_NAME, default=list(BY_NAME), help="parts to run")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--call", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -1,10 +1,10 @@
-"""CarRacing in which one row is 80 ms instead of 20, driven by actions that tell nothing of each other: for `readiness.py`.
+"""CarRacing with rows of 80 ms instead of 20 ms, driven by independent actions: for `readiness.py`.
 
     PYTHONPATH=benchmarks wm-collect --env held_actions:HeldActions-v0 --policy held_actions:AnyWay --crop 0:84,0:96 \\
         --episodes 500 --max-steps 250 --seed 4 --out runs/held/rollouts
 
-Each action is held for four steps, so that the next frame shows what it did. The policy steers and accelerates at random and
-never brakes: with the brakes that random actions have, the car hardly moves.
+Each action is held for four steps, so that the next frame shows its effect. The policy steers and accelerates at random and
+never brakes: if random actions brake too, the car hardly moves.
 """
 
 from __future__ import annotations

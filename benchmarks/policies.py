@@ -1,4 +1,4 @@
-"""What each policy shows of CarRacing: coverage figures, and a picture of where it drove and what it saw.
+"""What part of CarRacing each policy covers: coverage figures, and a picture of where it drove and what it saw.
 
 python benchmarks/policies.py [--episodes N] [--picture docs/images/policies.png]
 """
@@ -35,7 +35,7 @@ PAPER, TRACK, PATH, INK = (255, 255, 255), (200, 200, 200), (208, 48, 32), (30, 
 
 
 def drive(policy: str, episodes: int, folder: Path) -> tuple[dict[str, Any], Episode]:
-    """The coverage of a policy's episodes, all taken together, and the first of them."""
+    """The coverage of all episodes of a policy together, and the first episode."""
     collect(CollectConfig(out=folder, policy=policy, episodes=episodes, workers=0, frame_size=FRAME_SIZE))
     dataset = open_dataset(folder)
     figures = driving(dataset)

@@ -1,17 +1,18 @@
-"""Whether latents are ready for an MDN-RNN: that of the example against three baselines, and against itself on shifted actions.
+"""Whether latents are ready for an MDN-RNN: the example's, against three baselines, and against itself on shifted actions.
 
     python benchmarks/readiness.py --latents runs/quickstart/latents [--mean] [--seeds N] [--steps N]
 
-The example's MDN-RNN is trained and measured on rows as they are; trained with the actions one row off, either way, and
-measured both on such rows and on those as they are; and without actions. The transitions (z_t, z_t+1, r_t, d_t), and the draw
-of the held-out latents, are the same for all of these and for the three baselines. The table is Markdown.
+The example's MDN-RNN is trained in four ways: on the rows of the dataset; with the actions shifted by one row in either
+direction; and without actions. It is measured on the rows that it was trained on, and if these are shifted, on the rows of the
+dataset too. The transitions (z_t, z_t+1, r_t, d_t) and the draw of the held-out latents are the same for all of these and for
+the three baselines. The table is Markdown.
 
-What to expect of rows that are as the dataset's contract says: beside z_t, the action a_t-1 that led to it (as some loaders
-have it) is worth less than a_t, which the LSTM then lacks. a_t+1 need not be worth less: the LSTM remembers a_t from the
-step before, and a policy that looks chose a_t+1 on the very frame that is to be forecast, so that it tells of it.
-How much a_t is worth is the environment's affair: of CarRacing's next frame, 20 ms later, it tells little, which shows with 300
-episodes, 2,000 steps and mu in place of the draw of z (`--mean`), and not with the quickstart's 40. With `held_actions` both
-shifts show, however they are measured.
+If rows follow the dataset's contract, expect this. Paired with z_t, the action a_t-1 that led to it (as some loaders have it)
+is worth less than a_t, which the LSTM then lacks. a_t+1 may be worth as much as a_t: the LSTM remembers a_t from the previous
+step, and a policy that looks chose a_t+1 on the frame that is to be forecast, so a_t+1 is informative about that frame.
+The worth of a_t depends on the environment. It says little about CarRacing's next frame, 20 ms later. The difference is visible
+with 300 episodes, 2,000 steps and mu instead of the draw of z (`--mean`), but not with the quickstart's 40 episodes. With
+`held_actions`, both shifts are visible in every measurement.
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ PAIRINGS = {
     "MDN-RNN, beside z_t the action a_t+1": 1,
     "MDN-RNN without actions": None,
 }
-"""How many rows off the actions stand beside the latents; None: all are zero."""
+"""By how many rows the actions are shifted against the latents; None: all actions are zero."""
 ALIGNED = "MDN-RNN"
 
 
 @dataclass(frozen=True)
 class Paired:
-    """The windows of a `LatentSequences`, with actions that stand `rows_off` rows off.
+    """The windows of a `LatentSequences`, with actions shifted by `rows_off` rows.
 
-    They lie inside windows that are one row longer at both ends, so that every pairing has the same transitions.
+    They are inside windows that are one row longer at both ends, so that every pairing has the same transitions.
     """
 
     wider: LatentSequences
@@ -78,8 +79,8 @@ class Paired:
 
 
 def scores(latents: Path, steps: int, sample_z: bool, seed: int, pairing: str) -> dict[str, Scores]:
-    """Of an MDN-RNN that was trained on one pairing: measured on the same one, and on rows as they stand if it is shifted. And
-    with the aligned one those of the baselines."""
+    """The scores of an MDN-RNN that was trained on one pairing, measured on the same pairing, and if it is shifted, on the rows
+    of the dataset too. With the aligned pairing, also the scores of the baselines."""
     torch.set_num_threads(1)
     config = MdnRnnConfig(latents=latents, vae=Path(), out=Path(), steps=steps, seed=seed)
     windows = {"length": config.length + 2, "seed": seed, "holdout_every": config.holdout_every}
@@ -98,7 +99,7 @@ def scores(latents: Path, steps: int, sample_z: bool, seed: int, pairing: str) -
 
 
 def table(runs: dict[str, list[Scores]]) -> str:
-    """Markdown: a row for each forecast, in each cell the mean over the seeds and the lowest and highest of them."""
+    """Markdown: a row for each forecast; each cell has the mean, the lowest and the highest value over the seeds."""
     headings = ("forecast", "NLL of the next latent, nats a step", "more than aligned", "reward, MSE", "termination, log-loss")
     lines = [f"| {' | '.join(headings)} |", "|" + "---|" * len(headings)]
     for name, seeds in runs.items():
@@ -110,7 +111,7 @@ def table(runs: dict[str, list[Scores]]) -> str:
 
 
 def cell(values: list[float], digits: int) -> str:
-    """Mean (lowest to highest), or the one value that there is."""
+    """Mean (lowest to highest), or only the mean if they are equal."""
     if not values:
         return ""
     mean, low, high = (f"{value:.{digits}f}" for value in (statistics.mean(values), min(values), max(values)))
@@ -121,7 +122,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--latents", type=Path, required=True, help="latents with continuous actions that wm-encode wrote")
     parser.add_argument("--mean", action="store_true", help="learn and forecast mu instead of z")
-    parser.add_argument("--steps", type=int, default=1000, help="of training, for each pairing and seed")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of training, for each pairing and seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="trainings at once, one core each")
     return parser.parse_args()

@@ -1,13 +1,13 @@
-"""What each recipe makes of held-out frames after equal steps on equal frames, as a Markdown table.
+"""The quality of each recipe on held-out frames after the same steps on the same frames, as a Markdown table.
 
     python benchmarks/recipes.py --data ROLLOUTS --out runs/recipes [--steps N] [--batch-size B] [--recipes NAME ...]
 
 Each recipe is a set of `wm-train`'s options, trained by `wm-train`'s own loop into OUT/NAME: the frames, their order, the seed,
-the number of steps, the batch size and Z = 32 are the same for all. Run again, it continues what was interrupted and skips
-what is complete. Every recipe is measured on the same frames of the held-out episodes, decoded from mu, as wm-eval
-does, once with and once without the camera's zoom-in (CarRacing's first 50 steps of each episode, which are easier
-for their sameness or harder for their rarity, but not what a VAE is for). KL is the rate: nats that a latent says about a
-frame; a recipe may pay for its pictures with it, so it stands beside them.
+the number of steps, the batch size and Z = 32 are the same for all. If it runs again, it continues interrupted recipes and
+skips complete ones. Every recipe is measured on the same frames of the held-out episodes, decoded from mu, as in wm-eval, once
+with and once without the camera's zoom-in. (These are the first 50 steps of each CarRacing episode. They are easier because
+they are alike, or harder because they are rare, but a VAE is not made for them.) KL is the rate: the nats of information that a
+latent holds about a frame. It is in the table because a recipe may reach better pictures at a higher KL.
 """
 
 import argparse
@@ -46,7 +46,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "resnet-calibrated": {"architecture": "resnet", **_CALIBRATED},
     "default": {},
 }
-"""Options of `wm-train` by recipe; what one does not say is the default. "ha2018" is the paper's, as published."""
+"""Options of `wm-train` by recipe; all others have their defaults. "ha2018" is the paper's recipe, as published."""
 
 
 def measure(path: Path, dataset: Rollouts, limit: int, device: torch.device) -> dict[str, float]:
@@ -71,7 +71,7 @@ def measure(path: Path, dataset: Rollouts, limit: int, device: torch.device) -> 
 
 
 def run(name: str, arguments: argparse.Namespace) -> float:
-    """Train one recipe, or what is missing of it; the seconds that its training took (over all runs that ended)."""
+    """Train one recipe, or the missing steps; returns the seconds of its training (over all completed runs)."""
     out = arguments.out / name
     settings = {"steps": arguments.steps, "batch_size": arguments.batch_size, "seed": arguments.seed, **RECIPES[name]}
     config = TrainConfig(
@@ -87,7 +87,7 @@ def run(name: str, arguments: argparse.Namespace) -> float:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """The figures as Markdown, the gain over the paper's recipe beside them where it is there."""
+    """The figures as Markdown, with the gain over the paper's recipe if that was run."""
     heads = ["recipe", "PSNR dB", "over ha2018", "PSNR after zoom-in", "SSIM", "SSIM after zoom-in", "KL nats"]
     heads += ["active", "parameters", "seconds"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]

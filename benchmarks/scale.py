@@ -1,11 +1,11 @@
-"""What a hundred times the episodes cost: by the frame, at the start of a run, and at the one process that commits.
+"""The cost of a hundred times the episodes: per frame, at the start of a run, and in the one process that commits.
 
     python benchmarks/scale.py [frames] [index] [committer] [--episodes N] [--shards N] [--rounds N] [--folder DIR]
 
 frames      CPU time and wall time of collecting, encoding and verifying a frame, for 1, 10 and 100 times the episodes (the
-            toy world, one process). Flat means that nothing grows with the dataset.
-index       opening and continuing datasets of 100,000 shards. All but the shards that are opened are hard links to one file.
-committer   bytes a second that one process takes from Ray and commits, and how many cores of CarRacing that keeps busy.
+            toy world, one process). Equal times mean that the cost per frame does not grow with the dataset.
+index       opening and continuing datasets of 100,000 shards. The shards that are not opened are hard links to one file.
+committer   bytes per second that one process takes from Ray and commits, and for how many cores of CarRacing this is enough.
 
 Sizes are measured on the disk of --folder (default: the temporary folder).
 """
@@ -47,11 +47,11 @@ from worldmodel_v.train import TrainConfig, train
 
 TOY = {"env": "worldmodel_v/Stamp-v0", "policy": "random", "workers": 0, "seed": 1}
 REPETITIONS = {1: 10, 10: 3, 100: 1}
-"""Times as many episodes -> how often they are measured."""
+"""Multiple of the episodes -> number of measurements."""
 
 LINKS_TO_A_FILE = 30_000
 STEPS_PER_SECOND_AND_CORE = 4_000
-"""Of worldmodel_v/CarRacing-v3 (benchmarks/collect.py)."""
+"""The speed of worldmodel_v/CarRacing-v3 (benchmarks/collect.py)."""
 
 PACKAGES = ("numpy", "h5py", "hdf5plugin", "torch", "ray")
 
@@ -264,9 +264,9 @@ def time_transport(rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", metavar="part", help="frames, index, committer; all of them by default")
-    parser.add_argument("--episodes", type=int, default=60, help="of the smallest dataset of `frames`")
+    parser.add_argument("--episodes", type=int, default=60, help="episodes of the smallest dataset of `frames`")
     parser.add_argument("--shards", type=int, default=100_000, help="of `index`")
-    parser.add_argument("--rounds", type=int, default=3, help="of `index`, and a quarter of those of `committer`")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of `index`, and a quarter of those of `committer`")
     parser.add_argument("--folder", type=Path, help="where to write; it decides which disk is measured")
     arguments = parser.parse_args()
     parts = arguments.parts or ["frames", "index", "committer"]

@@ -2,12 +2,12 @@
 
     python benchmarks/sequences.py [--data FOLDER] [--only memory disk mixing rss]
 
-It makes two synthetic latent datasets first (10 million rows at Z = 32, as the paper has them, and a tenth of that), in
-FOLDER if it is given, where they stay and are found again. The goals are for windows of 32, shuffled, latents drawn anew,
-on 2 cores: 100,000 windows a second from memory and 10,000 from disk. Beside them stands what a user would write: an index
-into arrays in memory, and random windows read through h5py one by one (held open, the files' chunk caches would be the
-dataset in memory). Contestants take turns in short rounds; figures are medians of the rounds. Memory is the peak resident
-set of a fresh process.
+It first makes two synthetic latent datasets (10 million rows at Z = 32, as in the paper, and a tenth of that). With --data
+they are kept in FOLDER and used again. The goals are for shuffled windows of 32, with new draws of the latents, on 2 cores:
+100,000 windows per second from memory and 10,000 from disk. They are compared with plain code of a user: indexing arrays in
+memory, and reading random windows one by one through h5py. (Files are closed after each read; if they stayed open, their chunk
+caches would hold the dataset in memory.) Contestants take turns in short rounds; figures are medians of the rounds. Memory is
+the peak resident set of a fresh process.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def synthetic_episode(rng: np.random.Generator, episode_id: int) -> Episode:
 # Speed
 
 Contestants = dict[str, tuple[int, Iterator[Any]]]
-"""What it is -> how many windows it gives at once, and an endless stream of them."""
+"""Name -> how many windows it gives at once, and an endless stream of them."""
 
 
 def endless(data: Any, batch_size: int) -> Iterator[Any]:
@@ -107,7 +107,7 @@ def loaded(data: Any, batch_size: int, **settings: Any) -> Iterator[Any]:
 
 
 def indexed(columns: dict[str, torch.Tensor], batch_size: int) -> Iterator[Any]:
-    """What a user would write over columns in memory; windows may cross episodes."""
+    """Plain code of a user for columns in memory; windows may cross episodes."""
     last = len(columns["mu"]) - LENGTH
     while True:
         rows = torch.randint(last, (batch_size, 1)) + torch.arange(LENGTH + 1)
@@ -116,7 +116,7 @@ def indexed(columns: dict[str, torch.Tensor], batch_size: int) -> Iterator[Any]:
 
 
 def read_one_by_one(path: Path) -> Iterator[Any]:
-    """What a user would write over files: a random window of a random shard, which is opened for it."""
+    """Plain code of a user for files: opens a random shard and reads a random window."""
     dataset = open_dataset(path)
     names = ("mu", "logvar", "action", "reward", "terminated", "truncated")
     rng = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def race(contestants: Contestants, rounds: int, seconds: float) -> dict[str, lis
 
 
 def from_memory(path: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """In a process of its own: what it takes to load, and the race of those that hold all rows in memory."""
+    """In a separate process: what it takes to load, and the race of those that hold all rows in memory."""
     start, worked = time.perf_counter(), time.process_time()
     data = LatentSequences(path, length=LENGTH)
     loading = [time.perf_counter() - start, time.process_time() - worked, peak_mb()]
@@ -161,7 +161,7 @@ def from_memory(path: Path, rounds: int, seconds: float) -> dict[str, Any]:
 
 
 def from_disk(path: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """In a process of its own: what it takes to begin, and the race of those that read while they go."""
+    """In a separate process: what it takes to begin, and the race of those that read while they go."""
     start, worked = time.perf_counter(), time.process_time()
     stream = LatentStream(path, length=LENGTH)
     loading = [time.perf_counter() - start, time.process_time() - worked, peak_mb()]
@@ -213,7 +213,7 @@ def mixing(path: Path) -> None:
 
 
 def one_epoch(path: Path) -> dict[str, Any]:
-    """In a process of its own: peak memory before and after an epoch from disk, and how many windows it was."""
+    """In a separate process: peak memory before and after an epoch from disk, and how many windows it was."""
     before = peak_mb()
     stream = LatentStream(path, length=LENGTH, stride=16)
     windows = sum(len(batch["mask"]) for batch in stream.batches(1024))
@@ -252,7 +252,7 @@ def main() -> None:
 
 
 def report(arguments: argparse.Namespace, folder: Path) -> None:
-    """Make the data and run the parts that are asked for."""
+    """Make the data and run the requested parts."""
     small, large = (synthetic(folder / f"latents-{rows}", rows) for rows in (arguments.rows // 10, arguments.rows))
     timing = {"path": str(large), "rounds": arguments.rounds, "seconds": arguments.seconds}
     title = f"windows of {LENGTH} of {open_dataset(large).num_rows:,} rows, Z = {LATENT_DIM}"

@@ -1,11 +1,11 @@
-"""Whether training ever waits for its data, how well batches are mixed, what the ways to compute bring, and memory.
+"""Whether training waits for its data, how well batches are mixed, the gain of each way to compute, and memory.
 
     python benchmarks/train.py [--data ROLLOUTS] [--only feeder mixing loop compute memory]
 
-Without --data it collects 40 episodes of CarRacing first; with it, only PyTorch, NumPy and h5py are needed. The rollouts
-are repeated under new episode numbers until they are larger than the feeder's pool, which would otherwise hold them all
-and read nothing. Contestants take turns in short rounds, so that whatever else the machine does strikes them alike;
-figures are medians of the rounds. Memory is the peak resident set of a fresh process for each figure.
+Without --data it first collects 40 episodes of CarRacing; with it, only PyTorch, NumPy and h5py are needed. The rollouts are
+repeated under new episode numbers until they are larger than the feeder's pool. (Otherwise the pool would hold all of them and
+read nothing.) Contestants take turns in short rounds, so that other work on the machine affects all of them equally; figures
+are medians of the rounds. Memory is the peak resident set of a fresh process for each figure.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MIXED_CHUNKS = 320  # of the pool at 64x64
 
 
 def feed(path: Path, batch_size: int, cores: int, rounds: int) -> dict[str, float]:
-    """In a process of its own on `cores` cores: frames per second, and per second of processor time."""
+    """In a separate process on `cores` cores: frames per second, and per second of processor time."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     stream = FrameStream(open_dataset(path), lambda _: True, batch_size=batch_size, seed=0)
     num_batches = 20_000 // batch_size
@@ -63,7 +63,7 @@ def feed(path: Path, batch_size: int, cores: int, rounds: int) -> dict[str, floa
 
 
 def feeder(small: Path, large: Path, batch_size: int, rounds: int) -> None:
-    """Print the feeder's speed alone, and what it takes to begin."""
+    """Print the feeder's speed alone, and the cost of its start."""
     print(f"\nFeeder alone, batches of {batch_size} (goal: 80,000 frames/s a core at 64x64); load {load()}")
     for cores in (1, 2):
         if cores <= len(os.sched_getaffinity(0)):
@@ -166,7 +166,7 @@ def loop(path: Path, batch_size: int, rounds: int, device: str, budget: float) -
 
 
 def compute(path: Path, batch_size: int, rounds: int, device: str, with_compile: bool) -> None:
-    """Print what each way to compute a step brings over plain eager fp32."""
+    """Print the gain of each way to compute a step over plain eager fp32."""
     ways: dict[str, dict[str, Any]] = {
         "eager fp32": {"precision": "fp32"},
         "channels_last, fused": {"precision": "fp32"},
@@ -206,7 +206,7 @@ def contiguous(batch: Any) -> Any:
 
 
 def train_and_feed(path: Path, batch_size: int, steps: int, fed: int) -> dict[str, float]:
-    """In a process of its own: its peak memory after some steps and many more batches."""
+    """In a separate process: its peak memory after some steps and many more batches."""
     run = training(path, batch_size=batch_size, device="cpu")
     with closing(run.batches()) as batches:
         for batch in islice(batches, steps):
@@ -217,7 +217,7 @@ def train_and_feed(path: Path, batch_size: int, steps: int, fed: int) -> dict[st
 
 
 def one_large_step(path: Path, frame_size: int, batch_size: int, recomputed: bool) -> dict[str, float]:
-    """In a process of its own: peak memory of an objective and its gradients, beyond what is there before."""
+    """In a separate process: peak memory of an objective and its gradients, beyond what is there before."""
     model = training(path, device="cpu").model
     model = type(model)(replace(model.config, frame_height=frame_size, frame_width=frame_size)).to(
         memory_format=torch.channels_last
@@ -269,7 +269,7 @@ def main() -> None:
 
 
 def report(arguments: argparse.Namespace, small: Path, large: Path) -> None:
-    """Run the parts that are asked for."""
+    """Run the requested parts."""
     for path in (small, large):
         dataset = open_dataset(path)
         print(f"{dataset.num_rows:,} frames in {len(dataset.entries)} shards, {dataset.num_episodes} episodes")

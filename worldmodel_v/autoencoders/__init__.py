@@ -1,5 +1,5 @@
-"""Frames to latents and back: the interface (`base`), by name (`registry`), trained and on disk (`artifact`), today's VAE
-(`gaussian`). Needs torch, numpy and safetensors only."""
+"""Frames to latents and back: the interface (`base`), autoencoders by name (`registry`), a trained one on disk (`artifact`),
+the VAE (`gaussian`). Needs torch, numpy and safetensors only."""
 
 from worldmodel_v.autoencoders.artifact import Trained, TrainedOn, load, save
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig, Batch, Latents, Loss, Score

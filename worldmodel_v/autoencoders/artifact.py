@@ -1,11 +1,11 @@
 """A trained autoencoder on disk. Only this file knows its directory.
 
-    vae.safetensors  float32 weights; as metadata its kind and config, the columns that it stores, and the frames' preprocessing
-    config.json      with which settings and on which data it was trained
+    vae.safetensors  float32 weights; in the metadata: kind, config, the columns that it stores, and the frames' preprocessing
+    config.json      the settings and the data of its training
 
-The file's SHA-256 names the autoencoder: latents carry it, so that they can be told from those of another training. Config and
-preprocessing stand inside the file, so weights cannot be paired with the wrong ones. Loading runs no code but this
-package's: a user's own `module:Class` is imported only where the caller names the same one.
+The file's SHA-256 identifies the autoencoder. Latents record it, so latents of two trainings can be told apart. The file
+contains config and preprocessing, so weights cannot be paired with the wrong ones. Loading runs only this package's code:
+a user's own `module:Class` is imported only if the caller names the same one.
 """
 
 import hashlib
@@ -33,32 +33,32 @@ from worldmodel_v.untrusted import canonical_json, is_name, parse_object, requir
 WEIGHTS_NAME = "vae.safetensors"
 CONFIG_NAME = "config.json"
 ENTRY = "autoencoder"
-"""Of the metadata of `vae.safetensors`: a JSON object."""
+"""The entry in the metadata of `vae.safetensors`: a JSON object."""
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-"""What a training has before it is finished."""
+"""The file that a training keeps until it is finished."""
 
 MAX_FILE_BYTES = 4 << 30
-"""What is read into memory at most; the default VAE has 5 MB, its checkpoint 15."""
+"""The largest file that is read into memory; the default VAE has 5 MB, its checkpoint 15 MB."""
 
 MAX_HEADER_BYTES = 16 << 20
 INVALID = (
     *(safetensors.SafetensorError, ConfigError, KeyError, TypeError, ValueError, RuntimeError, IndexError),
     *(AttributeError, ArithmeticError, MemoryError),
 )
-"""What a file that is no valid autoencoder or checkpoint makes safetensors and torch raise."""
+"""What safetensors and torch raise for a file that is no valid autoencoder or checkpoint."""
 
 Model = TypeVar("Model", bound=Autoencoder, covariant=True)
 
 
 class TrainedOn(NamedTuple):
-    """What frames an autoencoder was trained on."""
+    """The frames that an autoencoder was trained on."""
 
     env: str
     """The environment's name."""
 
     preprocessing: Preprocessing
-    """What was made of its frames."""
+    """How its frames were preprocessed."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +73,21 @@ class Trained(Generic[Model]):
 
 @dataclass(frozen=True)
 class Description:
-    """What a file of weights says of itself; reading it runs no code."""
+    """How a file of weights describes itself; reading it runs no code."""
 
     kind: str
-    """What `--autoencoder` calls it."""
+    """Its name for `--autoencoder`."""
 
     config: dict[str, Any]
     columns: dict[str, str]
-    """What it stores for a frame, in words, by column."""
+    """What it stores for each frame: for each column, dtype and shape as text."""
 
     num_parameters: int
     sha256: str
 
 
 class Training(NamedTuple):
-    """What a directory tells of the training."""
+    """What a directory records of its training."""
 
     holdout_every: int
     data_spec_hash: str
@@ -101,21 +101,21 @@ def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
     record = {"kind": model.kind, "config": asdict(model.config), "columns": columns}
     if trained_on is not None:
         record["trained_on"] = {"env": trained_on.env, **asdict(trained_on.preprocessing)}
-    # one entry: safetensors writes several in an order of chance
+    # one entry: safetensors writes several in random order
     return safetensors.torch.save(weights, metadata={ENTRY: canonical_json({**record, "sha256": _digest(record)})})
 
 
 def load(path: Path, autoencoder: str | None = None) -> Trained[Autoencoder]:
     """The autoencoder in the directory that `wm-train` wrote.
 
-    One that is a user's own `module:Class` is loaded only if `autoencoder` is the same name: its module is imported. Raises
-    ModelNotUsable if there is no finished or valid one, ConfigError if it is another than was named.
+    A user's own `module:Class` is loaded only if `autoencoder` is the same name, because loading imports its module. Raises
+    ModelNotUsable if there is no finished or valid one, ConfigError if it is not the one that was named.
     """
     return from_bytes(read_weights(path), str(path), autoencoder)
 
 
 def describe(path: Path) -> Description:
-    """What the weights in a directory say of themselves; raises ModelNotUsable as `load` does. Built-in ones are loaded."""
+    """How the weights in a directory describe themselves; raises ModelNotUsable as `load` does. Built-in ones are loaded."""
     content = read_weights(path)
     with _named_damage(str(path)):
         record = _record(metadata(content))
@@ -165,7 +165,7 @@ def read_weights(path: Path) -> bytes:
 
 @readable()
 def read_file(file: Path) -> bytes:
-    """The bytes of a file of weights; raises ModelNotUsable if they are more than any has or the disk fails, or NotReadable."""
+    """The bytes of a file of weights; raises ModelNotUsable if it is too large or the disk fails, or NotReadable."""
     try:
         if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
             raise ModelNotUsable(
@@ -183,7 +183,7 @@ def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> T
     """As `load`, from the bytes of the file; `source` names it in errors."""
     kind = kind_of(content, source)
     _require_named(kind, autoencoder, source)
-    autoencoder_class(kind)  # whose errors are of no damage
+    autoencoder_class(kind)  # outside the block: its errors do not mean a damaged file
     with _named_damage(source):
         record = _record(metadata(content))
         config = config_from_json(kind, record["config"])
@@ -199,13 +199,13 @@ def from_bytes(content: bytes, source: str, autoencoder: str | None = None) -> T
 
 
 def kind_of(content: bytes, source: str) -> str:
-    """What `--autoencoder` calls the autoencoder whose weights these are; raises ModelNotUsable."""
+    """The name for `--autoencoder` of the autoencoder with these weights; raises ModelNotUsable."""
     with _named_damage(source):
         return _record(metadata(content))["kind"]
 
 
 def _require_named(kind: str, asked: str | None, source: str) -> None:
-    """Raise ConfigError unless this kind is what was asked for, or may be loaded by whoever asks for nothing."""
+    """Raise ConfigError if another kind was asked for; NotAModel if it is a user's own and none was asked for."""
     if asked is not None and asked != kind:
         raise ConfigError("is not the one that was trained", where=source, field="autoencoder", got=asked, expected=kind)
     if asked is None and kind not in BUILT_IN:
@@ -218,7 +218,7 @@ def _require_named(kind: str, asked: str | None, source: str) -> None:
 
 @contextmanager
 def _named_damage(source: str) -> Iterator[None]:
-    """Turn whatever damaged weights raise in the block into ModelNotUsable."""
+    """Turn the errors of damaged weights in the block into ModelNotUsable."""
     try:
         yield
     except INVALID as error:
@@ -229,7 +229,7 @@ def _named_damage(source: str) -> Iterator[None]:
 
 
 def _record(notes: dict[str, str]) -> dict[str, Any]:
-    """What a file's metadata say; raises ValueError or KeyError if it is not as it was written."""
+    """What a file's metadata record; raises ValueError or KeyError if they were changed after writing."""
     record = parse_object(notes[ENTRY])
     if record.pop("sha256", None) != _digest(record):
         raise ValueError("its configuration is not what was written")
@@ -255,7 +255,7 @@ def _trained_on(recorded: Any, config: AutoencoderConfig) -> TrainedOn:
 
 
 def _require_shapes(kind: str, config: AutoencoderConfig, weights: dict[str, torch.Tensor]) -> None:
-    """Raise ValueError unless the file holds what its configuration asks for: no more memory is taken than it backs."""
+    """Raise ValueError unless the file holds the tensors of its configuration; so no config takes more memory than its file."""
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in create(kind, config).state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}

@@ -1,10 +1,10 @@
-"""What the pipeline asks of whatever turns frames into latents and back.
+"""What an autoencoder must provide to the pipeline: frames into latents and back.
 
 Legend: B batch, N frames, C channels (1 or 3), H, W frame, K values of the condition.
 
 An autoencoder is a `torch.nn.Module` that is built from its config alone. Training minimises its loss and records the figures
-that it names; encoding stores the columns that it declares; evaluation decodes what it encodes. What it knows beside that
-(a likelihood, a posterior, a codebook) stays its own: the methods with a default are for those who have more to say.
+that it names; encoding stores the columns that it declares; evaluation decodes what it encodes. The pipeline does not see
+the rest (a likelihood, a posterior, a codebook). Methods with a default are optional.
 """
 
 from abc import ABC, abstractmethod
@@ -23,16 +23,16 @@ Latents = dict[str, Tensor]
 """The columns that an autoencoder declares, by name: one row for each frame."""
 
 Figures = dict[str, float]
-"""Numbers by name; the names of those with a unit end with it: `psnr_db`, `kl_nats`."""
+"""Numbers by name. A name ends with the unit, if there is one: `psnr_db`, `kl_nats`."""
 
 Compile = Callable[[Callable], Callable]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """What determines an autoencoder; it is stored inside the weights' file. Subclasses add fields, JSON values all of them.
+    """What determines an autoencoder; it is stored inside the weights' file. Subclasses add fields, all of them JSON values.
 
-    A field that `TrainConfig` has too is set by the option of its name; the others by `--autoencoder-kwargs`.
+    If `TrainConfig` has a field of the same name, its option sets the field; `--autoencoder-kwargs` sets the others.
     """
 
     frame_height: int = 64
@@ -45,10 +45,10 @@ class AutoencoderConfig:
     """C: 3 for RGB, 1 for brightness."""
 
     condition: tuple[str, ...] = ()
-    """What encoder and decoder are told beside frame and latent: names of `state` factors, or "action"."""
+    """What encoder and decoder get in addition to frame and latent: names of `state` factors, or "action"."""
 
     condition_dim: int = 0
-    """K, the number of values that these are."""
+    """K, the number of values of the condition."""
 
     def __post_init__(self) -> None:
         if self.frame_height < 1 or self.frame_width < 1:
@@ -64,7 +64,7 @@ class AutoencoderConfig:
 
 
 class Batch(NamedTuple):
-    """What a step of training is computed from. The batch may be a part of one that several processes share."""
+    """The input of a training step. The batch may be a part of one that several processes share."""
 
     x: Tensor
     """float (B, C, H, W) in [0, 1]"""
@@ -76,30 +76,30 @@ class Batch(NamedTuple):
     """float (B, *noise_shape) from N(0, 1), a function of the seed and the step; None without a `noise_shape`."""
 
     step: int
-    """How many steps were taken before."""
+    """How many steps were done before this one."""
 
     across: Callable[[Tensor], Tensor]
     """Turns a mean over this part of the batch into the mean over all of it; differentiable."""
 
 
 class Loss(NamedTuple):
-    """What a step of training gives."""
+    """The result of a training step."""
 
     minimised: Tensor
-    """Scalar: what gradients are taken of. A mean over the batch."""
+    """Scalar, a mean over the batch: the gradients are those of this value."""
 
     figures: Mapping[str, Tensor | float]
-    """What is recorded of the step; tensors are averaged over processes. `loss` is `minimised` unless it stands here."""
+    """What is recorded of the step; tensors are averaged over processes. `loss` is `minimised`, unless `figures` has one."""
 
 
 class CodedBatch(NamedTuple):
-    """Some frames, and what an autoencoder makes of them."""
+    """Some frames, their latents and their reconstructions."""
 
     x: Tensor
     """float (B, C, H, W) in [0, 1]"""
 
     condition: tuple[Tensor, ...]
-    """What `encode` and `decode` take beside it: (B, K), or nothing."""
+    """The second argument of `encode` and `decode`: (B, K), or nothing."""
 
     latents: Latents
 
@@ -115,7 +115,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Every frame's own latents and figures, on the CPU; floats in float64."""
+    """The latents and figures of each frame, on the CPU; floats in float64."""
 
     latents: Latents
     """By column, each (N, …)"""
@@ -128,52 +128,52 @@ class Scores:
 
     @property
     def psnr(self) -> Tensor:
-        """Decibels of each frame: (N,)."""
+        """PSNR of each frame in dB: (N,)."""
         return psnr(self.measures["squared_error"], self.num_values)
 
 
 class Score(NamedTuple):
-    """The figure by which the best weights are told."""
+    """The figure that decides which weights are the best."""
 
     figure: str
     higher_is_better: bool
 
     def is_better(self, figures: Mapping[str, float], than: Mapping[str, float]) -> bool:
-        """Whether these figures are above those."""
+        """Whether these figures are better than those in `than`."""
         new, old = figures[self.figure], than[self.figure]
         return new > old if self.higher_is_better else new < old
 
 
 class Finding(NamedTuple):
-    """Something that is not well with a training, as its held-out frames show."""
+    """A problem of a training that its held-out frames show."""
 
     name: str
-    """It is told once for each name."""
+    """Each name is reported once."""
 
     text: str
-    """What it is, and what to do about it."""
+    """What the problem is, and what to do about it."""
 
     is_collapse: bool = False
-    """Whether the latents say nothing any more: what `--stop-on-collapse` stops at."""
+    """Whether the latents carry no information any more; `--stop-on-collapse` then stops the training."""
 
 
 class Autoencoder(ABC, nn.Module):
     """Frames to latents and back. Frames come as float (B, C, H, W) in [0, 1], conditions as float (B, K) in the data's units.
 
     A subclass needs `latents`, `encode`, `decode` and `loss`, and `config_class` if it has settings of its own. The condition's
-    mean and standard deviation over the training data travel with the weights.
+    mean and standard deviation over the training data are stored with the weights.
     """
 
     config_class: ClassVar[type[AutoencoderConfig]] = AutoencoderConfig
 
     kind: str = ""
-    """What `--autoencoder` calls it; set by the registry."""
+    """Its name for `--autoencoder`; set by the registry."""
 
     score: ClassVar[Score] = Score("psnr_db", higher_is_better=True)
-    """Which held-out figure `--publish best` goes by."""
+    """The held-out figure that `--publish best` uses."""
 
     shown: ClassVar[tuple[str, ...]] = ()
-    """Which figures of a step stand beside the loss while it trains."""
+    """The figures of a step that are shown beside the loss during training."""
 
     noise_shape: tuple[int, ...] | None = None
     """The shape of the noise that `loss` takes for each frame."""
@@ -183,7 +183,7 @@ class Autoencoder(ABC, nn.Module):
     frames, but for what `batch.across` is asked for, and all copies ask for the same in the same order."""
 
     settled_step: int = 0
-    """From which step on a training can be judged by its figures."""
+    """The step from which the figures of a training can be judged."""
 
     condition_mean: Tensor
     condition_std: Tensor
@@ -195,33 +195,33 @@ class Autoencoder(ABC, nn.Module):
             self.register_buffer("condition_mean", torch.zeros(config.condition_dim))
             self.register_buffer("condition_std", torch.ones(config.condition_dim))
 
-    # What it stores
+    # Storage
 
     @abstractmethod
     def latents(self, dtype: str) -> tuple[tuple[Column, ...], tuple[Draw, ...]]:
-        """The columns that are stored for a frame, of role `latent`, and what is drawn from them.
+        """The columns that are stored for a frame, of role `latent`, and what can be drawn from them.
 
-        `dtype`, float32 or float16, is how numbers are to be stored; whole numbers have dtypes of their own.
+        `dtype`, float32 or float16, is the dtype of real numbers; whole numbers have dtypes of their own.
         """
 
     @abstractmethod
     def encode(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Latents:
-        """The latents of frames, by column: a tensor (B, *row_shape) for each."""
+        """The latents of frames: for each column a tensor (B, *row_shape)."""
 
     @abstractmethod
     def decode(self, latents: Latents, condition_BK: Tensor | None = None) -> Tensor:
-        """Frames of latents, as `encode` gives them: (B, C, H, W) in [0, 1]."""
+        """The frames of latents from `encode`: (B, C, H, W) in [0, 1]."""
 
     # Training
 
     @abstractmethod
     def loss(self, batch: Batch) -> Loss:
-        """What training minimises. All that is random in it comes from `batch.noise`."""
+        """What training minimises. Its only randomness is `batch.noise`."""
 
     def objective(self, *, compile: Compile | None = None, recompute: bool = False) -> Callable[[Batch], Loss]:
-        """`loss`, compiled by `compile`; with `recompute` activations are not kept for the backward pass.
+        """`loss`, compiled by `compile`; with `recompute`, activations are not kept for the backward pass.
 
-        Raises ConfigError if it cannot be done.
+        Raises ConfigError if the autoencoder does not support this.
         """
         if recompute:
             raise ConfigError(
@@ -232,29 +232,29 @@ class Autoencoder(ABC, nn.Module):
     # Evaluation
 
     def measures(self, generator: torch.Generator) -> Mapping[str, Measure]:
-        """What is measured of each held-out frame beside its squared error; what is random in it comes from `generator`."""
+        """What is measured of each held-out frame in addition to its squared error; `generator` is the only randomness."""
         return {}
 
     def figures(self, scores: Scores) -> Figures:
-        """Figures of held-out frames beside PSNR and squared error."""
+        """Figures of held-out frames in addition to PSNR and squared error."""
         return {}
 
     def health(self, scores: Scores) -> dict[str, float | list[float]]:
-        """What the record of a training shows of the latents of held-out frames."""
+        """Numbers on the latents of held-out frames, for the record of the training."""
         return {}
 
     def findings(self, step: int, figures: Figures, health: Mapping[str, float | list[float]]) -> list[Finding]:
-        """What is not well by these figures; asked from `settled_step` on."""
+        """The problems that these figures show; called from `settled_step` on."""
         return []
 
     def samples(self, count: int, generator: torch.Generator) -> Tensor | None:
-        """New frames, (count, C, H, W) in [0, 1]; None where there is nothing to draw them from. `generator` is on the CPU."""
+        """New frames, (count, C, H, W) in [0, 1]; None if the autoencoder has no prior. `generator` is on the CPU."""
         return None
 
     # Encoding
 
     def for_inference(self, device: torch.device, precision: str, *, compile: bool = False) -> "Autoencoder":
-        """What wm-encode encodes with: itself, or a copy that does it faster. `compile` says that `encode` will be compiled.
+        """The module that wm-encode uses: itself, or a faster copy. `compile` says that `encode` will be compiled.
 
         Raises ConfigError if it cannot compute in this precision.
         """
@@ -279,13 +279,13 @@ class Autoencoder(ABC, nn.Module):
 
     @torch.no_grad()
     def standardise_by(self, mean_K: Tensor, std_K: Tensor) -> None:
-        """Take over the condition's mean and standard deviation; a value that never varies keeps its scale."""
+        """Set the condition's mean and standard deviation; a value that never varies keeps its scale."""
         self.condition_mean.copy_(mean_K)
         self.condition_std.copy_(torch.where(std_K > 1e-6, std_K, torch.ones_like(std_K)))
 
 
 def psnr(squared_error_N: Tensor, num_values: int) -> Tensor:
-    """Decibels of each frame, from its sum of squared errors over `num_values` values in [0, 1]: (N,)."""
+    """PSNR of each frame in dB, from its sum of squared errors over `num_values` values in [0, 1]: (N,)."""
     return -10.0 * torch.log10(squared_error_N.clamp_min(1e-12) / num_values)
 
 
@@ -295,7 +295,7 @@ def figures_text(figures: Mapping[str, float]) -> str:
 
 
 def readable_figures(figures: Mapping[str, float]) -> dict[str, str]:
-    """Figures for a person to read: the unit that a name ends with stands behind the number."""
+    """Figures for people: the unit at the end of a name moves behind the number."""
     units = {"_db": " dB", "_nats": " nats"}
     texts = {}
     for name, value in figures.items():

@@ -1,4 +1,4 @@
-"""Frames as an autoencoder takes them, and what it gives as frames again.
+"""Frames to the input of an autoencoder, and its output to frames.
 
 Legend: B batch, C channels (1 or 3), H, W frame.
 """

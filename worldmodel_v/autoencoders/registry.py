@@ -1,4 +1,4 @@
-"""Autoencoders by name: the built-in ones, and a user's own as `module:Class`. Only this file knows one from another."""
+"""Autoencoders by name: the built-in ones, and a user's own as `module:Class`. Only this file distinguishes them."""
 
 import importlib
 import inspect
@@ -14,7 +14,7 @@ from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.untrusted import canonical_json, parse_object, require_types
 
 BUILT_IN = {"gaussian": "worldmodel_v.autoencoders.gaussian.vae:VAE"}
-"""By name, what is loaded for it."""
+"""Name -> the `module:Class` that is loaded for it."""
 
 DEFAULT = "gaussian"
 
@@ -39,10 +39,10 @@ def autoencoder_class(kind: str) -> type[Autoencoder]:
 
 
 def create(kind: str, config: AutoencoderConfig) -> Autoencoder:
-    """An autoencoder with fresh weights; raises ConfigError if its config does not suit it."""
+    """An autoencoder with fresh weights; raises ConfigError if it cannot be built from this config."""
     try:
         model = autoencoder_class(kind)(config)
-    except (ConfigError, RuntimeError, MemoryError):  # of the latter two the callers know what they mean
+    except (ConfigError, RuntimeError, MemoryError):  # the callers handle these
         raise
     except Exception as error:
         raise ConfigError(f"cannot be built: {one_line(error)}", field="autoencoder", got=kind) from error
@@ -51,7 +51,7 @@ def create(kind: str, config: AutoencoderConfig) -> Autoencoder:
 
 
 def config_from_json(kind: str, recorded: Mapping[str, Any]) -> AutoencoderConfig:
-    """The config that was recorded as JSON; raises ValueError, TypeError or ConfigError if it is none of this kind."""
+    """The config that was recorded as JSON; raises ValueError, TypeError or ConfigError if it is not one of this kind."""
     config_class = autoencoder_class(kind).config_class
     require_types(dict(recorded), config_class)
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in recorded.items()}
@@ -59,9 +59,9 @@ def config_from_json(kind: str, recorded: Mapping[str, Any]) -> AutoencoderConfi
 
 
 def configure(kind: str, settings: Mapping[str, Any], kwargs: Mapping[str, Any], **of_the_data: Any) -> AutoencoderConfig:
-    """The config of a new autoencoder: what the data determine, what a training's `settings` say, and its own `kwargs`.
+    """The config of a new autoencoder, from the data (`of_the_data`), a training's `settings`, and its own `kwargs`.
 
-    Raises ConfigError if a setting is given that it does not have, or has a value that makes no sense.
+    Raises ConfigError if it does not have one of the settings, or if a value is not valid.
     """
     own = {each.name for each in fields(autoencoder_class(kind).config_class)}
     shared = own & settings.keys() - of_the_data.keys()
@@ -80,7 +80,7 @@ def configure(kind: str, settings: Mapping[str, Any], kwargs: Mapping[str, Any],
 
 
 def foreign_settings(kind: str, config: Any) -> list[str]:
-    """Fields of a dataclass that another autoencoder than this one has, and that are not at their default."""
+    """Fields of a dataclass that only other autoencoders have, and that are not at their default."""
     own = {each.name for each in fields(autoencoder_class(kind).config_class)}
     of_others = {each.name for other in BUILT_IN for each in fields(autoencoder_class(other).config_class)} - own
     given = [each for each in fields(config) if each.name in of_others and each.default is not MISSING]
@@ -88,7 +88,7 @@ def foreign_settings(kind: str, config: Any) -> list[str]:
 
 
 def source_of(kind: str) -> dict[str, str]:
-    """What a training records beside the name of an autoencoder of one's own: the SHA-256 of its file; raises ConfigError."""
+    """What a training records with the name of a user's own autoencoder: the SHA-256 of its file; raises ConfigError."""
     if kind in BUILT_IN:
         return {}
     file = inspect.getsourcefile(autoencoder_class(kind))

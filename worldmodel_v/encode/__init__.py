@@ -1,4 +1,4 @@
-"""Rollouts -> latents: a batch of frames (`inference`), one shard (`encoder`), the whole run (`stage`), one frame in a
+"""Rollouts -> latents: a batch of frames (`inference`), shards (`encoder`), the whole run (`stage`), and one frame in a
 controller's loop (`controller`)."""
 
 from worldmodel_v.encode.config import EncodeConfig

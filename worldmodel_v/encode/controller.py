@@ -1,13 +1,14 @@
-"""Encoding inside a controller's loop: uint8 frames in, as the environment gives them or as they were recorded; latents out.
+"""Encoding inside a controller's loop: uint8 frames in (raw from the environment, or as recorded), latents out.
 
 Legend: B batch, H, W frame, Z latent, K condition.
 
-A raw frame is cropped and resized by the very code that wm-collect records with, as the VAE's weights say, so that its
-latents are those that wm-encode writes for it. The network runs as it is, a tenth of the 20 ms that a controller at 50 Hz has.
-Rejected: TorchScript, a quarter faster at best and deprecated; torch.compile, which needs a compiler where the controller
-runs. Who needs every tenth of a millisecond runs the ONNX encoder of `wm-export model`, three times as fast on one frame.
+A raw frame is cropped and resized by the same code that wm-collect uses, with the settings in the VAE's weights. So its
+latents are those that wm-encode writes for it. The network runs unchanged; it takes a tenth of the 20 ms that a controller
+has at 50 Hz. Rejected: TorchScript, at best a quarter faster, and deprecated; torch.compile, which needs a compiler on the
+controller's machine. If you need every tenth of a millisecond, use the ONNX encoder of `wm-export model`, which is three
+times as fast on one frame.
 
-PyTorch uses a thread for each core, which for one frame is no faster and disturbs the simulation beside it: call
+PyTorch uses a thread for each core. For one frame this is no faster, and it slows down a simulation on the same machine: call
 `torch.set_num_threads(1)` first.
 """
 
@@ -31,8 +32,8 @@ from worldmodel_v.schema import Draw
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """The latents of a frame, or of a batch with B in front, as numpy arrays. Each column is an attribute: of a VAE `mu` and
-    `logvar`, float32 (Z,); the name of any is good for `columns[name]`."""
+    """The latents of a frame, or of a batch with B in front, as numpy arrays. Each column is an attribute, for a VAE `mu` and
+    `logvar`, float32 (Z,); `columns[name]` gives the same."""
 
     columns: Mapping[str, np.ndarray]
     draws: tuple[Draw, ...]
@@ -76,7 +77,7 @@ class Encoder:
 
     @property
     def latent_shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each column for one frame: of a VAE (Z,) for `mu` and `logvar`."""
+        """The shape of each column for one frame: for a VAE (Z,) for `mu` and `logvar`."""
         return {column.name: column.row_shape for column in self._columns}
 
     @plain_tensors()
@@ -86,9 +87,9 @@ class Encoder:
     ) -> Encoding:
         """The latents of uint8 frames: (H, W, 3) gives (Z,), (B, H, W, 3) gives (B, Z); one grey channel works too.
 
-        Frames of the VAE's height and width count as preprocessed, all others as the environment's own; `preprocessed` says
-        which they are where both are equally large and differ. A conditional VAE needs `condition`, (K,) or (B, K), in the
-        data's own units. The first raw frame takes a second or more, since it loads the compiled resizing.
+        Frames of the VAE's height and width count as preprocessed, all others as raw. If raw frames have that size too and
+        still need preprocessing, `preprocessed` says which ones are given. A conditional VAE needs `condition`, (K,) or
+        (B, K), in the data's own units. The first raw frame takes a second or more, because it loads the compiled resizing.
 
         Raises FramesNotUsable (another type, layout or size) or ModelNotUsable (the condition is missing or of another size).
         """
@@ -100,7 +101,7 @@ class Encoder:
         return Encoding({name: rows[0] for name, rows in columns.items()} if single else columns, self._draws)
 
     def _preprocess(self, frames_BHWC: np.ndarray, preprocessed: bool | None) -> np.ndarray:
-        """uint8 (B, H, W, 3) of the VAE's size, contiguous and writable, as torch takes it without a copy or a warning."""
+        """uint8 (B, H, W, 3) of the VAE's size, contiguous and writable, so that torch needs no copy and gives no warning."""
         frames_BHWC = np.require(frames_BHWC, requirements=["C", "W"])
         shape = frames_BHWC.shape[1:]
         if self._are_preprocessed(shape, preprocessed):
@@ -112,7 +113,7 @@ class Encoder:
         return sized
 
     def _are_preprocessed(self, shape: tuple[int, ...], said: bool | None) -> bool:
-        """Whether frames (H, W, C) need no more preprocessing; raises FramesNotUsable if they cannot be what was said."""
+        """Whether frames (H, W, C) are already preprocessed; raises FramesNotUsable if `said` does not fit their shape."""
         has_size = shape[:2] == self._frame_shape
         if said and not has_size:
             raise FramesNotUsable(f"{self._given(shape)}; leave out preprocessed=True for the environment's frames")
@@ -129,7 +130,7 @@ class Encoder:
         return f"expected frames of {height}x{width}, got {shape[0]}x{shape[1]}"
 
     def _resizing(self, raw_shape: tuple[int, ...]) -> Any:
-        """What turns a frame of this shape into one of the VAE's; raises FramesNotUsable if it is not known."""
+        """The function from a frame of this shape to one of the VAE's size; raises FramesNotUsable if it is not known."""
         given = self._given(raw_shape)
         if self._trained_on is None:
             height, width = self._frame_shape

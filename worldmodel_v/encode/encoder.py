@@ -1,19 +1,19 @@
-"""Rollout shards in, the bytes of latent shards out, with several shards under way at once. No Ray here, and nothing written.
+"""Rollout shards in, the bytes of latent shards out; several shards are in progress at once. It uses no Ray and writes nothing.
 
 Legend: N rows of a shard, B rows of a batch, H, W frame, C channels, K condition.
 
-A batch is a number of stored chunks (one, on a CPU), whatever episodes they hold. A thread does all of a batch: it reads the
-compressed chunks, decompresses them into memory of its own (they are in its core's cache then), encodes them, and puts the
-rows in their place; whichever ends a shard's last batch builds its latent shard. There are as many threads as cores and each
-computes alone; none waits for another, and no queue stands between reading and computing. One thread more opens and checks the
-next shard, and the caller's commits the one before: up to three are under way, so the threads always have work. Memory is a
-batch for each thread, and the latents and compressed columns of three shards, however long their episodes are.
+A batch is a number of stored chunks (one, on a CPU), independent of episodes. One thread does all the work of a batch: it reads
+the compressed chunks, decompresses them into its own memory (so they are in its core's cache), encodes them, and stores the
+rows. The thread that finishes a shard's last batch builds the latent shard. There are as many threads as cores. They do not
+wait for each other, and there is no queue between reading and computing. One more thread opens and checks the next shard,
+and the caller's thread commits the previous one. Up to three shards are in progress, so the threads always have work. Memory
+is one batch for each thread, and the latents and compressed columns of three shards, for episodes of any length.
 
-What a batch holds depends on the shard alone, and every batch is computed in one thread, so the number of threads and workers
+The content of a batch depends only on the shard, and one thread computes every batch. So the number of threads and workers
 changes no byte.
 
-On CUDA the threads take turns at two streams, so that the copy of one batch and the kernels of another can overlap, and the
-device has the next batch queued before it is done with one. What that brings is not measured yet (docs/benchmarks/gpu.md).
+On CUDA the threads take turns at two streams. So the copy of one batch and the kernels of another can overlap, and the device
+has the next batch queued before it finishes one. The gain is not measured yet (docs/benchmarks/gpu.md).
 """
 
 import os
@@ -54,16 +54,16 @@ class EncoderSettings:
     """The content of `vae.safetensors`."""
 
     autoencoder: str | None
-    """The user's own that may be loaded from it: see `artifact.load`."""
+    """The user's own autoencoder that may be loaded from them: see `artifact.load`."""
 
     spec_hash: str
-    """Of the latent dataset."""
+    """The hash of the latent dataset's spec."""
 
     schema: Schema
-    """Of the latent dataset."""
+    """The schema of the latent dataset."""
 
     source_schema: Schema
-    """Of the rollouts."""
+    """The schema of the rollouts."""
 
     vae_sha256: str
     device: str
@@ -74,7 +74,7 @@ class EncoderSettings:
 
 @dataclass(frozen=True)
 class Source:
-    """A rollout shard that is open to be encoded."""
+    """An open rollout shard to encode."""
 
     entry: IndexEntry
     shard: Shard
@@ -93,7 +93,7 @@ class EncodeTask:
         return f"shard {self.entry.shard}"
 
     def open(self, schema: Schema) -> Source:
-        """Open the bytes, a shard of rollouts of this schema; raises ShardDamaged."""
+        """Open the bytes as a rollout shard of this schema; raises ShardDamaged."""
         return Source(self.entry, Shard.from_bytes(self.image, schema, self.source))
 
 
@@ -114,19 +114,19 @@ class _UnderWay:
 
     source: Source
     latents: dict[str, np.ndarray]
-    """The autoencoder's columns, to be filled."""
+    """The autoencoder's columns, which the batches fill."""
 
     batches_left: int
     lock: threading.Lock = field(default_factory=threading.Lock)
     batches: list[Future[bytes | None]] = field(default_factory=list)
-    """Each gives the bytes of the latent shard if it was the last to end."""
+    """The last batch to finish gives the bytes of the latent shard, the others None."""
 
 
 class ShardEncoder:
-    """Encodes shard after shard; use it as a context manager, for its threads."""
+    """Encodes shard after shard; use it as a context manager, which ends its threads."""
 
     def __init__(self, settings: EncoderSettings) -> None:
-        """Raises ConfigError if the device cannot be used, or PyTorch cannot compile for it; ModelNotUsable."""
+        """Raises ConfigError if the device cannot be used, or PyTorch cannot compile for it; ModelNotUsable for damaged weights."""
         device = resolve_device(settings.device)
         model = artifact.from_bytes(settings.weights, "the autoencoder", settings.autoencoder).model.to(device)
         self._settings, self._config, self._device, self._on_cuda = settings, model.config, device, device.type == "cuda"
@@ -140,12 +140,12 @@ class ShardEncoder:
         for _ in range(STREAMS if self._on_cuda else num_threads):
             self._streams.put(torch.cuda.Stream(device) if self._on_cuda else None)
         if self._on_cuda:
-            torch.cuda.synchronize(device)  # the weights are there before another stream reads them
+            torch.cuda.synchronize(device)  # the weights must be on the device before another stream reads them
         keep_freed_memory()
         self._of_this_thread = threading.local()
         self._threads = ThreadPoolExecutor(num_threads, "encode", initializer=torch.set_num_threads, initargs=(1,))
         self._opener = ThreadPoolExecutor(1, "open")
-        if settings.compile:  # once, and under the threads' own settings, which the compiler takes for granted
+        if settings.compile:  # once, and with the threads' own settings, because the compiled code assumes them
             with self._in_memory():
                 frames = torch.zeros((self._batch_size, *model.config.frame_shape, 3), dtype=torch.uint8)
             self._threads.submit(self._encode_batch, frames, torch.zeros(len(frames), model.config.condition_dim)).result()
@@ -153,8 +153,8 @@ class ShardEncoder:
     def encode(self, sources: Iterable[Source]) -> Generator[tuple[IndexEntry, bytes]]:
         """Yield the bytes of each source's latent shard, in order; closes the sources.
 
-        Up to four are taken, in a thread, ahead of what is yielded. Raises ShardDamaged, ModelNotUsable, or what
-        `sources` raises, after the shards before; whoever stops early waits for no more than the batches that are being
+        A thread takes up to four sources ahead of what is yielded. Raises ShardDamaged, ModelNotUsable, or what
+        `sources` raises, after the shards before it. A caller that stops early waits only for the batches that are being
         computed and the shard that is being opened.
         """
         under_way: deque[_UnderWay] = deque()
@@ -177,7 +177,7 @@ class ShardEncoder:
                 self._abandon(shard)
             if not ahead.cancel() and isinstance(source := ahead.result(), Source):
                 source.shard.close()
-            torch.set_num_threads(intra_op_threads)  # what the threads set for themselves holds for later threads too
+            torch.set_num_threads(intra_op_threads)  # the setting of the threads would also apply to later threads
 
     def close(self) -> None:
         """End the threads."""
@@ -212,7 +212,7 @@ class ShardEncoder:
         return shard.source.entry, next(image for image in images if image is not None)
 
     def _abandon(self, shard: _UnderWay) -> None:
-        """Drop what has not begun, wait for what has, and close the shard."""
+        """Cancel batches that have not started, wait for those that have, and close the shard."""
         for batch in shard.batches:
             batch.cancel()
         for batch in shard.batches:
@@ -237,7 +237,7 @@ class ShardEncoder:
         return build_shard(sequences, spec_hash=self._settings.spec_hash, attributes=attributes, source=rollouts)
 
     def _sequence(self, shard: Shard, position: int, latents: dict[str, np.ndarray]) -> Episode:
-        """The latents of one episode: the rollout's rows, with the autoencoder's columns in the place of the frames."""
+        """The latents of one episode: the rollout's rows, with the autoencoder's columns instead of the frames."""
         start = int(shard.ep_offset[position])
         stop = start + int(shard.ep_len[position])
         columns = {
@@ -262,7 +262,7 @@ class ShardEncoder:
             first = number * layout.chunk_rows - start
             shard.source.shard.pixel_chunk(number, decoded[first : first + layout.chunk_rows])
         num_rows = stop - start
-        num_encoded = self._batch_size if self._settings.compile else num_rows  # it would compile anew for another number
+        num_encoded = self._batch_size if self._settings.compile else num_rows  # another number would compile again
         condition = torch.zeros((num_encoded, self._config.condition_dim))
         if self._condition is not None:
             condition[:num_rows] = torch.from_numpy(self._condition(shard.source.shard, start, stop))
@@ -272,7 +272,7 @@ class ShardEncoder:
             shard.latents[column.name][start:stop] = latents[column.name][:num_rows].numpy()
 
     def _encode_batch(self, frames: torch.Tensor, condition: torch.Tensor) -> Latents:
-        """The latents on the CPU: their coming there says that the device is done with the frames."""
+        """The latents on the CPU. When they are there, the device no longer needs the frames."""
         stream = self._streams.get()
         try:
             with self._in_memory(), torch.cuda.stream(stream):
@@ -282,7 +282,7 @@ class ShardEncoder:
             self._streams.put(stream)
 
     def _frame_memory(self, frame_shape: tuple[int, int, int]) -> torch.Tensor:
-        """uint8 (B, H, W, C) of this thread, pinned where there is a GPU to copy it to."""
+        """This thread's uint8 (B, H, W, C), in pinned memory if it is copied to a GPU."""
         memory = getattr(self._of_this_thread, "frames", None)
         if memory is None or memory.shape[1:] != frame_shape:
             with self._in_memory():
@@ -295,7 +295,7 @@ class ShardEncoder:
 
 
 def require_rows(column: Column, latents: Latents, num_rows: int) -> None:
-    """Raise ModelFailed unless the autoencoder gives what it declares: the column, its shape, and whole numbers in range."""
+    """Raise ModelFailed unless the autoencoder's output matches its declaration: column, shape, range of whole numbers."""
     rows, expected = latents.get(column.name), (num_rows, *column.row_shape)
     if rows is None or tuple(rows.shape) != expected:
         found = f"none, but {', '.join(latents)}" if rows is None else f"the shape {tuple(rows.shape)}"
@@ -312,7 +312,7 @@ def require_rows(column: Column, latents: Latents, num_rows: int) -> None:
 
 
 def _taken(sources: Iterator[Source]) -> Source | Exception | None:
-    """The next source, None after the last, or what is raised in its place."""
+    """The next source, None after the last one, or the exception that was raised instead."""
     try:
         return next(sources, None)
     except Exception as error:

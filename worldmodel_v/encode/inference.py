@@ -1,21 +1,21 @@
-"""Frames to latents, as fast as the hardware does it in the arithmetic that was asked for.
+"""Frames to latents, as fast as the hardware allows in the chosen precision.
 
 Legend: B batch, H, W frame, Z latent, K values of the condition.
 
-What was tried for the default VAE on a CPU (AVX-512 with bf16, torch 2.13), beside the naive batch of one whole episode of
-1,001 frames, half of whose time are page faults for fresh memory:
+What was tried for the default VAE on a CPU (AVX-512 with bf16, torch 2.13). A naive batch of one whole episode of 1,001 frames
+spends half of its time on page faults for fresh memory.
 
 - batches of 64 in eager fp32, freed memory kept (`keep_freed_memory`), convolutions by Winograd's algorithm (`winograd`): this
-  is what runs.
-- the same with PyTorch's convolutions: 0.53 of that. They alone reach 100 to 145 GFLOP/s in it, which is what the core does at
-  most, and are nine tenths of the time: only fewer products make it faster. What follows was measured with these.
-- without keeping freed memory: a fifth less; batches of 32 so: a twentieth less.
+  is used.
+- the same with PyTorch's convolutions: 0.53 of that. The convolutions take nine tenths of the time and reach 100 to 145
+  GFLOP/s, the limit of the core, so only fewer products are faster. The points below were measured with these convolutions.
+- without keeping freed memory: a fifth slower; batches of 32 in this way: a twentieth slower.
 - NCHW instead of channels_last: the same, once there are no page faults.
-- one batch for each core against one batch with its operators split among the cores: a third faster on two cores.
+- one batch for each core, instead of one batch with its operators split among the cores: a third faster on two cores.
 - torch.compile, with or without frozen weights: 0.97 of eager for resnet, 1.05 for conv and ha2018; it costs 15 seconds.
-- weights packed for oneDNN ahead of time and another GroupNorm: 1.05, through functions that PyTorch keeps private.
-- bf16 (autocast or weights, the same): 1.3 for resnet, 1.9 for conv and ha2018, 2 for mlp, and the error is 17% of σ in the
-  mean. Two thirds of it arise in the first three convolutions; with those in fp32 the rest gains 14%, for 0.9% of σ.
+- weights packed for oneDNN ahead of time and another GroupNorm: 1.05, but it needs private functions of PyTorch.
+- bf16 (autocast or weights, the same): 1.3 for resnet, 1.9 for conv and ha2018, 2 for mlp, and the mean error is 17% of σ.
+  Two thirds of it come from the first three convolutions; with those in fp32, it is 14% faster, with an error of 0.9% of σ.
 """
 
 import ctypes
@@ -36,12 +36,12 @@ FrameEncoder = Callable[[torch.Tensor, torch.Tensor | None], Latents]
 """(uint8 (B, H, W, 3), float32 (B, K) or None; on any device) -> the autoencoder's columns, on its device."""
 
 FRAMES_AT_FIRST = 16
-"""The smallest batch that takes compiled convolutions."""
+"""The smallest batch that uses the compiled convolutions."""
 
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3  # malloc.h
 KEPT_BYTES = 256 << 20
 LARGEST_KEPT_BYTES = 1 << 25
-"""glibc's limit for what comes from its heap."""
+"""The largest block that glibc takes from its heap."""
 
 
 def inference_encoder(
@@ -49,10 +49,10 @@ def inference_encoder(
 ) -> FrameEncoder:
     """A function that encodes batches of frames without gradients; `model` must be on the device, in evaluation mode.
 
-    "fp32" is float32 arithmetic throughout; what "bf16" is, the autoencoder says (`Autoencoder.for_inference`). What numba
-    compiles for it on a CPU is compiled here, in the caller's thread, where an interruption ends it. `compile` compiles at the
-    first call of each batch size, or raises ConfigError where PyTorch cannot. It may be called in several threads at once; on
-    CUDA it returns before the device is done. For frames in pinned memory the transfer is asynchronous.
+    "fp32" is float32 arithmetic throughout; the autoencoder defines "bf16" (`Autoencoder.for_inference`). On a CPU, numba's
+    compilation happens here, in the caller's thread, where an interruption ends it. `compile` compiles at the first call of
+    each batch size, and raises ConfigError if PyTorch cannot compile. Several threads may call the function at once; on CUDA it
+    returns before the device is done. For frames in pinned memory the transfer is asynchronous.
     """
     encode = _encoder(model.for_inference(device, precision, compile=compile), device, compile)
     if device.type == "cpu" and not compile:
@@ -84,8 +84,8 @@ def encode_frames(
     precision: str = "fp32",
     condition_BK: np.ndarray | None = None,
 ) -> Latents:
-    """The latents of uint8 frames (B, H, W, 3), on the CPU; for a few frames, at once, where `inference_encoder` prepares
-    for many batches."""
+    """The latents of uint8 frames (B, H, W, 3), on the CPU. It is for a few frames and needs no preparation;
+    `inference_encoder` is for many batches."""
     with reproducible_arithmetic():
         condition = None if condition_BK is None else torch.from_numpy(condition_BK)
         model = model if precision == "fp32" else model.for_inference(device, precision)
@@ -95,8 +95,8 @@ def encode_frames(
 
 @contextmanager
 def reproducible_arithmetic() -> Iterator[None]:
-    """Within it, in all threads, cuDNN computes the same bits every time, and float32 in full (TF32 keeps 10 bits of it); and
-    the products of NumPy and SciPy stay in the thread that asks for them. Several threads may be within it at once."""
+    """Within the block, in all threads, cuDNN computes the same bits every time, in full float32 (TF32 keeps only 10 bits),
+    and products of NumPy and SciPy run in the calling thread. Several threads may be in such a block at once."""
     global _num_within
     with _lock:
         if not _num_within:
@@ -114,15 +114,15 @@ def reproducible_arithmetic() -> Iterator[None]:
                 _settings.close()
 
 
-_lock = threading.RLock()  # a generator that ends within it may be collected while its thread holds it
+_lock = threading.RLock()  # re-entrant: a generator that takes it at its end may be collected while its thread holds it
 _num_within = 0
 _settings = ExitStack()
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep up to 256 MiB of freed memory for the next batch, instead of giving it back and faulting it in again.
+    """Make glibc keep up to 256 MiB of freed memory for the next batch, instead of returning it and faulting it in again.
 
-    A quarter of the time of encoding on a CPU. It holds for the process from here on; elsewhere than on glibc nothing happens.
+    This saves a quarter of the time of encoding on a CPU. It applies to the process from now on; without glibc it does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

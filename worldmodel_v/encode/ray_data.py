@@ -1,11 +1,11 @@
-"""Encoding as a step of a Ray Data pipeline, for data that lives there. Imports no Ray: it is a plain callable class.
+"""Encoding as a step of a Ray Data pipeline. It does not import Ray: it is a plain callable class.
 
     frames.map_batches(
         EncodeBatch, fn_constructor_args=("runs/quickstart/vae",), compute=ray.data.ActorPoolStrategy(size=4), batch_size=1024
     )
 
-Ray Data makes one object for each actor of the pool, so the weights are loaded once for each. Who wants latents on disk,
-committed and resumable, runs `wm-encode --workers`.
+Ray Data makes one object for each actor of the pool, so each actor loads the weights once. For latents on disk, committed and
+resumable, use `wm-encode --workers`.
 
 Legend: B batch, H, W frame, Z latent, K condition.
 """
@@ -24,7 +24,7 @@ from worldmodel_v.process import plain_tensors
 
 
 class EncodeBatch:
-    """Batches of frames in, the same batches with the latents in place of the frames out."""
+    """Takes batches with frames, and returns the same batches with latents instead of the frames."""
 
     @plain_tensors()
     def __init__(
@@ -49,10 +49,10 @@ class EncodeBatch:
 
     @plain_tensors()
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The batch without its frames, and with the autoencoder's columns; of a VAE mu and logvar, float32 (B, Z).
+        """The batch with the autoencoder's columns instead of its frames; for a VAE mu and logvar, float32 (B, Z).
 
         The frames are uint8 (B, H, W, 3); a conditional VAE needs its condition too, float32 (B, K), as
-        `worldmodel_v.data.condition_rows` makes it. Raises ModelNotUsable if they are of another type or shape, or missing.
+        `worldmodel_v.data.condition_rows` makes it. Raises ModelNotUsable if one is missing or has another dtype or shape.
         """
         frames_BHWC = self._required(batch)
         condition_BK = batch[self._condition] if self._model.config.condition else None
@@ -70,7 +70,7 @@ class EncodeBatch:
         return kept | {name: np.concatenate(parts) for name, parts in encoded.items()}
 
     def _required(self, batch: dict[str, np.ndarray]) -> np.ndarray:
-        """The frames of a batch that has all it needs."""
+        """The frames of a batch, after the checks of `__call__`."""
         frame_shape, names = (*self._model.config.frame_shape, 3), [self._frames]
         names += [self._condition] if self._model.config.condition else []
         if missing := [name for name in names if name not in batch]:
@@ -88,5 +88,5 @@ class EncodeBatch:
 
 
 def _tensor(values: np.ndarray) -> torch.Tensor:
-    """A tensor of its own memory: Ray's arrays cannot be written to, which PyTorch warns of."""
+    """A tensor with a copy of the values: Ray's arrays are read-only, and PyTorch warns about them."""
     return torch.from_numpy(np.array(values))

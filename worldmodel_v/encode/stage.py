@@ -1,7 +1,7 @@
-"""The whole run: which rollout shards are not encoded yet, have them encoded, commit each as it comes.
+"""The whole run: find the rollout shards that are not encoded yet, encode them, and commit each when it is done.
 
-Latent shard i is made from rollout shard i alone and says so (`source_sha256`), so latents whose rollouts were replaced
-are found by comparing two index files.
+Latent shard i is made only from rollout shard i and records its hash (`source_sha256`). So comparing two index files finds
+latents whose rollouts were replaced.
 """
 
 import functools
@@ -33,22 +33,22 @@ class EncodeReport:
 
     out: Path
     episodes: int
-    """Episodes in the latent dataset now."""
+    """Episodes in the latent dataset after the run."""
 
     rows: int
     new_rows: int
-    """Rows that this run encoded; 0 if everything was there."""
+    """Rows that this run encoded; 0 if there was nothing to do."""
 
 
 @plain_tensors()
 def encode(config: EncodeConfig, progress: Progress | None = None, executor: Executor | None = None) -> EncodeReport:
-    """Make `config.out` hold the latents of every episode of `config.data`; continues what is there.
+    """Write the latents of every episode of `config.data` to `config.out`; continues existing latents.
 
     Raises UsageError (DatasetNotUsable, ModelNotUsable, OutputNotUsable, ShardDamaged, …) before it
     writes anything that they concern, and WorkerLost or WriteFailed later; everything committed by then stays.
 
-    An `executor` of your own takes the place of `config.workers` and their cluster. Each of its workers encodes a shard at a
-    time from the shard's bytes, with as many threads as PyTorch has there.
+    An `executor` of your own replaces `config.workers` and their cluster. Each of its workers encodes one shard at a time from
+    the shard's bytes, with as many threads as PyTorch has there.
     """
     progress = progress or Silent()
     rollouts = require_dataset(config.data, RolloutSpec)
@@ -83,7 +83,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
 
 
 def require_current(latents: Latents, rollouts: Rollouts) -> None:
-    """Raise DatasetNotUsable if a latent shard was made from another file than the rollout shard of its number."""
+    """Raise DatasetNotUsable if a latent shard was not made from the current rollout shard of its number."""
     sources = {entry.shard: entry.sha256 for entry in rollouts.entries}
     for entry in latents.entries:
         if sources.get(entry.shard) != entry.source_sha256:
@@ -134,7 +134,7 @@ def _encode_shards(
 
 
 Encoded = Generator[tuple[IndexEntry, bytes]]
-"""A rollout shard, and the bytes of its latent shard."""
+"""The index entry of a rollout shard, and the bytes of its latent shard."""
 
 
 def _here(settings: EncoderSettings, rollouts: Rollouts, missing: list[IndexEntry]) -> Encoded:
@@ -158,13 +158,13 @@ def _by_workers(
 
 
 def _sources(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[Source]:
-    """The shards, each opened when there is room for it; raises ShardDamaged."""
+    """The shards, each opened when the encoder asks for it; raises ShardDamaged."""
     for entry in missing:
         yield Source(entry, rollouts.open_verified(entry))
 
 
 def _tasks(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
-    """The shards' bytes, read when a worker is free for them; raises ShardDamaged."""
+    """The shards' bytes, each read when a worker is free; raises ShardDamaged."""
     for entry in missing:
         image = rollouts.image(entry)
         rollouts.open_shard(entry, image).close()

@@ -1,6 +1,6 @@
 """How good a VAE is on held-out frames, what a dataset's drivers saw, and pictures of frames.
 
-`evaluate` is the short answer that training gives; `evaluate_vae` is the long one, `wm-eval`.
+`evaluate` gives the short result that training reports; `evaluate_vae` gives the long one of `wm-eval`.
 """
 
 from worldmodel_v.evaluate.canvas import Row, frame_grid

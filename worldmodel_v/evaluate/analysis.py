@@ -1,4 +1,4 @@
-"""All figures of an evaluation, from the sample and the scores of its frames; nothing here draws or writes.
+"""All figures of an evaluation, from the sample and the scores of its frames. This module draws and writes nothing.
 
 Legend: N frames, Z latent.
 """
@@ -49,12 +49,12 @@ class EpisodeFidelity:
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What an evaluation found out, of whichever autoencoder."""
+    """The results of an evaluation, for any autoencoder."""
 
     heldout: Figures
     fidelity: Fidelity
     without_zoom: Fidelity | None
-    """Without the rows in which the camera zooms in; None where it does not, or where nothing is left."""
+    """Without the rows in which the camera zooms in; None if it does not zoom in, or if no row is left."""
 
     episodes: list[EpisodeFidelity]
     """In ascending order of PSNR."""
@@ -66,14 +66,14 @@ class Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianFindings(Findings):
-    """What there is to say beside that of a VAE, whose latents have a distribution and are directions to go."""
+    """Further results for a VAE, whose latents have a distribution and are directions in latent space."""
 
     bound: Bound
     kl_per_latent: list[float]
     active: list[bool]
     aggregated: AggregatedPosterior
     disentanglement: Disentanglement | None
-    """None where no recorded factor varies."""
+    """None if no recorded factor varies."""
 
     attributes: list[Attribute]
     """Every factor and the speed, the best predicted first; those that were edited have `achieved`."""
@@ -81,7 +81,7 @@ class GaussianFindings(Findings):
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What the pictures are drawn from, beside the findings."""
+    """What the pictures are drawn from, in addition to the findings."""
 
     sample: Sample
     scores: Scores
@@ -92,7 +92,7 @@ class Material:
     filled: Filled
 
     def reconstructions(self, picked_n: np.ndarray) -> np.ndarray:
-        """What is decoded from the latents of some of the frames: uint8 (n, H, W, 3)."""
+        """The reconstructions of some of the frames: uint8 (n, H, W, 3)."""
         latents = {name: rows.numpy()[picked_n] for name, rows in self.scores.latents.items()}
         return self.coder.decode(latents, self.sample.condition[picked_n])
 
@@ -104,7 +104,7 @@ class Material:
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianMaterial(Material):
-    """The same of a VAE."""
+    """The same for a VAE."""
 
     coder: GaussianCoder
 
@@ -117,7 +117,7 @@ class GaussianMaterial(Material):
 def analyse(
     sample: Sample, scores: Scores, coder: Coder, *, zoom_rows: int, asked: tuple[str, ...]
 ) -> tuple[Findings, Material]:
-    """Everything that can be said in numbers; raises ConfigError if a factor is asked for that is not recorded."""
+    """All numbers of an evaluation; raises ConfigError if a factor is requested that is not recorded."""
     recorded, constant = recorded_factors(sample, asked)
     factors = with_speed(recorded)
     some = evenly_spaced(len(sample), INPAINTED_FRAMES)
@@ -170,7 +170,7 @@ def _by_episode(sample: Sample, scores: Scores) -> list[EpisodeFidelity]:
 
 
 def _attributes(sample: Sample, scores: Scores, coder: GaussianCoder, factors: Factors) -> list[Attribute]:
-    """The regressions; for those that are edited, also whether edited frames show the change."""
+    """The regressions; for edited factors, also whether edited frames show the change."""
     mu = scores.latents["mu"].numpy()
     attributes = fit_attributes(mu, active_latents(scores).numpy(), factors, sample.episode)
     edited = [attribute.factor for attribute in choose_edits(attributes, factors)]

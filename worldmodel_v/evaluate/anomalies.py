@@ -1,4 +1,4 @@
-"""Frames that stand out: those which the VAE reconstructs far worse than the rest.
+"""Anomalies: frames that the VAE reconstructs far worse than the rest.
 
 Legend: N frames.
 
@@ -12,12 +12,12 @@ import numpy as np
 THRESHOLD = 3.0
 NUM_SHOWN = 10
 APART = 10
-"""Rows between two frames of one episode that are both named; neighbours are nearly equal."""
+"""Least distance in rows between two reported frames of an episode, because neighbours are nearly equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anomaly:
-    """A frame that stands out."""
+    """A frame with an unusually large error."""
 
     episode: int
     row: int
@@ -31,12 +31,12 @@ class Anomaly:
 
 @dataclass(frozen=True, kw_only=True)
 class Anomalies:
-    """How errors are spread, and the worst frames."""
+    """The distribution of errors, and the worst frames."""
 
     mean_error: float
     std_error: float
     num_above_threshold: int
-    """Frames whose z-score is above 3; for a normal distribution one in 741."""
+    """Frames whose z-score is above 3; for a normal distribution, one in 741."""
 
     standing_out: list[Anomaly]
     """The largest errors first, at least 10 rows apart within an episode."""

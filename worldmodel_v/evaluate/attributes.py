@@ -1,15 +1,12 @@
 """Directions in the latent space along which one factor of the world changes, and frames edited along them.
 
-A linear regression reads a factor from mu (from its active latents: the others would only fit noise). Its weights w say
-where to look, not where to go: latents are correlated, and along w lie latents that no frame has, of which the decoder
-draws nothing. So frames go along C w, with C the covariance of mu: the way in which frames of a high and of a low predicted
-factor differ (Haufe et al. 2014, doi:10.1016/j.neuroimage.2013.10.067). One step changes the prediction by its own
-standard deviation.
+A linear regression predicts a factor from mu (only from its active latents: the others would only fit noise). Its weights w
+are not the direction of editing: latents are correlated, and along w there are latents that no frame has, from which the
+decoder draws nothing useful. So frames are edited along C w, with C the covariance of mu: the difference between frames with
+a high and with a low predicted factor (Haufe et al. 2014, doi:10.1016/j.neuroimage.2013.10.067). One step changes the
+prediction by its own standard deviation, so that edited frames stay similar to real ones.
 
 Legend: N frames, n frames to edit, m steps, Z latent.
-
-A linear regression of a factor on mu (its active latents alone: the others only fit noise) gives the direction. A step of
-one σ is one standard deviation of the frames' own positions along it, so that edited frames stay among those that exist.
 """
 
 from dataclasses import dataclass
@@ -22,26 +19,26 @@ from worldmodel_v.evaluate.factors import Factors
 NUM_EDITS = 3
 MIN_R2 = 0.3
 STEPS = (-2.0, -1.0, 0.0, 1.0, 2.0)
-"""In steps along the direction."""
+"""Positions along the direction, in steps."""
 
 SAME = 0.9
-"""Factors that correlate more than this are one attribute: of four wheels' speeds, one is edited."""
+"""Factors that correlate more than this are one attribute: only one of the four wheels' speeds is edited."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attribute:
-    """What a linear regression on the latents says of a factor."""
+    """A linear regression of a factor on the latents."""
 
     factor: str
 
     r2: float
-    """Share of its variance explained on every second episode, fitted on the others; negative if worse than the mean."""
+    """Share of the variance explained on every second episode, fitted on the others; negative if worse than the mean."""
 
     change_per_sigma: float
-    """What one step changes the predicted factor by, in its unit: the prediction's standard deviation."""
+    """The change of the predicted factor by one step, in its unit: the prediction's standard deviation."""
 
     weights: list[float]
-    """(Z,): what the regression multiplies mu by."""
+    """(Z,): the weights of the regression."""
 
     direction: list[float]
     """(Z,): one step."""
@@ -60,7 +57,7 @@ def fit_attributes(mu_NZ: np.ndarray, active_Z: np.ndarray, factors: Factors, ep
 
 
 def choose_edits(attributes: list[Attribute], factors: Factors) -> list[Attribute]:
-    """The few best predicted ones that are not the same thing twice; of about equal ones, the one that is named first."""
+    """The few best predicted attributes, at most one of similar ones; equal R² (to 0.1) in the order of `factors`."""
     chosen: list[Attribute] = []
     for attribute in sorted(attributes, key=lambda item: (-round(item.r2, 1), factors.names.index(item.factor))):
         alike = [abs(correlations(factors[other.factor][:, None], factors[attribute.factor][:, None])) for other in chosen]
@@ -75,9 +72,9 @@ def edit(z_nZ: np.ndarray, attribute: Attribute) -> np.ndarray:
 
 
 def achieved_share(edited_nmZ: np.ndarray, found_nmZ: np.ndarray, attribute: Attribute) -> float:
-    """Of the change of the factor that edited frames were to show, the share that is read from them once encoded again.
+    """The share of the intended change of the factor that is predicted from the edited frames after encoding them again.
 
-    1: the decoder drew what was asked; 0: it drew nothing of it. From the two outermost steps, averaged over frames.
+    1: the decoder drew the whole change; 0: it drew none of it. From the two outermost steps, averaged over frames.
     """
     weights = np.array(attribute.weights)
     asked, found = ((points[:, -1] - points[:, 0]) @ weights for points in (edited_nmZ, found_nmZ))

@@ -1,5 +1,5 @@
-"""Drawing with Pillow: rows of frames with labels, and maps of points. Grounds are transparent, so that a picture sits on
-a light page and on a dark one.
+"""Drawing with Pillow: rows of frames with labels, and maps of points. Backgrounds are transparent, so that a picture fits
+light and dark pages.
 
 Legend: n frames or points, H, W.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 CELL = 128
-"""About how wide a frame is drawn, in pixels."""
+"""The approximate width of a drawn frame, in pixels."""
 
 GAP = 6
 GROUP_GAP = 22
@@ -34,13 +34,13 @@ class Row:
     """A row of frames."""
 
     label: str
-    """To its left; may have several lines. Latin letters and digits: Pillow's own font has few others."""
+    """The text to its left; it may have several lines. Use Latin letters and digits: Pillow's own font has few others."""
 
     frames: np.ndarray
     """uint8 (n, H, W, 3)"""
 
     starts_group: bool = False
-    """Whether a wider gap goes before it."""
+    """Whether a wider gap is above the row."""
 
 
 def frame_grid(rows: list[Row], headings: list[str] | None = None) -> np.ndarray:
@@ -73,7 +73,7 @@ def frame_grid(rows: list[Row], headings: list[str] | None = None) -> np.ndarray
 
 
 def scatter(places_n2: np.ndarray, colourings: dict[str, np.ndarray]) -> np.ndarray:
-    """The same points once for each colouring, side by side, with a scale of its values: uint8 RGBA (H', W', 4)."""
+    """One map of the points for each colouring, side by side, each with a colour scale: uint8 RGBA (H', W', 4)."""
     panels = [_panel(places_n2, name, values) for name, values in colourings.items()]
     picture = Image.new("RGBA", (sum(panel.width for panel in panels) + GROUP_GAP * (len(panels) - 1), panels[0].height))
     for i, panel in enumerate(panels):

@@ -1,4 +1,4 @@
-"""Where the bars, labels and grid lines of a chart stand; `report.html` draws them as SVG, in the page's own colours."""
+"""The positions of bars, labels and grid lines of a chart; `report.html` draws them as SVG, in the page's own colours."""
 
 import math
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class Bar:
     height: float
     is_muted: bool
     title: str
-    """What a reader sees who points at it."""
+    """The text that appears when the reader points at the bar."""
 
     label: str | None
-    """What stands below it, where there is room."""
+    """The text below the bar; None if there is no room."""
 
     @property
     def middle(self) -> float:
@@ -40,12 +40,12 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A bar chart, in units of its picture."""
+    """A bar chart; coordinates are in units of its picture."""
 
     ticks: list[Tick]
     bars: list[Bar]
     describes: str
-    """What is to be seen, for those who do not see it."""
+    """A description of the chart for readers who cannot see it."""
 
     width: int = WIDTH
     height: int = HEIGHT

@@ -1,4 +1,4 @@
-"""An autoencoder on a device as functions from arrays to arrays, for the pictures: frames in, latents out, and back.
+"""An autoencoder on a device as functions of arrays, for the pictures: frames to latents, and back.
 
 Legend: n frames, H, W, Z latent, K size of the condition.
 """
@@ -50,7 +50,7 @@ class Coder:
         return np.concatenate(parts)
 
     def reconstruct(self, frames_nHWC: np.ndarray, condition_nK: np.ndarray) -> np.ndarray:
-        """What becomes of uint8 frames that are encoded and decoded."""
+        """uint8 frames after encoding and decoding."""
         return self.decode(self.encode(frames_nHWC, condition_nK), condition_nK)
 
     def _tensor(self, values: np.ndarray) -> torch.Tensor:
@@ -60,7 +60,7 @@ class Coder:
 
 @dataclass(frozen=True)
 class GaussianCoder(Coder):
-    """Of a VAE, whose latent is one vector."""
+    """The coder of a VAE, whose latent is one vector."""
 
     model: VAE
 

@@ -1,4 +1,4 @@
-"""What a conditional VAE is told beside the frame, as evaluation carries it: an array always, of no columns for the others.
+"""The condition of a conditional VAE in evaluation: always an array, with no columns for autoencoders without a condition.
 
 Legend: n rows, K size of the condition.
 """
@@ -21,5 +21,5 @@ def condition_rows(shard: Shard, model: Autoencoder, start: int, stop: int) -> n
 
 
 def as_arguments(condition_BK: np.ndarray, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """What `encode` and `decode` take after their first argument: the condition, or nothing where there is none."""
+    """The further arguments of `encode` and `decode`: the condition, or nothing if there is none."""
     return (torch.from_numpy(condition_BK).to(device),) if condition_BK.shape[1] else ()

@@ -1,4 +1,4 @@
-"""What `wm-eval` can be asked for."""
+"""The settings of `wm-eval`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,34 +11,34 @@ from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import Location, local_path, to_place
 
 MIN_FRAMES = 10
-"""With fewer, neither a correlation nor a map of the latents means anything."""
+"""With fewer frames, correlations and maps of the latents mean nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig:
-    """Measure what a VAE's latents are worth, on the episodes that its training held out.
+    """Measure how good a VAE's latents are, on the episodes that its training held out.
 
-    Writes metrics.json, pictures, and report.html: one page that needs nothing else. The same command again does nothing;
-    other settings on the same VAE and data evaluate anew, and another VAE or other data in the same directory are refused.
+    Writes metrics.json, pictures, and report.html: one page that needs no other file. The same command again does nothing;
+    other settings evaluate again; another VAE or other data are refused for the same directory.
     """
 
     vae: Path
     """The directory that wm-train wrote."""
 
     data: Location
-    """The rollouts whose held-out episodes are looked at, usually those of its training; a directory, or its URL."""
+    """The rollouts whose held-out episodes are used, usually those of its training; a directory, or its URL."""
 
     out: Path
-    """Where figures and pictures go: new, empty, or an evaluation of the same VAE and data."""
+    """Where figures and pictures go: a new or empty directory, or an evaluation of the same VAE and data."""
 
     autoencoder: str | None = None
-    """module:Class, where that directory holds an autoencoder of your own: its code runs only where you name it."""
+    """module:Class, if the VAE's directory holds an autoencoder of your own: its code runs only if you name it here."""
 
     frames: Annotated[int, Ge(MIN_FRAMES)] = 10_000
     """At most how many frames, evenly spaced over the held-out episodes."""
 
     holdout_every: Annotated[int | None, Ge(2)] = None
-    """Every k-th episode is held out; by default as in the VAE's training, which no other value may contradict."""
+    """Every k-th episode is held out; by default as in the VAE's training. Another value is refused for the training's data."""
 
     factors: tuple[str, ...] = ()
     """The state factors to compare the latents with; by default all that are recorded."""

@@ -1,4 +1,4 @@
-"""What the drivers of a CarRacing dataset saw of it, by policy, from the recorded `state`."""
+"""What part of CarRacing the drivers of a dataset saw, by policy, from the recorded `state`."""
 
 import itertools
 import math
@@ -13,17 +13,17 @@ from worldmodel_v.storage import Dataset
 
 FACTORS = ("progress", "on_road", "velocity_x", "velocity_y", "angle")
 _START_TILE = re.compile(r", tile=\d+")
-"""What tells one random start from another; it is no other policy."""
+"""The part of a policy's name that differs between random starts; the policy is the same."""
 
 STANDSTILL = 1.0
-"""Below this speed, in world units a second, a car stands."""
+"""Below this speed, in world units a second, a car counts as standing."""
 
 SPINNING_ANGLE = math.pi / 4
 SPINNING_SPEED = 5.0
 """A car spins when it moves faster than this in a direction more than `SPINNING_ANGLE` off its nose."""
 
 FULL_LAP = 0.95
-"""Share of the track's tiles that is a lap, as CarRacing's own `lap_complete_percent`."""
+"""Share of the track's tiles that counts as a lap, as CarRacing's own `lap_complete_percent`."""
 
 SPEED_EDGES = (0.0, 1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0)
 

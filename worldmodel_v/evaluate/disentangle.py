@@ -1,14 +1,14 @@
-"""Whether single latents stand for single factors of the world: SAP and MIG against the recorded `state`.
+"""Whether single latents encode single factors of the world: SAP and MIG against the recorded `state`.
 
 Legend: N frames, S factors, Z latents.
 
-- SAP (Kumar et al. 2018, arXiv:1711.00848): for each factor, how much better its best latent predicts it than the second
-  best, where prediction is the R² of a linear regression on that one latent; averaged over factors.
-- MIG (Chen et al. 2018, arXiv:1802.04942): for each factor, the mutual information with its best latent less that with the
-  second best, over the factor's entropy; averaged over factors. mu and continuous factors are cut into 20 bins of equal
-  width, as Locatello et al. 2019 (arXiv:1811.12359) do.
+- SAP (Kumar et al. 2018, arXiv:1711.00848): for each factor, the R² of a linear regression on its best single latent, minus
+  the R² of the second best; averaged over factors.
+- MIG (Chen et al. 2018, arXiv:1802.04942): for each factor, the mutual information with its best latent, minus that with the
+  second best, divided by the factor's entropy; averaged over factors. mu and continuous factors are cut into 20 bins of equal
+  width, as in Locatello et al. 2019 (arXiv:1811.12359).
 
-Both are 1 where each factor has one latent to itself, and 0 where two latents know it equally well, or none does.
+Both are 1 if exactly one latent encodes each factor, and 0 if two latents encode it equally well, or no latent does.
 """
 
 from dataclasses import dataclass
@@ -22,28 +22,28 @@ NUM_BINS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class FactorScore:
-    """How one factor stands in the latents."""
+    """How well latents encode one factor."""
 
     factor: str
     latent: int
     """The latent that predicts it best, linearly."""
 
     r2: float
-    """Share of its variance which that latent alone explains."""
+    """Share of the factor's variance that this latent alone explains."""
 
     sap: float
-    """R² of the best latent less that of the second best."""
+    """R² of the best latent minus that of the second best."""
 
     mig_latent: int
-    """The latent that shares most information with it."""
+    """The latent with the largest mutual information."""
 
     mig: float
-    """Mutual information with the best latent less that with the second best, over the factor's entropy."""
+    """Mutual information with the best latent minus that with the second best, divided by the factor's entropy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TopFactor:
-    """What one latent says most about."""
+    """The factor that one latent correlates with most."""
 
     factor: str
     correlation: float
@@ -52,7 +52,7 @@ class TopFactor:
 
 @dataclass(frozen=True, kw_only=True)
 class Disentanglement:
-    """SAP and MIG, and what they are made of."""
+    """SAP and MIG, with the scores of each factor."""
 
     sap: float
     mig: float
@@ -64,7 +64,7 @@ class Disentanglement:
 
 
 def disentangle(mu_NZ: np.ndarray, factors: Factors) -> Disentanglement:
-    """Compare latents with factors. With a single latent there is no second best, which then counts as 0."""
+    """Compare latents with factors. With a single latent, the second best counts as 0."""
     correlation_SZ = correlations(factors.values, mu_NZ)
     r2_SZ = correlation_SZ**2
     information_SZ, entropy_S = _information(factors.values, mu_NZ)
@@ -87,9 +87,9 @@ def disentangle(mu_NZ: np.ndarray, factors: Factors) -> Disentanglement:
 
 
 def correlations(left_NA: np.ndarray, right_NB: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of every column of one with every column of the other: (A, B); 0 where one is constant.
+    """Pearson's correlation of every column of one with every column of the other: (A, B); 0 if one of them is constant.
 
-    Its square is the R² of the linear regression of either on the other.
+    Its square is the R² of the linear regression of one on the other.
     """
     left, right = (_standardised(columns) for columns in (left_NA, right_NB))
     return np.clip(left.T @ right / len(left), -1.0, 1.0)
@@ -112,7 +112,7 @@ def _information(factors_NS: np.ndarray, mu_NZ: np.ndarray) -> tuple[np.ndarray,
 
 
 def binned(values_N: np.ndarray) -> np.ndarray:
-    """Up to 20 distinct values are classes as they are; more are cut into 20 bins of equal width: int (N,)."""
+    """Classes of values: up to 20 distinct values unchanged, more cut into 20 bins of equal width: int (N,)."""
     distinct, classes = np.unique(values_N, return_inverse=True)
     if len(distinct) <= NUM_BINS:
         return classes
@@ -121,6 +121,6 @@ def binned(values_N: np.ndarray) -> np.ndarray:
 
 
 def _gap(scores_SZ: np.ndarray) -> np.ndarray:
-    """The best less the second best of each row: (S,)."""
+    """The best minus the second best of each row: (S,)."""
     second, best = np.sort(np.pad(scores_SZ, ((0, 0), (1, 0))), axis=1)[:, -2:].T
     return best - second

@@ -1,4 +1,4 @@
-"""A map of the latents: t-SNE (van der Maaten & Hinton 2008), which puts near each other what is near in latent space.
+"""A map of the latents: t-SNE (van der Maaten & Hinton 2008), which places neighbours in latent space near each other.
 
 Legend: N frames, n points of the map, Z latent.
 """
@@ -18,7 +18,7 @@ def choose_points(count: int) -> np.ndarray:
 
 
 def embed(mu_nZ: np.ndarray, seed: int) -> np.ndarray:
-    """Places on the map: float32 (n, 2), a function of mu and the seed. Needs 10 frames that are not all the same."""
+    """Positions on the map: float32 (n, 2), a function of mu and the seed. Needs 10 frames that are not all identical."""
     from sklearn.manifold import TSNE
 
     perplexity = min(PERPLEXITY, (len(mu_nZ) - 1) / 3)
@@ -31,7 +31,7 @@ def embed(mu_nZ: np.ndarray, seed: int) -> np.ndarray:
 def _principal_components(mu_nZ: np.ndarray) -> np.ndarray:
     """The first two, with the small scale that t-SNE starts from: float32 (n, min(2, Z)).
 
-    Starting there keeps far things apart (Kobak & Berens 2019); the signs of the axes are fixed, for equal maps everywhere.
+    This start keeps distant points apart (Kobak & Berens 2019). The signs of the axes are fixed, so maps are equal everywhere.
     """
     centred = mu_nZ - mu_nZ.mean(axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
@@ -41,7 +41,7 @@ def _principal_components(mu_nZ: np.ndarray) -> np.ndarray:
 
 
 def neighbour_agreement(places_n2: np.ndarray, values_n: np.ndarray) -> float:
-    """Pearson's correlation of a value with its mean over the 5 nearest neighbours on the map: 1 orderly, 0 mixed."""
+    """Pearson's correlation of a value with its mean over the 5 nearest neighbours on the map: 1 ordered, 0 mixed."""
     from sklearn.neighbors import NearestNeighbors
 
     neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(places_n2).kneighbors(places_n2, return_distance=False)

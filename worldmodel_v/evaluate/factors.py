@@ -1,4 +1,4 @@
-"""The ground truth beside the frames, as named columns that vary.
+"""The recorded ground truth of the frames, as named columns that vary.
 
 Legend: N frames, S factors.
 """
@@ -13,7 +13,7 @@ from worldmodel_v.evaluate.sample import Sample
 SPEED = "speed"
 VELOCITY = ("velocity_x", "velocity_y")
 ANGLE = "angle"
-"""Taken between -π and π: a car that has turned round twice looks as before."""
+"""This factor is mapped to -π to π: a car looks the same after full turns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class Factors:
 
 
 def recorded_factors(sample: Sample, asked: tuple[str, ...]) -> tuple[Factors, list[str]]:
-    """The asked factors of the recorded state (all if none is asked for) that vary, and the names of those that do not.
+    """The requested factors of the recorded state (all if none is requested) that vary, and the names of those that do not.
 
-    Raises ConfigError if a factor is asked for that is not recorded.
+    Raises ConfigError if a requested factor is not recorded.
     """
     if unknown := [name for name in asked if name not in sample.state_names]:
         recorded = f"the state holds {', '.join(sample.state_names)}" if sample.state_names else "no state is recorded there"
@@ -53,7 +53,7 @@ def recorded_factors(sample: Sample, asked: tuple[str, ...]) -> tuple[Factors, l
 
 
 def with_speed(factors: Factors) -> Factors:
-    """With `speed`, the length of the velocity, where its components are there: a camera that turns with the car sees that."""
+    """Adds `speed`, the length of the velocity, if its components are recorded: a camera that turns with the car shows it."""
     if not all(name in factors for name in VELOCITY) or SPEED in factors:
         return factors
     speed = np.hypot(*(factors[name] for name in VELOCITY))

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, each with what to look for in it and what it says.
+"""The pictures of an evaluation, each with what to look for and what it shows.
 
 Legend: n frames, m steps of a walk, H, W, Z latent.
 """
@@ -25,7 +25,7 @@ PRIOR_ROWS = 4
 TRAVERSALS = 12
 EDITED_SHOWN = 2
 COLOURINGS = ("speed", "angle", "on_road")
-"""What the map is coloured by where it is recorded; else by the factors that latents predict best."""
+"""The factors that colour the map if they are recorded; otherwise those that latents predict best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Figure:
     """uint8 RGBA (H, W, 4)"""
 
     alt: str
-    """What is to be seen, for those who do not see it."""
+    """A description of the picture for readers who cannot see it."""
 
     look_for: str
     verdict: Verdict
@@ -52,7 +52,7 @@ class Figure:
 
 
 def all_figures(seed: int) -> dict[str, Callable[[Findings, Material], Figure | str]]:
-    """What draws each figure, by name; it gives the figure, or the reason for which it is left out."""
+    """The functions that draw the figures, by name; each returns the figure, or the reason why it is left out."""
     return {
         "reconstructions": draw_reconstructions,
         "prior": _of_a_gaussian(lambda findings, material: draw_prior(findings, material, seed)),
@@ -121,7 +121,7 @@ def draw_prior(findings: GaussianFindings, material: GaussianMaterial, seed: int
 
 
 def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
-    """Ways through latent space between pairs of held-out frames, both ends shown as recorded."""
+    """Paths through latent space between pairs of held-out frames, both ends shown as recorded."""
     picked = evenly_spaced(len(material.sample), 2 * INTERPOLATIONS)
     pairs = len(picked) // 2
     starts, ends = picked[:pairs], picked[pairs : 2 * pairs]
@@ -147,7 +147,7 @@ def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) 
 
 
 def draw_traversals(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
-    """One latent at a time from -3 to 3, from a typical frame, the latents that say most first."""
+    """One latent at a time from -3 to 3, from a typical frame; the most informative latents come first."""
     order = np.argsort(-np.array(findings.kl_per_latent), kind="stable")[:TRAVERSALS]
     base = int(np.argsort(material.error, kind="stable")[len(material.error) // 2])
     walks = traverse(material.mu[base], order, COLUMNS + 1)
@@ -177,7 +177,7 @@ def _latent_label(findings: GaussianFindings, latent: int) -> str:
 
 
 def draw_map(findings: GaussianFindings, material: GaussianMaterial, seed: int) -> Figure | str:
-    """t-SNE of the latents, coloured by what is recorded beside the frames."""
+    """t-SNE of the latents, coloured by recorded factors."""
     if not any(findings.active):
         return "no latent says anything, so there is nothing to map"
     points = choose_points(len(material.sample))

@@ -1,4 +1,4 @@
-"""Pictures of what an autoencoder makes, and their files."""
+"""Pictures of reconstructions and samples, and their files."""
 
 import io
 
@@ -14,7 +14,7 @@ from worldmodel_v.evaluate.canvas import Row, frame_grid
 def reconstruction_grid(
     model: Autoencoder, frames_NHWC: np.ndarray, device: torch.device, condition_NK: np.ndarray | None = None
 ) -> np.ndarray:
-    """Frames in the upper row, what the autoencoder makes of them in the lower one: uint8 RGBA (H', W', 4)."""
+    """Frames in the upper row, their reconstructions in the lower one: uint8 RGBA (H', W', 4)."""
     model.eval()
     x = frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_NHWC)).to(device), model.config.channels)
     condition = None if condition_NK is None else torch.from_numpy(np.ascontiguousarray(condition_NK)).to(device)
@@ -24,8 +24,8 @@ def reconstruction_grid(
 
 @torch.no_grad()
 def sample_grid(model: Autoencoder, *, rows: int, columns: int, seed: int) -> np.ndarray | None:
-    """New frames, of a VAE decoded from the prior N(0, I); the same seed gives the same latents at every call. None if the
-    autoencoder has none to give."""
+    """New frames, for a VAE decoded from the prior N(0, I); the same seed gives the same latents at every call. None if the
+    autoencoder has no samples."""
     model.eval()
     samples = model.samples(rows * columns, torch.Generator().manual_seed(seed))
     if samples is None:

@@ -1,10 +1,10 @@
-"""Filling a hole in a frame with what the VAE believes to be there.
+"""Inpainting: the VAE fills a hole in a frame.
 
 Legend: n frames, H, W.
 
-The hole starts grey. The frame is encoded, decoded, and the decoded pixels are put into the hole; some rounds of this draw
-the frame towards those that the VAE knows (Rezende et al. 2014, arXiv:1401.4082, impute missing pixels so; here with means
-in place of samples).
+The hole starts grey. The frame is encoded and decoded, and the decoded pixels replace the hole. Several rounds of this move the
+frame towards those that the VAE was trained on (Rezende et al. 2014, arXiv:1401.4082, impute missing pixels in this way; here
+with means instead of samples).
 """
 
 from dataclasses import dataclass
@@ -30,10 +30,10 @@ class Inpainting:
     """Filled by the VAE."""
 
     mean_fill_mse: float
-    """Filled with the mean colour of the pixels around: what a VAE has to beat."""
+    """Filled with the mean colour of the surrounding pixels: a VAE should be better."""
 
     seen_mse: float
-    """The VAE's reconstruction there when nothing is hidden: what it can reach at best."""
+    """The VAE's reconstruction there if nothing is hidden: the best that it can reach."""
 
 
 @dataclass(frozen=True, kw_only=True)

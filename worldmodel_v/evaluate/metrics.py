@@ -1,9 +1,9 @@
-"""Numbers that tell what an autoencoder is worth, on frames it was not trained on.
+"""Numbers that show how good an autoencoder is, on frames that it was not trained on.
 
 Legend: N frames, B batch, C channel, H, W frame, D = C·H·W values of a frame, Z latent, K size of the condition.
 
-`evaluate` is the short answer that training gives; `score_frames` goes over the frames once and keeps every frame's own
-figures, for whoever wants to ask more of them.
+`evaluate` gives the short result that training reports; `score_frames` goes over the frames once and keeps the figures of
+each frame, for further analysis.
 """
 
 from collections.abc import Iterator, Mapping
@@ -42,8 +42,8 @@ def score_frames(
     measures: Mapping[str, Measure] | None = None,
     seed: int = 0,
 ) -> Scores:
-    """Encode and decode every frame once, and measure each: by `measures`, and by what the autoencoder measures itself, with
-    noise from `seed`. Leaves the model in evaluation mode."""
+    """Encode and decode every frame once, and apply `measures` and the autoencoder's own measures to each, with noise from
+    `seed`. Leaves the model in evaluation mode."""
     generator = torch.Generator(device).manual_seed(seed)
     wanted: dict[str, Measure] = {"squared_error": squared_error, **(measures or {}), **model.measures(generator)}
     found: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
@@ -78,7 +78,7 @@ def coded_batches(
 
 
 def model_input(model: Autoencoder, frames_BHWC: np.ndarray, device: torch.device) -> torch.Tensor:
-    """uint8 frames as the model takes them: float (B, C, H, W) in [0, 1], on the device."""
+    """uint8 frames as the input of the model: float (B, C, H, W) in [0, 1], on the device."""
     return frames_to_input(torch.from_numpy(np.ascontiguousarray(frames_BHWC)).to(device), model.config.channels)
 
 
@@ -101,8 +101,8 @@ def squared_error(batch: CodedBatch) -> torch.Tensor:
 def ssim(batch: CodedBatch) -> torch.Tensor:
     """The structural similarity of each frame and its reconstruction: (B,), 1 where they are equal.
 
-    Wang et al. 2004 (doi:10.1109/TIP.2003.819861): a Gaussian window of σ = 1.5 (11 pixels) around every pixel, the frame
-    continued by reflection, averaged over pixels and channels.
+    Wang et al. 2004 (doi:10.1109/TIP.2003.819861): a Gaussian window of σ = 1.5 (11 pixels) around every pixel, with
+    reflection padding, averaged over pixels and channels.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -1,6 +1,6 @@
-"""`report.html`: one page with everything in it, that needs no network and no script.
+"""`report.html`: one page that contains everything and needs no network and no script.
 
-The page's words and markup are the template `report.html` of this package, which escapes every value; here is what fills it.
+The template `report.html` of this package holds the page's words and markup and escapes every value; this module fills it.
 Pictures are data URIs, charts are inline SVG, the style is `report.css`.
 """
 
@@ -24,11 +24,11 @@ NAMES = {"tsne": "A map of the latents", "edits": "Edits along a factor"}
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What an evaluation speaks of."""
+    """The autoencoder and the data of an evaluation."""
 
     vae: str
     kind: str
-    """Which autoencoder it is."""
+    """The autoencoder's kind."""
 
     data: str
     env: str
@@ -36,7 +36,7 @@ class Provenance:
     heldout_episodes: int
     training_steps: int
     trained_on_this: bool
-    """Whether the VAE was trained on the other episodes of these very rollouts."""
+    """Whether the VAE was trained on the other episodes of the same rollouts."""
 
     identity: dict[str, Any]
     model: dict[str, Any]
@@ -45,13 +45,13 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure at the page's head."""
+    """A figure at the top of the page."""
 
     name: str
     value: str
     unit: str
     beside: str
-    """What stands below it in small letters."""
+    """The text below it in small letters."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Column:
 
     heading: str
     kind: str = ""
-    """number, or meter: a percentage (0 to 100) drawn as a bar; else text."""
+    """number, or meter: a percentage (0 to 100) drawn as a bar; otherwise text."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _template() -> jinja2.Template:
 
 
 def _of_a_gaussian(findings: GaussianFindings) -> dict[str, Any]:
-    """What the page says of latents that are Gaussian."""
+    """The parts of the page that are only for Gaussian latents."""
     found = findings.disentanglement
     return {
         "gaussian": findings,
@@ -179,7 +179,7 @@ def _psnr_chart(findings: Findings) -> Chart | None:
 
 
 def _by_kl(findings: GaussianFindings) -> list[int]:
-    """The latents, the one that says most first."""
+    """The latents in descending order of KL."""
     return sorted(range(len(findings.kl_per_latent)), key=lambda i: -findings.kl_per_latent[i])
 
 

@@ -1,9 +1,9 @@
-"""Frames of the held-out episodes, and all that is known beside them.
+"""Frames of the held-out episodes, with their recorded columns.
 
 Legend: N frames, S state factors, K size of the condition, H, W, C.
 
-Memory is that of the picked frames, whatever the dataset's size: shards are opened one after the other, and of a shard
-only those chunks are decompressed that hold a picked frame.
+Memory depends only on the picked frames, not on the dataset's size: shards are opened one after the other, and only chunks
+that hold a picked frame are decompressed.
 """
 
 from collections.abc import Iterator
@@ -34,28 +34,28 @@ class Sample:
     """uint8 (N, H, W, 3)"""
 
     episode: np.ndarray
-    """int64 (N,): which episode each is of."""
+    """int64 (N,): the episode of each frame."""
 
     row: np.ndarray
-    """int64 (N,): which row of its episode it is."""
+    """int64 (N,): the frame's row in its episode."""
 
     action: np.ndarray
     """float32 (N, A), or int64 (N,) for discrete actions; NaN or -1 in an episode's final row."""
 
     state: np.ndarray
-    """float32 (N, S): the recorded ground truth; S = 0 where there is none."""
+    """float32 (N, S): the recorded ground truth; S = 0 if there is none."""
 
     state_names: tuple[str, ...]
 
     condition: np.ndarray
-    """float32 (N, K): what a conditional VAE is told; K = 0 for the others."""
+    """float32 (N, K): the condition of a conditional VAE; K = 0 for the others."""
 
     def __len__(self) -> int:
         return len(self.frames)
 
 
 def choose_holdout(asked: int | None, training: Training, dataset: Rollouts) -> int:
-    """Which k of "every k-th episode is held out" to use; raises ConfigError if it would evaluate on trained frames."""
+    """The k of "every k-th episode is held out"; raises ConfigError if it would evaluate on training frames."""
     if asked is None or asked == training.holdout_every:
         return training.holdout_every
     if training.data_spec_hash == dataset.spec_hash:
@@ -123,14 +123,14 @@ def _columns(shard: Shard, rows: np.ndarray, model: Autoencoder) -> dict[str, An
 
 
 def _as_seen(frames_NHWC: np.ndarray, model: Autoencoder) -> np.ndarray:
-    """The frames as the VAE sees them: one with a single channel sees no colours, and none is missing in what it draws."""
+    """The frames as the VAE sees them: for a VAE with a single channel they are grey, so missing colours are no error."""
     if model.config.channels == 3:
         return frames_NHWC
     return to_frames(frames_to_input(torch.from_numpy(frames_NHWC), model.config.channels))
 
 
 def _frames(shard: Shard, rows: np.ndarray) -> np.ndarray:
-    """The frames of some ascending rows, read 64 rows at a time where one of them is wanted."""
+    """The frames of some ascending rows; it reads only those blocks of 64 rows that contain one of them."""
     parts = []
     for window in np.unique(rows // PIXEL_CHUNK_ROWS):
         start = int(window) * PIXEL_CHUNK_ROWS

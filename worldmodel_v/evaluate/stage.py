@@ -1,7 +1,7 @@
 """An autoencoder and held-out frames in; figures, pictures and one page out: the whole of `wm-eval`, top to bottom.
 
-`metrics.json` is written last, and removed first when an evaluation is done anew: a directory that has it is complete. The page
-and the pictures of the old evaluation go with it, so that none of them stands beside those of the new one.
+`metrics.json` is written last, and removed first when an evaluation is repeated: a directory that has it is complete. The page
+and the pictures of the old evaluation are removed with it, so they never mix with those of the new one.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ METRICS_NAME = "metrics.json"
 PAGE_NAME = "report.html"
 PICTURE_NAMES = tuple(f"{name}.png" for name in all_figures(seed=0))
 OWN_NAMES = {METRICS_NAME, PAGE_NAME, LOCK_NAME, *PICTURE_NAMES}
-"""What the directory of an evaluation may hold."""
+"""The names that the directory of an evaluation may contain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,11 @@ class Summary:
     psnr_db: float
     ssim: float
     without_zoom: Fidelity | None
-    """The same without the rows in which the camera zooms in (CarRacing's first 50); None elsewhere."""
+    """The same without the rows in which the camera zooms in (CarRacing's first 50); None for other environments."""
 
     squared_error: float
     elbo_nats: float | None = None
-    """This and all that follow are of a VAE, None for other autoencoders."""
+    """This and all following fields are for a VAE; None for other autoencoders."""
 
     bits_per_dimension: float | None = None
     kl_nats: float | None = None
@@ -70,7 +70,7 @@ class Summary:
 
     sap: float | None = None
     mig: float | None = None
-    """None where no state is recorded, or none of it varies."""
+    """None if no state is recorded, or no factor varies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class EvaluationReport:
 
 @plain_tensors()
 def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> EvaluationReport:
-    """Make `config.out` hold the evaluation of `config.vae` on the held-out episodes of `config.data`.
+    """Write the evaluation of `config.vae` on the held-out episodes of `config.data` to `config.out`.
 
     Raises UsageError (OutputNotUsable, ModelNotUsable, DatasetNotUsable, ConfigError, ShardDamaged) before anything is written,
     ModelFailed if the autoencoder gives NaN, WriteFailed if the disk fails.
@@ -121,11 +121,11 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     return _finished(config.out, metrics, progress, did_nothing=False)
 
 
-# What may be evaluated, and where to
+# Checks of the inputs and of the directory
 
 
 def _identity(config: EvalConfig, vae: Trained[Autoencoder], dataset: Rollouts, holdout_every: int) -> dict[str, Any]:
-    """What determines an evaluation: the same again is the same figures."""
+    """What determines an evaluation: the same values give the same figures."""
     return {
         "vae_sha256": vae.sha256,
         "data_spec_hash": dataset.spec_hash,
@@ -175,7 +175,7 @@ def _require_finite(scores: Scores, sample: Sample, path: Path) -> None:
 
 
 def _draw(findings: Findings, material: Material, seed: int, progress: Progress) -> tuple[list[Figure], dict[str, str]]:
-    """The figures, and for those that are left out the reason."""
+    """The figures, and the reasons for figures that are left out."""
     drawers = all_figures(seed)
     figures: list[Figure] = []
     left_out: dict[str, str] = {}
@@ -193,13 +193,13 @@ def _draw(findings: Findings, material: Material, seed: int, progress: Progress)
     return figures, left_out
 
 
-# What is left behind
+# Results on disk
 
 
 def _metrics(
     identity: dict[str, Any], vae: Trained[Autoencoder], training: Training, findings: Findings, left_out: dict[str, str]
 ) -> dict[str, Any]:
-    """The content of `metrics.json` but for its list of files."""
+    """The content of `metrics.json`, without its list of files."""
     found = asdict(findings)
     return {
         "identity": identity,
@@ -274,7 +274,7 @@ def _publish(out: Path, figures: list[Figure], page: str, metrics: dict[str, Any
 
 
 def _published(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """The metrics of exactly this evaluation if all its files are in place; None otherwise."""
+    """The metrics of exactly this evaluation if all its files are in place; otherwise None."""
     metrics = read_object(out / METRICS_NAME)
     if metrics is None or metrics.get("identity") != identity:
         return None

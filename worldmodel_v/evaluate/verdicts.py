@@ -1,6 +1,6 @@
-"""What a figure means, in one plain sentence, and whether that is good. The thresholds are rules of thumb, and stand here.
+"""What a figure means, in one plain sentence, and whether that is good. The thresholds in this file are rules of thumb.
 
-They are for frames of a world model at 64x64; a number beside each sentence lets everybody judge for themselves.
+They are for frames of a world model at 64x64. The page shows the number with each sentence, so readers can judge themselves.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from worldmodel_v.surface import option
 
 RAW_BITS = 8.0
 WEAK_EDIT = 0.3
-"""Below this share of what was asked, the decoder hardly draws an edit."""
+"""Below this share of the intended change, the decoder hardly draws an edit."""
 
 Tone = Literal["good", "fair", "bad"]
 
@@ -29,7 +29,7 @@ class Verdict:
 
 
 def graded(value: float, good: float, fair: float) -> Tone:
-    """Where a value stands between two thresholds; `good` below `fair` means that less is better."""
+    """The grade of a value by two thresholds; `good` below `fair` means that less is better."""
     sign = 1.0 if good >= fair else -1.0
     if sign * value >= sign * good:
         return "good"
@@ -78,7 +78,7 @@ def on_prior(aggregated: AggregatedPosterior) -> Verdict:
 
 
 def on_bound(found: Bound) -> Verdict | None:
-    """Whether the likelihood fits the errors; None for Bernoulli, whose bits are not those of bytes."""
+    """Whether the likelihood fits the errors; None for Bernoulli, whose bits are not comparable with those of bytes."""
     if found.sigma is None:
         return None
     bits = found.bits_per_dimension
@@ -92,7 +92,7 @@ def on_bound(found: Bound) -> Verdict | None:
 
 
 def on_interpolation(jumpiness: float) -> Verdict:
-    """Whether ways between frames are smooth."""
+    """Whether paths between frames are smooth."""
     tone = graded(jumpiness, 2.0, 3.5)
     words = {"good": "smooth", "fair": "mostly smooth", "bad": "abrupt"}[tone]
     return Verdict(tone, f"The ways are {words}: the largest step is {jumpiness:.1f} times the average one.")
@@ -109,7 +109,7 @@ def on_traversals(active: int, shown: int, weakest: float) -> Verdict:
 
 
 def on_disentanglement(found: Disentanglement) -> Verdict:
-    """Whether single latents stand for single factors."""
+    """Whether single latents encode single factors."""
     tone = graded(found.mig, 0.2, 0.05)
     words = {
         "good": "single latents stand for single factors",
@@ -129,7 +129,7 @@ def on_map(agreements: dict[str, float]) -> Verdict:
 
 
 def on_edits(edited: list[Attribute]) -> Verdict:
-    """Whether factors can be read from the latents, and changed by them."""
+    """Whether latents predict factors, and whether editing latents changes factors."""
     tone = graded(edited[0].r2, 0.7, 0.4)
     values = ", ".join(f"{item.factor} {item.r2:.2f}" for item in edited)
     achieved = [item.achieved for item in edited if item.achieved is not None]

@@ -1,4 +1,4 @@
-"""Ways through the latent space: from one frame to another, and along one latent at a time.
+"""Paths through the latent space: from one frame to another, and along one latent at a time.
 
 Legend: n points, m steps of a walk, Z latent.
 """
@@ -6,7 +6,7 @@ Legend: n points, m steps of a walk, Z latent.
 import numpy as np
 
 PRIOR_SIGMAS = 3.0
-"""How far a traversal goes to either side; 99.7% of the prior lie within."""
+"""How far a traversal goes in each direction; 99.7% of the prior is within this range."""
 
 PARALLEL = 1e-4
 """Below this angle (radians) the arc between two latents is a straight line."""
@@ -15,8 +15,8 @@ PARALLEL = 1e-4
 def interpolate(start_nZ: np.ndarray, end_nZ: np.ndarray, steps: int) -> np.ndarray:
     """Spherical interpolation with both ends: float64 (n, m, Z).
 
-    Under N(0, I) nearly all latents lie at a distance of about sqrt(Z) from the origin; a straight line leaves that
-    shell, an arc stays (White 2016, arXiv:1609.04468). Lengths go linearly from the one to the other.
+    Under N(0, I), nearly all latents have a distance of about sqrt(Z) from the origin. A straight line leaves this shell, an
+    arc stays in it (White 2016, arXiv:1609.04468). Lengths are interpolated linearly.
     """
     shares = np.linspace(0.0, 1.0, steps)[:, None]
     return np.stack([_arc(a, b, shares) for a, b in zip(start_nZ.astype(float), end_nZ.astype(float), strict=True)])
@@ -35,7 +35,7 @@ def _arc(start_Z: np.ndarray, end_Z: np.ndarray, shares_m1: np.ndarray) -> np.nd
 
 
 def traverse(z_Z: np.ndarray, latents: np.ndarray, steps: int) -> np.ndarray:
-    """For each of the latents, the point with that one going from -3 to 3 and the others as they are: (n, m, Z)."""
+    """For each given latent, the point with this latent going from -3 to 3 and the others unchanged: (n, m, Z)."""
     walks = np.broadcast_to(z_Z, (len(latents), steps, len(z_Z))).copy()
     for walk, latent in zip(walks, latents, strict=True):
         walk[:, latent] = np.linspace(-PRIOR_SIGMAS, PRIOR_SIGMAS, steps)
@@ -43,6 +43,6 @@ def traverse(z_Z: np.ndarray, latents: np.ndarray, steps: int) -> np.ndarray:
 
 
 def jumpiness(frames_mHWC: np.ndarray) -> float:
-    """The largest change between neighbouring frames of a walk over the mean change; 1 is perfectly even, and 0 no change."""
+    """The largest change between neighbouring frames of a walk, divided by the mean change; 1: perfectly even, 0: no change."""
     changes = np.abs(np.diff(frames_mHWC.astype(np.float64), axis=0)).mean(axis=(1, 2, 3))
     return float(changes.max() / changes.mean()) if changes.any() else 0.0

@@ -1,7 +1,7 @@
-"""What leaves the house: rollouts and latents in other trainers' formats, models in formats that need no package of ours.
+"""Export: rollouts and latents in other trainers' formats, and models in formats that do not need this package.
 
-One module for each trainer's format, named after it; `registry` lists them, `stage` runs one. `model` is loaded by those who
-ask for it: it needs torch, these do not.
+Each trainer's format has a module, named after it; `registry` lists them, `stage` runs one. Only `model` needs torch, so
+this file does not import it.
 """
 
 from worldmodel_v.export.config import ExportConfig

@@ -1,9 +1,9 @@
 """AppliedDataSciencePartners/WorldModels: one `.npz` for each episode in series/, and `initial_z.npz`.
 
-Its recorder notes before each action the reward and done of the step before, so a row's reward is the one that led to its
-observation, and its trainer takes it as an input: (z_t, a_t, r_t-1) -> (z_t+1, r_t). It needs a row after the last action, so
-all T + 1 rows are held and no transition is lost. Batches stack episodes, so all must have one length. Reward is binary there:
-1 where positive and the episode goes on (its loss is a cross-entropy).
+Its recorder stores, before each action, the reward and done of the previous step. So a row's reward is the one that led to its
+observation. Its trainer takes it as an input: (z_t, a_t, r_t-1) -> (z_t+1, r_t). It needs a row after the last action, so
+the file has all T + 1 rows and no transition is lost. Batches stack episodes, so all must have the same length. Its reward is
+binary, because its loss is a cross-entropy: 1 if the reward is positive and the episode goes on.
 """
 
 from dataclasses import dataclass

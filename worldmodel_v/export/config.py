@@ -1,4 +1,4 @@
-"""What every format is: a config with the options of its export, the facts that a reader needs, and the writing itself."""
+"""The base class of all formats: the options of an export, the facts that a reader needs, and the method that writes."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from worldmodel_v.storage import Location, local_path, to_place
 
 @dataclass(frozen=True)
 class Written:
-    """What a format's writer did."""
+    """The result of a format's writer."""
 
     num_rows: int
     """Rows in the files, padding included."""
 
     notes: list[str]
-    """Whatever the format does not hold, or holds otherwise than the dataset: one sentence each, never left unsaid."""
+    """Everything that the format lacks, or holds in a different way than the dataset: one sentence each."""
 
     episode_ids: list[int]
-    """The episodes in the files, in their order there."""
+    """The episodes in the files, in the order of the files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,26 +33,26 @@ class ExportConfig(ABC, Generic[S]):
     """The dataset to export: what wm-collect or wm-encode wrote, as the format needs; a directory, or its URL."""
 
     out: Path
-    """The directory to make: new or empty. It appears when all is written."""
+    """The directory to write: new or empty. It appears when the export is complete."""
 
     name: ClassVar[str]
-    """What it is called on the command line."""
+    """Its name on the command line."""
 
     reads: ClassVar[tuple[type[Any], ...]]
     """The kinds of dataset that it exports: RolloutSpec, LatentSpec."""
 
     needs: ClassVar[tuple[str, ...]] = ()
-    """Columns of latents that it cannot do without."""
+    """Columns of latents that it requires."""
 
     alignment: ClassVar[str]
-    """Which action and reward stand beside which frame or latent, in words."""
+    """Which action and reward are in the same row as a frame or latent, in words."""
 
     @abstractmethod
     def write(self, source: Source[S], folder: Path, progress: Progress) -> Written:
         """Write the files into `folder`; raises OSError if the disk fails."""
 
     def require_columns(self, source: Source[S]) -> None:
-        """Raise ConfigError unless the dataset has the columns that the format cannot do without."""
+        """Raise ConfigError unless the dataset has the columns that the format requires."""
         found = [column.name for column in source.schema.by_role("latent")]
         if missing := [name for name in self.needs if name not in found]:
             raise ConfigError(

@@ -1,9 +1,9 @@
 """ctallec/world-models: frames as one `.npz` for each episode, in sub-folders, for data/loaders.py.
 
-Its recorder stores each action beside the frame that it led to, and its loader pairs frames t and t + 1 with action, reward
-and terminal of row t + 1. So here, too, a row's action, reward and terminal are those that led to its frame; row 0 has none,
-and the loader never reads it. All T + 1 frames are held, so no transition is lost. Files at the top are ignored by the loader,
-which is where `source.json` stands; in sub-folders it takes every file for an episode.
+Its recorder stores each action with the frame that it led to. Its loader pairs frames t and t + 1 with action, reward and
+terminal of row t + 1. So here, too, a row's action, reward and terminal are those that led to its frame. Row 0 has none, and
+the loader never reads them there. All T + 1 frames are in the file, so no transition is lost. The loader takes every file in
+a sub-folder for an episode, but ignores files at the top, so `source.json` is there.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""How far an exported half of a VAE is from the original on held-out frames, and how far it may be.
+"""The difference between an exported encoder or decoder and the original on held-out frames, and how large it may be.
 
-The original is the VAE as wm-encode runs it, not the module that was exported. The first batch has one row and the second two,
-the others many, so a file that only takes the examples' number of rows does not pass.
+The original is the VAE as wm-encode runs it, not the module that was exported. The first batch has one row, the second two,
+the others many, so a file that works only for the number of rows of the examples does not pass.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from worldmodel_v.surface import option
 
 BATCH = 64
 ROUNDING = 1e-3
-"""How far mu and logvar may be off, as a share of the largest one (or of 1): float32 in another order gives 1e-5."""
+"""The largest error of mu and logvar, as a share of the largest value (or of 1): float32 in another order gives 1e-5."""
 
 QUANTISATION = 0.2
-"""How large the error of 8-bit mu may be, as a share of mu's spread over frames, both root mean squares."""
+"""The largest error of 8-bit mu, as a share of mu's spread over frames; both are root mean squares."""
 
 PIXEL_LEVELS = 1
-"""How many of 255 levels a decoded pixel may be off, where rounding falls to the other side."""
+"""The largest error of a decoded pixel, in levels of 255, because rounding may give the neighbouring level."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Held-out frames, what goes into each half of the VAE for them, and what the original gives."""
+    """Held-out frames: the inputs of encoder and decoder, and the outputs of the original."""
 
     encoder_inputs: Arrays
     latents: Arrays
@@ -68,7 +68,7 @@ def in_batches(run: Runner, inputs: Arrays) -> Arrays:
 
 
 def encoder_difference(name: str, run: Runner, expected: Probe, *, quantised: bool) -> dict[str, float]:
-    """How far mu and logvar are off; raises ModelFailed if that is more than rounding, or quantisation, explains."""
+    """The error of mu and logvar; raises ModelFailed if it is larger than rounding, or quantisation, explains."""
     found = in_batches(run, expected.encoder_inputs)
     (mu, logvar), errors = expected.latents, [np.abs(a - b) for a, b in zip(found, expected.latents, strict=True)]
     spread = float(np.sqrt(np.square(mu - mu.mean(axis=0)).mean()))
@@ -88,7 +88,7 @@ def encoder_difference(name: str, run: Runner, expected: Probe, *, quantised: bo
 
 
 def decoder_difference(name: str, run: Runner, expected: Probe) -> dict[str, float]:
-    """How far pixels are off, in levels of 255; raises ModelFailed if that is more than rounding explains."""
+    """The error of pixels, in levels of 255; raises ModelFailed if it is larger than rounding explains."""
     (found,) = in_batches(run, expected.decoder_inputs)
     levels = np.abs(found.astype(np.int16) - expected.frames)
     difference = {"max_levels": float(levels.max()), "mean_levels": float(levels.mean())}

@@ -1,12 +1,12 @@
-"""TorchScript, torch.export and ONNX: how half a VAE is written in each, and how the file is run again to check it.
+"""TorchScript, torch.export and ONNX: how an encoder or decoder is written in each, and how the file is run to check it.
 
-- torchscript: traced and frozen, for C++ (libtorch) and for old PyTorch. PyTorch has deprecated it and says so whenever a
-  program loads such a file; it still reads everywhere.
+- torchscript: traced and frozen, for C++ (libtorch) and for old PyTorch. PyTorch has deprecated it and warns whenever a
+  program loads such a file, but can still load it everywhere.
 - torch.export: its successor (`.pt2`), a graph of ATen operators with the weights, for PyTorch and its compilers.
-- onnx: for ONNX Runtime and whatever else reads ONNX, in any language. Written by the exporter that is based on torch.export,
-  which needs onnxscript; the older one needs less and is deprecated.
+- onnx: for ONNX Runtime and all other software that reads ONNX, in any language. It is written by the exporter that is based
+  on torch.export, which needs onnxscript; the older one needs less and is deprecated.
 
-All take any number of rows. An ONNX file holds no code; a `.pt` or `.pt2` can, so load only those of people you trust.
+All take any number of rows. An ONNX file contains no code, but a `.pt` or `.pt2` can: load only those of people you trust.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ PACKAGES: dict[FormatName, tuple[str, ...]] = {
     **{"torchscript": (), "torch.export": ()},
     **{"onnx": ("onnx", "onnxscript", "onnxruntime"), "int8": ("onnx", "onnxscript", "onnxruntime")},
 }
-"""What must be installed, beside this package's own requirements, to write a format and check it."""
+"""The packages that a format needs, in addition to this package's own requirements, to be written and checked."""
 
 Arrays = tuple[np.ndarray, ...]
 Runner = Callable[..., Arrays]
@@ -39,7 +39,7 @@ Runner = Callable[..., Arrays]
 
 
 def require_packages(formats: tuple[FormatName, ...]) -> None:
-    """Raise PackageMissing, with the line that installs it, unless all that the formats need can be imported."""
+    """Raise PackageMissing, with the command that installs it, if a package that the formats need cannot be imported."""
     for name in formats:
         for package in PACKAGES[name]:
             try:
@@ -54,7 +54,7 @@ def require_packages(formats: tuple[FormatName, ...]) -> None:
 
 
 def write_torchscript(part: Part, file: Path) -> None:
-    """Trace on the examples, freeze, save. The network's Python depends on its settings alone, never on frames."""
+    """Trace on the examples, freeze, save. Tracing is safe because the Python code branches on settings, never on frames."""
     with _quiet(), torch.no_grad():
         traced = torch.jit.trace(part.module, tuple(part.inputs.values()), check_trace=False)
         torch.jit.freeze(traced).save(str(file))
@@ -80,7 +80,7 @@ def run_torch_export(file: Path) -> Runner:
 
 
 def write_onnx(part: Part, file: Path) -> None:
-    """Export with any number of rows, inputs and outputs named as in `part`; the weights stand in the file itself."""
+    """Export with any number of rows, inputs and outputs named as in `part`; the file contains the weights."""
     with _quiet():
         program = torch.onnx.export(
             part.module,
@@ -96,7 +96,7 @@ def write_onnx(part: Part, file: Path) -> None:
 
 
 def run_onnx(file: Path, threads: int = 1) -> Runner:
-    """What an ONNX file, `.onnx` or `.int8.onnx`, computes in onnxruntime on the CPU, with so many threads."""
+    """What an ONNX file, `.onnx` or `.int8.onnx`, computes in onnxruntime on the CPU, with `threads` threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -122,7 +122,7 @@ def _any_rows(part: Part) -> tuple[dict[int, Any], ...]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the deprecations and remarks of exporters about their own insides, which are no news to who runs an export."""
+    """Within the block, hide deprecation warnings and messages of exporters about their internals: users need not see them."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

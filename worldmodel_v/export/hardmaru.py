@@ -1,9 +1,9 @@
 """hardmaru/WorldModelsExperiments, the paper's code: `series.npz` for carracing/rnn_train.py.
 
-Its trainer feeds (z_t, a_t) for rows 0 to L - 2 and wants z_t+1 for rows 1 to L - 1, so action and observation of a row
-belong together as they do here. Its recorder ends an episode at the last frame that was acted on, and the trainer has 999
-transitions (`max_seq_len`) written into it: a CarRacing episode of 1,000 actions must be 1,000 rows, so the final observation
-is left out, as its own recorder does.
+Its trainer feeds (z_t, a_t) for rows 0 to L - 2 and predicts z_t+1 for rows 1 to L - 1. So a row holds an observation and the
+action chosen on it, as here. Its recorder ends an episode at the last frame with an action, and 999 transitions
+(`max_seq_len`) are hard-coded in the trainer. So a CarRacing episode of 1,000 actions must be 1,000 rows, and the final
+observation is left out, as in its own recorder.
 """
 
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ BATCH_SIZE = 100
 class HardmaruConfig(EqualLengthConfig):
     """Latents as series.npz (mu, logvar, action in float16) and initial_z.json, for hardmaru/WorldModelsExperiments.
 
-    Give carracing/series as --out, and copy initial_z.json to carracing/initial_z. Its rnn_train.py takes 1,000 rows a
-    sequence.
+    Give carracing/series as --out, and copy initial_z.json to carracing/initial_z. Its rnn_train.py needs sequences of 1,000
+    rows.
     """
 
     name: ClassVar[str] = "hardmaru"

@@ -1,16 +1,17 @@
 """An encoder in 8-bit integers: static quantisation of the ONNX file by onnxruntime, calibrated on training frames.
 
-Weights are int8, scaled for each output channel. Activations are uint8, for which x86 has fast instructions (with int8 it is
-slower than float), their ranges being the extremes over all calibration frames. The first stage, up to the second halving of
-the frame, and the layer that gives mu and logvar stay in float: that halves the error and costs a tenth of the speed.
+Weights are int8, scaled for each output channel. Activations are uint8, for which x86 has fast instructions (int8 is slower
+than float); their ranges are the extremes over all calibration frames. The first stage, up to the second halving of the
+frame, and the layer that gives mu and logvar stay in float: this halves the error and costs a tenth of the speed.
 
-What it costs on the quickstart's VAE: mu is off by 0.66 σ in the mean (0.0002 in float), for 1.7 times the frames a second of
-the float ONNX file and 2.2 times PyTorch's. That is 2% of mu's spread, since a calibrated VAE's σ is a fiftieth of it: good
-enough for a controller that learned on such latents, and no replacement for the recorded ones.
+What it costs on the quickstart's VAE: the mean error of mu is 0.66 σ (0.0002 in float). It encodes 1.7 times the frames per
+second of the float ONNX file and 2.2 times those of PyTorch. The error is 2% of mu's spread, because a calibrated VAE's σ is a
+fiftieth of the spread. This is good enough for a controller that was trained on such latents, but it does not replace the
+recorded ones.
 
-Rejected: ranges that leave the extremes out (averaged over batches, percentiles), a third less error on this VAE, but ten times
-as much on the rare frames of one without normalising layers; 16-bit activations (slower than float); PyTorch's quantisation,
-which needs another package (torchao) and runs in PyTorch only.
+Rejected: ranges without the extremes (averaged over batches, percentiles), which have a third less error on this VAE, but ten
+times as much on the rare frames of a VAE without normalising layers; 16-bit activations (slower than float); PyTorch's
+quantisation, which needs another package (torchao) and runs only in PyTorch.
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""Formats that hold sequences of one length: what is done with episodes of several is the user's choice, never ours.
+"""Formats whose sequences all have one length. If episodes differ in length, the user must choose what to do.
 
 Legend: E episodes, T actions of an episode, L rows of every sequence.
 """
@@ -14,7 +14,7 @@ from worldmodel_v.export.source import Source
 from worldmodel_v.surface import option
 
 MAX_LENGTH = 1_000_000
-"""What may be asked for: a sequence is made in memory, and every one is padded to it."""
+"""The limit of `length`: a sequence is made in memory, and all are padded to this length."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Plan:
     """L"""
 
     keep: np.ndarray
-    """bool (E,): the episodes that become one."""
+    """bool (E,): the episodes that become a sequence."""
 
     notes: list[str]
 
@@ -35,13 +35,13 @@ class EqualLengthConfig(ExportConfig):
     """Base class of the formats whose sequences all have one length."""
 
     pad: bool = False
-    """Continue shorter episodes to the length of the longest; with --length continue to that, and cut longer episodes."""
+    """Pad episodes to the length of the longest; with --length, pad to that and cut longer episodes."""
 
     truncate: bool = False
-    """Cut longer episodes to the length of the shortest; with --length cut to that, and leave shorter episodes out."""
+    """Cut episodes to the length of the shortest; with --length, cut to that and leave out shorter episodes."""
 
     length: int | None = None
-    """Rows of each sequence, at most a million, with --pad or --truncate; both cut what is longer."""
+    """Rows of each sequence, at most a million, with --pad or --truncate; both cut longer episodes."""
 
     final_row: ClassVar[bool]
     """Whether the format has a row for the final observation (T + 1 rows of an episode), or ends before it (T rows)."""
@@ -57,7 +57,7 @@ class EqualLengthConfig(ExportConfig):
         self.plan(source)
 
     def plan(self, source: Source) -> Plan:
-        """What becomes of each episode.
+        """What happens to each episode.
 
         Raises ConfigError if they differ and no choice was made, DatasetNotUsable if none is left.
         """
@@ -118,5 +118,5 @@ def filled(rows: np.ndarray, length: int, value: float | bool) -> np.ndarray:
 
 
 def led_here(rows: np.ndarray) -> np.ndarray:
-    """What the actions brought (T, …) beside the observations that they led to (T + 1, …); 0 in the first row."""
+    """Results of actions (T, …) in the rows of the observations that they led to (T + 1, …); 0 in the first row."""
     return np.concatenate([np.zeros((1, *rows.shape[1:]), rows.dtype), rows])

@@ -1,11 +1,11 @@
 """Minari: rollouts as a dataset that `minari.load_dataset` opens, with nothing lost.
 
-Minari's episode is observations T + 1 and everything else T, which our rows are but for the empty last one. Ground truth
-goes into `infos`, which is T + 1 as well; seed and policy become the episode's metadata.
+A Minari episode has T + 1 observations and T of everything else. Our rows are the same, without the empty last row. Ground
+truth goes into `infos`, which has T + 1 rows too; seed and policy become the episode's metadata.
 
-Written as HDF5 directly, and tested with the package. Rejected: Minari's own writer, which has frames uncompressed or as JPEG
-(off by up to 194 levels) and would make the package a dependency. What its reader insists on: `jpeg_encoding: false` in
-the metadata, which 0.5.4 was the first to heed, and a group `infos` even if it is empty.
+The HDF5 file is written directly, and tested with the package. Rejected: Minari's own writer, which stores frames uncompressed
+or as JPEG (wrong by up to 194 levels) and would make the package a dependency. Its reader requires `jpeg_encoding: false` in
+the metadata, which 0.5.4 was the first version to read, and a group `infos`, even if it is empty.
 """
 
 import json
@@ -28,7 +28,7 @@ from worldmodel_v.storage.hdf5_file import EVERYWHERE, add_column, create_hdf5
 from worldmodel_v.surface import option
 
 MINARI_VERSION = "0.5.4"
-"""The version whose layout this is, and the first that reads it."""
+"""The version with this layout, and the first that reads it."""
 
 DATASET_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 
@@ -42,7 +42,7 @@ class MinariConfig(ExportConfig[RolloutSpec]):
     """
 
     dataset_id: str | None = None
-    """Minari's name for it, NAME-v0 or NAMESPACE/NAME-v0; --out must end with it. Without it, the last part of --out."""
+    """Minari's name for the dataset, NAME-v0 or NAMESPACE/NAME-v0; --out must end with it. Default: the last part of --out."""
 
     name: ClassVar[str] = "minari"
     reads: ClassVar[tuple[type[Any], ...]] = (RolloutSpec,)
@@ -131,7 +131,7 @@ def _action_space(space: ActionSpace) -> dict[str, Any]:
 
 
 def _box(low: Any, high: Any, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
-    """A Box of `shape`; a bound that is one number holds throughout."""
+    """A Box of `shape`; a bound that is a single number applies to all values."""
     bounds = {name: np.broadcast_to(np.ravel(bound), math.prod(shape)) for name, bound in {"low": low, "high": high}.items()}
     lists = {name: bound.astype(dtype).reshape(shape).tolist() for name, bound in bounds.items()}
     return {"type": "Box", "dtype": dtype, "shape": list(shape), **lists}

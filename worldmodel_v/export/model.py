@@ -1,11 +1,11 @@
 """A VAE's encoder and decoder as files that run without this package, each checked against the original.
 
 OUT/encoder.pt decoder.pt (TorchScript), encoder.pt2 decoder.pt2 (torch.export), encoder.onnx decoder.onnx, encoder.int8.onnx,
-and model.json, which says how to call them, how frames are to be made, and how far each file is from the original.
+and model.json, which says how to call them, how to prepare frames, and how much each file differs from the original.
 
 The rollouts are required: every file is run on frames of held-out episodes before it is published, and the 8-bit encoder is
-calibrated on frames of the others. Rejected: checking on noise where there are no rollouts, since what agrees on noise may
-differ on frames.
+calibrated on frames of the other episodes. Rejected: checking on noise if there are no rollouts, because outputs that agree
+on noise may differ on frames.
 """
 
 import json
@@ -62,13 +62,13 @@ class ModelExportConfig:
     """The directory that wm-train wrote."""
 
     data: Location
-    """Rollouts: every file is checked on frames of the held-out episodes, int8 is calibrated on frames of the others."""
+    """Rollouts: every file is checked on frames of held-out episodes, int8 is calibrated on frames of the others."""
 
     out: Path
     """The directory to write: new or empty."""
 
     formats: tuple[FormatName, ...] = get_args(FormatName)
-    """Which to write: torchscript (deprecated by PyTorch), torch.export, onnx, and int8 (the encoder alone, for CPUs)."""
+    """Formats to write: torchscript (deprecated by PyTorch), torch.export, onnx, and int8 (only the encoder, for CPUs)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
@@ -84,7 +84,7 @@ class ModelExportConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedFile:
-    """A file of the export, and how far what it computes is from the original."""
+    """A file of the export, and how much its outputs differ from the original's."""
 
     name: str
     part: str
@@ -94,8 +94,8 @@ class ExportedFile:
     bytes: int
     sha256: str
     difference: dict[str, float]
-    """Of an encoder: `max_mu`, `mean_mu_in_sigma` (of the posterior), `rms_mu_in_spread` (of mu over frames), `max_logvar`;
-    of a decoder: `max_levels`, `mean_levels` (of 255)."""
+    """For an encoder: `max_mu`, `mean_mu_in_sigma` (of the posterior), `rms_mu_in_spread` (of mu over frames), `max_logvar`;
+    for a decoder: `max_levels`, `mean_levels` (of 255)."""
 
     def __str__(self) -> str:
         found = self.difference
@@ -121,7 +121,7 @@ class ModelExportReport:
 
 @plain_tensors()
 def export_model(config: ModelExportConfig, progress: Progress | None = None) -> ModelExportReport:
-    """Write `config.out`, whole or not at all.
+    """Write `config.out` completely or not at all.
 
     Raises UsageError (PackageMissing, OutputNotUsable, DatasetNotUsable, ModelNotUsable, …) before it
     writes anything, ModelFailed if a file does not compute what the original does, WriteFailed if the disk fails.
@@ -156,14 +156,14 @@ def export_model(config: ModelExportConfig, progress: Progress | None = None) ->
 
 
 def _encoder_inputs(dataset: Rollouts, vae: Trained[VAE], wanted: Callable[[int], bool], limit: int) -> Arrays:
-    """What an encoder takes, evenly spaced over the wanted episodes: frames, and for a conditional VAE their conditions."""
+    """Inputs of the encoder, evenly spaced over the wanted episodes: frames, and for a conditional VAE their conditions."""
     frames = read_frames(dataset, wanted, limit)
     condition = condition_reader(vae.model.config.condition, vae.model.config.condition_dim)
     return (frames,) if condition is None else (frames, read_conditions(dataset, wanted, limit, condition))
 
 
 def _export(part: Part, name: FormatName, folder: Path, calibration: Arrays, expected: Probe) -> ExportedFile:
-    """Write half a VAE in one format and compare it with the original; raises ModelFailed."""
+    """Write an encoder or decoder in one format and compare it with the original; raises ModelFailed."""
     file = folder / (part.name + SUFFIXES[name])
     try:
         run = _write(part, name, file, calibration)
@@ -206,7 +206,7 @@ def _write(part: Part, name: FormatName, file: Path, calibration: Arrays) -> Run
 
 
 def _description(vae: Trained[VAE], dataset: Rollouts, halves: tuple[Part, ...], files: list[ExportedFile]) -> dict[str, Any]:
-    """The content of `model.json`, but for what the files were checked on."""
+    """The content of `model.json`, without the data that the files were checked on."""
     packages = ["torch", *dict.fromkeys(package for file in files for package in PACKAGES[file.format])]
     return {
         "format": MODEL_FORMAT,

@@ -1,10 +1,10 @@
-"""The two halves of a VAE as modules of their own, which is what is exported: bytes in and latents out, and the way back.
+"""The encoder and the decoder of a VAE as two modules, which are exported: uint8 frames to latents, and latents to frames.
 
 Legend: B batch, H, W frame, Z latent, K condition.
 
 The encoder takes frames as they are recorded, uint8 (B, H, W, 3), and scales them itself (for a VAE of one channel it also
-takes their brightness), so that nobody can get that wrong elsewhere; the decoder gives frames of the same kind. Rejected:
-floats out of the decoder, whose range and order of axes a consumer would have to know, for digits that no picture shows.
+computes their brightness), so users cannot make a mistake there. The decoder gives frames of the same kind. Rejected: float
+output of the decoder. Users would have to know its range and order of axes, for digits that no picture shows.
 """
 
 import copy
@@ -43,14 +43,14 @@ class LatentDecoder(nn.Module):
 
 
 class Part(NamedTuple):
-    """One half of a VAE, and how its inputs and outputs are called everywhere."""
+    """The encoder or the decoder of a VAE, and the names of its inputs and outputs in all formats."""
 
     name: str
     """encoder or decoder"""
 
     module: nn.Module
     inputs: dict[str, torch.Tensor]
-    """Examples, two rows each. Only the rows' number may differ."""
+    """Examples, two rows each. Real inputs may differ only in their number of rows."""
 
     outputs: tuple[str, ...]
 
@@ -58,7 +58,7 @@ class Part(NamedTuple):
 def parts(vae: VAE) -> tuple[Part, Part]:
     """The encoder and the decoder of a VAE; they hold a copy of it, without gradients."""
     config = vae.config
-    # weights that lie as their shape says: torch.export.save warns of others, and reading restores no other order
+    # contiguous weights: torch.export.save warns of other layouts, and loading does not restore them
     frozen = copy.deepcopy(vae).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     frames = torch.zeros(2, *config.frame_shape, 3, dtype=torch.uint8)
     condition = {"condition": torch.zeros(2, config.condition_dim)} if config.condition else {}

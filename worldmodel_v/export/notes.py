@@ -1,13 +1,13 @@
-"""What several formats have to say of the same loss."""
+"""Notes on what is lost, for several formats."""
 
 from worldmodel_v.export.source import Source
 
 PAPER_SIZES = (32, 3)
-"""Z and A of CarRacing in the paper, which the code of others has written into it."""
+"""Z and A of CarRacing in the paper, which are hard-coded in other trainers."""
 
 
 def one_hot_actions(source: Source) -> list[str]:
-    """That discrete actions became vectors, if they are discrete."""
+    """A note that discrete actions became vectors, if actions are discrete."""
     space = source.actions_space
     if space.kind != "discrete":
         return []
@@ -15,7 +15,7 @@ def one_hot_actions(source: Source) -> list[str]:
 
 
 def no_truncation(source: Source, column: str) -> list[str]:
-    """That `column` says nothing of truncation, if any episode was truncated."""
+    """A note that `column` does not record truncation, if any episode was truncated."""
     truncated = int((~source.terminated).sum())
     if not truncated:
         return []
@@ -23,6 +23,6 @@ def no_truncation(source: Source, column: str) -> list[str]:
 
 
 def not_held(source: Source) -> list[str]:
-    """That the ground truth and further columns are left out, those that there are."""
+    """A note on the ground truth and further columns that are left out, if there are any."""
     state = [f"state: not held ({len(source.state_names)} factors)"] if source.state_names else []
     return [*state, *(f"{column.name}: not held" for column in source.schema.by_role("extra"))]

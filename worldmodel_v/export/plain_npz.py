@@ -1,4 +1,4 @@
-"""The plainest thing, for anyone: each episode's columns as they are, in one `.npz`."""
+"""The simplest format, for any use: each episode's columns unchanged, in one `.npz`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from worldmodel_v.storage.layout import ALIGNMENT
 class NpzConfig(ExportConfig[Spec]):
     """Frames or latents as EPISODE.npz, one for each episode, with the dataset's own columns and rows; nothing is lost.
 
-    Columns: pixels, or the latents (of a VAE mu and logvar); action, reward, terminated, truncated; state and state_names where
+    Columns: pixels, or the latents (for a VAE mu and logvar); action, reward, terminated, truncated; state and state_names if
     recorded, and all further columns.
     """
 

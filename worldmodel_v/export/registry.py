@@ -1,4 +1,4 @@
-"""The formats by name. To add one: write its module, as `plain_npz` is written, and name it here."""
+"""The formats by name. To add one, write a module like `plain_npz`, and list it here."""
 
 from worldmodel_v.export.adsp import AdspConfig
 from worldmodel_v.export.config import ExportConfig

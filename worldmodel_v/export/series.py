@@ -2,8 +2,8 @@
 
 Legend: S sequences, L rows of each, T actions of an episode, Z latent, A action.
 
-The file holds every sequence in one array for each column, which their trainers load whole. It is written column by column,
-reading the dataset once for each, so memory here holds one episode, however many there are.
+The file has one array for each column, with all sequences; their trainers load it whole. It is written column by column, and
+the dataset is read once for each. So memory holds only one episode, for any number of episodes.
 """
 
 import json
@@ -23,17 +23,17 @@ from worldmodel_v.records import Episode
 SERIES_NAME = "series.npz"
 INITIAL_Z_NAME = "initial_z.json"
 MAX_INITIAL_Z = 1000
-"""The trainers keep the first latents of this many sequences for dreams to begin with."""
+"""The trainers keep the first latents of this many sequences, as starting points of dreams."""
 
 SCALE = 10_000
-"""`initial_z.json` holds whole numbers: the values times this, cut toward zero."""
+"""`initial_z.json` holds whole numbers: the values times this, rounded toward zero."""
 
 Column = tuple[Any, tuple[int, ...], Callable[[Episode], np.ndarray]]
 """(dtype, shape of one row, sequence -> its L rows)"""
 
 
 class Rounding:
-    """Casts to float16, and remembers what that cost."""
+    """Casts to float16, and records the errors."""
 
     def __init__(self) -> None:
         self.largest = 0.0
@@ -65,7 +65,7 @@ class Rounding:
 
 
 def latent_columns(source: Source, length: int, rounding: Rounding, action_dtype: Any) -> dict[str, Column]:
-    """mu, logvar and action: row t holds o_t and the action chosen on it."""
+    """mu, logvar and action: row t holds the latent of o_t and the action chosen on o_t."""
     return {
         "mu": (np.float16, (source.latent_dim,), lambda sequence: observed(rounding(sequence, "mu"), length)),
         "logvar": (np.float16, (source.latent_dim,), lambda sequence: observed(rounding(sequence, "logvar"), length)),
@@ -74,7 +74,7 @@ def latent_columns(source: Source, length: int, rounding: Rounding, action_dtype
 
 
 def write_series(source: Source, plan: Plan, columns: dict[str, Column], folder: Path, progress: Progress) -> list[str]:
-    """Write both files; returns what there is to say of `initial_z.json`."""
+    """Write both files; returns the notes on `initial_z.json`."""
     num_sequences = int(plan.keep.sum())
     task = progress.task("export", num_sequences * len(columns), "columns of episodes")
     initial: dict[str, list[np.ndarray]] = {"mu": [], "logvar": []}

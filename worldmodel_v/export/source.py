@@ -1,4 +1,4 @@
-"""The dataset that is exported: its facts, known before anything is written, and its episodes, one in memory at a time.
+"""The dataset to export: its facts, which are known before anything is written, and its episodes, one in memory at a time.
 
 Legend: E episodes, T actions of an episode (so T + 1 rows), A action size.
 """
@@ -18,7 +18,7 @@ S = TypeVar("S", bound=Spec)
 
 
 class Source(Generic[S]):
-    """A dataset whose every shard was found to be what the index says, with a table of its episodes."""
+    """A dataset with a table of its episodes; every shard was verified against the index."""
 
     def __init__(self, path: Location, reads: tuple[type[Any], ...], progress: Progress) -> None:
         """Open the dataset at `path`, of one of the kinds `reads`.

@@ -1,9 +1,9 @@
 """galilai-group/stable-worldmodel: the whole dataset as one `.h5` for its HDF5Dataset.
 
-Its layout is our shards' (columns in the root, `ep_len`, `ep_offset`), merged. Its training code pairs action t and reward t
-with the observations t and t + 1, and takes an action of NaN for missing: our rows as they are. (Its own recorder puts reward
-and terminated one row later than its training code reads them.) Discrete actions become vectors, since it normalises actions
-by column. Its reader imports hdf5plugin, so frames are packed with zstd.
+Its layout is that of our shards (columns in the root, `ep_len`, `ep_offset`), merged. Its training code pairs action t and
+reward t with observations t and t + 1, and treats a NaN action as missing: these are our rows, unchanged. (Its own recorder
+writes reward and terminated one row later than its training code reads them.) Discrete actions become vectors, because it
+normalises actions by column. Its reader imports hdf5plugin, so frames are compressed with zstd.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""The whole of an export: open and verify the dataset, write the format's files, say where they come from, publish.
+"""A whole export: open and verify the dataset, write the format's files, record where they come from, publish.
 
-`source.json` stands beside the files, where no trainer's loader looks: which dataset and VAE they come from, how rows
-align, what the format does not hold, and which episode each sequence is.
+`source.json` is next to the files, at a place where no trainer's loader looks. It records the dataset and VAE, how rows align,
+what the format lacks, and which episode each sequence is.
 """
 
 import json
@@ -30,14 +30,14 @@ class ExportReport:
 
     bytes: int
     alignment: str
-    """Which action and reward stand beside which frame or latent."""
+    """Which action and reward are in the same row as a frame or latent."""
 
     notes: list[str]
-    """What the format does not hold, or holds otherwise than the dataset."""
+    """What the format lacks, or holds in a different way than the dataset."""
 
 
 def export(config: ExportConfig[S], progress: Progress | None = None) -> ExportReport:
-    """Make `config.out` hold the dataset in the format of `config`; it appears whole or not at all.
+    """Write the dataset to `config.out` in the format of `config`; it appears completely or not at all.
 
     Raises UsageError (DatasetNotUsable, ShardDamaged, ConfigError, OutputNotUsable, …) before
     anything is written, WriteFailed if the disk fails.

@@ -1,7 +1,7 @@
-"""zacwellmer/WorldModels: its `series.npz` holds reward, done and N beside mu, logvar and action.
+"""zacwellmer/WorldModels: its `series.npz` holds reward, done and N in addition to mu, logvar and action.
 
-Its trainer predicts reward and done of the row itself, r(o_t, a_t) and d(o_t, a_t), and masks with done: after a done row
-nothing counts, and a done row's z has no successor. So padding is marked done. N (CarRacing's number of tiles) is read and not
+Its trainer predicts reward and done of the same row, r(o_t, a_t) and d(o_t, a_t), and masks with done: rows after a done row
+do not count, and a done row's z has no successor. So padding is marked as done. N (CarRacing's number of tiles) is read but not
 used; its recorder writes 0 for environments without tiles.
 """
 

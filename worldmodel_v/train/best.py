@@ -1,9 +1,9 @@
-"""The best weights of a training so far: `best.safetensors`, by the figure that its autoencoder names, a VAE the held-out ELBO.
+"""The best weights of a training so far: `best.safetensors`. The autoencoder names the figure: a VAE the held-out ELBO.
 
-The file is a finished VAE's, `vae.safetensors` under another name, with its step and figures in the metadata, so that weights
-and figures appear together and are never of two moments. What is published at the end is the last step's weights unless
---publish best asks for these: the bound is measured on a few hundred frames, so its best value is partly luck, and a VAE of
-this size on streamed frames hardly overfits.
+The file has the format of `vae.safetensors`, with its step and figures in the metadata, so weights and figures always belong
+together. By default the last step's weights are published at the end; --publish best publishes these instead. Two reasons:
+the bound is measured on a few hundred frames, so its best value is partly luck; and a VAE of this size on streamed frames
+hardly overfits.
 """
 
 import json
@@ -28,26 +28,25 @@ BEST_NAME = "best.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The weights with the best score, and when they were met."""
+    """The weights with the best score, and their step."""
 
     step: int
     settings: dict[str, Any]
-    """Of the training, with the number of rows of its data: figures of other data are not comparable."""
+    """Those of the training, with the number of rows of its data: figures of other data are not comparable."""
 
     figure: str
-    """By which of the figures they are the best."""
+    """The figure by which they are the best."""
 
     heldout: Figures
-    """On held-out frames."""
+    """The figures on held-out frames."""
 
     weights: dict[str, torch.Tensor]
 
 
 def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: Autoencoder, heldout: Figures) -> None:
-    """Save the weights if their score is better than that of the folder's best, or if that is of another training or other
-    data.
+    """Save the weights if they score better than the folder's best, or if that best is of another training or other data.
 
-    Raises WriteFailed, and then the previous ones stay; ModelNotUsable if those are damaged.
+    Raises WriteFailed, and then the previous ones stay; ModelNotUsable if the previous ones are damaged.
     """
     best = load_best(folder)
     if best is None or best.settings != settings or model.score.is_better(heldout, than=best.heldout):
@@ -59,7 +58,7 @@ def keep_if_best(folder: Path, step: int, settings: dict[str, Any], model: Autoe
 
 @dataclass
 class _Recorded:
-    """The JSON types of what stands beside the weights."""
+    """The JSON types of what is stored with the weights."""
 
     step: int
     settings: dict[str, Any]

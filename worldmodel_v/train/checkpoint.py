@@ -1,12 +1,12 @@
-"""Where a training stands: one `checkpoint.safetensors`, put in place whole, that runs no code when it is loaded.
+"""The state of a training: one `checkpoint.safetensors`. It is replaced atomically, and loading it runs no code.
 
-It holds the weights, the step and the state of the optimiser, whichever it is. Nothing else is needed to continue: the order
-of the frames, the latent noise and the schedules are functions of the seed and the step. A SHA-256 of all of it stands in its
-metadata and is verified at every load, since the format itself has no checksum.
+It holds the weights, the step and the state of any optimiser. Nothing else is needed to continue: the order of the frames,
+the latent noise and the schedules are functions of the seed and the step. The format has no checksum, so the metadata hold a
+SHA-256 of everything, which is verified at every load.
 
-Where several are kept, each is then written a second time as `checkpoints/step_0001500.safetensors` (after a kill between the
-two, when training continues); to go back to one, copy it over `checkpoint.safetensors`. Rejected: hard links, which save the
-second write, but through which such a copy would write.
+If several checkpoints are kept, each is written a second time as `checkpoints/step_0001500.safetensors`. (After a kill between
+the two writes, this happens when training continues.) To go back to one, copy it over `checkpoint.safetensors`. Rejected:
+hard links; they save the second write, but such a copy would overwrite the kept checkpoint too.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class Checkpoint:
     """Optimiser steps done."""
 
     settings: dict[str, Any]
-    """What the training was asked for: `TrainConfig.identity()` and the dataset's spec hash."""
+    """The settings of the training: `TrainConfig.identity()` and the dataset's spec hash."""
 
     tensors: dict[str, torch.Tensor]
 
@@ -53,7 +53,7 @@ class Checkpoint:
 
     @classmethod
     def from_bytes(cls, content: bytes, source: str) -> "Checkpoint":
-        """What `to_bytes` made; `source` names it in errors. Raises ModelNotUsable if it is damaged."""
+        """The checkpoint in the bytes of `to_bytes`; `source` names it in errors. Raises ModelNotUsable if it is damaged."""
         try:
             tensors, notes = unseal(content)
             if not (notes["step"].isascii() and notes["step"].isdecimal() and len(notes["step"]) < 16):
@@ -67,9 +67,9 @@ class Checkpoint:
         return sealed(self.tensors, {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)})
 
     def restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
-        """Put the weights and the optimiser's state back; raises ModelNotUsable unless they fit the model and the optimiser.
+        """Restore the weights and the optimiser's state; raises ModelNotUsable unless they fit the model and the optimiser.
 
-        Moments take the memory layout that the optimiser gives them: fused ones pair moment and parameter element by element.
+        Moments get the optimiser's memory layout, because fused optimisers pair moments and parameters element by element.
         """
         try:
             self._restore(model, optimizer)
@@ -92,7 +92,10 @@ def _remedy() -> str:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> None:
-    """Replace the folder's checkpoint; raises WriteFailed, and then the previous one stays. Above 1, `keep` stay by step."""
+    """Replace the folder's checkpoint; with `keep` above 1, also keep the last `keep` by step.
+
+    Raises WriteFailed, and then the previous checkpoint stays.
+    """
     content = checkpoint.to_bytes()
     publish(folder / CHECKPOINT_NAME, content)
     _keep_copy(folder, checkpoint.step, content, keep)
@@ -101,7 +104,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = 1) -> None
 def load_checkpoint(folder: Path, keep: int = 1) -> Checkpoint | None:
     """The folder's checkpoint, or None if there is none; raises ModelNotUsable if it is damaged or lost while others are kept.
 
-    Above 1, `keep` has it stand among the kept ones too, if a kill came between.
+    With `keep` above 1, it is also added to the kept ones, if a kill prevented that before.
     """
     file = folder / CHECKPOINT_NAME
     if not file.exists():
@@ -120,7 +123,7 @@ def load_checkpoint(folder: Path, keep: int = 1) -> Checkpoint | None:
 
 
 def kept_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints that stay beside the one to continue from, in the order of their steps."""
+    """The kept checkpoints, without the one to continue from, in the order of their steps."""
     return sorted((folder / KEPT_FOLDER).glob("step_*.safetensors"))
 
 
@@ -131,13 +134,13 @@ def discard_kept(folder: Path) -> None:
 
 
 def sealed(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> bytes:
-    """A safetensors file of tensors and notes, with a SHA-256 over both among its metadata."""
+    """A safetensors file of tensors and notes, with a SHA-256 over both in its metadata."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(contiguous, metadata=notes | {"sha256": _digest(contiguous, notes)})
 
 
 def unseal(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors and notes of a file that `sealed` made; raises what `INVALID` names if it is damaged."""
+    """The tensors and notes of a file from `sealed`; raises one of `INVALID` if it is damaged."""
     notes = dict(metadata(content))
     tensors = safetensors.torch.load(content)
     if notes.pop("sha256", None) != _digest(tensors, notes):
@@ -163,7 +166,7 @@ def _keep_copy(folder: Path, step: int, content: bytes, keep: int) -> None:
 
 
 def _discard_kept_but(folder: Path, step: int, keep: int) -> None:
-    """Delete the kept checkpoints but the latest `keep`, all of them if that is 1, and those of steps that were undone."""
+    """Keep the latest `keep` checkpoints (none if `keep` is 1) and delete the others, and those of steps that were undone."""
     kept = kept_checkpoints(folder)
     staying = [file for file in kept if file.name <= _kept_name(step)][-keep:] if keep > 1 else []
     for file in set(kept) - set(staying):

@@ -1,4 +1,4 @@
-"""What `wm-train` can be asked for."""
+"""The settings of `wm-train`."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -21,15 +21,15 @@ Precision = Literal["auto", "fp32", "bf16"]
 Publish = Literal["last", "best"]
 
 MAX_BATCH_SIZE = 1 << 16
-"""Of 64x64 frames 0.8 GB, and many times that in the network."""
+"""64x64 frames of this number take 0.8 GB, and many times that in the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Fit a VAE, or an autoencoder of your own, to the frames of a rollout dataset.
 
-    The same command again continues from the last checkpoint, and does nothing when training is complete; a larger
-    --steps trains on. Other settings on the same directory are refused.
+    Run the same command again to continue from the last checkpoint; it does nothing when training is complete. A larger
+    --steps trains on. Other settings are refused for the same directory.
     """
 
     data: Location
@@ -39,7 +39,7 @@ class TrainConfig:
     """Where weights, checkpoint, metrics and pictures go."""
 
     steps: Annotated[int, Ge(1)] = 10_000
-    """Optimiser steps in all."""
+    """Number of all optimiser steps."""
 
     batch_size: Annotated[int, Interval(ge=1, le=MAX_BATCH_SIZE)] = 256
     """Frames in a step: at most 65536."""
@@ -57,33 +57,33 @@ class TrainConfig:
     """resnet: residual blocks; conv: stride-2 convolutions; ha2018: the paper's (64x64 only); mlp: for frames up to 64x64."""
 
     channels: Literal[1, 3] = 3
-    """3: RGB; 1: brightness alone."""
+    """3: RGB; 1: only brightness."""
 
     likelihood: Likelihood = "calibrated"
-    """calibrated: squared errors under a sigma that is learned; gaussian: under a fixed one; bernoulli: binary
-    cross-entropy from logits."""
+    """calibrated: squared errors with a learned sigma; gaussian: with a fixed sigma; bernoulli: binary cross-entropy from
+    logits."""
 
     sigma: Annotated[float, Gt(0)] = UNIT_WEIGHT_SIGMA
-    """The gaussian's standard deviation; at the default, sqrt(1/2), the loss is the sum of squared errors, and a smaller one
-    weighs them more against the KL."""
+    """The gaussian's standard deviation. At the default, sqrt(1/2), the loss is the sum of squared errors. A smaller one gives
+    them more weight against the KL."""
 
     condition: tuple[str, ...] = ()
-    """Make the VAE conditional: names of recorded state columns (velocity_x, …) or action, told to encoder and decoder."""
+    """Make the VAE conditional: encoder and decoder get these recorded state columns (velocity_x, …) or action."""
 
     beta: Annotated[float, Ge(0)] = 1.0
-    """Weight of the KL term, against sums over pixels; 1 is the evidence lower bound, more regularises, less sharpens."""
+    """Weight of the KL term; errors are sums over pixels. 1 is the evidence lower bound, more regularises, less sharpens."""
 
     beta_warmup_steps: Annotated[int, Ge(0)] = 1000
     """Steps over which the weight rises linearly from 0 to beta (KL annealing); 0 for none."""
 
     beta_cycles: Annotated[int, Ge(1)] = 1
-    """How often it rises: each cycle begins at 0, rises over --beta-warmup-steps and stays for as many; the last one stays."""
+    """How many times beta rises: each cycle starts at 0, rises over --beta-warmup-steps, then stays as long; the last stays."""
 
     free_bits: Annotated[float, Ge(0)] = 0.0
-    """Nats that each latent may say, as a mean over the batch, before the loss counts them; 0 for none."""
+    """Nats that each latent may use, as a mean over the batch, before the loss counts them; 0 for none."""
 
     kl_tolerance: Annotated[float, Ge(0)] = 0.0
-    """Nats for each latent that a frame may use in all before the loss counts them; the paper's is 0.5, 0 for none."""
+    """Nats times Z that a frame may use, in any latents, before the loss counts them; the paper's is 0.5, 0 for none."""
 
     optimizer: str = "adamw"
     """adamw; sgd: with momentum 0.9; or module:factory of your own (see worldmodel_v.train.optimizers)."""
@@ -116,22 +116,22 @@ class TrainConfig:
     """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU. On CUDA, PyTorch computes fp32's convolutions in TF32."""
 
     num_workers: Annotated[int, Ge(1)] = 1
-    """Processes that train together, each on its part of every batch, on GPUs or CPUs of a Ray cluster through Ray Train. Each
+    """Processes that train together through Ray Train, each on its part of every batch, on GPUs or CPUs of a Ray cluster. Each
     node needs the rollouts at the same path; only this process writes. 1 trains here, without Ray."""
 
     address: str | None = None
-    """Of the Ray cluster to join (auto, HOST:PORT) when there are several workers; a local one starts by default, unless
-    RAY_ADDRESS is set."""
+    """The Ray cluster for several workers (auto, HOST:PORT); by default RAY_ADDRESS, and if that is not set a local one is
+    started."""
 
     compile: bool = False
-    """Compile the objective with torch.compile: pays on a CPU where steps are many, on CUDA it is not measured yet; needs a C++
-    compiler (on CUDA: Triton)."""
+    """Compile the objective with torch.compile: on a CPU this is worth it for many steps, on CUDA it is not measured yet. Needs
+    a C++ compiler (on CUDA: Triton)."""
 
     checkpoint_activations: bool = False
-    """Compute activations again in the backward pass instead of keeping them: for large frames that do not fit in memory."""
+    """Recompute activations in the backward pass instead of keeping them: for large frames that do not fit in memory."""
 
     resume: bool = True
-    """Continue from the checkpoint that is there; --no-resume trains anew and replaces it."""
+    """Continue from the checkpoint in --out; --no-resume starts from step 0 and replaces it."""
 
     log_every: Annotated[int, Ge(1)] = 20
     """Steps between two lines of metrics."""
@@ -140,14 +140,14 @@ class TrainConfig:
     """Steps between two checkpoints, each with a held-out evaluation and a picture."""
 
     keep: Annotated[int, Ge(1)] = 1
-    """Checkpoints to keep; above 1, the latest ones stay under checkpoints/, named by step, beside the one to continue from."""
+    """Checkpoints to keep; above 1, the latest ones are also stored under checkpoints/, named by step."""
 
     publish: Publish = "last"
-    """Which weights become the finished autoencoder: last, or best (of a VAE by the held-out ELBO, of your own by the figure
+    """Which weights become the finished autoencoder: last, or best (for a VAE by the held-out ELBO, for your own by the figure
     that it names; measured at every checkpoint)."""
 
     stop_on_collapse: bool = False
-    """Stop, after a checkpoint, when the latents have collapsed; otherwise there is only a warning."""
+    """Stop after a checkpoint if the latents have collapsed; without it there is only a warning."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
@@ -170,7 +170,7 @@ class TrainConfig:
         self._check_combinations()
 
     def _check_combinations(self) -> None:
-        """Raise ConfigError where one option takes the meaning from another."""
+        """Raise ConfigError if one option makes another meaningless."""
         if self.sigma != UNIT_WEIGHT_SIGMA and self.likelihood != "gaussian":
             raise ConfigError(
                 f"is for {option('likelihood', 'gaussian')}; {self.likelihood} has no fixed one",
@@ -224,8 +224,8 @@ class TrainConfig:
     def identity(self) -> dict[str, Any]:
         """The settings that determine the weights after a given number of steps; a continued run must share them.
 
-        With a cosine schedule all steps are among them. As JSON holds them: a tuple is a list. Raises ConfigError if an
-        optimiser or autoencoder of one's own cannot be loaded.
+        With a cosine schedule, `steps` is one of them. Values are as in JSON: a tuple is a list. Raises ConfigError if a
+        user's own optimiser or autoencoder cannot be loaded.
         """
         free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every", "compile"}
         free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "num_workers", "address"}

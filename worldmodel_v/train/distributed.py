@@ -1,15 +1,15 @@
 """`--num-workers N`: the steps of a training, taken by N processes of a Ray cluster through Ray Train.
 
-Ray Train places the workers, sets up torch.distributed (gloo on CPUs, NCCL on GPUs) and watches over them; each takes its
-`Share` of every global batch. The first worker sends what the steps gave, and at every checkpoint the whole state, through a
-queue to the driver, which does everything else just as it does for steps of its own: it records, evaluates, warns, saves
-and publishes. So only the driver writes, nodes share no filesystem, and a training goes on with any number of workers, or
-with none. While the driver evaluates, the workers are ahead by no more than `MESSAGES_AHEAD` messages.
+Ray Train places the workers, sets up torch.distributed (gloo on CPUs, NCCL on GPUs) and monitors them. Each worker computes
+its `Share` of every global batch. The first worker sends the results of the steps to the driver through a queue, and at every
+checkpoint the whole state. The driver does everything else as it does for its own steps: it records, evaluates, warns, saves
+and publishes. So only the driver writes, nodes share no filesystem, and a training can continue with any number of workers,
+or with none. While the driver evaluates, the workers are at most `MESSAGES_AHEAD` messages ahead.
 
-What it costs: every worker reads the whole stream and keeps its rows, so each node needs the rollouts, at the same path, and
-decompression is not divided among the workers. A lost worker ends the run; the same command continues from the checkpoint.
-Rejected: Ray Train's own checkpoints and restarts, which need storage that all nodes share and would be a second kind of
-checkpoint beside ours.
+What it costs: every worker reads the whole stream and keeps only its rows. So each node needs the rollouts at the same path,
+and decompression is not divided among the workers. A lost worker ends the run; the same command continues from the checkpoint.
+Rejected: Ray Train's own checkpoints and restarts. They need storage that all nodes share, and would be a second kind of
+checkpoint.
 """
 
 import dataclasses
@@ -39,27 +39,27 @@ MESSAGES_AHEAD = 2
 SECONDS_BETWEEN_LOOKS = 0.5
 
 Message = tuple[Sequence[StepTerms], bytes | None, bool]
-"""What the first worker tells the driver now and then: the terms of each step since the last message, the checkpoint after
-the last of them if one is due, and whether it is the last because of an interruption. Of plain values, so that the queue's
-process need not load torch to hold it."""
+"""What the first worker sends to the driver at intervals: the terms of each step since the last message, the checkpoint after
+the last of these steps if one is due, and whether an interruption makes it the last message. It has plain values, so that the
+queue's process need not load torch."""
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What every worker is told."""
+    """What every worker gets."""
 
     config: TrainConfig
     settings: dict[str, Any]
     num_rows: int
     device: str
     checkpoint: Any
-    """A reference to the bytes of the checkpoint to continue from, or to None."""
+    """A Ray reference to the bytes of the checkpoint to continue from, or to None."""
 
     messages: Any
-    """The queue to the driver: a `Message`, or an error of ours."""
+    """The queue to the driver: `Message`s, or one of our errors."""
 
     stop: Any
-    """The queue from the driver: as soon as it holds anything, the workers end with a checkpoint."""
+    """The queue from the driver: once it holds anything, the workers end with a checkpoint."""
 
     surface: Surface
     """What settings are called in messages."""
@@ -68,8 +68,8 @@ class _Job:
 def distributed_steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple[StepTerms, bool]]:
     """Yield each step's terms and whether it is the last because of an interruption.
 
-    `run` is brought along: its step always, its weights and moments wherever a checkpoint is due. Raises ClusterNotUsable,
-    what a worker raised if it is one of our errors, and WorkerLost if a worker died.
+    `run` is updated: its step always, its weights and moments when a checkpoint is due. Raises ClusterNotUsable, one of our
+    errors if a worker raised it, and WorkerLost if a worker died.
     """
     config = run.config
     num_gpus = 1.0 if config.device.startswith("cuda") else 0.0
@@ -90,7 +90,7 @@ def distributed_steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Gene
 
 
 class _Workers:
-    """Ray Train's run in a thread of its own, and the queues between it and the driver."""
+    """Ray Train's run in its own thread, and the queues between it and the driver."""
 
     def __init__(self, run: TrainingRun, storage: Path) -> None:
         import ray
@@ -127,7 +127,7 @@ class _Workers:
             self._error = error
 
     def receive(self, interrupted: Callable[[], bool]) -> Message:
-        """The next message; tells the workers to stop once there was an interruption."""
+        """The next message; tells the workers to stop after an interruption."""
         from ray.util.queue import Empty
 
         while True:
@@ -145,7 +145,7 @@ class _Workers:
             return message
 
     def end(self) -> None:
-        """Have the workers stop, and wait until they have; what they still send is dropped."""
+        """Stop the workers and wait for their end; what they still send is dropped."""
         from ray.util.queue import Empty
 
         self._tell_to_stop()
@@ -194,7 +194,7 @@ def _trainer(job: _Job, storage: Path) -> Any:
 
 
 def _work(told: dict[str, Any]) -> None:
-    """What each worker does: its share of every step, and if it is the first, messages."""
+    """What each worker does: its share of every step; the first worker also sends the messages."""
     from ray import train
     from ray.train.torch import get_device
 

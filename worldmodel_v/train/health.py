@@ -1,7 +1,7 @@
-"""Whether a training is well: what its autoencoder finds on held-out frames, what the gradients do, and what to do about it.
+"""The health of a training: what its autoencoder finds on held-out frames, whether gradients are clipped, and what to do.
 
-`Watch` judges and warns, once for each condition, with the remedy. Nothing is judged before `GRACE_STEPS` after what the
-autoencoder says (a VAE: when the KL's weight stands at its final value): until then a latent may well say little.
+`Watch` judges and warns, once for each problem, with the remedy. It starts `GRACE_STEPS` after the autoencoder's
+`settled_step` (for a VAE, the step at which the KL's weight is final); before that, latents may still carry little information.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ GRACE_STEPS = 300
 FRAMES_TO_COMPARE = 64
 
 CLIP_WINDOW = 200
-"""Steps over which the share of clipped ones is judged."""
+"""The number of steps over which the share of clipped steps is judged."""
 
 CLIPPED_SHARE = 0.95
 PSNR_DROP_DB = 6.0
@@ -29,7 +29,7 @@ PSNR_DROP_DB = 6.0
 
 
 class Watch:
-    """Judges a training's figures as they come, and warns once for each condition."""
+    """Judges a training's figures as they come, and warns once for each problem."""
 
     def __init__(self, config: TrainConfig, model: Autoencoder, say: Callable[[str], None]) -> None:
         self._config, self._model, self._say = config, model, say
@@ -39,12 +39,12 @@ class Watch:
         self._best_psnr: tuple[float, int] | None = None
 
     def count(self, grad_norm: torch.Tensor | float) -> None:
-        """Take note of a step's gradient norm before clipping; nothing is waited for on the device."""
+        """Record a step's gradient norm before clipping, without waiting for the device."""
         self._clipped = self._clipped + (torch.as_tensor(grad_norm) > self._config.max_grad_norm)
         self._steps += 1
 
     def gradients(self, step: int) -> dict[str, float]:
-        """The share of clipped steps since the last call, for the record; warns where nearly every step is clipped."""
+        """The share of clipped steps since the last call, for the record; warns if nearly every step is clipped."""
         clipped, steps = int(self._clipped), self._steps
         self._clipped = self._steps = 0
         self._window_clipped += clipped
@@ -92,10 +92,10 @@ class Watch:
 
 
 def require_varied_frames(dataset: Rollouts) -> None:
-    """Raise DatasetNotUsable if frames from all over the dataset are all the same."""
+    """Raise DatasetNotUsable if frames from all parts of the dataset are identical."""
     first = dataset.entries[0].first_episode
     if not _are_identical(read_frames(dataset, lambda episode: episode == first, FRAMES_TO_COMPARE)):
-        return  # as always; reading from all over it opens every shard
+        return  # the normal case; reading from the whole dataset opens every shard
     frames = read_frames(dataset, lambda episode: True, FRAMES_TO_COMPARE)
     if _are_identical(frames):
         raise DatasetNotUsable(

@@ -1,7 +1,7 @@
 """The record of a training: `metrics.jsonl`, one object a line, and the same numbers for TensorBoard.
 
-A continued run first drops the lines behind its checkpoint, so that every step stands there once. TensorBoard is optional:
-where the package is missing, the JSON lines are written alone.
+A continued run first drops the lines after its checkpoint, so that every step is recorded once. TensorBoard is optional: if
+the package is missing, only the JSON lines are written.
 """
 
 import json
@@ -21,14 +21,14 @@ from worldmodel_v.untrusted import parse_object
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 TAIL_BYTES = 1 << 18
-"""More than the lines between two checkpoints, of which the last hold what is asked of a running training."""
+"""More bytes than the lines between two checkpoints take, so the last lines of every group are in this part of the file."""
 
 
 class MetricsLog:
-    """Appends to a training's record; use `close` at the end. Everything raises WriteFailed if the disk fails."""
+    """Appends to a training's record; call `close` at the end. All methods raise WriteFailed if the disk fails."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Open the record of a run that continues behind step `first_step`."""
+        """Open the record of a run that continues after step `first_step`."""
         self._path, self._board_folder = folder / METRICS_NAME, folder / TENSORBOARD_FOLDER
         _drop_lines_after(self._path, first_step)
         with named_failure(self._path):
@@ -60,9 +60,9 @@ class MetricsLog:
 
 @readable()
 def last_records(folder: Path) -> dict[str, dict[str, int | float]]:
-    """The latest numbers of each group, lists left out, with their step; raises ModelNotUsable if the record is damaged.
+    """The latest numbers of each group, without lists, with their step; raises ModelNotUsable if the record is damaged.
 
-    May be called while a training appends: an incomplete last line is not there yet.
+    It may be called while a training appends: it ignores an incomplete last line.
     """
     path = folder / METRICS_NAME
     records: dict[str, dict[str, int | float]] = {}
@@ -80,7 +80,7 @@ def last_records(folder: Path) -> dict[str, dict[str, int | float]]:
 
 
 def _tail(path: Path) -> list[bytes]:
-    """The last complete lines of a file; none if it is not there."""
+    """The last complete lines of a file; none if the file is missing."""
     if not path.exists():
         return []
     with path.open("rb") as file:

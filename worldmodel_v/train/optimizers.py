@@ -1,11 +1,11 @@
 """The optimisers of `--optimizer`, by name or as `module:factory`, and their state as tensors.
 
-A factory of one's own is called as `factory(parameters, learning_rate=…, weight_decay=…)` and returns a
-`torch.optim.Optimizer` over all of these parameters, whose `step()` needs no closure. All of it that changes must stand in its
-`state` or its `param_groups`, as tensors and numbers: that is what a checkpoint keeps, so that a training is resumed exactly.
-What an optimiser keeps is found by one step of a copy of it with gradients of zero. So no optimiser is known by the names of
-its moments, and a checkpoint is still refused unless its names, shapes and dtypes are right. It costs a second copy of the
-weights and moments for a moment.
+A user's own factory is called as `factory(parameters, learning_rate=…, weight_decay=…)` and returns a
+`torch.optim.Optimizer` over all of these parameters, whose `step()` needs no closure. Everything in it that changes must be in
+its `state` or its `param_groups`, as tensors and numbers. A checkpoint keeps these, so that a training resumes exactly.
+To find out what an optimiser keeps, a copy of it takes one step with gradients of zero. So the code depends on no names of
+moments, and still refuses a checkpoint unless its names, shapes and dtypes are right. For a short time this needs a second
+copy of the weights and moments.
 """
 
 import copy
@@ -22,7 +22,7 @@ from worldmodel_v.errors import ConfigError, one_line
 from worldmodel_v.storage.checksum import sha256_of_file
 
 State = dict[str, Any]
-"""Tensors and numbers by name: `0.exp_avg` of the first parameter, `group.0.eps` of the first group."""
+"""Tensors and numbers by name: `0.exp_avg` for the first parameter, `group.0.eps` for the first group."""
 
 SGD_MOMENTUM = 0.9
 
@@ -60,7 +60,7 @@ def find_optimizer(name: str) -> Callable[..., Optimizer]:
 
 
 def build_optimizer(name: str, model: torch.nn.Module, learning_rate: float, weight_decay: float) -> Optimizer:
-    """The optimiser over the model's parameters; raises ConfigError unless it can be trained with and resumed."""
+    """The optimiser over the model's parameters; raises ConfigError unless training and resuming with it are possible."""
     factory = find_optimizer(name)
     if name in OPTIMIZERS:
         return factory(model.parameters(), learning_rate=learning_rate, weight_decay=weight_decay)
@@ -91,7 +91,7 @@ def build_optimizer(name: str, model: torch.nn.Module, learning_rate: float, wei
 
 
 def source_of(name: str) -> dict[str, str]:
-    """What a training records of an optimiser beside its name: the SHA-256 of the file of one's own; raises ConfigError."""
+    """What a training records with the name of a user's own optimiser: the SHA-256 of its file; raises ConfigError."""
     if name in OPTIMIZERS:
         return {}
     find_optimizer(name)
@@ -100,8 +100,8 @@ def source_of(name: str) -> dict[str, str]:
 
 
 def state_of(optimizer: Optimizer) -> State:
-    """What changes in an optimiser, but for the learning rate, which is a function of the step; raises ConfigError
-    if it is neither a tensor nor a number."""
+    """What changes in an optimiser, without the learning rate, which is a function of the step; raises ConfigError
+    if a value is neither a tensor nor a number."""
     state: State = {}
     for number, parameter in enumerate(_parameters(optimizer)):
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -120,13 +120,13 @@ _RATES = {"lr", "initial_lr"}
 
 
 def as_tensors(state: State) -> dict[str, torch.Tensor]:
-    """The state with its numbers as tensors without dimensions: float64, int64 or bool."""
+    """The state with its numbers as 0-dim tensors: float64, int64 or bool."""
     return {name: value if isinstance(value, torch.Tensor) else _number(value) for name, value in state.items()}
 
 
 def restore_state(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Put back what `as_tensors` gave. Raises ValueError unless each parameter has all that its optimiser keeps, or nothing,
-    in the shapes and dtypes that it keeps; the memory layout becomes the optimiser's.
+    """Restore the tensors of `as_tensors`. Raises ValueError unless each parameter has everything that its optimiser keeps, or
+    nothing, in the right shapes and dtypes. The memory layout becomes the optimiser's.
     """
     expected = state_after_a_step(optimizer)
     parameters = _parameters(optimizer)
@@ -151,7 +151,7 @@ def restore_state(optimizer: Optimizer, tensors: dict[str, torch.Tensor]) -> Non
 
 
 def state_after_a_step(optimizer: Optimizer) -> State:
-    """The state that a copy of the optimiser has after a step with gradients of zero; the optimiser stays as it is."""
+    """The state of a copy of the optimiser after a step with gradients of zero; the optimiser itself does not change."""
     twin = object.__new__(type(optimizer))
     twin.__dict__ = copy.deepcopy(optimizer.__dict__)
     for parameter in _parameters(twin):

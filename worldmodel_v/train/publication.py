@@ -1,7 +1,7 @@
-"""What a training leaves for others: its best weights on the way; at the end weights, configuration, picture and figures.
+"""What a training publishes: pictures on the way; at its end weights, configuration, picture and figures.
 
-`heldout.json` is written last and says of which steps, settings, data and weights it speaks; a directory where any of them
-differs is not finished, and is published anew from the checkpoint.
+`heldout.json` is written last and records its steps, settings, data and weights. If any of them differs, the directory is not
+finished, and is published again from the checkpoint.
 """
 
 import copy
@@ -41,7 +41,7 @@ def read_evaluation(out: Path) -> dict[str, Any] | None:
 
 
 def published_evaluation(run: TrainingRun) -> Figures | None:
-    """The held-out figures of exactly this training, if everything that it publishes is in place; None otherwise."""
+    """The held-out figures of exactly this training if everything that it publishes is in place; otherwise None."""
     out = run.config.out
     content = read_evaluation(out)
     in_place = all((out / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME, PICTURE_NAME))
@@ -90,7 +90,7 @@ def draw_progress(run: TrainingRun, probe: FrameBatch) -> None:
 
 
 def best_settings(run: TrainingRun) -> dict[str, Any]:
-    """What two evaluations must share to be compared: the training's settings and the rows of its data."""
+    """What two evaluations must have in common to be compared: the training's settings and the rows of its data."""
     return run.settings | {"data_rows": run.dataset.num_rows}
 
 

@@ -32,7 +32,7 @@ from worldmodel_v.train.schedules import learning_rate_factor
 from worldmodel_v.train.share import ALONE, Share
 
 StepTerms = dict[str, torch.Tensor | float]
-"""loss, grad_norm and the autoencoder's figures: what one step reports; tensors stay on the device until they are logged."""
+"""What one step reports: loss, grad_norm and the autoencoder's figures; tensors stay on the device until they are logged."""
 
 
 class TensorBatch(NamedTuple):
@@ -46,7 +46,7 @@ class TensorBatch(NamedTuple):
 
 
 def require_trainable(config: TrainConfig, dataset: Rollouts) -> None:
-    """Raise ConfigError or ModelNotUsable unless the autoencoder that is asked for fits the data."""
+    """Raise ConfigError or ModelNotUsable unless the chosen autoencoder fits the data."""
     if foreign := registry.foreign_settings(config.autoencoder, config):
         raise ConfigError(f"is no setting of the autoencoder {config.autoencoder}", field=foreign[0], remedy="leave it out")
     _autoencoder_config(config, dataset, condition_dim=len(config.condition))
@@ -90,7 +90,7 @@ class TrainingRun:
             checkpoint.restore(self.model, self.optimizer)
             self.step = checkpoint.step
         self.saved_step = self.step
-        """Where the checkpoint stands; 0 if there is none."""
+        """The step of the checkpoint; 0 if there is none."""
         self._noise = torch.Generator(device)
 
     @cached_property
@@ -104,7 +104,7 @@ class TrainingRun:
         return model.objective(compile=compile, recompute=self.config.checkpoint_activations)
 
     def _fresh_model(self) -> Autoencoder:
-        """A model with new weights; a condition is standardised by the episodes that are trained on."""
+        """A model with new weights; the training episodes standardise its condition."""
         names = self.config.condition
         if not names:
             return self._built(condition_dim=0)
@@ -117,7 +117,7 @@ class TrainingRun:
         return registry.create(self.config.autoencoder, _autoencoder_config(self.config, self.dataset, condition_dim))
 
     def batches(self) -> Generator[TensorBatch]:
-        """This process's share of the batches from the present step on."""
+        """This process's share of the batches from the current step on."""
         stream = FrameStream(
             self.dataset,
             self.is_trained_on,
@@ -136,7 +136,7 @@ class TrainingRun:
                 yield TensorBatch(x_BCHW, None if condition is None else condition.to(self.device, non_blocking=True))
 
     def _to_tensor(self, values: np.ndarray) -> torch.Tensor:
-        """Runs in the prefetch thread: for CUDA the copy into pinned memory, from where the transfer is asynchronous."""
+        """Runs in the prefetch thread. For CUDA it copies into pinned memory, so that the transfer is asynchronous."""
         tensor = torch.from_numpy(values)
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
@@ -174,7 +174,7 @@ class TrainingRun:
             group["lr"] = learning_rate * factor
 
     def checkpoint_is_due(self) -> bool:
-        """Whether the present step ends with a checkpoint and a held-out evaluation."""
+        """Whether the current step ends with a checkpoint and a held-out evaluation."""
         return self.step == self.config.steps or self.step % self.config.checkpoint_every == 0
 
     def checkpoint(self) -> Checkpoint:
@@ -204,7 +204,7 @@ class TrainingRun:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed the CPU's random numbers within the block; the caller's go on after it as if nothing had been."""
+    """Seed the CPU's random numbers within the block; afterwards the caller's random state is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Settings that change with the step: functions of it alone, so that a checkpoint holds no state of them."""
+"""Settings that change with the step. They are functions of the step alone, so a checkpoint needs no state for them."""
 
 import math
 from typing import Literal
@@ -7,8 +7,8 @@ Schedule = Literal["constant", "cosine"]
 
 
 def learning_rate_factor(step: int, schedule: Schedule, warmup_steps: int, steps: int) -> float:
-    """What the learning rate is multiplied by at a step: linear up to 1 over `warmup_steps`, the first of which is not 0;
-    then 1, or half a cosine that is 0 at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts).
+    """The factor of the learning rate at a step: it rises linearly to 1 over `warmup_steps`, and is above 0 at the first step.
+    Then it stays 1, or follows half a cosine to 0 at `steps` (Loshchilov & Hutter 2017, arXiv:1608.03983, without restarts).
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

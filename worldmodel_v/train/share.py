@@ -1,10 +1,10 @@
-"""The part of every global batch that one of several training processes takes, and the mean over all of them.
+"""The part of every global batch that one of several training processes computes, and the mean over all processes.
 
-Every process sees the same stream of global batches and the same noise, and computes on its own rows of them; the gradients
-are averaged before they are clipped, so that all processes make the step that one alone would make with the whole batch, to
-within the order of floating-point sums. One all-reduce of one flat buffer a step does it. Rejected: DistributedDataParallel,
-whose hooks want a single `forward` and would have to be led around the compiled objective and the recomputed activations;
-it would hide the communication behind the backward pass, which for a few million weights is not worth it.
+Every process sees the same stream of global batches and the same noise, and computes on its own rows. Gradients are averaged
+before they are clipped. So all processes take the same step as a single process with the whole batch, except for the order of
+floating-point sums. This needs one all-reduce of one flat buffer per step. Rejected: DistributedDataParallel. Its hooks need
+a single `forward`, which the compiled objective and the recomputed activations do not have. It would overlap communication
+with the backward pass, which is not worth it for a few million weights.
 """
 
 from collections.abc import Iterable
@@ -16,18 +16,18 @@ import torch.distributed
 
 @dataclass(frozen=True)
 class Share:
-    """Process `rank` of `size`; the default is a process alone."""
+    """Process `rank` of `size`; by default a single process."""
 
     rank: int = 0
     size: int = 1
 
     def rows(self, batch_size: int) -> slice:
-        """This process's rows of a global batch, whose size the number of processes must divide."""
+        """This process's rows of a global batch. The number of processes must divide the batch size."""
         each = batch_size // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def average(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Put the mean over all processes into float tensors of one device, in place; every process must call it alike."""
+        """Replace float tensors of one device by their means over all processes, in place; every process must call this."""
         if self.size == 1:
             return
         tensors = list(tensors)
@@ -38,7 +38,7 @@ class Share:
             tensor.copy_(mean.view_as(tensor))
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean of a tensor over all processes, with this process's gradient: that is what `average` makes whole."""
+        """The mean of a tensor over all processes, with only this process's gradient; `average` completes the gradient."""
         if self.size == 1:
             return value
         total = value.detach().clone()
@@ -46,7 +46,7 @@ class Share:
         return total / self.size + (value - value.detach())
 
     def agree(self, wish: bool, device: torch.device) -> bool:
-        """What the first process wishes; every process must call it alike."""
+        """The value of `wish` in the first process; every process must call this."""
         if self.size == 1:
             return wish
         flag = torch.tensor([float(wish)], device=device)

@@ -1,7 +1,7 @@
 """The training loop: frames in, a VAE out; readable from top to bottom in `train`.
 
-What is random in it (the weights, the order of frames, the noise of the latents) is a function of the seed and the step,
-so a run that was killed and continued is, on one machine, the run that was not.
+All randomness (the weights, the order of frames, the noise of the latents) is a function of the seed and the step. So on
+one machine, a run that was killed and continued gives the same weights as a run that was not.
 """
 
 import functools
@@ -52,7 +52,7 @@ OWN_NAMES = {
     *(CHECKPOINT_NAME, KEPT_FOLDER, BEST_NAME, WEIGHTS_NAME, CONFIG_NAME, HELDOUT_NAME, PICTURE_NAME, SAMPLES_FOLDER),
     *(METRICS_NAME, TENSORBOARD_FOLDER, LOCK_NAME),
 }
-"""What a training's directory may hold."""
+"""The names that a training's directory may contain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +62,17 @@ class TrainReport:
     out: Path
     steps: int
     new_steps: int
-    """Steps that this run did; 0 if training was complete."""
+    """Steps that this run did; 0 if training was already complete."""
 
     heldout: Figures
-    """The finished autoencoder on episodes that it was not trained on."""
+    """The figures of the finished autoencoder on episodes that it was not trained on."""
 
     picture: Path
     """Held-out frames above their reconstructions."""
 
 
 def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
-    """Train `config.out`'s VAE up to `config.steps`; continues from the checkpoint that is there.
+    """Train the VAE in `config.out` up to `config.steps`; continues from an existing checkpoint.
 
     Raises UsageError (DatasetNotUsable, OutputNotUsable, …) before anything is written; TrainingFailed when the loss or a
     gradient is no longer finite, or when the posterior has collapsed if that shall stop it. An interrupt saves a checkpoint
@@ -98,11 +98,11 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
 
 @contextmanager
 def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
-    """The training in `config.out`, at its checkpoint or at its beginning, for a loop of one's own; within the block it is
-    locked, and PyTorch's defaults are float32 and the CPU.
+    """The training in `config.out`, at its checkpoint or at its beginning, for a loop of your own. Within the block the
+    directory is locked, and PyTorch's defaults are float32 and the CPU.
 
-    Raises as `train` does before its first step. A loop that ends at `config.steps` and saves leaves what `train` publishes
-    when it is called next.
+    Raises as `train` does before its first step. If your loop ends at `config.steps` and saves, the next call of `train`
+    publishes the result.
     """
     device = _own_device(config)
     dataset = require_dataset(config.data, RolloutSpec)
@@ -120,7 +120,7 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
 
 
 def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
-    """Train from the run's step to the last one, with metrics, checkpoints and pictures on the way."""
+    """Train from the run's step to the last one, and write metrics, checkpoints and pictures."""
     config = run.config
     _tidy(run)
     probe = run.heldout_frames(QUICK_EVALUATION_FRAMES)
@@ -141,7 +141,7 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
             if due:
                 draw_progress(run, probe)
             if due or stopping:
-                run.save()  # last, so that a kill before it costs nothing: the run continued draws the same pictures
+                run.save()  # last: after a kill before it, the continued run draws the same pictures again
                 saved = f"train: checkpoint of step {run.step} of {config.steps}"
                 progress.event("checkpoint_written", saved, stage="train", step=run.step, steps=config.steps)
             if stopping:
@@ -151,7 +151,7 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
 
 
 def _steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple[StepTerms, bool]]:
-    """Take the steps that are left; yields the terms of each, and whether it is the last because of an interruption."""
+    """Take the remaining steps; yields the terms of each, and whether it is the last because of an interruption."""
     if run.config.num_workers > 1:
         from worldmodel_v.train.distributed import distributed_steps
 
@@ -165,19 +165,19 @@ def _steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple
 
 
 def _own_device(config: TrainConfig) -> torch.device:
-    """Where this process computes; workers have devices of their own, and where they have GPUs there need be none here."""
+    """Where this process computes. Workers have their own devices; if they have GPUs, this process needs none."""
     elsewhere = config.num_workers > 1 and config.device.startswith("cuda")
     return resolve_device("auto" if elsewhere else config.device)
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Drop what a killed run left half-written."""
+    """Delete files that a killed run left incomplete."""
     for folder in (out, out / KEPT_FOLDER, out / SAMPLES_FOLDER):
         remove_temporaries(folder)
 
 
 def _tidy(run: TrainingRun) -> None:
-    """Drop what a new training replaces; raises ModelNotUsable if the best is damaged."""
+    """Delete what a new training replaces; raises ModelNotUsable if `best.safetensors` is damaged."""
     out = run.config.out
     if run.step == 0:
         discard_kept(out)
@@ -186,7 +186,7 @@ def _tidy(run: TrainingRun) -> None:
 
 
 def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch, progress: Progress) -> str | None:
-    """Evaluate on a few held-out frames, keep the weights if they are the best; returns the finding of a collapse."""
+    """Evaluate on a few held-out frames, keep the weights if they are the best; returns the finding if it is a collapse."""
     scores = score_frames(run.model, probe.frames, run.device, condition_NK=probe.condition)
     heldout, health = summarise(run.model, scores), run.model.health(scores)
     _record(run, log, {"held-out": heldout, **({"health": health} if health else {})})
@@ -198,7 +198,7 @@ def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch
 
 
 def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
-    """The checkpoint to continue from, None to begin; raises OutputNotUsable if it is another training's or further on."""
+    """The checkpoint to continue from, or None; raises OutputNotUsable if its settings differ or its step is past `steps`."""
     checkpoint = load_checkpoint(config.out, config.keep) if config.resume else None
     if checkpoint is None:
         return None
@@ -223,7 +223,7 @@ def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint
 
 
 def _record(run: TrainingRun, log: MetricsLog, groups: Mapping[str, Mapping[str, float | list[float]]]) -> None:
-    """Write the numbers of each group into the record; raises TrainingFailed if one is not finite."""
+    """Write the numbers of each group into the record; raises TrainingFailed if a number is not finite."""
     for group, values in groups.items():
         _require_finite(run, values)
         log.write(run.step, group, values)

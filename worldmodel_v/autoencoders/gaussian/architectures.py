@@ -1,21 +1,21 @@
-"""The networks of the VAE by name: what turns a frame into features, and what turns a bottom map into a frame.
+"""The networks of the VAE by name: the encoder, from a frame to features, and the decoder, from a small map to a frame.
 
 Legend: B batch, C channels, H, W frame.
 
 - conv: stride-2 convolutions with padding (kernel 4), 32 to 256 channels down to 4 to 7 rows and columns, and transposed
   convolutions back.
-- ha2018: the paper's, to the layer. Without padding 64x64 shrinks to 2x2x256, and the decoder grows a single pixel of 1024
-  channels; no other size fits. Source: Ha & Schmidhuber 2018 (arXiv:1803.10122), appendix A.1.
-- resnet: residual blocks (He et al. 2016, arXiv:1603.05027) with GroupNorm and SiLU; on the way up nearest-neighbour
-  resizing and a convolution, which cannot paint the checkerboard of a transposed one (Odena et al. 2016,
+- ha2018: the same layers as in the paper. Without padding, 64x64 shrinks to 2x2x256, and the decoder starts from a single
+  pixel of 1024 channels; no other size fits. Source: Ha & Schmidhuber 2018 (arXiv:1803.10122), appendix A.1.
+- resnet: residual blocks (He et al. 2016, arXiv:1603.05027) with GroupNorm and SiLU. The decoder resizes by nearest
+  neighbour and then convolves, which avoids the checkerboard of transposed convolutions (Odena et al. 2016,
   doi:10.23915/distill.00003). It is half as wide as conv, so that a step costs less than twice as much on a CPU.
-  GroupNorm and not BatchNorm, since a frame's latent must not depend on the frames beside it.
+  It uses GroupNorm and not BatchNorm, because a frame's latent must not depend on the other frames of a batch.
 - mlp: one hidden layer of 400 units each way (Kingma & Welling 2013), for small frames.
 
-conv and resnet take any height and width that are multiples of 8. Each layer halves both; when one of them has come down to 4
-to 7, the others halve the longer side alone. An odd side loses its half (11 becomes 5), and the decoder gives it back (5
-becomes 11). Powers of two come down to 4x4. Rejected: the longer side first, four times the arithmetic for 16x1000; padding
-odd sides, which shows the convolutions an edge that is not there.
+conv and resnet take any height and width that are multiples of 8. Each layer halves both. When one side is at 4 to 7, the
+further layers halve only the longer side. An odd side is rounded down (11 becomes 5), and the decoder restores it (5
+becomes 11). Powers of two end at 4x4. Rejected: halving the longer side first (four times the arithmetic for 16x1000);
+padding odd sides, which shows the convolutions an edge that does not exist.
 """
 
 import itertools
@@ -111,7 +111,7 @@ class Halving(NamedTuple):
 
 
 def halvings(frame_shape: Shape) -> list[Halving]:
-    """How a frame is halved until neither side can be without falling below 4."""
+    """How a frame is halved, until halving again would make both sides shorter than 4."""
     found, shape = [], frame_shape
     while max(shape) >= 2 * SMALLEST_BOTTOM:
         height, width = (2 if side >= 2 * SMALLEST_BOTTOM else 1 for side in shape)

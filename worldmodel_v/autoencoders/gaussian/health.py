@@ -1,10 +1,9 @@
-"""How well a VAE's latents are on held-out frames: in figures, and whether something is to be done about it.
+"""How good a VAE's latents are on held-out frames: figures, and findings with what to do about them.
 
 Legend: N frames, Z latent.
 
-The posteriors of all frames together make the aggregated posterior q(z), the mean over frames of q(z|x) (Makhzani et al. 2015,
-arXiv:1511.05644), which should be the prior: where it is not, samples from the prior are decoded from places that the
-decoder has never seen.
+The aggregated posterior q(z) is the mean over frames of q(z|x) (Makhzani et al. 2015, arXiv:1511.05644). It should be equal
+to the prior. If it is not, samples from the prior are latents that the decoder was not trained on.
 """
 
 from collections.abc import Mapping
@@ -19,8 +18,8 @@ from worldmodel_v.surface import option
 ACTIVE_VARIANCE = 0.01
 
 WIDE = 10.0
-"""Root mean square of the latents of all frames above which they are called wide. In the prior it is 1; a learned σ, which
-weighs reconstructions more, brings it to 2 to 4; with no KL to speak of it has no bound."""
+"""Latents are too wide if their root mean square over all frames is above this. The prior's is 1. A learned σ, which gives
+reconstructions more weight, leads to 2 to 4; with almost no KL in the loss there is no bound."""
 
 
 def kl_per_latent(scores: Scores) -> torch.Tensor:
@@ -29,14 +28,14 @@ def kl_per_latent(scores: Scores) -> torch.Tensor:
 
 
 def active_latents(scores: Scores) -> torch.Tensor:
-    """Which latents say something: those whose mean varies over the frames with a variance above 0.01 (Burda et al. 2016,
+    """Which latents are active: the variance of their mean over the frames is above 0.01 (Burda et al. 2016,
     arXiv:1509.00519): bool (Z,)."""
     return scores.latents["mu"].var(dim=0, unbiased=False) > ACTIVE_VARIANCE
 
 
 def figures(scores: Scores) -> Figures:
-    """`kl_nats`: KL(q(z|x) || N(0, I)) of a frame, averaged over frames, how much the latent says; `active_units`, the number
-    of latents that say something; `latent_dim`, Z."""
+    """`kl_nats`: KL(q(z|x) || N(0, I)) of a frame, averaged over frames, the rate; `active_units`, the number of active
+    latents; `latent_dim`, Z."""
     return {
         "kl_nats": float(kl_per_latent(scores).sum()),
         "active_units": int(active_latents(scores).sum()),
@@ -45,9 +44,9 @@ def figures(scores: Scores) -> Figures:
 
 
 def posterior_health(scores: Scores) -> dict[str, float | list[float]]:
-    """`kl_per_latent` in nats, averaged over frames; and of q(z): the largest |mean| and |correlation| of latents, E[z²]
-    averaged over latents, and the KL of the Gaussian with its mean and covariance to N(0, I). In the prior these are 0, 0, 1
-    and 0."""
+    """`kl_per_latent` in nats, averaged over frames. For q(z): the largest |mean| and |correlation| of latents, E[z²]
+    averaged over latents, and the KL of the Gaussian with its mean and covariance to N(0, I). For the prior these four are
+    0, 0, 1 and 0."""
     together = aggregate(posterior_of(scores.latents))
     return {
         "kl_per_latent": kl_per_latent(scores).tolist(),

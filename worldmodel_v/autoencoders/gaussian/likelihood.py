@@ -1,9 +1,9 @@
-"""The evidence lower bound as a figure to compare: in nats with every constant, and in bits per dimension.
+"""The evidence lower bound as a figure to compare VAEs by: in nats with all constants, and in bits per dimension.
 
 Legend: N frames, B batch, D values of a frame, Z latent.
 
 ELBO = E_q[log p(x|z)] - KL(q(z|x) || N(0, I)) (Kingma & Welling 2013, equation 3), with one sample of z for each frame.
-Training drops the constants of log p(x|z); two VAEs with different σ can only be compared with them.
+Training omits the constants of log p(x|z), but two VAEs with different σ can only be compared if they are included.
 
 - gaussian, calibrated: log p(x|z) = -Σ (x - x̂)² / 2σ² - (D / 2) log 2πσ², a density over values in [0, 1].
 - bernoulli: log p(x|z) = Σ x log x̂ + (1 - x) log(1 - x̂). For values between 0 and 1 it is a cross-entropy, not a density.
@@ -32,12 +32,12 @@ class Bound:
     """log p(x) is at least this; higher is better. For a Gaussian it is a log density and may be positive."""
 
     log_likelihood_nats: float
-    """E_q[log p(x|z)], every constant included."""
+    """E_q[log p(x|z)], with all constants."""
 
     kl_nats: float
 
     bits_per_dimension: float
-    """-ELBO / (D log 2), lower is better. For a Gaussian plus log2 256: the cost of a value to the nearest of 256 levels."""
+    """-ELBO / (D log 2), lower is better. For a Gaussian, log2 256 is added: the cost of a value rounded to 256 levels."""
 
     sigma: float | None
     """Standard deviation of a Gaussian likelihood; None for Bernoulli."""
@@ -54,7 +54,7 @@ def sampled_log_likelihood(model: "VAE", generator: torch.Generator) -> Measure:
 
 
 def log_likelihood(logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor, sigma: float | None) -> torch.Tensor:
-    """log p(x|z) of each frame in nats, constants included: float64 (B,). `sigma` None is the Bernoulli likelihood."""
+    """log p(x|z) of each frame in nats, with all constants: float64 (B,). `sigma` None means the Bernoulli likelihood."""
     logits, x = logits_BCHW.flatten(start_dim=1).double(), x_BCHW.flatten(start_dim=1).double()
     if sigma is None:
         return -torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="none").sum(dim=1)
@@ -68,7 +68,7 @@ def sigma_of(model: "VAE") -> float | None:
 
 
 def bound(scores: Scores, sigma: float | None) -> Bound:
-    """The bound from scores that hold `log_likelihood`."""
+    """The bound, from scores with the measure `log_likelihood`."""
     reconstruction = float(scores.measures["log_likelihood"].mean())
     kl = float(gaussian_kl(posterior_of(scores.latents)).sum(dim=1).mean())
     density_bits = 0.0 if sigma is None else math.log2(LEVELS)

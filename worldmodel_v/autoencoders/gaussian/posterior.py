@@ -1,10 +1,10 @@
-"""What a Gaussian's encoder says of frames: the posterior of each, and that of all of them together.
+"""The posteriors of a Gaussian encoder: one for each frame, and the aggregated posterior of all frames.
 
 Legend: B batch, N frames, Z latent.
 
 The aggregated posterior is q(z) = E_x[q(z|x)] (Hoffman & Johnson 2016). Its mean is that of mu; its covariance is that of
-mu plus the average of σ² on the diagonal. Where it is far from N(0, I), frames decoded from the prior are of a kind that
-the decoder has never met.
+mu plus the average of σ² on the diagonal. If it is far from N(0, I), samples from the prior are latents that the decoder
+was not trained on.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def posterior_of(latents: Latents) -> Posterior:
 
 @dataclass(frozen=True, kw_only=True)
 class AggregatedPosterior:
-    """The first two moments of q(z) against those of N(0, I)."""
+    """The first two moments of q(z), compared with those of N(0, I)."""
 
     max_abs_mean: float
     """0 under the prior."""
@@ -60,7 +60,7 @@ class AggregatedPosterior:
     """The largest correlation of two latents, as an absolute value: 0 under the prior. None for a single latent."""
 
     kl_nats: float
-    """KL(N(mean, covariance) || N(0, I)) of the Gaussian with these moments."""
+    """KL(N(mean, covariance) || N(0, I)) for the moments of q(z)."""
 
     mean: list[float]
     variance: list[float]

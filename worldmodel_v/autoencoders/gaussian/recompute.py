@@ -1,12 +1,12 @@
-"""How a step is computed, which changes its speed and its memory and not what it means.
+"""How a step is computed. This changes its speed and its memory, but not its result.
 
-- `--compile`: `torch.compile` of the objective. The reconstruction's elementwise arithmetic is fused with the decoder; the
+- `--compile`: `torch.compile` of the objective. It fuses the reconstruction's elementwise arithmetic with the decoder. The
   noise is drawn between two graphs, so it is the same as without. Compiling takes half a minute on a CPU and needs a C++
-  compiler there (on CUDA Triton, and there it is not measured yet), so it is never the default.
-- `--checkpoint-activations`: the encoder's and the decoder's activations are not kept for the backward pass but computed
+  compiler there (on CUDA it needs Triton and is not measured yet), so it is not the default.
+- `--checkpoint-activations`: the activations of encoder and decoder are not kept for the backward pass but computed
   again, one half at a time (Chen et al. 2016, arXiv:1604.06174): on a CPU 340 MB instead of 440 MB for 32 frames of
-  256x256, a fifth slower. Cuts inside the halves would bring little more: a convolution keeps its input for its own
-  gradient, and the largest layer alone is half of its half.
+  256x256, a fifth slower. Smaller parts would save little more: a convolution keeps its input for its own gradient, and
+  the largest layer alone is half of its half.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ from worldmodel_v.autoencoders.gaussian.posterior import Posterior
 
 
 class Recomputed:
-    """A VAE whose activations are computed again in the backward pass: to an objective, the VAE itself."""
+    """A VAE whose activations are computed again in the backward pass; objectives use it like the VAE."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

@@ -1,10 +1,10 @@
-"""The VAE of world models: a network of `architectures` around a Gaussian latent, and what determines it.
+"""The VAE of world models: a network of `architectures` around a Gaussian latent, and its config.
 
 Legend: B batch, C channels (1 or 3), H, W frame, Z latent, K values of the condition.
 
-Predicting log σ² keeps the variance positive without a constraint and the KL free of a logarithm of a small number.
-Source: Kingma & Welling 2013 (arXiv:1312.6114); Ha & Schmidhuber 2018 (arXiv:1803.10122); with a condition, Sohn et al.
-2015: q(z|x, c) and p(x|z, c), the K values standing beside the encoder's features and beside z.
+The network predicts log σ²: this keeps the variance positive without a constraint, and the KL needs no logarithm of a small
+number. Source: Kingma & Welling 2013 (arXiv:1312.6114); Ha & Schmidhuber 2018 (arXiv:1803.10122); with a condition, Sohn et
+al. 2015: q(z|x, c) and p(x|z, c), with the K values appended to the encoder's features and to z.
 """
 
 import copy
@@ -48,18 +48,18 @@ UNIT_WEIGHT_SIGMA = math.sqrt(0.5)
 """The standard deviation at which -log p(x|z) is the sum of squared errors, up to a constant."""
 
 MIN_SIGMA = 1 / 255
-"""A calibrated decoder's σ does not fall below one level of a byte: constant frames would weigh without bound."""
+"""A calibrated decoder's σ is at least one level of a byte; otherwise the weight of constant frames would have no bound."""
 
 CALIBRATION_STEPS = 20
 """Steps over which a calibrated decoder's σ² is averaged."""
 
 MAX_LOGVAR = 20.0
-"""log σ² is what the network says up to here; see `bounded_logvar`."""
+"""Up to here log σ² is the network's output; see `bounded_logvar`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAEConfig(AutoencoderConfig):
-    """What determines the network and its loss. Frames have a height and width that are multiples of 8; see `architectures`
+    """What determines the network and its loss. Height and width of frames must be multiples of 8; see `architectures`
     for the limits of each."""
 
     latent_dim: Annotated[int, Interval(ge=1, le=MAX_LATENT_DIM)] = 32
@@ -69,10 +69,10 @@ class VAEConfig(AutoencoderConfig):
     """The network, by its name in `worldmodel_v.autoencoders.gaussian.architectures`."""
 
     likelihood: Likelihood = "gaussian"
-    """What the decoder's output means: see `worldmodel_v.autoencoders.gaussian.losses`."""
+    """How the loss interprets the decoder's output: see `worldmodel_v.autoencoders.gaussian.losses`."""
 
     sigma: Annotated[float, Gt(0)] = UNIT_WEIGHT_SIGMA
-    """The standard deviation of "gaussian"; with "calibrated" where the learned one begins."""
+    """The standard deviation of "gaussian"; for "calibrated" the first value of the learned one."""
 
     beta: float = 1.0
     """Weight of the KL in the loss."""
@@ -81,7 +81,7 @@ class VAEConfig(AutoencoderConfig):
     """Steps over which the weight rises from 0, see `annealed_beta`."""
 
     beta_cycles: int = 1
-    """How often it rises."""
+    """How many times the weight rises."""
 
     free_bits: float = 0.0
     """λ of `losses.kl_penalty`."""
@@ -123,22 +123,22 @@ class VAE(Autoencoder):
 
     @property
     def sigma(self) -> torch.Tensor:
-        """0-dim: the standard deviation of the Gaussian likelihoods, fixed or learned (of no meaning for "bernoulli")."""
+        """0-dim: the standard deviation of the Gaussian likelihoods, fixed or learned (without meaning for "bernoulli")."""
         return self.variance.sqrt()
 
     @property
     def error_scale(self) -> torch.Tensor:
-        """0-dim: 2 σ². The loss times this is in units of squared errors, whatever σ; 1 for "bernoulli"."""
+        """0-dim: 2 σ². The loss times this is in units of squared errors, for any σ; 1 for "bernoulli"."""
         return 2 * self.variance
 
     def posterior(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None) -> Posterior:
-        """The posterior of each frame, in float32 whatever the autocast, or the type of the encoder's weights."""
+        """The posterior of each frame, always in float32, for any autocast and any dtype of the encoder's weights."""
         features_BN = self.encoder(x_BCHW.to(self._encoder_dtype)).flatten(start_dim=1).float()
         mu, logvar = self.to_posterior(self._beside(features_BN, condition_BK)).float().chunk(2, dim=1)
         return Posterior(mu, bounded_logvar(logvar))
 
     def decode_logits(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
-        """(B, C, H, W) before the sigmoid, in float32 whatever the autocast."""
+        """(B, C, H, W) before the sigmoid, in float32 for any autocast."""
         bottom = self.from_latent(self._beside(z_BZ, condition_BK)).unflatten(1, self._bottom)
         return self.decoder(bottom.contiguous(memory_format=torch.channels_last)).float()
 
@@ -148,20 +148,20 @@ class VAE(Autoencoder):
 
     @torch.no_grad()
     def calibrate(self, squared_error: torch.Tensor) -> None:
-        """Move a calibrated decoder's σ² towards a batch's mean squared error of a value (0-dim); others stay as they are.
+        """Move a calibrated decoder's σ² towards a batch's mean squared error of a value (0-dim); other decoders keep theirs.
 
-        The optimal σ² is that error (Rybkin et al. 2021, arXiv:2006.13202, section 3.3); here it is averaged over some
-        steps, so that one σ serves training, evaluation and several devices, and a single odd batch hardly moves it. It
-        begins at the config's σ, where the loss is the plain sum of squared errors. Rejected: a parameter log σ, which
-        Adam moves by its step size and which would take thousands of steps to arrive.
+        The optimal σ² is that error (Rybkin et al. 2021, arXiv:2006.13202, section 3.3). Here it is averaged over some
+        steps, so that training, evaluation and several devices use the same σ, and one unusual batch changes it little. It
+        begins at the config's σ, where the loss is the plain sum of squared errors. Rejected: a parameter log σ: Adam
+        changes it by its step size, so it would need thousands of steps to converge.
         """
         if (
             self.config.likelihood == "calibrated"
-        ):  # in another tensor: the gradients of the loss before may still need this one
+        ):  # in a new tensor: the gradients of the previous loss may still need this one
             self.variance = self.variance.lerp(squared_error.clamp_min(MIN_SIGMA**2), 1 / CALIBRATION_STEPS)
 
     def _beside(self, values_BN: torch.Tensor, condition_BK: torch.Tensor | None) -> torch.Tensor:
-        """`values` with the standardised condition beside them; raises ModelNotUsable if it is missing or of another size."""
+        """`values` with the standardised condition appended; raises ModelNotUsable if it is missing or of another size."""
         standardised = self.standardised(condition_BK)
         return values_BN if standardised is None else torch.cat([values_BN, standardised], dim=1)
 
@@ -184,7 +184,7 @@ class VAE(Autoencoder):
         return self.objective()(batch)
 
     def objective(self, *, compile: Compile | None = None, recompute: bool = False) -> Callable[[Batch], Loss]:
-        """`loss`; what is compiled is `elbo`, between whose graphs the noise is drawn, so that it is the same as without."""
+        """`loss`. Only `elbo` is compiled; the noise is drawn between its graphs, so it is the same as without."""
         terms_of = compile(elbo) if compile else elbo
         network: Any = Recomputed(self) if recompute else self
 
@@ -208,13 +208,13 @@ class VAE(Autoencoder):
         return {"log_likelihood": sampled_log_likelihood(self, generator)}
 
     def figures(self, scores: Scores) -> Figures:
-        """KL, active units, and where the likelihood was measured the bound."""
+        """KL, active units, and the bound if the likelihood was measured."""
         figures = health.figures(scores)
         measured = "log_likelihood" in scores.measures
         return figures | ({"elbo_nats": bound(scores, sigma_of(self)).elbo_nats} if measured else {})
 
     def health(self, scores: Scores) -> dict[str, float | list[float]]:
-        """What the posteriors are, one by one and together."""
+        """The posteriors one by one, and the aggregated posterior."""
         return health.posterior_health(scores)
 
     def findings(self, step: int, figures: Figures, health_: Mapping[str, float | list[float]]) -> list[Finding]:
@@ -222,12 +222,12 @@ class VAE(Autoencoder):
         return health.findings(step, figures, health_)
 
     def samples(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Frames decoded from the prior N(0, I), of a conditional VAE under its training data's mean condition."""
+        """Frames decoded from the prior N(0, I); a conditional VAE gets the mean condition of its training data."""
         z = torch.randn(count, self.config.latent_dim, generator=generator, dtype=torch.float32, device="cpu")
         return self.decode_z(z.to(self.variance.device), self.typical_condition(count))
 
     def for_inference(self, device: torch.device, precision: str, *, compile: bool = False) -> "VAE":
-        """On a CPU in fp32 with the convolutions of `winograd`; in bf16 all but the last layer is bfloat16."""
+        """On a CPU in fp32 it uses the convolutions of `winograd`; in bf16 all layers but the last are bfloat16."""
         if precision == "bf16":
             model = copy.deepcopy(self)
             model._encoder_dtype = torch.bfloat16
@@ -248,10 +248,10 @@ def gaussian_latents(latent_dim: int, dtype: str) -> tuple[tuple[Column, ...], t
 
 
 def bounded_logvar(logvar: torch.Tensor) -> torch.Tensor:
-    """`logvar` itself from -20 to 20, and beyond that growing as a logarithm: exp of it cannot overflow.
+    """`logvar` itself from -20 to 20; outside it grows as a logarithm, so exp of it cannot overflow.
 
-    σ from 5e-5 to 22,000 is far more than any posterior needs, and there the gradient is exactly 1. A plain clamp has no
-    gradient outside, so that a posterior that was ever thrown there could never come back.
+    This allows σ from 5e-5 to 22,000, more than any posterior needs, and the gradient there is exactly 1. A plain clamp has
+    no gradient outside the range, so a posterior outside could never come back.
     """
     within = logvar.clamp(-MAX_LOGVAR, MAX_LOGVAR)
     beyond = logvar - within

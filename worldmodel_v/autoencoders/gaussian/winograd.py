@@ -2,20 +2,22 @@
 
 Legend: B batch, F frames at a time, H, W size of a map, C channels, T tiles, P the places of a transformed tile.
 
-A 3x3 convolution makes a 4x4 tile of its output from a 6x6 tile of its input with 36 products a pair of channels instead of
-144, in a basis in which convolving is multiplying place by place: F(4x4, 3x3) of Lavin & Gray 2016 (arXiv:1509.09308). All
-tiles' products at a place are one matrix product. A 4x4 convolution of stride 2 is one of 2x2 over the four maps that hold
-every other row and column, and takes 25 products where it took 64: F(4x4, 2x2). Some 64 tiles at a time pass through all of
-it, so that nothing leaves the core's cache, GroupNorm and SiLU included, which PyTorch carries through memory twice each.
+A 3x3 convolution computes a 4x4 tile of its output from a 6x6 tile of its input. In Winograd's basis, convolving is
+multiplying place by place, which takes 36 products for each pair of channels instead of 144: F(4x4, 3x3) of Lavin & Gray
+2016 (arXiv:1509.09308). All tiles' products at a place are one matrix product. A 4x4 convolution of stride 2 is a 2x2
+convolution over the four maps of every other row and column; it takes 25 products instead of 64: F(4x4, 2x2). About 64 tiles
+at a time go through all operations, with GroupNorm and SiLU, so the data stay in the core's cache. PyTorch reads and writes
+memory for GroupNorm and SiLU twice each.
 
-It is float32 arithmetic, summed in another order. The basis itself loses a digit, but GroupNorm subtracts the mean before it
-squares, here, and PyTorch's loses more there. A frame's latents do not depend on the frames beside it, but they do, in the
-last digits, on its place in the batch, since some of OpenBLAS's kernels (Haswell's) sum a row's products in an order that its
-number decides, and on whether it comes in a batch at all: fewer than `SMALLEST_BATCH` frames, and maps of more than `MAX_TILES`
-tiles, take PyTorch's convolutions, which are faster there. The first use compiles for half a minute; the result is kept.
+It is float32 arithmetic, summed in another order. The basis itself loses a digit, but here GroupNorm subtracts the mean
+before it squares; PyTorch's GroupNorm does not, and loses more. A frame's latents do not depend on the other frames of its
+batch. But their last digits depend on two things. One is the frame's place in the batch: some kernels of OpenBLAS (Haswell's)
+sum a row's products in an order that depends on the row's number. The other is the size of the batch: fewer than
+`SMALLEST_BATCH` frames, and maps of more than `MAX_TILES` tiles, use PyTorch's convolutions, which are faster there. The
+first use compiles for half a minute; the result is kept.
 
-Rejected: F(2x2, 3x3), with 64 products for the same tile; Winograd in PyTorch's operations, whose memory traffic costs what
-the products save; the first convolution, of three channels, which has too few for it.
+Rejected: F(2x2, 3x3), with 64 products for the same tile; Winograd in PyTorch's operations, whose memory traffic costs as
+much time as the fewer products save; the first convolution, because three channels are too few.
 """
 
 import copy
@@ -44,16 +46,16 @@ G3 = np.array(
         [0, 0, 1],
     ]
 )
-"""(6, 3): a column of a 3x3 kernel into the basis of F(4, 3)."""
+"""(6, 3): transforms a column of a 3x3 kernel into the basis of F(4, 3)."""
 
 G2 = np.array([[1 / 2, 0], [-1 / 2, -1 / 2], [-1 / 6, 1 / 6], [1 / 6, 1 / 3], [0, 1]])
-"""(5, 2): a column of a 2x2 kernel into that of F(4, 2)."""
+"""(5, 2): transforms a column of a 2x2 kernel into the basis of F(4, 2)."""
 
 
 def with_fast_convolutions(model: "VAE") -> "VAE":
-    """A copy of the VAE, in float32 on the CPU, whose encoder's convolutions are fast; itself if there are none to make so.
+    """A copy of the VAE with fast convolutions in its encoder, in float32 on the CPU; the VAE itself if none can be fast.
 
-    It needs numba and SciPy; where they are not installed, the VAE itself is returned.
+    It needs numba and SciPy; if they are not installed, the VAE itself is returned.
     """
     if not any(isinstance(module, ResidualBlock) or _halves(module) for module in model.encoder.children()):
         return model
@@ -73,7 +75,7 @@ def with_fast_convolutions(model: "VAE") -> "VAE":
 
 
 def _halves(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether a module is a convolution that `FastHalving` can stand for, and is worth it."""
+    """Whether a module is a convolution that `FastHalving` can replace, and that gets faster by it."""
     if not isinstance(module, nn.Conv2d) or module.in_channels < 8:
         return False
     return (module.kernel_size, module.stride, module.padding) == ((4, 4), (2, 2), (1, 1))
@@ -156,7 +158,7 @@ class FastHalving(nn.Module):
 
 
 def _frames_at_once(batch: int, height: int, width: int) -> int:
-    """How many frames' output maps are computed at a time; 0 where PyTorch's convolution is to do it."""
+    """How many frames' output maps are computed at a time; 0 if PyTorch's convolution is used instead."""
     tiles = height * width // 16
     if height % 4 or width % 4 or tiles > MAX_TILES or batch < SMALLEST_BATCH:
         return 0

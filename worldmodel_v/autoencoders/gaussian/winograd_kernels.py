@@ -1,15 +1,15 @@
-"""What surrounds the products of Winograd's algorithm, compiled for one shape: see `winograd`.
+"""The transforms before and after the products of Winograd's algorithm, compiled for one shape: see `winograd`.
 
 Legend: F frames, H, W size of a map, C channels, T tiles at once, P the 36 or 25 places of a transformed tile, R a row of a map
 (W C floats). All arrays are contiguous float32.
 
-The inner loops are what the compiler makes vector instructions of: they run over neighbouring floats, and every distance
-between two of their arrays is a constant, which is why a kernel is compiled for one width and number of channels (where
-distances are variables, it must ask at run time whether arrays overlap, and with twelve of them it gives up).
+The compiler turns the inner loops into vector instructions: they run over neighbouring floats, and every distance between
+two of their arrays is a constant. For this reason a kernel is compiled for one width and number of channels. (With variable
+distances the compiler must check at run time whether arrays overlap, and with twelve arrays it does not vectorise.)
 
-Neighbours in a row of tiles are four columns apart. Between the two halves of a residual block the columns are therefore stored
-apart, by their remainder mod 4: what the loops then run over, a row of tiles, lies together. A padded row has five such
-columns where the map has four.
+Neighbours in a row of tiles are four columns apart. So between the two halves of a residual block, columns are stored apart,
+by their remainder mod 4. Then a row of tiles, over which the loops run, is contiguous. A padded row has five such columns
+where the map has four.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ import numpy as np
 from worldmodel_v.compiler import njit
 
 NUM_GROUPS = 8
-"""Of GroupNorm, as in `architectures`."""
+"""Groups of GroupNorm, as in `architectures`."""
 
 compiled = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "ninf", "nnan"})
 inlined = njit(inline="always")
@@ -50,13 +50,13 @@ class Half(NamedTuple):
 
 
 class BlockMemory(NamedTuple):
-    """What a residual block works in; all but `padded` may hold anything."""
+    """The working memory of a residual block; all but `padded` may hold any values."""
 
     padded: np.ndarray
     """(F, H+2, (W+4) C): zeros."""
 
     between: np.ndarray
-    """(F, H, R): what the first convolution makes, its columns apart."""
+    """(F, H, R): the output of the first convolution, its columns apart."""
 
     v: np.ndarray
     """(36, T, C)"""
@@ -69,7 +69,7 @@ class BlockMemory(NamedTuple):
 
 
 class HalvingMemory(NamedTuple):
-    """What a convolution of stride 2 works in."""
+    """The working memory of a convolution of stride 2."""
 
     zeros: np.ndarray
     """(R,) of the input: zeros."""
@@ -88,13 +88,13 @@ class HalvingMemory(NamedTuple):
 
 
 def scratch_size(channels: int, width: int) -> int:
-    """How many floats the transforms of a map of this width need to work in: six padded rows."""
+    """How many floats of working memory the transforms of a map of this width need: six padded rows."""
     return 6 * (width + 4) * channels
 
 
 @cache
 def block_kernel(channels: int, width: int, tiles: int) -> Callable:
-    """(x (B, H, R), Half, Half, BlockMemory): a residual block for maps of this width, so many tiles at once; overwrites x."""
+    """(x (B, H, R), Half, Half, BlockMemory): a residual block for maps of this width, `tiles` at once; overwrites x."""
 
     @compiled
     def block(x, first, second, memory):  # type: ignore[no-untyped-def]
@@ -119,8 +119,8 @@ def block_kernel(channels: int, width: int, tiles: int) -> Callable:
 def halving_kernel(channels: int, width: int, out_channels: int, tiles: int) -> Callable:
     """(x (B, H, R), weights (25, 4C, C'), bias (C',), out (B, H/2, R'), HalvingMemory): a convolution 4x4 of stride 2.
 
-    So many tiles of its output at once. The 4C input channels of `weights` are those of the even rows' even columns, their
-    odd columns, the odd rows' even columns, and their odd columns.
+    It computes `tiles` tiles of its output at once. The 4C input channels of `weights` are those of the even rows' even
+    columns, the even rows' odd columns, the odd rows' even columns, and the odd rows' odd columns.
     """
 
     @compiled
@@ -187,7 +187,7 @@ def _silu(x):  # type: ignore[no-untyped-def]
     return h + h * (t * p / q)
 
 
-# What a kernel is made of, put together with the numbers that it is compiled for
+# The parts of a kernel, which get the numbers that it is compiled for
 
 
 @inlined
