@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.builders import FullDisk
+from tests.commands import finish, options, start
 from tests.conftest import stamp_config
 from tests.faults.every_step import STAGES, make_inputs
-from tests.integration.test_kills import finish, options, start
 from worldmodel_v.collect import collect
 from worldmodel_v.errors import WriteFailed
 from worldmodel_v.storage.publish import is_temporary

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.collect.test_identical_shards import digests
+from tests.commands import start
 from tests.conftest import stamp_config
-from tests.integration.test_kills import start
 from tests.test_telemetry import of_dataset, when_offered
 from worldmodel_v.collect import collect
 from worldmodel_v.storage import open_dataset, verify

@@ -10,8 +10,9 @@ import pytest
 import safetensors.torch
 import torch
 
+from tests.commands import finish, options, start, wait_until
 from tests.integration.test_cluster import address
-from tests.integration.test_kills import finish, options, start, training_lines, wait_until
+from tests.integration.test_kills import training_lines
 from worldmodel_v.train import TrainConfig, train
 from worldmodel_v.train.best import load_best
 from worldmodel_v.train.checkpoint import load_checkpoint
