@@ -55,14 +55,16 @@ COUNTS = f"--episodes {EPISODES} --episodes-per-shard 2 --max-steps 25 --frame-s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.env.replace("/", "-"))
-def test_a_world_becomes_latents_of_what_happened_in_it(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_world_becomes_latents_of_what_happened_in_it(
+    world: World, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # where MuJoCo and ViZDoom leave files of their own
     if importlib.util.find_spec(world.package) is None:
         pytest.skip(f"{world.package} is not installed")
     rollouts, vae, latents = (tmp_path / name for name in ("rollouts", "vae", "latents"))
-    for out, workers in ((rollouts, "0"), (tmp_path / "by workers", "2")):
-        command = ["wm-collect", "--env", world.env, *COUNTS, *world.options, "--workers", workers, "--out", str(out)]
-        finish(*command)
+    command = ("wm-collect", "--env", world.env, *COUNTS, *world.options)
+    finish(*command, "--workers", 0, "--out", rollouts)
+    finish(*command, "--workers", 2, "--address", address, "--out", tmp_path / "by workers")
     assert digests(rollouts) == digests(tmp_path / "by workers")
     dataset = open_dataset(rollouts)
     assert dataset.spec.frames == world.frames
