@@ -20,11 +20,17 @@ from typing import TextIO
 
 BIN = Path(sys.executable).parent
 SERVER = Path(__file__).with_name("fork_server.py")
-READ_AT_AN_IMPORT = ("PYTHON", "NUMBA", "OMP", "MKL", "OPENBLAS", "RAY", "TORCH", "CUDA", "GRPC", "HOME", "XDG", "TMP", "LC_")
+READ_AT_AN_IMPORT = ("PYTHON", "NUMBA", "OMP", "MKL", "OPENBLAS", "RAY", "GRPC", "HOME", "XDG", "TMP", "LC_", "LANG", "LD_")
 """How the names of such variables begin."""
 
 READ_LATE = ("PYTHONPATH", "RAY_ADDRESS")
 """But not these."""
+
+LEFT_BY_RAY = {
+    **{"RAY_AUTH_MODE": "token", "RAY_CLIENT_MODE": "0", "RAY_USAGE_STATS_ENABLED": "0"},
+    **{"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "PYTHONBREAKPOINT": "ray.util.rpdb._driver_set_trace"},
+}
+"""What a Ray in this process leaves in its environment, which a command does not find there."""
 
 
 class ForkServer:
@@ -32,10 +38,15 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._orders, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._environment = dict(os.environ)
+        self._environment = environment_here()
         with its:
-            command = [sys.executable, SERVER, str(its.fileno())]
-            self._process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+            self._process = subprocess.Popen(
+                [sys.executable, SERVER, str(its.fileno())],
+                pass_fds=[its.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                start_new_session=True,
+            )
         atexit.register(self._end)
 
     def _end(self) -> None:
@@ -55,6 +66,11 @@ class ForkServer:
         return answers
 
 
+def environment_here() -> dict[str, str]:
+    """What commands find in their environment unless they are given something else."""
+    return dict(os.environ.items() - LEFT_BY_RAY.items())
+
+
 @cache
 def fork_server() -> ForkServer:
     return ForkServer()
@@ -66,10 +82,11 @@ class Fork:
     def __init__(self, words: list[str], folder: Path, environment: Mapping[str, str]) -> None:
         self.args = words
         self.returncode: int | None = None
-        self._output, self._errors = (tempfile.TemporaryFile("w+") for _ in range(2))  # noqa: SIM115
+        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        self._said = ("", "")
         order = {"words": words, "folder": str(folder), "environment": dict(environment)}
         with Path(os.devnull).open() as nothing:
-            self._answers = fork_server().fork(order, [stream.fileno() for stream in (nothing, self._output, self._errors)])
+            self._answers = fork_server().fork(order, [stream.fileno() for stream in (nothing, *self._files)])
         self.pid = int(self._answers.recv(16))
 
     def wait(self, timeout: float | None = None) -> int:
@@ -81,6 +98,8 @@ class Fork:
             except (TimeoutError, BlockingIOError):
                 raise subprocess.TimeoutExpired(self.args, timeout or 0.0) from None
             self._answers.close()
+            output, errors = map(_content, self._files)
+            self._said = output, errors
         return self.returncode
 
     def poll(self) -> int | None:
@@ -93,7 +112,7 @@ class Fork:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it said on both outputs, when it has ended."""
         self.wait(timeout)
-        return _content(self._output), _content(self._errors)
+        return self._said
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
@@ -112,7 +131,7 @@ Process = Fork | subprocess.Popen[str]
 def start(*argv: object, folder: Path | None = None, **environment: str) -> Process:
     """Start a command, or a script, in a process group of its own, which hears Ctrl-C even where the tests do not."""
     program = argv[0] if isinstance(argv[0], Path) else BIN / str(argv[0])
-    words, folder, whole = [str(program), *map(str, argv[1:])], folder or Path.cwd(), os.environ | environment
+    words, folder, whole = [str(program), *map(str, argv[1:])], folder or Path.cwd(), environment_here() | environment
     if fork_server().can_fork(whole):
         return Fork(words, folder, whole)
     return subprocess.Popen(

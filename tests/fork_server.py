@@ -104,12 +104,18 @@ if __name__ == "__main__":
         runpy.run_path(sys.argv[0], run_name="__main__")
         code = 0
     except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
         if not isinstance(left.code, int | None):  # a message
-            raise
-        code = left.code or 0
+            sys.stderr.write(f"{left.code}\n")
+    except BaseException as error:
+        sys.excepthook(*sys.exc_info())
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     ctypes.CDLL(None).fflush(None)  # what native code has printed
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     os._exit(code)
