@@ -1,6 +1,8 @@
 """Fixtures that many tests share: small datasets of the toy world, made once."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,27 @@ def stamp_latents(stamp_rollouts: Path, stamp_vae: Path) -> Path:
     out = stamp_rollouts.parent / "latents"
     encode(EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=out, device="cpu"))
     return out
+
+
+CLUSTER = """
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+print(cluster.address, flush=True)
+input()
+cluster.shutdown()
+"""
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a cluster of one node of two CPUs, in processes of its own, for the commands that need workers."""
+    command = [sys.executable, "-c", CLUSTER]
+    with subprocess.Popen(
+        command, cwd=tmp_path_factory.mktemp("cluster"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as head:
+        assert head.stdout is not None
+        yield head.stdout.readline().strip()
+        head.communicate("\n")
 
 
 @pytest.fixture(scope="session")

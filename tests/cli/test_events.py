@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.test_kills import BIN, committed, options, start, wait_until
+from tests.commands import BIN, committed, options, run, start, wait_until
 from worldmodel_v.cli.progress import open_progress
 from worldmodel_v.storage import open_dataset
 
@@ -25,13 +25,6 @@ pytestmark = pytest.mark.usefixtures("stamp_rollouts")  # so that what these com
 
 def collecting(out: Path, *words: object, **changes: object) -> tuple[object, ...]:
     return ("wm-collect", "--out", out, "--workers", 0, *options({**STAMP, **changes}), *words)
-
-
-def run(*command: object, code: int = 0) -> tuple[str, str]:
-    process = start(*command)
-    output, errors = process.communicate()
-    assert process.returncode == code, errors
-    return output, errors
 
 
 def events(errors: str) -> list[dict[str, Any]]:

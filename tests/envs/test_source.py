@@ -13,8 +13,8 @@ import pytest
 
 from tests.builders import files_in
 from tests.collect.test_identical_shards import digests
+from tests.commands import options, start
 from tests.conftest import stamp_config
-from tests.integration.test_kills import options, start
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.collect.block import block_collector
 from worldmodel_v.collect.collector import resolve_spec

@@ -10,22 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+from tests import commands
 from worldmodel_v.data import LatentSequences, LatentStream
 from worldmodel_v.storage import open_dataset
 
 FILE = Path(__file__).with_name("my_tokenizer.py")
 KIND = "my_tokenizer:Tokenizer"
-BIN = Path(sys.executable).parent
 TRAIN = ("--autoencoder", KIND, "--autoencoder-kwargs", '{"levels": 3}', "--batch-size", 16, "--checkpoint-every", 4)
 TRAIN += ("--log-every", 2, "--holdout-every", 4, "--learning-rate", 0.01, "--device", "cpu")
 
 
 def run(folder: Path, program: str, *words: object, code: int = 0) -> str:
     """The output of a command in a folder that it should end in with this code; of a failed one what it says."""
-    command = [BIN / program, *map(str, words), "--quiet"]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert finished.returncode == code, finished.stderr
-    return finished.stdout if code == 0 else finished.stderr
+    output, errors = commands.run(program, *words, "--quiet", code=code, folder=folder)
+    return output if code == 0 else errors
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tokens")
     shutil.copy(FILE, folder)
     collect = ("--env", "worldmodel_v/Stamp-v0", "--episodes", 8, "--episodes-per-shard", 3, "--frame-size", "16x32")
-    run(folder, "wm-collect", *collect, "--out", "rollouts")
+    run(folder, "wm-collect", *collect, "--workers", 0, "--out", "rollouts")
     run(folder, "wm-train", "--data", "rollouts", "--out", "vae", "--steps", 12, "--publish", "best", *TRAIN)
     run(folder, "wm-encode", "--data", "rollouts", "--vae", "vae", "--out", "latents", "--autoencoder", KIND, "--device", "cpu")
     return folder
@@ -169,7 +167,7 @@ def test_what_another_autoencoder_has_no_use_for_is_refused(work: Path) -> None:
 
 def test_a_pipeline_takes_it_for_every_stage(work: Path) -> None:
     (work / "tokens.yaml").write_text(
-        "collect: {env: worldmodel_v/Stamp-v0, episodes: 4, frame_size: '16x32'}\n"
+        "collect: {env: worldmodel_v/Stamp-v0, episodes: 4, frame_size: '16x32', workers: 0}\n"
         f"train: {{autoencoder: '{KIND}', steps: 2, batch_size: 8, holdout_every: 2, device: cpu}}\n"
         "eval: {}\nencode: {device: cpu}\n"
     )

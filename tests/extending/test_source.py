@@ -2,9 +2,6 @@
 
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import gymnasium
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.collect.test_identical_shards import digests
+from tests.commands import committed, start, wait_until
 from tests.extending.conftest import command
 from tests.extending.pendulums import Pendulums
 from tests.extending.threads_executor import Threads
@@ -165,11 +163,8 @@ class TestRecorder:
             raise KeyboardInterrupt
 
     def test_a_kill_loses_only_the_episode_in_progress(self, tmp_path: Path) -> None:
-        index = tmp_path / "out" / "index.jsonl"
-        process = subprocess.Popen([sys.executable, HERE / "record_by_hand.py", tmp_path / "out", "100000"])
-        while not index.exists() or index.read_bytes().count(b"\n") < 5:
-            assert process.poll() is None
-            time.sleep(0.05)
+        process = start(HERE / "record_by_hand.py", tmp_path / "out", 100_000)
+        wait_until(lambda: committed(tmp_path / "out") >= 5, process)
         process.send_signal(signal.SIGKILL)
         process.wait()
         killed_at = open_dataset(tmp_path / "out").num_episodes

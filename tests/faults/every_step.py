@@ -48,6 +48,7 @@ from worldmodel_v.train.best import load_best
 from worldmodel_v.train.checkpoint import load_checkpoint
 
 INTERRUPTED = 130
+BEGUN = "begun"
 SMALL = {"env_kwargs": '{"length": 5}', "frame_size": 8, "episodes": 5, "episodes_per_shard": 2}
 
 
@@ -260,9 +261,10 @@ def main(folder: Path, number: signal.Signals, asked: list[str]) -> None:
 
 def stops(stage: Stage, folder: Path, number: signal.Signals, stride: int) -> Iterator[dict[str, object]]:
     in_a_fork(lambda: make_inputs(stage, folder))
+    begin = in_a_fork(lambda: stage.begin(folder / BEGUN))
     for step in range(0, len(announced_steps(stage, folder)), stride):
         out = folder / f"stopped-{step}"
-        begin = in_a_fork(lambda out=out: stage.begin(out))
+        put_begun(folder, out)
         stopped = in_a_fork(lambda out=out: stage.run(out), Stopper(step, number))
         left = sum(map(is_temporary, out.rglob("*")))
         whole = in_a_fork(lambda out=out: stage.require_whole(out))
@@ -273,17 +275,23 @@ def stops(stage: Stage, folder: Path, number: signal.Signals, stride: int) -> It
         shutil.rmtree(out)
 
 
+def put_begun(folder: Path, out: Path) -> None:
+    """Put into `out` what the run shall find there: a copy of what the stage's `begin` has put into the folder `BEGUN`."""
+    if (folder / BEGUN).exists():
+        shutil.copytree(folder / BEGUN, out)
+
+
 def announced_steps(stage: Stage, folder: Path) -> list[str]:
     """The steps of an unbroken run, which the first call makes."""
     record = folder / "steps.json"
     if not record.exists():
+        put_begun(folder, folder / "unbroken")
         assert in_a_fork(lambda: record_steps(stage, folder / "unbroken", record)) == 0
     return json.loads(record.read_text())
 
 
 def record_steps(stage: Stage, out: Path, record: Path) -> None:
     announced: list[str] = []
-    stage.begin(out)
     steps.listener = lambda step: announced.append(step.name)
     stage.run(out)
     steps.listener = None

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.builders import FullDisk
+from tests.commands import finish, options, start
 from tests.conftest import stamp_config
-from tests.faults.every_step import STAGES, make_inputs
-from tests.integration.test_kills import finish, options, start
+from tests.faults.every_step import BEGUN, STAGES, make_inputs, put_begun
 from worldmodel_v.collect import collect
 from worldmodel_v.errors import WriteFailed
 from worldmodel_v.storage.publish import is_temporary
@@ -97,13 +97,14 @@ def test_a_stage_that_fills_the_disk_says_so_and_continues_when_there_is_room(
 @pytest.mark.parametrize("stage", ["collect", "encode", *(pytest.param(stage, marks=pytest.mark.slow) for stage in SLOW)])
 def test_a_stage_whose_nth_write_fails_for_every_n_is_completed_by_the_next_run(stage: str, kind: str, tmp_path: Path) -> None:
     make_inputs(STAGES[stage], tmp_path)
+    STAGES[stage].begin(tmp_path / BEGUN)
     unbroken = tmp_path / "unbroken"
     STAGES[stage].run(unbroken)
     number = 0
     while True:
         number += 1
         out = tmp_path / f"failed-{number}"
-        STAGES[stage].begin(out)
+        put_begun(tmp_path, out)
         with pytest.MonkeyPatch.context() as monkeypatch:
             disk = FullDisk(monkeypatch, kind, number)
             if not fails(stage, out):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import committed, finish, options, start, wait_until
 from tests.faults.every_step import dataset_content
-from tests.integration.test_kills import committed, finish, options, start, wait_until
 from worldmodel_v.storage import open_dataset
 
 CLUSTER = """

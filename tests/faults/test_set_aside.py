@@ -3,17 +3,16 @@
 import dataclasses
 import json
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.collect.test_identical_shards import digests
+from tests.commands import finish, options, run, start
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
 from tests.faults.bad_world import LeakyWorld
-from tests.integration.test_kills import BIN, finish, options, start
 from worldmodel_v.collect import CollectConfig, collect, collector, one_by_one
 from worldmodel_v.errors import EpisodeFailed, EpisodesSetAside
 from worldmodel_v.execution import ray_pool
@@ -193,9 +192,9 @@ def test_the_command_leaves_with_1_and_a_report_and_is_inspected(world: World) -
     )
     assert errors.endswith("or collect with another --seed into another directory\n")
     assert errors.count("\n") == 1
-    shown = subprocess.run([BIN / "wm-inspect", world.out, "--json"], capture_output=True, text=True, check=True).stdout
+    shown = run("wm-inspect", world.out, "--json")[0]
     assert [episode["episode"] for episode in json.loads(shown)["set_aside"]] == [5]
-    table = subprocess.run([BIN / "wm-inspect", world.out], capture_output=True, text=True, check=True).stdout
+    table = run("wm-inspect", world.out)[0]
     assert re.search(rf"set_aside +\n +episode +5 *\n +seed +{seed_of(5)} *\n", table)
     world.marker.unlink()
     finish("wm-collect", "--out", world.out, *settings)

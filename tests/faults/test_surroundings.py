@@ -18,8 +18,8 @@ import pytest
 
 from tests.builders import files_in
 from tests.cli.test_bad_input import MAINS, Refusal
+from tests.commands import start
 from tests.faults.every_step import PIPELINE, dataset_content, pipeline_content
-from tests.integration.test_kills import start
 from worldmodel_v.cli.progress import _BarProgress
 from worldmodel_v.storage import open_dataset
 

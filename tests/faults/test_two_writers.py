@@ -4,13 +4,13 @@ import json
 import signal
 from pathlib import Path
 
+from tests.commands import committed, finish, options, start, wait_until
 from tests.conftest import stamp_config
-from tests.integration.test_kills import committed, finish, options, start, wait_until
 from worldmodel_v.collect import collect
 from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.storage.lock import LOCK_NAME
 
-MANY = {"env": "worldmodel_v/Stamp-v0", "env_kwargs": '{"length": 100}', "episodes": 300, "episodes_per_shard": 5, "seed": 7}
+MANY = {"env": "worldmodel_v/Stamp-v0", "env_kwargs": '{"length": 100}', "episodes": 150, "episodes_per_shard": 5, "seed": 7}
 FEW = {**MANY, "episodes": 10}
 
 
@@ -24,7 +24,7 @@ def test_of_two_collectors_that_start_together_one_wins_and_the_other_is_told_wh
     assert f"{out}: another process (process {winner.pid} on " in errors[loser.pid]
     assert "is writing there; wait for it or stop it, then run again" in errors[loser.pid]
     assert verify(open_dataset(out)) == []
-    assert open_dataset(out).num_episodes == 300
+    assert open_dataset(out).num_episodes == 150
 
 
 def test_a_live_collector_is_left_alone_and_a_killed_ones_lock_holds_nobody_up(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import pytest
 import ray
 
 import worldmodel_v.jobs
+from tests.commands import BIN, start
 from tests.integration.test_cluster import COLLECT
-from tests.integration.test_kills import BIN, start
 from worldmodel_v.errors import ClusterNotUsable
 from worldmodel_v.execution import WorkerSettings, connection
 from worldmodel_v.execution.connection import cluster

@@ -1,38 +1,18 @@
 """Joining a cluster by its address, and never one that merely happens to run."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.collect.test_identical_shards import digests
+from tests.commands import start
 from tests.conftest import stamp_config
-from tests.integration.test_kills import start
 from tests.test_telemetry import of_dataset, when_offered
 from worldmodel_v.collect import collect
 from worldmodel_v.storage import open_dataset, verify
 
-HEAD = """
-import json, ray
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-print(json.dumps({"address": cluster.address}), flush=True)
-input()
-cluster.shutdown()
-"""
 COLLECT = ("--env", "worldmodel_v/Stamp-v0", "--episodes", 8, "--episodes-per-shard", 3, "--policy", "random", "--seed", 7)
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A cluster of one node in processes of its own."""
-    head = subprocess.Popen([sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert head.stdout is not None
-    yield json.loads(head.stdout.readline())["address"]
-    head.communicate("\n")
 
 
 @pytest.mark.slow

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +13,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from tests.builders import action_space, imported
+from tests.commands import run
 from tests.conftest import stamp_config
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, load_vae
@@ -29,14 +28,9 @@ SHORT = (
 )
 
 
-def run_example(latents: Path, vae: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, EXAMPLE, "--latents", latents, "--vae", vae, "--out", out, *SHORT, *options],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
-        timeout=120,
-    )
+def run_example(latents: Path, vae: Path, out: Path, *options: str) -> tuple[str, str]:
+    """What it says on both outputs."""
+    return run(EXAMPLE, "--latents", latents, "--vae", vae, "--out", out, *SHORT, *options, COLUMNS="120")
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +50,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, stamp_latents: Path, stamp
 
 def succeed(latents: Path, vae: Path, out: Path) -> Path:
     """Run the example and compare what it printed with what it wrote."""
-    finished = run_example(latents, vae, out)
-    assert finished.returncode == 0, finished.stderr
+    printed, _ = run_example(latents, vae, out)
     assert {file.name for file in out.iterdir()} == {"metrics.json", "dream.gif"}
     for name, scores in json.loads((out / "metrics.json").read_text())["scores"].items():
-        (row,) = (line for line in finished.stdout.splitlines() if name in line)
+        (row,) = (line for line in printed.splitlines() if name in line)
         assert f" {scores['nll']:.2f} " in row
         assert f" {scores['reward_mse']:.3f} " in row
         assert f" {scores['termination_log_loss']:.5f} " in row
@@ -105,9 +98,9 @@ def test_discrete_actions_are_learnt_from_too(discrete_latents: Path, stamp_vae:
 def test_the_same_seed_gives_the_same_numbers_and_the_same_dream(
     trained: Path, stamp_latents: Path, stamp_vae: Path, tmp_path: Path
 ) -> None:
-    finished = run_example(stamp_latents, stamp_vae, tmp_path / "again", "--quiet", "--json")
-    assert finished.stderr == ""
-    assert json.loads(finished.stdout) == json.loads((trained / "metrics.json").read_text())
+    printed, errors = run_example(stamp_latents, stamp_vae, tmp_path / "again", "--quiet", "--json")
+    assert errors == ""
+    assert json.loads(printed) == json.loads((trained / "metrics.json").read_text())
     for name in ("metrics.json", "dream.gif"):
         assert (trained / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 

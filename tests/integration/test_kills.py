@@ -1,16 +1,12 @@
 """Killed at any moment and run again: nothing lost, nothing doubled, and the same bytes as an unbroken run."""
 
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.collect.test_identical_shards import digests
+from tests.commands import committed, finish, options, start, wait_until
 from tests.conftest import stamp_config
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.errors import DatasetBusy
@@ -18,45 +14,7 @@ from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.train.best import load_best
 from worldmodel_v.train.checkpoint import load_checkpoint
 
-BIN = Path(sys.executable).parent
 CAR_RACING = {"env": "CarRacing-v3", "episodes": 6, "episodes_per_shard": 1, "max_steps": 100, "seed": 3}
-
-
-def start(*argv: object, **environment: str) -> subprocess.Popen[str]:
-    """Start a console script in a process group of its own, which hears Ctrl-C even where the tests run in the background."""
-    command = [str(BIN / str(argv[0])), *map(str, argv[1:])]
-    return subprocess.Popen(
-        command,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
-def finish(*argv: object) -> None:
-    """Run a console script to its end, which must be a good one."""
-    process = start(*argv)
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Poll while the process lives; fails if it ends first."""
-    while not condition():
-        assert process.poll() is None, f"ended before it could be interrupted: {process.communicate()}"
-        time.sleep(0.02)
-
-
-def options(settings: dict[str, object]) -> list[str]:
-    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def committed(dataset: Path) -> int:
-    index = dataset / "index.jsonl"
-    return index.read_bytes().count(b"\n") if index.exists() else 0
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,8 @@ def test_real_car_racing_becomes_latents_and_a_rerun_finds_everything_done(
 
 def test_a_pipeline_continues_what_was_interrupted_between_and_within_stages(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
-    file.write_text(CAR_RACING.replace("CarRacing-v3, policy: brownian", f"{STAMP_ENV_ID}, policy: random").replace("2}", "0}"))
+    stamp = CAR_RACING.replace("CarRacing-v3, policy: brownian", f"{STAMP_ENV_ID}, policy: random").replace("2}", "0}")
+    file.write_text(stamp.replace("steps: 40", "steps: 4").replace("steps: 20", "steps: 2").replace("every: 20", "every: 2"))
     report = run_pipeline(file, tmp_path / "out")
     index = tmp_path / "out" / "rollouts" / "index.jsonl"
     lines = index.read_text().splitlines()

@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 
 from tests.builders import SLOW_STAMP
 from tests.collect.test_identical_shards import digests
-from tests.integration.test_kills import BIN, committed, finish, options, start, wait_until
+from tests.commands import Process, committed, finish, options, run, start, wait_until
 from worldmodel_v.inspection import describe, describe_run
 from worldmodel_v.storage import open_dataset, verify
 
@@ -21,11 +20,10 @@ MANY = {"env": "worldmodel_v/Stamp-v0", "episodes": 200, "episodes_per_shard": 2
 
 def inspected(*words: object) -> dict[str, Any]:
     """What the command itself prints."""
-    output = subprocess.run([str(BIN / "wm-inspect"), *map(str, words), "--json"], check=True, capture_output=True, text=True)
-    return json.loads(output.stdout)
+    return json.loads(run("wm-inspect", *words, "--json")[0])
 
 
-def looks(path: Path, process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+def looks(path: Path, process: Process) -> list[dict[str, Any]]:
     """What is shown, in short and in full by turns, until the process has ended."""
     shown = []
     while process.poll() is None:
