@@ -126,7 +126,7 @@ class ShardEncoder:
     """Encodes shard after shard; use it as a context manager, which ends its threads."""
 
     def __init__(self, settings: EncoderSettings) -> None:
-        """Raises ConfigError if the device cannot be used, or PyTorch cannot compile for it; ModelNotUsable for damaged weights."""
+        """Raises ConfigError if the device cannot be used or compiled for, ModelNotUsable if the weights are damaged."""
         device = resolve_device(settings.device)
         model = artifact.from_bytes(settings.weights, "the autoencoder", settings.autoencoder).model.to(device)
         self._settings, self._config, self._device, self._on_cuda = settings, model.config, device, device.type == "cuda"

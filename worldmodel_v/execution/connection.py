@@ -42,8 +42,8 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
     """A Ray connection for the duration of a block: the caller's if there is one, else to `address` or RAY_ADDRESS, else local.
 
     Raises ClusterNotUsable if there is no cluster, or if it lacks resources. Without `progress`, it must have room for all
-    workers. With `progress`, room for one is enough: the others wait for a node, which `progress` reports. Raises OutputNotUsable if
-    Ray's disk is full.
+    workers. With `progress`, room for one is enough: the others wait for a node, which `progress` reports.
+    Raises OutputNotUsable if Ray's disk is full.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

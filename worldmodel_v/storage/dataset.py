@@ -71,7 +71,7 @@ class Dataset(Generic[S]):
         return sum(entry.num_rows for entry in self.entries)
 
     def set_aside(self) -> list[SetAside]:
-        """The failed episodes that the last collection set aside, by number; raises DatasetNotUsable if their file is damaged."""
+        """The failed episodes of the last collection, by number; raises DatasetNotUsable if their file is damaged."""
         missing = [episode for episode in read_set_aside(self.path) if not episode.is_committed(self.entries)]
         return sorted(missing, key=lambda episode: episode.episode)
 
@@ -181,8 +181,8 @@ Latents = Dataset[LatentSpec]
 def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
     """Read `dataset.json` and the index at a path or URL; with `kinds`, it must be of one of them (RolloutSpec, LatentSpec).
 
-    Raises DatasetNotUsable, which names the command that writes such a dataset; NotReadable, ShardDamaged or RemoteFailed. Nothing
-    outside the directory is read: its files and its folder of shards may not be symbolic links.
+    Raises DatasetNotUsable, which names the command that writes such a dataset; NotReadable, ShardDamaged or RemoteFailed.
+    Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
     """
     place = to_place(path)
     if isinstance(place, Path):
@@ -212,8 +212,7 @@ def require_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
 
 @readable()
 def read_spec(path: Place, *kinds: type[S]) -> S:
-    """The spec in `dataset.json`; raises DatasetNotUsable, as `open_dataset` does, if the file is missing, damaged or of another
-    kind, and NotReadable if this process may not read it."""
+    """The spec in `dataset.json`. Raises as `open_dataset` does."""
     file, store = path / SPEC_NAME, store_of(path)
     makers = " or ".join(_STAGES[kind] for kind in kinds or _STAGES)
     num_bytes = store.size(file)
