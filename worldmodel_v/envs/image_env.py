@@ -105,7 +105,8 @@ class ImageEnv:
 
         Raises ConfigError if that is not all that would have to be known: what stands beside it, what a wrapper makes of it.
         """
-        options, is_plain = self._options, self.picture is not None and self.picture.is_plain
+        options = self._options
+        is_plain = self.frames == OBSERVATION and self.picture is not None and self.picture.is_plain
         if options.record or options.wrap or not is_plain:
             given = f"--frames {self.frames}, --layout {self.layout}"
             option = "--record" if options.record else "--wrap" if options.wrap else given
@@ -113,7 +114,8 @@ class ImageEnv:
                 f"{option}: the policy {policy} moves the environment before the first step, and what stands beside the frame "
                 "it moves to is not known, nor what a wrapper makes of it; use another policy, or leave the option out"
             )
-        return require_frame(frame)
+        self.seen = require_frame(frame), self.seen[1]
+        return frame
 
     def extras(self) -> list[Any]:
         """What `record` names, beside the frame just seen; MISSING for what is not there. The environment may change arrays."""

@@ -14,7 +14,7 @@ from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
 from worldmodel_v.interrupts import handlers_restored
-from worldmodel_v.policies import POLICIES, Policy, parse_policy, policy_maker
+from worldmodel_v.policies import POLICIES, Policy, next_action, parse_policy, policy_maker
 from worldmodel_v.process import directory_kept, process_kept
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.base import episode_apart, episode_seeds
@@ -131,7 +131,7 @@ def _play(
     ended = False
     try:
         while not ended:
-            action, shape = env.record_action(policy.act(raw)), raw.shape
+            action, shape = env.record_action(next_action(policy, raw, env.seen[0])), raw.shape
             rows.see(raw)
             raw, reward, terminated, truncated = env.step(action)
             if raw.shape != shape:
