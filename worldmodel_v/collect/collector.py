@@ -30,7 +30,7 @@ from worldmodel_v.envs.plugins import remedy
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import DiskFull, EnvironmentNotUsable, EpisodesSetAside, WorldModelError, one_line
 from worldmodel_v.execution import Executor, Failure
-from worldmodel_v.policies import Policy, next_action, policy_maker, policy_weights
+from worldmodel_v.policies import Policy, next_action, policy_maker, policy_source, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.process import output_to_stderr, process_kept
 from worldmodel_v.progress import Progress, Silent, begin
@@ -182,6 +182,7 @@ def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOpt
         gymnasium=gymnasium.__version__,
         policy_weights=weights,
         env_source=source,
+        policy_source=policy_source(config.policy),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
+from worldmodel_v.envs.source import code_source
 from worldmodel_v.errors import PackageMissing, PolicyNotUsable, one_line
 from worldmodel_v.policies.acting import FRAME, OBSERVATION, acts_on, next_action
 from worldmodel_v.policies.brownian import BrownianPolicy
@@ -101,6 +102,17 @@ def policy_weights(text: str) -> dict[str, str]:
     return {file: sha256_of_weights(Path(file)) for file in files}
 
 
+def policy_source(text: str) -> dict[str, str]:
+    """Where a user's own code in a policy's line comes from (see `worldmodel_v.envs.source`): that of `module:factory`, and of
+    a checkpoint's factory. Empty for the policies that ship; raises PolicyNotUsable if there is no such code."""
+    source: dict[str, str] = {}
+    for name in parse_policy(text).names():
+        if name not in POLICIES and not name.startswith(tuple(FILE_POLICIES)):
+            factory = ":".join(name.removeprefix(CHECKPOINT_PREFIX).split(":")[:2])
+            source |= code_source(_loaded(name, factory), factory.partition(":")[0])
+    return source
+
+
 def make_policy(text: str, env: gymnasium.Env) -> Policy:
     """Build a policy for an environment from its line; raises PolicyNotUsable if it does not keep the protocol."""
     return policy_maker(text)(env)
@@ -153,5 +165,6 @@ __all__ = [
     "next_action",
     "parse_policy",
     "policy_maker",
+    "policy_source",
     "policy_weights",
 ]

@@ -21,7 +21,7 @@ PREFIX = "sb3:"
 class StableBaselinesPolicy:
     """What the saved model's `predict(observation, deterministic=True)` gives, on one CPU thread.
 
-    PPO, A2C and TRPO, DQN, SAC, TD3 and DDPG, with `MlpPolicy` or `CnnPolicy`. The spaces of the environment must be those of
+    PPO, A2C, DQN, SAC, TD3 and DDPG, with `MlpPolicy` or `CnnPolicy`. The spaces of the environment must be those of
     the training; pictures with the channels last are turned as Stable-Baselines3 turns them.
     """
 

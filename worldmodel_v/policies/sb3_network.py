@@ -73,7 +73,7 @@ FAMILIES = {
         activation="ReLU",
     ),
 }
-"""By the module of the policy's class: PPO, A2C and TRPO; DQN; SAC; TD3 and DDPG."""
+"""By the module of the policy's class: PPO and A2C; DQN; SAC; TD3 and DDPG."""
 
 
 class Network:
