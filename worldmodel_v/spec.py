@@ -111,6 +111,9 @@ class RolloutSpec(Spec):
     env_source: dict[str, str] = field(default_factory=dict)
     """Where the environment's code comes from, besides Gymnasium and this package: see `worldmodel_v.envs.source`."""
 
+    policy_source: dict[str, str] = field(default_factory=dict, metadata=UNSAID)
+    """Where the policy comes from, in the same way."""
+
     @property
     def preprocessing(self) -> Preprocessing:
         """How raw frames become the recorded ones; raises ConfigError if these settings are not possible."""

@@ -117,6 +117,12 @@ def test_an_unknown_policy(collect_refused: Callable[..., str]) -> None:
     )
 
 
+def test_a_policy_of_another_package_that_is_none(collect_refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "model.zip").write_bytes(b"nothing")
+    text = "model.zip cannot be read as a model of Stable-Baselines3 (BadZipFile); give the zip that its model.save wrote"
+    assert text in collect_refused("--policy", f"sb3:{tmp_path}/model.zip")
+
+
 def test_a_policy_that_does_not_fit_the_actions(collect_refused: Callable[..., str]) -> None:
     line = collect_refused("--env-kwargs", '{"discrete": true}', "--policy", "brownian")
     assert "brownian needs bounded continuous actions" in line

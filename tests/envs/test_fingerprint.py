@@ -15,7 +15,7 @@ from tests.envs.test_source import folder as folder
 from worldmodel_v.collect import CollectConfig, CollectionConfig, collect, collect_source
 from worldmodel_v.envs import STAMP_ENV_ID, make_image_env
 from worldmodel_v.envs.fingerprint import lives_in_no_file, sha256_of_code
-from worldmodel_v.envs.source import class_source, env_source
+from worldmodel_v.envs.source import code_source, env_source
 from worldmodel_v.errors import ClusterNotUsable, EnvironmentNotUsable, OutputNotUsable, PolicyNotUsable
 from worldmodel_v.policies import RandomPolicy
 from worldmodel_v.storage import open_dataset, verify
@@ -174,15 +174,15 @@ def test_what_lives_in_no_file() -> None:
 
 
 def test_a_class_in_a_file_is_recorded_by_its_file_alone() -> None:
-    assert [*class_source(InAFile)] == ["tests/envs/test_fingerprint.py"]
+    assert [*code_source(InAFile)] == ["tests/envs/test_fingerprint.py"]
 
 
 def test_a_method_that_was_replaced_by_hand_is_seen(folder: Path) -> None:
     (folder / "my_world.py").write_text("from worldmodel_v.envs.stamp import StampEnv\nclass Mine(StampEnv): pass\n")
     world = __import__("my_world")
-    before = class_source(world.Mine)
+    before = code_source(world.Mine)
     world.Mine.step = run("def step(self, action): return 1")["step"]
-    after = class_source(world.Mine)
+    after = code_source(world.Mine)
     assert before.items() < after.items()
     assert after.keys() - before.keys() == {"my_world.Mine (in no file)"}
 
@@ -209,7 +209,7 @@ def test_a_class_that_derives_from_its_old_self_counts_with_both() -> None:
     names = run(CELL)
     first = names["Mine"]
     exec("class Mine(Mine): pass", names)
-    source = class_source(names["Mine"])
+    source = code_source(names["Mine"])
     assert source == {"a_notebook.Mine (in no file)": f"{sha256_of_code(names['Mine'])} {sha256_of_code(first)}"}
 
 

@@ -11,17 +11,22 @@ import argparse
 import contextlib
 import faulthandler
 import functools
+import io
 import json
 import math
 import resource
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium
 import hypothesis
+import numpy as np
 import torch
+from gymnasium.spaces import Box
 from hypothesis import strategies as st
 
 from tests.builders import made_latent_schema, made_rollout_schema, make_episode, make_latents, make_shard, rollout_spec
@@ -30,6 +35,8 @@ from worldmodel_v.autoencoders.artifact import from_bytes, save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.errors import ShardDamaged, WorldModelError
 from worldmodel_v.pipeline import load_pipeline
+from worldmodel_v.policies import StableBaselinesPolicy
+from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.policies.expression import parse_policy
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.index import IndexEntry, read_index
@@ -200,6 +207,17 @@ def read_policy(content: bytes, _: Path) -> None:
     assert str(parse_policy(str(expression))) == str(expression)
 
 
+def read_sb3(content: bytes, folder: Path) -> None:
+    """What a zip of Stable-Baselines3 says beside its weights, as far as a policy for an environment."""
+    with zipfile.ZipFile(folder / "m.zip", "w") as archive:
+        archive.writestr("data", content)
+        archive.writestr("policy.pth", _sb3_weights())
+    env = gymnasium.Env()
+    env.observation_space, env.action_space = Box(-1, 1, (3,)), Box(-2, 2, (2,))
+    with torch_threads_kept("sb3:"):
+        StableBaselinesPolicy(env, folder / "m.zip").act(np.zeros(3))
+
+
 # Valid files to begin with
 
 
@@ -226,6 +244,29 @@ def _checkpoint() -> bytes:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     return Checkpoint.of(1, {"steps": 3, "data": "x"}, model, optimizer).to_bytes()
+
+
+@functools.cache
+def _sb3_weights() -> bytes:
+    layers = {"mlp_extractor.policy_net.0": (4, 3), "action_net": (2, 4), "value_net": (1, 4)}
+    weights = {f"{name}.weight": torch.ones(shape) for name, shape in layers.items()}
+    weights |= {f"{name}.bias": torch.ones(shape[0]) for name, shape in layers.items()} | {"log_std": torch.ones(2)}
+    torch.save(weights, buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
+def _sb3_data() -> bytes:
+    def box(size: int, bound: float) -> dict[str, object]:
+        bounds = {"low": str(np.full(size, -bound)), "high": str(np.full(size, bound))}
+        return {":type:": "<class 'gymnasium.spaces.box.Box'>", "dtype": "float32", "_shape": [size], **bounds}
+
+    policy_kwargs = {"activation_fn": "<class 'torch.nn.modules.activation.ReLU'>", "squash_output": False, "clip_mean": 2.0}
+    data = {
+        "policy_class": {"__module__": "stable_baselines3.common.policies"},
+        "policy_kwargs": policy_kwargs,
+        "use_sde": False,
+    }
+    return json.dumps({**data, "observation_space": box(3, 1), "action_space": box(2, 2), "_last_original_obs": None}).encode()
 
 
 def _lines() -> bytes:
@@ -320,6 +361,7 @@ TARGETS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]
     "weights": (read_weights, tensors(functools.cache(lambda: save(VAE(SMALL))))),
     "checkpoint": (read_checkpoint, tensors(_checkpoint)),
     "pipeline": (read_pipeline, texts(PIPELINE.read_bytes, YAML_TOKENS)),
+    "sb3": (read_sb3, texts(_sb3_data, [*JSON_TOKENS, b'"_shape"', b"Discrete", b'"n"', b'"nvec"', b"[inf]"])),
     "policy": (read_policy, texts(lambda: b"mixture(4*driver(noise=0.2), random-start(driver), 1*brownian)", POLICY_TOKENS)),
 }
 """What is fuzzed: what reads the file, and the files."""

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from worldmodel_v.errors import PolicyNotUsable
 from worldmodel_v.policies import make_policy
+from worldmodel_v.policies.network import chosen_action
 from worldmodel_v.policies.weights import fitting_weights
 
 WEIGHTS = {
@@ -87,6 +88,39 @@ def test_weights_that_do_not_fit_are_refused_by_their_names(stored: Any, text: s
         fitting_weights(stored, NETWORK, "f.pt")
 
 
+LAYER = {"weight": torch.ones(2, 3), "bias": torch.ones(2)}
+LARGER = {"weight": torch.ones(3, 4), "bias": torch.ones(3)}
+
+
+@pytest.mark.parametrize(
+    ("stored", "text"),
+    [
+        (prefixed("0.", LARGER) | prefixed("2.", LAYER), "unexpected 0.bias, 0.weight (read at ['2.*'])"),
+        (prefixed("fc1.", LARGER) | prefixed("fc2.", LAYER), "unexpected fc1.bias, fc1.weight (read at ['fc2.*'])"),
+        (
+            {"model": prefixed("module.net.0.", LARGER) | prefixed("module.net.2.", LAYER) | {"log_std": torch.ones(1)}},
+            "unexpected module.net.0.bias, module.net.0.weight (read at model['module.net.2.*'])",
+        ),
+    ],
+)
+def test_a_layer_of_a_larger_network_is_not_taken_for_the_network(stored: Any, text: str) -> None:
+    with pytest.raises(
+        PolicyNotUsable, match=re.escape(f"f.pt does not fit the network: {text}; build the network that was saved")
+    ):
+        fitting_weights(stored, LAYER, "f.pt")
+
+
+def test_blocks_of_a_sequence_are_not_taken_for_the_network() -> None:
+    stored = prefixed("blocks.0.") | {f"blocks.1.{name}": torch.ones(7, 7) for name in WEIGHTS}
+    with pytest.raises(PolicyNotUsable, match=re.escape("unexpected blocks.1.body.0.bias, blocks.1.body.0.weight")):
+        fitting_weights(stored, NETWORK, "f.pt")
+
+
+@pytest.mark.parametrize("stored", [prefixed("actor.", LAYER), {"n_averaged": torch.tensor(1)} | prefixed("module.", LAYER)])
+def test_a_network_of_one_layer_is_found_where_it_stands_alone(stored: Any) -> None:
+    assert fitting_weights(stored, LAYER, "f.pt").keys() == LAYER.keys()
+
+
 class Unbatched(torch.nn.Linear):
     """Returns (A,) in the place of (1, A)."""
 
@@ -102,6 +136,21 @@ def test_an_output_without_batch_is_the_action(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(2, 3), "bias": torch.tensor([0.0, 1.0])}, tmp_path / "w.pt")
     policy = make_policy(f"checkpoint:{__name__}:unbatched:{tmp_path}/w.pt", gymnasium.make("CartPole-v1"))
     assert policy.act(np.zeros((1, 1, 3), np.uint8)) == 1
+
+
+def wide(env: gymnasium.Env) -> torch.nn.Module:
+    return Unbatched(3, 5)
+
+
+def test_outputs_that_are_no_logits_of_the_actions_are_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(5, 3), "bias": torch.arange(5.0) % 2}, tmp_path / "w.pt")
+    policy = make_policy(f"checkpoint:{__name__}:wide:{tmp_path}/w.pt", gymnasium.make("CartPole-v1"))
+    with pytest.raises(ValueError, match=re.escape("network gives (5,), expected 2 logits for Discrete(2)")):
+        policy.act(np.zeros((1, 1, 3), np.uint8))
+
+
+def test_the_first_action_may_have_another_number_than_0() -> None:
+    assert chosen_action(np.array([[0.0, 1.0]]), gymnasium.spaces.Discrete(2, start=3)) == 4
 
 
 def linear(env: gymnasium.Env) -> torch.nn.Module:

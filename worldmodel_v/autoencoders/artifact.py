@@ -205,7 +205,7 @@ def kind_of(content: bytes, source: str) -> str:
 
 
 def _require_named(kind: str, asked: str | None, source: str) -> None:
-    """Raise ConfigError if another kind was asked for; NotAModel if it is a user's own and none was asked for."""
+    """Raise ConfigError if another kind was asked for; ModelNotUsable if it is a user's own and none was asked for."""
     if asked is not None and asked != kind:
         raise ConfigError("is not the one that was trained", where=source, field="autoencoder", got=asked, expected=kind)
     if asked is None and kind not in BUILT_IN:

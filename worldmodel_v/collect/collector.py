@@ -30,7 +30,7 @@ from worldmodel_v.envs.plugins import remedy
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside, OutputNotUsable, WorldModelError, one_line
 from worldmodel_v.execution import Executor, Failure
-from worldmodel_v.policies import Policy, policy_maker, policy_weights
+from worldmodel_v.policies import Policy, next_action, policy_maker, policy_source, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.process import output_to_stderr, process_kept
 from worldmodel_v.progress import Progress, Silent, begin
@@ -156,7 +156,7 @@ def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOpt
         if (moved := policy.reset(policy_rng)) is not None:
             env.moved(moved, config.policy)
         if any(values[0] is MISSING for values in extras):
-            env.step(env.record_action(policy.act(raw)))
+            env.step(env.record_action(next_action(policy, raw, env.seen[0])))
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
         columns = tuple(extra_column(path, values) for path, values in zip(config.record, extras, strict=True))
         schema = env.schema(preprocessing.frame_shape, columns)
@@ -183,6 +183,7 @@ def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOpt
         gymnasium=gymnasium.__version__,
         policy_weights=weights,
         env_source=source,
+        policy_source=policy_source(config.policy),
     )
 
 
@@ -197,7 +198,7 @@ def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> Non
     frame, ended = env.reset(seed), False
     seen = [frame]
     while max(map(np.max, seen)) <= env.picture.doubtful and not ended and len(seen) < FRAMES_LOOKED_AT:
-        frame, _, terminated, truncated = env.step(env.record_action(policy.act(frame)))
+        frame, _, terminated, truncated = env.step(env.record_action(next_action(policy, frame, env.seen[0])))
         seen.append(frame)
         ended = terminated or truncated
     highest, is_varied = int(max(map(np.max, seen))), any(np.ptp(frame) > 0 for frame in seen)

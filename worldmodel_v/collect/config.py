@@ -112,8 +112,8 @@ class CollectConfig(CollectionConfig):
 
     policy: str = "brownian"
     """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
-    mixture(4*driver, brownian), checkpoint:MODULE:FACTORY:FILE, onnx:FILE, or module:factory of your own (see
-    worldmodel_v.policies)."""
+    mixture(4*driver, brownian), checkpoint:MODULE:FACTORY:FILE, onnx:FILE, sb3:FILE (a zip of Stable-Baselines3), or
+    module:factory of your own (see worldmodel_v.policies)."""
 
     frame_size: int | str = 64
     """Height and width of the recorded frames, multiples of 8 from 8 to 1024: a number, or HEIGHTxWIDTH such as 96x128."""

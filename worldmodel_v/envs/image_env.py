@@ -106,7 +106,8 @@ class ImageEnv:
 
         Raises ConfigError if this frame is not enough: if more is recorded beside it, or a wrapper would change it.
         """
-        options, is_plain = self._options, self.picture is not None and self.picture.is_plain
+        options = self._options
+        is_plain = self.frames == OBSERVATION and self.picture is not None and self.picture.is_plain
         if options.record or options.wrap or not is_plain:
             field = "record" if options.record else "wrap" if options.wrap else "frames"
             raise ConfigError(
@@ -116,7 +117,8 @@ class ImageEnv:
                 got=getattr(self, field, None) or getattr(options, field),
                 remedy="use another policy, or leave it out",
             )
-        return require_frame(frame)
+        self.seen = require_frame(frame), self.seen[1]
+        return frame
 
     def extras(self) -> list[Any]:
         """The parts that `record` names, for the frame just seen; MISSING if absent. The environment may change the arrays."""

@@ -1,16 +1,17 @@
-"""Where an environment's code comes from, so that a changed environment does not continue the data of the old one.
+"""Where an environment, a source or a policy comes from, so that a changed one does not continue the data of the old one.
 
 Gymnasium's version is a setting of every dataset. It covers Gymnasium's own environments and those of this package, which
 draw the same bytes. For others, the packages of the environment's classes (wrappers and bases too) are recorded with their
-versions, and files outside of packages (such as a user's own) with their SHA-256. Files that these import are not recorded.
-A class that is in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`).
+versions, and files outside of packages, such as a user's own, with their SHA-256. Files that these import are not recorded.
+A class that is in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`). PyTorch, in which
+this package's own policies compute too, is not recorded: nodes with and without a GPU have builds of other names.
 """
 
 import functools
 import importlib.metadata
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -19,7 +20,7 @@ import gymnasium
 from worldmodel_v.envs.fingerprint import lives_in_no_file, module_file, sha256_of_code
 from worldmodel_v.storage.checksum import sha256_of_file
 
-KNOWN = {"gymnasium", "worldmodel_v", *sys.stdlib_module_names}
+KNOWN = {"gymnasium", "torch", "worldmodel_v", *sys.stdlib_module_names}
 INSTALLED = {"site-packages", "dist-packages"}
 REGISTRATION = "registration"
 IN_NO_FILE = " (in no file)"
@@ -42,9 +43,11 @@ def is_known(env_id: str) -> bool:
     return isinstance(entry_point, str) and entry_point.partition(".")[0] in ("gymnasium", "worldmodel_v")
 
 
-def class_source(cls: type) -> dict[str, str]:
-    """The same for a class and its bases."""
-    return _origins({base.__module__ for base in cls.__mro__}) | _code(list(cls.__mro__))
+def code_source(code: Callable, *modules: str) -> dict[str, str]:
+    """The same of a class, its bases' too, or of a function, and of modules that count beside it."""
+    cls = code if isinstance(code, type) else type(code)
+    parts = [code] if isinstance(code, FunctionType) else [*cls.__mro__]
+    return _origins({*modules, *(part.__module__ for part in parts)}) | _code(parts)
 
 
 def held_in_common(source: dict[str, str]) -> dict[str, str]:
@@ -54,13 +57,13 @@ def held_in_common(source: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _code(classes: list[type]) -> dict[str, str]:
-    """SHA-256 by name, for classes that are in no file. If several share a name, as after an edit, it has all their hashes."""
+def _code(parts: Sequence[type | FunctionType]) -> dict[str, str]:
+    """SHA-256 by name, of those that live in no file; of several of one name, as where a class was edited, all."""
     source: dict[str, str] = {}
-    for cls in dict.fromkeys(classes):
-        if lives_in_no_file(cls):
-            name = f"{cls.__module__}.{cls.__qualname__}{IN_NO_FILE}"
-            source[name] = f"{source.get(name, '')} {sha256_of_code(cls)}".strip()
+    for part in dict.fromkeys(parts):
+        if lives_in_no_file(part):
+            name = f"{part.__module__}.{part.__qualname__}{IN_NO_FILE}"
+            source[name] = f"{source.get(name, '')} {sha256_of_code(part)}".strip()
     return source
 
 

@@ -1,6 +1,6 @@
 """Policies: the `Policy` protocol, the built-in policies, and how one is built from its line.
 
-`random`, `brownian`, `driver`, `random-start(…)`, `mixture(…)`, `checkpoint:…` and `onnx:…` are built in; a user's own is
+`random`, `brownian`, `driver`, `random-start(…)`, `mixture(…)`, `checkpoint:…`, `onnx:…` `sb3:…` are built in; a user's own is
 `module:factory`, where `factory(env)` gets the Gymnasium environment of one episode and returns a `Policy`. Numbers in the
 line become keyword arguments of the factory. An action is cast to float32 (Box) or int (Discrete), and then to the action
 space's dtype.
@@ -15,7 +15,9 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
+from worldmodel_v.envs.source import code_source
 from worldmodel_v.errors import PackageMissing, PolicyNotUsable, one_line
+from worldmodel_v.policies.acting import FRAME, OBSERVATION, acts_on, next_action
 from worldmodel_v.policies.brownian import BrownianPolicy
 from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
 from worldmodel_v.policies.checkpoint import CheckpointPolicy, checkpoint_factory, sha256_of_weights
@@ -24,13 +26,16 @@ from worldmodel_v.policies.driver import DriverPolicy
 from worldmodel_v.policies.expression import PolicyExpression, parse_policy
 from worldmodel_v.policies.onnx import PREFIX as ONNX_PREFIX
 from worldmodel_v.policies.onnx import OnnxPolicy
+from worldmodel_v.policies.sb3 import PREFIX as SB3_PREFIX
+from worldmodel_v.policies.sb3 import StableBaselinesPolicy
 from worldmodel_v.policies.uniform import RandomPolicy
 
 
 class Policy(Protocol):
     """Chooses actions. It may keep state within an episode; `reset` clears it for the next one.
 
-    A policy that makes a choice at `reset` names it in an attribute `chosen`, which is recorded with the episode.
+    A policy that makes a choice at `reset` names it in an attribute `chosen`, which is recorded with the episode. A policy with
+    an attribute `acts_on = "observation"` acts on the environment's own observation, whatever its space, and not on the frame.
     """
 
     def reset(self, rng: np.random.Generator) -> np.ndarray | None:
@@ -38,7 +43,8 @@ class Policy(Protocol):
         episode alone. Returns the first frame if the policy changed the environment, None otherwise."""
 
     def act(self, frame: np.ndarray) -> Any:
-        """The action on a raw frame (uint8, (H, W, 3) or (H, W)) as the environment gives it, before crop and resize."""
+        """The action on a raw frame (uint8, (H, W, 3) or (H, W)) as the environment gives it, before crop and resize; or on the
+        observation, as the environment with its wrappers gives it."""
 
 
 PolicyFactory = Callable[..., Policy]
@@ -52,17 +58,30 @@ POLICIES: dict[str, PolicyFactory] = {
 }
 
 
+FILE_POLICIES: dict[str, PolicyFactory] = {ONNX_PREFIX: OnnxPolicy, SB3_PREFIX: StableBaselinesPolicy}
+"""What a file alone makes, by what stands before its path."""
+
+
 def find_policy(name: str) -> PolicyFactory:
-    """The factory of a policy, by its name, as `checkpoint:…` or as `module:factory`; raises PolicyNotUsable."""
+    """The factory of a policy, by its name, its file (`checkpoint:…`, `onnx:…`, `sb3:…`) or `module:factory`.
+
+    Raises PolicyNotUsable.
+    """
     if name in POLICIES:
         return POLICIES[name]
     if name.startswith(CHECKPOINT_PREFIX):
         return checkpoint_factory(name.removeprefix(CHECKPOINT_PREFIX))
-    if name.startswith(ONNX_PREFIX):
-        return partial(OnnxPolicy, file=Path.cwd() / name.removeprefix(ONNX_PREFIX))
-    module, separator, attribute = name.partition(":")
-    if not separator:
+    for prefix, policy in FILE_POLICIES.items():
+        if name.startswith(prefix):
+            return partial(policy, file=Path.cwd() / name.removeprefix(prefix))
+    if ":" not in name:
         raise PolicyNotUsable(f"unknown policy {name!r}: expected one of {', '.join(POLICIES)}, or module:factory")
+    return _loaded(name, name)
+
+
+def _loaded(name: str, source: str) -> PolicyFactory:
+    """What `source`, module:factory, names in the policy `name`."""
+    module, _, attribute = source.partition(":")
     try:
         factory = getattr(importlib.import_module(module), attribute)
     except Exception as error:
@@ -79,8 +98,19 @@ def policy_weights(text: str) -> dict[str, str]:
     """The SHA-256 of every file of weights that a policy's line names, by its path; raises PolicyNotUsable."""
     names = parse_policy(text).names()
     files = [name.removeprefix(CHECKPOINT_PREFIX).split(":", 2)[-1] for name in names if name.startswith(CHECKPOINT_PREFIX)]
-    files += [name.removeprefix(ONNX_PREFIX) for name in names if name.startswith(ONNX_PREFIX)]
+    files += [name.removeprefix(prefix) for prefix in FILE_POLICIES for name in names if name.startswith(prefix)]
     return {file: sha256_of_weights(Path(file)) for file in files}
+
+
+def policy_source(text: str) -> dict[str, str]:
+    """Where a user's own code in a policy's line comes from (see `worldmodel_v.envs.source`): that of `module:factory`, and of
+    a checkpoint's factory. Empty for the policies that ship; raises PolicyNotUsable if there is no such code."""
+    source: dict[str, str] = {}
+    for name in parse_policy(text).names():
+        if name not in POLICIES and not name.startswith(tuple(FILE_POLICIES)):
+            factory = ":".join(name.removeprefix(CHECKPOINT_PREFIX).split(":")[:2])
+            source |= code_source(_loaded(name, factory), factory.partition(":")[0])
+    return source
 
 
 def make_policy(text: str, env: gymnasium.Env) -> Policy:
@@ -111,6 +141,10 @@ def _build(expression: PolicyExpression, factories: Mapping[str, PolicyFactory],
             raise PolicyNotUsable(
                 f"policy '{expression}': {type(policy).__name__} has no method {method}; see worldmodel_v.policies.Policy"
             )
+    if acts_on(policy) not in (FRAME, OBSERVATION):
+        raise PolicyNotUsable(
+            f"policy '{expression}': acts_on is {acts_on(policy)!r:.100}; set it to {FRAME!r} (the default) or {OBSERVATION!r}"
+        )
     return policy
 
 
@@ -125,9 +159,12 @@ __all__ = [
     "PolicyFactory",
     "RandomPolicy",
     "RandomStartPolicy",
+    "StableBaselinesPolicy",
     "find_policy",
     "make_policy",
+    "next_action",
     "parse_policy",
     "policy_maker",
+    "policy_source",
     "policy_weights",
 ]

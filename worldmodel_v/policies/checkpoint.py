@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import gymnasium
 import numpy as np
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.policies.acting import FRAME, acts_on
 from worldmodel_v.policies.network import chosen_action
+from worldmodel_v.policies.sb3 import PREFIX as SB3_PREFIX
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.storage.checksum import sha256_of_file
 
@@ -25,8 +27,9 @@ class CheckpointPolicy:
 
     FILE may nest the weights and prefix their names as trainers do: see `worldmodel_v.policies.weights`.
     The module maps one frame, float32 (1, 3, H, W) in [0, 1], to an action (1, A), or to logits (1, n) for discrete
-    actions, of which the largest is taken; (A,) and (n,) are taken too. It runs on one CPU thread of the worker, in evaluation
-    mode.
+    actions, of which the largest is taken; (A,) and (n,) are taken too. With an attribute `acts_on = "observation"` it maps the
+    environment's observation, an array, as float32 (1, …) and not scaled. It runs on one CPU thread of the worker, in
+    evaluation mode.
     """
 
     def __init__(self, env: gymnasium.Env, source: str, folder: Path) -> None:
@@ -46,17 +49,21 @@ class CheckpointPolicy:
         self._network.load_state_dict(fitting_weights(stored, self._network.state_dict(), f"policy checkpoint: {file}"))
         self._network.eval()
         self._space = env.action_space
+        self.acts_on = acts_on(self._network)
 
     def reset(self, rng: np.random.Generator) -> None:
         reset = getattr(self._network, "reset", None)
         if callable(reset):
             reset(rng)
 
-    def act(self, frame: np.ndarray) -> Any:
-        frame_HWC = np.ascontiguousarray(frame if frame.ndim == 3 else frame[:, :, None])
-        x_1CHW = self._torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
+    def act(self, seen: np.ndarray) -> Any:
+        x = self._frame(seen) if self.acts_on == FRAME else self._torch.from_numpy(np.array(seen))[None].float()
         with self._torch.no_grad():
-            return chosen_action(self._network(x_1CHW).numpy(), self._space)
+            return chosen_action(self._network(x).numpy(), self._space)
+
+    def _frame(self, frame: np.ndarray) -> Any:
+        frame_HWC = np.ascontiguousarray(frame if frame.ndim == 3 else frame[:, :, None])
+        return self._torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
 
 
 def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolicy]:
@@ -68,9 +75,9 @@ def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolic
 
 @contextmanager
 def torch_threads_kept(policy: str) -> Iterator[None]:
-    """Restore PyTorch's number of threads after the block, because a checkpoint policy sets it to 1. Within the block,
-    PyTorch has the same defaults as in a worker."""
-    if PREFIX not in policy:
+    """Afterwards PyTorch has as many threads as before, though a network among the policies left it one; within the block
+    it has the defaults that it has in a worker."""
+    if PREFIX not in policy and SB3_PREFIX not in policy:
         yield
         return
     import torch
@@ -92,7 +99,9 @@ def sha256_of_weights(file: Path) -> str:
 def require_weights(file: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
     """Raise PolicyNotUsable if there is no such file, or if it has more than `max_bytes`."""
     if not file.is_file():
-        raise PolicyNotUsable(f"policy's weights: {file} is not there; give the path of a .safetensors, .pt or .onnx file")
+        raise PolicyNotUsable(
+            f"policy's weights: {file} is not there; give the path of a .safetensors, .pt, .onnx or .zip file"
+        )
     if (num_bytes := file.stat().st_size) > max_bytes:
         raise PolicyNotUsable(f"policy's weights: {file} has {num_bytes} bytes, expected at most {max_bytes}")
 
@@ -106,7 +115,7 @@ def _read_weights(file: Path) -> Any:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        _require_uncompressed(file)
+        require_uncompressed(file, file.stat().st_size)
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's loader may raise any class, and its text advises unsafe loading
         raise PolicyNotUsable(
@@ -115,9 +124,9 @@ def _read_weights(file: Path) -> Any:
         ) from None
 
 
-def _require_uncompressed(file: Path) -> None:
-    """Raise ValueError if a `.pt` would grow in memory: torch itself writes it without compression."""
+def require_uncompressed(file: Path | BinaryIO, num_bytes: int) -> None:
+    """Raise ValueError if a file of so many bytes is a zip that would grow in memory: trainers compress nothing in theirs."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > file.stat().st_size:
+            if sum(entry.file_size for entry in archive.infolist()) > num_bytes:
                 raise ValueError

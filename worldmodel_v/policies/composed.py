@@ -8,6 +8,7 @@ import numpy as np
 
 from worldmodel_v.envs.car_racing import is_car_racing, move_car_to_tile
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.policies.acting import acts_on
 
 if TYPE_CHECKING:
     from worldmodel_v.policies import Policy
@@ -44,11 +45,12 @@ class RandomStartPolicy:
         tile = drawn if self._tile is None else int(self._tile) % num_tiles
         frame = move_car_to_tile(self._env, tile)
         self._policy.reset(rng)
+        self.acts_on = acts_on(self._policy)
         self.chosen = f"random-start({getattr(self._policy, 'chosen', self._text)}, tile={tile})"
         return frame
 
-    def act(self, frame: np.ndarray) -> Any:
-        return self._policy.act(frame)
+    def act(self, seen: Any) -> Any:
+        return self._policy.act(seen)
 
 
 class MixturePolicy:
@@ -64,8 +66,9 @@ class MixturePolicy:
         member = self._inner[rng.choice(len(self._inner), p=self._probabilities)]
         self._policy = member.policy
         frame = self._policy.reset(rng)
+        self.acts_on = acts_on(self._policy)
         self.chosen = getattr(member.policy, "chosen", member.text)
         return frame
 
-    def act(self, frame: np.ndarray) -> Any:
-        return self._policy.act(frame)
+    def act(self, seen: Any) -> Any:
+        return self._policy.act(seen)

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.errors import PackageMissing, PolicyNotUsable, one_line
+from worldmodel_v.policies.acting import FRAME, OBSERVATION
 from worldmodel_v.policies.checkpoint import require_weights
 from worldmodel_v.policies.network import chosen_action
 
@@ -18,31 +19,38 @@ MAX_BYTES = 2 << 30
 
 class OnnxPolicy:
     """A network as a policy: its one input is a frame, float32 (1, 3, H, W) in [0, 1], its first output an action (1, A),
-    or logits (1, n) for discrete actions, of which the largest is taken.
+    or logits (1, n) for discrete actions, of which the largest is taken. With `observation=1` the input is the environment's
+    observation, an array, as float32 (1, …) and not scaled.
 
     All weights are in the file itself, so its SHA-256 identifies the policy. It runs on one CPU thread.
     """
 
-    def __init__(self, env: gymnasium.Env, file: Path) -> None:
+    def __init__(self, env: gymnasium.Env, file: Path, *, observation: float = 0) -> None:
         """Raises PackageMissing without onnxruntime, and PolicyNotUsable if the file is no such network."""
         require_weights(file, MAX_BYTES)
         self._session = _session(file)
         self._space = env.action_space
+        self.acts_on = OBSERVATION if observation else FRAME
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 4:
+        if len(inputs) != 1 or inputs[0].type != "tensor(float)" or not (observation or len(inputs[0].shape) == 4):
             found = ", ".join(f"{value.name} {value.type} {value.shape}" for value in inputs)
+            expected = "[1, …], for observation=1" if observation else "[1, 3, H, W]"
             raise PolicyNotUsable(
-                f"policy onnx: {file} has the inputs {found:.300}; expected one, tensor(float) [1, 3, H, W]; export it so"
+                f"policy onnx: {file} has the inputs {found:.300}; expected one, tensor(float) {expected}; export it so"
             )
         self._input = inputs[0].name
 
     def reset(self, rng: np.random.Generator) -> None:
         pass
 
-    def act(self, frame: np.ndarray) -> Any:
-        frame_HWC = frame if frame.ndim == 3 else frame[:, :, None]
-        x_1CHW = np.ascontiguousarray(frame_HWC.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
-        return chosen_action(self._session.run(None, {self._input: x_1CHW})[0], self._space)
+    def act(self, seen: np.ndarray) -> Any:
+        x = _frame(seen) if self.acts_on == FRAME else np.array(seen, np.float32)[None]
+        return chosen_action(self._session.run(None, {self._input: x})[0], self._space)
+
+
+def _frame(frame: np.ndarray) -> np.ndarray:
+    frame_HWC = frame if frame.ndim == 3 else frame[:, :, None]
+    return np.ascontiguousarray(frame_HWC.transpose(2, 0, 1)[None], np.float32) / np.float32(255)
 
 
 def _session(file: Path) -> Any:

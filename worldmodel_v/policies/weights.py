@@ -1,9 +1,11 @@
 """Finds a network's weights in a trainer's file, by the network's own names and shapes.
 
 A trainer nests the weights (`state_dict`, `model`, …), puts a prefix before their names (`actor.`, `policy.net.`), or wraps
-modules (`torch.compile`, DistributedDataParallel). A reading is a dict inside the file, and a prefix. It fits if exactly the
-network's names, each with its shape, are under the prefix. Rejected: a list of known nestings and prefixes, because the next
-trainer would not be in it.
+modules (`torch.compile`, DistributedDataParallel). A reading is a dict inside the file and a prefix under which stand exactly
+the network's names, each with its shape. Rejected: a list of known nestings and prefixes, which the next trainer is not in.
+
+What stands under other prefixes may be other networks, such as a critic, and is left out. But where a reading is a layer of a
+larger network (a member of a numbered sequence, or a single layer beside others), all of that counts as what does not fit.
 """
 
 from bisect import bisect_left
@@ -75,15 +77,33 @@ def _dicts(stored: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 
 def _readings(path: tuple[str, ...], weights: dict[str, Any], network: Mapping[str, Any]) -> Iterator[Reading]:
-    """A dict's weights under each prefix of some name of the network, without the weights elsewhere."""
+    """A dict's weights under each prefix that stands before some name of the network, and what that cannot be without."""
     names = _unwrapped_names(network)
     prefixes = {""} | {prefix for stored in weights for prefix, rest in _splits(stored) if _unwrapped(rest) in names}
     ordered = sorted(weights)
     for prefix in sorted(prefixes):
         there = ordered[bisect_left(ordered, prefix) : bisect_left(ordered, prefix + LAST)]
         under = {stored: names.get(_unwrapped(stored[len(prefix) :])) for stored in there}
+        under |= dict.fromkeys(_layers_beside(prefix, there, ordered))
         if len(set(under.values()) - {None}) == sum(name is not None for name in under.values()):
             yield Reading(_title(path, prefix), {name or stored: weights[stored] for stored, name in under.items()})
+
+
+def _layers_beside(prefix: str, there: list[str], stored: list[str]) -> list[str]:
+    """Where weights under a prefix are a layer, the names of all others in the network that it is of; otherwise none.
+
+    `there` are the sorted names under the prefix, `stored` those of the whole dict.
+    """
+    parent, _, part = prefix.removesuffix(".").rpartition(".")
+    if not part or part in WRAPPERS:
+        return []
+    above = f"{parent}." if parent else ""
+    others = [name for name in stored if name.startswith(above) and not name.startswith(prefix)]
+    if part.isdecimal():
+        others = [name for name in others if name.removeprefix(above).partition(".")[0].isdecimal()]
+    elif any("." in _unwrapped(name.removeprefix(prefix)) for name in there):
+        return []
+    return others
 
 
 def _unwrapped_names(network: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
 from worldmodel_v.interrupts import handlers_restored
-from worldmodel_v.policies import POLICIES, Policy, parse_policy, policy_maker
+from worldmodel_v.policies import POLICIES, Policy, next_action, parse_policy, policy_maker, policy_source
 from worldmodel_v.process import directory_kept, process_kept
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.base import episode_apart, episode_seeds
@@ -30,13 +30,13 @@ class GymSource:
     spec: RolloutSpec
 
     def check(self) -> None:
-        """Raise EnvironmentNotUsable if this machine has another version of the environment than the settings say, or none,
-        and PolicyNotUsable if it lacks the policy."""
-        source = held_in_common(self._source_here())
+        """Raise EnvironmentNotUsable if this machine has another version of environment or policy than the settings say, or no
+        such environment, and PolicyNotUsable if it lacks the policy."""
         here: dict[str, Any] = {"gymnasium": gymnasium.__version__}
         asked: dict[str, Any] = {"gymnasium": self.spec.gymnasium}
-        if self.spec.env_source:
-            here["env_source"], asked["env_source"] = source, held_in_common(self.spec.env_source)
+        for name, source in self._sources_here().items():
+            if recorded := getattr(self.spec, name):
+                here[name], asked[name] = held_in_common(source), held_in_common(recorded)
         if differing := differences(here, asked):
             raise EnvironmentNotUsable(
                 f"on {socket.gethostname()} {'; '.join(differing)}",
@@ -44,19 +44,20 @@ class GymSource:
                 remedy="install the same on every node",
             )
 
-    def _source_here(self) -> dict[str, str]:
-        """The source of the environment in this process: a worker may lack modules that the user's process has."""
+    def _sources_here(self) -> dict[str, dict[str, str]]:
+        """Where environment and policy come from in this process: a worker may lack modules that the user's process has."""
         spec = self.spec
         try:
             import_all(spec.env, spec.env_kwargs, spec.wrap, spec.policy)
             with process_kept():
                 env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
                 env.close()
+            of_policy = policy_source(spec.policy)
         except PolicyNotUsable as error:
             raise PolicyNotUsable(**_lacking(f"policy {spec.policy}", "module:factory", error)) from error
         except EnvironmentNotUsable as error:
             raise EnvironmentNotUsable(**_lacking(spec.env, f"module:{spec.env.rpartition(':')[2]}", error)) from error
-        return env_source(env.gym, spec.env, *spec.wrap)
+        return {"env_source": env_source(env.gym, spec.env, *spec.wrap), "policy_source": of_policy}
 
     def episode(self, episode_id: int) -> Episode:
         """`rollout` of the settings."""
@@ -136,7 +137,7 @@ def _play(
     ended = False
     try:
         while not ended:
-            action, shape = env.record_action(policy.act(raw)), raw.shape
+            action, shape = env.record_action(next_action(policy, raw, env.seen[0])), raw.shape
             rows.see(raw)
             raw, reward, terminated, truncated = env.step(action)
             if raw.shape != shape:

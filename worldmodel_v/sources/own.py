@@ -13,7 +13,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
-from worldmodel_v.envs.source import class_source, held_in_common
+from worldmodel_v.envs.source import code_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
 from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
 from worldmodel_v.records import Episode
@@ -98,7 +98,7 @@ class OwnSource:
             episodes_per_shard=episodes_per_shard,
             frames=OBSERVATION,
             gymnasium=gymnasium.__version__,
-            env_source=class_source(type(source)),
+            env_source=code_source(type(source)),
         )
         own = cls(source, spec)
         try:
@@ -108,8 +108,8 @@ class OwnSource:
         return own
 
     def check(self) -> None:
-        """Raise EnvironmentNotUsable if the class is different here. A class of `__main__` was sent with its code."""
-        here, asked = (held_in_common(source) for source in (class_source(type(self.source)), self.spec.env_source))
+        """Raise EnvironmentNotUsable if the class is another one here. One of `__main__` has come with its code."""
+        here, asked = (held_in_common(source) for source in (code_source(type(self.source)), self.spec.env_source))
         if differing := differences({"env_source": here}, {"env_source": asked}):
             raise EnvironmentNotUsable("; ".join(differing), where=self.spec.env, remedy="install the same on every node")
 
