@@ -23,6 +23,7 @@ from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.collect.replay import TwoPlays, replay_of
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
+from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
 from worldmodel_v.envs.picture import AUTO
@@ -160,7 +161,7 @@ def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOpt
         columns = tuple(extra_column(path, values) for path, values in zip(config.record, extras, strict=True))
         schema = env.schema(preprocessing.frame_shape, columns)
         _require_picture(config.env, env, policy, seed)
-        source = env_source(env.gym, config.env, *config.wrap)
+        source = env_source(env.gym, config.env, *config.wrap) | engines(env.gym)
         max_steps = config.max_steps or min(_own_limit(env.gym) or DEFAULT_MAX_STEPS, MAX_ROWS_PER_EPISODE - 1)
     except WorldModelError:
         raise

@@ -1,8 +1,9 @@
 """Where an environment comes from, so that a changed one does not continue the data of the old one.
 
-Gymnasium's version is a setting of every dataset, and speaks for its own environments and for those of this package, which
-draw the same bytes. For others, the packages of the environment's classes (wrappers and bases too) are recorded with their
-versions, and files outside of packages, a user's own among them, with their SHA-256. Files that these import are not seen.
+Gymnasium's version is a setting of every dataset, and speaks for the code of its own environments and of those of this package,
+which draw the same bytes; `engines` says what they simulate and draw with. For others, the packages of the environment's
+classes (wrappers and bases too) are recorded with their versions, and files outside of packages, a user's own among them, with
+their SHA-256. Files that these import are not seen.
 A class that lives in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`).
 """
 
@@ -10,7 +11,7 @@ import functools
 import importlib.metadata
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -88,15 +89,26 @@ def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
     yield env
 
 
+def packages_of(modules: Iterable[str]) -> dict[str, str]:
+    """The packages, with their versions, that loaded modules were installed with."""
+    tops = {name.partition(".")[0] for name in modules if (file := module_file(name)) and INSTALLED & set(file.parts)}
+    found = _distributions() if tops else {}
+    return {package: importlib.metadata.version(package) for top in sorted(tops) for package in found.get(top, [])}
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The packages by the names of their modules; read once, in a tenth of a second."""
+    return importlib.metadata.packages_distributions()
+
+
 def _origin(module: str) -> dict[str, str]:
     """The package that a module was installed with, or else its file."""
     file = module_file(module)
     if file is None:
         return {}
-    if INSTALLED & set(file.parts):
-        packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
-        if packages:
-            return {package: importlib.metadata.version(package) for package in packages}
+    if packages := packages_of([module]):
+        return packages
     folder = module.replace(".", "/")
     return {f"{folder}/{file.name}" if file.stem == "__init__" else f"{folder}{file.suffix}": sha256_of_file(file)}
 

@@ -10,6 +10,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, import_env, make_image_env
+from worldmodel_v.envs.engines import installed, unsaid_engines
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
@@ -30,19 +31,21 @@ class GymSource:
 
     def check(self) -> None:
         """Raise EnvironmentNotUsable if this machine has another version of the environment than the settings say, or none,
-        and PolicyNotUsable if it lacks the policy."""
-        source = held_in_common(self._source_here())
+        or of what it simulates and draws with, and PolicyNotUsable if it lacks the policy."""
+        source, engines_unsaid = self._source_here()
         here: dict[str, Any] = {"gymnasium": gymnasium.__version__}
         asked: dict[str, Any] = {"gymnasium": self.spec.gymnasium}
-        if self.spec.env_source:
-            here["env_source"], asked["env_source"] = source, held_in_common(self.spec.env_source)
+        if recorded := engines_unsaid | self.spec.env_source:
+            asked["env_source"] = held_in_common(recorded)
+            here["env_source"] = installed(recorded) | held_in_common(source)
         if differing := differences(here, asked):
             raise EnvironmentNotUsable(
                 f"{self.spec.env}: on {socket.gethostname()} {'; '.join(differing)}; install the same on every node"
             )
 
-    def _source_here(self) -> dict[str, str]:
-        """Where the environment that this process makes comes from: a worker may lack modules that the user's process has."""
+    def _source_here(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Where the environment that this process makes comes from, and the engines that its dataset leaves unsaid: a worker
+        may lack modules that the user's process has."""
         spec = self.spec
         try:
             import_all(spec.env, spec.env_kwargs, spec.wrap, spec.policy)
@@ -53,7 +56,7 @@ class GymSource:
             raise PolicyNotUsable(_lacking(f"policy {spec.policy}", "module:factory", error)) from error
         except EnvironmentNotUsable as error:
             raise EnvironmentNotUsable(_lacking(spec.env, f"module:{spec.env.rpartition(':')[2]}", error)) from error
-        return env_source(env.gym, spec.env, *spec.wrap)
+        return env_source(env.gym, spec.env, *spec.wrap), unsaid_engines(env.gym)
 
     def episode(self, episode_id: int) -> Episode:
         """`rollout` of the settings."""
