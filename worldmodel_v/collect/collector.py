@@ -194,16 +194,15 @@ def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> Non
     """Raise EnvironmentNotUsable if the first frames are no picture by their values, where their space leaves a doubt."""
     if env.picture is None or env.picture.doubtful < 0:
         return
-    frame, ended = env.reset(seed), False
-    seen = [frame]
-    while max(map(np.max, seen)) <= env.picture.doubtful and not ended and len(seen) < FRAMES_LOOKED_AT:
+    frame, ended, num_seen = env.reset(seed), False, 1
+    highest, is_varied = int(frame.max()), bool(np.ptp(frame))
+    while highest <= env.picture.doubtful and not ended and num_seen < FRAMES_LOOKED_AT:
         frame, _, terminated, truncated = env.step(env.record_action(policy.act(frame)))
-        seen.append(frame)
-        ended = terminated or truncated
-    highest, is_varied = int(max(map(np.max, seen))), any(np.ptp(frame) > 0 for frame in seen)
+        ended, num_seen = terminated or truncated, num_seen + 1
+        highest, is_varied = max(highest, int(frame.max())), is_varied or bool(np.ptp(frame))
     if env.picture.is_refuted_by(highest, is_varied=is_varied):
         raise EnvironmentNotUsable(
-            f"{name}: {env.frames} is no picture: nothing in its first {len(seen)} frames is above {highest} of "
+            f"{name}: {env.frames} is no picture: nothing in its first {num_seen} frames is above {highest} of "
             "255, as in a grid of symbols, or in floats of other bounds than their space's; wrap it, or record another picture"
         )
 
