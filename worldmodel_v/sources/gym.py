@@ -12,6 +12,7 @@ import numpy as np
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, import_env, make_image_env
 from worldmodel_v.envs.engines import installed, unsaid_engines
 from worldmodel_v.envs.options import EnvOptions
+from worldmodel_v.envs.parts import RENDER
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
 from worldmodel_v.interrupts import handlers_restored
@@ -98,11 +99,12 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     Raises EpisodeFailed, naming episode, seed and step, if the environment or the policy raises or breaks its contract.
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
+    drawing = {"render_mode": "rgb_array"} if spec.frames == RENDER else {}  # at once: `make_image_env` would make it twice
     try:
         make_policy = policy_maker(spec.policy)
         with episode_apart(spec.seed, episode_id):
             with handlers_restored():
-                env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
+                env = make_image_env(spec.env, spec.env_kwargs | drawing, EnvOptions.of(vars(spec)))
             try:
                 policy = make_policy(env.gym)
                 return _play(env, policy, spec, episode_id, seed, policy_rng)
