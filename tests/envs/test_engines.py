@@ -87,7 +87,7 @@ def another(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 def test_another_version_does_not_continue_the_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = stamp_config(tmp_path / "out", env="tests/Drawn-v0", episodes=2)
     collect(config)
-    assert DRAWN_WITH.items() <= open_dataset(tmp_path / "out").spec["env_source"].items()
+    assert DRAWN_WITH.items() <= open_dataset(tmp_path / "out").spec.env_source.items()
     collect(dataclasses.replace(config, episodes=4))
     another(monkeypatch, "pillow")
     there = rf"env_source is {{.*'pillow': '{DRAWN_WITH['pillow']}'.*}} there, {{.*'pillow': '99'.*}} asked"
@@ -111,7 +111,7 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     source.canvas = PIL.Image.new("RGB", (2, 2))  # type: ignore[attr-defined]
     config = CollectionConfig(out=tmp_path / "out", episodes=1, workers=0)
     collect_source(source, config)
-    assert open_dataset(tmp_path / "out").spec["env_source"]["pillow"] == version("pillow")
+    assert open_dataset(tmp_path / "out").spec.env_source["pillow"] == version("pillow")
     another(monkeypatch, "pillow")
     with pytest.raises(SettingsDiffer, match="'pillow': '99'"):
         collect_source(source, dataclasses.replace(config, episodes=2))
