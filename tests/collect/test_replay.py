@@ -1,6 +1,7 @@
 """Episodes that differ when they are played again are told of by name; all others are not."""
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
+from tests.integration.test_kills import start
 from worldmodel_v.collect import collect, collect_source
 from worldmodel_v.collect.config import CollectionConfig
 from worldmodel_v.envs.stamp import StampEnv
@@ -75,3 +77,31 @@ def test_a_world_that_repeats_has_the_shards_of_any_and_no_warning(tmp_path: Pat
     collect(stamp_config(tmp_path / "b", env="tests/Repeating-v0", episodes=episodes))
     assert not sayings.facts("not_reproducible")
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+NOISE = """
+import os
+import gymnasium
+from worldmodel_v.envs.stamp import StampEnv
+
+class Noisy(StampEnv):
+    def step(self, action):
+        frame, reward, *end = super().step(action)
+        return frame, reward + int.from_bytes(os.urandom(2), "big"), *end
+
+gymnasium.register("Noisy-v0", entry_point=Noisy)
+"""
+
+
+@pytest.mark.slow
+def test_the_command_tells_of_it_with_workers(tmp_path: Path) -> None:
+    (tmp_path / "noisy_world.py").write_text(NOISE)
+    words = ("wm-collect", "--workers", 2, "--policy", "random", "--episodes", 2, "--log-format", "json")
+    of = ("--env", "noisy_world:Noisy-v0", "--out", tmp_path / "out")
+    process = start(*words, *of, PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    told = [event for event in map(json.loads, errors.splitlines()) if event["event"] == "not_reproducible"]
+    assert [(event["level"], event["episode"], event["steps"]) for event in told] == [("warning", 0, {"reward": 0})]
+    assert "episode 0 (seed" in told[0]["message"]
+    assert "of noisy_world:Noisy-v0 does not repeat: played again, it differs: reward from step 0 on" in told[0]["message"]

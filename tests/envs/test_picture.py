@@ -163,7 +163,15 @@ CASES: dict[str, tuple[gymnasium.Space, Callable[[int], Any]]] = {
         lambda step: np.full((8, 8, 3), 40 * (step > 3), np.uint8),
     ),
     "matrix": (Box(0, 1, (40, 48), np.float32), lambda step: np.full((40, 48), step / 10, np.float32)),
+    "symbols in one buffer": (Box(0, 255, (7, 7, 3), np.uint8), lambda step: in_one_buffer(step)),
 }
+USED_AGAIN = np.zeros((7, 7, 3), np.uint8)
+
+
+def in_one_buffer(step: int) -> np.ndarray:
+    """Symbols, of which nothing is left when the episode has ended."""
+    USED_AGAIN[:] = grid(7, 7, step) if step < 5 else 0
+    return USED_AGAIN
 
 
 def shown(case: str, **arguments: Any) -> Shown:
@@ -226,6 +234,7 @@ def test_the_agents_picture_is_recorded(tmp_path: Path, case: str, settings: dic
         ),
         ("symbols", {"frames": "observation.image"}, "is no picture: nothing in its first 6 frames is above 10 of 255"),
         ("larger grid", {}, "observation is no picture: nothing in its first 6 frames is above 10 of 255"),
+        ("symbols in one buffer", {}, "observation is no picture: nothing in its first 6 frames is above 10 of 255"),
         ("floats in 0 to 1", {}, "is no picture: nothing in its first 6 frames is above 1 of 255"),
     ],
 )

@@ -5,6 +5,8 @@ recorded seed and actions, by this file's own loop, it must give the recorded re
 """
 
 import importlib.util
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,19 +48,25 @@ WORLDS = [
     World("Pendulum-v1", "pygame", "render"),
     World("FrozenLake-v1", "pygame", "render"),
     World("HalfCheetah-v5", "mujoco", "render"),
+    World("dm_control/cartpole-balance-v0", "dm_control", "render"),
     World("VizdoomBasic-v1", "vizdoom", "observation.screen"),
     World("MiniWorld-Hallway-v0", "miniworld", "observation"),
+    World("procgen_world:Procgen/coinrun-v0", "procgen", "observation"),
 ]
+EXAMPLES = Path(__file__).parents[2] / "examples"
 EPISODES, SEED = 4, 3
 COUNTS = f"--episodes {EPISODES} --episodes-per-shard 2 --max-steps 25 --frame-size 32 --policy random --seed {SEED}".split()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.env.replace("/", "-"))
+@pytest.mark.filterwarnings("ignore:unclosed file .*procgen:ResourceWarning")
+@pytest.mark.parametrize("world", WORLDS, ids=lambda world: re.sub("[/:]", "-", world.env))
 def test_a_world_becomes_latents_of_what_happened_in_it(
     world: World, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where MuJoCo and ViZDoom leave files of their own
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+    monkeypatch.syspath_prepend(EXAMPLES)  # where Procgen's adapter is
     if importlib.util.find_spec(world.package) is None:
         pytest.skip(f"{world.package} is not installed")
     rollouts, vae, latents = (tmp_path / name for name in ("rollouts", "vae", "latents"))

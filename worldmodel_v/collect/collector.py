@@ -23,6 +23,7 @@ from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
 from worldmodel_v.collect.replay import TwoPlays, replay_of
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
+from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
 from worldmodel_v.envs.picture import AUTO
@@ -161,7 +162,7 @@ def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOpt
         columns = tuple(extra_column(path, values) for path, values in zip(config.record, extras, strict=True))
         schema = env.schema(preprocessing.frame_shape, columns)
         _require_picture(config.env, env, policy, seed)
-        source = env_source(env.gym, config.env, *config.wrap)
+        source = env_source(env.gym, config.env, *config.wrap) | engines(env.gym)
         max_steps = config.max_steps or min(_own_limit(env.gym) or DEFAULT_MAX_STEPS, MAX_ROWS_PER_EPISODE - 1)
     except WorldModelError:
         raise
@@ -195,16 +196,15 @@ def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> Non
     """Raise EnvironmentNotUsable if the space leaves a doubt and the values of the first frames are no picture."""
     if env.picture is None or env.picture.doubtful < 0:
         return
-    frame, ended = env.reset(seed), False
-    seen = [frame]
-    while max(map(np.max, seen)) <= env.picture.doubtful and not ended and len(seen) < FRAMES_LOOKED_AT:
+    frame, ended, num_seen = env.reset(seed), False, 1
+    highest, is_varied = int(frame.max()), bool(np.ptp(frame))
+    while highest <= env.picture.doubtful and not ended and num_seen < FRAMES_LOOKED_AT:
         frame, _, terminated, truncated = env.step(env.record_action(next_action(policy, frame, env.seen[0])))
-        seen.append(frame)
-        ended = terminated or truncated
-    highest, is_varied = int(max(map(np.max, seen))), any(np.ptp(frame) > 0 for frame in seen)
+        ended, num_seen = terminated or truncated, num_seen + 1
+        highest, is_varied = max(highest, int(frame.max())), is_varied or bool(np.ptp(frame))
     if env.picture.is_refuted_by(highest, is_varied=is_varied):
         raise EnvironmentNotUsable(
-            f"{env.frames} is no picture: nothing in its first {len(seen)} frames is above {highest} of 255, as in a grid "
+            f"{env.frames} is no picture: nothing in its first {num_seen} frames is above {highest} of 255, as in a grid "
             "of symbols, or in floats of other bounds than their space's",
             where=name,
             remedy="wrap it, or record another picture",

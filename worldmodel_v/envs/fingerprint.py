@@ -43,7 +43,7 @@ def module_file(name: str | None) -> Path | None:
 
 def lives_in_no_file(code: Callable) -> bool:
     """Whether a class, one of its methods, or a function is in no file."""
-    if any(IN_NO_FILE.fullmatch(function.__code__.co_filename) for function in _functions(code)):
+    if any(IN_NO_FILE.fullmatch(function.__code__.co_filename) for function in functions_of(code)):
         return True
     if code.__module__ == "builtins":
         return isinstance(code, type) and bool(code.__flags__ & MADE_BY_A_CLASS_STATEMENT)
@@ -58,7 +58,7 @@ def sha256_of_code(code: Callable) -> str:
     return digest.hexdigest()
 
 
-def _functions(code: Callable) -> list[FunctionType]:
+def functions_of(code: Callable) -> list[FunctionType]:
     """A function, or a class's own methods, without those that dataclasses and attrs generate."""
     if not isinstance(code, type):
         return [code] if isinstance(code, FunctionType) else []
@@ -141,7 +141,7 @@ class _Tokens:
 
     def _function(self, function: FunctionType) -> Iterator[str]:
         yield from self.of((function.__code__, function.__defaults__, function.__kwdefaults__, function.__closure__))
-        reached = sorted(_globals_read(function.__code__) & function.__globals__.keys())
+        reached = sorted(globals_read(function.__code__) & function.__globals__.keys())
         yield from self._mapping({name: function.__globals__[name] for name in reached})
 
     def _mapping(self, mapping: Mapping[Any, Any]) -> Iterator[str]:
@@ -150,13 +150,13 @@ class _Tokens:
             yield from self.of(value)
 
 
-def _globals_read(code: CodeType) -> set[str]:
+def globals_read(code: CodeType) -> set[str]:
     """The global names that a function and its inner functions read, without those that it assigns: these are its state."""
     instructions = list(dis.get_instructions(code))
     read = {each.argval for each in instructions if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
-            read |= _globals_read(inner)
+            read |= globals_read(inner)
     return read - {each.argval for each in instructions if each.opname == "STORE_GLOBAL"}
 
 

@@ -28,6 +28,10 @@ class FramePreprocessor:
         self.frame_shape = (*preprocessing.frame_shape, 3)
         self._top, self._left, self._height, self._width = preprocessing.placement(bottom - top, right - left)
         self._is_filled = (self._height, self._width) == preprocessing.frame_shape
+        same_size = (self._height, self._width) == (bottom - top, right - left)
+        self._copied = (slice(top, bottom), slice(left, right)) if same_size else None
+        """The part of a raw frame that is recorded as it is, if it is not resized."""
+
         weights = area_weights if preprocessing.resize == "area" else bilinear_weights
         channels = raw_shape[2] if len(raw_shape) == 3 else 1
         rows_first_S, rows_weight_SK = _taps(weights(bottom - top, self._height))
@@ -50,8 +54,11 @@ class FramePreprocessor:
         """The resized frame, in `out` (uint8 (height, width, 3), contiguous) where it is given."""
         out = np.empty(self.frame_shape, np.uint8) if out is None else out
         is_rgb = raw.ndim == 3 and raw.shape[2] == 3
-        small = out if is_rgb and self._is_filled else np.empty((self._height, self._width, 3 if is_rgb else 1), np.uint8)
-        _shrink(raw.reshape(len(raw), -1), *self._arguments, small.reshape(self._height, -1))
+        if self._copied:
+            small = raw.reshape(*raw.shape[:2], -1)[self._copied]
+        else:
+            small = out if is_rgb and self._is_filled else np.empty((self._height, self._width, 3 if is_rgb else 1), np.uint8)
+            _shrink(raw.reshape(len(raw), -1), *self._arguments, small.reshape(self._height, -1))
         if small is not out:
             if not self._is_filled:
                 out[:] = 0

@@ -1,17 +1,18 @@
 """Where an environment, a source or a policy comes from, so that a changed one does not continue the data of the old one.
 
-Gymnasium's version is a setting of every dataset. It covers Gymnasium's own environments and those of this package, which
-draw the same bytes. For others, the packages of the environment's classes (wrappers and bases too) are recorded with their
-versions, and files outside of packages, such as a user's own, with their SHA-256. Files that these import are not recorded.
-A class that is in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`). PyTorch, in which
-this package's own policies compute too, is not recorded: nodes with and without a GPU have builds of other names.
+Gymnasium's version is a setting of every dataset. It covers the code of Gymnasium's own environments and of this package's,
+which draw the same bytes; `engines` says what they simulate and draw with. For others, the packages of the environment's
+classes (wrappers and bases too) are recorded with their versions, and files outside of packages, such as a user's own, with
+their SHA-256. Files that these import are not recorded. A class that is in no file, as in a notebook, is recorded with the
+SHA-256 of its code (`fingerprint`). PyTorch, in which this package's own policies compute too, is not recorded: nodes with and
+without a GPU have builds of other names.
 """
 
 import functools
 import importlib.metadata
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
@@ -91,15 +92,26 @@ def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
     yield env
 
 
+def packages_of(modules: Iterable[str]) -> dict[str, str]:
+    """The packages, with their versions, that loaded modules were installed with."""
+    tops = {name.partition(".")[0] for name in modules if (file := module_file(name)) and INSTALLED & set(file.parts)}
+    found = _distributions() if tops else {}
+    return {package: importlib.metadata.version(package) for top in sorted(tops) for package in found.get(top, [])}
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """The packages by the names of their modules; read once, in a tenth of a second."""
+    return importlib.metadata.packages_distributions()
+
+
 def _origin(module: str) -> dict[str, str]:
     """The package that a module was installed with, or else its file."""
     file = module_file(module)
     if file is None:
         return {}
-    if INSTALLED & set(file.parts):
-        packages = importlib.metadata.packages_distributions().get(module.partition(".")[0], [])
-        if packages:
-            return {package: importlib.metadata.version(package) for package in packages}
+    if packages := packages_of([module]):
+        return packages
     folder = module.replace(".", "/")
     return {f"{folder}/{file.name}" if file.stem == "__init__" else f"{folder}{file.suffix}": sha256_of_file(file)}
 

@@ -10,7 +10,9 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, import_env, make_image_env
+from worldmodel_v.envs.engines import installed, unsaid_engines
 from worldmodel_v.envs.options import EnvOptions
+from worldmodel_v.envs.parts import RENDER
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
 from worldmodel_v.interrupts import handlers_restored
@@ -30,13 +32,16 @@ class GymSource:
     spec: RolloutSpec
 
     def check(self) -> None:
-        """Raise EnvironmentNotUsable if this machine has another version of environment or policy than the settings say, or no
-        such environment, and PolicyNotUsable if it lacks the policy."""
+        """Raise EnvironmentNotUsable if this machine has another version of environment or policy than the settings say, or of
+        what the environment simulates and draws with, or no such environment, and PolicyNotUsable if it lacks the policy."""
+        sources, engines_unsaid = self._sources_here()
         here: dict[str, Any] = {"gymnasium": gymnasium.__version__}
         asked: dict[str, Any] = {"gymnasium": self.spec.gymnasium}
-        for name, source in self._sources_here().items():
-            if recorded := getattr(self.spec, name):
-                here[name], asked[name] = held_in_common(source), held_in_common(recorded)
+        recorded = {"env_source": engines_unsaid | self.spec.env_source, "policy_source": self.spec.policy_source}
+        for name, source in recorded.items():
+            if source:
+                asked[name] = held_in_common(source)
+                here[name] = installed(source) | held_in_common(sources[name])
         if differing := differences(here, asked):
             raise EnvironmentNotUsable(
                 f"on {socket.gethostname()} {'; '.join(differing)}",
@@ -44,8 +49,9 @@ class GymSource:
                 remedy="install the same on every node",
             )
 
-    def _sources_here(self) -> dict[str, dict[str, str]]:
-        """Where environment and policy come from in this process: a worker may lack modules that the user's process has."""
+    def _sources_here(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+        """Where environment and policy come from in this process, and the engines that the dataset does not record: a worker
+        may lack modules that the user's process has."""
         spec = self.spec
         try:
             import_all(spec.env, spec.env_kwargs, spec.wrap, spec.policy)
@@ -57,7 +63,8 @@ class GymSource:
             raise PolicyNotUsable(**_lacking(f"policy {spec.policy}", "module:factory", error)) from error
         except EnvironmentNotUsable as error:
             raise EnvironmentNotUsable(**_lacking(spec.env, f"module:{spec.env.rpartition(':')[2]}", error)) from error
-        return {"env_source": env_source(env.gym, spec.env, *spec.wrap), "policy_source": of_policy}
+        sources = {"env_source": env_source(env.gym, spec.env, *spec.wrap), "policy_source": of_policy}
+        return sources, unsaid_engines(env.gym)
 
     def episode(self, episode_id: int) -> Episode:
         """`rollout` of the settings."""
@@ -101,11 +108,12 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     Raises EpisodeFailed, naming episode, seed and step, if the environment or the policy raises or breaks its contract.
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
+    drawing = {"render_mode": "rgb_array"} if spec.frames == RENDER else {}  # at once: `make_image_env` would make it twice
     try:
         make_policy = policy_maker(spec.policy)
         with episode_apart(spec.seed, episode_id):
             with handlers_restored():
-                env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
+                env = make_image_env(spec.env, spec.env_kwargs | drawing, EnvOptions.of(vars(spec)))
             try:
                 policy = make_policy(env.gym)
                 return _play(env, policy, spec, episode_id, seed, policy_rng)

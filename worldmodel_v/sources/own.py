@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from worldmodel_v.envs.engines import engines, installed
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
 from worldmodel_v.envs.source import code_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
@@ -98,7 +99,7 @@ class OwnSource:
             episodes_per_shard=episodes_per_shard,
             frames=OBSERVATION,
             gymnasium=gymnasium.__version__,
-            env_source=code_source(type(source)),
+            env_source=code_source(type(source)) | engines(source),
         )
         own = cls(source, spec)
         try:
@@ -109,7 +110,8 @@ class OwnSource:
 
     def check(self) -> None:
         """Raise EnvironmentNotUsable if the class is another one here. One of `__main__` has come with its code."""
-        here, asked = (held_in_common(source) for source in (code_source(type(self.source)), self.spec.env_source))
+        asked = held_in_common(self.spec.env_source)
+        here = installed(asked) | held_in_common(code_source(type(self.source)))
         if differing := differences({"env_source": here}, {"env_source": asked}):
             raise EnvironmentNotUsable("; ".join(differing), where=self.spec.env, remedy="install the same on every node")
 

@@ -11,6 +11,7 @@ from typing import Any, Self
 import gymnasium
 
 from worldmodel_v.envs import FramePreprocessor
+from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.image_env import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, extra_column
@@ -129,7 +130,7 @@ class Recorder(gymnasium.Wrapper):
             layout=env.layout,
             record=env.record,
             gymnasium=gymnasium.__version__,
-            env_source=env_source(self.env),
+            env_source=env_source(self.env) | engines(self.env),
         )
         self._writer = DatasetWriter(self._out, spec)
 
