@@ -12,7 +12,7 @@ import pytest
 from tests.collect.test_identical_shards import digests
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
-from tests.integration.test_kills import start
+from tests.commands import start
 from worldmodel_v.collect import collect, collect_source
 from worldmodel_v.collect.config import CollectionConfig
 from worldmodel_v.envs.stamp import StampEnv
