@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from tests.collect.test_identical_shards import digests
+from tests.commands import start
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
-from tests.commands import start
 from worldmodel_v.collect import collect, collect_source
 from worldmodel_v.collect.config import CollectionConfig
 from worldmodel_v.envs.stamp import StampEnv

@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic
+from typing import Any, ClassVar
 
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.export.source import S, Source
+from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Location, local_path, to_place
 
@@ -26,7 +26,7 @@ class Written:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportConfig(ABC, Generic[S]):
+class ExportConfig(ABC):
     """Base class of the formats. A format is a subclass in a module of its own, and a line in `registry`."""
 
     data: Location
@@ -48,10 +48,10 @@ class ExportConfig(ABC, Generic[S]):
     """Which action and reward are in the same row as a frame or latent, in words."""
 
     @abstractmethod
-    def write(self, source: Source[S], folder: Path, progress: Progress) -> Written:
+    def write(self, source: Source[Any], folder: Path, progress: Progress) -> Written:
         """Write the files into `folder`; raises OSError if the disk fails."""
 
-    def require_columns(self, source: Source[S]) -> None:
+    def require_columns(self, source: Source[Any]) -> None:
         """Raise ConfigError unless the dataset has the columns that the format requires."""
         found = [column.name for column in source.schema.by_role("latent")]
         if missing := [name for name in self.needs if name not in found]:
@@ -61,7 +61,7 @@ class ExportConfig(ABC, Generic[S]):
                 where=self.name,
             )
 
-    def check(self, source: Source[S]) -> None:
+    def check(self, source: Source[Any]) -> None:
         """Raise UsageError, before anything is written, if this dataset cannot be exported with these options."""
 
     def __post_init__(self) -> None:

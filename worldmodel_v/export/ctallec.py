@@ -25,7 +25,7 @@ WINDOW_ROWS = 33
 
 
 @dataclass(frozen=True, kw_only=True)
-class CtallecConfig(ExportConfig[RolloutSpec]):
+class CtallecConfig(ExportConfig):
     """Frames as FOLDER/rollout_N.npz (observations, actions, rewards, terminals), for ctallec/world-models.
 
     Give datasets/carracing of its checkout as --out. Its trainmdrnn.py takes frames of 96x96: collect with --frame-size 96.

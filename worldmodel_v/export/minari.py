@@ -34,7 +34,7 @@ DATASET_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinariConfig(ExportConfig[RolloutSpec]):
+class MinariConfig(ExportConfig):
     """Frames as a Minari dataset (0.5.4 or newer), lossless, with the ground truth and further columns in infos.
 
     Minari looks for a dataset in the folder of its id below MINARI_DATASETS_PATH (~/.minari/datasets): give

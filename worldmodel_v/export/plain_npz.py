@@ -15,7 +15,7 @@ from worldmodel_v.storage.layout import ALIGNMENT
 
 
 @dataclass(frozen=True, kw_only=True)
-class NpzConfig(ExportConfig[Spec]):
+class NpzConfig(ExportConfig):
     """Frames or latents as EPISODE.npz, one for each episode, with the dataset's own columns and rows; nothing is lost.
 
     Columns: pixels, or the latents (for a VAE mu and logvar); action, reward, terminated, truncated; state and state_names if

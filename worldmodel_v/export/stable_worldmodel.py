@@ -24,7 +24,7 @@ FILE_NAME = "dataset.h5"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StableWorldmodelConfig(ExportConfig[Spec]):
+class StableWorldmodelConfig(ExportConfig):
     """Frames or latents as one dataset.h5 with ep_len and ep_offset, for stable-worldmodel's HDF5Dataset.
 
     Open it with HDF5Dataset(path="OUT/dataset.h5").

@@ -11,7 +11,7 @@ from typing import Any
 
 from worldmodel_v import __version__
 from worldmodel_v.export.config import ExportConfig, Written
-from worldmodel_v.export.source import S, Source
+from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.new_directory import new_directory, require_new
 
@@ -36,7 +36,7 @@ class ExportReport:
     """What the format lacks, or holds in a different way than the dataset."""
 
 
-def export(config: ExportConfig[S], progress: Progress | None = None) -> ExportReport:
+def export(config: ExportConfig, progress: Progress | None = None) -> ExportReport:
     """Write the dataset to `config.out` in the format of `config`; it appears completely or not at all.
 
     Raises UsageError (DatasetNotUsable, ShardDamaged, ConfigError, OutputNotUsable, …) before
@@ -44,7 +44,7 @@ def export(config: ExportConfig[S], progress: Progress | None = None) -> ExportR
     """
     progress = progress or Silent()
     require_new(config.out)
-    source: Source[S] = Source(config.data, config.reads, progress)
+    source: Source[Any] = Source(config.data, config.reads, progress)
     config.require_columns(source)
     config.check(source)
     with new_directory(config.out) as folder:
@@ -62,7 +62,7 @@ def export(config: ExportConfig[S], progress: Progress | None = None) -> ExportR
     )
 
 
-def _provenance(config: ExportConfig[S], source: Source[S], written: Written) -> dict[str, Any]:
+def _provenance(config: ExportConfig, source: Source[Any], written: Written) -> dict[str, Any]:
     dataset = source.dataset
     table = zip(source.episode_ids.tolist(), source.seeds.tolist(), source.policies, source.num_steps.tolist(), strict=True)
     kept = set(written.episode_ids)

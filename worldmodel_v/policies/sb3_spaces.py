@@ -15,13 +15,12 @@ from gymnasium import Space, spaces
 from torch.nn.functional import one_hot
 
 from worldmodel_v.policies.sb3_zip import ONNX_INSTEAD, SavedModel
+from worldmodel_v.surface import option
 
 KIND = re.compile(r"<class 'gym(?:nasium)?\.spaces\.\w+\.(\w+)'>")
 SIZES = {"Discrete": "n", "MultiDiscrete": "nvec", "MultiBinary": "_shape"}
 MAX_TEXT = 100_000
 """Characters: an array of more than 1,000 numbers is shown without most of them."""
-
-REMEDY = "wrap the environment as it was in training (--wrap)"
 
 
 def require_same_spaces(saved: SavedModel, env: gymnasium.Env, *, normalized: bool) -> None:
@@ -32,15 +31,19 @@ def require_same_spaces(saved: SavedModel, env: gymnasium.Env, *, normalized: bo
     recorded = {name: _recorded_title(saved, name) for name in ("observation_space", "action_space")}
     for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
         if recorded[name] not in (_title(space), _title_with_channels_first(space)):
-            raise saved.refusal(f"its {name} is {recorded[name]}, the environment's {_title(space)}", REMEDY)
+            raise saved.refusal(f"its {name} is {recorded[name]}, the environment's {_title(space)}", _remedy())
     if isinstance(env.action_space, spaces.Box):
         _require_same_bounds(saved, env.action_space)
     is_normalized = saved.is_on_policy and saved.data.get("_last_original_obs") is not None
     if is_normalized and not normalized and not is_picture(env.observation_space):
         raise saved.refusal(
             "it was trained within VecNormalize, whose statistics are not in the zip",
-            "normalise the observations in a wrapper (--wrap), unless VecNormalize left them alone, and say normalized=1",
+            f"normalise the observations in a wrapper ({option('wrap')}), unless VecNormalize left them alone, and say normalized=1",
         )
+
+
+def _remedy() -> str:
+    return f"wrap the environment as it was in training ({option('wrap')})"
 
 
 def is_picture(space: Space) -> bool:
@@ -117,7 +120,7 @@ def _require_same_bounds(saved: SavedModel, space: spaces.Box) -> None:
         except (KeyError, ValueError):
             is_same = False
         if not is_same:
-            raise saved.refusal(f"its actions have the {name} {record.get(name)!s:.100}, the environment's {bound}", REMEDY)
+            raise saved.refusal(f"its actions have the {name} {record.get(name)!s:.100}, the environment's {bound}", _remedy())
 
 
 def _numbers(text: Any) -> np.ndarray:
