@@ -61,7 +61,7 @@ class ExportConfig(ABC):
                 where=self.name,
             )
 
-    def check(self, source: Source[Any]) -> None:
+    def check(self, source: Source[Any]) -> None:  # noqa: B027  (most formats hold any dataset)
         """Raise UsageError, before anything is written, if this dataset cannot be exported with these options."""
 
     def __post_init__(self) -> None:

@@ -38,7 +38,8 @@ def require_same_spaces(saved: SavedModel, env: gymnasium.Env, *, normalized: bo
     if is_normalized and not normalized and not is_picture(env.observation_space):
         raise saved.refusal(
             "it was trained within VecNormalize, whose statistics are not in the zip",
-            f"normalise the observations in a wrapper ({option('wrap')}), unless VecNormalize left them alone, and say normalized=1",
+            f"normalise the observations in a wrapper ({option('wrap')}), unless VecNormalize left them alone, and say "
+            "normalized=1",
         )
 
 
