@@ -164,9 +164,9 @@ def too_large(setting: Setting) -> Iterator[Line]:
             data=setting.data, vae=setting.vae(), out=Path(folder) / "latents", device=setting.device, batch_size=size
         )
         with _little_memory(setting):
-            yield _refusal("wm-encode, a batch that does not fit", lambda: encode(config), f"--batch-size {size}")
+            yield _refusal("wm-encode, a batch that does not fit", lambda: encode(config), f"batch_size={size}")
     with _little_memory(setting):
-        yield _refusal("wm-train, a batch that does not fit", lambda: train(too_large_a_batch(setting)), "--batch-size 65536")
+        yield _refusal("wm-train, a batch that does not fit", lambda: train(too_large_a_batch(setting)), "batch_size=65536")
     found = _latents(setting)
     is_same = found.images == _latents(setting).images
     yield Line(what="encoding works afterwards: the same bytes twice", figure=is_same, holds=is_same)

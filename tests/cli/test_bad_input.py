@@ -819,8 +819,8 @@ def test_settings_under_which_nothing_was_committed_lock_nothing_in(tmp_path: Pa
 
 
 def test_verify_and_preview_are_not_for_models(refuse: Refusal, stamp_vae: Path, tmp_path: Path) -> None:
-    assert "--verify is for datasets" in refuse("wm-inspect", stamp_vae, "--verify")
-    assert "--preview is for datasets" in refuse("wm-inspect", stamp_vae, "--preview", tmp_path / "x.png")
+    assert "expected a dataset to verify, got a VAE" in refuse("wm-inspect", stamp_vae, "--verify")
+    assert "got a VAE" in refuse("wm-inspect", stamp_vae, "--preview", tmp_path / "x.png")
 
 
 def test_a_preview_into_a_folder_that_is_not_there(refuse: Refusal, stamp_rollouts: Path, tmp_path: Path) -> None:

@@ -226,12 +226,12 @@ def test_a_stream_is_sent_without_rows_or_files(made: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"length": 0}, "a window needs at least one transition, got length 0"),
+        ({"length": 0}, "length=0: a window needs at least one transition"),
         ({"stride": 0}, "stride: expected at least 1, got 0"),
         ({"seed": -2}, "seed: expected at least 0, got -2"),
         ({"holdout_every": 0}, "holdout_every: expected at least 2, got 0"),
-        ({"split": "test"}, "unknown split 'test': expected one of all, train, held-out"),
-        ({"length": None}, "windows from disk need a length; LatentSequences has whole episodes"),
+        ({"split": "test"}, "split: expected one of all, train, held-out, got 'test'"),
+        ({"length": None}, "length: windows from disk need one; LatentSequences has whole episodes"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(made: Path, settings: dict[str, object], message: str) -> None:

@@ -327,13 +327,13 @@ def test_a_split_without_episodes_is_refused(stamp_latents: Path) -> None:
 
 
 def test_an_unknown_split_is_refused(stamp_latents: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^unknown split 'test': expected one of all, train, held-out$"):
+    with pytest.raises(ConfigError, match=r"^split: expected one of all, train, held-out, got 'test'$"):
         LatentSequences(stamp_latents, length=LENGTH, split="test")
 
 
 @pytest.mark.parametrize("length", [0, -1])
 def test_a_window_without_a_transition_is_refused(stamp_latents: Path, length: int) -> None:
-    with pytest.raises(ConfigError, match=f"^a window needs at least one transition, got length {length}$"):
+    with pytest.raises(ConfigError, match=f"^length={length}: a window needs at least one transition$"):
         LatentSequences(stamp_latents, length=length)
 
 

@@ -19,7 +19,7 @@ from worldmodel_v.collect.collector import resolve_spec
 from worldmodel_v.collect.config import CollectionConfig
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, engines, make_image_env
 from worldmodel_v.envs.stamp import StampEnv
-from worldmodel_v.errors import EnvironmentNotUsable, SettingsDiffer
+from worldmodel_v.errors import EnvironmentNotUsable, OutputNotUsable
 from worldmodel_v.sources import GymSource
 from worldmodel_v.storage import open_dataset
 
@@ -91,7 +91,7 @@ def test_another_version_does_not_continue_the_dataset(tmp_path: Path, monkeypat
     collect(dataclasses.replace(config, episodes=4))
     another(monkeypatch, "pillow")
     there = rf"env_source is {{.*'pillow': '{DRAWN_WITH['pillow']}'.*}} there, {{.*'pillow': '99'.*}} asked"
-    with pytest.raises(SettingsDiffer, match=there):
+    with pytest.raises(OutputNotUsable, match=there):
         collect(dataclasses.replace(config, episodes=6))
 
 
@@ -113,5 +113,5 @@ def test_a_source_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     collect_source(source, config)
     assert open_dataset(tmp_path / "out").spec.env_source["pillow"] == version("pillow")
     another(monkeypatch, "pillow")
-    with pytest.raises(SettingsDiffer, match="'pillow': '99'"):
+    with pytest.raises(OutputNotUsable, match="'pillow': '99'"):
         collect_source(source, dataclasses.replace(config, episodes=2))

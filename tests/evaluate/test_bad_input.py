@@ -30,7 +30,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 
 
 def test_latents_for_data(refused: Callable[..., str], stamp_vae: Path, stamp_latents: Path) -> None:
-    assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), found" in refused(stamp_vae, stamp_latents)
+    assert "expected a dataset of worldmodel_v/rollouts (made by wm-collect), got" in refused(stamp_vae, stamp_latents)
 
 
 def test_data_that_are_not_there(refused: Callable[..., str], small_vae: Path, tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_vae_whose_training_is_not_finished(
 ) -> None:
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "checkpoint.safetensors").write_bytes((small_vae / "checkpoint.safetensors").read_bytes())
-    assert "its training is not finished; run wm-train" in refused(tmp_path / "vae", small_rollouts)
+    assert "its training is not finished; train with --out" in refused(tmp_path / "vae", small_rollouts)
 
 
 def test_a_vae_that_does_not_tell_its_split(

@@ -93,8 +93,8 @@ class TestSource:
             ({"pixels": np.zeros((13, 8, 8, 3))}, "expected uint8 .*, got float64"),
             ({"energy": [1.0] * 5}, "energy has 5 rows, reward has 13"),
             ({"action": np.full((12, 2), 0.5)}, r"action: expected rows of float32 \[1\], got float32 \[2\]"),
-            ({"energy": ["high"] * 13}, "--record energy: expected a number"),
-            ({"ep_len": [1.0] * 13}, "--record ep_len: a column cannot be called 'ep_len'"),
+            ({"energy": ["high"] * 13}, "record='energy': .*; expected a number"),
+            ({"ep_len": [1.0] * 13}, "record='ep_len': a column cannot be called 'ep_len'"),
         ],
     )
     def test_a_source_that_gives_no_episode_is_refused(self, tmp_path: Path, changes: dict, text: str) -> None:

@@ -294,7 +294,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "other bounds": (
         {"change": lambda data: data["action_space"].update(high="[1. 1.]")},
-        "its actions have the high [1. 1.], the environment's [1. 0.4]; wrap the environment as it was in training (--wrap)",
+        "its actions have the high [1. 1.], the environment's [1. 0.4]; wrap the environment as it was in training (wrap)",
     ),
     "bounds left out": (
         {"change": lambda data: data["action_space"].update(low="[-1. ... 0.]")},

@@ -253,7 +253,7 @@ class TestDamage:
         dataset, file = open_dataset(f"{copy.url}/rollouts"), copy.folder / "rollouts/shards/000001.h5"
         file.write_bytes(file.read_bytes()[:-1])
         for read in (lambda: dataset.episode(2), lambda: dataset.image(dataset.entries[1])):
-            with pytest.raises(ShardDamaged, match=r"000001\.h5: expected \d+ bytes as the index says, found \d+; restore"):
+            with pytest.raises(ShardDamaged, match=r"000001\.h5: expected \d+ bytes as the index says, got \d+; restore"):
                 read()
         file.unlink()
         with pytest.raises(ShardDamaged, match=rf"^{copy.url}/rollouts/shards/000001\.h5: the shard is missing; restore it"):

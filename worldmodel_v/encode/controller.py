@@ -24,7 +24,6 @@ from worldmodel_v.autoencoders import Autoencoder, Trained, load
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encode.inference import encode_frames
 from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelNotUsable
-from worldmodel_v.preprocessing import frame_size_text
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
 from worldmodel_v.schema import Draw
@@ -143,8 +142,9 @@ class Encoder:
         env, preprocessing = self._trained_on
         crop, profile = preprocessing.crop, profile_of(env)
         if profile and crop == profile.crop and raw_shape[:2] != profile.sides:
-            sides = frame_size_text(*profile.sides)
-            raise FramesNotUsable(f"{given}; of {env} give the agent's frames, {sides}, or preprocessed ones")
+            raise FramesNotUsable(
+                f"{given}; of {env} give the agent's frames, {profile.sides[0]}x{profile.sides[1]}, or preprocessed ones"
+            )
         try:
             return FramePreprocessor(raw_shape, preprocessing)
         except ConfigError:
