@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import environment_here
 from worldmodel_v.collect import CollectConfig, collect
 from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.envs import STAMP_ENV_ID
@@ -59,8 +60,9 @@ cluster.shutdown()
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of a cluster of one node of two CPUs, in processes of its own, for the commands that need workers."""
     command = [sys.executable, "-c", CLUSTER]
+    folder = tmp_path_factory.mktemp("cluster")
     with subprocess.Popen(
-        command, cwd=tmp_path_factory.mktemp("cluster"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment_here()
     ) as head:
         assert head.stdout is not None
         yield head.stdout.readline().strip()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import committed, finish, options, start, wait_until
+from tests.commands import committed, environment_here, finish, options, start, wait_until
 from tests.faults.every_step import dataset_content
 from worldmodel_v.storage import open_dataset
 
@@ -49,7 +49,8 @@ class TwoNodes:
 @pytest.fixture
 def two_nodes() -> Iterator[TwoNodes]:
     command = [sys.executable, "-c", CLUSTER]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=environment_here()) as process:
         yield TwoNodes(process)
 
 
