@@ -6,10 +6,11 @@ computes its rows alone, and they meet once or twice a step. Each has a copy of 
 memory and whose gradients and buffers are its own; gradients and figures are added in the order of the parts. So the weights
 depend on the number of threads, and on nothing that else runs on the machine.
 
-Of the fair share on two cores that four other programs use each (`benchmarks/shared_machine.py`), this keeps 0.84. Rejected:
-one thread, 0.50; operators split among threads that sleep while they wait (OMP_WAIT_POLICY=passive), 0.61, at more processor
-time a step; a number of threads that follows the load, which changes the order of sums and so the weights; shorter time slices
-(sched_setattr), which gained nothing.
+With four busy programs on each of two cores (`benchmarks/shared_machine.py`), this keeps 0.89 of its fair share; alone it takes
+9.8 steps a second, where operators that are split among threads take 9.2 and keep 0.15. Rejected: one thread, 0.50; operators
+split among threads that sleep while they wait (OMP_WAIT_POLICY=passive), 0.62, and 7.3 steps a second alone; a number of
+threads that follows the load, which changes the order of sums and so the weights; shorter time slices (sched_setattr), which
+gained nothing.
 """
 
 import copy
