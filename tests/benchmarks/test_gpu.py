@@ -138,11 +138,11 @@ def test_encoding_is_near_to_float64(whole: dict[str, Any]) -> None:
 def test_what_cannot_be_is_refused_in_words(whole: dict[str, Any]) -> None:
     (refused,) = [part["lines"] for part in whole["parts"] if part["name"] == "memory"]
     assert [line["note"] for line in refused[:2]] == [
-        "--batch-size 1048576: does not fit in the memory of cpu; lower it",
-        "--batch-size 65536: does not fit in the memory of cpu; lower it",
+        "batch_size=1048576: does not fit in the memory of cpu; lower it",
+        "batch_size=65536: does not fit in the memory of cpu; lower it",
     ]
     (device,) = [part["lines"] for part in whole["parts"] if part["name"] == "device"]
-    assert device[0]["note"].startswith("--device 'cuda:1' cannot be used: ")
+    assert device[0]["note"].startswith("device='cuda:1': cannot be used: ")
 
 
 def test_every_aim_has_figures_which_only_the_right_device_is_judged_by(whole: dict[str, Any]) -> None:
