@@ -1,10 +1,10 @@
 """What a setting is called where the user has set it: `--holdout-every 5`, `train.holdout_every: 5` or `holdout_every=5`.
 
-Whatever speaks of a setting to a user, errors above all, asks `option` for its words. A command and each stage of a pipeline
-file say with `worded` how theirs are called; where nobody has, a Python program is the caller. A message is put into words
-where it is made, so what is sent elsewhere takes the surface along: `taken_along` for what workers do.
+Every message that names a setting, errors above all, gets the words from `option`. A command, and each stage of a pipeline
+file, chooses its own words with `worded`; without it, the caller is a Python program. A message gets its words where it is
+made, so tasks for workers carry the surface with them: `taken_along`.
 
-Rejected: words of the command line alone, translated for the others as they pass. That reads messages back out of prose.
+Rejected: messages in the words of the command line, which the other surfaces translate. They would have to parse prose.
 """
 
 import functools
@@ -43,16 +43,16 @@ def on_the_command_line(name: str, value: Any, stage: str | None) -> str:
 
 @dataclass(frozen=True)
 class InPipelineFile:
-    """`train.holdout_every: 5`, as in a pipeline file; what it does not hold is set `outside` of it."""
+    """`train.holdout_every: 5`, as in a pipeline file. A setting that the file cannot hold is worded as `outside` words it."""
 
     stage: str
-    """Which one is at work. It is looked at first; a setting that it does not have is another's."""
+    """The stage that is running. If it has no such setting, the other stages are searched."""
 
     fields: Mapping[str, Collection[str]]
-    """The name of a stage -> those of the fields that a file may have there."""
+    """For each stage, the names of the fields that a file may have there."""
 
     outside: Surface
-    """Of whoever runs the file."""
+    """The surface of the caller that runs the file."""
 
     def __call__(self, name: str, value: Any, stage: str | None) -> str:
         """The setting in words."""
@@ -66,21 +66,21 @@ _surface: ContextVar[Surface] = ContextVar("surface", default=in_python)
 
 
 def option(name: str, value: Any = None, *, stage: str | None = None) -> str:
-    """A setting, by the name of its field, as the user of the current surface writes it, with its value if there is one.
+    """A setting, by the name of its field, as a user of the current surface writes it, with its value if one is given.
 
-    `stage` (collect, train, eval, encode) says whose it is, where the stage at work has one of this name too.
+    `stage` (collect, train, eval, encode) is needed only if the running stage has another setting of this name.
     """
     return _surface.get()(name, value, stage)
 
 
 def current() -> Surface:
-    """The surface that `option` speaks to."""
+    """The surface that `option` uses now."""
     return _surface.get()
 
 
 @contextmanager
 def worded(surface: Surface) -> Iterator[None]:
-    """Let `option` speak to this surface inside of the block, in this thread."""
+    """Within the block, in this thread, `option` uses this surface."""
     before = _surface.set(surface)
     try:
         yield
@@ -89,7 +89,7 @@ def worded(surface: Surface) -> Iterator[None]:
 
 
 def taken_along(setup: Callable[[], Callable[[Task], Result]]) -> Callable[[], Callable[[Task], Result]]:
-    """`setup` and what it returns, which speak to the current surface wherever they are called. Pickled, if `setup` can be."""
+    """`setup`, and the function that it returns, use the current surface wherever they run. Picklable if `setup` is."""
     return functools.partial(_set_up, setup, current())
 
 

@@ -179,8 +179,9 @@ class Autoencoder(ABC, nn.Module):
     """The shape of the noise that `loss` takes for each frame."""
 
     in_parts: bool = False
-    """Whether `loss` may be computed of parts of a batch, by copies of the autoencoder in threads at once: it is a mean over
-    frames, but for what `batch.across` is asked for, and all copies ask for the same in the same order."""
+    """Whether copies of the autoencoder may compute `loss` in threads, each on a part of the batch. Then `loss` must be a mean
+    over frames. For a value over the whole batch it calls `batch.across`, and all copies make the same calls in the same
+    order."""
 
     settled_step: int = 0
     """The step from which the figures of a training can be judged."""

@@ -1,8 +1,8 @@
 """What all commands share: parsing, output, and the way from an error to an exit code.
 
-Threads of PyTorch that wait for each other sleep, unless the environment says otherwise: by default they spin, and where other
-programs use the cores too they burn the time that the thread needs which they wait for. It is read when PyTorch is loaded, so
-it is said here, where no command has loaded it yet.
+By default, PyTorch's threads spin while they wait for each other. If other programs use the cores too, spinning takes processor
+time from the very thread that they wait for. So this module lets them sleep, unless the user has set OMP_WAIT_POLICY. PyTorch
+reads the variable when it is loaded, and no command has loaded it before this module.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
 """What an environment simulates and draws with: the packages behind it, with their versions.
 
-A package counts if the environment holds an object of it once its first frame is there, itself or through what it holds
-(MuJoCo's model, Box2D's world, pygame's surface), or if its methods name it, as they name PyBullet, which gives numbers for
-objects. So every process finds the same, whatever else it has loaded. What is beneath every environment does not count:
-Gymnasium, whose version is a setting, this package, NumPy, and numba.
+A package counts if the environment holds an object of it after its first frame, directly or inside other objects (MuJoCo's
+model, Box2D's world, pygame's surface). It also counts if the environment's methods name it; PyBullet, for example, gives only
+numbers. So every process finds the same packages, whatever else it has loaded. Packages under every environment do not count:
+Gymnasium (its version is a setting), this package, NumPy and numba.
 
-Rejected: all that its package requires (a new `tqdm` would end a dataset), and all that is loaded while it is made (which
-depends on what was loaded before).
+Rejected: all requirements of the environment's package, because a new `tqdm` would end a dataset; and all modules that are
+loaded while the environment is made, because that depends on what was loaded before.
 """
 
 import importlib.metadata
@@ -23,11 +23,11 @@ from worldmodel_v.envs.source import KNOWN, layers, packages_of
 
 BENEATH_ALL = KNOWN | {"numpy", "numba"}
 UNSAID = {"Box2D": "2.3.10", "pygame-ce": "2.5.8"}
-"""With these, this package's environments record nothing, so that datasets from before keep their hash and bytes."""
+"""Versions that this package's environments do not record, so that earlier datasets keep their hash and bytes."""
 
 
 def engines(made: Any) -> dict[str, str]:
-    """Version by package, of an environment, or of a source of one's own, that has given its first frame."""
+    """Version by package, for an environment or a user's own source that has given its first frame."""
     objects = list(layers(made))
     named = {name for each in objects for name in _named_by(type(each))}
     modules = {name for cls in _classes_held(objects) for name in _modules(cls)} | named
@@ -37,12 +37,12 @@ def engines(made: Any) -> dict[str, str]:
 
 
 def unsaid_engines(env: gymnasium.Env) -> dict[str, str]:
-    """What a dataset of an environment does not record, of the packages that this process has."""
+    """The packages of this process, with their versions, that a dataset of the environment does not record."""
     return {name: UNSAID[name] for name in installed(UNSAID)} if _top(type(env.unwrapped)) == "worldmodel_v" else {}
 
 
 def installed(names: Iterable[str]) -> dict[str, str]:
-    """The versions that this process has of the packages among some names."""
+    """The versions in this process of those names that are packages."""
     versions = {}
     for name in names:
         try:
@@ -53,7 +53,7 @@ def installed(names: Iterable[str]) -> dict[str, str]:
 
 
 def _classes_held(objects: list[Any]) -> set[type]:
-    """The classes of objects and of all that they hold; one object of each class is looked into, and every container."""
+    """The classes of objects and of everything inside them. Searches every container, and one object of each class."""
     waiting, classes, containers = list(objects), set[type](), dict[int, Any]()
     while waiting:
         value = waiting.pop()
@@ -69,7 +69,7 @@ def _classes_held(objects: list[Any]) -> set[type]:
 
 
 def _named_by(cls: type) -> Iterator[str]:
-    """The modules that the methods of a class and its bases name: imported whole, or a class or function of them."""
+    """The modules that the methods of a class and its bases use: the module itself, or a class or function of it."""
     for function in (function for base in cls.__mro__ for function in functions_of(base)):
         for name in globals_read(function.__code__) & function.__globals__.keys():
             value = function.__globals__[name]
@@ -79,7 +79,7 @@ def _named_by(cls: type) -> Iterator[str]:
 
 
 def _modules(cls: type) -> list[str]:
-    """Where a class and its bases are from; native ones may not say it."""
+    """The modules of a class and its bases; a native class may have none."""
     names = (getattr(base, "__module__", None) for base in cls.__mro__)
     return [name for name in names if isinstance(name, str)]
 

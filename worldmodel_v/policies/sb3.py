@@ -1,8 +1,8 @@
 """`sb3:FILE`: a policy of Stable-Baselines3 from the zip that its `model.save` wrote, without that package and without pickle.
 
-The network is rebuilt from the names and shapes of its weights (`sb3_network`). What these leave open, spaces and activation,
-is read from the JSON beside them (`sb3_zip`, `sb3_spaces`). What is not understood is refused by name. Rejected: the package
-itself, since its loader runs whatever the pickles of a zip name.
+The network is rebuilt from the names and shapes of its weights (`sb3_network`). Spaces and activation come from the JSON beside
+the weights (`sb3_zip`, `sb3_spaces`). Anything unknown is refused by name. Rejected: the package itself, because its loader
+runs the code that the pickles of a zip name.
 """
 
 from pathlib import Path
@@ -22,14 +22,14 @@ class StableBaselinesPolicy:
     """What the saved model's `predict(observation, deterministic=True)` gives, on one CPU thread.
 
     PPO, A2C, DQN, SAC, TD3 and DDPG, with `MlpPolicy` or `CnnPolicy`. The spaces of the environment must be those of
-    the training; pictures with the channels last are turned as Stable-Baselines3 turns them.
+    the training; pictures with the channels last are transposed as Stable-Baselines3 does it.
     """
 
     acts_on = OBSERVATION
 
     def __init__(self, env: gymnasium.Env, file: Path, *, deterministic: float = 1, normalized: float = 0) -> None:
-        """`deterministic=0` draws actions, by the episode's generator. `normalized=1` says that observations are as the network
-        took them in training, where VecNormalize stood before it. Raises PolicyNotUsable."""
+        """`deterministic=0` draws actions from the episode's generator. `normalized=1` says that the observations are already
+        normalised as VecNormalize did it in training. Raises PolicyNotUsable."""
         import torch
 
         from worldmodel_v.policies.sb3_actions import chooser

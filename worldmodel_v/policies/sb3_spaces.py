@@ -1,7 +1,7 @@
 """The spaces of a model of Stable-Baselines3 against those of the environment, and observations as its networks take them.
 
-A recorded space is read from the readable copies of its attributes. It is told, and compared, by its title: what the inputs and
-outputs of a network depend on. Bounds count for actions alone, which are scaled by them.
+The zip has readable copies of a space's attributes. A space is compared, and named in messages, by its title: kind, shape and
+dtype, on which the inputs and outputs of a network depend. Bounds are compared for actions only, because they scale actions.
 """
 
 import re
@@ -26,7 +26,7 @@ MAX_TEXT = 100_000
 def require_same_spaces(saved: SavedModel, env: gymnasium.Env, *, normalized: bool) -> None:
     """Raise PolicyNotUsable unless the model was trained on the environment's observations and actions.
 
-    `normalized` says that VecNormalize, whose statistics are not in the zip, is seen to.
+    `normalized` says that the user takes care of VecNormalize, whose statistics are not in the zip.
     """
     recorded = {name: _recorded_title(saved, name) for name in ("observation_space", "action_space")}
     for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
@@ -101,7 +101,7 @@ def _title(space: Space) -> str:
 
 
 def _title_with_channels_first(space: Space) -> str | None:
-    """Of a picture (H, W, C), which Stable-Baselines3 turns before it records its space; None of all else."""
+    """For a picture (H, W, C), which Stable-Baselines3 transposes before it records its space; None for all else."""
     return _box((space.shape[2], *space.shape[:2]), space.dtype) if is_picture(space) else None
 
 

@@ -1,10 +1,10 @@
-"""A batch in parts of rows, one for each core, which threads take through the forward and the backward pass at once.
+"""Training on a CPU: a batch is cut into parts, one for each core, and each part has a thread that does forward and backward.
 
-PyTorch splits each operator among its threads, which wait for each other after it, some five hundred times a step. Where other
-programs use the cores too, one of them nearly always waits for its time slice, and all the others for it. Here a thread
-computes its rows alone, and they meet once or twice a step. Each has a copy of the autoencoder, whose parameters are the same
-memory and whose gradients and buffers are its own; gradients and figures are added in the order of the parts. So the weights
-depend on the number of threads, and on nothing that else runs on the machine.
+PyTorch splits each operator among its threads, and they wait for each other about five hundred times a step. If other programs
+use the cores too, one thread is nearly always without its core, and all others wait for it. Here each thread computes its rows
+alone, and the threads wait for each other once or twice a step. Each has a copy of the autoencoder. The copies share the memory
+of the parameters; gradients and buffers are their own. Gradients and figures are added in the order of the parts. So the
+weights depend on the number of threads, but not on what else runs on the machine.
 
 With four busy programs on each of two cores (`benchmarks/shared_machine.py`), this keeps 0.89 of its fair share; alone it takes
 9.8 steps a second, where operators that are split among threads take 9.2 and keep 0.15. Rejected: one thread, 0.50; operators
@@ -30,20 +30,20 @@ Objective = Callable[[Batch], Loss]
 Terms = dict[str, torch.Tensor | float]
 
 SMALLEST_PART = 16
-"""Rows: with fewer, what an operator costs by itself shows."""
+"""Rows. In a smaller part, the fixed cost of an operator becomes a large share."""
 
 MOST_PARTS = 16
-"""With more, threads would wait for each other at Python's lock, which a part needs for some 3 ms; with more cores than that,
-each part's operators are split among some of them."""
+"""A part holds Python's lock for about 3 ms, so with more parts, threads would wait for the lock. On a machine with more cores,
+the operators of each part are split among several cores."""
 
 
 def num_parts(num_rows: int) -> int:
-    """In how many parts a batch of so many rows is computed: one for each of PyTorch's threads, if none becomes too small."""
+    """The number of parts of a batch: one for each of PyTorch's threads, but no part smaller than `SMALLEST_PART`."""
     return max(1, min(torch.get_num_threads(), MOST_PARTS, num_rows // SMALLEST_PART))
 
 
 class Parts:
-    """An autoencoder and its copies, one for each part of a batch, and their threads; made once for a training."""
+    """An autoencoder, its copies and their threads, one for each part of a batch. A training makes them once."""
 
     def __init__(
         self,
@@ -52,8 +52,8 @@ class Parts:
         objective_of: Callable[[Autoencoder], Objective],
         precision: Callable[[], AbstractContextManager],
     ) -> None:
-        """`number` parts, each computed by `objective_of` a copy within `precision()`; 1 is the batch as it is, whose operators
-        are split."""
+        """`objective_of(copy)` computes each of `number` parts, within `precision()`. With 1, the batch stays whole, and
+        PyTorch splits its operators."""
         self._models = [model, *(_copy_of_same_parameters(model) for _ in range(number - 1))]
         self._objectives = [objective_of(each) for each in self._models]
         self._precision = precision
@@ -62,7 +62,7 @@ class Parts:
 
     @contextmanager
     def few_threads(self) -> Iterator[None]:
-        """Within it, an operator is split among no more threads than in a part: for all that a step computes."""
+        """Within the block, this thread splits operators among as many threads as a part does. For all of a step."""
         num_threads = torch.get_num_threads()
         torch.set_num_threads(self._threads_each)
         try:
@@ -71,9 +71,9 @@ class Parts:
             torch.set_num_threads(num_threads)  # what the threads set for themselves holds for later threads too
 
     def backward(self, batch: Batch) -> Terms:
-        """Leave the gradients of the batch's loss in the model's parameters; returns `loss` and its figures, detached.
+        """Compute the gradients of the batch's loss into the model's parameters; returns `loss` and its figures, detached.
 
-        Within `few_threads`. Raises what a part raises.
+        Call it within `few_threads`. Raises the error of a part that fails.
         """
         model, *copies = self._models
         if not copies:
@@ -102,7 +102,7 @@ class Parts:
 
 
 class _Meeting:
-    """The parts of one batch, and where their threads wait for each other's means."""
+    """The parts of one batch. Their threads wait here for each other's means."""
 
     def __init__(self, batch: Batch, number: int) -> None:
         self._batch, size = batch, len(batch.x)
@@ -113,21 +113,21 @@ class _Meeting:
         self._barrier = threading.Barrier(number, self._take_mean)
 
     def part(self, number: int) -> Batch:
-        """Its rows; `across` waits for the other parts."""
+        """The rows of part `number`. Its `across` waits for the other parts."""
         rows, whole = self._rows[number], self._batch
         condition, noise = (None if values is None else values[rows] for values in (whole.condition, whole.noise))
         across = functools.partial(self._across, number)
         return whole._replace(x=whole.x[rows], condition=condition, noise=noise, across=across)
 
     def mean(self, values: Sequence[Any]) -> Any:
-        """Of each part's mean over its rows that over all rows: tensors; of plain numbers, which all parts share, the first."""
+        """The mean over all rows, from the mean of each part. Plain numbers are the same in all parts."""
         if not isinstance(values[0], torch.Tensor):
             return values[0]
         first, *others = (value * weight for value, weight in zip(values, self.weights, strict=True))
         return sum(others, first)
 
     def end(self) -> None:
-        """Nobody waits any more: who does, or would, has a BrokenBarrierError."""
+        """End all waiting: a thread that waits now or later gets a BrokenBarrierError."""
         self._barrier.abort()
 
     def _across(self, number: int, value: torch.Tensor) -> torch.Tensor:
@@ -136,26 +136,26 @@ class _Meeting:
         return self._mean + (value - value.detach())
 
     def _take_mean(self) -> None:
-        """In one of the threads, when all have come."""
+        """Called in one of the threads when all have arrived."""
         self._mean = self._batch.across(self.mean(self._values))
 
 
 def _copy_of_same_parameters(model: Autoencoder) -> Autoencoder:
-    """A copy whose parameters are the model's memory, with gradients of their own."""
+    """A copy whose parameters share the model's memory, with gradients of their own."""
     same = {id(each): torch.nn.Parameter(each.detach(), each.requires_grad) for each in model.parameters()}
     return copy.deepcopy(model, same)
 
 
 @torch.no_grad()
 def _follow(copied: Autoencoder, model: Autoencoder) -> None:
-    """Take over the model's mode and buffers."""
+    """Copy the model's mode and buffers."""
     copied.train(model.training)
     for own, first in zip(copied.buffers(), model.buffers(), strict=True):
         own.copy_(first)
 
 
 def _add_gradients(model: Autoencoder, copied: Autoencoder) -> None:
-    """Move the copy's gradients to the model's."""
+    """Add the copy's gradients to the model's, and clear them."""
     for whole, part in zip(model.parameters(), copied.parameters(), strict=True):
         if whole.grad is not None and part.grad is not None:
             whole.grad.add_(part.grad)
@@ -163,7 +163,7 @@ def _add_gradients(model: Autoencoder, copied: Autoencoder) -> None:
 
 
 def _results(futures: list[Future[Terms]]) -> list[Terms]:
-    """What all have computed; raises the error that ended the others' waiting."""
+    """The results of all parts. Raises the first error that is not a mere end of waiting."""
     wait(futures)
     errors = [error for future in futures if (error := future.exception())]
     if errors:
