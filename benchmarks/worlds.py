@@ -11,6 +11,7 @@ its own. All of it takes less than 4 minutes; what it prints is the page.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import itertools
@@ -118,7 +119,7 @@ class Turns:
 
 def measure(world: str, seconds: float) -> dict[str, Any]:
     """Frames per second of both and their ratios; says so where the world is not installed."""
-    with tempfile.TemporaryDirectory() as folder, output_to_stderr():
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), output_to_stderr():  # some leave files here
         config = CollectConfig(out=Path(folder) / "out", env=world, policy="random", seed=SEED, wrap=WRAPPERS.get(world, ()))
         try:
             spec = resolve_spec(config)
