@@ -19,7 +19,7 @@ from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.records import Array, Episode
 from worldmodel_v.schema import Schema, latent_schema, rollout_schema
 from worldmodel_v.spec import LatentSpec, RolloutSpec
-from worldmodel_v.storage import build_shard
+from worldmodel_v.storage import build_shard, files
 
 ROLLOUT_SETTINGS = {
     "env": "worldmodel_v/Stamp-v0",
@@ -226,12 +226,13 @@ class FullDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, kind: str, fail_at: int) -> None:
         self._kind, self._fail_at, self._calls = kind, fail_at, 0
-        self._real_open, self._real_fsync = Path.open, os.fsync
+        self._real_open, self._real_stream, self._real_fsync = Path.open, files.open_stream, os.fsync
         monkeypatch.setattr(Path, "open", lambda path, mode="r", *rest, **named: self._open(path, mode, *rest, **named))
+        monkeypatch.setattr(files, "open_stream", self._open_stream)
         monkeypatch.setattr(os, "fsync", self._fsync)
         monkeypatch.setattr(os, "link", self._counted("link", os.link))
-        for name in ("rename", "replace"):
-            monkeypatch.setattr(Path, name, self._counted("rename", getattr(Path, name)))
+        monkeypatch.setattr(os, "replace", self._counted("rename", os.replace))
+        monkeypatch.setattr(Path, "rename", self._counted("rename", Path.rename))
 
     @property
     def failed(self) -> bool:
@@ -258,6 +259,12 @@ class FullDisk:
             return self._real_open(path, mode, *rest, **named)
         self.count("open")
         return _FileOnFullDisk(self._real_open(path, mode, *rest, **named), self)
+
+    def _open_stream(self, path: Path, mode: str = "rb", inside: Path | None = None) -> object:
+        if mode == "rb":
+            return self._real_stream(path, mode, inside)
+        self.count("open")
+        return _FileOnFullDisk(self._real_stream(path, mode, inside), self)
 
 
 class _FileOnFullDisk:

@@ -127,7 +127,7 @@ class PackageMissing(UsageError):
 
 
 class NotReadable(UsageError):
-    """A file is there, and the system does not let this process read it."""
+    """A file is there and is not read: the system does not let this process, or it is a link, a pipe, a device, a folder."""
 
 
 class ShardDamaged(UsageError):

@@ -17,7 +17,7 @@ from worldmodel_v.errors import DatasetNotUsable, VerificationFailed
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ROLLOUTS, Column
 from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec
-from worldmodel_v.storage import Dataset, Location, open_dataset, to_place, verify
+from worldmodel_v.storage import Dataset, Location, files, open_dataset, to_place, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
 from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
@@ -169,7 +169,10 @@ def _run(path: Path, done: int, latest: datetime | None) -> dict[str, Any] | Non
         "latest": _text(latest) if latest else None,
         "per_second": round(new / seconds, 3) if new > 0 and seconds > 0 else None,
         "temporaries": sorted(
-            file.name for folder in (path, path / SHARD_FOLDER) for file in folder.glob(TEMPORARY_PREFIX + "*")
+            name
+            for folder in (path, path / SHARD_FOLDER)
+            for name in files.names(folder, inside=path)
+            if name.startswith(TEMPORARY_PREFIX)
         ),
     }
 
@@ -184,7 +187,7 @@ def _state(run: Run, at_work: bool | None, done: int) -> str:
 
 def _time_of_change(file: Path) -> datetime | None:
     try:
-        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+        return datetime.fromtimestamp(files.lstat(file).st_mtime, UTC)
     except OSError:
         return None
 

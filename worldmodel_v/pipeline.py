@@ -90,7 +90,7 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> Pip
     require_binding(encoded.out, data=collected.out, vae=trained.out)
     progress.event("verified", "verify: the latents are of this VAE and these rollouts", path=encoded.out)
     picture = out / PREVIEW_NAME
-    remove_temporaries(out)
+    remove_temporaries(out, out)
     publish(picture, to_png(preview(collected.out)))
     return PipelineReport(collect=collected, train=trained, eval=evaluated, encode=encoded, preview=picture)
 

@@ -94,5 +94,5 @@ def test_a_line_that_the_disk_takes_only_half_of_is_a_failed_write(tmp_path: Pat
 def test_only_temporaries_are_removed(tmp_path: Path) -> None:
     for name in (f"{TEMPORARY_PREFIX}123-000000.h5", "000000.h5", "tmp-1", ".lock"):
         (tmp_path / name).write_bytes(b"x")
-    remove_temporaries(tmp_path)
+    remove_temporaries(tmp_path, tmp_path)
     assert sorted(files_in(tmp_path)) == [".lock", "000000.h5", "tmp-1"]

@@ -9,7 +9,6 @@ a user's own `module:Class` is imported only if the caller names the same one.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -26,6 +25,8 @@ from worldmodel_v.errors import ConfigError, ModelNotUsable
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
+from worldmodel_v.storage import files
+from worldmodel_v.storage.directory import MAX_JSON_BYTES
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
@@ -128,17 +129,20 @@ def describe(path: Path) -> Description:
     return Description(kind, config, columns, num_parameters, hashlib.sha256(content).hexdigest())
 
 
+@readable()
 def read_training(path: Path) -> Training:
-    """From the directory's `config.json`; raises ModelNotUsable if it is missing or damaged."""
+    """From the directory's `config.json`; raises ModelNotUsable if it is missing or damaged, NotReadable."""
     file = path / CONFIG_NAME
     try:
-        content = json.loads(file.read_text())
+        content = parse_object(files.read_file(file, MAX_JSON_BYTES))
         settings = content["training"]
         return Training(
             holdout_every=int(settings["holdout_every"]),
             data_spec_hash=str(settings["data_spec_hash"]),
             steps=int(content["steps"]),
         )
+    except (PermissionError, files.NotAFile):
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelNotUsable(
             f"does not tell which episodes the training held out ({type(error).__name__}: {error})",
@@ -153,8 +157,8 @@ def read_weights(path: Path) -> bytes:
     file = path / WEIGHTS_NAME
     if path.is_file():
         raise ModelNotUsable("is a file", where=path, remedy="give the directory that it lies in")
-    if not file.is_file():
-        state = "its training is not finished" if (path / CHECKPOINT_NAME).exists() else "it is no directory of wm-train"
+    if files.size(file) is None:
+        state = "its training is not finished" if files.exists(path / CHECKPOINT_NAME) else "it is no directory of wm-train"
         raise ModelNotUsable(
             f"holds no {WEIGHTS_NAME}: {state}",
             where=path,
@@ -164,15 +168,11 @@ def read_weights(path: Path) -> bytes:
 
 
 @readable()
-def read_file(file: Path) -> bytes:
+def read_file(file: Path, inside: Path | None = None) -> bytes:
     """The bytes of a file of weights; raises ModelNotUsable if it is too large or the disk fails, or NotReadable."""
     try:
-        if (num_bytes := file.stat().st_size) > MAX_FILE_BYTES:
-            raise ModelNotUsable(
-                where=file, expected=f"at most {MAX_FILE_BYTES} bytes", got=num_bytes, remedy="restore it, or train again"
-            )
-        return file.read_bytes()
-    except PermissionError:
+        return files.read_file(file, MAX_FILE_BYTES, inside)
+    except (PermissionError, files.NotAFile):
         raise
     except OSError as error:
         raise ModelNotUsable(f"cannot be read ({error.strerror})", where=file, remedy="restore it, or train again") from None

@@ -33,7 +33,8 @@ from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import Rollouts, require_dataset
+from worldmodel_v.storage import Rollouts, files, require_dataset
+from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import publish, remove_temporaries
@@ -263,13 +264,13 @@ def _provenance(
 
 def _publish(out: Path, figures: list[Figure], page: str, metrics: dict[str, Any]) -> None:
     """Pictures and page, and last the metrics with the hash of each file."""
-    remove_temporaries(out)
+    remove_temporaries(out, out)
     for name in (METRICS_NAME, PAGE_NAME, *PICTURE_NAMES):
-        (out / name).unlink(missing_ok=True)
-    files = {**{f"{figure.name}.png": figure.png for figure in figures}, PAGE_NAME: page.encode()}
-    for name, content in files.items():
+        files.remove(out / name)
+    contents = {**{f"{figure.name}.png": figure.png for figure in figures}, PAGE_NAME: page.encode()}
+    for name, content in contents.items():
         publish(out / name, content)
-    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     publish(out / METRICS_NAME, (json.dumps({**metrics, "files": hashes}, indent=2, allow_nan=False) + "\n").encode())
 
 
@@ -279,9 +280,7 @@ def _published(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     if metrics is None or metrics.get("identity") != identity:
         return None
     try:
-        in_place = all(
-            hashlib.sha256((out / name).read_bytes()).hexdigest() == sha256 for name, sha256 in metrics["files"].items()
-        )
+        in_place = all(sha256_of_file(out / name) == sha256 for name, sha256 in metrics["files"].items())
     except (OSError, KeyError, AttributeError):
         return None
     return metrics if in_place else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from worldmodel_v.storage import files
 from worldmodel_v.storage.reading import readable
 
 BLOCK_BYTES = 1 << 20
@@ -21,10 +22,10 @@ _WEIGHTS = np.arange(BLOCK_WORDS, 0, -1, dtype=np.float64)
 
 
 @readable()
-def sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: Path, inside: Path | None = None) -> str:
     """SHA-256 (hexadecimal) of a file's bytes, read in blocks of a megabyte; raises NotReadable."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with files.open_stream(path, inside=inside) as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

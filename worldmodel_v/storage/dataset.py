@@ -21,11 +21,11 @@ from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, Spec
 from worldmodel_v.storage.checksum import sha256_of_file
-from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, read_index
+from worldmodel_v.storage.index import INDEX_NAME, IndexEntry, read_index
 from worldmodel_v.storage.pixels import refuse
 from worldmodel_v.storage.reading import REMEDY, readable
 from worldmodel_v.storage.remote import RemotePath
-from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside
+from worldmodel_v.storage.set_aside import SetAside, read_set_aside
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.store import Location, OpenFile, Place, store_of, to_place
 from worldmodel_v.untrusted import parse_object, require_types
@@ -85,7 +85,7 @@ class Dataset(Generic[S]):
 
     def open_file(self, entry: IndexEntry) -> OpenFile:
         """A committed shard's file, to read parts of it whose places are known; raises ShardDamaged if it is missing."""
-        return store_of(self.path).open(self.shard_path(entry))
+        return store_of(self.path).open(self.shard_path(entry), self.path)
 
     def shards(self, entries: Sequence[IndexEntry] | None = None) -> Iterator[tuple[IndexEntry, Shard]]:
         """Each committed shard, or each of `entries`, open in turn; remote ones are opened ahead. Raises as `open_shard`."""
@@ -113,7 +113,7 @@ class Dataset(Generic[S]):
     def open_shard(self, entry: IndexEntry, image: bytes | None = None) -> Shard:
         """Open a committed shard, from its bytes if `image` gives them; raises ShardDamaged if it differs from the index."""
         if image is None:
-            shard = Shard.open(self.shard_path(entry), self.schema, entry.bytes)
+            shard = Shard.open(self.shard_path(entry), self.schema, entry.bytes, self.path)
         else:
             shard = Shard.from_bytes(image, self.schema, str(self.shard_path(entry)))
         try:
@@ -125,12 +125,11 @@ class Dataset(Generic[S]):
 
     def open_verified(self, entry: IndexEntry) -> Shard:
         """Open a committed shard and check its SHA-256; a remote one is loaded into memory. Raises ShardDamaged."""
-        path = self.shard_path(entry)
-        if isinstance(path, RemotePath):
+        if isinstance(self.path, RemotePath):
             return self.open_shard(entry, self.image(entry))
         shard = self.open_shard(entry)
         try:
-            self._require_sha256(entry, sha256_of_file(path))
+            self._require_sha256(entry, sha256_of_file(self.path / entry.name, self.path))
         except ShardDamaged:
             shard.close()
             raise
@@ -182,22 +181,11 @@ def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
     """Read `dataset.json` and the index at a path or URL; with `kinds`, it must be of one of them (RolloutSpec, LatentSpec).
 
     Raises DatasetNotUsable, which names the command that writes such a dataset; NotReadable, ShardDamaged or RemoteFailed.
-    Nothing outside the directory is read: its files and its folder of shards may not be symbolic links.
+    Nothing outside the directory is read: its files and its folder of shards may not be links.
     """
     place = to_place(path)
-    if isinstance(place, Path):
-        refuse_links(place)
     spec = read_spec(place, *kinds)
     return Dataset(place, spec, tuple(read_index(place / INDEX_NAME)))
-
-
-def refuse_links(path: Path) -> None:
-    """Raise DatasetNotUsable if the settings, the index, the folder of shards or `set_aside.jsonl` is a symbolic link."""
-    for name in (SPEC_NAME, INDEX_NAME, SHARD_FOLDER, SET_ASIDE_NAME):
-        if (path / name).is_symlink():
-            raise DatasetNotUsable(
-                "is a symbolic link", where=path / name, expected="the file or folder itself", remedy="put it in its place"
-            )
 
 
 def require_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
@@ -215,7 +203,7 @@ def read_spec(path: Place, *kinds: type[S]) -> S:
     """The spec in `dataset.json`. Raises as `open_dataset` does."""
     file, store = path / SPEC_NAME, store_of(path)
     makers = " or ".join(_STAGES[kind] for kind in kinds or _STAGES)
-    num_bytes = store.size(file)
+    num_bytes = store.size(file) if not isinstance(path, Path) or path.is_dir() else None
     if num_bytes is None:
         found = "is no directory" if isinstance(path, Path) and not path.is_dir() else f"holds no {SPEC_NAME}"
         raise DatasetNotUsable(found, where=path, remedy=f"give a directory that {makers} wrote")

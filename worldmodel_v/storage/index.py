@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import is_sha256
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.store import Place, store_of
@@ -89,7 +90,7 @@ def read_index(path: Place) -> list[IndexEntry]:
 
 def latest_entry(path: Path) -> IndexEntry | None:
     """The shard that was committed last, None before the first; raises ShardDamaged if its line is malformed."""
-    with path.open("rb") as file:
+    with files.open_stream(path) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 3 * MAX_LINE_BYTES, 0))
         lines = complete_lines(file.read()).splitlines()
     return _parse(path, -1, lines[-1]) if lines else None

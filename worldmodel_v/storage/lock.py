@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetBusy, OutputNotUsable
+from worldmodel_v.storage import files
+from worldmodel_v.storage.publish import not_a_file
 from worldmodel_v.untrusted import is_name, parse_object, require_types
 
 LOCK_NAME = ".lock"
@@ -39,15 +41,19 @@ class Run:
     """How many there were when it began."""
 
 
-def lock_directory(path: Path) -> int:
+def lock_directory(path: Path, inside: Path | None = None) -> int:
     """Make a directory, take its lock and return the descriptor that holds the lock until it is closed.
+
+    A directory in a folder `inside` that the user named may be no link.
 
     Raises OutputNotUsable if the directory cannot be written to or its file system knows no locks, DatasetBusy if another
     process holds the lock.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = files.open_file(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, inside)
+    except files.NotAFile as error:
+        raise not_a_file(error) from None
     except OSError as error:
         raise OutputNotUsable(
             f"cannot be written to ({error.strerror})", where=path, remedy="give a directory that can"
@@ -83,7 +89,7 @@ def announce(descriptor: int, **about: str | int) -> None:
 def read_run(path: Path) -> Run | None:
     """What a directory's lock file says; None if the file is missing or not valid. Takes no lock."""
     try:
-        with (path / LOCK_NAME).open("rb") as file:
+        with files.open_stream(path / LOCK_NAME) as file:
             _, _, line = file.read(MAX_LOCK_BYTES).partition(b"\n")
         said = parse_object(line)
         require_types(said, Run)
@@ -101,7 +107,7 @@ def is_at_work(path: Path, run: Run) -> bool | None:
     if run.host != socket.gethostname():
         return None
     try:
-        inode = (path / LOCK_NAME).stat().st_ino
+        inode = files.lstat(path / LOCK_NAME).st_ino
         locks = [line.split() for line in LOCKS_OF_THE_KERNEL.read_text().splitlines()]
     except OSError:
         return None
@@ -112,7 +118,7 @@ def is_at_work(path: Path, run: Run) -> bool | None:
 
 def began(path: Path) -> datetime:
     """When the present or last holder of a directory's lock began; raises OSError if there is no lock file."""
-    return datetime.fromtimestamp((path / LOCK_NAME).stat().st_mtime, UTC)
+    return datetime.fromtimestamp(files.lstat(path / LOCK_NAME).st_mtime, UTC)
 
 
 def _holder(descriptor: int) -> str:

@@ -6,13 +6,13 @@ and writing a last file that says "finished", because exports are made for other
 """
 
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetBusy, OutputNotUsable, WriteFailed
 from worldmodel_v.steps import Step, reached
+from worldmodel_v.storage import files
 from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
 from worldmodel_v.storage.publish import sync_folder, temporary_path
 
@@ -46,16 +46,16 @@ def new_directory(out: Path) -> Iterator[Path]:
     descriptor = _lock(hidden, out)
     try:
         require_new(out)
-        _clear(hidden)
         building = hidden / BUILDING_NAME
-        building.mkdir()
+        files.remove_folder(building)
+        files.make_folder(building)
         reached(Step.FOLDER_BEGUN)
         yield building
         reached(Step.FOLDER_FILLED)
         _sync(building)
         building.rename(place)  # over an empty directory, if there is one
         reached(Step.FOLDER_NAMED)
-        sync_folder(place.parent)
+        sync_folder(place.parent, inside=place.parent)
     except OSError as error:
         raise WriteFailed(
             f"could not write ({error.strerror or error}); nothing half-written is visible",
@@ -63,16 +63,18 @@ def new_directory(out: Path) -> Iterator[Path]:
             remedy="mend the cause and run the same command again",
         ) from error
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        with suppress(OSError):
+            files.remove_folder(hidden)
         os.close(descriptor)
         reached(Step.TEMPORARY_REMOVED)
 
 
 def _lock(hidden: Path, out: Path) -> int:
     try:
-        descriptor = lock_directory(hidden)
+        descriptor = lock_directory(hidden, inside=hidden.parent)
     except OutputNotUsable as error:
-        raise OutputNotUsable(error.what, **error.parts | {"where": out}) from None
+        where = out if error.where == str(hidden) else error.where
+        raise OutputNotUsable(error.what, **error.parts | {"where": where}) from None
     except DatasetBusy:
         raise _busy(out) from None
     if not _is_still_there(descriptor, hidden / LOCK_NAME):  # its holder finished between our opening and locking it
@@ -87,18 +89,9 @@ def _busy(out: Path) -> DatasetBusy:
 
 def _is_still_there(descriptor: int, file: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), file.stat())
+        return os.path.samestat(os.fstat(descriptor), files.lstat(file))
     except FileNotFoundError:
         return False
-
-
-def _clear(hidden: Path) -> None:
-    """Remove what a killed run left, except the lock."""
-    for item in hidden.iterdir():
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item)
-        elif item.name != LOCK_NAME:
-            item.unlink()
 
 
 def _sync(folder: Path) -> None:
@@ -107,7 +100,7 @@ def _sync(folder: Path) -> None:
         if item.is_dir():
             _sync(item)
         else:
-            with item.open("rb") as file:
+            with files.open_stream(item) as file:
                 os.fsync(file.fileno())
             reached(Step.TEMPORARY_SYNCED)
-    sync_folder(folder)
+    sync_folder(folder, inside=folder)

@@ -1,7 +1,8 @@
 """Putting bytes on disk so that a file exists complete or not at all.
 
 A file is written under a temporary name and synced. Then it is put in place, and its folder is synced. Shards are put in place
-with `link`, which never overwrites; files that are meant to be replaced (checkpoints, pictures) with `rename`.
+with `link`, which never overwrites; files that are meant to be replaced (checkpoints, pictures) with `rename`. `inside` is the
+directory that the user named, as in `files`.
 """
 
 import errno
@@ -11,40 +12,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worldmodel_v.errors import WriteFailed
+from worldmodel_v.errors import OutputNotUsable, WriteFailed
 from worldmodel_v.steps import Step, reached
+from worldmodel_v.storage import files
 
 TEMPORARY_PREFIX = ".tmp-"
 
 
-def publish_new(path: Path, content: bytes) -> None:
+def publish_new(path: Path, content: bytes, inside: Path | None = None) -> None:
     """Put `content` at `path`, which must not exist; raises FileExistsError if it does, WriteFailed if the disk fails."""
-    temporary = _write_temporary(path, content)
+    temporary = _write_temporary(path, content, inside)
     try:
         with named_failure(path):
-            os.link(temporary, path)
+            files.link(temporary, path, inside)
             reached(Step.LINKED)
-            sync_folder(path.parent)
+            _sync_folder_of(path, inside)
     finally:
-        temporary.unlink(missing_ok=True)
+        files.remove(temporary, inside)
         reached(Step.TEMPORARY_REMOVED)
 
 
-def publish(path: Path, content: bytes) -> None:
+def publish(path: Path, content: bytes, inside: Path | None = None) -> None:
     """Put `content` at `path` in one step, replacing what is there; raises WriteFailed if the disk fails."""
-    temporary = _write_temporary(path, content)
+    temporary = _write_temporary(path, content, inside)
     try:
         with named_failure(path):
-            temporary.replace(path)
+            files.replace(temporary, path, inside)
             reached(Step.REPLACED)
-            sync_folder(path.parent)
+            _sync_folder_of(path, inside)
     finally:
-        temporary.unlink(missing_ok=True)
+        files.remove(temporary, inside)
 
 
 def append_line(path: Path, line: str) -> None:
     """Append one line and sync it; raises WriteFailed (the next reader drops a torn line)."""
-    with named_failure(path), path.open("ab") as file:
+    with named_failure(path), files.open_stream(path, "ab") as file:
         file.write(line.encode() + b"\n")
         file.flush()
         reached(Step.LINE_WRITTEN)
@@ -65,26 +67,28 @@ def is_temporary(path: Path) -> bool:
     return path.name.startswith(TEMPORARY_PREFIX)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Delete what a killed writer left under a temporary name."""
-    for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
-        leftover.unlink(missing_ok=True)
+def remove_temporaries(folder: Path, inside: Path) -> None:
+    """Delete what a killed writer left under a temporary name in a folder of the directory `inside`."""
+    with named_failure(folder):
+        for name in files.names(folder, inside):
+            if is_temporary(folder / name):
+                files.remove(folder / name, inside)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the folder's entries durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def sync_folder(folder: Path, inside: Path) -> None:
+    """Make the entries of a folder of the directory `inside` durable."""
+    files.sync_folder(folder, inside)
     reached(Step.FOLDER_SYNCED)
 
 
-def _write_temporary(path: Path, content: bytes) -> Path:
+def _sync_folder_of(path: Path, inside: Path | None) -> None:
+    sync_folder(path.parent, path.parent if inside is None else inside)
+
+
+def _write_temporary(path: Path, content: bytes, inside: Path | None) -> Path:
     temporary = temporary_path(path, f"{os.getpid()}-")
     try:
-        with named_failure(path), temporary.open("wb") as file:
+        with named_failure(path), files.open_stream(temporary, "wb", inside) as file:
             reached(Step.TEMPORARY_OPENED)
             file.write(content)
             file.flush()
@@ -93,7 +97,7 @@ def _write_temporary(path: Path, content: bytes) -> Path:
         reached(Step.TEMPORARY_SYNCED)
     except BaseException:  # Ctrl-C too
         with suppress(OSError):
-            temporary.unlink()
+            files.remove(temporary, inside)
         raise
     return temporary
 
@@ -105,8 +109,15 @@ def named_failure(path: Path) -> Iterator[None]:
         yield
     except FileExistsError:
         raise
+    except files.NotAFile as error:
+        raise not_a_file(error) from None
     except OSError as error:
         raise _write_failed(path, error) from error
+
+
+def not_a_file(error: files.NotAFile) -> OutputNotUsable:
+    """What to raise for something else in the place of a file that is written."""
+    return OutputNotUsable(error.what, **error.parts, remedy="remove it, or give a new directory")
 
 
 def _write_failed(path: Path, error: OSError) -> WriteFailed:

@@ -95,7 +95,7 @@ class RemoteStore:
         except ShardDamaged as error:
             raise FileNotFoundError(str(path)) from error
 
-    def open(self, path: RemotePath) -> "RemoteFile":
+    def open(self, path: RemotePath, inside: RemotePath | None = None) -> "RemoteFile":
         """A file to be read in parts; makes no request yet."""
         return RemoteFile(path)
 

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.storage import files
 from worldmodel_v.storage.index import MAX_NUMBER, IndexEntry
 from worldmodel_v.storage.publish import publish, sync_folder
+from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.store import Place, store_of
 from worldmodel_v.untrusted import parse_object
 
@@ -59,14 +61,13 @@ def as_reason(text: str) -> str:
     return printable if len(printable) <= MAX_REASON_CHARACTERS else shortened
 
 
+@readable()
 def read_set_aside(dataset: Place) -> list[SetAside]:
     """The lines of a dataset's `set_aside.jsonl`; none if there is no such file. Raises DatasetNotUsable on a
     malformed line."""
     path = dataset / SET_ASIDE_NAME
     store = store_of(path)
     if store.size(path) is None:
-        if isinstance(path, Path) and path.exists():
-            raise DatasetNotUsable("is no file", where=path, remedy="remove it, it holds no data")
         return []
     with store.stream(path) as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
@@ -78,9 +79,9 @@ def write_set_aside(dataset: Path, episodes: Sequence[SetAside]) -> None:
     path = dataset / SET_ASIDE_NAME
     if episodes:
         publish(path, "".join(json.dumps(asdict(episode)) + "\n" for episode in episodes).encode())
-    elif path.exists():
-        path.unlink()
-        sync_folder(dataset)
+    elif files.exists(path):
+        files.remove(path)
+        sync_folder(dataset, inside=dataset)
 
 
 def _parse(path: Place, number: int, line: bytes) -> SetAside:

@@ -51,10 +51,12 @@ class Shard:
 
     @classmethod
     @readable()
-    def open(cls, path: Place, schema: Schema, num_bytes: int | None = None) -> Self:
-        """Open a file; raises ShardDamaged if it is missing, a link, not of `num_bytes`, or no valid shard; NotReadable; or
-        RemoteFailed."""
-        file = store_of(path).open(path)
+    def open(cls, path: Place, schema: Schema, num_bytes: int | None = None, inside: Place | None = None) -> Self:
+        """Open a file of the dataset `inside`, below which no link is followed.
+
+        Raises ShardDamaged if it is missing, no file, not of `num_bytes`, or no valid shard; NotReadable; RemoteFailed.
+        """
+        file = store_of(path).open(path, inside)
         size = file.num_bytes
         if num_bytes is not None and size != num_bytes:
             file.close()

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, ShardDamaged
+from worldmodel_v.storage import files
 from worldmodel_v.storage.reading import REMEDY, missing, readable
 from worldmodel_v.storage.remote import RemotePath, RemoteStore, is_protocol, parse_url
 from worldmodel_v.surface import option
@@ -58,8 +59,8 @@ class Store(Protocol):
     def stream(self, path: Any) -> BinaryIO:
         """A file to be read from front to back; raises OSError or RemoteFailed."""
 
-    def open(self, path: Any) -> OpenFile:
-        """A file to be read in parts; raises ShardDamaged if it is missing, NotReadable."""
+    def open(self, path: Any, inside: Any = None) -> OpenFile:
+        """A file to be read in parts, of the directory `inside`; raises ShardDamaged if it is missing, NotReadable."""
 
 
 def to_place(location: Location) -> Place:
@@ -96,40 +97,35 @@ def _is_url(path: Location) -> bool:
 
 
 class LocalStore:
-    """Files of the operating system. A shard that is a symbolic link is refused."""
+    """Files of the operating system."""
 
     def size(self, path: Path) -> int | None:
         """A file's size in bytes; None if there is no file."""
-        return path.stat().st_size if path.is_file() else None
+        return files.size(path)
 
     def stream(self, path: Path) -> BinaryIO:
         """A file to be read from front to back; raises OSError."""
-        return path.open("rb")
+        return files.open_stream(path)
 
-    @readable()
-    def open(self, path: Path) -> "LocalFile":
-        """A file to be read in parts; raises ShardDamaged if it is missing or a link, NotReadable."""
-        if path.is_symlink():
-            raise ShardDamaged(
-                "is a symbolic link", where=path, expected="the shard itself", remedy="put the file in its place"
-            )
-        if not path.is_file():
-            raise missing(path)
-        return LocalFile(path)
+    def open(self, path: Path, inside: Path | None = None) -> "LocalFile":
+        """A file to be read in parts; raises ShardDamaged if it is missing or no file, NotReadable."""
+        return LocalFile(path, inside)
 
 
 class LocalFile:
     """A shard's file, open for reading parts of it; it closes when nothing refers to it any more."""
 
     @readable()
-    def __init__(self, path: Path) -> None:
-        """Raises ShardDamaged if the file is missing, a symbolic link, or cannot be opened; NotReadable without permission."""
+    def __init__(self, path: Path, inside: Path | None = None) -> None:
+        """Raises ShardDamaged if the file is missing, no regular file, or cannot be opened; NotReadable without permission."""
         self._source = str(path)
         self._descriptor = -1
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._descriptor = files.open_file(path, inside=inside)
         except FileNotFoundError:
             raise missing(path) from None
+        except files.NotAFile as error:
+            raise ShardDamaged(error.what, **error.parts, remedy="put it in its place") from None
         except PermissionError:
             raise
         except OSError as error:

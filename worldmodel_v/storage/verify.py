@@ -5,8 +5,10 @@ from pathlib import Path
 from worldmodel_v.errors import NotReadable, RemoteFailed, ShardDamaged, WorldModelError
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import Spec
+from worldmodel_v.storage import files
 from worldmodel_v.storage.dataset import Dataset
 from worldmodel_v.storage.index import SHARD_FOLDER, IndexEntry
+from worldmodel_v.storage.reading import readable
 
 
 def verify(dataset: Dataset[Spec], progress: Progress | None = None) -> list[str]:
@@ -54,13 +56,15 @@ def _missing_episodes(dataset: Dataset[Spec]) -> list[str]:
     ]
 
 
+@readable()
 def _unindexed_files(dataset: Dataset[Spec]) -> list[str]:
     if not isinstance(dataset.path, Path):
         return []
+    folder = dataset.path / SHARD_FOLDER
     indexed = {dataset.shard_path(entry) for entry in dataset.entries}
-    files: list[Path] = sorted((dataset.path / SHARD_FOLDER).glob("*.h5"))
+    found = [folder / name for name in files.names(folder, dataset.path) if name.endswith(".h5")]
     return [
         f"{file}: is not in the index, so its episodes do not exist; run the same command again to adopt or remove it"
-        for file in files
+        for file in found
         if file not in indexed
     ]

@@ -20,11 +20,12 @@ from typing import Generic, NoReturn, Self
 from worldmodel_v.errors import OutputNotUsable, ShardDamaged
 from worldmodel_v.spec import Spec, differences, schema_differences
 from worldmodel_v.steps import Step, reached
+from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import sha256_of_file
-from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, S, read_spec, refuse_links
+from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, S, read_spec
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
 from worldmodel_v.storage.lock import LOCK_NAME, announce, lock_directory
-from worldmodel_v.storage.publish import append_line, is_temporary, publish, publish_new, remove_temporaries
+from worldmodel_v.storage.publish import append_line, is_temporary, named_failure, publish, publish_new, remove_temporaries
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.set_aside import SetAside, read_set_aside, write_set_aside
 from worldmodel_v.storage.shard_reader import Shard
@@ -64,7 +65,7 @@ class DatasetWriter(Generic[S]):
     def commit(self, number: int, image: bytes) -> IndexEntry:
         """Commit shard `number`: its file, then its index line. Raises WriteFailed; then no reader sees the shard."""
         path = self.path / shard_name(number)
-        publish_new(path, image)
+        publish_new(path, image, self.path)
         return self._adopt(number)
 
     def set_aside(self, episodes: Sequence[SetAside] = ()) -> None:
@@ -98,18 +99,17 @@ class DatasetWriter(Generic[S]):
 
     def _recover(self) -> None:
         """Restore the invariant: settings written, no temporary files, no torn line, no shard without a line."""
-        (self.path / SHARD_FOLDER).mkdir(exist_ok=True)
+        with named_failure(self.path / SHARD_FOLDER):
+            files.make_folder(self.path / SHARD_FOLDER)
         for folder in (self.path, self.path / SHARD_FOLDER):
-            remove_temporaries(folder)
+            remove_temporaries(folder, self.path)
         recorded = recorded_spec(self.path, self.spec)  # again: before the lock, another process may have begun it
         if recorded is None or recorded.hash != self.spec.hash:
             write_set_aside(self.path, [])
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
         index = self.path / INDEX_NAME
-        index.touch()
-        with readable():
-            content = index.read_bytes()
-        os.truncate(index, len(complete_lines(content)))
+        with named_failure(index), readable(), os.fdopen(files.open_file(index, os.O_RDWR | os.O_CREAT), "r+b") as file:
+            file.truncate(len(complete_lines(file.read())))
         reached(Step.INDEX_TRIMMED)
         self.entries = read_index(index)
         sizes = _sizes(self.path / SHARD_FOLDER)
@@ -124,7 +124,7 @@ class DatasetWriter(Generic[S]):
     def _adopt_or_remove(self, number: int) -> None:
         path = self.path / shard_name(number)
         try:
-            with Shard.open(path, self.spec.schema) as shard:
+            with Shard.open(path, self.spec.schema, inside=self.path) as shard:
                 belongs = shard.spec_hash == self.spec.hash and not self._taken(shard)
                 for column in shard.columns:
                     shard.rows(column)
@@ -133,7 +133,7 @@ class DatasetWriter(Generic[S]):
         if belongs:
             self._adopt(number)
         else:
-            path.unlink()
+            files.remove(path, self.path)
             reached(Step.SHARD_REMOVED)
 
     def _taken(self, shard: Shard) -> bool:
@@ -143,14 +143,14 @@ class DatasetWriter(Generic[S]):
     def _adopt(self, number: int) -> IndexEntry:
         """Write the index line of a shard that is in place."""
         path = self.path / shard_name(number)
-        with Shard.open(path, self.spec.schema) as shard:
+        with Shard.open(path, self.spec.schema, inside=self.path) as shard:
             entry = IndexEntry(
                 shard=number,
                 first_episode=int(shard.episode_ids[0]),
                 num_episodes=shard.num_episodes,
                 num_rows=shard.num_rows,
-                bytes=path.stat().st_size,
-                sha256=sha256_of_file(path),
+                bytes=files.lstat(path, self.path).st_size,
+                sha256=sha256_of_file(path, self.path),
                 source_sha256=shard.attributes.get("source_sha256"),
             )
         append_line(self.path / INDEX_NAME, entry.to_line())
@@ -161,9 +161,10 @@ class DatasetWriter(Generic[S]):
 def _sizes(folder: Path) -> dict[str, int]:
     """The size of every file in a folder, by its path in the dataset."""
     with os.scandir(folder) as items:
-        return {f"{folder.name}/{item.name}": item.stat().st_size for item in items if item.is_file()}
+        return {f"{folder.name}/{item.name}": item.stat().st_size for item in items if item.is_file(follow_symlinks=False)}
 
 
+@readable()
 def recorded_spec(path: Path, spec: Spec) -> Spec | None:
     """The spec that a dataset at `path` was begun with; None if there is none yet. Writes nothing.
 
@@ -173,8 +174,7 @@ def recorded_spec(path: Path, spec: Spec) -> Spec | None:
         return None
     if not path.is_dir():
         raise OutputNotUsable("is a file", where=path, remedy="give a directory that is empty, new, or a dataset to continue")
-    refuse_links(path)
-    if not (path / SPEC_NAME).exists():
+    if not files.exists(path / SPEC_NAME):
         foreign = sorted(item.name for item in path.iterdir() if not _is_ours(item))
         if foreign:
             raise OutputNotUsable(
@@ -197,7 +197,7 @@ def recorded_spec(path: Path, spec: Spec) -> Spec | None:
 
 def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
     """Raise OutputNotUsable, unless nothing was ever committed under the recorded settings."""
-    if not read_index(path / INDEX_NAME) and not any((path / SHARD_FOLDER).glob("*")):
+    if not read_index(path / INDEX_NAME) and not files.names(path / SHARD_FOLDER, path):
         return
     there, asked = recorded.all_settings(), spec.all_settings()
     if {name for name in asked if there[name] != asked[name]} == {"vae_sha256"}:
@@ -216,4 +216,4 @@ def _is_ours(item: Path) -> bool:
     """What a run that was killed before `dataset.json` may leave behind."""
     if item.name == LOCK_NAME or is_temporary(item):
         return True
-    return item.name == SHARD_FOLDER and item.is_dir() and not any(item.iterdir())
+    return item.name == SHARD_FOLDER and not item.is_file() and not files.names(item)

@@ -19,6 +19,7 @@ from worldmodel_v.autoencoders import Autoencoder, save
 from worldmodel_v.autoencoders.artifact import INVALID, metadata, read_file
 from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.errors import ModelNotUsable
+from worldmodel_v.storage import files
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.train.checkpoint import sealed, unseal
 from worldmodel_v.untrusted import require_types
@@ -69,7 +70,7 @@ class _Recorded:
 def load_best(folder: Path) -> Best | None:
     """The folder's best weights, or None if there are none; raises ModelNotUsable if they are damaged."""
     file = folder / BEST_NAME
-    if not file.exists():
+    if not files.exists(file):
         return None
     try:
         weights, notes = unseal(read_file(file))

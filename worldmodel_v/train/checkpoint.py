@@ -12,6 +12,7 @@ hard links; they save the second write, but such a copy would overwrite the kept
 import hashlib
 import json
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import torch
 from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, INVALID, metadata, read_file
 from worldmodel_v.errors import ModelNotUsable
-from worldmodel_v.storage.publish import publish
+from worldmodel_v.storage import files
+from worldmodel_v.storage.publish import named_failure, publish
 from worldmodel_v.surface import option
 from worldmodel_v.train.optimizers import as_tensors, restore_state, state_of
 from worldmodel_v.untrusted import parse_object
@@ -107,7 +109,7 @@ def load_checkpoint(folder: Path, keep: int = 1) -> Checkpoint | None:
     With `keep` above 1, it is also added to the kept ones, if a kill prevented that before.
     """
     file = folder / CHECKPOINT_NAME
-    if not file.exists():
+    if not files.exists(file):
         if kept := kept_checkpoints(folder):
             raise ModelNotUsable(
                 f"is missing, though {kept[-1].relative_to(folder)} is kept",
@@ -124,13 +126,14 @@ def load_checkpoint(folder: Path, keep: int = 1) -> Checkpoint | None:
 
 def kept_checkpoints(folder: Path) -> list[Path]:
     """The kept checkpoints, without the one to continue from, in the order of their steps."""
-    return sorted((folder / KEPT_FOLDER).glob("step_*.safetensors"))
+    names = files.names(folder / KEPT_FOLDER, folder)
+    return [folder / KEPT_FOLDER / name for name in names if fnmatch(name, "step_*.safetensors")]
 
 
 def discard_kept(folder: Path) -> None:
     """Delete the kept checkpoints of a training that is replaced."""
     for file in kept_checkpoints(folder):
-        file.unlink()
+        files.remove(file, folder)
 
 
 def sealed(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> bytes:
@@ -159,9 +162,10 @@ def _digest(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> str:
 
 def _keep_copy(folder: Path, step: int, content: bytes, keep: int) -> None:
     copy = folder / KEPT_FOLDER / _kept_name(step)
-    if keep > 1 and not (copy.exists() and copy.read_bytes() == content):
-        copy.parent.mkdir(exist_ok=True)
-        publish(copy, content)
+    if keep > 1 and not (files.size(copy, folder) == len(content) and read_file(copy, folder) == content):
+        with named_failure(copy.parent):
+            files.make_folder(copy.parent)
+        publish(copy, content, folder)
     _discard_kept_but(folder, step, keep)
 
 
@@ -170,7 +174,7 @@ def _discard_kept_but(folder: Path, step: int, keep: int) -> None:
     kept = kept_checkpoints(folder)
     staying = [file for file in kept if file.name <= _kept_name(step)][-keep:] if keep > 1 else []
     for file in set(kept) - set(staying):
-        file.unlink()
+        files.remove(file, folder)
 
 
 def _kept_name(step: int) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.errors import ModelNotUsable
+from worldmodel_v.storage import files
 from worldmodel_v.storage.index import complete_lines
 from worldmodel_v.storage.publish import named_failure, publish
 from worldmodel_v.storage.reading import readable
@@ -24,6 +25,10 @@ TAIL_BYTES = 1 << 18
 """More bytes than the lines between two checkpoints take, so the last lines of every group are in this part of the file."""
 
 
+MAX_BYTES = 1 << 30
+"""Of the whole record: some million lines."""
+
+
 class MetricsLog:
     """Appends to a training's record; call `close` at the end. All methods raise WriteFailed if the disk fails."""
 
@@ -32,14 +37,14 @@ class MetricsLog:
         self._path, self._board_folder = folder / METRICS_NAME, folder / TENSORBOARD_FOLDER
         _drop_lines_after(self._path, first_step)
         with named_failure(self._path):
-            self._file = self._path.open("a")
+            self._file = files.open_stream(self._path, "ab")
         with named_failure(self._board_folder):
             self._board = _tensorboard(self._board_folder, first_step)
 
     def write(self, step: int, group: str, values: Mapping[str, float | list[float]]) -> None:
         """Record numbers of one group ("train", "held-out" or "health") at a step; TensorBoard shows a list's histogram."""
         with named_failure(self._path):
-            self._file.write(json.dumps({"step": step, "group": group, **values}) + "\n")
+            self._file.write(f"{json.dumps({'step': step, 'group': group, **values})}\n".encode())
             self._file.flush()
         if self._board is None:
             return
@@ -81,9 +86,9 @@ def last_records(folder: Path) -> dict[str, dict[str, int | float]]:
 
 def _tail(path: Path) -> list[bytes]:
     """The last complete lines of a file; none if the file is missing."""
-    if not path.exists():
+    if not files.exists(path):
         return []
-    with path.open("rb") as file:
+    with files.open_stream(path) as file:
         start = max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0)
         file.seek(start)
         content = complete_lines(file.read())
@@ -91,9 +96,11 @@ def _tail(path: Path) -> list[bytes]:
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    if not path.exists():
+    if not files.exists(path):
         return
-    lines = complete_lines(path.read_bytes()).decode().splitlines()
+    with named_failure(path), readable():
+        content = files.read_file(path, MAX_BYTES)
+    lines = complete_lines(content).decode().splitlines()
     try:
         kept = [line for line in lines if json.loads(line)["step"] <= step]
     except (ValueError, KeyError, TypeError) as error:
@@ -108,4 +115,5 @@ def _tensorboard(folder: Path, first_step: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
+    files.make_folder(folder)
     return SummaryWriter(str(folder), purge_step=first_step + 1)

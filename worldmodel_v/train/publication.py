@@ -22,9 +22,10 @@ from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.evaluate import evaluate, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.progress import Progress
+from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.directory import read_object
-from worldmodel_v.storage.publish import publish
+from worldmodel_v.storage.publish import named_failure, publish
 from worldmodel_v.train.best import BEST_NAME, load_best
 from worldmodel_v.train.run import TrainingRun
 
@@ -44,7 +45,7 @@ def published_evaluation(run: TrainingRun) -> Figures | None:
     """The held-out figures of exactly this training if everything that it publishes is in place; otherwise None."""
     out = run.config.out
     content = read_evaluation(out)
-    in_place = all((out / name).is_file() for name in (WEIGHTS_NAME, CONFIG_NAME, PICTURE_NAME))
+    in_place = all(files.size(out / name) is not None for name in (WEIGHTS_NAME, CONFIG_NAME, PICTURE_NAME))
     if content is None or not in_place:
         return None
     expected = {**_identity(run), "vae_sha256": sha256_of_file(out / WEIGHTS_NAME)}
@@ -82,11 +83,12 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
 def draw_progress(run: TrainingRun, probe: FrameBatch) -> None:
     """Pictures of reconstructions and of samples from the prior, named by step."""
     folder = run.config.out / SAMPLES_FOLDER
-    folder.mkdir(exist_ok=True)
-    publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(_picture(run.model, probe, run.device)))
+    with named_failure(folder):
+        files.make_folder(folder)
+    publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(_picture(run.model, probe, run.device)), run.config.out)
     prior = sample_grid(run.model, rows=2, columns=PICTURE_FRAMES, seed=run.config.seed)
     if prior is not None:
-        publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior))
+        publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior), run.config.out)
 
 
 def best_settings(run: TrainingRun) -> dict[str, Any]:

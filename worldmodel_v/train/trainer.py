@@ -25,7 +25,7 @@ from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.spec import RolloutSpec, differences
-from worldmodel_v.storage import require_dataset
+from worldmodel_v.storage import files, require_dataset
 from worldmodel_v.storage.directory import refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
 from worldmodel_v.storage.publish import remove_temporaries
@@ -173,7 +173,7 @@ def _own_device(config: TrainConfig) -> torch.device:
 def _remove_leftovers(out: Path) -> None:
     """Delete files that a killed run left incomplete."""
     for folder in (out, out / KEPT_FOLDER, out / SAMPLES_FOLDER):
-        remove_temporaries(folder)
+        remove_temporaries(folder, out)
 
 
 def _tidy(run: TrainingRun) -> None:
@@ -181,7 +181,7 @@ def _tidy(run: TrainingRun) -> None:
     out = run.config.out
     if run.step == 0:
         discard_kept(out)
-        (out / BEST_NAME).unlink(missing_ok=True)
+        files.remove(out / BEST_NAME)
     load_best(out)
 
 
