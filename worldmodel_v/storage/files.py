@@ -8,6 +8,7 @@ socket or a folder in a file's place raises `NotAFile`. All functions raise OSEr
 
 import errno
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator
@@ -110,6 +111,18 @@ def names(path: Path, inside: Path | None = None) -> list[str]:
         return []
 
 
+def sizes(path: Path, pattern: re.Pattern[str], inside: Path | None = None) -> dict[str, int]:
+    """The sizes in bytes of the files in a folder whose names match; raises NotAFile if what has such a name is none."""
+    found = {}
+    with _folder(path, inside) as folder, os.scandir(folder) as items:
+        for item in items:
+            if pattern.fullmatch(item.name):
+                status = item.stat(follow_symlinks=False)
+                _require(path / item.name, status.st_mode, stat.S_IFREG)
+                found[item.name] = status.st_size
+    return found
+
+
 def make_folder(path: Path, inside: Path | None = None) -> None:
     """Make a folder, if it is not there; raises NotAFile if a link or something else is."""
     with _folder_of(path, inside) as folder, suppress(FileExistsError):
@@ -136,10 +149,13 @@ def remove(path: Path, inside: Path | None = None) -> None:
         os.unlink(path.name, dir_fd=folder)
 
 
-def remove_folder(path: Path, inside: Path | None = None) -> None:
-    """Delete a folder with everything in it, if it is there; links in it are deleted and not followed."""
+def remove_all(path: Path, inside: Path | None = None) -> None:
+    """Delete a folder with everything in it, or whatever else is there; links are deleted and not followed."""
     with _folder_of(path, inside) as folder, suppress(FileNotFoundError):
-        shutil.rmtree(path.name, dir_fd=folder)
+        if stat.S_ISDIR(os.lstat(path.name, dir_fd=folder).st_mode):
+            shutil.rmtree(path.name, dir_fd=folder)
+        else:
+            os.unlink(path.name, dir_fd=folder)
 
 
 def sync_folder(path: Path, inside: Path | None = None) -> None:

@@ -47,7 +47,7 @@ def new_directory(out: Path) -> Iterator[Path]:
     try:
         require_new(out)
         building = hidden / BUILDING_NAME
-        files.remove_folder(building)
+        files.remove_all(building)
         files.make_folder(building)
         reached(Step.FOLDER_BEGUN)
         yield building
@@ -64,7 +64,7 @@ def new_directory(out: Path) -> Iterator[Path]:
         ) from error
     finally:
         with suppress(OSError):
-            files.remove_folder(hidden)
+            files.remove_all(hidden)
         os.close(descriptor)
         reached(Step.TEMPORARY_REMOVED)
 

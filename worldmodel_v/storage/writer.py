@@ -30,7 +30,7 @@ from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.set_aside import SetAside, read_set_aside, write_set_aside
 from worldmodel_v.storage.shard_reader import Shard
 
-_SHARD_FILE = re.compile(rf"{SHARD_FOLDER}/([0-9]{{6}})\.h5")
+_SHARD_FILE = re.compile(r"([0-9]{6}|[1-9][0-9]{6,})\.h5")
 
 SHARDS_OPENED = 64
 """How many committed shards are opened when a dataset is continued: 2 milliseconds each."""
@@ -97,6 +97,7 @@ class DatasetWriter(Generic[S]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DatasetWriter cannot be pickled; workers return the bytes of a shard and the driver commits them")
 
+    @readable()
     def _recover(self) -> None:
         """Restore the invariant: settings written, no temporary files, no torn line, no shard without a line."""
         with named_failure(self.path / SHARD_FOLDER):
@@ -112,14 +113,13 @@ class DatasetWriter(Generic[S]):
             file.truncate(len(complete_lines(file.read())))
         reached(Step.INDEX_TRIMMED)
         self.entries = read_index(index)
-        sizes = _sizes(self.path / SHARD_FOLDER)
+        sizes = files.sizes(self.path / SHARD_FOLDER, _SHARD_FILE, self.path)
         dataset = self.dataset()
-        suspect = [entry for entry in self.entries if sizes.pop(entry.name, None) != entry.bytes]
+        suspect = [entry for entry in self.entries if sizes.pop(Path(entry.name).name, None) != entry.bytes]
         for entry in suspect + self.entries[-SHARDS_OPENED:]:
             dataset.open_shard(entry).close()
         for name in sorted(sizes):
-            if found := _SHARD_FILE.fullmatch(name):
-                self._adopt_or_remove(int(found[1]))
+            self._adopt_or_remove(int(Path(name).stem))
 
     def _adopt_or_remove(self, number: int) -> None:
         path = self.path / shard_name(number)
@@ -156,12 +156,6 @@ class DatasetWriter(Generic[S]):
         append_line(self.path / INDEX_NAME, entry.to_line())
         bisect.insort(self.entries, entry, key=lambda entry: entry.shard)
         return entry
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    """The size of every file in a folder, by its path in the dataset."""
-    with os.scandir(folder) as items:
-        return {f"{folder.name}/{item.name}": item.stat().st_size for item in items if item.is_file(follow_symlinks=False)}
 
 
 @readable()
