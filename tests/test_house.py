@@ -14,6 +14,7 @@ import worldmodel_v
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
     *("surface", "interrupts", "process", "errors", "progress", "steps", "kernel_cache", "compiler", "settings"),
+    *("own_modules",),
     *("preprocessing", "profiles", "untrusted", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collect", "device", "autoencoders", "data"),

@@ -78,7 +78,6 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def run(main: Callable[[], None], *argv: object) -> tuple[str, str]:
         monkeypatch.setattr(sys, "argv", [str(word) for word in argv])
-        monkeypatch.setattr(sys, "path", list(sys.path))
         with pytest.raises(SystemExit) as left:
             main()
         assert left.value.code == 2

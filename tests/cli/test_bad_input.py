@@ -52,7 +52,6 @@ class Refusal:
 
     def __call__(self, *argv: object, code: int = 2) -> str:
         self._monkeypatch.setattr(sys, "argv", [str(word) for word in argv])
-        self._monkeypatch.setattr(sys, "path", list(sys.path))
         with pytest.raises(SystemExit) as exit_:
             MAINS[str(argv[0])]()
         printed = self._capsys.readouterr()

@@ -53,7 +53,6 @@ def test_inspect_shows_and_verifies_a_dataset_behind_a_url(
     server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture = tmp_path / "frames.png"
-    monkeypatch.setattr(sys, "path", list(sys.path))
 
     def show(*options: object) -> str:
         monkeypatch.setattr(sys, "argv", ["wm-inspect", f"{server.url}/rollouts", "--quiet", *map(str, options)])

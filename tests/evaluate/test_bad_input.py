@@ -130,7 +130,6 @@ def test_a_directory_that_is_something_else(
 
 def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object) -> tuple[str, str]:
     monkeypatch.setattr(sys, "argv", ["wm-eval", *map(str, words)])
-    monkeypatch.setattr(sys, "path", list(sys.path))
     evaluation.main()
     printed = capsys.readouterr()
     return printed.out, printed.err

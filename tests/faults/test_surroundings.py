@@ -34,7 +34,6 @@ def command(*argv: object) -> None:
     """Run a command in this process, which must succeed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(word) for word in argv])
-        patch.setattr(sys, "path", list(sys.path))
         MAINS[str(argv[0])]()
 
 

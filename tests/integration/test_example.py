@@ -202,7 +202,6 @@ class Refusal:
     def __call__(self, latents: Path, vae: Path, *options: str) -> str:
         argv = [EXAMPLE, "--latents", latents, "--vae", vae, "--out", self._out, *SHORT, *options]
         self._monkeypatch.setattr(sys, "argv", list(map(str, argv)))
-        self._monkeypatch.setattr(sys, "path", list(sys.path))
         with pytest.raises(SystemExit) as exit_:
             runpy.run_path(str(EXAMPLE), run_name="__main__")
         printed = self._capsys.readouterr()

@@ -1,6 +1,5 @@
 """Autoencoders by name: the built-in ones, and a user's own as `module:Class`. Only this file distinguishes them."""
 
-import importlib
 import inspect
 import json
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
 from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.own_modules import import_own
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.untrusted import canonical_json, parse_object, require_types
 
@@ -27,7 +27,7 @@ def autoencoder_class(kind: str) -> type[Autoencoder]:
             "unknown", field="autoencoder", got=kind, expected=f"{', '.join(BUILT_IN)}, or module:Class of your own"
         )
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        found = getattr(import_own(module), attribute)
     except Exception as error:
         what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         raise ConfigError(

@@ -26,6 +26,7 @@ from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.errors import ConfigError, WorldModelError, WriteFailed
 from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
 from worldmodel_v.jobs import refuse_temporary_output
+from worldmodel_v.own_modules import look_in
 from worldmodel_v.process import output_to_stderr, output_to_stderr_at_exit
 from worldmodel_v.progress import LogFormat, Progress
 from worldmodel_v.surface import on_the_command_line, worded
@@ -75,8 +76,8 @@ def run(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
     config, output = parse(program, config_class, subcommand=subcommand, args=args)
-    sys.path.insert(0, str(Path.cwd()))  # a user's own module:factory and module:EnvId
     try:
+        look_in(str(Path.cwd()))
         if isinstance(out := getattr(config, "out", None), Path):
             refuse_temporary_output(out)
         telling = open_progress(program, quiet=output.quiet, log_format=output.log_format)
@@ -90,6 +91,8 @@ def run(
     except KeyboardInterrupt:
         message = f"interrupted; {kept}"
         _leave(program, EXIT_INTERRUPTED, message, "interrupted", {}, output)
+    finally:
+        look_in(None)
 
 
 def parse(

@@ -7,7 +7,6 @@ Building CarRacing costs 14 ms, stepping it costs seconds.
 
 import copy
 import dataclasses
-import importlib
 import numbers
 import operator
 import os
@@ -27,6 +26,7 @@ from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
 from worldmodel_v.envs.plugins import draw_without_a_display, import_plugin, remedy
 from worldmodel_v.envs.source import layers
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line
+from worldmodel_v.own_modules import import_own
 from worldmodel_v.preprocessing import FULL
 from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
@@ -303,7 +303,7 @@ def import_env(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -
     with _told_by_name(env_id, env_kwargs):
         module, _, name = env_id.rpartition(":")
         if module:
-            importlib.import_module(module)
+            import_own(module)
         import_plugin(env_id)
         entry_point = getattr(gymnasium.registry.get(name), "entry_point", None)
         if isinstance(entry_point, str):
@@ -348,7 +348,7 @@ def _wrapped(env: gymnasium.Env, name: str) -> gymnasium.Env:
 def _wrapper(name: str) -> Callable[[gymnasium.Env], Any]:
     module, _, attribute = name.partition(":")
     with _wrapping(name):
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(import_own(module), attribute)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from worldmodel_v.errors import ClusterNotUsable, OutputNotUsable, PackageMissin
 from worldmodel_v.execution.ray_errors import ends, first_line
 from worldmodel_v.execution.settings import WorkerSettings
 from worldmodel_v.interrupts import handlers_restored
+from worldmodel_v.own_modules import folder
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.surface import option
 
@@ -75,6 +76,8 @@ def _connect(settings: WorkerSettings, progress: Progress) -> None:
     if address == "local":
         _have_a_token()
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
+    if folder() is not None and not address.startswith("ray://"):
+        options["job_config"] = _without_this_folder()
     try:
         _require_answer(address)
         _init(options, progress)
@@ -100,6 +103,15 @@ def _connect(settings: WorkerSettings, progress: Progress) -> None:
             remedy="start one with `ray start --head`, join this machine to it with `ray start --address` (or use "
             f"ray://HOST:10001), or leave out {option('address')} and RAY_ADDRESS for a local one",
         ) from error
+
+
+def _without_this_folder() -> Any:
+    """Keep Ray from putting our working directory first on the workers' path; it does so unless a directory travels to them."""
+    from ray.job_config import JobConfig
+
+    job_config = JobConfig()
+    job_config._runtime_env_has_working_dir = lambda: True
+    return job_config
 
 
 def _have_a_token() -> None:

@@ -26,6 +26,7 @@ from worldmodel_v.execution.metrics import exported
 from worldmodel_v.execution.ray_errors import first_line, lack_of_a_module, our_error
 from worldmodel_v.execution.settings import WorkerSettings
 from worldmodel_v.execution.worker import WORKER_ENVIRONMENT, Worker
+from worldmodel_v.own_modules import folder
 from worldmodel_v.progress import Progress
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.telemetry import Tally
@@ -265,7 +266,7 @@ class _Pool(Generic[Task]):
             "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
         }
         try:
-            worker = Hand(ray.remote(**options)(Worker).remote(self._setup))
+            worker = Hand(ray.remote(**options)(Worker).remote(self._setup, folder()))
         except ImportError as error:  # through ray://, the head itself imports what it is sent
             raise lack_of_a_module(error) or error from error
         self._workers.append(worker)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel_v.execution.executor import Run, perform
+from worldmodel_v.own_modules import look_in
 
 WORKER_ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"},
@@ -19,7 +20,9 @@ WORKER_ENVIRONMENT = {
 class Worker:
     """The actor. It sets up at its first task, so that a failing setup is an error, not a death, then runs task after task."""
 
-    def __init__(self, setup: Callable[[], Run[Any]]) -> None:
+    def __init__(self, setup: Callable[[], Run[Any]], own_modules: str | None = None) -> None:
+        """`own_modules` is the driver's `own_modules.folder()`."""
+        look_in(own_modules)
         self._setup = setup
         self._run: Run[Any] | None = None
         self._bytes_at_first = 0

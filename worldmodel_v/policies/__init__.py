@@ -6,7 +6,6 @@ line become keyword arguments of the factory. An action is cast to float32 (Box)
 space's dtype.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from worldmodel_v.envs.source import code_source
 from worldmodel_v.errors import PackageMissing, PolicyNotUsable, one_line
+from worldmodel_v.own_modules import import_own
 from worldmodel_v.policies.acting import FRAME, OBSERVATION, acts_on, next_action
 from worldmodel_v.policies.brownian import BrownianPolicy
 from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
@@ -83,7 +83,7 @@ def _loaded(name: str, source: str) -> PolicyFactory:
     """What `source`, module:factory, names in the policy `name`."""
     module, _, attribute = source.partition(":")
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        factory = getattr(import_own(module), attribute)
     except Exception as error:
         what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         raise PolicyNotUsable(

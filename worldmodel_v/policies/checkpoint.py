@@ -1,6 +1,5 @@
 """`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, with weights from a file that runs no code."""
 
-import importlib
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.own_modules import import_own
 from worldmodel_v.policies.acting import FRAME, acts_on
 from worldmodel_v.policies.network import chosen_action
 from worldmodel_v.policies.sb3 import PREFIX as SB3_PREFIX
@@ -44,7 +44,7 @@ class CheckpointPolicy:
             raise PolicyNotUsable(f"policy checkpoint:{source}: expected checkpoint:MODULE:FACTORY:FILE")
         torch.set_num_threads(1)  # so that a worker and a lone process add up in the same order
         self._torch = torch
-        self._network = getattr(importlib.import_module(module), factory)(env)
+        self._network = getattr(import_own(module), factory)(env)
         stored = _read_weights(folder / file)
         self._network.load_state_dict(fitting_weights(stored, self._network.state_dict(), f"policy checkpoint: {file}"))
         self._network.eval()
@@ -69,7 +69,7 @@ class CheckpointPolicy:
 def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolicy]:
     """A function that builds the policy. MODULE is imported now, and FILE is looked for in the present directory."""
     with suppress(Exception):  # building the policy reports it
-        importlib.import_module(source.partition(":")[0])
+        import_own(source.partition(":")[0])
     return partial(CheckpointPolicy, source=source, folder=Path.cwd())
 
 

@@ -27,6 +27,7 @@ from worldmodel_v.errors import ConfigError, DatasetNotUsable, WorkerLost, World
 from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster
 from worldmodel_v.execution.ray_errors import lack_of_a_module
+from worldmodel_v.own_modules import folder, look_in
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import require_dataset, to_place
 from worldmodel_v.surface import Surface, current, worded
@@ -63,6 +64,9 @@ class _Job:
 
     surface: Surface
     """What settings are called in messages."""
+
+    own_modules: str | None
+    """Where modules of the user's own may lie."""
 
 
 def distributed_steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple[StepTerms, bool]]:
@@ -115,6 +119,7 @@ class _Workers:
             messages=self._messages,
             stop=self._stop,
             surface=current(),
+            own_modules=folder(),
         )
         trainer = _trainer(job, storage)
         self._thread = threading.Thread(target=self._fit, args=(trainer,), name="ray-train", daemon=True)
@@ -199,6 +204,7 @@ def _work(told: dict[str, Any]) -> None:
     from ray.train.torch import get_device
 
     job: _Job = told["job"]
+    look_in(job.own_modules)
     context = train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
     try:

@@ -9,7 +9,6 @@ copy of the weights and moments.
 """
 
 import copy
-import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch.optim import Optimizer
 
 from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.own_modules import import_own
 from worldmodel_v.storage.checksum import sha256_of_file
 
 State = dict[str, Any]
@@ -46,7 +46,7 @@ def find_optimizer(name: str) -> Callable[..., Optimizer]:
     if not separator:
         raise ConfigError("unknown", field="optimizer", got=name, expected=f"one of {', '.join(OPTIMIZERS)}, or module:factory")
     try:
-        factory = getattr(importlib.import_module(module), attribute)
+        factory = getattr(import_own(module), attribute)
     except Exception as error:
         what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         raise ConfigError(
@@ -95,7 +95,7 @@ def source_of(name: str) -> dict[str, str]:
     if name in OPTIMIZERS:
         return {}
     find_optimizer(name)
-    file = inspect.getsourcefile(importlib.import_module(name.partition(":")[0]))
+    file = inspect.getsourcefile(import_own(name.partition(":")[0]))
     return {"optimizer_sha256": sha256_of_file(Path(file))} if file else {}
 
 
