@@ -30,7 +30,8 @@ test-slow: $(INSTALLED) ## The slow tests alone; Procgen, which asks for an olde
 	  procgen-mirror gym3 gym gym-notices || echo "There is no Procgen for this Python; its test is skipped"
 	$(BIN)/pytest -m slow -n $(JOBS) --dist loadfile
 
-test-all: test test-slow ## Everything
+test-all: test test-slow ## Everything, and ten minutes of fuzzing
+	$(BIN)/python -m tests.hostile.fuzz --minutes 10
 
 fuzz: $(INSTALLED) ## Fuzz every parser of strangers' files for MINUTES (1)
 	$(BIN)/python -m tests.hostile.fuzz --minutes $(MINUTES)

@@ -2,19 +2,25 @@
 
 Hypothesis changes valid files: bytes, slices, tokens that mean something there; in shards also the metadata behind checksums,
 which are set right again. A parser must give content or a WorldModelError of one line; another exception, a death of the
-process, five seconds of silence or gigabytes of memory are a bug. The input at hand is always on disk, so that one of which
-the process died can be asked again: `python -m tests.hostile.fuzz --target index --input FILE`. Hypothesis itself shrinks
-what fails otherwise.
+process, five seconds of computing, a minute of silence or gigabytes of memory are a bug. The input at hand is always on disk,
+and named if it fails: `python -m tests.hostile.fuzz --target index --input FILE` asks it again. Hypothesis shrinks it, unless
+the process died of it.
+
+`corpus/TARGET/` holds inputs that once failed, and those that were built to; each run asks them first.
 """
 
 import argparse
 import contextlib
 import faulthandler
 import functools
+import hashlib
 import io
 import json
 import math
+import os
 import resource
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -36,8 +42,9 @@ from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.errors import ShardDamaged, WorldModelError
 from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies import StableBaselinesPolicy
-from worldmodel_v.policies.checkpoint import torch_threads_kept
+from worldmodel_v.policies.checkpoint import _read_weights, torch_threads_kept
 from worldmodel_v.policies.expression import parse_policy
+from worldmodel_v.policies.torch_file import tensors_in
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.index import IndexEntry, read_index
 from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside, write_set_aside
@@ -45,11 +52,15 @@ from worldmodel_v.train.checkpoint import Checkpoint
 from worldmodel_v.untrusted import parse_object
 
 MAX_SECONDS = 5
-"""For one input: far more than any takes, and little enough that a hang is seen."""
+"""Of computing, for one input: far more than any takes; on a busy machine too, where another clock would run on."""
+
+MAX_SILENCE_SECONDS = 60
+"""For one input, whoever else computes: what waits for ever is seen."""
 
 MAX_MEMORY_BYTES = 6 << 30
 """Of address space: what the process has with torch loaded, and a gigabyte or two."""
 
+CORPUS = Path(__file__).parent / "corpus"
 SPEC_HASH = "c" * 64
 JSON_TOKENS = [
     b"{",
@@ -116,6 +127,12 @@ POLICY_TOKENS = [
     b"noise=",
     b" ",
     b"\n",
+]
+PICKLE_TOKENS = [
+    *(b"R", b"b", b"Q", b".", b"(", b"t", b"}", b"s", b"u", b"0", b"h\x00", b"j\xff\xff\xff\x7f", b"r\xff\xff\xff\x7f"),
+    *(b"J\xff\xff\xff\x7f", b"J\xff\xff\xff\xff", b"\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x85", b"\x86", b"\x87"),
+    *(b"c__builtin__\nbytearray\n", b"ctorch\nFloatTensor\n", b"ctorch._utils\n_rebuild_sparse_tensor\n", b"cos\nsystem\n"),
+    *(b"ctorch\nDoubleStorage\n", b"ctorch\nSize\n", b"ccollections\nCounter\n", b"c_codecs\nencode\n"),
 ]
 
 
@@ -205,6 +222,13 @@ def read_policy(content: bytes, _: Path) -> None:
     text = content.decode(errors="replace")
     expression = parse_policy(text)
     assert str(parse_policy(str(expression))) == str(expression)
+
+
+def read_torch_file(content: bytes, folder: Path) -> None:
+    """A `.pt` of weights, none of which may claim more than the file holds."""
+    (folder / "w.pt").write_bytes(content)
+    for _, tensor in tensors_in(_read_weights(folder / "w.pt")):
+        assert tensor.numel() * tensor.element_size() <= len(content)
 
 
 def read_sb3(content: bytes, folder: Path) -> None:
@@ -353,6 +377,22 @@ def tensors(draw: st.DrawFn, start: Callable[[], bytes]) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[end:]
 
 
+@st.composite
+def torch_files(draw: st.DrawFn) -> bytes:
+    """A file of torch.save with another pickle; or plainly damaged."""
+    start = _sb3_weights()
+    if draw(st.booleans()):
+        return changed(start, draw(changes(NUMBER_TOKENS)))
+    with zipfile.ZipFile(io.BytesIO(start)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    members[name] = changed(members[name], draw(changes(PICKLE_TOKENS)))
+    with zipfile.ZipFile(content := io.BytesIO(), "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return content.getvalue()
+
+
 TARGETS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]]] = {
     "shard": (read_shard, shards()),
     "index": (read_lines, texts(_lines, [*JSON_TOKENS, b'"shard": 0', b'"bytes"'])),
@@ -362,6 +402,7 @@ TARGETS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]
     "checkpoint": (read_checkpoint, tensors(_checkpoint)),
     "pipeline": (read_pipeline, texts(PIPELINE.read_bytes, YAML_TOKENS)),
     "sb3": (read_sb3, texts(_sb3_data, [*JSON_TOKENS, b'"_shape"', b"Discrete", b'"n"', b'"nvec"', b"[inf]"])),
+    "torch": (read_torch_file, torch_files()),
     "policy": (read_policy, texts(lambda: b"mixture(4*driver(noise=0.2), random-start(driver), 1*brownian)", POLICY_TOKENS)),
 }
 """What is fuzzed: what reads the file, and the files."""
@@ -370,7 +411,8 @@ TARGETS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]
 def ask(target: str, content: bytes, folder: Path) -> None:
     """Give one input to a target's parser; raises whatever is no WorldModelError of one short line."""
     (folder / f"{target}.last").write_bytes(content)
-    faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
+    signal.setitimer(signal.ITIMER_PROF, MAX_SECONDS)
+    faulthandler.dump_traceback_later(MAX_SILENCE_SECONDS, exit=True)
     try:
         TARGETS[target][0](content, folder)
     except WorldModelError as error:
@@ -378,6 +420,12 @@ def ask(target: str, content: bytes, folder: Path) -> None:
             raise AssertionError(f"a message of several lines or {len(str(error))} characters: {error}") from error
     finally:
         faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def corpus(target: str) -> list[Path]:
+    """The inputs of a target that are kept."""
+    return sorted((CORPUS / target).iterdir())
 
 
 def fuzz(target: str, folder: Path, *, seed: int, seconds: float = 0, inputs: int = 0) -> int:
@@ -403,7 +451,7 @@ def fuzz(target: str, folder: Path, *, seed: int, seconds: float = 0, inputs: in
 
 
 def main() -> None:
-    """Fuzz the targets in turn; a death of the process leaves the input on disk and its traceback on the screen."""
+    """Ask the corpus, then fuzz the targets in turn; the input that fails, or that a process dies of, is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=1.0, help="for all targets together")
     parser.add_argument("--inputs", type=int, default=0, help="so many for each target, and not by time")
@@ -411,26 +459,40 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**9, help="where chance begins; printed")
     parser.add_argument("--input", type=Path, help="ask a target with this file, once")
     options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    if process := os.fork():
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        if code and (asked := sorted(folder.glob("*.last"), key=lambda file: file.stat().st_mtime_ns)):
+            failed = asked[-1]
+            name = hashlib.sha256(failed.read_bytes()).hexdigest()[:12]
+            sys.exit(f"{failed} fails; keep it: cp {failed} {CORPUS / failed.stem / name}")
+        shutil.rmtree(folder)
+        sys.exit(code and 1)
     faulthandler.enable()
+    faulthandler.register(signal.SIGPROF, chain=True)
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    with contextlib.ExitStack() as stack:
-        if options.input:
-            ask(options.target, options.input.read_bytes(), Path(stack.enter_context(tempfile.TemporaryDirectory())))
-            return
-        names = [options.target] if options.target else list(TARGETS)
-        folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-        sys.stdout.write(f"seed {options.seed}; the last input of each target is in {folder}\n")
-        rounds = (
-            1 if options.inputs else max(1, int(options.minutes))
-        )  # in turn, minute by minute, so that a night visits all of them often
-        for number in range(rounds):
-            for name in names:
-                seconds = 60 * options.minutes / rounds / len(names)
-                asked = fuzz(name, folder, seed=options.seed + number * 10**6, seconds=seconds, inputs=options.inputs)
-                sys.stdout.write(f"{name}: {asked} inputs\n")
-                sys.stdout.flush()
+    if options.input:
+        ask(options.target, options.input.read_bytes(), folder)
+    else:
+        ask_all(folder, [options.target] if options.target else list(TARGETS), options)
+
+
+def ask_all(folder: Path, names: list[str], options: argparse.Namespace) -> None:
+    """The corpus of the targets, then what chance makes of them, minute by minute, so that a night visits all of them often."""
+    sys.stdout.write(f"seed {options.seed}\n")
+    kept = [(name, file) for name in names for file in corpus(name)]
+    for name, file in kept:
+        ask(name, file.read_bytes(), folder)
+    sys.stdout.write(f"corpus: {len(kept)} inputs\n")
+    rounds = 1 if options.inputs else max(1, int(options.minutes))
+    for number in range(rounds):
+        for name in names:
+            seconds = 60 * options.minutes / rounds / len(names)
+            asked = fuzz(name, folder, seed=options.seed + number * 10**6, seconds=seconds, inputs=options.inputs)
+            sys.stdout.write(f"{name}: {asked} inputs\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
