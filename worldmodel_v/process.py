@@ -15,7 +15,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -122,22 +121,27 @@ def _kept(parts: Sequence[_Part]) -> Iterator[None]:
                 part.write(value)
 
 
-def _directory() -> Path | None:
+def _directory() -> str | None:
     try:
-        return Path.cwd()
+        return os.getcwd()  # noqa: PTH109  (a path takes ten times as long)
     except OSError:  # it has been deleted
         return None
 
 
-def _enter(directory: Path) -> None:
+def _enter(directory: str) -> None:
     with contextlib.suppress(OSError):
         os.chdir(directory)
 
 
-def _set_environment(variables: dict[str, str]) -> None:
-    for name in os.environ.keys() - variables.keys():
-        del os.environ[name]
-    os.environ.update(variables)
+def _environment() -> dict[bytes, bytes]:
+    """A copy of what is behind `os.environ` and `os.environb`: copying one of these takes 1 µs for each variable."""
+    return os.environ._data.copy()  # type: ignore[attr-defined]
+
+
+def _set_environment(variables: dict[bytes, bytes]) -> None:
+    for name in os.environb.keys() - variables.keys():
+        del os.environb[name]
+    os.environb.update(variables)
 
 
 def _set_filters(filters: list[Any]) -> None:
@@ -171,7 +175,7 @@ def _set_torch_state(state: _TorchState) -> None:
 _DIRECTORY = _Part(_directory, _enter)
 _PARTS = [
     _DIRECTORY,
-    _Part(lambda: dict(os.environ), _set_environment),
+    _Part(_environment, _set_environment),
     _Part(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     _Part(lambda: list(warnings.filters), _set_filters),
     _Part(np.geterr, lambda flags: np.seterr(**flags)),

@@ -75,8 +75,9 @@ class Episode:
     def _check_column(self, column: Column, rows: Array) -> None:
         name = column.name
         self._require(rows.ndim > 0 and len(rows) == self.num_rows, f"{name} has {len(rows)} rows, reward has {self.num_rows}")
-        found, expected = f"{rows.dtype} {list(rows.shape[1:])}", f"{column.dtype} {list(column.row_shape)}"
-        self._require(found == expected, f"{name}: expected rows of {expected}, got {found}")
+        if rows.dtype != column.dtype or rows.shape[1:] != column.row_shape:
+            expected = f"{column.dtype} {list(column.row_shape)}"
+            self._require(False, f"{name}: expected rows of {expected}, got {rows.dtype} {list(rows.shape[1:])}")
         values = rows
         if column.role in ("action", "reward"):
             is_fill = column.is_fill(rows)

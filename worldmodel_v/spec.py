@@ -114,7 +114,7 @@ class RolloutSpec(Spec):
     policy_source: dict[str, str] = field(default_factory=dict, metadata=UNSAID)
     """Where the policy comes from, in the same way."""
 
-    @property
+    @cached_property
     def preprocessing(self) -> Preprocessing:
         """How raw frames become the recorded ones; raises ConfigError if these settings are not possible."""
         return Preprocessing.of(vars(self))

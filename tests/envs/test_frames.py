@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldmodel_v.envs import FramePreprocessor
+from worldmodel_v.envs import FramePreprocessor, frame_preprocessor
 from worldmodel_v.envs.frames import area_weights, bilinear_weights
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import Preprocessing, parse_crop, parse_frame_size
@@ -120,6 +121,25 @@ def test_a_gray_frame_becomes_three_equal_channels(axes: int) -> None:
     gray = random_frame(84, 84, channels=1)
     found = resized(gray if axes == 3 else gray[:, :, 0], 64)
     np.testing.assert_array_equal(found, exact_area_average(gray, 64).repeat(3, axis=2), strict=True)
+
+
+@pytest.mark.parametrize(("height", "width"), [(400, 600), (251, 257), (1021, 70)])
+def test_gray_frames_are_averaged_exactly(height: int, width: int) -> None:
+    gray = random_frame(height, width, channels=1)
+    np.testing.assert_array_equal(resized(gray, 64)[:, :, :1], exact_area_average(gray, 64), strict=True)
+
+
+@pytest.mark.parametrize("view", [lambda frame: frame[::-1], lambda frame: frame[:, ::2], np.asfortranarray])
+def test_a_frame_may_lie_in_memory_in_any_way(view: Callable[[np.ndarray], np.ndarray]) -> None:
+    frame = view(random_frame(251, 514))
+    np.testing.assert_array_equal(resized(frame, 64), exact_area_average(frame, 64), strict=True)
+
+
+def test_the_preprocessor_of_a_shape_is_made_once() -> None:
+    settings = {"frame_height": 64, "frame_width": 64}
+    first = frame_preprocessor((84, 96, 3), Preprocessing(**settings))
+    assert frame_preprocessor((84, 96, 3), Preprocessing(**settings)) is first
+    assert frame_preprocessor((84, 97, 3), Preprocessing(**settings)) is not first
 
 
 def test_a_frame_is_cropped_before_it_is_resized() -> None:

@@ -31,7 +31,7 @@ from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema, latent_schema
-from worldmodel_v.storage import Shard, build_shard, layout
+from worldmodel_v.storage import Shard, build_shard, layout, shard_writer
 from worldmodel_v.storage.checksum import fletcher32
 from worldmodel_v.storage.layout import HDF5_VERSIONS
 from worldmodel_v.storage.store import LocalFile
@@ -90,6 +90,15 @@ class TestRoundTrip:
         episode = make_episode(num_steps=199, size=4)
         with Shard.from_bytes(build_shard([episode], spec_hash=SPEC_HASH), episode.schema) as shard:
             np.testing.assert_array_equal(shard.rows("pixels", start, stop), episode.pixels[start:stop], strict=True)
+
+    @settings(max_examples=30, deadline=None)
+    @given(lengths=st.lists(st.integers(1, 200), min_size=1, max_size=12), seed=st.integers(0, 2**32 - 1))
+    def test_the_bytes_are_those_of_episodes_that_are_written_one_by_one(self, lengths: list[int], seed: int) -> None:
+        episodes = [make_episode(i, length, size=8, num_factors=1, noise=seed) for i, length in enumerate(lengths)]
+        found = build_shard(episodes, spec_hash=SPEC_HASH)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(shard_writer, "_joined", lambda parts, num_rows: parts)
+            assert build_shard(episodes, spec_hash=SPEC_HASH) == found
 
     def test_every_chunk_of_frames_is_whole_but_the_last(self) -> None:
         episode = make_episode(num_steps=129, size=4)

@@ -6,7 +6,7 @@ the toy environment `worldmodel_v/Stamp-v0`.
 
 import gymnasium
 
-from worldmodel_v.envs.frames import FramePreprocessor
+from worldmodel_v.envs.frames import FramePreprocessor, frame_preprocessor
 from worldmodel_v.envs.image_env import ImageEnv, import_env, make_image_env, require_frame
 
 STAMP_ENV_ID = "worldmodel_v/Stamp-v0"
@@ -28,6 +28,7 @@ __all__ = [
     "STAMP_ENV_ID",
     "FramePreprocessor",
     "ImageEnv",
+    "frame_preprocessor",
     "import_env",
     "make_image_env",
     "require_frame",

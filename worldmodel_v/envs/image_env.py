@@ -259,11 +259,11 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions 
     """
     env = _make(env_id, env_kwargs, options.wrap)
     try:
-        frames, _ = _chosen(env, env_id, options)
-        if frames == RENDER and env.render_mode != "rgb_array":
+        chosen = _chosen(env, env_id, options)
+        if chosen.frames == RENDER and env.render_mode != "rgb_array":
             env.close()
             env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"}, options.wrap)
-        return choose_image_env(env, env_id, dataclasses.replace(options, frames=frames))
+        return _image_env(env, env_id, chosen)
     except EnvironmentNotUsable:
         env.close()
         raise
@@ -271,19 +271,24 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions 
 
 def choose_image_env(env: gymnasium.Env, name: str, options: EnvOptions) -> ImageEnv:
     """An existing environment, with the picture that the options ask for; raises EnvironmentNotUsable."""
-    require_paths(options.record)
-    frames, layout = _chosen(env, name, options)
-    if frames == RENDER and env.render_mode != "rgb_array":
+    chosen = _chosen(env, name, options)
+    if chosen.frames == RENDER and env.render_mode != "rgb_array":
         raise EnvironmentNotUsable(
             where=name, expected='render_mode="rgb_array"', got=repr(env.render_mode), remedy="make it so"
         )
+    return _image_env(env, name, chosen)
+
+
+def _image_env(env: gymnasium.Env, name: str, chosen: EnvOptions) -> ImageEnv:
     try:
-        return ImageEnv(env, dataclasses.replace(options, frames=frames, layout=layout))
+        return ImageEnv(env, chosen)
     except ValueError as error:
         raise EnvironmentNotUsable(str(error), where=name) from None
 
 
-def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> tuple[str, str]:
+def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> EnvOptions:
+    """The options with a picture and its axes in the place of "auto"; raises EnvironmentNotUsable."""
+    require_paths(options.record)
     render_modes = env.metadata.get("render_modes", [])
     frames, layout = choose_frames(name, env.observation_space, render_modes, options.frames, options.layout)
     if layout == "CHW" and options.layout == AUTO and any(isinstance(layer, FrameStackObservation) for layer in layers(env)):
@@ -292,7 +297,7 @@ def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> tuple[str, st
             where=name,
             remedy=f"say which it is with {option('layout', 'THW')} or {option('layout', 'CHW')}",
         )
-    return frames, layout
+    return dataclasses.replace(options, frames=frames, layout=layout)
 
 
 def import_env(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> None:

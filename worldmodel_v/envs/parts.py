@@ -67,7 +67,7 @@ def choose_frames(
     """
     parts = dict(leaves(observation))
     if asked == RENDER:
-        return _rendered(env_id, render_modes, layout, f"its observation is {observation}")
+        return _rendered(env_id, render_modes, layout, observation)
     if asked != AUTO:
         return asked, _layout_of_named(env_id, parts, asked, layout)
     pictures = [path for path, space in parts.items() if is_clear(space, layout)]
@@ -86,7 +86,7 @@ def choose_frames(
             where=env_id,
             remedy=f"or else record the spectator's view with {option('frames', RENDER)}",
         )
-    return _rendered(env_id, render_modes, layout, f"gives no images: its observation is {observation}")
+    return _rendered(env_id, render_modes, layout, observation, "gives no images: ")
 
 
 def _layout_of_named(env_id: str, parts: dict[str, Space], path: str, layout: str) -> str:
@@ -107,16 +107,20 @@ def _unclear(path: str, space: Space, layout: str) -> str:
     return f"{path} ({space}: {why})"
 
 
-def _rendered(env_id: str, render_modes: list[str], layout: str, because: str) -> tuple[str, str]:
+def _rendered(env_id: str, render_modes: list[str], layout: str, observation: Space, so: str = "") -> tuple[str, str]:
     if "rgb_array" not in render_modes:
         raise EnvironmentNotUsable(
-            f"{because} and its render modes are {render_modes}",
+            f"{so}its observation is {observation} and its render modes are {render_modes}",
             where=env_id,
             expected="an image observation or the render mode rgb_array",
         )
     if layout not in (AUTO, PLAIN):
         raise EnvironmentNotUsable(
-            f"{because}, and render() gives {PLAIN}", where=env_id, field="layout", got=layout, remedy="leave it out"
+            f"{so}its observation is {observation}, and render() gives {PLAIN}",
+            where=env_id,
+            field="layout",
+            got=layout,
+            remedy="leave it out",
         )
     return RENDER, PLAIN
 

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from worldmodel_v.envs import FramePreprocessor, ImageEnv, import_env, make_image_env
+from worldmodel_v.envs import ImageEnv, frame_preprocessor, import_env, make_image_env
 from worldmodel_v.envs.engines import installed, unsaid_engines
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import RENDER
@@ -141,7 +141,7 @@ def _play(
         )
     moved = policy.reset(policy_rng)
     raw = raw if moved is None else env.moved(moved, spec.policy)
-    rows = EpisodeRows(env, FramePreprocessor(raw.shape, spec.preprocessing), spec.max_steps + 1)
+    rows = EpisodeRows(env, frame_preprocessor(raw.shape, spec.preprocessing), spec.max_steps + 1)
     ended = False
     try:
         while not ended:

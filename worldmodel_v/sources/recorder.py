@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import gymnasium
 
-from worldmodel_v.envs import FramePreprocessor
+from worldmodel_v.envs import frame_preprocessor
 from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.image_env import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
@@ -77,7 +77,7 @@ class Recorder(gymnasium.Wrapper):
         self._cut()
         self._seed = episode_seeds(self._root_seed, self.num_episodes)[0] if seed is None else seed
         raw = self._image_env.reset(self._seed, options)
-        self._rows = EpisodeRows(self._image_env, FramePreprocessor(raw.shape, self._preprocessing))
+        self._rows = EpisodeRows(self._image_env, frame_preprocessor(raw.shape, self._preprocessing))
         self._rows.see(raw)
         if self._writer is None and all(value is not MISSING for value in self._image_env.extras()):
             self._begin()
