@@ -127,7 +127,11 @@ class PackageMissing(UsageError):
 
 
 class NotReadable(UsageError):
-    """A file is there and is not read: the system does not let this process, or it is a link, a pipe, a device, a folder."""
+    """A file is there, and the system does not let this process read it."""
+
+
+class NotAFile(UsageError, OSError):
+    """A link, a pipe, a device or a socket is where a file or a folder should be, or one of these in the other's place."""
 
 
 class ShardDamaged(UsageError):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.hostile.datasets import put_dataset, rollout_spec, sound_shard
 from tests.hostile.limits import VERIFY, run_limited
-from worldmodel_v.errors import ConfigError, DatasetNotUsable, NotReadable, PolicyNotUsable, ShardDamaged
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, NotAFile, PolicyNotUsable, ShardDamaged
 from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies import parse_policy, policy_weights
 from worldmodel_v.storage import open_dataset, verify
@@ -31,7 +31,7 @@ def dataset(tmp_path: Path) -> Path:
 def test_a_link_in_the_place_of_a_part_of_the_dataset_is_refused(dataset: Path, tmp_path: Path, name: str) -> None:
     shutil.move(dataset / name, tmp_path / "elsewhere")
     (dataset / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises((NotReadable, ShardDamaged)) as caught:
+    with pytest.raises((NotAFile, ShardDamaged)) as caught:
         open_dataset(dataset).episode(0)
     kind = "folder" if name == "shards" else "file"
     assert str(caught.value) == f"{dataset / name}: is a symbolic link; expected the {kind} itself; put it in its place"
@@ -56,7 +56,7 @@ def test_the_dataset_itself_may_be_reached_by_a_link(dataset: Path, tmp_path: Pa
 def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(dataset: Path, name: str) -> None:
     (dataset / name).unlink()
     os.mkfifo(dataset / name)
-    with pytest.raises((NotReadable, ShardDamaged), match=f"{name}: is a pipe; expected the file itself; put it in its place"):
+    with pytest.raises((NotAFile, ShardDamaged), match=f"{name}: is a pipe; expected the file itself; put it in its place"):
         open_dataset(dataset).episode(0)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.builders import is_open, make_shard, rollout_spec
-from worldmodel_v.errors import DatasetNotUsable, NotReadable
+from worldmodel_v.errors import DatasetNotUsable, NotAFile
 from worldmodel_v.storage import DatasetWriter, SetAside, open_dataset, verify
 from worldmodel_v.storage.set_aside import MAX_LINE_BYTES, SET_ASIDE_NAME, as_reason, read_set_aside, write_set_aside
 
@@ -101,11 +101,11 @@ def test_the_note_is_a_file_of_its_own(tmp_path: Path) -> None:
     elsewhere, note = tmp_path / "elsewhere", tmp_path / "data" / SET_ASIDE_NAME
     elsewhere.write_text(LINE)
     note.symlink_to(elsewhere)
-    with pytest.raises(NotReadable, match="is a symbolic link"):
+    with pytest.raises(NotAFile, match="is a symbolic link"):
         open_dataset(tmp_path / "data").set_aside()
     note.unlink()
     os.mkfifo(note)
-    with pytest.raises(NotReadable, match="is a pipe; expected the file itself"):
+    with pytest.raises(NotAFile, match="is a pipe; expected the file itself"):
         open_dataset(tmp_path / "data").set_aside()
 
 

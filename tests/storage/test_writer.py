@@ -23,7 +23,7 @@ from tests.builders import (
     rollout_spec,
     run_python,
 )
-from worldmodel_v.errors import DatasetBusy, DatasetNotUsable, NotReadable, OutputNotUsable, ShardDamaged, WriteFailed
+from worldmodel_v.errors import DatasetBusy, DatasetNotUsable, NotAFile, OutputNotUsable, ShardDamaged, WriteFailed
 from worldmodel_v.storage import Dataset, DatasetWriter, build_shard, open_dataset, verify
 
 SPEC = rollout_spec()
@@ -268,9 +268,7 @@ class TestRefusing:
     def test_a_dataset_that_links_elsewhere_is_not_continued(self, dataset: Path, tmp_path: Path, name: str) -> None:
         (dataset / name).rename(tmp_path / "elsewhere")
         (dataset / name).symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(
-            (NotReadable, OutputNotUsable), match=f"{name}: is a symbolic link; expected the (file|folder) itself"
-        ):
+        with pytest.raises((NotAFile, OutputNotUsable), match=f"{name}: is a symbolic link; expected the (file|folder) itself"):
             write_all(dataset)
 
     def test_a_dataset_of_the_other_format_is_refused(self, dataset: Path) -> None:

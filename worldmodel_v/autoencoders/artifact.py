@@ -21,7 +21,7 @@ import torch
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
 from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
-from worldmodel_v.errors import ConfigError, ModelNotUsable
+from worldmodel_v.errors import ConfigError, ModelNotUsable, NotAFile
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
@@ -141,7 +141,7 @@ def read_training(path: Path) -> Training:
             data_spec_hash=str(settings["data_spec_hash"]),
             steps=int(content["steps"]),
         )
-    except (PermissionError, files.NotAFile):
+    except (PermissionError, NotAFile):
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelNotUsable(
@@ -172,7 +172,7 @@ def read_file(file: Path, inside: Path | None = None) -> bytes:
     """The bytes of a file of weights; raises ModelNotUsable if it is too large or the disk fails, or NotReadable."""
     try:
         return files.read_file(file, MAX_FILE_BYTES, inside)
-    except (PermissionError, files.NotAFile):
+    except (PermissionError, NotAFile):
         raise
     except OSError as error:
         raise ModelNotUsable(f"cannot be read ({error.strerror})", where=file, remedy="restore it, or train again") from None

@@ -33,11 +33,11 @@ from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import Rollouts, files, require_dataset
+from worldmodel_v.storage import Rollouts, require_dataset
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
-from worldmodel_v.storage.publish import publish, remove_temporaries
+from worldmodel_v.storage.publish import publish, remove, remove_temporaries
 from worldmodel_v.surface import option
 
 METRICS_NAME = "metrics.json"
@@ -266,7 +266,7 @@ def _publish(out: Path, figures: list[Figure], page: str, metrics: dict[str, Any
     """Pictures and page, and last the metrics with the hash of each file."""
     remove_temporaries(out, out)
     for name in (METRICS_NAME, PAGE_NAME, *PICTURE_NAMES):
-        files.remove(out / name)
+        remove(out / name)
     contents = {**{f"{figure.name}.png": figure.png for figure in figures}, PAGE_NAME: page.encode()}
     for name, content in contents.items():
         publish(out / name, content)

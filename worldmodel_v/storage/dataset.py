@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from worldmodel_v.errors import DatasetNotUsable, ShardDamaged
+from worldmodel_v.errors import DatasetNotUsable, NotAFile, ShardDamaged
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, Spec
@@ -212,7 +212,7 @@ def read_spec(path: Place, *kinds: type[S]) -> S:
             raise ValueError(f"it has {num_bytes} bytes, expected at most {MAX_SPEC_BYTES}")
         with store.stream(file) as opened:
             spec = _spec_of(parse_object(opened.read()))
-    except PermissionError:
+    except (PermissionError, NotAFile):
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetNotUsable(

@@ -4,10 +4,9 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import OutputNotUsable
+from worldmodel_v.errors import NotAFile, OutputNotUsable
 from worldmodel_v.storage import files
 from worldmodel_v.storage.publish import is_temporary
-from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import parse_object
 
 MAX_JSON_BYTES = 16 << 20
@@ -27,10 +26,11 @@ def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose:
         raise OutputNotUsable(f"holds {foreign[0]!r}, which is not of {what}", where=out, remedy=remedy)
 
 
-@readable()
 def read_object(file: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if the file is missing or damaged. Raises NotReadable."""
+    """The JSON object in a file; None if the file is missing or damaged. Raises NotAFile."""
     try:
         return parse_object(files.read_file(file, MAX_JSON_BYTES))
-    except (FileNotFoundError, ValueError):
+    except NotAFile:
+        raise
+    except (OSError, ValueError):
         return None

@@ -14,7 +14,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from worldmodel_v.errors import NotAFile
 
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _KINDS = {
@@ -27,19 +29,6 @@ _KINDS = {
     stat.S_IFREG: "a file",
 }
 _EXPECTED = {stat.S_IFREG: "the file itself", stat.S_IFDIR: "the folder itself"}
-
-
-class NotAFile(OSError):
-    """Something else is where a file, or a folder, should be: a link, a pipe, a device, a socket."""
-
-    def __init__(self, path: Path, found: str, expected: str) -> None:
-        super().__init__(errno.EINVAL, f"is {found}, expected {expected}", str(path))
-        self.what = f"is {found}"
-        self.parts: dict[str, Any] = {"where": path, "expected": expected}
-        """`what` and `parts` are what an error of this package says of it."""
-
-    def __str__(self) -> str:
-        return f"{self.filename}: {self.strerror}"
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY, inside: Path | None = None) -> int:
@@ -192,7 +181,12 @@ def _folder(path: Path, inside: Path | None) -> Iterator[int]:
 
 def _require(path: Path, mode: int, expected: int) -> None:
     if (found := stat.S_IFMT(mode)) != expected:
-        raise NotAFile(path, _KINDS.get(found, "no file"), _EXPECTED[expected])
+        raise NotAFile(
+            f"is {_KINDS.get(found, 'no file')}",
+            where=path,
+            expected=_EXPECTED[expected],
+            remedy="put it in its place",
+        )
 
 
 @contextmanager

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from worldmodel_v.errors import DatasetBusy, OutputNotUsable
+from worldmodel_v.errors import DatasetBusy, NotAFile, OutputNotUsable
 from worldmodel_v.storage import files
-from worldmodel_v.storage.publish import not_a_file
 from worldmodel_v.untrusted import is_name, parse_object, require_types
 
 LOCK_NAME = ".lock"
@@ -52,8 +51,8 @@ def lock_directory(path: Path, inside: Path | None = None) -> int:
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = files.open_file(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, inside)
-    except files.NotAFile as error:
-        raise not_a_file(error) from None
+    except NotAFile:
+        raise
     except OSError as error:
         raise OutputNotUsable(
             f"cannot be written to ({error.strerror})", where=path, remedy="give a directory that can"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worldmodel_v.errors import DatasetBusy, OutputNotUsable, WriteFailed
+from worldmodel_v.errors import DatasetBusy, NotAFile, OutputNotUsable, WriteFailed
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage import files
 from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
@@ -56,6 +56,8 @@ def new_directory(out: Path) -> Iterator[Path]:
         building.rename(place)  # over an empty directory, if there is one
         reached(Step.FOLDER_NAMED)
         sync_folder(place.parent, inside=place.parent)
+    except NotAFile:
+        raise
     except OSError as error:
         raise WriteFailed(
             f"could not write ({error.strerror or error}); nothing half-written is visible",
@@ -73,8 +75,7 @@ def _lock(hidden: Path, out: Path) -> int:
     try:
         descriptor = lock_directory(hidden, inside=hidden.parent)
     except OutputNotUsable as error:
-        where = out if error.where == str(hidden) else error.where
-        raise OutputNotUsable(error.what, **error.parts | {"where": where}) from None
+        raise OutputNotUsable(error.what, **error.parts | {"where": out}) from None
     except DatasetBusy:
         raise _busy(out) from None
     if not _is_still_there(descriptor, hidden / LOCK_NAME):  # its holder finished between our opening and locking it

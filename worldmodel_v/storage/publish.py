@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from worldmodel_v.errors import OutputNotUsable, WriteFailed
+from worldmodel_v.errors import NotAFile, WriteFailed
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage import files
 
@@ -54,6 +54,12 @@ def append_line(path: Path, line: str) -> None:
     reached(Step.LINE_SYNCED)
 
 
+def remove(path: Path, inside: Path | None = None) -> None:
+    """Delete a file, if it is there; raises WriteFailed."""
+    with named_failure(path):
+        files.remove(path, inside)
+
+
 def temporary_path(path: Path, whose: str = "") -> Path:
     """The hidden path beside `path` where its content is built; the same each time.
 
@@ -70,9 +76,10 @@ def is_temporary(path: Path) -> bool:
 def remove_temporaries(folder: Path, inside: Path) -> None:
     """Delete what a killed writer left under a temporary name in a folder of the directory `inside`."""
     with named_failure(folder):
-        for name in files.names(folder, inside):
-            if is_temporary(folder / name):
-                files.remove(folder / name, inside)
+        names = files.names(folder, inside)
+    for name in names:
+        if is_temporary(folder / name):
+            remove(folder / name, inside)
 
 
 def sync_folder(folder: Path, inside: Path) -> None:
@@ -104,20 +111,13 @@ def _write_temporary(path: Path, content: bytes, inside: Path | None) -> Path:
 
 @contextmanager
 def named_failure(path: Path) -> Iterator[None]:
-    """Turn an OSError into a WriteFailed that names the file; FileExistsError stays what it is."""
+    """Turn an OSError into a WriteFailed that names the file; FileExistsError and NotAFile stay what they are."""
     try:
         yield
-    except FileExistsError:
+    except (FileExistsError, NotAFile):
         raise
-    except files.NotAFile as error:
-        raise not_a_file(error) from None
     except OSError as error:
         raise _write_failed(path, error) from error
-
-
-def not_a_file(error: files.NotAFile) -> OutputNotUsable:
-    """What to raise for something else in the place of a file that is written."""
-    return OutputNotUsable(error.what, **error.parts, remedy="remove it, or give a new directory")
 
 
 def _write_failed(path: Path, error: OSError) -> WriteFailed:

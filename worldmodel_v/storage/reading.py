@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from worldmodel_v.errors import NotReadable, ShardDamaged
-from worldmodel_v.storage.files import NotAFile
 
 REMEDY = "restore the shard from a copy, or delete the file and its line in index.jsonl and run the stage again"
 
@@ -16,11 +15,9 @@ def missing(path: object) -> ShardDamaged:
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Raise NotReadable, which names the file, if this process may not read a file in the block, or if it is no file."""
+    """Raise NotReadable, which names the file, if this process has no permission to read a file in the block."""
     try:
         yield
-    except NotAFile as error:
-        raise NotReadable(error.what, **error.parts, remedy="put it in its place") from None
     except PermissionError as error:
         raise NotReadable(
             f"cannot be read ({error.strerror})", where=error.filename, remedy="give yourself the right to read it"

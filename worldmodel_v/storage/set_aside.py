@@ -12,7 +12,7 @@ from pathlib import Path
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage import files
 from worldmodel_v.storage.index import MAX_NUMBER, IndexEntry
-from worldmodel_v.storage.publish import publish, sync_folder
+from worldmodel_v.storage.publish import publish, remove, sync_folder
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.store import Place, store_of
 from worldmodel_v.untrusted import parse_object
@@ -80,7 +80,7 @@ def write_set_aside(dataset: Path, episodes: Sequence[SetAside]) -> None:
     if episodes:
         publish(path, "".join(json.dumps(asdict(episode)) + "\n" for episode in episodes).encode())
     elif files.exists(path):
-        files.remove(path)
+        remove(path)
         sync_folder(dataset, inside=dataset)
 
 

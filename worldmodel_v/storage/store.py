@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from worldmodel_v.errors import ConfigError, ShardDamaged
+from worldmodel_v.errors import ConfigError, NotAFile, ShardDamaged
 from worldmodel_v.storage import files
 from worldmodel_v.storage.reading import REMEDY, missing, readable
 from worldmodel_v.storage.remote import RemotePath, RemoteStore, is_protocol, parse_url
@@ -124,8 +124,8 @@ class LocalFile:
             self._descriptor = files.open_file(path, inside=inside)
         except FileNotFoundError:
             raise missing(path) from None
-        except files.NotAFile as error:
-            raise ShardDamaged(error.what, **error.parts, remedy="put it in its place") from None
+        except NotAFile as error:
+            raise ShardDamaged(error.what, **error.parts) from None
         except PermissionError:
             raise
         except OSError as error:

@@ -8,7 +8,6 @@ from worldmodel_v.spec import Spec
 from worldmodel_v.storage import files
 from worldmodel_v.storage.dataset import Dataset
 from worldmodel_v.storage.index import SHARD_FOLDER, IndexEntry
-from worldmodel_v.storage.reading import readable
 
 
 def verify(dataset: Dataset[Spec], progress: Progress | None = None) -> list[str]:
@@ -56,7 +55,6 @@ def _missing_episodes(dataset: Dataset[Spec]) -> list[str]:
     ]
 
 
-@readable()
 def _unindexed_files(dataset: Dataset[Spec]) -> list[str]:
     if not isinstance(dataset.path, Path):
         return []

@@ -25,7 +25,15 @@ from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, S, read_spec
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
 from worldmodel_v.storage.lock import LOCK_NAME, announce, lock_directory
-from worldmodel_v.storage.publish import append_line, is_temporary, named_failure, publish, publish_new, remove_temporaries
+from worldmodel_v.storage.publish import (
+    append_line,
+    is_temporary,
+    named_failure,
+    publish,
+    publish_new,
+    remove,
+    remove_temporaries,
+)
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.set_aside import SetAside, read_set_aside, write_set_aside
 from worldmodel_v.storage.shard_reader import Shard
@@ -133,7 +141,7 @@ class DatasetWriter(Generic[S]):
         if belongs:
             self._adopt(number)
         else:
-            files.remove(path, self.path)
+            remove(path, self.path)
             reached(Step.SHARD_REMOVED)
 
     def _taken(self, shard: Shard) -> bool:

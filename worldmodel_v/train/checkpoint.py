@@ -24,7 +24,7 @@ from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, INVALID, metadata, read_file
 from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage import files
-from worldmodel_v.storage.publish import named_failure, publish
+from worldmodel_v.storage.publish import named_failure, publish, remove
 from worldmodel_v.surface import option
 from worldmodel_v.train.optimizers import as_tensors, restore_state, state_of
 from worldmodel_v.untrusted import parse_object
@@ -133,7 +133,7 @@ def kept_checkpoints(folder: Path) -> list[Path]:
 def discard_kept(folder: Path) -> None:
     """Delete the kept checkpoints of a training that is replaced."""
     for file in kept_checkpoints(folder):
-        files.remove(file, folder)
+        remove(file, folder)
 
 
 def sealed(tensors: dict[str, torch.Tensor], notes: dict[str, str]) -> bytes:
@@ -174,7 +174,7 @@ def _discard_kept_but(folder: Path, step: int, keep: int) -> None:
     kept = kept_checkpoints(folder)
     staying = [file for file in kept if file.name <= _kept_name(step)][-keep:] if keep > 1 else []
     for file in set(kept) - set(staying):
-        files.remove(file, folder)
+        remove(file, folder)
 
 
 def _kept_name(step: int) -> str:

@@ -36,10 +36,10 @@ class MetricsLog:
         """Open the record of a run that continues after step `first_step`."""
         self._path, self._board_folder = folder / METRICS_NAME, folder / TENSORBOARD_FOLDER
         _drop_lines_after(self._path, first_step)
-        with named_failure(self._path):
-            self._file = files.open_stream(self._path, "ab")
         with named_failure(self._board_folder):
             self._board = _tensorboard(self._board_folder, first_step)
+        with named_failure(self._path):
+            self._file = files.open_stream(self._path, "ab")
 
     def write(self, step: int, group: str, values: Mapping[str, float | list[float]]) -> None:
         """Record numbers of one group ("train", "held-out" or "health") at a step; TensorBoard shows a list's histogram."""

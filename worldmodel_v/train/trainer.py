@@ -25,10 +25,10 @@ from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.spec import RolloutSpec, differences
-from worldmodel_v.storage import files, require_dataset
+from worldmodel_v.storage import require_dataset
 from worldmodel_v.storage.directory import refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
-from worldmodel_v.storage.publish import remove_temporaries
+from worldmodel_v.storage.publish import remove, remove_temporaries
 from worldmodel_v.surface import option
 from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
 from worldmodel_v.train.checkpoint import KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
@@ -181,7 +181,7 @@ def _tidy(run: TrainingRun) -> None:
     out = run.config.out
     if run.step == 0:
         discard_kept(out)
-        files.remove(out / BEST_NAME)
+        remove(out / BEST_NAME)
     load_best(out)
 
 
