@@ -32,7 +32,7 @@ from _training import training
 
 from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, save
 from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.evaluate.metrics import score_frames
+from worldmodel_v.evaluate.metrics import BATCH_SIZE, score_frames
 from worldmodel_v.train import parts
 from worldmodel_v.train.run import TrainingRun
 
@@ -52,14 +52,14 @@ COUNT = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(ran
 
 
 def work_of(kind: str, data: Path) -> Callable[[], object]:
-    """A step of training, an evaluation of 64 frames, or all rollouts encoded."""
+    """A step of training, an evaluation of a batch for each core, or all rollouts encoded."""
     if kind == "one thread":
         torch.set_num_threads(1)
     if kind == "split":
         parts.MOST_PARTS = 1
     run = training(data, batch_size=32, device="cpu", beta_warmup_steps=500, holdout_every=8)
     if kind == "evaluate":
-        frames = run.heldout_frames(64).frames
+        frames = run.heldout_frames(BATCH_SIZE * torch.get_num_threads()).frames
         return lambda: score_frames(run.model, frames, run.device)
     if kind == "encode":
         return lambda: encode_all(run, data)

@@ -108,9 +108,9 @@ class CodedBatch(NamedTuple):
 
 
 class Measure(Protocol):
-    """One number for each frame of a batch: (B,)."""
+    """One number for each frame of a batch: (B,), or a function that computes them, perhaps in another order of batches."""
 
-    def __call__(self, batch: CodedBatch, /) -> Tensor: ...
+    def __call__(self, batch: CodedBatch, /) -> Tensor | Callable[[], Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,11 @@ class Autoencoder(ABC, nn.Module):
     # Evaluation
 
     def measures(self, generator: torch.Generator) -> Mapping[str, Measure]:
-        """What is measured of each held-out frame in addition to its squared error; `generator` is the only randomness."""
+        """What is measured of each held-out frame in addition to its squared error; `generator` is the only randomness.
+
+        Batch after batch waits until the one before has been measured, so a measure draws its noise and returns the rest of its
+        work as a function: several threads compute such functions at once.
+        """
         return {}
 
     def figures(self, scores: Scores) -> Figures:

@@ -6,14 +6,17 @@ Legend: N frames, B batch, C channel, H, W frame, D = C·H·W values of a frame,
 each frame, for further analysis.
 """
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from worldmodel_v.autoencoders import Autoencoder, frames_to_input
+from worldmodel_v.autoencoders import Autoencoder, Latents, frames_to_input
 from worldmodel_v.autoencoders.base import CodedBatch, Figures, Measure, Scores
 from worldmodel_v.evaluate.conditions import as_arguments
+from worldmodel_v.evaluate.threads import in_threads, num_threads
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent
 
@@ -32,7 +35,6 @@ def evaluate(
 
 
 @plain_tensors()
-@torch.no_grad()
 def score_frames(
     model: Autoencoder,
     frames_NHWC: np.ndarray,
@@ -43,38 +45,67 @@ def score_frames(
     seed: int = 0,
 ) -> Scores:
     """Encode and decode every frame once, and apply `measures` and the autoencoder's own measures to each, with noise from
-    `seed`. Leaves the model in evaluation mode."""
-    generator = torch.Generator(device).manual_seed(seed)
-    wanted: dict[str, Measure] = {"squared_error": squared_error, **(measures or {}), **model.measures(generator)}
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in wanted}
-    latents: dict[str, list[torch.Tensor]] = {}
-    num_values = 0
-    task = (progress or Silent()).task("evaluate", len(frames_NHWC), "frames")
-    for batch in coded_batches(model, frames_NHWC, device, condition_NK):
-        for name, measure in wanted.items():
-            found[name].append(measure(batch).double().cpu())
-        for name, rows in batch.latents.items():
-            latents.setdefault(name, []).append((rows.double() if rows.is_floating_point() else rows).cpu())
-        num_values = batch.x[0].numel()
-        task.advance(len(batch.x))
-    task.close()
-    together = {name: torch.cat(parts) for name, parts in latents.items()}
-    return Scores(latents=together, measures={name: torch.cat(parts) for name, parts in found.items()}, num_values=num_values)
-
-
-@torch.no_grad()
-def coded_batches(
-    model: Autoencoder, frames_NHWC: np.ndarray, device: torch.device, condition_NK: np.ndarray | None = None
-) -> Iterator[CodedBatch]:
-    """The frames in order, batch by batch, with their latents and reconstructions."""
+    `seed`. Leaves the model in evaluation mode. On a CPU, batches are computed in threads (`threads`)."""
     model.eval()
     condition_NK = np.zeros((len(frames_NHWC), 0), np.float32) if condition_NK is None else condition_NK
-    for start in range(0, len(frames_NHWC), BATCH_SIZE):
-        rows = slice(start, start + BATCH_SIZE)
-        x = model_input(model, frames_NHWC[rows], device)
-        condition = as_arguments(condition_NK[rows], device)
-        latents = model.encode(x, *condition)
-        yield CodedBatch(x, condition, latents, model.decode(latents, *condition))
+    plain: dict[str, Measure] = {"squared_error": squared_error, **(measures or {})}
+    drawing = model.measures(torch.Generator(device).manual_seed(seed))
+
+    @torch.no_grad()
+    def score(turn: _Turn) -> _Scored:
+        try:
+            batch = coded_batch(model, frames_NHWC[turn.rows], device, condition_NK[turn.rows])
+            turn.is_there.wait()
+            measured = {name: measure(batch) for name, measure in drawing.items()}
+        finally:
+            turn.of_next.set()
+        measured = {name: measure(batch) for name, measure in plain.items()} | measured
+        found = {name: (value() if callable(value) else value).double().cpu() for name, value in measured.items()}
+        latents = {name: (rows.double() if rows.is_floating_point() else rows).cpu() for name, rows in batch.latents.items()}
+        return _Scored(latents, found, batch.x[0].numel())
+
+    task = (progress or Silent()).task("evaluate", len(frames_NHWC), "frames")
+    at_once = num_threads(len(frames_NHWC) // BATCH_SIZE, device)
+    scored: list[_Scored] = []
+    for batch in in_threads(score, _turns(len(frames_NHWC)), at_once):
+        scored.append(batch)
+        task.advance(len(batch.measures["squared_error"]))
+    task.close()
+    return Scores(
+        latents={name: torch.cat([batch.latents[name] for batch in scored]) for name in scored[0].latents},
+        measures={name: torch.cat([batch.measures[name] for batch in scored]) for name in scored[0].measures},
+        num_values=scored[0].num_values,
+    )
+
+
+class _Scored(NamedTuple):
+    """The latents and figures of a batch, on the CPU; floats in float64."""
+
+    latents: Latents
+    measures: dict[str, torch.Tensor]
+    num_values: int
+
+
+class _Turn(NamedTuple):
+    """The rows of a batch, and when it is its turn to draw noise. It passes the turn on even if it fails."""
+
+    rows: slice
+    is_there: threading.Event
+    of_next: threading.Event
+
+
+def _turns(num_frames: int) -> list[_Turn]:
+    starts = range(0, num_frames, BATCH_SIZE)
+    events = [threading.Event() for _ in range(len(starts) + 1)]
+    events[0].set()
+    return [_Turn(slice(start, start + BATCH_SIZE), *events[i : i + 2]) for i, start in enumerate(starts)]
+
+
+def coded_batch(model: Autoencoder, frames_BHWC: np.ndarray, device: torch.device, condition_BK: np.ndarray) -> CodedBatch:
+    """Some frames with their latents and reconstructions; call it without gradients."""
+    x, condition = model_input(model, frames_BHWC, device), as_arguments(condition_BK, device)
+    latents = model.encode(x, *condition)
+    return CodedBatch(x, condition, latents, model.decode(latents, *condition))
 
 
 def model_input(model: Autoencoder, frames_BHWC: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -10,6 +10,7 @@ Training omits the constants of log p(x|z), but two VAEs with different σ can o
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,9 +47,9 @@ class Bound:
 def sampled_log_likelihood(model: "VAE", generator: torch.Generator) -> Measure:
     """A measure: log p(x|z) of each frame, (B,), for one z ~ q(z|x) drawn with `generator`, which is on the model's device."""
 
-    def measure(batch: CodedBatch) -> torch.Tensor:
-        logits = model.decode_logits(posterior_of(batch.latents).sample(generator), *batch.condition)
-        return log_likelihood(logits, batch.x, sigma_of(model))
+    def measure(batch: CodedBatch) -> Callable[[], torch.Tensor]:
+        z = posterior_of(batch.latents).sample(generator)
+        return lambda: log_likelihood(model.decode_logits(z, *batch.condition), batch.x, sigma_of(model))
 
     return measure
 
