@@ -6,18 +6,57 @@ mistake in what was asked, 1 for work that failed. A message is put into words w
 moment (`worldmodel_v.surface`). Message and parts survive pickling on their way back from a worker.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from worldmodel_v.interrupts import is_interruption
 from worldmodel_v.surface import MAX_LENGTH, option
 
 PARTS = ("where", "field", "expected", "got", "remedy")
+MAX_CHARACTERS = 500
+"""Of what somebody else's error says, or of how somebody else's value prints itself."""
+
+
+@contextmanager
+def retold(tell: Callable[[BaseException], "WorldModelError"]) -> Iterator[None]:
+    """Around other people's code: whatever they raise is raised as `tell` puts it, `SystemExit` and what else is no
+    `Exception` too. Errors of ours pass, and interruptions by the user."""
+    try:
+        yield
+    except WorldModelError:
+        raise
+    except BaseException as error:
+        if is_interruption(error):
+            raise
+        raise tell(error) from error
+
+
+def text_of(error: BaseException) -> str:
+    """What an error of somebody else's says, at most `MAX_CHARACTERS` of it, even if its `__str__` fails."""
+    return _said(lambda: str(error), "__str__")
 
 
 def one_line(error: BaseException) -> str:
     """The class and the first line of an error of somebody else's, to stand inside a message of ours."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    lines = text_of(error).strip().splitlines()
+    remark = " (it asked Python to exit)" if isinstance(error, SystemExit) else ""
+    return f"{type(error).__name__:.{MAX_LENGTH}}: {lines[0] if lines else 'no message'}{remark}"
+
+
+def shown(value: Any) -> str:
+    """A value of somebody else's and its type, in a line, even if its `__repr__` fails."""
+    return f"{' '.join(_said(lambda: repr(value), '__repr__').split()):.100} ({type(value).__name__:.{MAX_LENGTH}})"
+
+
+def _said(say: Callable[[], str], method: str) -> str:
+    try:
+        return str.__getitem__(say(), slice(MAX_CHARACTERS))  # a subclass of str may be anything
+    except BaseException as error:
+        if is_interruption(error):
+            raise
+        return f"(its {method} raises {type(error).__name__:.{MAX_LENGTH}})"
 
 
 class WorldModelError(Exception):

@@ -35,6 +35,21 @@ def handlers_restored() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+def interruptions_ignored() -> None:
+    """From now on, this process leaves Ctrl-C to the one that it works for; its child processes do not."""
+    if _in_main_thread():
+        signal.signal(signal.SIGINT, _ignore)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether an error is the user's Ctrl-C, and not a KeyboardInterrupt that an environment raises in a worker."""
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not _ignore
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    pass
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Within the block, SIGTERM interrupts as Ctrl-C does. A second signal of either kind ends the process without cleanup.

@@ -20,6 +20,7 @@ from worldmodel_v.collect import CollectConfig, CollectReport, collect
 from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
+from worldmodel_v.execution import Apart
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.dataset import SPEC_NAME
@@ -68,8 +69,9 @@ class PipelineReport:
         return not (self.collect.new_episodes or self.train.new_steps or evaluated or self.encode.new_rows)
 
 
-def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> PipelineReport:
-    """Run the stages of a pipeline file into `out`; a second run continues, and does only what is not complete.
+def run_pipeline(file: Path, out: Path, progress: Progress | None = None, *, apart: Apart | None = None) -> PipelineReport:
+    """Run the stages of a pipeline file into `out`; a second run continues, and does only what is not complete. `apart` is
+    `collect`'s.
 
     Raises ConfigError (the file is wrong, or `out` is a stage's own directory), what the stages raise, and VerificationFailed
     if a dataset does not match its index.
@@ -78,7 +80,7 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None) -> Pip
     pipeline = load_pipeline(file, out)
     _require_no_stage(out)
     with _worded_as_in_a_file("collect"):
-        collected = collect(pipeline.collect, progress)
+        collected = collect(pipeline.collect, progress, apart=apart)
     with _worded_as_in_a_file("train"):
         trained = train(pipeline.train, progress)
     with _worded_as_in_a_file("eval"):

@@ -6,5 +6,6 @@ from worldmodel_v.cli.main import run
 def main() -> None:
     """Entry point of `wm-collect`."""
     from worldmodel_v.collect import CollectConfig, collect
+    from worldmodel_v.execution import Apart
 
-    run("wm-collect", CollectConfig, collect)
+    run("wm-collect", CollectConfig, collect, beside=lambda config: Apart())

@@ -14,7 +14,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -23,7 +25,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
 from worldmodel_v.cli.progress import open_progress, print_json_event, print_line
 from worldmodel_v.cli.tables import print_facts
-from worldmodel_v.errors import ConfigError, WorldModelError, WriteFailed
+from worldmodel_v.errors import ConfigError, WorldModelError, WriteFailed, one_line
 from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
 from worldmodel_v.jobs import refuse_temporary_output
 from worldmodel_v.own_modules import look_in
@@ -60,16 +62,18 @@ DEFAULT_OUTPUT = Output()
 def run(
     program: str,
     config_class: type[Config],
-    work: Callable[[Config, Progress], Result],
+    work: Callable[..., Result],
     show: Callable[[Result], None] | None = None,
     *,
+    beside: Callable[[Config], AbstractContextManager[Any]] | None = None,
     subcommand: str = "",
     args: Sequence[str] | None = None,
     kept: str = "what is committed is kept, and the same command continues",
 ) -> None:
     """Parse the command line into `config_class`, do the work, print its result and exit.
 
-    `work` returns a dataclass or dictionary, which `show` prints (default: a table of its facts). `subcommand` follows the
+    `work` takes the config and the progress; with `beside`, which makes a process while there are no threads, also that, as
+    `apart`. It returns a dataclass or dictionary, which `show` prints (default: a table of its facts). `subcommand` follows the
     program's name in the help, `args` are the words to parse (default: the whole command line), and `kept` is what an
     interruption leaves. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
@@ -81,8 +85,8 @@ def run(
         if isinstance(out := getattr(config, "out", None), Path):
             refuse_temporary_output(out)
         telling = open_progress(program, quiet=output.quiet, log_format=output.log_format)
-        with interruptible(), telling as progress, output_to_stderr():
-            result = work(config, progress)
+        with interruptible(), beside(config) if beside else nullcontext() as apart, telling as progress, output_to_stderr():
+            result = _worked(partial(work, apart=apart) if beside else work, config, progress)
         _print_result(result, _print_json if output.json else show or _print_facts)
     except WorldModelError as error:
         leave_with_error(program, error, output)
@@ -93,6 +97,16 @@ def run(
         _leave(program, EXIT_INTERRUPTED, message, "interrupted", {}, output)
     finally:
         look_in(None)
+
+
+def _worked(work: Callable[..., Result], config: Config, progress: Progress) -> Result:
+    """What `work` returns: only this is a success, whatever code of the user's asks Python to do."""
+    try:
+        return work(config, progress)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise WorldModelError(f"code that it ran ended it: {one_line(error)}", remedy="mend that code") from error
 
 
 def parse(

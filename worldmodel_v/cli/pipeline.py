@@ -1,5 +1,7 @@
 """`wm-pipeline`: all stages from one file, here (`run`) or as a job of a Ray cluster (`submit`, `status`, `logs`, `stop`)."""
 
+import importlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +10,7 @@ import tyro
 
 from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_facts, print_pipeline
+from worldmodel_v.execution import Apart
 from worldmodel_v.jobs import JobLog, Jobs
 from worldmodel_v.progress import LogFormat, Progress
 
@@ -25,17 +28,26 @@ class RunConfig:
     out: Path
     """Where rollouts/, vae/, eval/, latents/ and the picture rollouts.png go."""
 
-    def work(self, progress: Progress) -> Any:
+    def beside(self) -> AbstractContextManager[Any]:
+        """The process apart, which has imported what the stages need."""
+        importlib.import_module("worldmodel_v.pipeline")
+        return Apart()
+
+    def work(self, progress: Progress, apart: Apart | None) -> Any:
         """Run the stages."""
         from worldmodel_v.pipeline import run_pipeline
 
-        return run_pipeline(self.file, self.out, progress)
+        return run_pipeline(self.file, self.out, progress, apart=apart)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _AtCluster:
     address: str
     """The cluster's dashboard: http://HOST:8265."""
+
+    def beside(self) -> AbstractContextManager[Any]:
+        """Nothing: what is asked runs elsewhere."""
+        return nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +71,7 @@ class SubmitConfig(_AtCluster):
     job_log_format: LogFormat = "text"
     """The form of events in the job's log (`logs`): text, or one JSON object a line."""
 
-    def work(self, progress: Progress) -> Any:
+    def work(self, progress: Progress, apart: None) -> Any:
         """Submit the job."""
         from worldmodel_v.pipeline import load_pipeline
 
@@ -78,7 +90,7 @@ class StatusConfig(_AtCluster):
     job: tyro.conf.Positional[str | None] = None
     """The job's id, as submit printed it; without it, all jobs."""
 
-    def work(self, progress: Progress) -> Any:
+    def work(self, progress: Progress, apart: None) -> Any:
         """Ask the cluster."""
         jobs = Jobs(self.address)
         return jobs.status(self.job) if self.job else {"jobs": [asdict(job) for job in jobs.all()]}
@@ -94,7 +106,7 @@ class LogsConfig(_AtCluster):
     follow: bool = False
     """Continue until the job ends; exits with 1 if the job did not succeed. Ctrl-C leaves the job running."""
 
-    def work(self, progress: Progress) -> Any:
+    def work(self, progress: Progress, apart: None) -> Any:
         """Ask the cluster."""
         return Jobs(self.address).log(self.job, self.follow)
 
@@ -106,7 +118,7 @@ class StopConfig(_AtCluster):
     job: tyro.conf.Positional[str]
     """The job's id, as submit printed it."""
 
-    def work(self, progress: Progress) -> Any:
+    def work(self, progress: Progress, apart: None) -> Any:
         """Stop the job."""
         return Jobs(self.address).stop(self.job)
 
@@ -124,7 +136,11 @@ PipelineConfig = (
 
 def main() -> None:
     """Entry point of `wm-pipeline`."""
-    run("wm-pipeline", PipelineConfig, lambda config, progress: config.work(progress), show=_show)  # type: ignore[arg-type]
+    run("wm-pipeline", PipelineConfig, _work, show=_show, beside=lambda config: config.beside())  # type: ignore[arg-type]
+
+
+def _work(config: Any, progress: Progress, apart: Apart | None) -> Any:
+    return config.work(progress, apart)
 
 
 def _show(result: Any) -> None:

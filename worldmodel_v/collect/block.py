@@ -71,25 +71,25 @@ def block_collector(source: Source, episode_timeout: float = 0.0) -> Callable[[B
     `episode_timeout` seconds (0: no limit) ends this process, so set a limit only in a process that will be replaced.
     """
     spec_hash = source.spec.hash
-    with _ended_after(episode_timeout):
+    with ended_after(episode_timeout):
         source.check()
 
     def collect_block(block: Block) -> bytes:
         if isinstance(block, Replay):
-            with _ended_after(episode_timeout):
+            with ended_after(episode_timeout):
                 return build_shard([source.beginning(block.first, block.num_steps)], spec_hash=spec_hash)
         episodes = [collect_episode(block.first + i) for i in range(block.num_episodes)]
         return build_shard(episodes, spec_hash=spec_hash)
 
     def collect_episode(episode_id: int) -> Episode:
-        with _ended_after(episode_timeout):
+        with ended_after(episode_timeout):
             return source.episode(episode_id)
 
     return collect_block
 
 
 @contextmanager
-def _ended_after(seconds: float) -> Iterator[None]:
+def ended_after(seconds: float) -> Iterator[None]:
     """End this process if the block takes longer, and print its threads' stacks on standard error.
 
     A C thread does this, because an environment that hangs in native code may hold the GIL, and then no Python code runs.

@@ -8,18 +8,18 @@ import dataclasses
 import functools
 import math
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import gymnasium
 import numpy as np
 
-from worldmodel_v.collect.block import Block, Replay, block_collector, missing_blocks
+from worldmodel_v.collect.block import Block, Replay, block_collector, ended_after, missing_blocks
 from worldmodel_v.collect.config import DEFAULT_MAX_STEPS, CollectConfig, CollectionConfig
-from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, collect_one_by_one
+from worldmodel_v.collect.one_by_one import TRIES_TOGETHER, WHY_A_PROCESS_ENDS, collect_one_by_one, too_long
 from worldmodel_v.collect.replay import TwoPlays, replay_of
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
@@ -29,8 +29,16 @@ from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
 from worldmodel_v.envs.picture import AUTO
 from worldmodel_v.envs.plugins import remedy
 from worldmodel_v.envs.source import env_source
-from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside, OutputNotUsable, WorldModelError, one_line
-from worldmodel_v.execution import Executor, Failure
+from worldmodel_v.errors import (
+    EnvironmentNotUsable,
+    EpisodeFailed,
+    EpisodesSetAside,
+    OutputNotUsable,
+    WorkerLost,
+    one_line,
+    retold,
+)
+from worldmodel_v.execution import Apart, Executor, Failure
 from worldmodel_v.policies import Policy, next_action, policy_maker, policy_source, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.process import output_to_stderr, process_kept
@@ -49,6 +57,9 @@ SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
 
 FAILURES_IN_TURN = 10
 """The run ends after this many failed shards in a row: the environment or the policy is broken."""
+
+TRIALS = 3
+"""How many episodes are tried before a run, until one begins."""
 
 EPISODES_IN_REPORT = 3
 FRAMES_LOOKED_AT = 50
@@ -70,7 +81,9 @@ class CollectReport:
     """Episodes that this run added; 0 if everything was there."""
 
 
-def collect(config: CollectConfig, progress: Progress | None = None, executor: Executor | None = None) -> CollectReport:
+def collect(
+    config: CollectConfig, progress: Progress | None = None, executor: Executor | None = None, *, apart: Apart | None = None
+) -> CollectReport:
     """Make `config.out` hold `config.episodes` episodes; continues what is there.
 
     Raises UsageError (EnvironmentNotUsable, PolicyNotUsable, OutputNotUsable, …) before anything is written,
@@ -81,15 +94,27 @@ def collect(config: CollectConfig, progress: Progress | None = None, executor: E
     An `executor` of your own replaces `config.workers` and their cluster. Nothing ends its workers, so no episode is stopped
     after `config.episode_timeout`.
 
-    During the run, prints go to standard error. What environment and policy change in the process is restored afterwards.
+    With `apart`, as in `wm-collect`, environment and policy run in a process of their own, in the trial before the run and
+    where there are no workers: it may crash, and `config.episode_timeout` holds there. Without it they run in this process,
+    which a crash ends. What they change in the process is restored afterwards.
+
+    During the run, prints go to standard error.
     """
     progress = progress or Silent()
-    with compilation_watched(progress), output_to_stderr(), process_kept(), torch_threads_kept(config.policy):
-        spec = resolve_spec(config)
+    with output_to_stderr(), nullcontext() if apart else _kept(config, progress):
+        spec = resolve_spec(config, progress, apart)
         if spec.frames == RENDER and config.frames == AUTO:
             note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"
             progress.event("frames_rendered", note, stage="collect")
+        executor = executor or (None if config.workers else apart)
         return _collect(GymSource(spec), config, progress, executor, shard_bytes=_smallest_shard(spec))
+
+
+@contextmanager
+def _kept(config: CollectConfig, progress: Progress) -> Iterator[None]:
+    """Around other people's code in this process."""
+    with compilation_watched(progress), process_kept(), torch_threads_kept(config.policy):
+        yield
 
 
 def collect_source(
@@ -111,6 +136,8 @@ def _collect(
     spec = source.spec
     if not config.out.exists():
         _refuse_full_disk(config.out, shard_bytes)
+    can_be_ended = config.workers > 0 if executor is None else isinstance(executor, Apart)
+    timeout = config.episode_timeout if can_be_ended else 0.0
     if executor is not None:
         config = dataclasses.replace(config, workers=0, address=None)
     with DatasetWriter(config.out.absolute(), spec) as writer:
@@ -119,9 +146,8 @@ def _collect(
         writer.announce("collect", sum(entry.num_episodes for entry in writer.entries) + new_episodes)
         if blocks:
             _refuse_full_disk(config.out, shard_bytes)
-            timeout = config.episode_timeout if config.workers else 0.0
             setup = taken_along(functools.partial(block_collector, source, timeout))
-            _collect_blocks(config, source, blocks, setup, executor, writer, progress)
+            _collect_blocks(config, timeout, source, blocks, setup, executor, writer, progress)
         writer.set_aside()
         dataset = writer.dataset()
         if set_aside := [episode for episode in dataset.set_aside() if episode.first_episode < config.episodes]:
@@ -132,24 +158,45 @@ def _collect(
     return report
 
 
-def resolve_spec(config: CollectConfig) -> RolloutSpec:
-    """The settings and the schema that determine the data, after trying environment, policy and crop once.
+def resolve_spec(config: CollectConfig, progress: Progress | None = None, apart: Apart | None = None) -> RolloutSpec:
+    """The settings and the schema that determine the data, after trying environment, policy and crop.
 
+    The trial begins the first episode, or one of the next if that fails: it is then set aside as any other.
     Raises EnvironmentNotUsable, PolicyNotUsable or ConfigError.
     """
+    failures: list[tuple[str, BaseException | None]] = []
+    for episode in range(min(TRIALS, config.episodes)):
+        start = time.monotonic()
+        try:
+            return apart.call(_trial, config, episode, progress=progress or Silent()) if apart else _try_once(config, episode)
+        except EpisodeFailed as error:
+            failures.append((str(error), error.__cause__))
+        except WorkerLost as error:
+            seconds = time.monotonic() - start
+            code = ", ".join([config.env, *config.wrap, config.policy])
+            ended = f"{error} in code of {code}: {WHY_A_PROCESS_ENDS}"
+            failures.append((too_long(seconds, config.episode_timeout) or ended, None))
+    where = f"{config.env} with {config.parsed_env_kwargs()}"
+    reason, cause = failures[0]
+    raise EnvironmentNotUsable(f"cannot begin an episode: {reason}", where=where) from cause
+
+
+def _trial(config: CollectConfig, episode: int) -> RolloutSpec:
+    """In a process that may end."""
+    with ended_after(config.episode_timeout):
+        return _try_once(config, episode)
+
+
+def _try_once(config: CollectConfig, episode: int) -> RolloutSpec:
+    """`resolve_spec` by one episode; raises EpisodeFailed if this one cannot be begun."""
     env_kwargs = config.parsed_env_kwargs()
     options = EnvOptions.of(vars(config) | {"reset_options": config.parsed_reset_options()})
     import_all(config.env, env_kwargs, options.wrap, config.policy)
-    with episode_apart(config.seed, 0):
-        return _try_once(config, env_kwargs, options)
-
-
-def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOptions) -> RolloutSpec:
     build_policy, weights = policy_maker(config.policy), policy_weights(config.policy)
-    env = make_image_env(config.env, env_kwargs, options)
-    try:
+    told = retold(lambda error: EpisodeFailed(f"{one_line(error)}{remedy(config.env, error)}"))
+    with told, episode_apart(config.seed, episode), make_image_env(config.env, env_kwargs, options) as env:
         preprocessing = config.preprocessing(env.default_crop)
-        seed, policy_rng = episode_seeds(config.seed, 0)
+        seed, policy_rng = episode_seeds(config.seed, episode)
         policy = build_policy(env.gym)  # first, because the preprocessing may have to be compiled
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, preprocessing)(raw)
@@ -164,13 +211,6 @@ def _try_once(config: CollectConfig, env_kwargs: dict[str, Any], options: EnvOpt
         _require_picture(config.env, env, policy, seed)
         source = env_source(env.gym, config.env, *config.wrap) | engines(env.gym)
         max_steps = config.max_steps or min(_own_limit(env.gym) or DEFAULT_MAX_STEPS, MAX_ROWS_PER_EPISODE - 1)
-    except WorldModelError:
-        raise
-    except Exception as error:
-        reason = f"{one_line(error)}{remedy(config.env, error)}"
-        raise EnvironmentNotUsable(f"cannot begin an episode: {reason}", where=f"{config.env} with {env_kwargs}") from error
-    finally:
-        env.close()
     return RolloutSpec(
         schema=schema,
         env=config.env,
@@ -213,6 +253,7 @@ def _require_picture(name: str, env: ImageEnv, policy: Policy, seed: int) -> Non
 
 def _collect_blocks(
     config: CollectionConfig,
+    timeout: float,
     source: Source,
     blocks: list[Block],
     setup: Callable[[], Callable[[Block], bytes]],
@@ -251,7 +292,8 @@ def _collect_blocks(
             else:
                 in_turn = 0
                 commit(block, outcome)
-        for block, result in collect_one_by_one(setup, failed, executor, spec, config, progress, tally) if failed else ():
+        alone = collect_one_by_one(setup, failed, executor, spec, config, timeout, progress, tally)
+        for block, result in alone if failed else ():
             if isinstance(result, bytes):
                 commit(block, result)
             else:

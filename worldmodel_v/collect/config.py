@@ -45,7 +45,7 @@ class CollectionConfig:
     """The root seed; episode i uses numpy's SeedSequence(seed, spawn_key=(i,))."""
 
     workers: Annotated[int, Ge(0)] = 2
-    """Ray workers, one CPU each; 0 collects in this process, without Ray."""
+    """Ray workers, one CPU each; 0 collects without Ray, one episode after another."""
 
     address: str | None = None
     """The Ray cluster that workers run on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
@@ -55,7 +55,7 @@ class CollectionConfig:
 
     episode_timeout: Annotated[float, Interval(ge=0, le=MAX_TIMEOUT_SECONDS)] = 3600.0
     """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
-    0: no limit. Without workers there is no limit either, because there is no process to stop."""
+    0: no limit. In Python, without workers and without a process apart, there is no limit either."""
 
     def executor(self, num_tasks: int, *, apart: bool = False) -> Executor:
         """The executor for `num_tasks` tasks: no more workers than tasks; with `apart`, each has one task at a time."""

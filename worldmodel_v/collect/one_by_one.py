@@ -24,6 +24,8 @@ TRIES_TOGETHER = 2
 TRIES_ALONE = 2
 """How often each episode of a block is tried after that."""
 
+WHY_A_PROCESS_ENDS = "a crash in native code, an exit of the process, or lack of memory"
+
 
 def collect_one_by_one(
     setup: Callable[[], Callable[[Block], bytes]],
@@ -31,10 +33,12 @@ def collect_one_by_one(
     executor: Executor | None,
     spec: RolloutSpec,
     config: CollectionConfig,
+    timeout: float,
     progress: Progress,
     tally: Tally,
 ) -> Iterator[tuple[Block, bytes | list[SetAside]]]:
-    """Yield each of `blocks` with its shard, or with its episodes that are to be set aside."""
+    """Yield each of `blocks` with its shard, or with its episodes that are to be set aside; an episode may take `timeout`
+    seconds, 0: any time."""
     whole = {episode.first: block for block in blocks for episode in block.apart()}
     workers = executor or config.executor(len(whole), apart=True)
     episodes = (episode for block in blocks for episode in block.apart())
@@ -44,26 +48,27 @@ def collect_one_by_one(
             block = whole[episode.first]
             results[block][episode.first] = outcome
             if len(results[block]) == block.num_episodes:
-                yield block, _outcome(block, results.pop(block), spec, config)
+                yield block, _outcome(block, results.pop(block), spec, timeout)
 
 
-def _outcome(
-    block: Block, results: dict[int, bytes | Failure], spec: RolloutSpec, config: CollectionConfig
-) -> bytes | list[SetAside]:
+def _outcome(block: Block, results: dict[int, bytes | Failure], spec: RolloutSpec, timeout: float) -> bytes | list[SetAside]:
     failures = {episode: result for episode, result in sorted(results.items()) if isinstance(result, Failure)}
     if failures:
-        describe = functools.partial(_set_aside, block, spec, config.episode_timeout if config.workers else 0.0)
+        describe = functools.partial(_set_aside, block, spec, timeout)
         return [describe(episode, failure) for episode, failure in failures.items()]
     return merge_shards([result for _, result in sorted(results.items()) if isinstance(result, bytes)], spec)
+
+
+def too_long(seconds: float, timeout: float) -> str | None:
+    """What to say of an episode whose process ended after `seconds`, if it was ended because of its time."""
+    return f"it ran longer than the {timeout:g} s of {option('episode_timeout')}" if timeout and seconds >= timeout else None
 
 
 def _set_aside(block: Block, spec: RolloutSpec, timeout: float, episode: int, failure: Failure) -> SetAside:
     seed, _ = episode_seeds(spec.seed, episode)
     reason = failure.reason.removeprefix(f"episode {episode} (seed {seed}) of {spec.env}: ")
-    if failure.died and timeout and failure.seconds >= timeout:
-        reason = f"it ran longer than the {timeout:g} s of {option('episode_timeout')}"
-    elif failure.died:
-        reason += ": a crash in native code, an exit of the process, or lack of memory"
+    if failure.died:
+        reason = too_long(failure.seconds, timeout) or f"{reason}: {WHY_A_PROCESS_ENDS}"
     return SetAside(
         episode=episode,
         seed=seed,

@@ -11,8 +11,9 @@ import numbers
 import operator
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
@@ -25,7 +26,8 @@ from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames,
 from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
 from worldmodel_v.envs.plugins import draw_without_a_display, import_plugin, remedy
 from worldmodel_v.envs.source import layers
-from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line, retold, shown
+from worldmodel_v.interrupts import is_interruption
 from worldmodel_v.own_modules import import_own
 from worldmodel_v.preprocessing import FULL
 from worldmodel_v.profiles import CAR_RACING
@@ -152,7 +154,7 @@ class ImageEnv:
             received = given if self._space.dtype == np.float32 else given.astype(self._space.dtype).astype(np.float32)
             return received.reshape(-1)
         if kind == "discrete" and given.dtype.kind not in "iu":
-            raise TypeError(f"the policy's action is {_shown(action)}, expected whole numbers for {self._space}")
+            raise TypeError(f"the policy's action is {shown(action)}, expected whole numbers for {self._space}")
         with np.errstate(invalid="ignore"):
             received = given.astype(self._space.dtype)
         if not (np.abs(received.astype(np.float64) - given) < 1).all():
@@ -188,11 +190,22 @@ class ImageEnv:
     def close(self) -> None:
         self.gym.close()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close it; if an error has ended the block, that error counts, and not one of closing."""
+        try:
+            self.close()
+        except BaseException as another:
+            if error is None or is_interruption(another):
+                raise
+
     def _ground_truth(self) -> dict[str, float]:
         ground_truth = getattr(self._world, "ground_truth", None)
         truth = ground_truth() if callable(ground_truth) else {}
         if not isinstance(truth, dict):
-            raise TypeError(f"the ground truth: expected a dict of numbers by name, got {_shown(truth)}")
+            raise TypeError(f"the ground truth: expected a dict of numbers by name, got {shown(truth)}")
         return truth
 
     def _gym_action(self, recorded: np.ndarray | int) -> Any:
@@ -235,7 +248,7 @@ def _number(what: str, value: Any) -> float:
         return value
     is_scalar = isinstance(value, numbers.Real) or getattr(value, "shape", None) == ()
     if not is_scalar or np.asarray(value).dtype.kind not in "fiub":
-        raise TypeError(f"{what}: expected a number, got {_shown(value)}")
+        raise TypeError(f"{what}: expected a number, got {shown(value)}")
     return float(value)
 
 
@@ -243,12 +256,8 @@ def _truth(what: str, value: Any) -> bool:
     if value is True or value is False:
         return value
     if getattr(value, "shape", None) != () or np.asarray(value).dtype.kind != "b":
-        raise TypeError(f"{what}: expected True or False, got {_shown(value)}")
+        raise TypeError(f"{what}: expected True or False, got {shown(value)}")
     return bool(value)
-
-
-def _shown(value: Any) -> str:
-    return f"{' '.join(repr(value).split()):.100} ({type(value).__name__})"
 
 
 def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions = AUTO_OPTIONS) -> ImageEnv:
@@ -261,11 +270,13 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions 
     try:
         chosen = _chosen(env, env_id, options)
         if chosen.frames == RENDER and env.render_mode != "rgb_array":
-            env.close()
+            with _told_by_name(env_id, env_kwargs):
+                env.close()
             env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"}, options.wrap)
         return _image_env(env, env_id, chosen)
     except EnvironmentNotUsable:
-        env.close()
+        with suppress(Exception):
+            env.close()
         raise
 
 
@@ -320,7 +331,7 @@ def import_env(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -
 def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gymnasium.Env:
     import_env(env_id, env_kwargs, wrap)
     with _told_by_name(env_id, env_kwargs):
-        env = gymnasium.make(env_id, disable_env_checker=True, **env_kwargs)
+        env = gymnasium.make(env_id, disable_env_checker=True, **copy.deepcopy(env_kwargs))  # they are recorded
     for name in wrap:
         env = _wrapped(env, name)
     return env
@@ -329,13 +340,15 @@ def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gym
 @contextmanager
 def _told_by_name(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
     """Replace any error in the block with EnvironmentNotUsable."""
-    try:
-        yield
-    except Exception as error:
+
+    def told(error: BaseException) -> EnvironmentNotUsable:
         reason = f"{one_line(error)}{remedy(env_id, error)}"
-        raise EnvironmentNotUsable(
+        return EnvironmentNotUsable(
             f"cannot be built with {env_kwargs or 'no arguments'}: {reason}", where=f"environment {env_id!r}"
-        ) from error
+        )
+
+    with retold(told):
+        yield
 
 
 def _wrapped(env: gymnasium.Env, name: str) -> gymnasium.Env:
@@ -359,12 +372,14 @@ def _wrapper(name: str) -> Callable[[gymnasium.Env], Any]:
 @contextmanager
 def _wrapping(name: str) -> Iterator[None]:
     """Replace any error in the block with EnvironmentNotUsable."""
-    try:
-        yield
-    except Exception as error:
-        raise EnvironmentNotUsable(
+
+    def told(error: BaseException) -> EnvironmentNotUsable:
+        return EnvironmentNotUsable(
             f"cannot be loaded and put around the environment: {one_line(error)}",
             field="wrap",
             got=name,
             expected="module:Wrapper on the Python path, a class that takes the environment alone",
-        ) from error
+        )
+
+    with retold(told):
+        yield

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import Space, spaces
 
 from worldmodel_v.envs.picture import AUTO, PLAIN, is_clear, layout_of, why_no_picture
-from worldmodel_v.errors import EnvironmentNotUsable
+from worldmodel_v.errors import EnvironmentNotUsable, shown
 from worldmodel_v.schema import DTYPES, Column, Fill
 from worldmodel_v.surface import option
 
@@ -153,7 +153,7 @@ def extra_column(path: str, values: list[Any]) -> Column:
     array = np.asarray(present[0])
     if str(array.dtype) not in DTYPES:
         raise EnvironmentNotUsable(
-            f"is {present[0]!r:.100}", field="record", got=path, expected="a number or an array of numbers"
+            f"is {shown(present[0])}", field="record", got=path, expected="a number or an array of numbers"
         )
     fill: Fill = None
     if values[0] is MISSING:
@@ -187,12 +187,12 @@ def extra_rows(column: Column, values: list[Any]) -> np.ndarray:
         array = np.asarray(value)
         if array.shape != column.row_shape or array.dtype.kind not in "fiub":
             raise ValueError(
-                f"{column.name} in step {step}: expected {column.dtype} {list(column.row_shape)}, got {value!r:.100}"
+                f"{column.name} in step {step}: expected {column.dtype} {list(column.row_shape)}, got {shown(value)}"
             )
         with np.errstate(all="ignore"):
             rows[step] = array.astype(column.dtype)
         if not np.array_equal(rows[step], array, equal_nan=column.dtype.startswith("float")):
-            raise ValueError(f"{column.name} in step {step} is {value!r:.100}, which {column.dtype} cannot hold")
+            raise ValueError(f"{column.name} in step {step} is {shown(value)}, which {column.dtype} cannot hold")
         if column.fill is not None and column.is_fill(rows[step : step + 1])[0] and column.fill != "nan":
             raise ValueError(f"{column.name} in step {step} is {column.fill}, which says that there is no value")
     return rows

@@ -73,12 +73,13 @@ class Executor(Protocol):
 
 
 def try_task(run: Run[Task], task: Task, *, attempts: int, progress: Progress, tally: Tally) -> bytes | Failure:
-    """Run a task in this process, and again if it ends in EpisodeFailed; several threads may each run one at once."""
+    """Run a task in this process, and again if it ends in EpisodeFailed, or in WorkerLost if another process did the work;
+    several threads may each run one at once."""
     attempt, start = 1, time.monotonic()
     while True:
         try:
             return perform(run, task)
-        except EpisodeFailed as error:
+        except (EpisodeFailed, WorkerLost) as error:
             if attempt >= attempts:
                 return Failure(error=error, reason=str(error), attempts=attempt, seconds=time.monotonic() - start)
             attempt, start = attempt + 1, time.monotonic()

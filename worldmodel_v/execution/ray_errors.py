@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from worldmodel_v.errors import ClusterNotUsable, WorldModelError, one_line
+from worldmodel_v.errors import MAX_CHARACTERS, ClusterNotUsable, WorldModelError, one_line
 
 NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
@@ -46,4 +46,4 @@ def first_line(error: BaseException) -> str:
 
 
 def _lines(error: BaseException) -> list[str]:
-    return str(error).strip().splitlines() or [type(error).__name__]
+    return [f"{line:.{MAX_CHARACTERS}}" for line in str(error).strip().splitlines()] or [type(error).__name__]

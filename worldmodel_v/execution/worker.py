@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from worldmodel_v.errors import WorldModelError
 from worldmodel_v.execution.executor import Run, perform
+from worldmodel_v.interrupts import interruptions_ignored
 from worldmodel_v.own_modules import look_in
 
 WORKER_ENVIRONMENT = {
@@ -29,10 +31,14 @@ class Worker:
 
     def run(self, task: Any) -> tuple[bytes, int]:
         """The task's result, and by how many bytes this process has grown since its first task."""
-        if self._run is None:
-            self._run = self._setup()
-            gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not visit it again
-        result = perform(self._run, task)
+        try:
+            if self._run is None:
+                interruptions_ignored()
+                self._run = self._setup()
+                gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not visit it again
+            result = perform(self._run, task)
+        except WorldModelError as error:
+            raise error from None  # Ray would send the whole text of its causes along
         self._bytes_at_first = self._bytes_at_first or _resident_bytes()
         return result, _resident_bytes() - self._bytes_at_first
 

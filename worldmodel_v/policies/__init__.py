@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.source import code_source
-from worldmodel_v.errors import PackageMissing, PolicyNotUsable, one_line
+from worldmodel_v.errors import PolicyNotUsable, one_line, retold, text_of
 from worldmodel_v.own_modules import import_own
 from worldmodel_v.policies.acting import FRAME, OBSERVATION, acts_on, next_action
 from worldmodel_v.policies.brownian import BrownianPolicy
@@ -82,13 +82,13 @@ def find_policy(name: str) -> PolicyFactory:
 def _loaded(name: str, source: str) -> PolicyFactory:
     """What `source`, module:factory, names in the policy `name`."""
     module, _, attribute = source.partition(":")
-    try:
+
+    def told(error: BaseException) -> PolicyNotUsable:
+        what = text_of(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
+        return PolicyNotUsable(f"policy {name!r} cannot be loaded: {what}; expected module:factory on the Python path")
+
+    with retold(told):
         factory = getattr(import_own(module), attribute)
-    except Exception as error:
-        what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
-        raise PolicyNotUsable(
-            f"policy {name!r} cannot be loaded: {what}; expected module:factory on the Python path"
-        ) from error
     if not callable(factory):
         raise PolicyNotUsable(f"policy {name!r}: {attribute} is not callable; expected a factory(env) that returns a Policy")
     return factory
@@ -130,12 +130,8 @@ def policy_maker(text: str) -> Callable[[gymnasium.Env], Policy]:
 def _build(expression: PolicyExpression, factories: Mapping[str, PolicyFactory], env: gymnasium.Env) -> Policy:
     factory = factories[expression.name]
     inner = [InnerPolicy(weight, str(member), _build(member, factories, env)) for weight, member in expression.inner]
-    try:
+    with retold(lambda error: PolicyNotUsable(f"policy '{expression}' cannot be built: {one_line(error)}")):
         policy = factory(env, *([inner] if inner else []), **expression.numbers)
-    except (PolicyNotUsable, PackageMissing):
-        raise
-    except Exception as error:
-        raise PolicyNotUsable(f"policy '{expression}' cannot be built: {one_line(error)}") from error
     for method in ("reset", "act"):
         if not callable(getattr(policy, method, None)):
             raise PolicyNotUsable(

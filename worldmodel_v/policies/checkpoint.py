@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import gymnasium
 import numpy as np
 
-from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.errors import PolicyNotUsable, one_line, retold
 from worldmodel_v.own_modules import import_own
 from worldmodel_v.policies.acting import FRAME, acts_on
 from worldmodel_v.policies.network import chosen_action
@@ -68,7 +68,8 @@ class CheckpointPolicy:
 
 def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolicy]:
     """A function that builds the policy. MODULE is imported now, and FILE is looked for in the present directory."""
-    with suppress(Exception):  # building the policy reports it
+    reported = retold(lambda error: PolicyNotUsable(one_line(error)))
+    with suppress(PolicyNotUsable), reported:  # building the policy reports it
         import_own(source.partition(":")[0])
     return partial(CheckpointPolicy, source=source, folder=Path.cwd())
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import socket
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -14,7 +15,16 @@ from worldmodel_v.envs.engines import installed, unsaid_engines
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import RENDER
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
-from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, PolicyNotUsable, WorldModelError, one_line
+from worldmodel_v.errors import (
+    MAX_CHARACTERS,
+    EnvironmentNotUsable,
+    EpisodeFailed,
+    PolicyNotUsable,
+    WorldModelError,
+    one_line,
+    retold,
+    shown,
+)
 from worldmodel_v.interrupts import handlers_restored
 from worldmodel_v.policies import POLICIES, Policy, next_action, parse_policy, policy_maker, policy_source
 from worldmodel_v.process import directory_kept, process_kept
@@ -23,6 +33,9 @@ from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.surface import option
+
+MAX_NAME = 1000
+"""Characters of what a policy says it has chosen."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class GymSource:
         spec = self.spec
         try:
             import_all(spec.env, spec.env_kwargs, spec.wrap, spec.policy)
-            with process_kept():
+            with process_kept(), retold(lambda error: EnvironmentNotUsable(one_line(error))):
                 env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
                 env.close()
             of_policy = policy_source(spec.policy)
@@ -109,20 +122,13 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     drawing = {"render_mode": "rgb_array"} if spec.frames == RENDER else {}  # at once: `make_image_env` would make it twice
-    try:
+    with retold(partial(_failed, spec, episode_id, seed)):
         make_policy = policy_maker(spec.policy)
         with episode_apart(spec.seed, episode_id):
             with handlers_restored():
                 env = make_image_env(spec.env, spec.env_kwargs | drawing, EnvOptions.of(vars(spec)))
-            try:
-                policy = make_policy(env.gym)
-                return _play(env, policy, spec, episode_id, seed, policy_rng)
-            finally:
-                env.close()
-    except WorldModelError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _failed(spec, episode_id, seed, error) from error
+            with env:
+                return _play(env, make_policy(env.gym), spec, episode_id, seed, policy_rng)
 
 
 def _failed(spec: RolloutSpec, episode_id: int, seed: int, error: BaseException, where: str = "") -> EpisodeFailed:
@@ -136,32 +142,37 @@ def _play(
         raw = env.reset(seed)
     if env.state_names != spec.schema.state_names:
         raise EpisodeFailed(
-            f"episode {episode_id} (seed {seed}) of {spec.env}: the environment's ground truth is {list(env.state_names)}, "
+            f"episode {episode_id} (seed {seed}) of {spec.env}: the environment's ground truth is "
+            f"{list(env.state_names)!r:.{MAX_CHARACTERS}}, "
             f"in episode 0 it is {list(spec.schema.state_names)}"
         )
     moved = policy.reset(policy_rng)
     raw = raw if moved is None else env.moved(moved, spec.policy)
     rows = EpisodeRows(env, frame_preprocessor(raw.shape, spec.preprocessing), spec.max_steps + 1)
     ended = False
-    try:
+    with retold(lambda error: _failed(spec, episode_id, seed, error, where=f"in step {rows.num_steps}: ")):
         while not ended:
+            rows.see(raw)  # before the policy, which may work in place on what it is given
             action, shape = env.record_action(next_action(policy, raw, env.seen[0])), raw.shape
-            rows.see(raw)
             raw, reward, terminated, truncated = env.step(action)
             if raw.shape != shape:
                 raise ValueError(f"the frame's shape changed from {shape} to {raw.shape}")
             truncated = truncated or (not terminated and rows.num_steps + 1 == spec.max_steps)
             rows.add(action, reward, terminated, truncated)
             ended = terminated or truncated
-    except WorldModelError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise _failed(spec, episode_id, seed, error, where=f"in step {rows.num_steps}: ") from error
     rows.see(raw)
     return Episode(
         schema=spec.schema,
         episode_id=episode_id,
         seed=seed,
-        policy=getattr(policy, "chosen", spec.policy),
+        policy=_name_of(policy, spec),
         columns=rows.columns(spec.schema),
     )
+
+
+def _name_of(policy: Policy, spec: RolloutSpec) -> str:
+    """What the policy says it has chosen, or the policy as it was asked for; raises ValueError if that is no name."""
+    name = getattr(policy, "chosen", spec.policy)
+    if type(name) is not str or len(name) > max(MAX_NAME, len(spec.policy)) or not name.isprintable():
+        raise ValueError(f"the policy's chosen is {shown(name)}, expected a text of at most {MAX_NAME} printable characters")
+    return name

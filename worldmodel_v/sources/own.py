@@ -3,8 +3,10 @@
 Legend: T actions of an episode, H, W frame.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 from worldmodel_v.envs.engines import engines, installed
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
 from worldmodel_v.envs.source import code_source, held_in_common
-from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, WorldModelError, one_line
+from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, one_line, retold
 from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema, rollout_schema, space_record
@@ -69,7 +71,8 @@ class OwnSource:
     def of(cls, source: EpisodeSource, *, seed: int, episodes_per_shard: int) -> "OwnSource":
         """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if that fails, or ConfigError if
         no architecture trains on its frames."""
-        try:
+        name = type(source).__name__
+        with retold(lambda error: EnvironmentNotUsable(f"cannot make episode 0: {one_line(error)}", where=name)):
             with episode_apart(seed, 0):
                 rows = dict(source.episode(0, episode_seeds(seed, 0)[1]))
             frames = _frames(rows)
@@ -81,17 +84,13 @@ class OwnSource:
                 state_names=tuple(source.state_names),
                 extras=extras,
             )
-        except WorldModelError:
-            raise
-        except Exception as error:
-            raise EnvironmentNotUsable(f"cannot make episode 0: {one_line(error)}", where=type(source).__name__) from error
         height, width = frames.shape[1:3]
         require_trainable(height, width, where=f"{type(source).__name__}: pixels of episode 0")
         preprocessing = Preprocessing(crop=FULL, frame_height=height, frame_width=width)
         spec = RolloutSpec(
             schema=schema,
             env=source.name,
-            env_kwargs=dict(source.settings),
+            env_kwargs=copy.deepcopy(dict(source.settings)),
             policy=source.policy,
             seed=seed,
             max_steps=MAX_ROWS_PER_EPISODE - 1,
@@ -118,11 +117,8 @@ class OwnSource:
     def episode(self, episode_id: int) -> Episode:
         """Let the source make it; raises EpisodeFailed, naming episode and seed, if it raises or breaks the contract."""
         seed, rng = episode_seeds(self.spec.seed, episode_id)
-        try:
-            with episode_apart(self.spec.seed, episode_id):
-                rows = dict(self.source.episode(episode_id, rng))
-        except (Exception, SystemExit) as error:
-            raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {self.spec.env}: {one_line(error)}") from error
+        with self._failures(episode_id, seed), episode_apart(self.spec.seed, episode_id):
+            rows = dict(self.source.episode(episode_id, rng))
         return self._record(episode_id, rows)
 
     def beginning(self, episode_id: int, num_steps: int) -> Episode:
@@ -136,11 +132,14 @@ class OwnSource:
 
     def _record(self, episode_id: int, rows: dict[str, Any]) -> Episode:
         seed = episode_seeds(self.spec.seed, episode_id)[0]
-        try:
+        with self._failures(episode_id, seed):
             columns = _columns(self.spec.schema, rows)
-        except Exception as error:
-            raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {self.spec.env}: {one_line(error)}") from error
         return Episode(schema=self.spec.schema, episode_id=episode_id, seed=seed, policy=self.spec.policy, columns=columns)
+
+    def _failures(self, episode_id: int, seed: int) -> AbstractContextManager[None]:
+        """Raises EpisodeFailed for what is raised in the block."""
+        said = f"episode {episode_id} (seed {seed}) of {self.spec.env}"
+        return retold(lambda error: EpisodeFailed(f"{said}: {one_line(error)}"))
 
 
 def _extra_names(rows: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ An episode is recorded when it ends. Each is one shard, committed as `wm-collect
 episode in progress, and the same script continues with the next number.
 """
 
+import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -120,7 +121,7 @@ class Recorder(gymnasium.Wrapper):
         spec = RolloutSpec(
             schema=env.schema(self._preprocessing.frame_shape, extras),
             env=self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__,
-            env_kwargs=dict(self.env.spec.kwargs) if self.env.spec else {},
+            env_kwargs=copy.deepcopy(dict(self.env.spec.kwargs)) if self.env.spec else {},
             policy=self._policy,
             seed=self._root_seed,
             max_steps=MAX_ROWS_PER_EPISODE - 1,
