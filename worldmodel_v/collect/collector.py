@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -101,13 +101,24 @@ def collect(
     During the run, prints go to standard error.
     """
     progress = progress or Silent()
-    with output_to_stderr(), nullcontext() if apart else _kept(config, progress):
+    with output_to_stderr(), _resting(apart) if apart else _kept(config, progress):
         spec = resolve_spec(config, progress, apart)
         if spec.frames == RENDER and config.frames == AUTO:
             note = "collect: the frames are render()'s, as a spectator sees the world: its observation holds no picture"
             progress.event("frames_rendered", note, stage="collect")
         executor = executor or (None if config.workers else apart)
+        if apart is not None and executor is not apart:
+            apart.rest()
         return _collect(GymSource(spec), config, progress, executor, shard_bytes=_smallest_shard(spec))
+
+
+@contextmanager
+def _resting(apart: Apart) -> Iterator[None]:
+    """Afterwards the process apart is gone."""
+    try:
+        yield
+    finally:
+        apart.rest()
 
 
 @contextmanager

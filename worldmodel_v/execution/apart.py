@@ -19,6 +19,7 @@ import pickle
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection, Pipe, wait
 from types import TracebackType
@@ -50,7 +51,8 @@ class Apart:
     def __init__(self) -> None:
         """Make it before there are other threads than the main one."""
         self._helper, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._helper_pid = os.fork()
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of NumPy's threads, which bear a fork
+            self._helper_pid = os.fork()
         if not self._helper_pid:
             self._helper.close()
             _fork_at_each_order(theirs)
@@ -92,13 +94,20 @@ class Apart:
         run = functools.partial(self.call, _run, pickle.dumps(setup), progress=progress)
         return Here().try_tasks(lambda: run, tasks, attempts=attempts, progress=progress, tally=tally)
 
+    def rest(self) -> None:
+        """End the process, whatever it does; the next call begins another."""
+        if self._connection is None or self._pid is None:
+            return
+        self._connection.close()
+        if self._is_busy or not wait([self._helper], SECONDS_TO_END):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        self._helper.recv(LONGEST_NUMBER)
+        self._connection = self._pid = None
+
     def close(self) -> None:
-        """End the process, whatever it does."""
-        if self._connection is not None and self._pid is not None:
-            self._connection.close()
-            if self._is_busy or not wait([self._helper], SECONDS_TO_END):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGKILL)
+        """End the process for good."""
+        self.rest()
         self._helper.close()
         os.waitpid(self._helper_pid, 0)
 
@@ -120,7 +129,7 @@ class Apart:
         if connection in wait([connection, self._helper]):
             with contextlib.suppress(EOFError, OSError):
                 return connection.recv()
-        code = int(self._helper.recv(LONGEST_NUMBER))
+        code = int(self._helper.recv(LONGEST_NUMBER) or -signal.SIGKILL)  # the helper has been killed, and its fork with it
         connection.close()
         self._connection = self._pid = None
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
