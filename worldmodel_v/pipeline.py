@@ -236,6 +236,8 @@ def _require_bounded(values: tuple[Any, ...]) -> None:
 
 
 def _compose(file: Path) -> yaml.Node:
+    if file.exists() and not file.is_file():  # such as a pipe, which would be waited for
+        raise ConfigError("is no regular file", where=file, remedy="give a pipeline file such as pipelines/quickstart.yaml")
     try:
         with file.open("rb") as opened:
             content = opened.read(MAX_FILE_BYTES + 1)

@@ -9,7 +9,15 @@ import pytest
 
 from tests.hostile.datasets import put_dataset, rollout_spec, sound_shard
 from tests.hostile.limits import VERIFY, run_limited
-from worldmodel_v.errors import ConfigError, DatasetNotUsable, NotAFile, PolicyNotUsable, ShardDamaged
+from worldmodel_v.autoencoders.gaussian import load_vae
+from worldmodel_v.errors import (
+    ConfigError,
+    DatasetNotUsable,
+    ModelNotUsable,
+    NotAFile,
+    PolicyNotUsable,
+    ShardDamaged,
+)
 from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies import parse_policy, policy_weights
 from worldmodel_v.storage import open_dataset, verify
@@ -210,9 +218,26 @@ def test_a_pipeline_file_that_is_more_than_plain_values_is_refused_by_line(tmp_p
     assert "\n" not in str(caught.value)
 
 
-def test_a_pipeline_file_without_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match="/dev/zero:1: has more than 65536 bytes"):
-        load_pipeline(Path("/dev/zero"), Path("out"))
+def test_a_pipeline_file_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_bytes(b"#" * (1 << 17))
+    with pytest.raises(ConfigError, match=r"long\.yaml:1: has more than 65536 bytes"):
+        load_pipeline(tmp_path / "long.yaml", tmp_path / "out")
+
+
+@pytest.fixture(params=["device", "link", "pipe"])
+def endless(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """What could be read until memory ends, or waited for: a device, a link to one, a pipe."""
+    place = tmp_path / "place"
+    if request.param == "link":
+        place.symlink_to("/dev/zero")
+    elif request.param == "pipe":
+        os.mkfifo(place)
+    return Path("/dev/zero") if request.param == "device" else place
+
+
+def test_a_pipeline_file_is_a_regular_file(endless: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{endless}: is no regular file; give a pipeline file such as"):
+        load_pipeline(endless, Path("out"))
 
 
 # Policies
@@ -237,6 +262,14 @@ def test_a_policys_line_without_measure_is_refused(text: str, expected: str) -> 
     assert len(str(caught.value)) < 1000
 
 
-def test_weights_of_a_policy_are_a_file_and_nothing_else() -> None:
-    with pytest.raises(PolicyNotUsable, match="/dev/zero is not there; give the path of a"):
-        policy_weights("checkpoint:module:factory:/dev/zero")
+@pytest.mark.parametrize("prefix", ["checkpoint:module:factory:", "onnx:", "sb3:"])
+def test_weights_of_a_policy_are_a_regular_file(prefix: str, endless: Path) -> None:
+    with pytest.raises(PolicyNotUsable, match=f"{endless} is no regular file; give the path of a"):
+        policy_weights(f"{prefix}{endless}")
+
+
+def test_a_dataset_and_a_vae_are_directories(endless: Path) -> None:
+    with pytest.raises(DatasetNotUsable, match="is no directory"):
+        open_dataset(endless)
+    with pytest.raises(ModelNotUsable, match="is no directory"):
+        load_vae(endless)

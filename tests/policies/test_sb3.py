@@ -323,7 +323,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "more than the file holds": (
         {"weights": lambda state: state.update({"action_net.weight": torch.ones(1).expand(2, 1 << 40)})},
-        "cannot be read as a model of Stable-Baselines3 (TypeError)",
+        "policy.pth may grow in memory: action_net.weight claims 8796093022208 bytes, the whole file has ",
     ),
 }
 
@@ -449,7 +449,6 @@ def pth(value: Any) -> bytes:
         (lambda file: with_members(file, data=b"{}", policy_pth=pth([1])), "AttributeError"),
         (lambda file: with_members(file, data=b"{}", policy_pth=pth({"a": 1})), "TypeError"),
         (lambda file: with_members(file, data=b"{}", policy_pth=pth({"a": Trap(file.parent / "sprung")})), "UnpicklingError"),
-        (lambda file: with_members(file, zipfile.ZIP_DEFLATED, data=b" " * 100_000 + b"{}", policy_pth=b""), "ValueError"),
         (lambda file: with_members(file, data=b" " * (64 << 20) + b"{}", policy_pth=pth({})), "ValueError"),
     ],
 )
@@ -461,13 +460,10 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, write: Callable[[Pat
     assert not (tmp_path / "sprung").exists()
 
 
-def test_weights_that_would_grow_in_memory_are_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(io.BytesIO(pth({"bomb": torch.zeros(1_000_000)}))) as plain, io.BytesIO() as content:
-        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as bomb:
-            for entry in plain.infolist():
-                bomb.writestr(entry.filename, plain.read(entry))
-        with_members(tmp_path / "m.zip", data=b"{}", policy_pth=content.getvalue())
-    with pytest.raises(PolicyNotUsable, match=r"cannot be read as a model of Stable-Baselines3 \(ValueError\)"):
+def test_a_zip_that_would_grow_in_memory_is_refused(tmp_path: Path) -> None:
+    with_members(tmp_path / "m.zip", zipfile.ZIP_DEFLATED, data=b" " * 100_000 + b"{}", policy_pth=b"")
+    text = "m.zip may grow in memory: 'data' in it is compressed; save it again, uncompressed, of contiguous tensors"
+    with pytest.raises(PolicyNotUsable, match=re.escape(text)):
         make_policy(f"sb3:{tmp_path}/m.zip", World(NUMBERS, STEER))
 
 

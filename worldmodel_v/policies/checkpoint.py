@@ -1,11 +1,10 @@
 """`checkpoint:MODULE:FACTORY:FILE`: a user's own torch network, with weights from a file that runs no code."""
 
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -97,37 +96,31 @@ def sha256_of_weights(file: Path) -> str:
     return sha256_of_file(file)
 
 
-def require_weights(file: Path, max_bytes: int = MAX_FILE_BYTES) -> None:
-    """Raise PolicyNotUsable if there is no such file, or if it has more than `max_bytes`."""
-    if not file.is_file():
-        raise PolicyNotUsable(
-            f"policy's weights: {file} is not there; give the path of a .safetensors, .pt, .onnx or .zip file"
-        )
+def require_weights(file: Path, max_bytes: int = MAX_FILE_BYTES) -> int:
+    """The size of a file of weights in bytes; raises PolicyNotUsable if it is no file, or has more than `max_bytes`."""
+    if not file.is_file():  # which a device, a pipe, and a link to either is not
+        what = "is no regular file" if file.exists() else "is not there"
+        raise PolicyNotUsable(f"policy's weights: {file} {what}; give the path of a .safetensors, .pt, .onnx or .zip file")
     if (num_bytes := file.stat().st_size) > max_bytes:
         raise PolicyNotUsable(f"policy's weights: {file} has {num_bytes} bytes, expected at most {max_bytes}")
+    return num_bytes
 
 
 def _read_weights(file: Path) -> Any:
-    """The tensors of a file by name; raises PolicyNotUsable if it is no file of weights, or would run code."""
-    require_weights(file)
+    """The tensors of a file by name; raises PolicyNotUsable if it is no file of weights, would run code or grow in memory."""
+    num_bytes = require_weights(file)
     import safetensors.torch
-    import torch
+
+    from worldmodel_v.policies.torch_file import read_torch
 
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        require_uncompressed(file, file.stat().st_size)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's loader may raise any class, and its text advises unsafe loading
+        return read_torch(file, num_bytes, f"policy checkpoint: {file}")
+    except PolicyNotUsable:
+        raise
+    except Exception as error:
         raise PolicyNotUsable(
             f"policy checkpoint: {file} cannot be read as weights ({type(error).__name__}); "
             "give a .safetensors file, or a .pt of tensors"
         ) from None
-
-
-def require_uncompressed(file: Path | BinaryIO, num_bytes: int) -> None:
-    """Raise ValueError if a file of so many bytes is a zip that would grow in memory: trainers compress nothing in theirs."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > num_bytes:
-                raise ValueError

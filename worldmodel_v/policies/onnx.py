@@ -16,6 +16,13 @@ PREFIX = "onnx:"
 MAX_BYTES = 2 << 30
 """What ONNX's own format (protobuf) can hold."""
 
+MAX_MEMORY_BYTES = 1 << 30
+"""Of all that the networks of a process compute, at once, without their weights: a few nodes (ConstantOfShape, Expand) can ask
+for any size."""
+
+OUT_OF_MEMORY = "Available memory of"
+"""In onnxruntime's words."""
+
 
 class OnnxPolicy:
     """A network as a policy: its one input is a frame, float32 (1, 3, H, W) in [0, 1], its first output an action (1, A),
@@ -28,7 +35,7 @@ class OnnxPolicy:
     def __init__(self, env: gymnasium.Env, file: Path, *, observation: float = 0) -> None:
         """Raises PackageMissing without onnxruntime, and PolicyNotUsable if the file is no such network."""
         require_weights(file, MAX_BYTES)
-        self._session = _session(file)
+        self._file, self._session = file, _session(file)
         self._space = env.action_space
         self.acts_on = OBSERVATION if observation else FRAME
         inputs = self._session.get_inputs()
@@ -45,7 +52,16 @@ class OnnxPolicy:
 
     def act(self, seen: np.ndarray) -> Any:
         x = _frame(seen) if self.acts_on == FRAME else np.array(seen, np.float32)[None]
-        return chosen_action(self._session.run(None, {self._input: x})[0], self._space)
+        try:
+            outputs = self._session.run(None, {self._input: x})
+        except Exception as error:  # a class of onnxruntime
+            if OUT_OF_MEMORY not in str(error):
+                raise
+            raise PolicyNotUsable(
+                f"policy onnx: {self._file} takes more than {MAX_MEMORY_BYTES} bytes for one action, without its weights; "
+                "export a smaller network"
+            ) from None
+        return chosen_action(outputs[0], self._space)
 
 
 def _frame(frame: np.ndarray) -> np.ndarray:
@@ -65,16 +81,27 @@ def _session(file: Path) -> Any:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = 4
+    _bound_memory(onnxruntime, options)
     try:
         content = file.read_bytes()
         graph = onnx.load_from_string(content).graph
         if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(graph)):
             raise ValueError("its weights stand in another file")
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        folding = ["ConstantFolding"]  # it would compute parts of the network beforehand, without a bound
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"], disabled_optimizers=folding)
     except Exception as error:  # onnxruntime raises classes of its own
         raise PolicyNotUsable(
             f"policy onnx: {file} cannot be read: {one_line(error):.300}; export the network whole, in one .onnx file"
         ) from None
+
+
+def _bound_memory(onnxruntime: Any, options: Any) -> None:
+    """Have a session take its memory, except for its weights, from one pool of this process that ends at MAX_MEMORY_BYTES."""
+    kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    limits = onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY_BYTES, "arena_extend_strategy": 1})  # 1: as much as is asked for
+    onnxruntime.create_and_register_allocator(onnxruntime.OrtMemoryInfo("Cpu", *kinds), limits)
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

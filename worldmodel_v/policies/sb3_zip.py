@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from worldmodel_v.errors import PolicyNotUsable
-from worldmodel_v.policies.checkpoint import require_uncompressed, require_weights
+from worldmodel_v.policies.checkpoint import require_weights
+from worldmodel_v.policies.torch_file import read_torch, require_plain
 from worldmodel_v.untrusted import parse_object
 
 MAX_DATA_BYTES = 64 << 20
@@ -94,32 +95,29 @@ class SavedModel:
 
 def read_zip(file: Path) -> SavedModel:
     """Raises PolicyNotUsable if the file is no such zip, would run code, or would grow in memory."""
-    require_weights(file)
+    num_bytes, where = require_weights(file), f"policy sb3: {file}"
     try:
-        require_uncompressed(file, file.stat().st_size)
         with zipfile.ZipFile(file) as archive:
+            require_plain(archive, num_bytes, where)
             if archive.getinfo("data").file_size > MAX_DATA_BYTES:
                 raise ValueError
             data = parse_object(archive.read("data"))
-            content = io.BytesIO(archive.read("policy.pth"))
-        num_bytes = content.getbuffer().nbytes
-        require_uncompressed(content, num_bytes)
-        content.seek(0)
-        weights = torch.load(content, map_location="cpu", weights_only=True)
-        if not all(isinstance(name, str) and _is_weight(value, num_bytes) for name, value in weights.items()):
+            content = archive.read("policy.pth")
+        weights = read_torch(io.BytesIO(content), len(content), f"{where}: policy.pth")
+        if not all(isinstance(name, str) and _is_weight(value) for name, value in weights.items()):
             raise TypeError
-    except Exception as error:  # of any class: torch's loader promises none, and its text advises to load it unsafely
+    except PolicyNotUsable:
+        raise
+    except Exception as error:  # of any class: zipfile promises none
         raise PolicyNotUsable(
-            f"policy sb3: {file} cannot be read as a model of Stable-Baselines3 ({type(error).__name__}); "
+            f"{where} cannot be read as a model of Stable-Baselines3 ({type(error).__name__}); "
             "give the zip that its model.save wrote"
         ) from None
     return SavedModel(file, data, dict(weights))
 
 
-def _is_weight(value: Any, num_bytes: int) -> bool:
-    """Whether a value is a plain tensor that the file backs: one with strides of 0 may claim any size."""
-    is_plain = isinstance(value, torch.Tensor) and value.layout == torch.strided and value.is_floating_point()
-    return is_plain and value.numel() * value.element_size() <= num_bytes
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _class_of(module: str, text: Any, known: tuple[str, ...]) -> str | None:

@@ -63,17 +63,21 @@ def fitting_weights(stored: Any, network: Mapping[str, Any], where: str) -> dict
     return fitting[0].weights
 
 
-def _dicts(stored: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every dict inside a file, by its path, with the weights directly in it."""
-    if not isinstance(stored, Mapping) or len(path) > MAX_NESTING:
+def _dicts(
+    stored: Any, path: tuple[str, ...] = (), seen: set[int] | None = None
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Every dict inside a file, by its path, with the weights directly in it; once where it stands at several paths."""
+    seen = set() if seen is None else seen
+    if not isinstance(stored, Mapping) or len(path) > MAX_NESTING or id(stored) in seen:
         return
+    seen.add(id(stored))
     named = {name: value for name, value in stored.items() if isinstance(name, str)}
     weights = {name: value for name, value in named.items() if _is_weight(name, value)}
     if weights or not path:
         yield path, weights
     for name, value in named.items():
         if name not in weights:
-            yield from _dicts(value, (*path, name))
+            yield from _dicts(value, (*path, name), seen)
 
 
 def _readings(path: tuple[str, ...], weights: dict[str, Any], network: Mapping[str, Any]) -> Iterator[Reading]:
