@@ -155,8 +155,9 @@ def read_training(path: Path) -> Training:
 def read_weights(path: Path) -> bytes:
     """The bytes of a directory's `vae.safetensors`; raises ModelNotUsable if there are none, or NotReadable."""
     file = path / WEIGHTS_NAME
-    if path.is_file():
-        raise ModelNotUsable("is a file", where=path, remedy="give the directory that it lies in")
+    if path.exists() and not path.is_dir():
+        what = "is a file" if path.is_file() else "is no directory"
+        raise ModelNotUsable(what, where=path, remedy="give the directory that it lies in")
     if files.size(file) is None:
         state = "its training is not finished" if files.exists(path / CHECKPOINT_NAME) else "it is no directory of wm-train"
         raise ModelNotUsable(
