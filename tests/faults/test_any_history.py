@@ -285,4 +285,4 @@ def test_in_some_histories_no_episode_is_lost_changed_or_there_twice(unbroken: U
 
 @pytest.mark.slow
 def test_in_many_histories_no_episode_is_lost_changed_or_there_twice(unbroken: Unbroken) -> None:
-    run_histories(unbroken, 40, 20, same=False)
+    run_histories(unbroken, 24, 16, same=False)
