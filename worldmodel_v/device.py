@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.errors import ConfigError, first_line, one_line
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -28,9 +28,7 @@ def resolve_device(name: str) -> torch.device:
             raise RuntimeError(f"{device.type} is neither cpu nor cuda")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(
-            f"cannot be used: {str(error).splitlines()[0]}", field="device", got=name, remedy="try auto or cpu"
-        ) from None
+        raise ConfigError(f"cannot be used: {first_line(error)}", field="device", got=name, remedy="try auto or cpu") from None
     return device
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 from worldmodel_v.interrupts import is_interruption
 from worldmodel_v.surface import MAX_LENGTH, option
+from worldmodel_v.untrusted import printable, shortened
 
 PARTS = ("where", "field", "expected", "got", "remedy")
-MAX_CHARACTERS = 500
-"""Of what somebody else's error says, or of how somebody else's value prints itself."""
+MAX_CLAUSE = 2000
+"""Characters of `what` and `expected` that a message shows: a defect, or a stranger, may have put megabytes there."""
 
 
 @contextmanager
@@ -33,26 +34,26 @@ def retold(tell: Callable[[BaseException], "WorldModelError"]) -> Iterator[None]
         raise tell(error) from error
 
 
-def text_of(error: BaseException) -> str:
-    """What an error of somebody else's says, at most `MAX_CHARACTERS` of it, even if its `__str__` fails."""
-    return _said(lambda: str(error), "__str__")
-
-
 def one_line(error: BaseException) -> str:
-    """The class and the first line of an error of somebody else's, to stand inside a message of ours."""
-    lines = text_of(error).strip().splitlines()
+    """The class and the first line of an error of somebody else's, to stand inside a message of ours; not all of a long one."""
     remark = " (it asked Python to exit)" if isinstance(error, SystemExit) else ""
-    return f"{type(error).__name__:.{MAX_LENGTH}}: {lines[0] if lines else 'no message'}{remark}"
+    return f"{type(error).__name__:.{MAX_LENGTH}}: {first_line(error) or 'no message'}{remark}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message of somebody else's, shortened; empty if there is none."""
+    return shortened(_said(lambda: str(error), "__str__").lstrip().partition("\n")[0].rstrip())
 
 
 def shown(value: Any) -> str:
     """A value of somebody else's and its type, in a line, even if its `__repr__` fails."""
-    return f"{' '.join(_said(lambda: repr(value), '__repr__').split()):.100} ({type(value).__name__:.{MAX_LENGTH}})"
+    said = shortened(_said(lambda: repr(value), "__repr__"))
+    return f"{' '.join(said.split()):.100} ({type(value).__name__:.{MAX_LENGTH}})"
 
 
 def _said(say: Callable[[], str], method: str) -> str:
     try:
-        return str.__getitem__(say(), slice(MAX_CHARACTERS))  # a subclass of str may be anything
+        return str.__getitem__(say(), slice(None))  # a subclass of str may be anything
     except BaseException as error:
         if is_interruption(error):
             raise
@@ -98,22 +99,33 @@ class WorldModelError(Exception):
     ) -> None:
         self.what, self.where, self.field = what, None if where is None else str(where), field
         self.expected, self.got, self.remedy = expected, got, remedy
-        super().__init__(_in_a_line(self))
+        self._shown = self._message()
+        super().__init__(self._shown)
 
     @property
     def parts(self) -> dict[str, Any]:
         """`where`, `field`, `expected`, `got` and `remedy`, those that there are."""
         return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
 
+    def __str__(self) -> str:
+        return self._shown
+
+    def _message(self) -> str:
+        return printable(_in_a_line(self))
+
 
 def _in_a_line(error: WorldModelError) -> str:
     subjects = [] if error.where is None else [error.where]
-    clauses = [error.what] if error.what else []
+    clauses = [shortened(error.what, MAX_CLAUSE)] if error.what else []
     got = error.got
     if error.field is not None:
         subjects.append(option(error.field, got if error.what else None))
         got = None if error.what or got is None else f"{str(got) if isinstance(got, Path) else got!r:.{MAX_LENGTH}}"
-    found = [f"{word} {part}" for word, part in (("expected", error.expected), ("got", got)) if part is not None]
+    found = [
+        f"{word} {shortened(str(part), MAX_CLAUSE)}"
+        for word, part in (("expected", error.expected), ("got", got))
+        if part is not None
+    ]
     clauses += [", ".join(found)] if found else []
     clauses += [error.remedy] if error.remedy else []
     return ": ".join([*subjects, "; ".join(clauses)])
@@ -210,4 +222,7 @@ class ModelFailed(WorldModelError):
 
 
 class VerificationFailed(WorldModelError):
-    """A dataset does not match its index; the message names every shard that is off."""
+    """A dataset does not match its index; the message names every shard that is off, one a line."""
+
+    def _message(self) -> str:
+        return "\n".join(map(printable, self.what.split("\n")))

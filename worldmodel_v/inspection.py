@@ -23,6 +23,7 @@ from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
 from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
 from worldmodel_v.storage.publish import TEMPORARY_PREFIX
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.untrusted import printable
 
 MODEL_NAMES = ("vae.safetensors", "checkpoint.safetensors")
 PREVIEW_EPISODES = 6
@@ -68,7 +69,7 @@ def require_intact(path: Location, progress: Progress | None = None) -> str:
     """Verify every byte and row of a dataset, and say what was checked; raises VerificationFailed with every finding."""
     dataset = _require_dataset(path, "verify")
     if findings := verify(dataset, progress):
-        raise VerificationFailed("\n".join(findings))
+        raise VerificationFailed("\n".join(map(printable, findings)))
     return f"{len(dataset.entries)} shards, {dataset.num_episodes} episodes, {dataset.num_rows} rows: every byte as indexed"
 
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from worldmodel_v.collect import CollectConfig, CollectReport, collect
 from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
-from worldmodel_v.errors import ConfigError
+from worldmodel_v.errors import ConfigError, first_line
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
 from worldmodel_v.execution import Apart
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
@@ -220,7 +220,7 @@ def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
         expected = error.errors()[0]["msg"].removeprefix("Input should be ")
         raise _error(file, node, field=name, expected=expected, got=found) from None
     except (yaml.YAMLError, *_UNREADABLE) as error:
-        raise _error(file, node, f"not a plain value ({str(error).splitlines()[0]:.200})", field=name) from None
+        raise _error(file, node, f"not a plain value ({first_line(error)})", field=name) from None
 
 
 _UNREADABLE = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)
@@ -253,7 +253,7 @@ def _compose(file: Path) -> yaml.Node:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConfigError(f"not valid YAML: {error.problem}", where=f"{file}:{line}", remedy="mend the line") from None
     except (yaml.YAMLError, RecursionError) as error:
-        problem = str(error).splitlines()[0]
+        problem = first_line(error)
         raise ConfigError(f"not valid YAML: {problem}", where=f"{file}:1", remedy="mend the file") from None
     if root is None:
         raise ConfigError("the file is empty", where=f"{file}:1", expected=f"the stages {', '.join(STAGES)}")

@@ -1,9 +1,28 @@
-"""Untrusted JSON and other text: it is parsed, or refused with ValueError and no other error."""
+"""Untrusted JSON and other text: it is parsed, or refused with ValueError and no other error; and how it may be shown."""
 
 import json
+import re
 import types
 from dataclasses import fields
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+MAX_SHOWN = 300
+"""Characters of somebody else's text that a message quotes."""
+
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""Control characters, line breaks, what turns the direction of writing or is invisible, halves of surrogate pairs."""
+
+
+def printable(text: str) -> str:
+    """`text` in one line that a terminal only shows: what it would obey instead is spelled out, as `\\x1b` or `\\u202e`."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shortened(text: str, most: int = MAX_SHOWN) -> str:
+    """`text`, of which at most `most` characters are kept, and how many were left out."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
 
 
 def canonical_json(value: Any) -> str:

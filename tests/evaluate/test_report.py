@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.evaluate.conftest import write_rollouts, write_vae
 from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae
 from worldmodel_v.evaluate.stage import PICTURE_NAMES
 
@@ -97,6 +98,14 @@ def test_text_from_outside_is_escaped(small_rollouts: Path, small_vae: Path, tmp
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&amp;&#39;&#34;</code>" in text
     assert vae.name in Page(text).words
+
+
+def test_what_no_page_should_hold_is_spelled_out(tmp_path: Path) -> None:
+    hostile = "a\x1b\x00\u202eb\ud800"
+    data = write_rollouts(tmp_path / "data", spec={"env": hostile, "policy": hostile})
+    vae = write_vae(tmp_path / "vae", data)
+    text = evaluate_vae(EvalConfig(vae=vae, data=data, out=tmp_path / "eval", device="cpu")).page.read_text()
+    assert text.count(r"a\x1b\x00\u202eb\ud800") == 3
 
 
 def browse(page: Path, profile: Path, *flags: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile import fuzz
-from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.errors import VerificationFailed
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +64,7 @@ def test_what_is_changed_behind_checksums_mostly_gets_past_them() -> None:
     assert sum(piece.size for piece in pieces) > 0.8 * len(image) - 2048
 
 
-@pytest.mark.parametrize("error", [IndexError("x"), RecursionError(), MemoryError(), ShardDamaged("two\nlines")])
+@pytest.mark.parametrize("error", [IndexError("x"), RecursionError(), MemoryError(), VerificationFailed("two\nlines")])
 def test_another_error_than_one_line_of_ours_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
 ) -> None:

@@ -21,7 +21,7 @@ import torch
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
 from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
-from worldmodel_v.errors import ConfigError, ModelNotUsable, NotAFile
+from worldmodel_v.errors import ConfigError, ModelNotUsable, NotAFile, first_line
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
@@ -223,7 +223,7 @@ def _named_damage(source: str) -> Iterator[None]:
     try:
         yield
     except INVALID as error:
-        reason = f"{error} ".splitlines()[0].strip()
+        reason = first_line(error)
         raise ModelNotUsable(
             f"{WEIGHTS_NAME} is damaged or of another version ({reason})", where=source, remedy="restore it, or train again"
         ) from None

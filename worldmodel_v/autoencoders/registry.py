@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
-from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.errors import ConfigError, first_line, one_line
 from worldmodel_v.own_modules import import_own
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.untrusted import canonical_json, parse_object, require_types
@@ -29,7 +29,7 @@ def autoencoder_class(kind: str) -> type[Autoencoder]:
     try:
         found = getattr(import_own(module), attribute)
     except Exception as error:
-        what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
+        what = first_line(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         raise ConfigError(
             f"cannot be loaded: {what}", field="autoencoder", got=kind, expected="module:Class on the Python path"
         ) from error

@@ -7,14 +7,13 @@ reads the variable when it is loaded, and no command has loaded it before this m
 
 import dataclasses
 import errno
-import io
+import functools
 import itertools
-import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,8 +22,9 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
-from worldmodel_v.cli.progress import open_progress, print_json_event, print_line
+from worldmodel_v.cli.progress import open_progress, print_json_event
 from worldmodel_v.cli.tables import print_facts
+from worldmodel_v.cli.terminal import print_json, print_line, take_streams
 from worldmodel_v.errors import ConfigError, WorldModelError, WriteFailed, one_line
 from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
 from worldmodel_v.jobs import refuse_temporary_output
@@ -32,6 +32,7 @@ from worldmodel_v.own_modules import look_in
 from worldmodel_v.process import output_to_stderr, output_to_stderr_at_exit
 from worldmodel_v.progress import LogFormat, Progress
 from worldmodel_v.surface import on_the_command_line, worded
+from worldmodel_v.untrusted import printable
 
 Config = TypeVar("Config")
 Result = TypeVar("Result")
@@ -77,8 +78,6 @@ def run(
     program's name in the help, `args` are the words to parse (default: the whole command line), and `kept` is what an
     interruption leaves. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
     config, output = parse(program, config_class, subcommand=subcommand, args=args)
     try:
         look_in(str(Path.cwd()))
@@ -87,7 +86,9 @@ def run(
         telling = open_progress(program, quiet=output.quiet, log_format=output.log_format)
         with interruptible(), beside(config) if beside else nullcontext() as apart, telling as progress, output_to_stderr():
             result = _worked(partial(work, apart=apart) if beside else work, config, progress)
-        _print_result(result, _print_json if output.json else show or _print_facts)
+        with _written_to_standard_output(program, output):
+            (_print_json if output.json else show or _print_facts)(result)
+        output_to_stderr_at_exit()
     except WorldModelError as error:
         leave_with_error(program, error, output)
     except OSError as error:
@@ -114,6 +115,8 @@ def parse(
 ) -> tuple[Config, Output]:
     """The command line as a config and output options; on `--help` or an error, prints that and exits."""
 
+    take_streams()
+
     def command(config: Any, output: Any) -> tuple[Any, Any]:
         return config, output
 
@@ -122,13 +125,18 @@ def parse(
         "output": tyro.conf.OmitArgPrefixes[Output],
     }
     try:
-        _require_text(sys.argv[1:] if args is None else args)
-        with _locations():
-            return tyro.cli(command, prog=f"{program} {subcommand}".strip(), args=args, description="", config=PARSING)
+        words = sys.argv[1:] if args is None else args
+        _require_text(words)
+        with _locations(), _written_to_standard_output(program, DEFAULT_OUTPUT):
+            parse_words = functools.partial(
+                tyro.cli, command, prog=f"{program} {subcommand}".strip(), description="", config=PARSING
+            )
+            if (shown := list(map(printable, words))) != list(words):
+                with suppress(WorldModelError):
+                    parse_words(args=shown)  # what tyro refuses, it prints
+            return parse_words(args=words)
     except WorldModelError as error:
         leave_with_error(program, error, _output_asked_for(args))
-    except BrokenPipeError:
-        _leave_a_closed_pipe()
 
 
 def _locations() -> ConstructorRegistry:
@@ -153,6 +161,7 @@ def _output_asked_for(args: Sequence[str] | None) -> Output:
 
 def leave_with_error(program: str, error: WorldModelError, output: Output = DEFAULT_OUTPUT) -> NoReturn:
     """Print one line for each line of the error (as JSON: the event `failed`, with its parts), and exit with its code."""
+    take_streams()
     _leave(program, error.exit_code, str(error), "failed", {"error": type(error).__name__, **error.parts}, output)
 
 
@@ -161,10 +170,11 @@ def _leave(program: str, code: int, message: str, event: str, facts: dict[str, A
     if output.log_format == "json":
         print_json_event(program, event, message, "error", facts)
     else:
-        for line in message.splitlines():
+        for line in message.split("\n"):
             print_line(f"{program}: {line}")
     if output.json:
-        _print_result({"event": event, **facts, "message": message}, _print_json)
+        with _written_to_standard_output(program, output, code):
+            print_json({"event": event, **facts, "message": message})
     sys.exit(code)
 
 
@@ -192,27 +202,36 @@ def _refusal(error: OSError) -> WorldModelError:
     return WriteFailed(f"the system refused: {error}")
 
 
-def _print_result(result: Result, show: Callable[[Result], None]) -> None:
+@contextmanager
+def _written_to_standard_output(program: str, output: Output, code: int | None = None) -> Iterator[None]:
+    """What the block prints is written at its end, or the process exits: with `code` if one is given, else with 0 if its reader
+    has closed the pipe (`| head`), and with 1 and an error if it cannot be written."""
     try:
-        show(result)
-        sys.stdout.flush()
-        output_to_stderr_at_exit()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
     except BrokenPipeError:
-        _leave_a_closed_pipe()
+        _give_up_standard_output()
+        sys.exit(code or 0)
+    except OSError as error:
+        _give_up_standard_output()
+        lost = WriteFailed(f"cannot be written ({error.strerror}); all else is done", where="standard output")
+        lost.exit_code = code or lost.exit_code
+        leave_with_error(program, lost, dataclasses.replace(output, json=False))
+
+
+def _give_up_standard_output() -> None:
+    """Keep Python from writing what it still holds when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_json(result: Any) -> None:
-    print(json.dumps(_facts(result), default=str, indent=2))
+    print_json(_facts(result))
 
 
 def _print_facts(result: Any) -> None:
     print_facts(_facts(result))
-
-
-def _leave_a_closed_pipe() -> NoReturn:
-    """The reader has closed the output (`| head`): exit quietly, and keep Python from flushing into a closed pipe."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(0)
 
 
 def _facts(result: Any) -> dict[str, Any]:

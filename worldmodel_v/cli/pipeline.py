@@ -10,6 +10,7 @@ import tyro
 
 from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_facts, print_pipeline
+from worldmodel_v.cli.terminal import print_lines
 from worldmodel_v.execution import Apart
 from worldmodel_v.jobs import JobLog, Jobs
 from worldmodel_v.progress import LogFormat, Progress
@@ -146,7 +147,7 @@ def _work(config: Any, progress: Progress, apart: Apart | None) -> Any:
 def _show(result: Any) -> None:
     if isinstance(result, JobLog):
         for piece in result:
-            print(piece, end="", flush=True)
+            print_lines(piece)
     elif isinstance(result, dict):
         print_facts(result)
     elif hasattr(result, "preview"):

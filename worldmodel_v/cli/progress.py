@@ -5,9 +5,7 @@ is one line, and each task prints its progress every ten seconds.
 """
 
 import json
-import os
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +15,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from rich.text import Text
 
+from worldmodel_v.cli.terminal import plain, print_line
 from worldmodel_v.progress import LogFormat, Progress, Silent
+from worldmodel_v.untrusted import printable
 
 SECONDS_BETWEEN_LINES = 10.0
-
-_turn = threading.Lock()
 
 SHOWN_BY_BARS = {"started", "ray_joined", "worker_started", "shard_committed", "evaluated", "checkpoint_written"}
 """Events that have no line of their own if there are bars."""
@@ -41,15 +38,6 @@ def open_progress(program: str, *, quiet: bool, log_format: LogFormat) -> Iterat
             yield bars
     else:
         yield _LineProgress()
-
-
-def print_line(line: str) -> None:
-    """Print a whole line on standard error, from any thread; it is no error if nobody reads it any more."""
-    try:
-        with _turn:
-            print(f"{line}\n", end="", file=sys.stderr, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def print_json_event(program: str, name: str, message: str, level: str, facts: dict[str, Any]) -> None:
@@ -98,7 +86,7 @@ class _BarProgress:
 
     def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
         if name not in SHOWN_BY_BARS:
-            self._rich.console.print(Text(_stamped(message)), soft_wrap=True)
+            self._rich.console.print(plain(_stamped(message)), soft_wrap=True)
 
     def say(self, message: str) -> None:
         self.event("note", message, warning=True)
@@ -112,7 +100,7 @@ class _BarTask:
         self._rate.done += amount
         fields: dict[str, Any] = {"rate": f"{self._rate.per_second():.1f}/s"}
         if facts:
-            fields["facts"] = _facts_text(facts)
+            fields["facts"] = printable(_facts_text(facts))
         self._rich.update(self._task_id, advance=amount, **fields)
 
     def close(self) -> None:

@@ -1,13 +1,10 @@
 """Results as tables for a person to read."""
 
-import sys
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
-PIPED_WIDTH = 240
+from worldmodel_v.cli.terminal import plain, results
 
 SHORT_TEXT = 50
 
@@ -21,28 +18,30 @@ def print_facts(facts: dict[str, Any]) -> None:
     if settings:
         facts = facts | {"settings": {name: value for name, value in settings.items() if said.get(name, table) != value}}
     _add_rows(table, facts, indent="")
-    _console().print(table)
+    results().print(table)
 
 
 def print_model_export(report: Any) -> None:
     """Print the files of an exported model, and how far each is from the original."""
-    console = _console()
-    console.print(Text(f"{report.out}  compared with the original on {report.checked_frames} held-out frames:"), soft_wrap=True)
+    console = results()
+    console.print(
+        plain(f"{report.out}  compared with the original on {report.checked_frames} held-out frames:"), soft_wrap=True
+    )
     for file in report.files:
-        console.print(Text(f"- {file}"), soft_wrap=True)
+        console.print(plain(f"- {file}"), soft_wrap=True)
 
 
 def print_pipeline(report: Any) -> None:
     """Print what a pipeline made, and how good its autoencoder is on held-out episodes."""
     from worldmodel_v.autoencoders.base import readable_figures
 
-    console = _console()
+    console = results()
     heldout = report.train.heldout
     figures = readable_figures({name: value for name, value in heldout.items() if name != "num_frames"})
     quality = Table(title=f"The autoencoder on {heldout['num_frames']} frames of held-out episodes", title_justify="left")
     for heading in figures:
-        quality.add_column(heading, justify="right")
-    quality.add_row(*figures.values())
+        quality.add_column(plain(heading), justify="right")
+    quality.add_row(*map(plain, figures.values()))
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(quality)
     made = {
@@ -54,12 +53,12 @@ def print_pipeline(report: Any) -> None:
         report.encode.out: f"latents: {report.encode.episodes} sequences, {report.encode.rows} rows",
     }
     for path, what in made.items():
-        console.print(Text(f"{path}  {what}"), soft_wrap=True)
+        console.print(plain(f"{path}  {what}"), soft_wrap=True)
 
 
 def print_evaluation(report: Any) -> None:
     """Print how good the latents of a VAE are, and where the page is."""
-    console, summary = _console(), report.summary
+    console, summary = results(), report.summary
     table = Table(
         title=f"The autoencoder on {summary.num_frames} frames of {summary.num_episodes} held-out episodes",
         title_justify="left",
@@ -76,7 +75,7 @@ def print_evaluation(report: Any) -> None:
         _add_gaussian_rows(table, summary)
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(table)
-    console.print(Text(f"{report.page}  open it in a browser"), soft_wrap=True)
+    console.print(plain(f"{report.page}  open it in a browser"), soft_wrap=True)
 
 
 def _add_gaussian_rows(table: Table, summary: Any) -> None:
@@ -90,23 +89,18 @@ def _add_gaussian_rows(table: Table, summary: Any) -> None:
 
 def print_export(report: Any) -> None:
     """Print what an export wrote, how its rows align, and what its format does not hold."""
-    console = _console()
+    console = results()
     what = f"{report.episodes} episodes, {report.rows} rows, {report.bytes / 1e6:.1f} MB"
     console.print("done", style="bold")
-    console.print(Text(f"{report.out}  {report.format}: {what}"), soft_wrap=True)
-    console.print(Text(f"rows: {report.alignment}"), soft_wrap=True)
+    console.print(plain(f"{report.out}  {report.format}: {what}"), soft_wrap=True)
+    console.print(plain(f"rows: {report.alignment}"), soft_wrap=True)
     console.print("nothing is lost" if not report.notes else "what differs from the dataset:", style="bold")
     for note in report.notes:
-        console.print(Text(f"- {note}"), soft_wrap=True)
+        console.print(plain(f"- {note}"), soft_wrap=True)
 
 
 def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
-
-
-def _console() -> Console:
-    """A console as wide as the terminal; piped, so wide that no path or hash is folded."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
@@ -115,11 +109,11 @@ def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
             continue
         nested = value if isinstance(value, list) else [value]
         if nested and all(isinstance(item, dict) and item and not _is_short(item) for item in nested):
-            table.add_row(Text(indent + name), "")
+            table.add_row(plain(indent + name), "")
             for item in nested:
                 _add_rows(table, item, indent + "  ")
         else:
-            table.add_row(Text(indent + name), Text(_text(value)))
+            table.add_row(plain(indent + name), plain(_text(value)))
 
 
 def _text(value: Any) -> str:

@@ -17,6 +17,7 @@ from worldmodel_v.evaluate.analysis import Fidelity, Findings, GaussianFindings
 from worldmodel_v.evaluate.charts import Chart, bar_chart
 from worldmodel_v.evaluate.figures import Figure
 from worldmodel_v.evaluate.verdicts import Verdict
+from worldmodel_v.untrusted import printable
 
 WORDS = {"good": "Good", "fair": "Fair", "bad": "Poor"}
 NAMES = {"tsne": "A map of the latents", "edits": "Edits along a factor"}
@@ -92,6 +93,7 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("worldmodel_v", "evaluate"),
         autoescape=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not what macros have made
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -3,7 +3,8 @@
 import re
 from typing import Any
 
-from worldmodel_v.errors import MAX_CHARACTERS, ClusterNotUsable, WorldModelError, one_line
+from worldmodel_v.errors import ClusterNotUsable, WorldModelError, one_line
+from worldmodel_v.untrusted import shortened
 
 NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 
@@ -46,4 +47,6 @@ def first_line(error: BaseException) -> str:
 
 
 def _lines(error: BaseException) -> list[str]:
-    return [f"{line:.{MAX_CHARACTERS}}" for line in str(error).strip().splitlines()] or [type(error).__name__]
+    """The first and the last line of a message, shortened."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return [shortened(lines[0]), shortened(lines[-1])]

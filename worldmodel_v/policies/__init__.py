@@ -15,7 +15,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.source import code_source
-from worldmodel_v.errors import PolicyNotUsable, one_line, retold, text_of
+from worldmodel_v.errors import PolicyNotUsable, first_line, one_line, retold
 from worldmodel_v.own_modules import import_own
 from worldmodel_v.policies.acting import FRAME, OBSERVATION, acts_on, next_action
 from worldmodel_v.policies.brownian import BrownianPolicy
@@ -84,7 +84,7 @@ def _loaded(name: str, source: str) -> PolicyFactory:
     module, _, attribute = source.partition(":")
 
     def told(error: BaseException) -> PolicyNotUsable:
-        what = text_of(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
+        what = first_line(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         return PolicyNotUsable(f"policy {name!r} cannot be loaded: {what}; expected module:factory on the Python path")
 
     with retold(told):

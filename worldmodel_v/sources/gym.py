@@ -16,7 +16,6 @@ from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import RENDER
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
 from worldmodel_v.errors import (
-    MAX_CHARACTERS,
     EnvironmentNotUsable,
     EpisodeFailed,
     PolicyNotUsable,
@@ -33,6 +32,7 @@ from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.surface import option
+from worldmodel_v.untrusted import shortened
 
 MAX_NAME = 1000
 """Characters of what a policy says it has chosen."""
@@ -143,7 +143,7 @@ def _play(
     if env.state_names != spec.schema.state_names:
         raise EpisodeFailed(
             f"episode {episode_id} (seed {seed}) of {spec.env}: the environment's ground truth is "
-            f"{list(env.state_names)!r:.{MAX_CHARACTERS}}, "
+            f"{shortened(repr(list(env.state_names)))}, "
             f"in episode 0 it is {list(spec.schema.state_names)}"
         )
     moved = policy.reset(policy_rng)

@@ -22,7 +22,7 @@ import torch
 
 from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, INVALID, metadata, read_file
-from worldmodel_v.errors import ModelNotUsable
+from worldmodel_v.errors import ModelNotUsable, first_line
 from worldmodel_v.storage import files
 from worldmodel_v.storage.publish import named_failure, publish, remove
 from worldmodel_v.surface import option
@@ -76,7 +76,7 @@ class Checkpoint:
         try:
             self._restore(model, optimizer)
         except INVALID as error:
-            reason = f"{error} ".splitlines()[0].strip()
+            reason = first_line(error)
             raise ModelNotUsable(
                 f"the checkpoint of step {self.step} does not fit its settings ({reason})", remedy=_remedy()
             ) from None

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.errors import ConfigError, first_line, one_line
 from worldmodel_v.own_modules import import_own
 from worldmodel_v.storage.checksum import sha256_of_file
 
@@ -48,7 +48,7 @@ def find_optimizer(name: str) -> Callable[..., Optimizer]:
     try:
         factory = getattr(import_own(module), attribute)
     except Exception as error:
-        what = str(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
+        what = first_line(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
         raise ConfigError(
             f"cannot be loaded: {what}", field="optimizer", got=name, expected="module:factory on the Python path"
         ) from error
