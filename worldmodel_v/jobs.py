@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from worldmodel_v.errors import ClusterNotUsable, ConfigError, JobFailed, PackageMissing, WorldModelError, one_line
-from worldmodel_v.execution.connection import CONNECT_SECONDS
+from worldmodel_v.execution.connection import CONNECT_SECONDS, leave_the_terminal_as_it_is
 from worldmodel_v.progress import LogFormat
 from worldmodel_v.surface import option
 
@@ -187,6 +187,7 @@ def _connect(address: str) -> Any:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise PackageMissing(f"jobs need Ray's job client ({error})", remedy="pip install 'worldmodel_v[cluster]'") from error
+    leave_the_terminal_as_it_is()
     try:
         requests.get(address, timeout=CONNECT_SECONDS)  # any answer will do; Ray's client would wait for one forever
         with _without_ray_addresses():

@@ -54,7 +54,7 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
         raise PackageMissing(
             f"workers need Ray, which is not installed ({error})", remedy="pip install ray, or ask for 0 workers"
         ) from error
-    _leave_the_terminal_as_it_is()
+    leave_the_terminal_as_it_is()
     ours = not ray.is_initialized()
     if ours:
         _connect(settings, progress or Silent())
@@ -127,7 +127,7 @@ def _have_a_token() -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _leave_the_terminal_as_it_is() -> None:
+def leave_the_terminal_as_it_is() -> None:
     """Stop Ray's colorama from printing an escape sequence at the end of the process: rich would show it as a line of text."""
     initialise: Any = importlib.import_module("colorama.initialise")
     atexit.unregister(initialise.reset_all)
