@@ -34,7 +34,6 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 from hypothesis import strategies as st
-from worldmodel_v.policies.torch_file import tensors_in
 
 from tests.builders import made_latent_schema, made_rollout_schema, make_episode, make_latents, make_shard, rollout_spec
 from tests.hostile.pieces import mended, pieces_of
@@ -45,6 +44,7 @@ from worldmodel_v.pipeline import load_pipeline
 from worldmodel_v.policies import StableBaselinesPolicy
 from worldmodel_v.policies.checkpoint import _read_weights, torch_threads_kept
 from worldmodel_v.policies.expression import parse_policy
+from worldmodel_v.policies.torch_file import tensors_in
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.index import IndexEntry, read_index
 from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside, write_set_aside
