@@ -6,7 +6,7 @@ process, five seconds of computing, a minute of silence or gigabytes of memory a
 and named if it fails: `python -m tests.hostile.fuzz --target index --input FILE` asks it again. Hypothesis shrinks it, unless
 the process died of it.
 
-`corpus/TARGET/` holds inputs that once failed, and those that were built to; each run asks them first.
+`corpus/TARGET/` holds inputs of each kind that is refused; each run asks them first.
 """
 
 import argparse

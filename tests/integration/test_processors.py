@@ -45,13 +45,8 @@ WITH_AVX2 = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
 }
-WITH_AVX512 = {"NUMBA_CPU_NAME": "skylake-avx512", "OPENBLAS_CORETYPE": "SkylakeX"}
-PROCESSORS = {
-    "no AVX": (set(), WITHOUT_AVX),
-    "AVX2": ({"avx2", "fma"}, WITH_AVX2),
-    "AVX-512": ({"avx512f", "avx512bw"}, WITH_AVX512),
-}
-"""The flags that a processor needs to stand in for one, and what makes it do so."""
+PROCESSORS = {"its own": ("", {}), "no AVX": ("avx", WITHOUT_AVX), "AVX2": ("avx512f", WITH_AVX2)}
+"""The flag of a processor that is more than the one that it stands in for, and what makes it do so."""
 
 
 def flags() -> set[str]:
@@ -62,16 +57,16 @@ def flags() -> set[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="its processors are those of x86-64")
 def test_other_processors_give_the_same_bytes(tmp_path: Path) -> None:
-    able = {name: settings for name, (needed, settings) in PROCESSORS.items() if needed <= flags()}
+    able = {name: settings for name, (needed, settings) in PROCESSORS.items() if {needed} - {""} <= flags()}
     if len(able) == 1:
         pytest.skip("this processor can stand in for no other")
     found: dict[str, dict[str, bytes]] = {}
     for name, settings in able.items():
         out = tmp_path / name
         out.mkdir()
-        always = {"NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path / f"numba {name}"), "SDL_VIDEODRIVER": "dummy"}
+        apart = {"NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path / f"numba {name}")} if settings else {}
         command = [sys.executable, "-c", WORK, str(out), *ENVIRONMENTS]
-        done = subprocess.run(command, env=os.environ | settings | always, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=os.environ | settings | apart, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         found[name] = {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("*.h5")}
     first, *others = found.values()
