@@ -5,12 +5,21 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from worldmodel_v.interrupts import deferred_interrupts, interruptible
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def terminal() -> Iterator[None]:
+    """These tests are not told to ignore a closed terminal, though pytest may be."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("first", SIGNALS)
@@ -94,3 +103,13 @@ def test_what_else_a_destructor_raises_is_told_as_ever(monkeypatch: pytest.Monke
     with interruptible():
         Dying(None)
     assert told == [ValueError]
+
+
+def test_a_closed_terminal_that_was_to_be_ignored_is_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with deferred_interrupts() as interrupted:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not interrupted()
+    with interruptible():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

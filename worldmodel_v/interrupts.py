@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM: how a command handles them, and how they wait for a safe moment.
+"""Ctrl-C, SIGTERM and SIGHUP: how a command handles them, and how they wait for a safe moment.
 
-Outside the main thread, where Python allows no signal handlers, this module changes nothing.
+SIGHUP, which tells of a closed terminal, is handled as SIGTERM is, unless it is ignored, as under `nohup`. Outside the main
+thread, where Python allows no signal handlers, this module changes nothing.
 """
 
 import os
@@ -13,13 +14,13 @@ from types import FrameType
 from typing import NoReturn
 
 EXIT_INTERRUPTED = 130
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_UNTIL_RAISED_AGAIN = 0.01
 
 
 @contextmanager
 def handlers_restored() -> Iterator[None]:
-    """At the end of the block, the handlers of both signals are as before it, whatever replaced them.
+    """At the end of the block, the handlers of these signals are as before it, whatever replaced them.
 
     They are always set again, because native code can replace them without Python's knowledge.
     """
@@ -52,7 +53,7 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block, SIGTERM interrupts as Ctrl-C does. A second signal of either kind ends the process without cleanup.
+    """Within the block, SIGTERM and SIGHUP interrupt as Ctrl-C does. A second signal ends the process without cleanup.
 
     Python loses an exception that is raised in a destructor or a callback, and HDF5's bindings are in one most of the time. An
     interruption that is lost there is raised again a moment later.
@@ -96,7 +97,7 @@ def _raised_again_if_lost() -> Iterator[None]:
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Callable[[], bool]]:
-    """Within the block, the first SIGINT or SIGTERM only makes the yielded function return True; a second one interrupts.
+    """Within the block, the first of the signals only makes the yielded function return True; a second one interrupts.
 
     So a step is never cut in half, and an impatient user can still leave. After a first signal, the end of the block raises
     KeyboardInterrupt, even if the function was not called after it, so that a command ends with 130 either way.
@@ -116,9 +117,29 @@ def deferred_interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def _handle_with(handler: Callable[[int, FrameType | None], object]) -> None:
-    if _in_main_thread():
-        for number in SIGNALS:
+    if not _in_main_thread():
+        return
+
+    def after_closing(number: int, frame: FrameType | None) -> None:
+        _leave_closed_terminals()
+        handler(number, frame)
+
+    for number in SIGNALS:
+        if number != signal.SIGHUP:
             signal.signal(number, handler)
+        elif signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, after_closing)
+
+
+def _leave_closed_terminals() -> None:
+    """From now on, what is printed to a closed terminal goes nowhere; printing there would fail."""
+    for descriptor in (1, 2):
+        try:
+            os.write(descriptor, b"")
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
 
 
 def _in_main_thread() -> bool:

@@ -34,14 +34,14 @@ class _Part(NamedTuple):
 @contextmanager
 def process_kept() -> Iterator[None]:
     """After the block, these are as before: working directory, environment variables, locale, filters of warnings, NumPy's
-    handling of floating-point errors, handlers of SIGINT and SIGTERM, and PyTorch's threads, defaults and gradients."""
+    handling of floating-point errors, handlers of SIGINT, SIGTERM and SIGHUP, and PyTorch's threads, defaults and gradients."""
     with handlers_restored(), _kept(_PARTS):
         yield
 
 
 @contextmanager
 def directory_kept() -> Iterator[None]:
-    """After the block, the working directory and the handlers of SIGINT and SIGTERM are as before; nothing else is restored."""
+    """After the block, the working directory and the handlers of signals that end a process are as before; nothing else is."""
     with handlers_restored(), _kept([_DIRECTORY]):
         yield
 

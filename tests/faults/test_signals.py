@@ -1,6 +1,9 @@
-"""Ctrl-C and SIGTERM: once, what is in flight is dropped whole; twice, the command leaves now. Both ways it continues."""
+"""Ctrl-C, SIGTERM, a closed terminal: once, what is in flight is dropped whole; twice, the command leaves now. Both ways it
+continues."""
 
 import os
+import pty
+import select
 import signal
 import time
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.collect.test_identical_shards import digests
-from tests.commands import committed, finish, options, start, wait_until
+from tests.commands import BIN, committed, environment_here, finish, options, start, wait_until
 from tests.conftest import stamp_config
 from tests.faults.every_step import STAGES, require_same
 from worldmodel_v.collect import collect
@@ -163,3 +166,23 @@ def test_a_second_signal_ends_training_and_encoding_now_with_nothing_torn(
     out = tmp_path / stage
     signalled(stage, inputs, out, workers, signal.SIGTERM, signal.SIGINT)
     require_completed_by_the_same_command(stage, inputs, out)
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_closed_terminal_is_as_a_signal(tmp_path: Path, unbroken: Path, workers: int) -> None:
+    """Bars are drawn on the terminal until it is gone."""
+    out = tmp_path / "rollouts"
+    words = ["wm-collect", "--out", out, "--workers", workers, *options(EPISODES)]
+    process, terminal = pty.fork()
+    if not process:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        os.execve(BIN / "wm-collect", list(map(str, words)), environment_here())
+    while committed(out) < 1:
+        if select.select([terminal], [], [], 0.02)[0]:
+            os.read(terminal, 1 << 16)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    require_nobody_working(process)
+    assert 1 <= committed(out) < 40
+    finish("wm-collect", "--out", out, "--workers", 0, *options(EPISODES))
+    assert digests(out) == digests(unbroken)

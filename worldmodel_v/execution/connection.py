@@ -7,13 +7,16 @@ import os
 import secrets
 import shutil
 import socket
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import ClusterNotUsable, OutputNotUsable, PackageMissing
+from worldmodel_v.errors import ClusterNotUsable, OutputNotUsable, PackageMissing, WorkerLost
 from worldmodel_v.execution.ray_errors import ends, first_line
 from worldmodel_v.execution.settings import WorkerSettings
+from worldmodel_v.execution.watcher import watched
 from worldmodel_v.interrupts import handlers_restored
 from worldmodel_v.own_modules import folder
 from worldmodel_v.progress import Progress, Silent
@@ -21,6 +24,11 @@ from worldmodel_v.surface import option
 
 CONNECT_SECONDS = 10.0
 """How long a cluster's address may take to answer."""
+
+SECONDS_BETWEEN_TRIES = 0.05
+
+SERVERS = ("raylet", "gcs_server")
+"""The processes that a Ray does nothing without, as Ray calls them."""
 
 ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """What we ask a cluster's head before Ray joins it."""
@@ -55,23 +63,66 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
             f"workers need Ray, which is not installed ({error})", remedy="pip install ray, or ask for 0 workers"
         ) from error
     leave_the_terminal_as_it_is()
-    ours = not ray.is_initialized()
-    if ours:
-        _connect(settings, progress or Silent())
-    try:
+    with contextlib.nullcontext() if ray.is_initialized() else _connected(settings, progress or Silent()):
         _require_resources(settings, progress)
         _look_at_rays_disk(progress or Silent())
         _say_what_is_joined(progress or Silent())
         yield
-    finally:
-        if ours:
-            ray.shutdown()
 
 
-def _connect(settings: WorkerSettings, progress: Progress) -> None:
+def require_local_ray(*, within: float = 0.0) -> None:
+    """Raise WorkerLost if this process has started a Ray whose raylet or GCS server is dead, or dies `within` seconds.
+
+    Such a Ray never recovers: no node can join it. Ray itself would wait for ever, or end this process without a word as soon
+    as it sends or takes anything large. So call this first. The raylet ends itself if one of its agents dies. Of a cluster
+    that was joined, this says nothing and waits for nothing: there, nodes come and go.
+    """
+    give_up = time.monotonic() + within
+    while (end := end_of_local_ray()) is None and has_local_ray() and time.monotonic() < give_up:
+        time.sleep(SECONDS_BETWEEN_TRIES)
+    if end is not None:
+        raise WorkerLost(
+            f"the local Ray is lost: its {end}",
+            remedy="look for lack of memory (the kernel's log names what it killed); what is committed is kept, and the same "
+            "command continues",
+        )
+
+
+def has_local_ray() -> bool:
+    """Whether this process has started a Ray."""
+    from ray._private import worker
+
+    return worker._global_node is not None and bool(worker._global_node.all_processes)
+
+
+def end_of_local_ray() -> str | None:
+    """Which server of a Ray that this process has started is dead, and how it ended; None if there is none."""
+    from ray._private import worker
+
+    for name, process in worker._global_node.dead_processes() if has_local_ray() else ():
+        if name in SERVERS:
+            code = process.returncode
+            return f"{name} was killed by signal {-code}" if code < 0 else f"{name} left, as it does without its agents"
+    return None
+
+
+@contextlib.contextmanager
+def _connected(settings: WorkerSettings, progress: Progress) -> Iterator[None]:
+    """A connection of our own. A local Ray ends with the block, or with this process."""
+    import ray
+
     address = settings.address or os.environ.get("RAY_ADDRESS") or "local"
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS") or address
+    with watched() if address == "local" else contextlib.nullcontext():
+        try:
+            _connect(address, settings, progress)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str, settings: WorkerSettings, progress: Progress) -> None:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         _have_a_token()
@@ -115,16 +166,21 @@ def _without_this_folder() -> Any:
 
 
 def _have_a_token() -> None:
-    """Ray writes the token of a local cluster below the home. If it cannot, we pass a token to its processes in the
-    environment."""
+    """Write the token of a local cluster below the home, for this user alone, before Ray writes it for everybody to read. If it
+    cannot be kept there, pass one to Ray's processes in the environment."""
+    if any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")):
+        return
     try:
-        folder = Path.home() / ".ray"
-        folder.mkdir(parents=True, exist_ok=True)
-        can_be_kept = (folder / "auth_token").exists() or os.access(folder, os.W_OK)
+        file = Path.home() / ".ray" / "auth_token"
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.exists():
+            with tempfile.NamedTemporaryFile(dir=file.parent) as new:  # which is made with the mode 0600
+                new.write(secrets.token_hex(32).encode())
+                new.flush()
+                with contextlib.suppress(FileExistsError):  # another command was faster
+                    os.link(new.name, file)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
-        can_be_kept = False
-    if not can_be_kept and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def leave_the_terminal_as_it_is() -> None:

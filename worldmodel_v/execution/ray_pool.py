@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic
 
 from worldmodel_v.errors import ClusterNotUsable, EpisodeFailed, WorkerLost
-from worldmodel_v.execution.connection import cluster
+from worldmodel_v.execution.connection import cluster, require_local_ray
 from worldmodel_v.execution.executor import ATTEMPTS, Failure, Run, Task
 from worldmodel_v.execution.in_flight import Hand, HandedOut, Queue
 from worldmodel_v.execution.metrics import exported
@@ -33,6 +33,12 @@ from worldmodel_v.telemetry import Tally
 
 TASKS_IN_FLIGHT_PER_WORKER = 2
 """A worker runs the second while the first one's result travels; the last tasks wait for a worker that is free."""
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often a run that waits looks whether its local Ray still lives."""
+
+SECONDS_UNTIL_RAY_IS_DEAD = 0.5
+"""A worker may be known to be dead a moment before the raylet that took it along."""
 
 SECONDS_BETWEEN_WARNINGS = 20.0
 """How often a run warns while it has no worker."""
@@ -127,6 +133,7 @@ class _Pool(Generic[Task]):
             for worker in self._workers:
                 ready = worker.has_started and not worker.has_grown and worker.load == load
                 if ready and queue.holds(len(self._workers) if load else 1):
+                    require_local_ray()
                     handed_out = HandedOut(*queue.pop(), worker)
                     self._in_flight[worker.actor.run.remote(handed_out.task)] = handed_out
                     worker.load += 1
@@ -151,6 +158,7 @@ class _Pool(Generic[Task]):
                 raise ours from error
             return self._failed(handed_out, queue, ours)
         except ray.exceptions.RayError as error:
+            require_local_ray(within=SECONDS_UNTIL_RAY_IS_DEAD)
             self._replace(worker, error)
             if reference == worker.died_at:
                 return self._failed(handed_out, queue, error)
@@ -161,14 +169,16 @@ class _Pool(Generic[Task]):
         return None
 
     def _wait(self) -> Any:
-        """The reference of the next result or started worker; raises ClusterNotUsable if no worker has run for too long."""
+        """The reference of the next result or started worker.
+
+        Raises ClusterNotUsable if no worker has run for too long, and WorkerLost if the local Ray is dead.
+        """
         import ray
 
         waited = 0.0
         while True:
-            done, _ = ray.wait([*self._in_flight, *self._starting], num_returns=1, timeout=SECONDS_BETWEEN_WARNINGS)
-            if done:
-                return done[0]
+            if (done := self._next_within(SECONDS_BETWEEN_WARNINGS)) is not None:
+                return done
             waited += SECONDS_BETWEEN_WARNINGS
             if not self._in_flight:
                 total, free = (of.get("CPU", 0) for of in (ray.cluster_resources(), ray.available_resources()))
@@ -180,6 +190,18 @@ class _Pool(Generic[Task]):
                 facts = {"waited_seconds": waited, "cpus": total, "free_cpus": free}
                 self._event("waiting_for_node", f"{message}; waiting for a node", warning=True, **facts)
 
+    def _next_within(self, seconds: float) -> Any:
+        """The reference of the next result or started worker; None if there is none for so long."""
+        import ray
+
+        give_up = time.monotonic() + seconds
+        while True:
+            left = max(give_up - time.monotonic(), 0.0)
+            done, _ = ray.wait([*self._in_flight, *self._starting], num_returns=1, timeout=min(left, SECONDS_BETWEEN_LOOKS))
+            require_local_ray()
+            if done or not left:
+                return done[0] if done else None
+
     def _welcome(self, reference: Any) -> None:
         """Note that a worker has started, or replace one that failed to start."""
         import ray
@@ -188,6 +210,7 @@ class _Pool(Generic[Task]):
         try:
             worker.host, worker.pid = ray.get(reference)
         except ray.exceptions.RayError as error:
+            require_local_ray(within=SECONDS_UNTIL_RAY_IS_DEAD)
             self._failed_starts += 1
             if lack := lack_of_a_module(error):
                 raise lack from error

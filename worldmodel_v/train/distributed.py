@@ -25,8 +25,8 @@ import torch
 from worldmodel_v.device import batch_in_memory
 from worldmodel_v.errors import ConfigError, DatasetNotUsable, WorkerLost, WorldModelError, one_line
 from worldmodel_v.execution import WorkerSettings
-from worldmodel_v.execution.connection import cluster
-from worldmodel_v.execution.ray_errors import lack_of_a_module
+from worldmodel_v.execution.connection import cluster, end_of_local_ray, require_local_ray
+from worldmodel_v.execution.ray_errors import first_line, lack_of_a_module
 from worldmodel_v.own_modules import folder, look_in
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import require_dataset, to_place
@@ -132,10 +132,12 @@ class _Workers:
             self._error = error
 
     def receive(self, interrupted: Callable[[], bool]) -> Message:
-        """The next message; tells the workers to stop after an interruption."""
+        """The next message; tells the workers to stop after an interruption. Raises WorkerLost."""
+        from ray.exceptions import RayActorError
         from ray.util.queue import Empty
 
         while True:
+            require_local_ray()
             if interrupted():
                 self._tell_to_stop()
             has_ended = not self._thread.is_alive()
@@ -145,6 +147,11 @@ class _Workers:
                 if has_ended:
                     raise self._failure() from self._error
                 continue
+            except RayActorError as error:
+                require_local_ray(within=SECONDS_BETWEEN_LOOKS)
+                raise WorkerLost(
+                    f"the queue from the workers died ({first_line(error)}); the last checkpoint is kept"
+                ) from error
             if isinstance(message, Exception):
                 raise message
             return message
@@ -153,6 +160,8 @@ class _Workers:
         """Stop the workers and wait for their end; what they still send is dropped."""
         from ray.util.queue import Empty
 
+        if end_of_local_ray():
+            return
         self._tell_to_stop()
         while self._thread.is_alive():
             try:
