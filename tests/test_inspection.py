@@ -14,7 +14,7 @@ from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
 from worldmodel_v.errors import DatasetNotUsable, ModelNotUsable
 from worldmodel_v.inspection import describe, describe_run
-from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
+from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 
 HERE = {"pid": os.getpid(), "host": socket.gethostname()}
 
@@ -64,7 +64,7 @@ def test_a_dataset_that_nobody_is_at_is_stopped_and_with_a_holder_of_its_lock_ru
     say(dataset, **HERE, stage="collect", goal=20, done=5)
     assert describe_run(dataset)["run"]["state"] == "stopped"
     with locked_directory(dataset) as lock:
-        announce(lock, stage="collect", goal=20, done=5)
+        lock.announce(stage="collect", goal=20, done=5)
         (dataset / "shards" / ".tmp-1-000003.h5").write_bytes(b"half")
         run = describe_run(dataset)["run"]
         assert (run["state"], run["done"], run["wanted"]) == ("running", 8, 20)
@@ -95,7 +95,7 @@ def test_a_directory_where_nothing_but_the_beginning_stands_is_known(tmp_path: P
         with pytest.raises(DatasetNotUsable, match=r"neither dataset.json nor vae.safetensors is in it"):
             describe_run(tmp_path)
         for stage, kind in (("collect", "rollouts"), ("encode", "latents"), ("train", "vae")):
-            announce(lock, stage=stage, goal=6, done=0)
+            lock.announce(stage=stage, goal=6, done=0)
             for facts in (describe(tmp_path), describe_run(tmp_path)):
                 assert (facts["kind"], facts["run"]["state"]) == (kind, "running")
                 assert (facts["run"]["done"], facts["run"]["wanted"], facts["run"]["per_second"]) == (0, 6, None)

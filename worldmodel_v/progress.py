@@ -11,7 +11,7 @@ The events and their facts. Most events also have their `stage` (collect, train,
     ray_joined          address, nodes, cpus, metrics (where each node offers its metrics to Prometheus)
     worker_started      host, pid
     worker_died         host, pid, reason
-    worker_replaced     host, pid (its memory has grown)
+    worker_replaced     host, pid (its memory or its open files have grown)
     task_retried        task, attempt, reason
     waiting_for_node    waited_seconds, cpus, free_cpus
     shard_committed     shard, episodes, rows, bytes, sha256

@@ -48,6 +48,16 @@ class BadWorld(StampEnv):
         return super().step(action)
 
 
+class UnclosedWorld(StampEnv):
+    """The toy world, of which every episode leaves files open."""
+
+    left_open: list[int] = []
+
+    def __init__(self, num_files: int) -> None:
+        super().__init__(length=5, size=8)
+        self.left_open += [os.open(os.devnull, os.O_RDONLY) for _ in range(num_files)]
+
+
 class LeakyWorld(StampEnv):
     """The toy world, of which every episode leaves 40 MB behind."""
 
@@ -61,3 +71,4 @@ class LeakyWorld(StampEnv):
 if "tests/Bad-v0" not in gymnasium.registry:
     gymnasium.register("tests/Bad-v0", entry_point="tests.faults.bad_world:BadWorld")
     gymnasium.register("tests/Leaky-v0", entry_point="tests.faults.bad_world:LeakyWorld")
+    gymnasium.register("tests/Unclosed-v0", entry_point="tests.faults.bad_world:UnclosedWorld")

@@ -106,18 +106,19 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     if (complete := _published(config.out, identity)) is not None:
         return _finished(config.out, complete, progress, did_nothing=True)
 
-    sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
-    scores = _score(vae, sample, device, config.seed, progress)
-    _require_finite(scores, sample, config.vae)
-    coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
-    profile = profile_of(dataset.spec.env)
-    zoom_rows = profile.zoom_rows if profile else 0
-    findings, material = analyse(sample, scores, coder, zoom_rows=zoom_rows, asked=config.factors)
-    figures, left_out = _draw(findings, material, config.seed, progress)
-    metrics = _metrics(identity, vae, training, findings, left_out)
-    page = render(findings, figures, left_out, _provenance(config, vae, dataset, training, identity))
-
-    with locked_directory(config.out):
+    with locked_directory(config.out) as lock:  # before the work, so that of two evaluations the second is told at once
+        _refuse_foreign_directory(config.out, identity)
+        sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
+        scores = _score(vae, sample, device, config.seed, progress)
+        _require_finite(scores, sample, config.vae)
+        coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
+        profile = profile_of(dataset.spec.env)
+        zoom_rows = profile.zoom_rows if profile else 0
+        findings, material = analyse(sample, scores, coder, zoom_rows=zoom_rows, asked=config.factors)
+        figures, left_out = _draw(findings, material, config.seed, progress)
+        metrics = _metrics(identity, vae, training, findings, left_out)
+        page = render(findings, figures, left_out, _provenance(config, vae, dataset, training, identity))
+        lock.require_own()
         _publish(config.out, figures, page, metrics)
     return _finished(config.out, metrics, progress, did_nothing=False)
 

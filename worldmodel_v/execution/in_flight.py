@@ -24,7 +24,7 @@ class Hand:
     """Tasks in flight."""
 
     has_grown: bool = False
-    """Whether its memory has grown so much that it gets no further task."""
+    """Whether its memory or its open files have grown so much that it gets no further task."""
 
     @property
     def name(self) -> str:

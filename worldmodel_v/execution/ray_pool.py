@@ -9,8 +9,9 @@ Tasks go only to workers that have started. If a node is gone for good, its repl
 come, and the other workers run the tasks. Rejected: Ray's own `max_task_retries`, which hides which attempt produced a result;
 and Ray Data, whose streaming executor has no hook for a single committer.
 
-A worker whose memory has grown by more than `max_growth_bytes` since its first task is replaced between two tasks. So an
-environment that leaks memory does not fill a node, however long a run is.
+A worker whose memory has grown by more than `max_growth_bytes` since its first task is replaced between two tasks, and so is
+one with so many more open files that half of those it may have are gone. So an environment may leak memory or descriptors,
+however long a run is.
 """
 
 import contextlib
@@ -149,14 +150,12 @@ class _Pool(Generic[Task]):
         handed_out = self._in_flight[reference]
         task, worker = handed_out.task, handed_out.worker
         try:
-            result, growth = ray.get(reference)
+            result, growth, leaks = ray.get(reference)
             worker.has_grown |= self._settings.max_growth_bytes is not None and growth > self._settings.max_growth_bytes
-            return task, result
+            worker.has_grown |= leaks
+            return self._failed(handed_out, queue, result) if isinstance(result, EpisodeFailed) else (task, result)
         except ray.exceptions.RayTaskError as error:
-            ours = our_error(error)
-            if not isinstance(ours, EpisodeFailed):
-                raise ours from error
-            return self._failed(handed_out, queue, ours)
+            raise our_error(error) from error
         except ray.exceptions.RayError as error:
             require_local_ray(within=SECONDS_UNTIL_RAY_IS_DEAD)
             self._replace(worker, error)
@@ -260,7 +259,7 @@ class _Pool(Generic[Task]):
     def _tell_of_replacement(self, worker: Hand, error: Exception | None) -> None:
         facts: dict[str, Any] = {"host": worker.host, "pid": worker.pid}
         if error is None:
-            grown = f"a worker ({worker.name}) holds more and more memory and is replaced"
+            grown = f"a worker ({worker.name}) holds more and more memory or open files and is replaced"
             self._event("worker_replaced", grown, **facts)
         else:
             reason = first_line(error)

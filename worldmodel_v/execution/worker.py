@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import WorldModelError
+from worldmodel_v.errors import EpisodeFailed, WorldModelError
+from worldmodel_v.execution.descriptors import Descriptors
 from worldmodel_v.execution.executor import Run, perform
 from worldmodel_v.interrupts import interruptions_ignored
 from worldmodel_v.own_modules import look_in
@@ -29,18 +30,24 @@ class Worker:
         self._run: Run[Any] | None = None
         self._bytes_at_first = 0
 
-    def run(self, task: Any) -> tuple[bytes, int]:
-        """The task's result, and by how many bytes this process has grown since its first task."""
+    def run(self, task: Any) -> tuple[bytes | EpisodeFailed, int, bool]:
+        """The task's result or failed episode, by how many bytes this process has grown since its first task, and whether it
+        leaks descriptors."""
+        result: bytes | EpisodeFailed
         try:
             if self._run is None:
                 interruptions_ignored()
                 self._run = self._setup()
                 gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not visit it again
+                self._descriptors = Descriptors()
             result = perform(self._run, task)
+        except EpisodeFailed as error:
+            error.__cause__ = None  # Ray would send the whole text of its causes along
+            result = error
         except WorldModelError as error:
-            raise error from None  # Ray would send the whole text of its causes along
+            raise error from None  # likewise
         self._bytes_at_first = self._bytes_at_first or _resident_bytes()
-        return result, _resident_bytes() - self._bytes_at_first
+        return result, _resident_bytes() - self._bytes_at_first, self._descriptors.are_leaking
 
     def ping(self) -> tuple[str, int]:
         """The actor's host and process number; the answer comes when the actor has started."""

@@ -1,8 +1,16 @@
 """One writer at a time: a lock on a directory that the kernel drops when the process dies.
 
 The lock is the kernel's (`flock`), not the file's existence, so a file that a dead process or another host left behind
-blocks no writer. The file names the holder, for the error message of a second writer. It also says what the holder does, for
-`wm-inspect`. Nothing else relies on its content. Its modification time is when the holder began.
+blocks no writer. It names the holder, for the error message of a second writer, and says what the holder does, for
+`wm-inspect`. Its modification time is when the holder began.
+
+The kernel alone is not enough, in two cases:
+
+- A helper that an environment has forked shares the lock, and keeps it when its parent is killed. So if the holder that the
+  file names has died on this machine, a new file with a new lock replaces it.
+- On some network file systems `flock` excludes nobody. And a directory can be removed and begun anew. So a writer
+  looks before each commit whether the file is still its own (`Lock.require_own`). Of two writers that the kernel lets in, the
+  first one ends at its next commit.
 """
 
 import fcntl
@@ -10,18 +18,20 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetBusy, NotAFile, OutputNotUsable
 from worldmodel_v.storage import files
+from worldmodel_v.storage.publish import temporary_path
 from worldmodel_v.untrusted import is_name, parse_object, require_types
 
 LOCK_NAME = ".lock"
 MAX_LOCK_BYTES = 4096
 LOCKS_OF_THE_KERNEL = Path("/proc/locks")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +40,9 @@ class Run:
 
     pid: int
     host: str
+    birth: str = ""
+    """Of the process: the machine's boot, the namespace of process numbers, and when it started; see `_birth`."""
+
     stage: str = ""
     """collect, encode or train; empty until the holder announces it, and for other work."""
 
@@ -40,10 +53,51 @@ class Run:
     """How many there were when it began."""
 
 
-def lock_directory(path: Path, inside: Path | None = None) -> int:
-    """Make a directory, take its lock and return the descriptor that holds the lock until it is closed.
+class Lock:
+    """A lock that this process holds, until `close`."""
 
-    A directory in a folder `inside` that the user named may be no link.
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+        self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "birth": _birth(os.getpid())}
+        self.announce()
+
+    def announce(self, **about: str | int) -> None:
+        """Write into the lock file who holds the lock, and `about`: the optional fields of `Run`."""
+        owner = f"process {self._owner['pid']} on {self._owner['host']}"
+        content = f"{owner}\n{json.dumps(self._owner | about)}\n".encode()
+        with suppress(OSError):  # a full disk must not stop the holder
+            os.pwrite(self._descriptor, content, 0)
+            os.truncate(self._descriptor, len(content))
+
+    def require_own(self) -> None:
+        """Raise DatasetBusy if the directory's lock file is not this lock's any more; call it before each commit."""
+        run = read_run(self._path)
+        if _is_file_of(self._descriptor, self._path / LOCK_NAME) and (run is None or vars(run).items() >= self._owner.items()):
+            return
+        whose = f"; process {run.pid} on {run.host} has begun there since" if run else ""
+        raise DatasetBusy(
+            f"its lock is no longer this run's: it was removed or replaced{whose}; this run writes nothing more",
+            where=self._path,
+            remedy="let one run at a time write there",
+        )
+
+    def close(self) -> None:
+        """Let go of the lock; may be called again."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _is_file_of(descriptor: int, file: Path) -> bool:
+    """Whether `file` is there and is what the descriptor has open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), files.lstat(file))
+    except OSError:
+        return False
+
+
+def lock_directory(path: Path, inside: Path | None = None) -> Lock:
+    """Make a directory and take its lock. A directory in a folder `inside` that the user named may be no link.
 
     Raises OutputNotUsable if the directory cannot be written to or its file system knows no locks, DatasetBusy if another
     process holds the lock.
@@ -51,20 +105,27 @@ def lock_directory(path: Path, inside: Path | None = None) -> int:
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = files.open_file(path / LOCK_NAME, os.O_RDWR | os.O_CREAT, inside)
+        if not _is_taken(descriptor, path):
+            return Lock(path, descriptor)
+        run, holder = read_run(path), _holder(descriptor)
+        os.close(descriptor)
+        if run is not None and _has_died(run):
+            return Lock(path, _replaced(path, inside))
     except NotAFile:
         raise
     except OSError as error:
         raise OutputNotUsable(
             f"cannot be written to ({error.strerror})", where=path, remedy="give a directory that can"
         ) from None
+    raise DatasetBusy(f"another process{holder} is writing there", where=path, remedy="wait for it or stop it, then run again")
+
+
+def _is_taken(descriptor: int, path: Path) -> bool:
+    """Take the lock of a file, unless another process has it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = _holder(descriptor)
-        os.close(descriptor)
-        raise DatasetBusy(
-            f"another process{holder} is writing there", where=path, remedy="wait for it or stop it, then run again"
-        ) from None
+        return True
     except OSError as error:  # as of Lustre without `-o flock`, or NFS without its lock daemon
         os.close(descriptor)
         raise OutputNotUsable(
@@ -72,17 +133,35 @@ def lock_directory(path: Path, inside: Path | None = None) -> int:
             where=path,
             remedy="write to another one, such as a local disk, and copy what is finished, or have this one mounted with locks",
         ) from None
-    announce(descriptor)
+    return False
+
+
+def _replaced(path: Path, inside: Path | None) -> int:
+    """A new lock file, locked, in the place of one whose holder is dead."""
+    new = temporary_path(path / LOCK_NAME, f"{os.getpid()}-")
+    descriptor = files.open_file(new, os.O_RDWR | os.O_CREAT, inside)
+    _is_taken(descriptor, path)
+    files.replace(new, path / LOCK_NAME, inside)
     return descriptor
 
 
-def announce(descriptor: int, **about: str | int) -> None:
-    """Write into the lock file who holds the lock, and `about`: the optional fields of `Run`."""
-    pid, host = os.getpid(), socket.gethostname()
-    content = f"process {pid} on {host}\n{json.dumps({'pid': pid, 'host': host, **about})}\n".encode()
-    with suppress(OSError):  # a full disk must not stop the holder
-        os.pwrite(descriptor, content, 0)
-        os.truncate(descriptor, len(content))
+def _has_died(run: Run) -> bool:
+    """Whether this machine knows that the process which `run` names has ended."""
+    here = _birth(os.getpid())
+    if run.host != socket.gethostname() or not run.birth or not here:
+        return False
+    return run.birth.rpartition(" ")[0] == here.rpartition(" ")[0] and _birth(run.pid) != run.birth
+
+
+def _birth(pid: int) -> str:
+    """What tells a process from every other one of that number: boot, namespace and start; without /proc empty."""
+    try:
+        boot = BOOT.read_text().strip()
+        namespace = Path("/proc/self/ns/pid").readlink()
+        state, started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0:20:19]
+    except (OSError, ValueError):
+        return ""
+    return "" if state in "ZX" else f"{boot} {namespace} {started}"
 
 
 def read_run(path: Path) -> Run | None:
@@ -105,6 +184,8 @@ def is_at_work(path: Path, run: Run) -> bool | None:
     """
     if run.host != socket.gethostname():
         return None
+    if _has_died(run):
+        return False
     try:
         inode = files.lstat(path / LOCK_NAME).st_ino
         locks = [line.split() for line in LOCKS_OF_THE_KERNEL.read_text().splitlines()]
@@ -126,10 +207,7 @@ def _holder(descriptor: int) -> str:
 
 
 @contextmanager
-def locked_directory(path: Path) -> Iterator[int]:
-    """`lock_directory` for the duration of a block; yields its descriptor."""
-    descriptor = lock_directory(path)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def locked_directory(path: Path) -> Iterator[Lock]:
+    """`lock_directory` for the duration of a block."""
+    with closing(lock_directory(path)) as lock:
+        yield lock

@@ -13,7 +13,7 @@ from pathlib import Path
 from worldmodel_v.errors import DatasetBusy, NotAFile, OutputNotUsable, WriteFailed
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage import files
-from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
+from worldmodel_v.storage.lock import Lock, lock_directory
 from worldmodel_v.storage.publish import sync_folder, temporary_path
 
 BUILDING_NAME = "building"
@@ -43,7 +43,7 @@ def new_directory(out: Path) -> Iterator[Path]:
     require_new(out)
     place = out.resolve()
     hidden = temporary_path(place)
-    descriptor = _lock(hidden, out)
+    lock = _lock(hidden, out)
     try:
         require_new(out)
         building = hidden / BUILDING_NAME
@@ -53,6 +53,7 @@ def new_directory(out: Path) -> Iterator[Path]:
         yield building
         reached(Step.FOLDER_FILLED)
         _sync(building)
+        lock.require_own()
         building.rename(place)  # over an empty directory, if there is one
         reached(Step.FOLDER_NAMED)
         sync_folder(place.parent, inside=place.parent)
@@ -67,32 +68,27 @@ def new_directory(out: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             files.remove_all(hidden)
-        os.close(descriptor)
+        lock.close()
         reached(Step.TEMPORARY_REMOVED)
 
 
-def _lock(hidden: Path, out: Path) -> int:
+def _lock(hidden: Path, out: Path) -> Lock:
     try:
-        descriptor = lock_directory(hidden, inside=hidden.parent)
+        lock = lock_directory(hidden, inside=hidden.parent)
     except OutputNotUsable as error:
         raise OutputNotUsable(error.what, **error.parts | {"where": out}) from None
     except DatasetBusy:
         raise _busy(out) from None
-    if not _is_still_there(descriptor, hidden / LOCK_NAME):  # its holder finished between our opening and locking it
-        os.close(descriptor)
-        raise _busy(out)
-    return descriptor
+    try:
+        lock.require_own()
+    except DatasetBusy:  # its holder finished between our opening and locking it
+        lock.close()
+        raise _busy(out) from None
+    return lock
 
 
 def _busy(out: Path) -> DatasetBusy:
     return DatasetBusy("another process is writing there", where=out, remedy="wait for it or stop it, then run again")
-
-
-def _is_still_there(descriptor: int, file: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), files.lstat(file))
-    except FileNotFoundError:
-        return False
 
 
 def _sync(folder: Path) -> None:

@@ -24,7 +24,7 @@ from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.dataset import SPEC_NAME, Dataset, S, read_spec
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, complete_lines, read_index, shard_name
-from worldmodel_v.storage.lock import LOCK_NAME, announce, lock_directory
+from worldmodel_v.storage.lock import LOCK_NAME, lock_directory
 from worldmodel_v.storage.publish import (
     append_line,
     is_temporary,
@@ -56,7 +56,7 @@ class DatasetWriter(Generic[S]):
         self.path = path
         self.spec = spec
         recorded_spec(path, spec)
-        self._lock: int | None = lock_directory(path)
+        self._lock = lock_directory(path)
         self.entries: list[IndexEntry] = []
         """What is committed, by shard number."""
         try:
@@ -67,11 +67,14 @@ class DatasetWriter(Generic[S]):
 
     def announce(self, stage: str, goal: int) -> None:
         """Tell readers of the lock file (`wm-inspect`) that `stage` works towards `goal` episodes."""
-        if self._lock is not None:
-            announce(self._lock, stage=stage, goal=goal, done=sum(entry.num_episodes for entry in self.entries))
+        self._lock.announce(stage=stage, goal=goal, done=sum(entry.num_episodes for entry in self.entries))
 
     def commit(self, number: int, image: bytes) -> IndexEntry:
-        """Commit shard `number`: its file, then its index line. Raises WriteFailed; then no reader sees the shard."""
+        """Commit shard `number`: its file, then its index line.
+
+        Raises WriteFailed, or DatasetBusy if the directory is another run's by now; then no reader sees the shard.
+        """
+        self._lock.require_own()
         path = self.path / shard_name(number)
         publish_new(path, image, self.path)
         return self._adopt(number)
@@ -79,8 +82,9 @@ class DatasetWriter(Generic[S]):
     def set_aside(self, episodes: Sequence[SetAside] = ()) -> None:
         """Note the episodes that were set aside. This replaces earlier notes on their shards and on what is committed by now.
 
-        Raises WriteFailed.
+        Raises WriteFailed, or DatasetBusy if the directory is another run's by now.
         """
+        self._lock.require_own()
         shards, noted = {episode.shard for episode in episodes}, self.dataset().set_aside()
         content = [*(episode for episode in noted if episode.shard not in shards), *episodes]
         if content != read_set_aside(self.path):
@@ -92,9 +96,7 @@ class DatasetWriter(Generic[S]):
 
     def close(self) -> None:
         """Release the dataset's lock; may be called again."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -161,6 +163,7 @@ class DatasetWriter(Generic[S]):
                 sha256=sha256_of_file(path, self.path),
                 source_sha256=shard.attributes.get("source_sha256"),
             )
+        self._lock.require_own()
         append_line(self.path / INDEX_NAME, entry.to_line())
         bisect.insort(self.entries, entry, key=lambda entry: entry.shard)
         return entry

@@ -24,6 +24,7 @@ from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.device import compiled
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.storage import Rollouts
+from worldmodel_v.storage.lock import Lock
 from worldmodel_v.train.checkpoint import Checkpoint, save_checkpoint
 from worldmodel_v.train.config import TrainConfig
 from worldmodel_v.train.optimizers import build_optimizer
@@ -76,8 +77,10 @@ class TrainingRun:
         dataset: Rollouts,
         checkpoint: Checkpoint | None,
         share: Share = ALONE,
+        lock: Lock | None = None,
     ) -> None:
-        self._share = share
+        """`lock` is that of the directory, in the process that writes there."""
+        self._share, self._lock = share, lock
         self.config, self.settings, self.device, self.dataset = config, settings, device, dataset
         with _seeded(config.seed):
             self.model = self._fresh_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -182,9 +185,15 @@ class TrainingRun:
         return Checkpoint.of(self.step, self.settings, self.model, self.optimizer)
 
     def save(self) -> None:
-        """Replace the checkpoint; raises WriteFailed."""
+        """Replace the checkpoint; raises WriteFailed, or DatasetBusy if the directory is another run's by now."""
+        self.require_own_directory()
         save_checkpoint(self.config.out, self.checkpoint(), self.config.keep)
         self.saved_step = self.step
+
+    def require_own_directory(self) -> None:
+        """Raise DatasetBusy if the directory is another run's by now."""
+        if self._lock is not None:
+            self._lock.require_own()
 
     def _draw_noise(self) -> torch.Tensor | None:
         """This process's rows of the step's noise: float (B, *noise_shape), a function of the seed and the step."""

@@ -27,7 +27,7 @@ from worldmodel_v.progress import Progress, Silent, begin
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.storage import require_dataset
 from worldmodel_v.storage.directory import refuse_foreign_names
-from worldmodel_v.storage.lock import LOCK_NAME, announce, locked_directory
+from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import remove, remove_temporaries
 from worldmodel_v.surface import option
 from worldmodel_v.train.best import BEST_NAME, keep_if_best, load_best
@@ -83,6 +83,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
         first_step = run.step
         if run.step < config.steps:
             _train_to_the_end(run, progress)
+        run.require_own_directory()
         heldout = published_evaluation(run) or publish_vae(run, progress)
     message = f"train: {run.step} steps ({run.step - first_step} new)"
     done: dict[str, Any] = {"out": config.out, "steps": run.step, "new_steps": run.step - first_step, **heldout}
@@ -114,8 +115,8 @@ def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
     with plain_tensors(), locked_directory(config.out) as lock:
         _remove_leftovers(config.out)
         checkpoint = _own_checkpoint(config, settings)
-        run = TrainingRun(config, settings, device, dataset, checkpoint)
-        announce(lock, stage="train", goal=config.steps, done=run.step)
+        run = TrainingRun(config, settings, device, dataset, checkpoint, lock=lock)
+        lock.announce(stage="train", goal=config.steps, done=run.step)
         yield run
 
 
@@ -137,6 +138,8 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
                 values = {name: float(value) for name, value in terms.items()}
                 _record(run, log, {"train": values, "health": watch.gradients(run.step)})
                 task.advance(0, **{name: values[name] for name in ("loss", *run.model.shown)})
+            if due:
+                run.require_own_directory()
             collapse = _check_up(run, probe, log, watch, progress) if due else None
             if due:
                 draw_progress(run, probe)

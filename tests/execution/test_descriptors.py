@@ -1,0 +1,59 @@
+"""An environment that leaves files open: its worker is replaced; without workers, it is named."""
+
+import json
+import os
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import stamp_config
+from tests.faults.bad_world import UnclosedWorld
+from worldmodel_v.collect import collect
+from worldmodel_v.errors import EpisodeFailed
+from worldmodel_v.execution.worker import Worker
+from worldmodel_v.storage import open_dataset, verify
+
+MOST = 1000
+
+
+@pytest.fixture(autouse=True)
+def few_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process may have so many files open."""
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (MOST, MOST))
+    yield
+    for descriptor in UnclosedWorld.left_open:
+        os.close(descriptor)
+    UnclosedWorld.left_open.clear()
+
+
+@pytest.mark.parametrize(("num_files", "committed"), [(200, 2), (700, 1), (950, 0)])
+def test_without_workers_a_leak_is_named_as_the_environments(tmp_path: Path, num_files: int, committed: int) -> None:
+    """The environment is made once before the first episode, and the first episode is played twice."""
+    out, kwargs = tmp_path / "out", json.dumps({"num_files": num_files})
+    config = stamp_config(
+        out, env="tests.faults.bad_world:tests/Unclosed-v0", env_kwargs=kwargs, frame_size=8, episodes_per_shard=1
+    )
+    with pytest.raises(EpisodeFailed, match=f"the environment or the policy leaks descriptors: .* and {MOST} may be; close"):
+        collect(config)
+    assert open_dataset(out).num_episodes == committed
+    assert verify(open_dataset(out)) == []
+
+
+def unclosed() -> Callable[[int], bytes]:
+    def run(num_files: int) -> bytes:
+        UnclosedWorld(num_files)
+        if num_files == 1:
+            raise EpisodeFailed("it came off")
+        return b"done"
+
+    return run
+
+
+def test_a_worker_says_that_it_leaks_also_after_an_episode_that_failed() -> None:
+    worker = Worker(unclosed)
+    results = [worker.run(num_files) for num_files in (450, 40, 20, 1)]
+    assert [result for result, _, _ in results[:3]] == [b"done"] * 3
+    assert isinstance(results[3][0], EpisodeFailed)
+    assert [leaks for _, _, leaks in results] == [False, False, True, True]
