@@ -260,11 +260,11 @@ class FullDisk:
         self.count("open")
         return _FileOnFullDisk(self._real_open(path, mode, *rest, **named), self)
 
-    def _open_stream(self, path: Path, mode: str = "rb", inside: Path | None = None) -> object:
+    def _open_stream(self, path: Path, mode: str = "rb", *rest: object, **named: object) -> object:
         if mode == "rb":
-            return self._real_stream(path, mode, inside)
+            return self._real_stream(path, mode, *rest, **named)
         self.count("open")
-        return _FileOnFullDisk(self._real_stream(path, mode, inside), self)
+        return _FileOnFullDisk(self._real_stream(path, mode, *rest, **named), self)
 
 
 class _FileOnFullDisk:

@@ -193,6 +193,10 @@ class RemoteFailed(WorldModelError):
     """A place behind a URL cannot be reached, broke off, or does not answer as it should; the same again may work."""
 
 
+class ReadFailed(WorldModelError):
+    """The system failed to read a file that may be sound, as with too many open files; the same again may work."""
+
+
 class WriteFailed(WorldModelError):
     """Writing stopped halfway; everything committed before is intact."""
 

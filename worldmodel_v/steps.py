@@ -15,6 +15,7 @@ class Step(Enum):
     TEMPORARY_OPENED = "a temporary file is there, and empty"
     TEMPORARY_WRITTEN = "the temporary file has its content, which is not synced"
     TEMPORARY_SYNCED = "the temporary file's content is durable"
+    NAME_TAKEN = "a new file's name is taken, by an empty file, where the file system knows no links"
     LINKED = "a new file has its name"
     REPLACED = "a file of that name has its new content"
     FOLDER_SYNCED = "the name is durable"

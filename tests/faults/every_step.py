@@ -7,6 +7,7 @@ has imported everything and computed nothing, so a run costs no start. The steps
 (`worldmodel_v.steps`): nobody lists them by hand. Prints one JSON object for each stop.
 """
 
+import errno
 import functools
 import hashlib
 import importlib
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 import safetensors.torch
 import torch
 from PIL import Image
@@ -75,12 +77,15 @@ class Stage:
     """What it imports when it gets there, which takes seconds."""
 
 
-def whole_dataset(out: Path) -> None:
+def whole_dataset(out: Path, *, names_are_taken: bool = False) -> None:
+    """With `names_are_taken`, a shard may be an empty file."""
     if (out / "dataset.json").exists():
         harmless = ("is not in the index", "episodes between the committed ones are missing")  # workers commit in any order
         findings = verify(open_dataset(out))
         assert [line for line in findings if not any(words in line for words in harmless)] == []
     for shard in (out / "shards").glob("??????.h5"):
+        if names_are_taken and not shard.stat().st_size:
+            continue
         with Shard.open(shard, read_spec(out).schema) as whole:
             for position in range(whole.num_episodes):
                 whole.episode(position)
@@ -119,6 +124,17 @@ def break_dataset(out: Path) -> None:
     torn = out / "shards" / "000002.h5"
     torn.write_bytes(torn.read_bytes()[:1000])
     (out / "shards" / ".tmp-1-000002.h5").write_bytes(b"half")
+
+
+def collect_without_links(out: Path) -> object:
+    """On a file system such as vfat, SMB, and some of FUSE."""
+
+    def refused(*_: object, **named: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "link", refused)
+        return collect(stamp_config(out, **SMALL))
 
 
 def train_small(out: Path) -> object:
@@ -225,6 +241,7 @@ EVALUATION = ("torchmetrics.functional.image", "sklearn.manifold", "sklearn.metr
 
 STAGES = {
     "collect": Stage(lambda out: collect(stamp_config(out, **SMALL)), dataset_content, whole_dataset),
+    "linkless": Stage(collect_without_links, dataset_content, functools.partial(whole_dataset, names_are_taken=True)),
     "recover": Stage(lambda out: collect(stamp_config(out, **SMALL)), dataset_content, lambda out: None, break_dataset),
     "train": Stage(train_small, training_content, whole_training, reads=("rollouts",), imports=TRAINING),
     "encode": Stage(encode_small, dataset_content, whole_dataset, reads=("rollouts", "vae")),

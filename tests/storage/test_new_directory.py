@@ -10,7 +10,8 @@ import pytest
 
 from tests.builders import FullDisk, files_in
 from worldmodel_v.errors import DatasetBusy, OutputNotUsable, WriteFailed
-from worldmodel_v.storage.new_directory import new_directory
+from worldmodel_v.storage.new_directory import BUILDING_NAME, new_directory
+from worldmodel_v.storage.publish import temporary_path
 
 
 def build(out: Path) -> None:
@@ -94,6 +95,20 @@ def test_what_a_killed_process_left_is_cleared(tmp_path: Path) -> None:
     assert b"half" in files_in(tmp_path).values()
     build(tmp_path / "out")
     assert files_in(tmp_path) == {"out/inner/a": b"a", "out/b": b"b"}
+
+
+def test_a_run_clears_what_killed_ones_left_beside_its_place_and_no_other(tmp_path: Path) -> None:
+    for name in ("killed", "mine"):
+        hidden = temporary_path(tmp_path / name)
+        (hidden / BUILDING_NAME).mkdir(parents=True)
+        (hidden / BUILDING_NAME / "half").write_bytes(b"half")
+    mine = hidden.rename(hidden.with_name(".tmp-mine"))  # no name of an export's
+    with new_directory(tmp_path / "other") as at_work:
+        build(tmp_path / "out")
+        (at_work / "a").write_bytes(b"a")
+    found = files_in(tmp_path)
+    assert found.pop(f"{mine.name}/{BUILDING_NAME}/half") == b"half"
+    assert found == {"out/inner/a": b"a", "out/b": b"b", "other/a": b"a"}
 
 
 def test_two_at_once_are_kept_apart(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Files are there whole or not at all, whatever the disk does."""
 
+import errno
+import os
 import resource
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from tests.builders import FullDisk, files_in
 from worldmodel_v.errors import WriteFailed
-from worldmodel_v.storage.publish import TEMPORARY_PREFIX, append_line, publish, publish_new, remove_temporaries
+from worldmodel_v.storage.publish import NO_LINKS, TEMPORARY_PREFIX, append_line, publish, publish_new, remove_temporaries
 
 
 def test_a_new_file_is_put_in_place_whole_and_nothing_else_stays(tmp_path: Path) -> None:
@@ -66,6 +68,24 @@ def test_a_folder_that_is_not_there_is_a_failed_write(tmp_path: Path) -> None:
         publish_new(tmp_path / "missing" / "a", b"content")
 
 
+@pytest.mark.parametrize("number", NO_LINKS, ids=errno.errorcode.get)
+def test_without_links_a_new_file_is_put_in_place_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **named: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refused)
+    publish_new(tmp_path / "a", b"first")
+    with pytest.raises(FileExistsError):
+        publish_new(tmp_path / "a", b"second")
+    assert files_in(tmp_path) == {"a": b"first"}
+    FullDisk(monkeypatch, "rename", fail_at=1)
+    with pytest.raises(WriteFailed, match="No space left"):
+        publish_new(tmp_path / "b", b"third")
+    assert files_in(tmp_path) == {"a": b"first"}
+
+
 def test_lines_are_appended(tmp_path: Path) -> None:
     append_line(tmp_path / "lines", "one")
     append_line(tmp_path / "lines", "two")
@@ -89,6 +109,8 @@ def test_a_line_that_the_disk_takes_only_half_of_is_a_failed_write(tmp_path: Pat
             append_line(tmp_path / "lines", "a line of more than four bytes")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    append_line(tmp_path / "lines", "two")
+    assert (tmp_path / "lines").read_bytes() == b"one\ntwo\n"
 
 
 def test_only_temporaries_are_removed(tmp_path: Path) -> None:
@@ -96,3 +118,11 @@ def test_only_temporaries_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     remove_temporaries(tmp_path, tmp_path)
     assert sorted(files_in(tmp_path)) == [".lock", "000000.h5", "tmp-1"]
+
+
+def test_a_temporary_folder_is_left_alone(tmp_path: Path) -> None:
+    """It is of an export, which may be at work."""
+    (tmp_path / f"{TEMPORARY_PREFIX}0123456789abcdef").mkdir()
+    (tmp_path / f"{TEMPORARY_PREFIX}1").symlink_to(tmp_path)
+    remove_temporaries(tmp_path, tmp_path)
+    assert [item.name for item in tmp_path.iterdir()] == [f"{TEMPORARY_PREFIX}0123456789abcdef"]

@@ -157,3 +157,21 @@ def put(dataset: Path, number: int, image: bytes) -> None:
     lines = [json.loads(line) for line in (dataset / "index.jsonl").read_text().splitlines()]
     lines[number] |= {"bytes": len(image), "sha256": hashlib.sha256(image).hexdigest()}
     (dataset / "index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_while_a_run_is_at_work_what_it_has_not_committed_yet_is_no_finding(dataset: Path) -> None:
+    with DatasetWriter(dataset, SPEC) as writer:
+        writer.commit(4, make_shard(first=8, num_factors=2))
+        (dataset / "shards/000005.h5").write_bytes(b"between its link and its line")
+        assert findings(dataset) == []
+    first, second = findings(dataset)
+    assert first.startswith(f"{dataset}: 2 episodes between the committed ones are missing, the first is 6; ")
+    assert second.startswith(f"{dataset}/shards/000005.h5: is not in the index")
+
+
+def test_what_was_committed_after_the_dataset_was_opened_is_no_finding(dataset: Path) -> None:
+    with DatasetWriter(dataset, SPEC) as writer:
+        writer.commit(4, make_shard(first=8, num_factors=2))
+        before = open_dataset(dataset)
+        writer.commit(3, make_shard(first=6, num_factors=2))
+    assert verify(before) == []

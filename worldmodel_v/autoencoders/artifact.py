@@ -8,6 +8,7 @@ contains config and preprocessing, so weights cannot be paired with the wrong on
 a user's own `module:Class` is imported only if the caller names the same one.
 """
 
+import errno
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ import torch
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
 from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
-from worldmodel_v.errors import ConfigError, ModelNotUsable, NotAFile, first_line
+from worldmodel_v.errors import ConfigError, ModelNotUsable, first_line
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
@@ -131,7 +132,7 @@ def describe(path: Path) -> Description:
 
 @readable()
 def read_training(path: Path) -> Training:
-    """From the directory's `config.json`; raises ModelNotUsable if it is missing or damaged, NotReadable."""
+    """From the directory's `config.json`; raises ModelNotUsable if it is missing or damaged, NotReadable or ReadFailed."""
     file = path / CONFIG_NAME
     try:
         content = parse_object(files.read_file(file, MAX_JSON_BYTES))
@@ -141,9 +142,7 @@ def read_training(path: Path) -> Training:
             data_spec_hash=str(settings["data_spec_hash"]),
             steps=int(content["steps"]),
         )
-    except (PermissionError, NotAFile):
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise ModelNotUsable(
             f"does not tell which episodes the training held out ({type(error).__name__}: {error})",
             where=file,
@@ -153,7 +152,7 @@ def read_training(path: Path) -> Training:
 
 @readable()
 def read_weights(path: Path) -> bytes:
-    """The bytes of a directory's `vae.safetensors`; raises ModelNotUsable if there are none, or NotReadable."""
+    """The bytes of a directory's `vae.safetensors`; raises ModelNotUsable if there are none, NotReadable or ReadFailed."""
     file = path / WEIGHTS_NAME
     if path.exists() and not path.is_dir():
         what = "is a file" if path.is_file() else "is no directory"
@@ -168,15 +167,16 @@ def read_weights(path: Path) -> bytes:
     return read_file(file)
 
 
-@readable()
 def read_file(file: Path, inside: Path | None = None) -> bytes:
-    """The bytes of a file of weights; raises ModelNotUsable if it is too large or the disk fails, or NotReadable."""
-    try:
-        return files.read_file(file, MAX_FILE_BYTES, inside)
-    except (PermissionError, NotAFile):
-        raise
-    except OSError as error:
-        raise ModelNotUsable(f"cannot be read ({error.strerror})", where=file, remedy="restore it, or train again") from None
+    """The bytes of a file of weights; raises ModelNotUsable if it is too large, NotReadable or ReadFailed."""
+    with readable(file):
+        try:
+            return files.read_file(file, MAX_FILE_BYTES, inside)
+        except OSError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            what = f"cannot be read ({error.strerror})"
+            raise ModelNotUsable(what, where=file, remedy="restore it, or train again") from None
 
 
 @plain_tensors()

@@ -92,7 +92,7 @@ def run(
     except WorldModelError as error:
         leave_with_error(program, error, output)
     except OSError as error:
-        leave_with_error(program, _refusal(error), output)
+        leave_with_error(program, _refusal(error, getattr(config, "out", None)), output)
     except KeyboardInterrupt:
         message = f"interrupted; {kept}"
         _leave(program, EXIT_INTERRUPTED, message, "interrupted", {}, output)
@@ -195,11 +195,11 @@ def _require_text(words: Sequence[str]) -> None:
             raise ConfigError(f"{word!r}: is not valid UTF-8; rename that file or directory") from None
 
 
-def _refusal(error: OSError) -> WorldModelError:
-    """An error of the operating system, as one of this package's errors."""
+def _refusal(error: OSError, out: Path | None) -> WorldModelError:
+    """An error of the operating system, as one of this package's errors; names `out` where the system names no file."""
     if error.errno == errno.ENAMETOOLONG:
         return ConfigError(f"{error.filename}: the name is longer than this file system allows; give a shorter one")
-    return WriteFailed(f"the system refused: {error}")
+    return WriteFailed(f"the system refused ({error.strerror or error})", where=error.filename or out)
 
 
 @contextmanager

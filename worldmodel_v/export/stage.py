@@ -50,7 +50,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportRepo
     with new_directory(config.out) as folder:
         written = config.write(source, folder, progress)
         (folder / SOURCE_NAME).write_text(json.dumps(_provenance(config, source, written), indent=2) + "\n")
-    num_bytes = sum(file.stat().st_size for file in config.out.rglob("*") if file.is_file())
+        num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return ExportReport(
         out=config.out,
         format=config.name,

@@ -21,11 +21,10 @@ _LOW = 0xFFFFFFFF
 _WEIGHTS = np.arange(BLOCK_WORDS, 0, -1, dtype=np.float64)
 
 
-@readable()
 def sha256_of_file(path: Path, inside: Path | None = None) -> str:
-    """SHA-256 (hexadecimal) of a file's bytes, read in blocks of a megabyte; raises NotReadable."""
+    """SHA-256 (hexadecimal) of a file's bytes, read in blocks of a megabyte; raises NotReadable, ReadFailed."""
     digest = hashlib.sha256()
-    with files.open_stream(path, inside=inside) as file:
+    with readable(path), files.open_stream(path, inside=inside) as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

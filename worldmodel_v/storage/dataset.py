@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from worldmodel_v.errors import DatasetNotUsable, NotAFile, ShardDamaged
+from worldmodel_v.errors import DatasetNotUsable, ShardDamaged
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, Spec
@@ -180,8 +180,8 @@ Latents = Dataset[LatentSpec]
 def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
     """Read `dataset.json` and the index at a path or URL; with `kinds`, it must be of one of them (RolloutSpec, LatentSpec).
 
-    Raises DatasetNotUsable, which names the command that writes such a dataset; NotReadable, ShardDamaged or RemoteFailed.
-    Nothing outside the directory is read: its files and its folder of shards may not be links.
+    Raises DatasetNotUsable, which names the command that writes such a dataset; NotReadable, ReadFailed, ShardDamaged or
+    RemoteFailed. Nothing outside the directory is read: its files and its folder of shards may not be links.
     """
     place = to_place(path)
     spec = read_spec(place, *kinds)
@@ -210,11 +210,9 @@ def read_spec(path: Place, *kinds: type[S]) -> S:
     try:
         if num_bytes > MAX_SPEC_BYTES:
             raise ValueError(f"it has {num_bytes} bytes, expected at most {MAX_SPEC_BYTES}")
-        with store.stream(file) as opened:
+        with readable(file), store.stream(file) as opened:
             spec = _spec_of(parse_object(opened.read()))
-    except (PermissionError, NotAFile):
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DatasetNotUsable(
             f"not a valid description of a dataset ({error})", where=file, remedy="restore it from a copy"
         ) from None

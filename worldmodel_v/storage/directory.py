@@ -4,9 +4,10 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import NotAFile, OutputNotUsable
+from worldmodel_v.errors import OutputNotUsable
 from worldmodel_v.storage import files
 from worldmodel_v.storage.publish import is_temporary
+from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import parse_object
 
 MAX_JSON_BYTES = 16 << 20
@@ -27,10 +28,9 @@ def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose:
 
 
 def read_object(file: Path) -> dict[str, Any] | None:
-    """The JSON object in a file; None if the file is missing or damaged. Raises NotAFile."""
-    try:
-        return parse_object(files.read_file(file, MAX_JSON_BYTES))
-    except NotAFile:
-        raise
-    except (OSError, ValueError):
-        return None
+    """The JSON object in a file; None if the file is missing or damaged. Raises NotAFile, NotReadable, ReadFailed."""
+    with readable(file):
+        try:
+            return parse_object(files.read_file(file, MAX_JSON_BYTES))
+        except (FileNotFoundError, ValueError):
+            return None

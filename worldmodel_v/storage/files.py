@@ -47,15 +47,16 @@ def open_file(path: Path, flags: int = os.O_RDONLY, inside: Path | None = None) 
         return descriptor
 
 
-def open_stream(path: Path, mode: str = "rb", inside: Path | None = None) -> BinaryIO:
-    """A regular file as an object: mode "rb", "ab" or "wb" as `open` has them, or "xb", which must not be there yet."""
+def open_stream(path: Path, mode: str = "rb", inside: Path | None = None, buffering: int = -1) -> BinaryIO:
+    """A regular file as an object: mode "rb", "ab" or "wb" and `buffering` as `open` has them, or "xb", which must not be there
+    yet."""
     flags = {
         "rb": os.O_RDONLY,
         "ab": os.O_WRONLY | os.O_CREAT | os.O_APPEND,
         "wb": os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
         "xb": os.O_WRONLY | os.O_CREAT | os.O_EXCL,
     }
-    return open(open_file(path, flags[mode], inside), mode.replace("x", "w"))  # type: ignore[return-value]
+    return open(open_file(path, flags[mode], inside), mode.replace("x", "w"), buffering)  # type: ignore[return-value]
 
 
 def read_file(path: Path, max_bytes: int, inside: Path | None = None) -> bytes:

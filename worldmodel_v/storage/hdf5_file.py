@@ -60,7 +60,7 @@ def add_column(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any,
 
 
 class _Disk(io.FileIO):
-    """A file that remembers its first failed write, and claims to have written everything."""
+    """A file that remembers its first failure to write, and claims to have written everything."""
 
     failure: OSError | None = None
 
@@ -73,3 +73,10 @@ class _Disk(io.FileIO):
         except OSError as error:
             self.failure = error
         return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size) if self.failure is None else 0
+        except OSError as error:
+            self.failure = error
+            return 0

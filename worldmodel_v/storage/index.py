@@ -81,7 +81,7 @@ def read_index(path: Place) -> list[IndexEntry]:
         opened = store_of(path).stream(path)
     except FileNotFoundError:
         return []
-    with opened as file:
+    with readable(path), opened as file:
         entries = [_parse(path, number, line) for number, line in enumerate(_lines(file), start=1)]
     entries.sort(key=lambda entry: entry.shard)
     _check_disjoint(path, entries)
@@ -90,7 +90,7 @@ def read_index(path: Place) -> list[IndexEntry]:
 
 def latest_entry(path: Path) -> IndexEntry | None:
     """The shard that was committed last, None before the first; raises ShardDamaged if its line is malformed."""
-    with files.open_stream(path) as file:
+    with readable(path), files.open_stream(path) as file:
         file.seek(max(file.seek(0, os.SEEK_END) - 3 * MAX_LINE_BYTES, 0))
         lines = complete_lines(file.read()).splitlines()
     return _parse(path, -1, lines[-1]) if lines else None

@@ -82,9 +82,10 @@ class Lock:
         )
 
     def close(self) -> None:
-        """Let go of the lock; may be called again."""
+        """Let go of the lock; may be called again. A close that fails does so too, and would hide what went wrong before."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
+            with suppress(OSError):
+                os.close(self._descriptor)
             self._descriptor = -1
 
 

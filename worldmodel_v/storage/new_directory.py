@@ -1,20 +1,20 @@
 """A directory that exists complete or not at all: what an export writes.
 
-It is built in a hidden folder beside its place, synced, and renamed. The hidden folder's name is the same each time, so a run
-finds and clears what a killed run left behind. A lock in the hidden folder keeps two runs apart. Rejected: building in place
+It is built in a hidden folder beside its place, synced, and renamed. The hidden folder's name is the same each time. A lock in
+it keeps two runs apart, and tells a run what killed runs left beside its place, which it removes. Rejected: building in place
 and writing a last file that says "finished", because exports are made for other people's loaders, which do not look for one.
 """
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetBusy, NotAFile, OutputNotUsable, WriteFailed
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage import files
 from worldmodel_v.storage.lock import Lock, lock_directory
-from worldmodel_v.storage.publish import sync_folder, temporary_path
+from worldmodel_v.storage.publish import TEMPORARY_PREFIX, sync_folder, temporary_path
 
 BUILDING_NAME = "building"
 
@@ -48,6 +48,7 @@ def new_directory(out: Path) -> Iterator[Path]:
         require_new(out)
         building = hidden / BUILDING_NAME
         files.remove_all(building)
+        _remove_killed(place.parent)
         files.make_folder(building)
         reached(Step.FOLDER_BEGUN)
         yield building
@@ -56,7 +57,11 @@ def new_directory(out: Path) -> Iterator[Path]:
         lock.require_own()
         building.rename(place)  # over an empty directory, if there is one
         reached(Step.FOLDER_NAMED)
-        sync_folder(place.parent, inside=place.parent)
+        try:
+            sync_folder(place.parent, inside=place.parent)
+        except OSError:  # what is told to have failed is not there
+            _remove(place)
+            raise
     except NotAFile:
         raise
     except OSError as error:
@@ -66,8 +71,7 @@ def new_directory(out: Path) -> Iterator[Path]:
             remedy="mend the cause and run the same command again",
         ) from error
     finally:
-        with suppress(OSError):
-            files.remove_all(hidden)
+        _remove(hidden)
         lock.close()
         reached(Step.TEMPORARY_REMOVED)
 
@@ -89,6 +93,20 @@ def _lock(hidden: Path, out: Path) -> Lock:
 
 def _busy(out: Path) -> DatasetBusy:
     return DatasetBusy("another process is writing there", where=out, remedy="wait for it or stop it, then run again")
+
+
+def _remove_killed(folder: Path) -> None:
+    """Remove the hidden folders of killed runs; those that a process works in, or that cannot be removed, stay."""
+    for building in folder.glob(f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 16}/{BUILDING_NAME}"):
+        with suppress(DatasetBusy, NotAFile, OutputNotUsable), closing(lock_directory(building.parent, inside=folder)):
+            _remove(building.parent)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder as far as that goes, with a second try for what fails once."""
+    for _ in range(2):
+        with suppress(OSError):
+            files.remove_all(folder)
 
 
 def _sync(folder: Path) -> None:

@@ -1,8 +1,10 @@
 """Putting bytes on disk so that a file exists complete or not at all.
 
 A file is written under a temporary name and synced. Then it is put in place, and its folder is synced. Shards are put in place
-with `link`, which never overwrites; files that are meant to be replaced (checkpoints, pictures) with `rename`. `inside` is the
-directory that the user named, as in `files`.
+with `link`, which never overwrites; files that are meant to be replaced (checkpoints, pictures) with `rename`. On a file system
+without links (vfat, SMB, some FUSE), an empty file takes the name, which fails if there is one, and `rename` replaces it. A
+kill between the two leaves the empty file, which no index names, and which the next run removes. `inside` is the directory that
+the user named, as in `files`.
 """
 
 import errno
@@ -11,12 +13,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from worldmodel_v.errors import NotAFile, WriteFailed
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage import files
 
 TEMPORARY_PREFIX = ".tmp-"
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
+"""How a file system answers that knows no links."""
 
 
 def publish_new(path: Path, content: bytes, inside: Path | None = None) -> None:
@@ -24,12 +29,28 @@ def publish_new(path: Path, content: bytes, inside: Path | None = None) -> None:
     temporary = _write_temporary(path, content, inside)
     try:
         with named_failure(path):
-            files.link(temporary, path, inside)
+            _put_new(temporary, path, inside)
             reached(Step.LINKED)
             _sync_folder_of(path, inside)
     finally:
-        files.remove(temporary, inside)
+        _discard(temporary, inside)
         reached(Step.TEMPORARY_REMOVED)
+
+
+def _put_new(temporary: Path, path: Path, inside: Path | None) -> None:
+    """Give a file its name, which must be free; raises OSError."""
+    try:
+        files.link(temporary, path, inside)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        files.open_stream(path, "xb", inside).close()
+        reached(Step.NAME_TAKEN)
+        try:
+            files.replace(temporary, path, inside)
+        except BaseException:
+            _discard(path, inside)
+            raise
 
 
 def publish(path: Path, content: bytes, inside: Path | None = None) -> None:
@@ -41,14 +62,13 @@ def publish(path: Path, content: bytes, inside: Path | None = None) -> None:
             reached(Step.REPLACED)
             _sync_folder_of(path, inside)
     finally:
-        files.remove(temporary, inside)
+        _discard(temporary, inside)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line and sync it; raises WriteFailed (the next reader drops a torn line)."""
-    with named_failure(path), files.open_stream(path, "ab") as file:
-        file.write(line.encode() + b"\n")
-        file.flush()
+    """Append one line and sync it; raises WriteFailed; the line is then there as a whole or not at all."""
+    with named_failure(path), files.open_stream(path, "ab", buffering=0) as file:
+        write_line(file, line)
         reached(Step.LINE_WRITTEN)
         os.fsync(file.fileno())
     reached(Step.LINE_SYNCED)
@@ -58,6 +78,26 @@ def remove(path: Path, inside: Path | None = None) -> None:
     """Delete a file, if it is there; raises WriteFailed."""
     with named_failure(path):
         files.remove(path, inside)
+
+
+def write_line(file: BinaryIO, line: str) -> None:
+    """Append one line as `write_record` does."""
+    write_record(file, line.encode() + b"\n")
+
+
+def write_record(file: BinaryIO, record: bytes) -> None:
+    """Append to a file that is open for appending, unbuffered; raises OSError, and then takes back what arrived.
+
+    A buffer would write its rest when the file is closed. (A kill can leave a torn line, which readers drop.)
+    """
+    size, left = os.fstat(file.fileno()).st_size, memoryview(record)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except BaseException:
+        with suppress(OSError):
+            os.truncate(file.fileno(), size)
+        raise
 
 
 def temporary_path(path: Path, whose: str = "") -> Path:
@@ -74,12 +114,15 @@ def is_temporary(path: Path) -> bool:
 
 
 def remove_temporaries(folder: Path, inside: Path) -> None:
-    """Delete what a killed writer left under a temporary name in a folder of the directory `inside`."""
+    """Delete the files that a killed writer left under a temporary name in a folder of the directory `inside`.
+
+    Folders with such names are of exports (`new_directory`).
+    """
     with named_failure(folder):
         names = files.names(folder, inside)
-    for name in names:
-        if is_temporary(folder / name):
-            remove(folder / name, inside)
+    for file in (folder / name for name in names):
+        if is_temporary(file) and (file.is_symlink() or not file.is_dir()):
+            remove(file, inside)
 
 
 def sync_folder(folder: Path, inside: Path) -> None:
@@ -103,10 +146,15 @@ def _write_temporary(path: Path, content: bytes, inside: Path | None) -> Path:
             os.fsync(file.fileno())
         reached(Step.TEMPORARY_SYNCED)
     except BaseException:  # Ctrl-C too
-        with suppress(OSError):
-            files.remove(temporary, inside)
+        _discard(temporary, inside)
         raise
     return temporary
+
+
+def _discard(file: Path, inside: Path | None) -> None:
+    """Delete a file that is of no use; where that fails, the next run does it."""
+    with suppress(OSError):
+        files.remove(file, inside)
 
 
 @contextmanager

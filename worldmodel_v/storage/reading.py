@@ -1,9 +1,10 @@
-"""Errors about files that cannot be read. A file that this process may not read is not damaged, so nobody should delete it."""
+"""Errors about files that cannot be read. Only a failed check is damage: a file that the system does not read may be sound, so
+nobody should delete it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from worldmodel_v.errors import NotReadable, ShardDamaged
+from worldmodel_v.errors import NotAFile, NotReadable, ReadFailed, ShardDamaged
 
 REMEDY = "restore the shard from a copy, or delete the file and its line in index.jsonl and run the stage again"
 
@@ -13,12 +14,23 @@ def missing(path: object) -> ShardDamaged:
     return ShardDamaged("the shard is missing", where=path, remedy="restore it from a copy, or delete its line in the index")
 
 
+def unread(path: object, error: OSError) -> NotReadable | ReadFailed:
+    """What to raise where the system does not read a file: NotReadable without permission, otherwise ReadFailed."""
+    what = f"cannot be read ({error.strerror or error})"
+    if isinstance(error, PermissionError):
+        return NotReadable(what, where=path, remedy="give yourself the right to read it")
+    return ReadFailed(what, where=path, remedy="mend the cause and run the same command again: the file itself may be sound")
+
+
 @contextmanager
-def readable() -> Iterator[None]:
-    """Raise NotReadable, which names the file, if this process has no permission to read a file in the block."""
+def readable(path: object = None) -> Iterator[None]:
+    """Raise NotReadable (no permission) or ReadFailed for an OSError in the block; NotAFile stays what it is.
+
+    It names `path`, or the file that the system names.
+    """
     try:
         yield
-    except PermissionError as error:
-        raise NotReadable(
-            f"cannot be read ({error.strerror})", where=error.filename, remedy="give yourself the right to read it"
-        ) from None
+    except NotAFile:
+        raise
+    except OSError as error:
+        raise unread(path or error.filename, error) from None

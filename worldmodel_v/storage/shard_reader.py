@@ -54,7 +54,8 @@ class Shard:
     def open(cls, path: Place, schema: Schema, num_bytes: int | None = None, inside: Place | None = None) -> Self:
         """Open a file of the dataset `inside`, below which no link is followed.
 
-        Raises ShardDamaged if it is missing, no file, not of `num_bytes`, or no valid shard; NotReadable; RemoteFailed.
+        Raises ShardDamaged if it is missing, no file, not of `num_bytes`, or no valid shard; NotReadable; ReadFailed;
+        RemoteFailed.
         """
         file = store_of(path).open(path, inside)
         size = file.num_bytes

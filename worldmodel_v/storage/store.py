@@ -12,6 +12,7 @@ position, and each read costs several times as much.
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -19,7 +20,7 @@ import numpy as np
 
 from worldmodel_v.errors import ConfigError, NotAFile, ShardDamaged
 from worldmodel_v.storage import files
-from worldmodel_v.storage.reading import REMEDY, missing, readable
+from worldmodel_v.storage.reading import missing, readable, unread
 from worldmodel_v.storage.remote import RemotePath, RemoteStore, is_protocol, parse_url
 from worldmodel_v.surface import option
 
@@ -38,7 +39,8 @@ class OpenFile(Protocol):
         """The file's size."""
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on, fewer where the file ends; raises ShardDamaged, RemoteFailed."""
+        """`size` bytes from `offset` on, fewer where the file ends; raises NotReadable, ReadFailed, RemoteFailed or
+        ShardDamaged."""
 
     def read_all(self) -> bytes:
         """The whole file."""
@@ -54,13 +56,14 @@ class Store(Protocol):
     """How the files of one kind of place are read."""
 
     def size(self, path: Any) -> int | None:
-        """A file's size in bytes; None if there is no file. Raises NotReadable, RemoteFailed."""
+        """A file's size in bytes; None if there is no file. Raises NotReadable, ReadFailed, RemoteFailed."""
 
     def stream(self, path: Any) -> BinaryIO:
         """A file to be read from front to back; raises OSError or RemoteFailed."""
 
     def open(self, path: Any, inside: Any = None) -> OpenFile:
-        """A file to be read in parts, of the directory `inside`; raises ShardDamaged if it is missing, NotReadable."""
+        """A file to be read in parts, of the directory `inside`; raises ShardDamaged if it is missing; NotReadable,
+        ReadFailed."""
 
 
 def to_place(location: Location) -> Place:
@@ -108,7 +111,7 @@ class LocalStore:
         return files.open_stream(path)
 
     def open(self, path: Path, inside: Path | None = None) -> "LocalFile":
-        """A file to be read in parts; raises ShardDamaged if it is missing or no file, NotReadable."""
+        """A file to be read in parts; raises ShardDamaged if it is missing or no file; NotReadable, ReadFailed."""
         return LocalFile(path, inside)
 
 
@@ -117,7 +120,7 @@ class LocalFile:
 
     @readable()
     def __init__(self, path: Path, inside: Path | None = None) -> None:
-        """Raises ShardDamaged if the file is missing, no regular file, or cannot be opened; NotReadable without permission."""
+        """Raises ShardDamaged if the file is missing or no regular file; NotReadable, ReadFailed."""
         self._source = str(path)
         self._descriptor = -1
         try:
@@ -126,23 +129,19 @@ class LocalFile:
             raise missing(path) from None
         except NotAFile as error:
             raise ShardDamaged(error.what, **error.parts) from None
-        except PermissionError:
-            raise
-        except OSError as error:
-            raise ShardDamaged(f"it cannot be opened ({error})", where=path, remedy=REMEDY) from None
 
     @property
     def num_bytes(self) -> int:
-        """The file's size."""
-        return os.fstat(self._descriptor).st_size
+        """The file's size; raises ReadFailed."""
+        with readable(self._source):
+            return os.fstat(self._descriptor).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset` on, fewer where the file ends; raises ShardDamaged if they cannot be read."""
+        """`size` bytes from `offset` on, fewer where the file ends; raises NotReadable, ReadFailed."""
         try:
             return os.pread(self._descriptor, size, offset)
         except OSError as error:
-            what = f"bytes {offset} to {offset + size} cannot be read ({error})"
-            raise ShardDamaged(what, where=self._source, remedy=REMEDY) from None
+            raise unread(self._source, error) from None
 
     def read_all(self) -> bytes:
         """The whole file."""
@@ -158,9 +157,10 @@ class LocalFile:
 
     def close(self) -> None:
         """Close the file; may be called again."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):  # nothing was written
+                os.close(descriptor)
 
     def __del__(self) -> None:
         self.close()

@@ -119,8 +119,10 @@ class DatasetWriter(Generic[S]):
             write_set_aside(self.path, [])
             publish(self.path / SPEC_NAME, (json.dumps(self.spec.to_json(), indent=2) + "\n").encode())
         index = self.path / INDEX_NAME
-        with named_failure(index), readable(), os.fdopen(files.open_file(index, os.O_RDWR | os.O_CREAT), "r+b") as file:
-            file.truncate(len(complete_lines(file.read())))
+        with named_failure(index), os.fdopen(files.open_file(index, os.O_RDWR | os.O_CREAT), "r+b", buffering=0) as file:
+            with readable(index):
+                content = file.read()
+            file.truncate(len(complete_lines(content)))
         reached(Step.INDEX_TRIMMED)
         self.entries = read_index(index)
         sizes = files.sizes(self.path / SHARD_FOLDER, _SHARD_FILE, self.path)

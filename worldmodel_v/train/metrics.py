@@ -4,10 +4,15 @@ A continued run first drops the lines after its checkpoint, so that every step i
 the package is missing, only the JSON lines are written.
 """
 
+import functools
 import json
+import math
 import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +20,7 @@ import numpy as np
 from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage import files
 from worldmodel_v.storage.index import complete_lines
-from worldmodel_v.storage.publish import named_failure, publish
+from worldmodel_v.storage.publish import named_failure, publish, write_line, write_record
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import parse_object
 
@@ -24,6 +29,9 @@ TENSORBOARD_FOLDER = "tensorboard"
 TAIL_BYTES = 1 << 18
 """More bytes than the lines between two checkpoints take, so the last lines of every group are in this part of the file."""
 
+_BOUNDS = 1e-12 * 1.1 ** np.arange(774)
+BINS = np.concatenate([-_BOUNDS[::-1], [0.0], _BOUNDS])
+"""Of the histograms, as TensorBoard has them: from 1e-12 to 1e20 and below 0, each a tenth wider than the last."""
 
 MAX_BYTES = 1 << 30
 """Of the whole record: some million lines."""
@@ -39,21 +47,17 @@ class MetricsLog:
         with named_failure(self._board_folder):
             self._board = _tensorboard(self._board_folder, first_step)
         with named_failure(self._path):
-            self._file = files.open_stream(self._path, "ab")
+            self._file = files.open_stream(self._path, "ab", buffering=0)
 
     def write(self, step: int, group: str, values: Mapping[str, float | list[float]]) -> None:
         """Record numbers of one group ("train", "held-out" or "health") at a step; TensorBoard shows a list's histogram."""
         with named_failure(self._path):
-            self._file.write(f"{json.dumps({'step': step, 'group': group, **values})}\n".encode())
-            self._file.flush()
+            write_line(self._file, json.dumps({"step": step, "group": group, **values}))
         if self._board is None:
             return
         with named_failure(self._board_folder):
             for name, value in values.items():
-                if isinstance(value, list):
-                    self._board.add_histogram(f"{group}/{name}", np.array(value), step)
-                else:
-                    self._board.add_scalar(f"{group}/{name}", value, step)
+                self._board.add(f"{group}/{name}", value, step)
 
     def close(self) -> None:
         with named_failure(self._path):
@@ -73,11 +77,9 @@ def last_records(folder: Path) -> dict[str, dict[str, int | float]]:
     records: dict[str, dict[str, int | float]] = {}
     try:
         for line in _tail(path):
-            record = parse_object(line)
-            values = {name: value for name, value in record.items() if type(value) in (int, float)}
-            values["step"] = int(record["step"])
-            records[str(record["group"])] = values
-    except (ValueError, KeyError, TypeError) as error:
+            record = _parse(line)
+            records[str(record["group"])] = {name: value for name, value in record.items() if type(value) in (int, float)}
+    except (ValueError, KeyError) as error:
         raise ModelNotUsable(
             f"not a record of a training ({error})", where=path, remedy="restore it from a copy, or delete it"
         ) from None
@@ -88,7 +90,7 @@ def _tail(path: Path) -> list[bytes]:
     """The last complete lines of a file; none if the file is missing."""
     if not files.exists(path):
         return []
-    with files.open_stream(path) as file:
+    with readable(path), files.open_stream(path) as file:
         start = max(file.seek(0, os.SEEK_END) - TAIL_BYTES, 0)
         file.seek(start)
         content = complete_lines(file.read())
@@ -98,22 +100,61 @@ def _tail(path: Path) -> list[bytes]:
 def _drop_lines_after(path: Path, step: int) -> None:
     if not files.exists(path):
         return
-    with named_failure(path), readable():
-        content = files.read_file(path, MAX_BYTES)
-    lines = complete_lines(content).decode().splitlines()
+    with readable(path):
+        lines = complete_lines(files.read_file(path, MAX_BYTES)).splitlines(keepends=True)
     try:
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-    except (ValueError, KeyError, TypeError) as error:
+        kept = [line for line in lines if _parse(line)["step"] <= step]
+    except (ValueError, KeyError) as error:
         raise ModelNotUsable(
             f"not a record of a training ({error})", where=path, remedy="delete it to continue without the past"
         ) from None
-    publish(path, "".join(line + "\n" for line in kept).encode())
+    publish(path, b"".join(kept))
 
 
-def _tensorboard(folder: Path, first_step: int) -> Any:
+def _parse(line: bytes) -> dict[str, Any]:
+    """The record in a line; raises ValueError or KeyError if it has no step, or a number that is not finite."""
+    record = parse_object(line)
+    if type(record["step"]) is not int:
+        raise ValueError(f"its step is {record['step']!r:.100}")
+    for name, value in record.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
+    return record
+
+
+class _Board:
+    """A file of events for TensorBoard. Its own writer writes in a thread, which nobody is told of where the disk fails."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """Begin a file after step `first_step`: TensorBoard drops later steps of earlier files. Raises ImportError, OSError."""
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard import summary
+
+        self._event, self._summary = Event, summary
+        files.make_folder(folder)
+        name = f"events.out.tfevents.{time.time():020.9f}.{socket.gethostname()}.{os.getpid()}"  # they are read in this order
+        self._file = files.open_stream(folder / name, "ab", folder.parent, buffering=0)
+        self._writer = RecordWriter(SimpleNamespace(write=functools.partial(write_record, self._file)))
+        self._add(file_version="brain.Event:2")
+        self._add(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def add(self, name: str, value: float | list[float], step: int) -> None:
+        """Add a number, or the histogram of a list."""
+        if isinstance(value, list):
+            self._add(step=step, summary=self._summary.histogram(name, np.array(value), BINS))
+        else:
+            self._add(step=step, summary=self._summary.scalar(name, value))
+
+    def _add(self, **what: Any) -> None:
+        self._writer.write(self._event(wall_time=time.time(), **what).SerializeToString())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _tensorboard(folder: Path, first_step: int) -> _Board | None:
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return _Board(folder, first_step)
     except ImportError:
         return None
-    files.make_folder(folder)
-    return SummaryWriter(str(folder), purge_step=first_step + 1)
