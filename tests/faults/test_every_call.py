@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.every_call import COMMANDS
+from tests.faults.every_call import COMMANDS, KINDS
 
 SOME = dict.fromkeys(COMMANDS, 6) | {"collect": 24, "train": 24, "encode": 20, "npz": 12, "minari": 18}
 """At least one of each kind that a command makes: some 160 tries of a second each."""
@@ -49,9 +49,7 @@ def test_where_calls_of_every_kind_fail_each_command_says_so_or_ends_well_and_a_
 ) -> None:
     found = tries(shim, tmp_path, SOME)
     assert {told["command"] for told in found} == SOME.keys()
-    assert {told["kind"] for told in found} == {"open", "read", "write", "sync", "rename"} | {
-        *("link", "unlink", "stat", "truncate", "mkdir", "mmap", "close")
-    }
+    assert {told["kind"] for told in found} >= {*KINDS} - {"mmap"}  # today nothing maps a file
     assert {told["code"] for told in found} == {0, 1, 2}
 
 
