@@ -55,7 +55,7 @@ class Refusal:
         with pytest.raises(SystemExit) as exit_:
             MAINS[str(argv[0])]()
         printed = self._capsys.readouterr()
-        assert exit_.value.code == code
+        assert exit_.value.code == code, printed.err
         assert printed.out == ""
         assert "Traceback" not in printed.err
         assert printed.err.startswith(f"{argv[0]}: ")

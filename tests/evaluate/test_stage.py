@@ -16,8 +16,8 @@ from tests.builders import FullDisk, files_in
 from tests.evaluate.conftest import write_rollouts, write_vae
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.errors import WriteFailed
-from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate, evaluate_vae
+from worldmodel_v.errors import DatasetBusy, WriteFailed
+from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate, evaluate_vae, stage
 from worldmodel_v.evaluate.stage import METRICS_NAME, OWN_NAMES, PAGE_NAME, PICTURE_NAMES
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.train import TrainConfig, train
@@ -106,6 +106,23 @@ def test_other_settings_evaluate_anew_and_a_lost_picture_is_drawn_again(
     report = run(small_vae, small_rollouts, out, frames=12, factors=("step",))
     assert report.summary.num_frames == 12
     assert [item["factor"] for item in metrics_of(report)["disentanglement"]["factors"]] == ["step"]
+
+
+def test_of_two_that_are_begun_together_one_loses(
+    small_rollouts: Path, small_vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one runs from its beginning to its end while this one draws its page."""
+    render = stage.render
+
+    def meanwhile(*arguments: Any) -> str:
+        monkeypatch.setattr(stage, "render", render)
+        run(small_vae, small_rollouts, tmp_path / "eval", frames=12)
+        return render(*arguments)
+
+    monkeypatch.setattr(stage, "render", meanwhile)
+    with pytest.raises(DatasetBusy, match="another process has written this evaluation there meanwhile"):
+        run(small_vae, small_rollouts, tmp_path / "eval", frames=12)
+    assert run(small_vae, small_rollouts, tmp_path / "eval", frames=12).did_nothing
 
 
 @pytest.mark.parametrize("fail_at", [4, 8])

@@ -174,7 +174,7 @@ def test_no_more_memory_is_taken_than_the_file_backs(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     sound, *refused = run_limited(LOAD, *folders, memory_bytes=6 << 30).lines
     assert [line.split(":")[0] for line in refused] == ["ModelNotUsable"] * 5
-    assert "expected at most 4294967296 bytes, got 1099511627776; restore it, or train again" in refused[-1]
+    assert "it has 1099511627776 bytes, expected at most 4294967296); restore it, or train again" in refused[-1]
     assert max(_peak(line) for line in refused) < _peak(sound) + 50_000
 
 

@@ -145,7 +145,7 @@ def test_a_local_ray_that_cannot_start_is_told_in_one_line(error: Exception, mon
 
 def test_a_driver_that_dies_as_it_is_forked_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = tries(monkeypatch, STILLBORN, STILLBORN)
-    connection._connect(WorkerSettings(num_workers=1), Silent())
+    connection._connect("local", WorkerSettings(num_workers=1), Silent())
     assert len(calls) == 3
     assert calls[0] == calls[1] == calls[2]
 

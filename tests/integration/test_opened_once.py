@@ -1,7 +1,6 @@
 """What a command reads from, it opens once: `dataset.json`, the index and the weights are read and checked a single time."""
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,31 +10,24 @@ from worldmodel_v.encode import EncodeConfig, encode
 from worldmodel_v.evaluate import EvalConfig, evaluate_vae
 from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.export.stage import export
+from worldmodel_v.storage import files
 from worldmodel_v.train import TrainConfig, train
 
 SMALL = {"steps": 2, "batch_size": 8, "holdout_every": 2, "device": "cpu", "log_every": 1, "checkpoint_every": 2}
 
-_opened: list[str] | None = None
-
-
-def _hear(event: str, arguments: tuple) -> None:
-    if event == "open" and _opened is not None:
-        _opened.append(str(arguments[0]))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hook() -> None:
-    """An audit hook stays for as long as the process, so there is one, which is deaf outside of these tests."""
-    sys.addaudithook(_hear)
-
 
 @pytest.fixture
-def opened() -> Iterator[list[str]]:
-    """Every path that is opened, in order."""
-    global _opened
-    _opened = []
-    yield _opened
-    _opened = None
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every file of a directory that is opened, in order."""
+    opened: list[str] = []
+    really = files.open_file
+
+    def heard(path: Path, *rest: object, **named: object) -> int:
+        opened.append(str(path))
+        return really(path, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "open_file", heard)
+    return opened
 
 
 Work = Callable[[Path, Path, Path, Path], object]
@@ -61,12 +53,12 @@ STAGES: dict[str, tuple[Work, str, tuple[str, ...]]] = {
 def test_what_is_read_is_opened_once(
     stage: str, stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path, opened: list[str]
 ) -> None:
-    work, reads, files = STAGES[stage]
+    work, reads, weights = STAGES[stage]
     work(stamp_rollouts, stamp_vae, stamp_latents, tmp_path / "out")
     folder = {"rollouts": stamp_rollouts, "latents": stamp_latents}[reads]
     assert opened.count(str(folder / "dataset.json")) == 1
     assert opened.count(str(folder / "index.jsonl")) == 1
-    assert [opened.count(str(stamp_vae / name)) for name in files] == [1] * len(files)
+    assert [opened.count(str(stamp_vae / name)) for name in weights] == [1] * len(weights)
 
 
 def test_continuing_reads_what_was_begun_once_before_it_takes_the_lock_and_once_under_it(

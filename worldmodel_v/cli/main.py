@@ -198,7 +198,8 @@ def _require_text(words: Sequence[str]) -> None:
 def _refusal(error: OSError, out: Path | None) -> WorldModelError:
     """An error of the operating system, as one of this package's errors; names `out` where the system names no file."""
     if error.errno == errno.ENAMETOOLONG:
-        return ConfigError(f"{error.filename}: the name is longer than this file system allows; give a shorter one")
+        what = "the name is longer than this file system allows"
+        return ConfigError(what, where=error.filename, remedy="give a shorter one")
     return WriteFailed(f"the system refused ({error.strerror or error})", where=error.filename or out)
 
 

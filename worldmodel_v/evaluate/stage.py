@@ -21,7 +21,7 @@ from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.data import is_held_out
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import ModelFailed, OutputNotUsable
+from worldmodel_v.errors import DatasetBusy, ModelFailed, OutputNotUsable
 from worldmodel_v.evaluate.analysis import Fidelity, Findings, GaussianFindings, Material, analyse
 from worldmodel_v.evaluate.coder import Coder, GaussianCoder
 from worldmodel_v.evaluate.config import EvalConfig
@@ -33,7 +33,7 @@ from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import Rollouts, require_dataset
+from worldmodel_v.storage import Rollouts, files, require_dataset
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
@@ -106,18 +106,22 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     if (complete := _published(config.out, identity)) is not None:
         return _finished(config.out, complete, progress, did_nothing=True)
 
-    with locked_directory(config.out) as lock:  # before the work, so that of two evaluations the second is told at once
+    sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
+    scores = _score(vae, sample, device, config.seed, progress)
+    _require_finite(scores, sample, config.vae)
+    coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
+    profile = profile_of(dataset.spec.env)
+    zoom_rows = profile.zoom_rows if profile else 0
+    findings, material = analyse(sample, scores, coder, zoom_rows=zoom_rows, asked=config.factors)
+    figures, left_out = _draw(findings, material, config.seed, progress)
+    metrics = _metrics(identity, vae, training, findings, left_out)
+    page = render(findings, figures, left_out, _provenance(config, vae, dataset, training, identity))
+
+    with locked_directory(config.out) as lock:
         _refuse_foreign_directory(config.out, identity)
-        sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
-        scores = _score(vae, sample, device, config.seed, progress)
-        _require_finite(scores, sample, config.vae)
-        coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
-        profile = profile_of(dataset.spec.env)
-        zoom_rows = profile.zoom_rows if profile else 0
-        findings, material = analyse(sample, scores, coder, zoom_rows=zoom_rows, asked=config.factors)
-        figures, left_out = _draw(findings, material, config.seed, progress)
-        metrics = _metrics(identity, vae, training, findings, left_out)
-        page = render(findings, figures, left_out, _provenance(config, vae, dataset, training, identity))
+        if _published(config.out, identity) is not None:
+            what = "another process has written this evaluation there meanwhile"
+            raise DatasetBusy(what, where=config.out, remedy="let one run at a time write there")
         lock.require_own()
         _publish(config.out, figures, page, metrics)
     return _finished(config.out, metrics, progress, did_nothing=False)
@@ -280,10 +284,10 @@ def _published(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     metrics = read_object(out / METRICS_NAME)
     if metrics is None or metrics.get("identity") != identity:
         return None
-    try:
-        in_place = all(sha256_of_file(out / name) == sha256 for name, sha256 in metrics["files"].items())
-    except (OSError, KeyError, AttributeError):
+    hashes = metrics.get("files")
+    if not isinstance(hashes, dict) or not hashes.keys() <= OWN_NAMES:
         return None
+    in_place = all(files.size(out / name) and sha256_of_file(out / name) == sha256 for name, sha256 in hashes.items())
     return metrics if in_place else None
 
 

@@ -168,7 +168,7 @@ def _without_this_folder() -> Any:
 def _have_a_token() -> None:
     """Write the token of a local cluster below the home, for this user alone, before Ray writes it for everybody to read. If it
     cannot be kept there, pass one to Ray's processes in the environment."""
-    if any(name in os.environ for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")):
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ or os.environ.get("RAY_AUTH_MODE") == "disabled":
         return
     try:
         file = Path.home() / ".ray" / "auth_token"

@@ -32,5 +32,5 @@ def read_object(file: Path) -> dict[str, Any] | None:
     with readable(file):
         try:
             return parse_object(files.read_file(file, MAX_JSON_BYTES))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None

@@ -37,7 +37,8 @@ def open_file(path: Path, flags: int = os.O_RDONLY, inside: Path | None = None) 
         try:
             descriptor = os.open(path.name, flags | _SAFELY, 0o644, dir_fd=folder)
         except OSError:
-            _require(path, os.lstat(path.name, dir_fd=folder).st_mode, stat.S_IFREG)
+            with suppress(FileNotFoundError):
+                _require(path, os.lstat(path.name, dir_fd=folder).st_mode, stat.S_IFREG)
             raise
         try:
             _require(path, os.fstat(descriptor).st_mode, stat.S_IFREG)
@@ -174,7 +175,8 @@ def _folder(path: Path, inside: Path | None) -> Iterator[int]:
             try:
                 folder = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=folder)
             except OSError:
-                _require(place, os.lstat(part, dir_fd=folder).st_mode, stat.S_IFDIR)
+                with suppress(FileNotFoundError):
+                    _require(place, os.lstat(part, dir_fd=folder).st_mode, stat.S_IFDIR)
                 raise
             opened.callback(os.close, folder)
         yield folder

@@ -171,7 +171,6 @@ class DatasetWriter(Generic[S]):
         return entry
 
 
-@readable()
 def recorded_spec(path: Path, spec: Spec) -> Spec | None:
     """The spec that a dataset at `path` was begun with; None if there is none yet. Writes nothing.
 
