@@ -97,6 +97,27 @@ def test_text_reaches_a_terminal_through_one_module_alone(file: Path) -> None:
     assert not [call for call in calls if isinstance(call, ast.Name) and call.id in ("print", "Text")]
 
 
+OPENS_FILES = {
+    *("read_bytes", "read_text", "write_bytes", "write_text", "unlink", "touch", "rmdir"),
+    *("os.open", "os.link", "os.unlink", "os.remove", "os.rename", "os.replace", "shutil.rmtree"),
+}
+MAY_OPEN_FILES = {"storage/files.py", "storage/lock.py"}
+"""The one module for the files of a directory, and the one that reads the kernel's below /proc."""
+
+
+@pytest.mark.parametrize("file", sources(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_only_one_module_opens_the_files_of_a_directory(file: Path) -> None:
+    """All others could follow a link or wait for a pipe."""
+    if (
+        room(file) not in ("storage", "train", "autoencoders", "evaluate")
+        or file.relative_to(ROOT).as_posix() in MAY_OPEN_FILES
+    ):
+        return
+    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)}
+    assert not called & {"open", *OPENS_FILES}
+    assert not {name.rpartition(".")[2] for name in called if not name.startswith("files.")} & OPENS_FILES
+
+
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
 INSIDE_A_COMMAND = re.compile(r"(wm-[a-z]+|ray start)[^;,]*$")
 SPELLS_THEM = {"cli", "surface"}
