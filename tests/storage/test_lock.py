@@ -1,5 +1,6 @@
 """The lock on a directory ends with its holder, and a writer that has lost it writes nothing more."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from tests.conftest import stamp_config
 from worldmodel_v.collect import collect
-from worldmodel_v.errors import DatasetBusy
+from worldmodel_v.errors import DatasetBusy, WriteFailed
 from worldmodel_v.progress import Silent
 from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.storage.lock import LOCK_NAME, is_at_work, lock_directory, locked_directory, read_run
@@ -101,3 +102,14 @@ def test_a_collection_whose_directory_is_begun_anew_ends_and_adds_nothing(tmp_pa
     dataset = open_dataset(out)
     assert (dataset.spec.seed, dataset.num_episodes) == (8, 4)
     assert verify(dataset) == []
+
+
+def test_a_holder_that_cannot_be_noted_is_told_and_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(WriteFailed, match=r"\.lock: could not write \(No space left on device\)"):
+        lock_directory(tmp_path)
+    monkeypatch.undo()
+    lock_directory(tmp_path).close()

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from worldmodel_v.errors import DatasetBusy, NotAFile, OutputNotUsable
 from worldmodel_v.storage import files
-from worldmodel_v.storage.publish import temporary_path
+from worldmodel_v.storage.publish import named_failure, temporary_path
 from worldmodel_v.untrusted import is_name, parse_object, require_types
 
 LOCK_NAME = ".lock"
@@ -59,13 +59,17 @@ class Lock:
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
         self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "birth": _birth(os.getpid())}
-        self.announce()
+        try:
+            self.announce()
+        except BaseException:
+            self.close()
+            raise
 
     def announce(self, **about: str | int) -> None:
-        """Write into the lock file who holds the lock, and `about`: the optional fields of `Run`."""
+        """Write into the lock file who holds the lock, and `about`: the optional fields of `Run`. Raises WriteFailed."""
         owner = f"process {self._owner['pid']} on {self._owner['host']}"
         content = f"{owner}\n{json.dumps(self._owner | about)}\n".encode()
-        with suppress(OSError):  # a full disk must not stop the holder
+        with named_failure(self._path / LOCK_NAME):
             os.pwrite(self._descriptor, content, 0)
             os.truncate(self._descriptor, len(content))
 
@@ -101,7 +105,7 @@ def lock_directory(path: Path, inside: Path | None = None) -> Lock:
     """Make a directory and take its lock. A directory in a folder `inside` that the user named may be no link.
 
     Raises OutputNotUsable if the directory cannot be written to or its file system knows no locks, DatasetBusy if another
-    process holds the lock.
+    process holds the lock, WriteFailed if its holder cannot be noted in it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
