@@ -78,5 +78,5 @@ class LeavingWorld(StampEnv):
             FAULTS[fault]()
 
 
-if "tests/Leaving-v1" not in gymnasium.registry:
-    gymnasium.register("tests/Leaving-v1", entry_point="tests.faults.leaving_world:LeavingWorld")
+if "tests/Breakaway-v0" not in gymnasium.registry:
+    gymnasium.register("tests/Breakaway-v0", entry_point="tests.faults.leaving_world:LeavingWorld")

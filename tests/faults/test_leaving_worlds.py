@@ -40,7 +40,7 @@ APART = {
 def settings(faults: list[tuple[str, str]], **changes: Any) -> dict[str, Any]:
     """Of a collection in which episode 2i has the i-th fault, in a shard of its own; the others are good."""
     by_seed = {str(episode_seeds(SEED, 2 * number)[0]): fault for number, fault in enumerate(faults)}
-    env = {"env": "tests.faults.leaving_world:tests/Leaving-v1", "env_kwargs": json.dumps({"faults": by_seed}), "frame_size": 8}
+    env = {"env": "tests.faults.leaving_world:tests/Breakaway-v0", "env_kwargs": json.dumps({"faults": by_seed}), "frame_size": 8}
     whole = {"episodes": 2 * len(faults), "episodes_per_shard": 1, "seed": SEED, "policy": "random", "workers": 0}
     return {**env, **whole, **changes}
 
@@ -86,7 +86,7 @@ def test_a_world_that_no_episode_can_begin_in_is_refused(tmp_path: Path, fault: 
     changes = {"env_kwargs": json.dumps({"faults": faults}), "episodes": 4}
     _, errors = run("wm-collect", "--out", tmp_path / "out", "--quiet", *options(settings([], **changes)), code=2)
     (line,) = errors.splitlines()
-    assert line.startswith("wm-collect: tests.faults.leaving_world:tests/Leaving-v1 with {'faults': ")
+    assert line.startswith("wm-collect: tests.faults.leaving_world:tests/Breakaway-v0 with {'faults': ")
     assert "cannot begin an episode: " in line
     assert not (tmp_path / "out").exists()
 
