@@ -40,7 +40,11 @@ APART = {
 def settings(faults: list[tuple[str, str]], **changes: Any) -> dict[str, Any]:
     """Of a collection in which episode 2i has the i-th fault, in a shard of its own; the others are good."""
     by_seed = {str(episode_seeds(SEED, 2 * number)[0]): fault for number, fault in enumerate(faults)}
-    env = {"env": "tests.faults.leaving_world:tests/Breakaway-v0", "env_kwargs": json.dumps({"faults": by_seed}), "frame_size": 8}
+    env = {
+        "env": "tests.faults.leaving_world:tests/Breakaway-v0",
+        "env_kwargs": json.dumps({"faults": by_seed}),
+        "frame_size": 8,
+    }
     whole = {"episodes": 2 * len(faults), "episodes_per_shard": 1, "seed": SEED, "policy": "random", "workers": 0}
     return {**env, **whole, **changes}
 

@@ -46,8 +46,13 @@ class MetricsLog:
         _drop_lines_after(self._path, first_step)
         with named_failure(self._board_folder):
             self._board = _tensorboard(self._board_folder, first_step)
-        with named_failure(self._path):
-            self._file = files.open_stream(self._path, "ab", buffering=0)
+        try:
+            with named_failure(self._path):
+                self._file = files.open_stream(self._path, "ab", buffering=0)
+        except BaseException:
+            if self._board is not None:
+                self._board.close()
+            raise
 
     def write(self, step: int, group: str, values: Mapping[str, float | list[float]]) -> None:
         """Record numbers of one group ("train", "held-out" or "health") at a step; TensorBoard shows a list's histogram."""
@@ -60,11 +65,13 @@ class MetricsLog:
                 self._board.add(f"{group}/{name}", value, step)
 
     def close(self) -> None:
-        with named_failure(self._path):
-            self._file.close()
-        if self._board is not None:
-            with named_failure(self._board_folder):
-                self._board.close()
+        try:
+            with named_failure(self._path):
+                self._file.close()
+        finally:
+            if self._board is not None:
+                with named_failure(self._board_folder):
+                    self._board.close()
 
 
 @readable()
@@ -136,8 +143,12 @@ class _Board:
         name = f"events.out.tfevents.{time.time():020.9f}.{socket.gethostname()}.{os.getpid()}"  # they are read in this order
         self._file = files.open_stream(folder / name, "ab", folder.parent, buffering=0)
         self._writer = RecordWriter(SimpleNamespace(write=functools.partial(write_record, self._file)))
-        self._add(file_version="brain.Event:2")
-        self._add(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+        try:
+            self._add(file_version="brain.Event:2")
+            self._add(step=first_step + 1, session_log=SessionLog(status=SessionLog.START))
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, name: str, value: float | list[float], step: int) -> None:
         """Add a number, or the histogram of a list."""
