@@ -86,7 +86,7 @@ def test_every_other_command(traps: Path, stamp_rollouts: Path, stamp_vae: Path)
     run_among(traps, "wm-export", "minari", *data, "--out", "stranger/minari-v0")
     run_among(traps, "wm-export", "model", *both, "--out", "model")
     (traps / "pipeline.yaml").write_text(
-        "collect: {env: worldmodel_v/Stamp-v0, episodes: 2, max_steps: 5, policy: random, workers: 0}\n"
+        "collect: {env: worldmodel_v/Stamp-v0, episodes: 4, max_steps: 5, policy: random, workers: 0}\n"
         "train: {steps: 2, batch_size: 4, latent_dim: 2, architecture: mlp, holdout_every: 2, device: cpu}\n"
         "eval: {}\nencode: {workers: 0}\n"
     )
