@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from worldmodel_v.errors import NotAFile
 from worldmodel_v.storage.checksum import fletcher32, sha256_of_file
 
 
@@ -54,3 +55,11 @@ def test_sha256_of_a_file_is_that_of_its_bytes(tmp_path: Path, length: int) -> N
     content = np.random.default_rng(length).bytes(length)
     (tmp_path / "file").write_bytes(content)
     assert sha256_of_file(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_that_the_user_names_may_be_a_link_and_one_inside_a_directory_may_not(tmp_path: Path) -> None:
+    (tmp_path / "weights-7.pt").write_bytes(b"weights")
+    (tmp_path / "latest.pt").symlink_to("weights-7.pt")
+    assert sha256_of_file(tmp_path / "latest.pt") == hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(NotAFile, match="is a symbolic link"):
+        sha256_of_file(tmp_path / "latest.pt", tmp_path)

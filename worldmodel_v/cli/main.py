@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -85,7 +84,7 @@ def run(
             refuse_temporary_output(out)
         telling = open_progress(program, quiet=output.quiet, log_format=output.log_format)
         with interruptible(), beside(config) if beside else nullcontext() as apart, telling as progress, output_to_stderr():
-            result = _worked(partial(work, apart=apart) if beside else work, config, progress)
+            result = _worked(functools.partial(work, apart=apart) if beside else work, config, progress)
         with _written_to_standard_output(program, output):
             (_print_json if output.json else show or _print_facts)(result)
         output_to_stderr_at_exit()

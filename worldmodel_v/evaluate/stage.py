@@ -287,7 +287,7 @@ def _published(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     hashes = metrics.get("files")
     if not isinstance(hashes, dict) or not hashes.keys() <= OWN_NAMES:
         return None
-    in_place = all(files.size(out / name) and sha256_of_file(out / name) == sha256 for name, sha256 in hashes.items())
+    in_place = all(files.size(out / name) and sha256_of_file(out / name, out) == sha256 for name, sha256 in hashes.items())
     return metrics if in_place else None
 
 

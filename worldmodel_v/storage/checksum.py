@@ -22,9 +22,12 @@ _WEIGHTS = np.arange(BLOCK_WORDS, 0, -1, dtype=np.float64)
 
 
 def sha256_of_file(path: Path, inside: Path | None = None) -> str:
-    """SHA-256 (hexadecimal) of a file's bytes, read in blocks of a megabyte; raises NotReadable, ReadFailed."""
+    """SHA-256 (hexadecimal) of a file's bytes, read in blocks of a megabyte; raises NotReadable, ReadFailed.
+
+    Without `inside` (see `files`) it is a file that the user named, which may be a link.
+    """
     digest = hashlib.sha256()
-    with readable(path), files.open_stream(path, inside=inside) as file:
+    with readable(path), files.open_stream(path if inside else path.resolve(), inside=inside) as file:
         while block := file.read(BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -48,7 +48,7 @@ def published_evaluation(run: TrainingRun) -> Figures | None:
     in_place = all(files.size(out / name) is not None for name in (WEIGHTS_NAME, CONFIG_NAME, PICTURE_NAME))
     if content is None or not in_place:
         return None
-    expected = {**_identity(run), "vae_sha256": sha256_of_file(out / WEIGHTS_NAME)}
+    expected = {**_identity(run), "vae_sha256": sha256_of_file(out / WEIGHTS_NAME, out)}
     try:
         matches = all(content.get(name) == value for name, value in expected.items())
         return dict(content["heldout"]) if matches else None
