@@ -10,9 +10,12 @@ Rejected: the directory as the last entry of `sys.path`. A file in it would repl
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+from typing import Any
+
+from worldmodel_v.errors import WorldModelError, first_line, one_line, retold
 
 _folder: str | None = None
 
@@ -35,6 +38,17 @@ def import_own(name: str) -> ModuleType:
     if not installed and _Last not in sys.meta_path:
         sys.meta_path.append(_Last)
     return importlib.import_module(name)
+
+
+def load_own(source: str, refusal: Callable[[str], WorldModelError]) -> Any:
+    """What `source`, module:name, names. Raises `refusal(why)`, whatever its import raises."""
+    module, _, name = source.partition(":")
+
+    def told(error: BaseException) -> WorldModelError:
+        return refusal(first_line(error) if isinstance(error, ImportError | AttributeError) else one_line(error))
+
+    with retold(told):
+        return getattr(import_own(module), name)
 
 
 class _Last:

@@ -4,12 +4,13 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
-from worldmodel_v.errors import ConfigError, first_line, one_line
-from worldmodel_v.own_modules import import_own
+from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.own_modules import load_own
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.untrusted import canonical_json, parse_object, require_types
 
@@ -21,18 +22,14 @@ DEFAULT = "gaussian"
 
 def autoencoder_class(kind: str) -> type[Autoencoder]:
     """The class of an autoencoder, by its name or as `module:Class`, whose module is imported; raises ConfigError."""
-    module, separator, attribute = BUILT_IN.get(kind, kind).partition(":")
+    source = BUILT_IN.get(kind, kind)
+    _, separator, attribute = source.partition(":")
     if not separator:
         raise ConfigError(
             "unknown", field="autoencoder", got=kind, expected=f"{', '.join(BUILT_IN)}, or module:Class of your own"
         )
-    try:
-        found = getattr(import_own(module), attribute)
-    except Exception as error:
-        what = first_line(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
-        raise ConfigError(
-            f"cannot be loaded: {what}", field="autoencoder", got=kind, expected="module:Class on the Python path"
-        ) from error
+    refusal = partial(ConfigError, field="autoencoder", got=kind, expected="module:Class on the Python path")
+    found = load_own(source, lambda why: refusal(f"cannot be loaded: {why}"))
     if not (isinstance(found, type) and issubclass(found, Autoencoder)):
         raise ConfigError(f"{attribute} is no subclass of worldmodel_v.autoencoders.Autoencoder", field="autoencoder", got=kind)
     return found

@@ -37,9 +37,9 @@ class Worker:
         try:
             if self._run is None:
                 interruptions_ignored()
+                self._descriptors = Descriptors()
                 self._run = self._setup()
                 gc.freeze()  # what Ray and numba loaded is never garbage: the collector need not visit it again
-                self._descriptors = Descriptors()
             result = perform(self._run, task)
         except EpisodeFailed as error:
             error.__cause__ = None  # Ray would send the whole text of its causes along

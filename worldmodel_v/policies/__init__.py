@@ -15,8 +15,8 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.source import code_source
-from worldmodel_v.errors import PolicyNotUsable, first_line, one_line, retold
-from worldmodel_v.own_modules import import_own
+from worldmodel_v.errors import PolicyNotUsable, one_line, retold
+from worldmodel_v.own_modules import load_own
 from worldmodel_v.policies.acting import FRAME, OBSERVATION, acts_on, next_action
 from worldmodel_v.policies.brownian import BrownianPolicy
 from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
@@ -81,16 +81,12 @@ def find_policy(name: str) -> PolicyFactory:
 
 def _loaded(name: str, source: str) -> PolicyFactory:
     """What `source`, module:factory, names in the policy `name`."""
-    module, _, attribute = source.partition(":")
-
-    def told(error: BaseException) -> PolicyNotUsable:
-        what = first_line(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
-        return PolicyNotUsable(f"policy {name!r} cannot be loaded: {what}; expected module:factory on the Python path")
-
-    with retold(told):
-        factory = getattr(import_own(module), attribute)
+    begin, end = f"policy {name!r} cannot be loaded: ", "; expected module:factory on the Python path"
+    factory = load_own(source, lambda why: PolicyNotUsable(begin + why + end))
     if not callable(factory):
-        raise PolicyNotUsable(f"policy {name!r}: {attribute} is not callable; expected a factory(env) that returns a Policy")
+        raise PolicyNotUsable(
+            f"policy {name!r}: {source.partition(':')[2]} is not callable; expected a factory(env) that returns a Policy"
+        )
     return factory
 
 

@@ -11,14 +11,15 @@ copy of the weights and moments.
 import copy
 import inspect
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
-from worldmodel_v.errors import ConfigError, first_line, one_line
-from worldmodel_v.own_modules import import_own
+from worldmodel_v.errors import ConfigError, one_line
+from worldmodel_v.own_modules import import_own, load_own
 from worldmodel_v.storage.checksum import sha256_of_file
 
 State = dict[str, Any]
@@ -42,16 +43,11 @@ def find_optimizer(name: str) -> Callable[..., Optimizer]:
     """The factory of an optimiser, by its name or as `module:factory`; raises ConfigError."""
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
-    module, separator, attribute = name.partition(":")
+    _, separator, attribute = name.partition(":")
     if not separator:
         raise ConfigError("unknown", field="optimizer", got=name, expected=f"one of {', '.join(OPTIMIZERS)}, or module:factory")
-    try:
-        factory = getattr(import_own(module), attribute)
-    except Exception as error:
-        what = first_line(error) if isinstance(error, ImportError | AttributeError) else one_line(error)
-        raise ConfigError(
-            f"cannot be loaded: {what}", field="optimizer", got=name, expected="module:factory on the Python path"
-        ) from error
+    refusal = partial(ConfigError, field="optimizer", got=name, expected="module:factory on the Python path")
+    factory = load_own(name, lambda why: refusal(f"cannot be loaded: {why}"))
     if not callable(factory):
         raise ConfigError(
             f"{attribute} is not callable", field="optimizer", got=name, expected="a factory that returns an optimiser"
