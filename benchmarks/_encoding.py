@@ -16,9 +16,9 @@ from _rollouts import repeated
 
 from worldmodel_v.autoencoders import frames_to_input
 from worldmodel_v.autoencoders.gaussian import VAE, load_vae
-from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
-from worldmodel_v.encode.encoder import BATCH_SIZES, ShardEncoder
-from worldmodel_v.encode.inference import keep_freed_memory, reproducible_arithmetic
+from worldmodel_v.encoding import EncodeConfig, encode, inference_encoder
+from worldmodel_v.encoding.encoder import BATCH_SIZES, ShardEncoder
+from worldmodel_v.encoding.inference import keep_freed_memory, reproducible_arithmetic
 from worldmodel_v.storage import open_dataset
 
 

@@ -22,13 +22,13 @@ from _machine import in_process
 
 from worldmodel_v.autoencoders.gaussian import Posterior, load_vae
 from worldmodel_v.device import resolve_device
-from worldmodel_v.encode import EncodeConfig, Encoder, encode, encode_frames, encoder, inference_encoder
-from worldmodel_v.encode.inference import FrameEncoder
+from worldmodel_v.encoding import EncodeConfig, Encoder, encode, encode_frames, encoder, inference_encoder
+from worldmodel_v.encoding.inference import FrameEncoder
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.formats import write_torch_export, write_torchscript
 from worldmodel_v.export.modules import Part, parts
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train import train
+from worldmodel_v.training import train
 
 CPU = torch.device("cpu")
 GPU_FILE = str(Path(__file__).parent / "gpu.py")

@@ -17,7 +17,7 @@ from _gpu_record import Line
 from _gpu_setting import Setting, peak_of_device, tidy
 
 from worldmodel_v.autoencoders.gaussian import load_vae
-from worldmodel_v.encode import Encoder, encoder
+from worldmodel_v.encoding import Encoder, encoder
 from worldmodel_v.storage import open_dataset
 
 EPOCH = 10_000_000

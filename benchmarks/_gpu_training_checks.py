@@ -22,9 +22,9 @@ from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.autoencoders.gaussian.architectures import ARCHITECTURES
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train import TrainConfig, train
-from worldmodel_v.train.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from worldmodel_v.train.run import TensorBatch, TrainingRun
+from worldmodel_v.training import TrainConfig, train
+from worldmodel_v.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from worldmodel_v.training.run import TensorBatch, TrainingRun
 
 CPU = torch.device("cpu")
 SECONDS_TO_THE_FIRST_CHECKPOINT = 90

@@ -24,7 +24,7 @@ from worldmodel_v.data import FrameStream
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train.run import TensorBatch, TrainingRun
+from worldmodel_v.training.run import TensorBatch, TrainingRun
 
 EPOCH = 10_000_000
 LOADERS = 4

@@ -17,7 +17,7 @@ def collect_rollouts(out: Path) -> Path:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     from _quickstart import quickstart_policy
 
-    from worldmodel_v.collect import CollectConfig, collect
+    from worldmodel_v.collection import CollectConfig, collect
 
     print("collecting 40 episodes of CarRacing ...", flush=True)
     policy = quickstart_policy()

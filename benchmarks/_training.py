@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train import TrainConfig
-from worldmodel_v.train.run import TrainingRun
+from worldmodel_v.training import TrainConfig
+from worldmodel_v.training.run import TrainingRun
 
 
 def training(path: Path, **settings: Any) -> TrainingRun:

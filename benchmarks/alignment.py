@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from _machine import describe_machine
 
-from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 

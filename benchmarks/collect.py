@@ -27,8 +27,8 @@ from _machine import describe_machine
 from _quickstart import quickstart_policy
 from gymnasium.envs.box2d.car_racing import CarRacing
 
-from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.collect.collector import resolve_spec
+from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import FramePreprocessor, make_image_env
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
 from worldmodel_v.envs.fast_car_racing import env as fast_env

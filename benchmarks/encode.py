@@ -39,7 +39,7 @@ from _rollouts import collect_rollouts, repeated
 
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
-from worldmodel_v.encode import EncodeConfig, encode, inference_encoder
+from worldmodel_v.encoding import EncodeConfig, encode, inference_encoder
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 from worldmodel_v.storage.dataset import read_spec
@@ -229,7 +229,7 @@ def latency(data: Path, vae: Path) -> None:
 def latencies(data: Path, vae: Path, calls: int = 500) -> dict[str, Any]:
     """In a separate process on one core: quantiles of the seconds of a call of `Encoder`."""
     try:
-        from worldmodel_v.encode import Encoder  # type: ignore[attr-defined]
+        from worldmodel_v.encoding import Encoder  # type: ignore[attr-defined]
     except ImportError as error:
         return {"missing": str(error)}
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
@@ -281,7 +281,7 @@ def fresh_vae(architecture: str, out: Path) -> Path:
 
 def briefly_trained(data: Path, out: Path) -> Path:
     """The directory of a VAE after 300 steps."""
-    from worldmodel_v.train import TrainConfig, train
+    from worldmodel_v.training import TrainConfig, train
 
     print("training a VAE for 300 steps ...", flush=True)
     train(TrainConfig(data=data, out=out, steps=300, batch_size=32, holdout_every=8))

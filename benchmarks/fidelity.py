@@ -88,7 +88,7 @@ def compare_vae(path: Path, theirs: np.ndarray, ours: np.ndarray) -> None:
     import torch
 
     from worldmodel_v.autoencoders.gaussian import load_vae
-    from worldmodel_v.evaluate import evaluate
+    from worldmodel_v.evaluation import evaluate
 
     vae = load_vae(path)
     model, trained_on = vae.model, vae.trained_on

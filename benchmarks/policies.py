@@ -18,9 +18,9 @@ from _machine import describe_machine
 from _quickstart import quickstart_policy
 from PIL import Image, ImageDraw
 
-from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.envs import make_image_env
-from worldmodel_v.evaluate.coverage import driving
+from worldmodel_v.evaluation.coverage import driving
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 

@@ -20,13 +20,13 @@ import torch
 from _machine import describe_machine
 
 from worldmodel_v.autoencoders.gaussian import load_vae
-from worldmodel_v.evaluate.metrics import score_frames, ssim
-from worldmodel_v.evaluate.sample import read_sample
+from worldmodel_v.evaluation.metrics import score_frames, ssim
+from worldmodel_v.evaluation.sample import read_sample
 from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.progress import Silent
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Rollouts, require_dataset
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 HOLDOUT_EVERY = 10
 

@@ -29,11 +29,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from _machine import describe_machine
 
 from worldmodel_v.autoencoders.artifact import from_bytes, read_weights
-from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.collect.block import Block, block_collector
-from worldmodel_v.collect.collector import resolve_spec
-from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.encode.encoder import EncoderSettings, EncodeTask, shard_encoder
+from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.collection.block import Block, block_collector
+from worldmodel_v.collection.collector import resolve_spec
+from worldmodel_v.encoding import EncodeConfig, encode
+from worldmodel_v.encoding.encoder import EncoderSettings, EncodeTask, shard_encoder
 from worldmodel_v.envs.fast_car_racing import warm_up
 from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks
 from worldmodel_v.sources import GymSource
@@ -43,7 +43,7 @@ from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.index import INDEX_NAME, shard_name
 from worldmodel_v.storage.publish import publish_new
 from worldmodel_v.storage.writer import SHARDS_OPENED
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 TOY = {"env": "worldmodel_v/Stamp-v0", "policy": "random", "workers": 0, "seed": 1}
 REPETITIONS = {1: 10, 10: 3, 100: 1}

@@ -31,10 +31,10 @@ from _rollouts import collect_rollouts
 from _training import training
 
 from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, save
-from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.evaluate.metrics import BATCH_SIZE, score_frames
-from worldmodel_v.train import parts
-from worldmodel_v.train.run import TrainingRun
+from worldmodel_v.encoding import EncodeConfig, encode
+from worldmodel_v.evaluation.metrics import BATCH_SIZE, score_frames
+from worldmodel_v.training import parts
+from worldmodel_v.training.run import TrainingRun
 
 PASSIVE = {"OMP_WAIT_POLICY": "passive"}
 CONTESTANTS: dict[str, tuple[str, dict[str, str]]] = {

@@ -31,9 +31,9 @@ import gymnasium
 import numpy as np
 from _machine import answer, describe_machine, in_process
 
-from worldmodel_v.collect import CollectConfig
-from worldmodel_v.collect.block import Block, block_collector
-from worldmodel_v.collect.collector import resolve_spec
+from worldmodel_v.collection import CollectConfig
+from worldmodel_v.collection.block import Block, block_collector
+from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs.parts import RENDER, part_of
 from worldmodel_v.errors import EnvironmentNotUsable
 from worldmodel_v.process import output_to_stderr

@@ -37,7 +37,7 @@ from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import ConfigError, TrainingFailed
-from worldmodel_v.evaluate.grids import to_frames
+from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ActionSpace

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.commands import environment_here
-from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.envs import STAMP_ENV_ID
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 os.environ.pop("RAY_ADDRESS", None)  # the tests' Ray is their own
 

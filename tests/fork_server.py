@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-STAGES = ("collect", "train", "encode", "evaluate", "export", "pipeline", "inspection", "jobs")
+ROOMS = ("collection", "training", "encoding", "evaluation", "export", "pipeline", "inspection", "jobs")
 COMMANDS = ("collect", "train", "encode", "eval", "export", "inspect", "pipeline")
 LATE = ("ray", "torch._dynamo", "torch.utils.tensorboard", "torch.export", "torchmetrics.functional.image", "hdf5plugin")
 LATE += ("sklearn.manifold", "sklearn.metrics", "sklearn.neighbors")
@@ -96,7 +96,7 @@ def become(order: dict[str, Any], streams: list[int], path: list[str]) -> None:
 if __name__ == "__main__":
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = [entry for entry in sys.path[1:] if entry not in given]
-    for name in (*(f"worldmodel_v.{stage}" for stage in STAGES), *(f"worldmodel_v.cli.{name}" for name in COMMANDS), *LATE):
+    for name in (*(f"worldmodel_v.{room}" for room in ROOMS), *(f"worldmodel_v.cli.{name}" for name in COMMANDS), *LATE):
         importlib.import_module(name)
     gc.freeze()
     become(*serve(socket.socket(fileno=int(sys.argv[1]))), path)

@@ -28,22 +28,22 @@ ROOMS = (
     ),
     *("preprocessing", "profiles", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
-    *("envs", "policies", "sources", "collect", "device", "autoencoders", "data"),
-    *("evaluate", "train", "encode", "export", "inspection", "pipeline", "cli"),
+    *("envs", "policies", "sources", "collection", "device", "autoencoders", "data"),
+    *("evaluation", "training", "encoding", "export", "inspection", "pipeline", "cli"),
 )
 """Each may import from those before it."""
 
 ONNX = {"export", "policies/onnx.py"}
 ONLY_THERE = {
     **{"numba": {"kernel_cache", "compiler", "envs", "autoencoders/gaussian/winograd_kernels.py"}},
-    "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "train/distributed.py"},
+    "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "training/distributed.py"},
     **{"h5py": {"storage"}, "hdf5plugin": {"storage"}},
     **{"fsspec": {"storage"}, "tyro": {"cli"}, "rich": {"cli"}, "onnx": ONNX, "onnxruntime": ONNX},
 }
 """A library -> the rooms, or files, that may import it."""
 
-KNOW_THE_GAUSSIAN = {"autoencoders/gaussian", "evaluate", "export", "train/config.py"}
-"""Where it may be imported, and its columns called by name; train/config.py has its options."""
+KNOW_THE_GAUSSIAN = {"autoencoders/gaussian", "evaluation", "export", "training/config.py"}
+"""Where it may be imported, and its columns called by name; training/config.py has its options."""
 
 
 def room(file: Path) -> str:
@@ -176,7 +176,7 @@ def test_importing_the_package_loads_neither_torch_nor_ray() -> None:
 def test_training_and_encoding_need_no_ray_gymnasium_or_tensorboard() -> None:
     absent = ["ray", "gymnasium", "tensorboard", "tyro", "rich", "yaml", "pydantic", "sklearn", "torchmetrics", "hdf5plugin"]
     block = f"import sys\nfor name in {absent}: sys.modules[name] = None\n"
-    rooms = ", ".join(f"worldmodel_v.{room}" for room in ("train", "encode", "data", "evaluate", "export.model"))
+    rooms = ", ".join(f"worldmodel_v.{room}" for room in ("training", "encoding", "data", "evaluation", "export.model"))
     run_python(f"{block}import {rooms}")
 
 

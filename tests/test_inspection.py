@@ -11,7 +11,7 @@ import pytest
 
 from tests.builders import files_in
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.errors import DatasetNotUsable, ModelNotUsable
 from worldmodel_v.inspection import describe, describe_run
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
@@ -138,7 +138,7 @@ def test_a_training_shows_its_checkpoint_and_its_latest_complete_lines(stamp_vae
 
 
 def test_only_the_end_of_a_long_record_is_read(stamp_vae: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from worldmodel_v.train import metrics
+    from worldmodel_v.training import metrics
 
     lines = [json.dumps({"step": step, "group": "train", "loss": step / 2}) + "\n" for step in range(1, 500)]
     (tmp_path / "metrics.jsonl").write_text("garbage\n" + "".join(lines))

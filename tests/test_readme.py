@@ -13,13 +13,13 @@ import yaml
 from worldmodel_v.cli.inspect import InspectConfig
 from worldmodel_v.cli.main import Output
 from worldmodel_v.cli.pipeline import COMMANDS as PIPELINE_COMMANDS
-from worldmodel_v.collect import CollectConfig
-from worldmodel_v.encode import EncodeConfig
-from worldmodel_v.evaluate import EvalConfig
+from worldmodel_v.collection import CollectConfig
+from worldmodel_v.encoding import EncodeConfig
+from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.model import ModelExportConfig
-from worldmodel_v.train import TrainConfig
-from worldmodel_v.train.trainer import OWN_NAMES
+from worldmodel_v.training import TrainConfig
+from worldmodel_v.training.trainer import OWN_NAMES
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {

@@ -13,12 +13,12 @@ import pytest
 from worldmodel_v.cli import collect as collect_command
 from worldmodel_v.cli import pipeline as pipeline_command
 from worldmodel_v.cli import train as train_command
-from worldmodel_v.collect import CollectConfig
+from worldmodel_v.collection import CollectConfig
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable
 from worldmodel_v.execution import Here, RayPool, WorkerSettings, map_tasks
 from worldmodel_v.pipeline import run_pipeline
 from worldmodel_v.surface import InPipelineFile, Surface, in_python, on_the_command_line, option, taken_along, worded
-from worldmodel_v.train import TrainConfig
+from worldmodel_v.training import TrainConfig
 
 IN_A_FILE = InPipelineFile("train", {"collect": ["frame_size"], "train": ["beta", "resume", "device"]}, on_the_command_line)
 STAGES = "collect: {env: worldmodel_v/Stamp-v0, policy: random, episodes: 2, workers: 0, max_steps: 3}\nencode: {}\n"

@@ -12,8 +12,8 @@ import pytest
 from tests.builders import make_shard, rollout_spec
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings, deadly
-from worldmodel_v.collect import collect
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import collect
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import WorkerLost
 from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks
 from worldmodel_v.execution.executor import ATTEMPTS

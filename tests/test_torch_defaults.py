@@ -9,16 +9,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from tests.conftest import stamp_config
 from worldmodel_v import Encoder, LatentSequences, LatentStream, load_vae, open_dataset
-from worldmodel_v.collect import collect
-from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.encode.ray_data import EncodeBatch
-from worldmodel_v.evaluate import EvalConfig, evaluate, evaluate_vae, reconstruction_grid, sample_grid
+from worldmodel_v.collection import collect
+from worldmodel_v.encoding import EncodeConfig, encode
+from worldmodel_v.encoding.ray_data import EncodeBatch
+from worldmodel_v.evaluation import EvalConfig, evaluate, evaluate_vae, reconstruction_grid, sample_grid
 from worldmodel_v.inspection import describe
 from worldmodel_v.process import plain_tensors
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 OTHERS = {"float64 and meta": (torch.float64, "meta"), "bfloat16": (torch.bfloat16, None)}
 SETTINGS = {"batch_size": 16, "latent_dim": 8, "holdout_every": 4, "device": "cpu"}

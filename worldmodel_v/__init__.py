@@ -4,34 +4,63 @@ The public names below are loaded when they are first used, so that importing th
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worldmodel_v.autoencoders.gaussian import load_vae
+    from worldmodel_v.collection import CollectConfig, collect
+    from worldmodel_v.data import FrameStream, LatentSequences, LatentStream
+    from worldmodel_v.encoding import EncodeConfig, Encoder, encode
+    from worldmodel_v.evaluation import EvalConfig, evaluate
+    from worldmodel_v.records import Episode
+    from worldmodel_v.sources import EpisodeSource, Recorder
+    from worldmodel_v.storage import Dataset, open_dataset, verify
+    from worldmodel_v.training import TrainConfig, train
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "CollectConfig": "collect",
-    "EpisodeSource": "sources",
-    "Recorder": "sources",
-    "TrainConfig": "train",
-    "EncodeConfig": "encode",
-    "Encoder": "encode",
-    "LatentSequences": "data",
-    "LatentStream": "data",
-    "FrameStream": "data",
-    "Dataset": "storage",
-    "open_dataset": "storage",
-    "verify": "storage",
-    "Episode": "records",
-    "load_vae": "autoencoders.gaussian",
-}
+__all__ = [
+    "CollectConfig",
+    "Dataset",
+    "EncodeConfig",
+    "Encoder",
+    "Episode",
+    "EpisodeSource",
+    "EvalConfig",
+    "FrameStream",
+    "LatentSequences",
+    "LatentStream",
+    "Recorder",
+    "TrainConfig",
+    "__version__",
+    "collect",
+    "encode",
+    "evaluate",
+    "load_vae",
+    "open_dataset",
+    "train",
+    "verify",
+]
 
-__all__ = ["__version__", *_HOMES]
+_HOMES = {
+    "collection": ("CollectConfig", "collect"),
+    "training": ("TrainConfig", "train"),
+    "encoding": ("EncodeConfig", "Encoder", "encode"),
+    "evaluation": ("EvalConfig", "evaluate"),
+    "sources": ("EpisodeSource", "Recorder"),
+    "data": ("FrameStream", "LatentSequences", "LatentStream"),
+    "storage": ("Dataset", "open_dataset", "verify"),
+    "records": ("Episode",),
+    "autoencoders.gaussian": ("load_vae",),
+}
+"""A module -> the names above that are its own."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

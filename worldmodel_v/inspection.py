@@ -88,14 +88,14 @@ def require_binding(latents_path: Location, *, data: Location | None, vae: Path 
                 remedy="encode into a new directory",
             )
     if data is not None:
-        from worldmodel_v.encode.stage import require_current
+        from worldmodel_v.encoding.stage import require_current
 
         require_current(latents, open_dataset(data, RolloutSpec))
 
 
 def preview(path: Location) -> np.ndarray:
     """A picture of frames of some episodes, one row each, evenly spaced in time: uint8 RGBA (H, W, 4)."""
-    from worldmodel_v.evaluate.canvas import Row, frame_grid
+    from worldmodel_v.evaluation.canvas import Row, frame_grid
 
     dataset = _require_dataset(path, "draw")
     if dataset.format != ROLLOUTS:
@@ -198,7 +198,7 @@ def _text(moment: datetime) -> str:
 
 
 def _describe_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
-    from worldmodel_v.evaluate.coverage import driving
+    from worldmodel_v.evaluation.coverage import driving
 
     lengths: list[np.ndarray] = []
     returns: list[np.ndarray] = []
@@ -228,7 +228,7 @@ def _describe_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
 
 
 def _describe_run_of_training(path: Path) -> dict[str, Any]:
-    from worldmodel_v.train.checkpoint import load_checkpoint
+    from worldmodel_v.training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(path)
     return _training(path, checkpoint.step if checkpoint else None)
@@ -236,7 +236,7 @@ def _describe_run_of_training(path: Path) -> dict[str, Any]:
 
 def _training(path: Path, checkpoint_step: int | None) -> dict[str, Any]:
     """How far a training is: the last step in its metrics, and the step of the checkpoint that it would continue from."""
-    from worldmodel_v.train.metrics import METRICS_NAME, last_records
+    from worldmodel_v.training.metrics import METRICS_NAME, last_records
 
     latest = last_records(path)
     step = max((int(record["step"]) for record in latest.values()), default=checkpoint_step or 0)
@@ -251,9 +251,9 @@ def _training(path: Path, checkpoint_step: int | None) -> dict[str, Any]:
 
 def _describe_model(path: Path) -> dict[str, Any]:
     from worldmodel_v.autoencoders import artifact
-    from worldmodel_v.train.best import load_best
-    from worldmodel_v.train.checkpoint import kept_checkpoints, load_checkpoint
-    from worldmodel_v.train.publication import read_evaluation
+    from worldmodel_v.training.best import load_best
+    from worldmodel_v.training.checkpoint import kept_checkpoints, load_checkpoint
+    from worldmodel_v.training.publication import read_evaluation
 
     is_finished = (path / MODEL_NAMES[0]).exists()  # checked first: a VAE published after this counts as unfinished
     checkpoint = load_checkpoint(path)

@@ -16,17 +16,17 @@ from typing import Any, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from worldmodel_v.collect import CollectConfig, CollectReport, collect
-from worldmodel_v.encode import EncodeConfig, EncodeReport, encode
+from worldmodel_v.collection import CollectConfig, CollectReport, collect
+from worldmodel_v.encoding import EncodeConfig, EncodeReport, encode
 from worldmodel_v.errors import ConfigError, first_line
-from worldmodel_v.evaluate import EvalConfig, EvaluationReport, evaluate_vae, to_png
+from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate_vae, to_png
 from worldmodel_v.execution import Apart
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.surface import InPipelineFile, current, option, worded
-from worldmodel_v.train import TrainConfig, TrainReport, train
+from worldmodel_v.training import TrainConfig, TrainReport, train
 from worldmodel_v.untrusted import is_name
 
 STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "eval": EvalConfig, "encode": EncodeConfig}

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 ABSENT = (

@@ -16,12 +16,12 @@ import pytest
 from tests.builders import files_in
 from worldmodel_v.cli import collect, encode, export, inspect, pipeline, train
 from worldmodel_v.cli import eval as evaluation
-from worldmodel_v.collect import CollectConfig
-from worldmodel_v.collect import collect as collect_into
+from worldmodel_v.collection import CollectConfig
+from worldmodel_v.collection import collect as collect_into
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.export import FORMATS
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train import TrainConfig
+from worldmodel_v.training import TrainConfig
 
 MAINS: dict[str, Callable[[], None]] = {
     "wm-collect": collect.main,
@@ -428,8 +428,8 @@ def test_a_vae_for_frames_of_another_size(
     monkeypatch.setattr(sys, "argv", ["wm-collect", "--out", str(tmp_path / "small"), *map(str, small)])
     collect.main()
     monkeypatch.undo()
-    from worldmodel_v.encode import EncodeConfig
-    from worldmodel_v.encode import encode as run_encode
+    from worldmodel_v.encoding import EncodeConfig
+    from worldmodel_v.encoding import encode as run_encode
     from worldmodel_v.errors import ModelNotUsable
 
     with pytest.raises(ModelNotUsable, match=r"takes 64x64 frames, .*small holds 32x32"):
@@ -440,7 +440,7 @@ def test_a_vae_for_frames_of_another_size(
 def test_latents_of_another_vae_in_the_same_directory(
     refuse: Refusal, stamp_rollouts: Path, stamp_latents: Path, tmp_path: Path
 ) -> None:
-    from worldmodel_v.train import train as run_train
+    from worldmodel_v.training import train as run_train
 
     other = tmp_path / "other"
     run_train(TrainConfig(data=stamp_rollouts, out=other, steps=1, batch_size=4, latent_dim=8, holdout_every=4, seed=1))
@@ -812,7 +812,7 @@ def test_settings_under_which_nothing_was_committed_lock_nothing_in(tmp_path: Pa
     options = ("--episodes", 1, "--workers", 0, "--policy", "random", "--quiet")
     refuse("wm-collect", "--out", out, "--env", "tests/Leaving-v0", *options, code=1)
     from tests.conftest import stamp_config
-    from worldmodel_v.collect import collect as run_collect
+    from worldmodel_v.collection import collect as run_collect
 
     assert run_collect(stamp_config(out, episodes=2)).episodes == 2
 

@@ -9,7 +9,7 @@ import pytest
 
 import worldmodel_v.jobs
 from tests.commands import run
-from tests.evaluate.conftest import write_rollouts
+from tests.evaluation.conftest import write_rollouts
 from worldmodel_v.cli import inspect, pipeline
 from worldmodel_v.cli.progress import open_progress
 from worldmodel_v.errors import ConfigError, VerificationFailed, one_line

@@ -12,12 +12,12 @@ from tests.serving import Served, served
 from worldmodel_v.cli import inspect
 from worldmodel_v.cli.inspect import InspectConfig
 from worldmodel_v.cli.main import parse
-from worldmodel_v.encode import EncodeConfig
-from worldmodel_v.evaluate import EvalConfig
+from worldmodel_v.encoding import EncodeConfig
+from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.storage import remote
-from worldmodel_v.train import TrainConfig
+from worldmodel_v.training import TrainConfig
 
 __all__ = ["refuse"]
 

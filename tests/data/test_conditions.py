@@ -9,7 +9,7 @@ import pytest
 
 from tests.builders import make_episode, rollout_spec
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.data import FrameStream, condition_reader, condition_rows, measure_condition, read_conditions, read_frames
 from worldmodel_v.envs.stamp import read_stamps
 from worldmodel_v.errors import ModelNotUsable

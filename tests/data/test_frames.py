@@ -17,7 +17,7 @@ import pytest
 
 from tests.builders import make_shard, rollout_spec
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.data import FrameBatch, FrameStream, read_frames
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.envs.stamp import read_stamps

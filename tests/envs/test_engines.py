@@ -13,10 +13,10 @@ import yaml
 
 from tests.conftest import stamp_config
 from tests.extending.pendulums import Pendulums
-from worldmodel_v.collect import collect, collect_source
-from worldmodel_v.collect.block import block_collector
-from worldmodel_v.collect.collector import resolve_spec
-from worldmodel_v.collect.config import CollectionConfig
+from worldmodel_v.collection import collect, collect_source
+from worldmodel_v.collection.block import block_collector
+from worldmodel_v.collection.collector import resolve_spec
+from worldmodel_v.collection.config import CollectionConfig
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, engines, make_image_env
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import EnvironmentNotUsable, OutputNotUsable

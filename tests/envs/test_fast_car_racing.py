@@ -20,8 +20,8 @@ from gymnasium.envs.box2d.car_racing import PLAYFIELD, CarRacing
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import TimeLimit
 
-from worldmodel_v.collect import CollectConfig
-from worldmodel_v.collect.collector import resolve_spec
+from worldmodel_v.collection import CollectConfig
+from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.gym import rollout

@@ -12,7 +12,7 @@ import gymnasium
 import pytest
 
 from tests.envs.test_source import folder as folder
-from worldmodel_v.collect import CollectConfig, CollectionConfig, collect, collect_source
+from worldmodel_v.collection import CollectConfig, CollectionConfig, collect, collect_source
 from worldmodel_v.envs import STAMP_ENV_ID, make_image_env
 from worldmodel_v.envs.fingerprint import lives_in_no_file, sha256_of_code
 from worldmodel_v.envs.source import code_source, env_source

@@ -12,8 +12,8 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from tests.conftest import stamp_config
-from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.collect.collector import resolve_spec
+from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, OutputNotUsable, UsageError
 from worldmodel_v.sources import GymSource
 from worldmodel_v.storage import open_dataset

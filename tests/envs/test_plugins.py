@@ -9,7 +9,7 @@ import pytest
 
 from tests.envs.test_source import folder as folder
 from tests.envs.test_source import source_of
-from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.envs import make_image_env, plugins
 from worldmodel_v.errors import EnvironmentNotUsable
 

@@ -12,12 +12,12 @@ import gymnasium
 import pytest
 
 from tests.builders import files_in
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from tests.commands import options, start
 from tests.conftest import stamp_config
-from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.collect.block import block_collector
-from worldmodel_v.collect.collector import resolve_spec
+from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.collection.block import block_collector
+from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable

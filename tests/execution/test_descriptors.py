@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import stamp_config
 from tests.faults.bad_world import UnclosedWorld
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.errors import EpisodeFailed
 from worldmodel_v.execution.worker import Worker
 from worldmodel_v.storage import open_dataset, verify

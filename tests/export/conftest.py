@@ -10,7 +10,7 @@ import pytest
 from tests.builders import latent_spec
 from tests.conftest import stamp_config
 from worldmodel_v.autoencoders.gaussian import gaussian_latents
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.envs.stamp import read_stamps
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema, latent_schema

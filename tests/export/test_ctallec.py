@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.envs.stamp import action_stamp, read_stamps
 from worldmodel_v.export import ExportReport, export
 from worldmodel_v.export.ctallec import CtallecConfig

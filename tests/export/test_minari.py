@@ -12,7 +12,7 @@ import pytest
 
 from tests.builders import make_episode, rollout_spec
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.envs.stamp import action_stamp, read_stamps
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import ExportReport, export

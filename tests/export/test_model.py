@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from tests.builders import files_in
-from tests.evaluate.conftest import write_rollouts, write_vae
+from tests.evaluation.conftest import write_rollouts, write_vae
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.cli.tables import print_model_export
-from worldmodel_v.encode import encode_frames
+from worldmodel_v.encoding import encode_frames
 from worldmodel_v.errors import (
     ConfigError,
     DatasetNotUsable,
@@ -27,7 +27,7 @@ from worldmodel_v.errors import (
     OutputNotUsable,
     PackageMissing,
 )
-from worldmodel_v.evaluate.grids import to_frames
+from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.export import formats
 from worldmodel_v.export import model as stage
 from worldmodel_v.export.formats import FormatName, run_onnx

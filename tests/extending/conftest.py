@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tests.commands import run
-from tests.train.conftest import tiny_rollouts
+from tests.training.conftest import tiny_rollouts
 
 __all__ = ["command", "tiny_rollouts"]
 

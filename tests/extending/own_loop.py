@@ -2,7 +2,7 @@
 
 from contextlib import closing
 
-from worldmodel_v.train import TrainConfig, open_training
+from worldmodel_v.training import TrainConfig, open_training
 
 
 def train_until(config: TrainConfig, last_step: int) -> list[float]:

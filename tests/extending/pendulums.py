@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v import EpisodeSource
-from worldmodel_v.collect import CollectionConfig, collect_source
+from worldmodel_v.collection import CollectionConfig, collect_source
 
 
 class Pendulums(EpisodeSource):

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
 from tests.extending import threads_executor
 from tests.extending.threads_executor import Threads, collect_and_encode
 from tests.faults.test_set_aside import World, seed_of
-from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import EpisodesSetAside, ShardDamaged
 from worldmodel_v.inspection import describe
 from worldmodel_v.storage import open_dataset, verify

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.extending.own_loop import train_until
-from tests.train.test_train import config
+from tests.training.test_train import config
 from worldmodel_v.errors import ConfigError, OutputNotUsable
-from worldmodel_v.train import train
-from worldmodel_v.train.checkpoint import unseal
-from worldmodel_v.train.optimizers import build_optimizer
-from worldmodel_v.train.schedules import learning_rate_factor
+from worldmodel_v.training import train
+from worldmodel_v.training.checkpoint import unseal
+from worldmodel_v.training.optimizers import build_optimizer
+from worldmodel_v.training.schedules import learning_rate_factor
 
 LION = "tests.extending.lion:lion"
 SCHEDULED = {"warmup_steps": 2, "schedule": "cosine", "likelihood": "calibrated", "learning_rate": 1e-4}

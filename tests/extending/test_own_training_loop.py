@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from tests.extending.own_loop import train_until
-from tests.train.test_train import config, lines
-from worldmodel_v.train import train
+from tests.training.test_train import config, lines
+from worldmodel_v.training import train
 
 
 def test_a_loop_of_ones_own_in_two_goes_makes_the_same_training(stamp_rollouts: Path, tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from tests.builders import files_in
 from tests.extending import shelf
 from tests.extending.shelf import Shelf
 from worldmodel_v import EncodeConfig, LatentSequences, TrainConfig, open_dataset, verify
-from worldmodel_v.encode import encode
-from worldmodel_v.train import train
+from worldmodel_v.encoding import encode
+from worldmodel_v.training import train
 
 MOST_LINES = 40
 

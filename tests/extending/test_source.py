@@ -8,13 +8,13 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from tests.commands import committed, start, wait_until
 from tests.extending.conftest import command
 from tests.extending.pendulums import Pendulums
 from tests.extending.threads_executor import Threads
 from worldmodel_v import Recorder
-from worldmodel_v.collect import CollectionConfig, collect_source
+from worldmodel_v.collection import CollectionConfig, collect_source
 from worldmodel_v.envs.stamp import action_stamp, read_stamps
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, EpisodesSetAside, OutputNotUsable
 from worldmodel_v.storage import open_dataset, verify

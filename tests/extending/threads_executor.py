@@ -5,8 +5,8 @@ import threading
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from worldmodel_v import CollectConfig, EncodeConfig
-from worldmodel_v.collect import collect
-from worldmodel_v.encode import encode
+from worldmodel_v.collection import collect
+from worldmodel_v.encoding import encode
 from worldmodel_v.execution import try_task
 
 

@@ -43,7 +43,7 @@ from tests.faults.every_step import (
     train_small,
     training_content,
 )
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.envs import STAMP_ENV_ID, FramePreprocessor
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.lengths import EqualLengthConfig

@@ -31,10 +31,10 @@ from worldmodel_v import steps
 from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, metadata
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.cli.inspect import InspectConfig, inspect
-from worldmodel_v.collect import collect
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import collect
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.envs import STAMP_ENV_ID, FramePreprocessor
-from worldmodel_v.evaluate import EvalConfig, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, evaluate_vae
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.export.model import ModelExportConfig, export_model
 from worldmodel_v.pipeline import run_pipeline
@@ -45,9 +45,9 @@ from worldmodel_v.storage import Shard, open_dataset, verify
 from worldmodel_v.storage.dataset import read_spec
 from worldmodel_v.storage.index import complete_lines
 from worldmodel_v.storage.publish import is_temporary
-from worldmodel_v.train import TrainConfig, train
-from worldmodel_v.train.best import load_best
-from worldmodel_v.train.checkpoint import load_checkpoint
+from worldmodel_v.training import TrainConfig, train
+from worldmodel_v.training.best import load_best
+from worldmodel_v.training.checkpoint import load_checkpoint
 
 INTERRUPTED = 130
 BEGUN = "begun"

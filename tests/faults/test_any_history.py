@@ -27,8 +27,8 @@ from tests.faults.every_step import SMALL, dataset_content
 from worldmodel_v import steps
 from worldmodel_v.autoencoders.artifact import WEIGHTS_NAME, save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
-from worldmodel_v.collect import collect
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import collect
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import DatasetBusy, OutputNotUsable
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.spec import RolloutSpec

@@ -11,7 +11,7 @@ from tests.builders import FullDisk
 from tests.commands import finish, options, start
 from tests.conftest import stamp_config
 from tests.faults.every_step import BEGUN, STAGES, make_inputs, put_begun
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.errors import WriteFailed
 from worldmodel_v.storage.publish import is_temporary
 

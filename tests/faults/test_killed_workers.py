@@ -10,8 +10,8 @@ from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
 from tests.faults.deadly_worker import MARKS, DeadlyWorker
 from tests.faults.every_step import SMALL, STAGES, dataset_content, make_inputs
-from worldmodel_v.collect import collect, collector
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import collect, collector
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.execution import ray_pool
 from worldmodel_v.progress import Progress
 from worldmodel_v.steps import Step

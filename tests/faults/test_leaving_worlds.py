@@ -11,7 +11,7 @@ import pytest
 
 import tests.faults.leaving_world  # noqa: F401  registers the world
 from tests.commands import options, run, start, wait_until
-from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside
 from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.storage import open_dataset

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from tests.commands import finish, options, run, start
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
 from tests.faults.bad_world import LeakyWorld
-from worldmodel_v.collect import CollectConfig, collect, collector, one_by_one
+from worldmodel_v.collection import CollectConfig, collect, collector, one_by_one
 from worldmodel_v.errors import EpisodeFailed, EpisodesSetAside
 from worldmodel_v.execution import ray_pool
 from worldmodel_v.inspection import describe
@@ -216,7 +216,7 @@ def test_workers_that_grow_are_replaced_without_costing_a_try(tmp_path: Path, mo
     settings = {"env": "tests.faults.bad_world:tests/Leaky-v0", "frame_size": 8, "episodes": 6, "episodes_per_shard": 1}
     started = []
     start_worker = ray_pool._Pool._start_worker
-    monkeypatch.setattr("worldmodel_v.collect.config.MAX_GROWTH_BYTES", 60 << 20)
+    monkeypatch.setattr("worldmodel_v.collection.config.MAX_GROWTH_BYTES", 60 << 20)
     monkeypatch.setattr(ray_pool._Pool, "_start_worker", lambda pool: started.append(start_worker(pool)))
     sayings = Sayings()
     collect(stamp_config(tmp_path / "out", **settings, workers=1), sayings)

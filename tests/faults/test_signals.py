@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from tests.commands import BIN, committed, environment_here, finish, options, start, wait_until
 from tests.conftest import stamp_config
 from tests.faults.every_step import STAGES, require_same
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.storage.publish import is_temporary
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.commands import committed, finish, options, start, wait_until
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.storage.lock import LOCK_NAME
 

@@ -11,7 +11,7 @@ import pytest
 from tests.builders import files_in
 from tests.conftest import stamp_config
 from worldmodel_v.autoencoders.artifact import load, read_training
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.errors import ReadFailed
 from worldmodel_v.inspection import describe, require_intact
 from worldmodel_v.storage import open_dataset

@@ -48,7 +48,7 @@ from worldmodel_v.policies.torch_file import tensors_in
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.index import IndexEntry, read_index
 from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside, write_set_aside
-from worldmodel_v.train.checkpoint import Checkpoint
+from worldmodel_v.training.checkpoint import Checkpoint
 from worldmodel_v.untrusted import parse_object
 
 MAX_SECONDS = 5

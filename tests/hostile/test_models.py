@@ -20,7 +20,7 @@ from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import ModelNotUsable, PolicyNotUsable
 from worldmodel_v.policies.checkpoint import CheckpointPolicy
-from worldmodel_v.train.checkpoint import sealed, unseal
+from worldmodel_v.training.checkpoint import sealed, unseal
 
 LOAD = """
 from pathlib import Path

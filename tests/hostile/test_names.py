@@ -13,15 +13,15 @@ import pytest
 
 from tests.builders import files_in
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import collect
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import WorldModelError
-from worldmodel_v.evaluate import EvalConfig, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, evaluate_vae
 from worldmodel_v.export import export
 from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.inspection import describe, describe_run, require_intact
 from worldmodel_v.storage.publish import temporary_path
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 SECONDS = 120
 """After which a command that waits for a pipe fails its test, on however busy a machine."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from tests.commands import start
 from tests.conftest import stamp_config
 from tests.test_telemetry import of_dataset, when_offered
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.storage import open_dataset, verify
 
 COLLECT = ("--env", "worldmodel_v/Stamp-v0", "--episodes", 8, "--episodes-per-shard", 3, "--policy", "random", "--seed", 7)

@@ -12,9 +12,9 @@ import torch
 
 from tests.commands import finish, options, start, wait_until
 from tests.integration.test_kills import training_lines
-from worldmodel_v.train import TrainConfig, train
-from worldmodel_v.train.best import load_best
-from worldmodel_v.train.checkpoint import load_checkpoint
+from worldmodel_v.training import TrainConfig, train
+from worldmodel_v.training.best import load_best
+from worldmodel_v.training.checkpoint import load_checkpoint
 
 SETTINGS = {"steps": 24, "batch_size": 16, "latent_dim": 4, "holdout_every": 4, "checkpoint_every": 8, "log_every": 1}
 SETTINGS |= {"learning_rate": 1e-4, "beta_warmup_steps": 8, "device": "cpu", "architecture": "conv"}

@@ -17,8 +17,8 @@ from tests.commands import run
 from tests.conftest import stamp_config
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, load_vae
-from worldmodel_v.collect import collect
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.collection import collect
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.schema import ActionSpace
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_mdn_rnn.py"

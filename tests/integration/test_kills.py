@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from tests.commands import committed, finish, options, start, wait_until
 from tests.conftest import stamp_config
-from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.errors import DatasetBusy
 from worldmodel_v.storage import open_dataset, verify
-from worldmodel_v.train.best import load_best
-from worldmodel_v.train.checkpoint import load_checkpoint
+from worldmodel_v.training.best import load_best
+from worldmodel_v.training.checkpoint import load_checkpoint
 
 CAR_RACING = {"env": "CarRacing-v3", "episodes": 6, "episodes_per_shard": 1, "max_steps": 100, "seed": 3}
 

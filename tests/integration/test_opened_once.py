@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from worldmodel_v.data import LatentSequences
-from worldmodel_v.encode import EncodeConfig, encode
-from worldmodel_v.evaluate import EvalConfig, evaluate_vae
+from worldmodel_v.encoding import EncodeConfig, encode
+from worldmodel_v.evaluation import EvalConfig, evaluate_vae
 from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.export.stage import export
 from worldmodel_v.storage import files
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 SMALL = {"steps": 2, "batch_size": 8, "holdout_every": 2, "device": "cpu", "log_every": 1, "checkpoint_every": 2}
 

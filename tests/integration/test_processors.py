@@ -19,7 +19,7 @@ ENVIRONMENTS = ("worldmodel_v/CarRacing-v3", "CarRacing-v3")
 WORK = """
 import sys
 from pathlib import Path
-from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collection import CollectConfig, collect
 
 out, *environments = sys.argv[1:]
 policy = "mixture(driver(noise=0.2), brownian)"

@@ -11,13 +11,13 @@ import torch
 
 from tests.builders import action_space
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.data import LatentSequences
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.progress import Silent
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 CPU = torch.device("cpu")
 LENGTH = 4

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.policies.test_onnx import write_mean_of_channels
-from worldmodel_v.collect import CollectConfig, collect
+from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.errors import PolicyNotUsable
 from worldmodel_v.policies import make_policy, next_action

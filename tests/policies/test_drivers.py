@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 
 from tests.conftest import stamp_config
-from worldmodel_v.collect import CollectConfig, collect
-from worldmodel_v.collect.collector import resolve_spec
+from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.envs.car_racing import move_car_to_tile
 from worldmodel_v.errors import PolicyNotUsable

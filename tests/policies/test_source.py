@@ -11,9 +11,9 @@ import pytest
 
 from tests.conftest import stamp_config
 from tests.envs.test_source import folder as folder  # a fixture
-from worldmodel_v.collect import collect
-from worldmodel_v.collect.block import block_collector
-from worldmodel_v.collect.collector import resolve_spec
+from worldmodel_v.collection import collect
+from worldmodel_v.collection.block import block_collector
+from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.errors import EnvironmentNotUsable, OutputNotUsable, PolicyNotUsable
 from worldmodel_v.policies import policy_source
 from worldmodel_v.sources import GymSource

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import stamp_config
-from worldmodel_v.collect import collect
+from worldmodel_v.collection import collect
 from worldmodel_v.errors import DatasetBusy, WriteFailed
 from worldmodel_v.progress import Silent
 from worldmodel_v.storage import open_dataset, verify

@@ -15,7 +15,7 @@ from tests.builders import assert_same_record, files_in, make_episode, rollout_s
 from tests.serving import Served, served
 from worldmodel_v import LatentSequences, LatentStream, open_dataset, verify
 from worldmodel_v.data import FrameStream, read_frames
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import (
     ConfigError,
     DatasetNotUsable,
@@ -25,11 +25,11 @@ from worldmodel_v.errors import (
     ShardDamaged,
     WorldModelError,
 )
-from worldmodel_v.evaluate import EvalConfig, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, evaluate_vae
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.inspection import describe, describe_run, preview, require_binding
 from worldmodel_v.storage import Dataset, DatasetWriter, Location, build_shard, remote
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 SHARD_BYTES = 1_580_000
 """What a shard of `large` has, and a little more."""

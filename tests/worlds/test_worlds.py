@@ -17,15 +17,15 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tests.collect.test_identical_shards import digests
+from tests.collection.test_identical_shards import digests
 from worldmodel_v.data.sequences import LatentSequences
-from worldmodel_v.encode import EncodeConfig, encode
+from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.base import episode_apart
 from worldmodel_v.storage import open_dataset, verify
-from worldmodel_v.train import TrainConfig, train
+from worldmodel_v.training import TrainConfig, train
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,6 @@ from worldmodel_v.cli.main import run
 
 def main() -> None:
     """Entry point of `wm-encode`."""
-    from worldmodel_v.encode import EncodeConfig, encode
+    from worldmodel_v.encoding import EncodeConfig, encode
 
     run("wm-encode", EncodeConfig, encode)

@@ -6,6 +6,6 @@ from worldmodel_v.cli.tables import print_evaluation
 
 def main() -> None:
     """Entry point of `wm-eval`."""
-    from worldmodel_v.evaluate import EvalConfig, evaluate_vae
+    from worldmodel_v.evaluation import EvalConfig, evaluate_vae
 
     run("wm-eval", EvalConfig, evaluate_vae, show=print_evaluation)

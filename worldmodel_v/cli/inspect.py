@@ -50,7 +50,7 @@ def main() -> None:
 def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     """The facts of a directory, after the checks that were asked for; raises WorldModelError."""
     from worldmodel_v import inspection
-    from worldmodel_v.evaluate.grids import to_png
+    from worldmodel_v.evaluation.grids import to_png
     from worldmodel_v.storage import to_place
     from worldmodel_v.storage.publish import publish
 

@@ -5,6 +5,6 @@ from worldmodel_v.cli.main import run
 
 def main() -> None:
     """Entry point of `wm-train`."""
-    from worldmodel_v.train import TrainConfig, train
+    from worldmodel_v.training import TrainConfig, train
 
     run("wm-train", TrainConfig, train)

@@ -11,7 +11,7 @@ import torch
 
 from worldmodel_v.autoencoders import output_to_frames
 from worldmodel_v.autoencoders.gaussian import VAE
-from worldmodel_v.encode import encode_frames
+from worldmodel_v.encoding import encode_frames
 from worldmodel_v.errors import ModelFailed
 from worldmodel_v.export.formats import Arrays, Runner
 from worldmodel_v.surface import option

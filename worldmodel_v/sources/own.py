@@ -29,7 +29,7 @@ ROWS = ("pixels", "action", "reward", "terminated", "truncated")
 
 
 class EpisodeSource(ABC):
-    """Subclass it, and give an object of the subclass to `worldmodel_v.collect.collect_source`.
+    """Subclass it, and give an object of the subclass to `worldmodel_v.collection.collect_source`.
 
     The object is sent to workers, so it must be picklable. Its class is in a module that they can import, or in the program
     itself.

@@ -12,7 +12,7 @@ from worldmodel_v.autoencoders.base import Scores
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.autoencoders.gaussian.likelihood import bound, log_likelihood, sigma_of
 from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
-from worldmodel_v.evaluate.metrics import score_frames
+from worldmodel_v.evaluation.metrics import score_frames
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ from worldmodel_v.autoencoders.gaussian import elbo
 from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.train import TrainConfig, train
-from worldmodel_v.train.run import TrainingRun
+from worldmodel_v.training import TrainConfig, train
+from worldmodel_v.training.run import TrainingRun
 
 CPU = torch.device("cpu")
 

@@ -21,7 +21,7 @@ from worldmodel_v.autoencoders.gaussian.winograd import (
     with_fast_convolutions,
 )
 from worldmodel_v.device import blas_in_one_thread
-from worldmodel_v.encode.inference import inference_encoder, reproducible_arithmetic
+from worldmodel_v.encoding.inference import inference_encoder, reproducible_arithmetic
 
 WIDTHS_AND_SIZES = [(16, 32), (32, 16), (64, 8), (128, 4), (16, 8), (32, 4)]
 

@@ -1,0 +1,55 @@
+"""Environments that draw from the global generators of Python, NumPy or PyTorch, in spite of Gymnasium's seed."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from tests.collection.test_identical_shards import digests
+from tests.conftest import stamp_config
+from worldmodel_v.collection import collect
+from worldmodel_v.storage import open_dataset
+
+
+class Careless(gymnasium.Env):
+    """Its frames are of NumPy's global generator, its rewards of Python's and PyTorch's."""
+
+    action_space = gymnasium.spaces.Discrete(2)
+    observation_space = gymnasium.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.t, self.grey = 0, np.random.randint(256)
+        return self._see(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.t += 1
+        return self._see(), random.random() + float(torch.rand(())), self.t == 4, False, {}
+
+    def _see(self) -> np.ndarray:
+        return np.full((8, 8, 3), self.grey, np.uint8)
+
+
+def seed_all() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+
+
+gymnasium.register("tests/Careless-v0", entry_point=Careless)
+
+
+def test_they_give_the_same_episodes_each_time_and_leave_the_callers_generators_alone(tmp_path: Path) -> None:
+    settings = {"env": "tests/Careless-v0", "frame_size": 8, "episodes": 6, "episodes_per_shard": 2}
+    seed_all()
+    expected = random.random(), np.random.random(), torch.rand(())
+    seed_all()
+    collect(stamp_config(tmp_path / "a", **settings))
+    assert (random.random(), np.random.random(), torch.rand(())) == expected
+    collect(stamp_config(tmp_path / "b", **settings))
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    dataset = open_dataset(tmp_path / "a")
+    assert len({int(dataset.episode(i).pixels[0, 0, 0, 0]) for i in range(6)}) > 3
+    assert len({float(dataset.episode(i).reward[0]) for i in range(6)}) == 6

@@ -1,0 +1,107 @@
+"""Episodes that differ when they are played again are told of by name; all others are not."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from tests.collection.test_identical_shards import digests
+from tests.commands import start
+from tests.conftest import stamp_config
+from tests.execution.test_ray_pool import Sayings
+from worldmodel_v.collection import collect, collect_source
+from worldmodel_v.collection.config import CollectionConfig
+from worldmodel_v.envs.stamp import StampEnv
+from worldmodel_v.sources import EpisodeSource
+
+
+class Repeating(StampEnv):
+    """Of a stranger, and honest."""
+
+
+class Forgetful(StampEnv):
+    """Its frames differ from play to play from step 3 on, its rewards from step 4 on: reward t comes with frame t + 1."""
+
+    plays = itertools.count()
+
+    def reset(self, **how: Any) -> Any:
+        self._play, self._t = next(self.plays), 0
+        return super().reset(**how)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *end = super().step(action)
+        self._t += 1
+        observation = observation + np.uint8(self._play * (self._t >= 3))
+        return observation, reward + self._play * (self._t >= 5), *end
+
+
+gymnasium.register("tests/Repeating-v0", entry_point=Repeating)
+gymnasium.register("tests/Forgetful-v0", entry_point=Forgetful)
+
+
+class Noise(EpisodeSource):
+    """Its pixels are of the operating system's generator."""
+
+    name = "noise"
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def episode(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+        pixels = np.random.default_rng().integers(256, size=(2, 8, 8, 3), dtype=np.uint8)
+        return {"pixels": pixels, "action": [0], "reward": [1.0], "terminated": True}
+
+
+@pytest.mark.parametrize("episodes", [2, 33])
+def test_what_differs_and_from_which_step_on(tmp_path: Path, episodes: int) -> None:
+    sayings = Sayings()
+    collect(stamp_config(tmp_path / "out", env="tests/Forgetful-v0", episodes=episodes), sayings)
+    (facts,) = sayings.facts("not_reproducible")
+    assert facts["episode"] == 0
+    assert facts["steps"] == {"pixels": 3, "reward": 4}
+
+
+def test_a_source_of_ones_own(tmp_path: Path) -> None:
+    sayings = Sayings()
+    collect_source(Noise(), CollectionConfig(out=tmp_path / "out", episodes=3, workers=0), sayings)
+    (facts,) = sayings.facts("not_reproducible")
+    assert facts["steps"] == {"pixels": 0}
+
+
+@pytest.mark.parametrize("episodes", [2, 33])
+def test_a_world_that_repeats_has_the_shards_of_any_and_no_warning(tmp_path: Path, episodes: int) -> None:
+    sayings = Sayings()
+    collect(stamp_config(tmp_path / "a", env="tests/Repeating-v0", episodes=episodes), sayings)
+    collect(stamp_config(tmp_path / "b", env="tests/Repeating-v0", episodes=episodes))
+    assert not sayings.facts("not_reproducible")
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+NOISE = """
+import os
+import gymnasium
+from worldmodel_v.envs.stamp import StampEnv
+
+class Noisy(StampEnv):
+    def step(self, action):
+        frame, reward, *end = super().step(action)
+        return frame, reward + int.from_bytes(os.urandom(2), "big"), *end
+
+gymnasium.register("Noisy-v0", entry_point=Noisy)
+"""
+
+
+@pytest.mark.slow
+def test_the_command_tells_of_it_with_workers(tmp_path: Path) -> None:
+    (tmp_path / "noisy_world.py").write_text(NOISE)
+    words = ("wm-collect", "--workers", 2, "--policy", "random", "--episodes", 2, "--log-format", "json")
+    of = ("--env", "noisy_world:Noisy-v0", "--out", tmp_path / "out")
+    process = start(*words, *of, PYTHONPATH=f"{tmp_path}:{Path(__file__).parents[2]}")
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    told = [event for event in map(json.loads, errors.splitlines()) if event["event"] == "not_reproducible"]
+    assert [(event["level"], event["episode"], event["steps"]) for event in told] == [("warning", 0, {"reward": 0})]
+    assert "episode 0 (seed" in told[0]["message"]
+    assert "of noisy_world:Noisy-v0 does not repeat: played again, it differs: reward from step 0 on" in told[0]["message"]

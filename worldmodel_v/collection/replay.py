@@ -1,0 +1,89 @@
+"""Plays one episode twice, to warn if a dataset cannot be made again.
+
+The second play of the first episode is a task like the blocks: a crash or a hang in it costs no more than one in a block, and
+two processes may do the two plays. In a long collection it plays the whole episode, in a short one only its beginning, so that
+it costs about 3% of a collection; a user's own source cannot be cut. Environments of Gymnasium and of this package, with
+policies of this package, are known to repeat and are not played twice. Shards hold the first play.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldmodel_v.collection.block import Block, Replay
+from worldmodel_v.execution import Failure
+from worldmodel_v.progress import Progress
+from worldmodel_v.records import Episode
+from worldmodel_v.sources import Source
+from worldmodel_v.storage import Shard
+
+EPISODES_FOR_A_WHOLE_ONE = 33
+STEPS_OF_A_BEGINNING = 30
+
+
+def replay_of(source: Source, blocks: list[Block]) -> Replay | None:
+    """The task to play the first episode once more; None if the source is known to repeat."""
+    if source.repeats:
+        return None
+    is_long = sum(block.num_episodes for block in blocks) >= EPISODES_FOR_A_WHOLE_ONE
+    return Replay(blocks[0].shard, blocks[0].first, 1, source.spec.max_steps if is_long else STEPS_OF_A_BEGINNING)
+
+
+@dataclass
+class TwoPlays:
+    """Compares the two plays when it has both."""
+
+    source: Source
+    progress: Progress
+    _first: Episode | None = None
+    _second: Episode | Failure | None = None
+
+    def committed(self, image: bytes) -> None:
+        """Take the shard that begins with the episode."""
+        self._first = self._episode(image)
+        self._compare()
+
+    def replayed(self, outcome: bytes | Failure) -> None:
+        """Take the second play."""
+        self._second = self._episode(outcome) if isinstance(outcome, bytes) else outcome
+        self._compare()
+
+    def _episode(self, image: bytes) -> Episode:
+        with Shard.from_bytes(image, self.source.spec.schema) as shard:
+            return shard.episode(0)
+
+    def _compare(self) -> None:
+        if self._first is None or self._second is None:
+            return
+        number = self._first.episode_id
+        steps: dict[str, int] = {}
+        if isinstance(self._second, Failure):
+            found = f"played again, it fails: {self._second.reason}"
+        else:
+            steps = dict(differences(self._first, self._second))
+            found = "played again, it differs: " + ", ".join(f"{name} from step {step} on" for name, step in steps.items())
+            if not steps:
+                return
+        message = (
+            f"collect: episode {number} (seed {self._first.seed}) of {self.source.spec.env} does not repeat: {found}; this "
+            "dataset cannot be made again: have environment and policy draw all that is random from the seeds they are given"
+        )
+        facts = {"episode": number, "seed": self._first.seed, "steps": steps}
+        self.progress.event("not_reproducible", message, warning=True, stage="collect", **facts)
+
+
+def differences(first: Episode, second: Episode) -> Iterator[tuple[str, int]]:
+    """The columns that differ, each with the first step that differs; `second` may be cut."""
+    num_steps = min(first.num_steps, second.num_steps)
+    for name, column in first.columns.items():
+        is_of_a_step = first.schema[name].role in ("action", "reward", "terminated")
+        rows = slice(num_steps if is_of_a_step else num_steps + 1)
+        if name == "truncated":  # a cut sets it
+            continue
+        one, other = (rows_of[rows].reshape(len(rows_of[rows]), -1) for rows_of in (column, second.columns[name]))
+        equal = (one == other) | ((one != one) & (other != other))
+        if not equal.all():
+            yield name, int(np.argmin(equal.all(axis=1)))
+    if second.num_steps > first.num_steps:
+        yield "the end", first.num_steps

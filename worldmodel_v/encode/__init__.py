@@ -1,9 +1,0 @@
-"""Rollouts -> latents: a batch of frames (`inference`), shards (`encoder`), the whole run (`stage`), and one frame in a
-controller's loop (`controller`)."""
-
-from worldmodel_v.encode.config import EncodeConfig
-from worldmodel_v.encode.controller import Encoder, Encoding
-from worldmodel_v.encode.inference import encode_frames, inference_encoder
-from worldmodel_v.encode.stage import EncodeReport, encode
-
-__all__ = ["EncodeConfig", "EncodeReport", "Encoder", "Encoding", "encode", "encode_frames", "inference_encoder"]

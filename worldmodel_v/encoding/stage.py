@@ -1,0 +1,171 @@
+"""The whole run: find the rollout shards that are not encoded yet, encode them, and commit each when it is done.
+
+Latent shard i is made only from rollout shard i and records its hash (`source_sha256`). So comparing two index files finds
+latents whose rollouts were replaced.
+"""
+
+import functools
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from worldmodel_v.autoencoders import Autoencoder, Trained, artifact
+from worldmodel_v.compiler import compilation_watched
+from worldmodel_v.data.fit import require_fit
+from worldmodel_v.device import resolve_device
+from worldmodel_v.encoding.config import EncodeConfig
+from worldmodel_v.encoding.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
+from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.execution import Executor, map_tasks
+from worldmodel_v.process import plain_tensors
+from worldmodel_v.progress import Progress, Silent, begin
+from worldmodel_v.schema import latent_schema
+from worldmodel_v.spec import LatentSpec, RolloutSpec
+from worldmodel_v.storage import DatasetWriter, IndexEntry, Latents, Rollouts, require_dataset
+from worldmodel_v.surface import taken_along
+from worldmodel_v.telemetry import Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    """What a run of `encode` found and did."""
+
+    out: Path
+    episodes: int
+    """Episodes in the latent dataset after the run."""
+
+    rows: int
+    new_rows: int
+    """Rows that this run encoded; 0 if there was nothing to do."""
+
+
+@plain_tensors()
+def encode(config: EncodeConfig, progress: Progress | None = None, executor: Executor | None = None) -> EncodeReport:
+    """Write the latents of every episode of `config.data` to `config.out`; continues existing latents.
+
+    Raises UsageError (DatasetNotUsable, ModelNotUsable, OutputNotUsable, ShardDamaged, …) before it
+    writes anything that they concern, and WorkerLost or WriteFailed later; everything committed by then stays.
+
+    An `executor` of your own replaces `config.workers` and their cluster. Each of its workers encodes one shard at a time from
+    the shard's bytes, with as many threads as PyTorch has there.
+    """
+    progress = progress or Silent()
+    rollouts = require_dataset(config.data, RolloutSpec)
+    weights = artifact.read_weights(config.vae)
+    vae = artifact.from_bytes(weights, str(config.vae), config.autoencoder)
+    require_fit(vae, rollouts, config.vae, "train a VAE on these rollouts")
+    if executor is None and config.workers == 0:
+        resolve_device(config.device)
+    spec = _latent_spec(config, rollouts, vae)
+    settings = EncoderSettings(
+        weights=weights,
+        autoencoder=config.autoencoder,
+        spec_hash=spec.hash,
+        schema=spec.schema,
+        source_schema=rollouts.schema,
+        vae_sha256=vae.sha256,
+        device=config.device,
+        precision=config.precision,
+        compile=config.compile,
+        batch_size=config.batch_size,
+    )
+    with DatasetWriter(config.out, spec) as writer:
+        require_current(writer.dataset(), rollouts)
+        committed = {entry.shard for entry in writer.entries}
+        missing = [entry for entry in rollouts.entries if entry.shard not in committed]
+        writer.announce("encode", rollouts.num_episodes)
+        new_rows = _encode_shards(config, settings, rollouts, missing, executor, writer, progress)
+        latents = writer.dataset()
+    report = EncodeReport(out=config.out, episodes=latents.num_episodes, rows=latents.num_rows, new_rows=new_rows)
+    progress.event("finished", f"encode: {report.rows} latents ({new_rows} new)", stage="encode", **asdict(report))
+    return report
+
+
+def require_current(latents: Latents, rollouts: Rollouts) -> None:
+    """Raise DatasetNotUsable if a latent shard was not made from the current rollout shard of its number."""
+    sources = {entry.shard: entry.sha256 for entry in rollouts.entries}
+    for entry in latents.entries:
+        if sources.get(entry.shard) != entry.source_sha256:
+            raise DatasetNotUsable(
+                f"was not encoded from the {rollouts.path / entry.name} that is there",
+                where=latents.path / entry.name,
+                remedy="encode into a new directory",
+            )
+
+
+def _latent_spec(config: EncodeConfig, rollouts: Rollouts, vae: Trained[Autoencoder]) -> LatentSpec:
+    return LatentSpec(
+        schema=latent_schema(rollouts.schema, *vae.model.latents(config.dtype)),
+        vae_sha256=vae.sha256,
+        source_spec_hash=rollouts.spec_hash,
+        dtype=config.dtype,
+        precision=config.precision,
+        source=rollouts.spec.settings(),
+    )
+
+
+def _encode_shards(
+    config: EncodeConfig,
+    settings: EncoderSettings,
+    rollouts: Rollouts,
+    missing: list[IndexEntry],
+    executor: Executor | None,
+    writer: DatasetWriter[LatentSpec],
+    progress: Progress,
+) -> int:
+    if not missing:
+        return 0
+    total = rollouts.num_rows
+    done = total - sum(entry.num_rows for entry in missing)
+    task = begin(progress, "encode", config.out, writer.spec.hash, total=total, unit="frames", done=done)
+    tally = Tally("encode", config.out, progress, shards_left=len(missing))
+    executor = executor or config.executor(len(missing))
+    if executor is None:
+        encoded = _here(settings, rollouts, missing)
+    else:
+        encoded = _by_workers(settings, rollouts, missing, executor, progress, tally)
+    with closing(task), closing(encoded), compilation_watched(progress):
+        for source, image in encoded:
+            entry = writer.commit(source.shard, image)
+            tally.committed(entry)
+            task.advance(entry.num_rows, **tally.facts())
+    return sum(entry.num_rows for entry in missing)
+
+
+Encoded = Generator[tuple[IndexEntry, bytes]]
+"""The index entry of a rollout shard, and the bytes of its latent shard."""
+
+
+def _here(settings: EncoderSettings, rollouts: Rollouts, missing: list[IndexEntry]) -> Encoded:
+    """Encode in this process, from the files."""
+    with ShardEncoder(settings) as encoder, closing(encoder.encode(_sources(rollouts, missing))) as latents:
+        yield from latents
+
+
+def _by_workers(
+    settings: EncoderSettings,
+    rollouts: Rollouts,
+    missing: list[IndexEntry],
+    executor: Executor,
+    progress: Progress,
+    tally: Tally,
+) -> Encoded:
+    """Have workers encode, which are sent the shards' bytes."""
+    setup = taken_along(functools.partial(shard_encoder, settings))
+    for task, image in map_tasks(executor, setup, _tasks(rollouts, missing), progress, tally):
+        yield task.entry, image
+
+
+def _sources(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[Source]:
+    """The shards, each opened when the encoder asks for it; raises ShardDamaged."""
+    for entry in missing:
+        yield Source(entry, rollouts.open_verified(entry))
+
+
+def _tasks(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
+    """The shards' bytes, each read when a worker is free; raises ShardDamaged."""
+    for entry in missing:
+        image = rollouts.image(entry)
+        rollouts.open_shard(entry, image).close()
+        yield EncodeTask(entry, image, str(rollouts.shard_path(entry)))

@@ -1,0 +1,186 @@
+"""All figures of an evaluation, from the sample and the scores of its frames. This module draws and writes nothing.
+
+Legend: N frames, Z latent.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodel_v.autoencoders.base import Figures, Scores
+from worldmodel_v.autoencoders.gaussian.health import active_latents, kl_per_latent
+from worldmodel_v.autoencoders.gaussian.likelihood import Bound, bound, sigma_of
+from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior, aggregate, posterior_of
+from worldmodel_v.data.evenly import evenly_spaced
+from worldmodel_v.evaluation.anomalies import Anomalies, find_anomalies
+from worldmodel_v.evaluation.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
+from worldmodel_v.evaluation.coder import Coder, GaussianCoder
+from worldmodel_v.evaluation.disentangle import Disentanglement, disentangle
+from worldmodel_v.evaluation.factors import Factors, recorded_factors, with_speed
+from worldmodel_v.evaluation.inpainting import Filled, Inpainting, inpaint
+from worldmodel_v.evaluation.metrics import summarise
+from worldmodel_v.evaluation.sample import Sample
+
+INPAINTED_FRAMES = 256
+EDITED_FRAMES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """How close reconstructions are, averaged over frames."""
+
+    num_frames: int
+    psnr_db: float
+    ssim: float
+    """Structural similarity (Wang et al. 2004), 1 at best."""
+
+    squared_error: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeFidelity:
+    """How close the reconstructions of one episode are."""
+
+    episode: int
+    fidelity: Fidelity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """The results of an evaluation, for any autoencoder."""
+
+    heldout: Figures
+    fidelity: Fidelity
+    without_zoom: Fidelity | None
+    """Without the rows in which the camera zooms in; None if it does not zoom in, or if no row is left."""
+
+    episodes: list[EpisodeFidelity]
+    """In ascending order of PSNR."""
+
+    anomalies: Anomalies
+    inpainting: Inpainting
+    constant_factors: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianFindings(Findings):
+    """Further results for a VAE, whose latents have a distribution and are directions in latent space."""
+
+    bound: Bound
+    kl_per_latent: list[float]
+    active: list[bool]
+    aggregated: AggregatedPosterior
+    disentanglement: Disentanglement | None
+    """None if no recorded factor varies."""
+
+    attributes: list[Attribute]
+    """Every factor and the speed, the best predicted first; those that were edited have `achieved`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What the pictures are drawn from, in addition to the findings."""
+
+    sample: Sample
+    scores: Scores
+    coder: Coder
+    factors: Factors
+    """The recorded factors that vary, and the speed."""
+
+    filled: Filled
+
+    def reconstructions(self, picked_n: np.ndarray) -> np.ndarray:
+        """The reconstructions of some of the frames: uint8 (n, H, W, 3)."""
+        latents = {name: rows.numpy()[picked_n] for name, rows in self.scores.latents.items()}
+        return self.coder.decode(latents, self.sample.condition[picked_n])
+
+    @property
+    def error(self) -> np.ndarray:
+        """Sum of squared errors of each frame: float64 (N,)."""
+        return self.scores.measures["squared_error"].numpy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianMaterial(Material):
+    """The same for a VAE."""
+
+    coder: GaussianCoder
+
+    @property
+    def mu(self) -> np.ndarray:
+        """float64 (N, Z)"""
+        return self.scores.latents["mu"].numpy()
+
+
+def analyse(
+    sample: Sample, scores: Scores, coder: Coder, *, zoom_rows: int, asked: tuple[str, ...]
+) -> tuple[Findings, Material]:
+    """All numbers of an evaluation; raises ConfigError if a factor is requested that is not recorded."""
+    recorded, constant = recorded_factors(sample, asked)
+    factors = with_speed(recorded)
+    some = evenly_spaced(len(sample), INPAINTED_FRAMES)
+    inpainting, filled = inpaint(coder, sample.frames[some], sample.condition[some])
+    common: dict[str, Any] = {
+        "heldout": summarise(coder.model, scores),
+        "fidelity": _fidelity(scores, np.ones(len(sample), bool)),
+        "without_zoom": _without_zoom(sample, scores, zoom_rows) if zoom_rows else None,
+        "episodes": _by_episode(sample, scores),
+        "anomalies": find_anomalies(scores.measures["squared_error"].numpy(), sample.episode, sample.row),
+        "inpainting": inpainting,
+        "constant_factors": constant,
+    }
+    beside: dict[str, Any] = {"sample": sample, "scores": scores, "factors": factors, "filled": filled}
+    if not isinstance(coder, GaussianCoder):
+        return Findings(**common), Material(coder=coder, **beside)
+    findings = GaussianFindings(
+        **common,
+        bound=bound(scores, sigma_of(coder.model)),
+        kl_per_latent=kl_per_latent(scores).tolist(),
+        active=active_latents(scores).tolist(),
+        aggregated=aggregate(posterior_of(scores.latents)),
+        disentanglement=disentangle(scores.latents["mu"].numpy(), recorded) if len(recorded) else None,
+        attributes=_attributes(sample, scores, coder, factors),
+    )
+    return findings, GaussianMaterial(coder=coder, **beside)
+
+
+def _fidelity(scores: Scores, keep_N: np.ndarray) -> Fidelity:
+    keep = torch.from_numpy(keep_N)
+    return Fidelity(
+        num_frames=int(keep.sum()),
+        psnr_db=float(scores.psnr[keep].mean()),
+        ssim=float(scores.measures["ssim"][keep].mean()),
+        squared_error=float(scores.measures["squared_error"][keep].mean()),
+    )
+
+
+def _without_zoom(sample: Sample, scores: Scores, zoom_rows: int) -> Fidelity | None:
+    keep_N = sample.row >= zoom_rows
+    return _fidelity(scores, keep_N) if keep_N.any() else None
+
+
+def _by_episode(sample: Sample, scores: Scores) -> list[EpisodeFidelity]:
+    found = [
+        EpisodeFidelity(episode=int(episode), fidelity=_fidelity(scores, sample.episode == episode))
+        for episode in np.unique(sample.episode)
+    ]
+    return sorted(found, key=lambda item: item.fidelity.psnr_db)
+
+
+def _attributes(sample: Sample, scores: Scores, coder: GaussianCoder, factors: Factors) -> list[Attribute]:
+    """The regressions; for edited factors, also whether edited frames show the change."""
+    mu = scores.latents["mu"].numpy()
+    attributes = fit_attributes(mu, active_latents(scores).numpy(), factors, sample.episode)
+    edited = [attribute.factor for attribute in choose_edits(attributes, factors)]
+    some = evenly_spaced(len(mu), EDITED_FRAMES)
+
+    def tried(attribute: Attribute) -> Attribute:
+        points = edit(mu[some], attribute)
+        condition = sample.condition[some].repeat(points.shape[1], axis=0)
+        frames = coder.decode_z(points.reshape(-1, coder.latent_dim), condition)
+        found = coder.encode_mu(frames, condition).reshape(points.shape)
+        return replace(attribute, achieved=achieved_share(points, found, attribute))
+
+    return [tried(attribute) if attribute.factor in edited else attribute for attribute in attributes]

@@ -1,0 +1,171 @@
+"""What a figure means, in one plain sentence, and whether that is good. The thresholds in this file are rules of thumb.
+
+They are for frames of a world model at 64x64. The page shows the number with each sentence, so readers can judge themselves.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from worldmodel_v.autoencoders.gaussian.likelihood import Bound
+from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior
+from worldmodel_v.evaluation.attributes import Attribute
+from worldmodel_v.evaluation.disentangle import Disentanglement
+from worldmodel_v.evaluation.inpainting import Inpainting
+from worldmodel_v.surface import option
+
+RAW_BITS = 8.0
+WEAK_EDIT = 0.3
+"""Below this share of the intended change, the decoder hardly draws an edit."""
+
+Tone = Literal["good", "fair", "bad"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sentence, and whether it is good news."""
+
+    tone: Tone
+    text: str
+
+
+def graded(value: float, good: float, fair: float) -> Tone:
+    """The grade of a value by two thresholds; `good` below `fair` means that less is better."""
+    sign = 1.0 if good >= fair else -1.0
+    if sign * value >= sign * good:
+        return "good"
+    return "fair" if sign * value >= sign * fair else "bad"
+
+
+def on_fidelity(psnr_db: float, ssim: float) -> Verdict:
+    """How close reconstructions are."""
+    tone = graded(psnr_db, 30.0, 25.0)
+    words = {
+        "good": "close: road, kerbs and small things are where they belong",
+        "fair": "fair: the layout is right, fine detail is blurred",
+        "bad": f"poor: much of the frame is lost; train longer, lower {option('beta')} or raise {option('latent_dim')}",
+    }[tone]
+    return Verdict(tone, f"With {psnr_db:.1f} dB and an SSIM of {ssim:.3f}, reconstructions of unseen episodes are {words}.")
+
+
+def on_activity(active: int, latent_dim: int) -> Verdict:
+    """Whether latents are used, or have collapsed onto the prior."""
+    silent = latent_dim - active
+    if active == 0:
+        return Verdict(
+            "bad",
+            "The posterior has collapsed: no latent says anything. "
+            f"Train with a lower {option('beta')} or a longer KL annealing.",
+        )
+    if silent == 0:
+        return Verdict("good", f"All {latent_dim} latents carry information; none has collapsed.")
+    tone: Tone = "fair" if 2 * active >= latent_dim else "bad"
+    verb = "latents is" if silent == 1 else "latents are"
+    remedy = f"A {option('latent_dim')} of {active} would do as well, or a lower {option('beta')} would use them."
+    return Verdict(tone, f"{silent} of {latent_dim} {verb} silent. {remedy}")
+
+
+def on_prior(aggregated: AggregatedPosterior) -> Verdict:
+    """Whether samples from the prior are like frames."""
+    per_latent = aggregated.kl_nats / len(aggregated.mean)
+    tone = graded(per_latent, 0.05, 0.25)
+    words = {
+        "good": "match the prior well, so that samples are like frames",
+        "fair": "match the prior roughly, so that some samples mix what never occurs together",
+        "bad": "are far from the prior, so that samples show what no frame shows; a higher "
+        f"{option('beta')} brings them nearer",
+    }[tone]
+    return Verdict(tone, f"All frames' latents together {words} ({aggregated.kl_nats:.1f} nats from N(0, I)).")
+
+
+def on_bound(found: Bound) -> Verdict | None:
+    """Whether the likelihood fits the errors; None for Bernoulli, whose bits are not comparable with those of bytes."""
+    if found.sigma is None:
+        return None
+    bits = found.bits_per_dimension
+    if bits < RAW_BITS:
+        return Verdict("good", f"By the bound a value costs {bits:.2f} bits, where a raw byte takes {RAW_BITS:.0f}.")
+    return Verdict(
+        "fair",
+        f"The Gaussian's σ of {found.sigma:.2f} is far wider than the errors, so that a value costs {bits:.2f} bits by the "
+        "bound, more than a raw byte. The bound then compares VAEs of this σ only; a learned σ gives one that means something.",
+    )
+
+
+def on_interpolation(jumpiness: float) -> Verdict:
+    """Whether paths between frames are smooth."""
+    tone = graded(jumpiness, 2.0, 3.5)
+    words = {"good": "smooth", "fair": "mostly smooth", "bad": "abrupt"}[tone]
+    return Verdict(tone, f"The ways are {words}: the largest step is {jumpiness:.1f} times the average one.")
+
+
+def on_traversals(active: int, shown: int, weakest: float) -> Verdict:
+    """Whether single latents change the picture."""
+    tone: Tone = "good" if active >= shown else "fair" if active else "bad"
+    return Verdict(
+        tone,
+        f"{min(active, shown)} of the {shown} latents shown carry information; the weakest of these rows moves a pixel by "
+        f"{weakest:.1f} of 255 levels.",
+    )
+
+
+def on_disentanglement(found: Disentanglement) -> Verdict:
+    """Whether single latents encode single factors."""
+    tone = graded(found.mig, 0.2, 0.05)
+    words = {
+        "good": "single latents stand for single factors",
+        "fair": "some factors have a latent of their own, others are spread",
+        "bad": "factors are spread over several latents, as is usual without pressure against it; a model that reads all "
+        "latents does not mind",
+    }[tone]
+    return Verdict(tone if tone != "bad" else "fair", f"SAP is {found.sap:.3f} and MIG {found.mig:.3f}: {words}.")
+
+
+def on_map(agreements: dict[str, float]) -> Verdict:
+    """Whether neighbours in latent space are alike."""
+    tone = graded(sum(agreements.values()) / len(agreements), 0.8, 0.4)
+    words = {"good": "is orderly", "fair": "is partly orderly", "bad": "is not ordered by these"}[tone]
+    values = ", ".join(f"{name} {value:.2f}" for name, value in agreements.items())
+    return Verdict(tone, f"The map {words}: a frame's value correlates with its five neighbours' by {values}.")
+
+
+def on_edits(edited: list[Attribute]) -> Verdict:
+    """Whether latents predict factors, and whether editing latents changes factors."""
+    tone = graded(edited[0].r2, 0.7, 0.4)
+    values = ", ".join(f"{item.factor} {item.r2:.2f}" for item in edited)
+    achieved = [item.achieved for item in edited if item.achieved is not None]
+    shares = ", ".join(f"{share:.0%}" for share in achieved)
+    beside = f" Encoded again, edited frames show {shares} of the change that was asked of them." if achieved else ""
+    if tone == "good" and achieved and max(achieved) < WEAK_EDIT:
+        tone = "fair"
+    words = {"good": "well", "fair": "partly", "bad": "badly"}[tone]
+    return Verdict(tone, f"A linear model reads these from the latents {words} (R² {values}).{beside}")
+
+
+def on_inpainting(found: Inpainting) -> Verdict:
+    """Whether the VAE fills a hole better than a flat colour."""
+    share = found.mse / found.mean_fill_mse if found.mean_fill_mse > 0 else float("inf")
+    tone = graded(share, 0.7, 1.0)
+    words = {
+        "good": "knows what belongs there",
+        "fair": "is hardly better than a flat colour",
+        "bad": "is worse than a flat colour: it was never shown a frame with a grey hole, and goes astray",
+    }[tone]
+    return Verdict(
+        tone,
+        f"The VAE {words}: its error in the hole is {found.mse:.4f}, that of the mean colour {found.mean_fill_mse:.4f}, "
+        f"that of a reconstruction with nothing hidden {found.seen_mse:.4f}.",
+    )
+
+
+def on_anomalies(num_above: int, num_frames: int, worst: float) -> Verdict:
+    """Whether some frames are reconstructed far worse than the rest."""
+    share = num_above / num_frames
+    tone: Tone = "good" if share <= 0.005 else "fair" if share <= 0.02 else "bad"
+    words = {
+        "good": "hardly any frame is out of the ordinary",
+        "fair": "a few frames are out of the ordinary",
+        "bad": "many frames are: a kind that training saw too little of",
+    }[tone]
+    return Verdict(
+        tone, f"{num_above} of {num_frames} frames lie more than 3 σ above the mean error (the worst {worst:.1f} σ): {words}."
+    )

@@ -1,0 +1,240 @@
+"""The settings of `wm-train`."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from worldmodel_v.autoencoders import registry
+from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
+from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.settings import require_settings
+from worldmodel_v.storage import Location, local_path, to_place
+from worldmodel_v.surface import option
+from worldmodel_v.training.optimizers import source_of
+from worldmodel_v.training.schedules import Schedule
+
+Precision = Literal["auto", "fp32", "bf16"]
+Publish = Literal["last", "best"]
+
+MAX_BATCH_SIZE = 1 << 16
+"""64x64 frames of this number take 0.8 GB, and many times that in the network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Fit a VAE, or an autoencoder of your own, to the frames of a rollout dataset.
+
+    Run the same command again to continue from the last checkpoint; it does nothing when training is complete. A larger
+    --steps trains on. Other settings are refused for the same directory.
+    """
+
+    data: Location
+    """The rollouts that wm-collect wrote: a directory, or its URL."""
+
+    out: Path
+    """Where weights, checkpoint, metrics and pictures go."""
+
+    steps: Annotated[int, Ge(1)] = 10_000
+    """Number of all optimiser steps."""
+
+    batch_size: Annotated[int, Interval(ge=1, le=MAX_BATCH_SIZE)] = 256
+    """Frames in a step: at most 65536."""
+
+    autoencoder: str = registry.DEFAULT
+    """gaussian: a VAE; or module:Class of your own (see worldmodel_v.autoencoders)."""
+
+    autoencoder_kwargs: str = "{}"
+    """Further settings of your own autoencoder, as a JSON object."""
+
+    latent_dim: Annotated[int, Ge(1)] = 32
+    """Size of the latent z."""
+
+    architecture: ArchitectureName = "resnet"
+    """resnet: residual blocks; conv: stride-2 convolutions; ha2018: the paper's (64x64 only); mlp: for frames up to 64x64."""
+
+    channels: Literal[1, 3] = 3
+    """3: RGB; 1: only brightness."""
+
+    likelihood: Likelihood = "calibrated"
+    """calibrated: squared errors with a learned sigma; gaussian: with a fixed sigma; bernoulli: binary cross-entropy from
+    logits."""
+
+    sigma: Annotated[float, Gt(0)] = UNIT_WEIGHT_SIGMA
+    """The gaussian's standard deviation. At the default, sqrt(1/2), the loss is the sum of squared errors. A smaller one gives
+    them more weight against the KL."""
+
+    condition: tuple[str, ...] = ()
+    """Make the VAE conditional: encoder and decoder get these recorded state columns (velocity_x, …) or action."""
+
+    beta: Annotated[float, Ge(0)] = 1.0
+    """Weight of the KL term; errors are sums over pixels. 1 is the evidence lower bound, more regularises, less sharpens."""
+
+    beta_warmup_steps: Annotated[int, Ge(0)] = 1000
+    """Steps over which the weight rises linearly from 0 to beta (KL annealing); 0 for none."""
+
+    beta_cycles: Annotated[int, Ge(1)] = 1
+    """How many times beta rises: each cycle starts at 0, rises over --beta-warmup-steps, then stays as long; the last stays."""
+
+    free_bits: Annotated[float, Ge(0)] = 0.0
+    """Nats that each latent may use, as a mean over the batch, before the loss counts them; 0 for none."""
+
+    kl_tolerance: Annotated[float, Ge(0)] = 0.0
+    """Nats times Z that a frame may use, in any latents, before the loss counts them; the paper's is 0.5, 0 for none."""
+
+    optimizer: str = "adamw"
+    """adamw; sgd: with momentum 0.9; or module:factory of your own (see worldmodel_v.training.optimizers)."""
+
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
+    """The optimiser's step size, before --schedule."""
+
+    warmup_steps: Annotated[int, Ge(0)] = 0
+    """Steps over which the learning rate rises linearly; 0 for none."""
+
+    schedule: Schedule = "constant"
+    """The learning rate after that. cosine: falls to 0 at --steps, so such a training cannot be continued with more steps."""
+
+    weight_decay: Annotated[float, Ge(0)] = 1e-5
+    """Weight decay: adamw's is decoupled, sgd adds it to the gradients."""
+
+    max_grad_norm: Annotated[float, Gt(0)] = 100.0
+    """Gradients are scaled down to this total norm; the loss is a sum over pixels, so norms are in the tens."""
+
+    holdout_every: Annotated[int, Ge(2)] = 10
+    """Every k-th episode is held out for evaluation: numbers k - 1, 2k - 1, …"""
+
+    seed: Annotated[int, Ge(0)] = 0
+    """Seeds the weights, the order of the frames and the latent noise."""
+
+    device: str = "auto"
+    """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
+
+    precision: Precision = "auto"
+    """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU. On CUDA, PyTorch computes fp32's convolutions in TF32."""
+
+    num_workers: Annotated[int, Ge(1)] = 1
+    """Processes that train together through Ray Train, each on its part of every batch, on GPUs or CPUs of a Ray cluster. Each
+    node needs the rollouts at the same path; only this process writes. 1 trains here, without Ray."""
+
+    address: str | None = None
+    """The Ray cluster for several workers (auto, HOST:PORT); by default RAY_ADDRESS, and if that is not set a local one is
+    started."""
+
+    compile: bool = False
+    """Compile the objective with torch.compile: on a CPU this is worth it for many steps, on CUDA it is not measured yet. Needs
+    a C++ compiler (on CUDA: Triton)."""
+
+    checkpoint_activations: bool = False
+    """Recompute activations in the backward pass instead of keeping them: for large frames that do not fit in memory."""
+
+    resume: bool = True
+    """Continue from the checkpoint in --out; --no-resume starts from step 0 and replaces it."""
+
+    log_every: Annotated[int, Ge(1)] = 20
+    """Steps between two lines of metrics."""
+
+    checkpoint_every: Annotated[int, Ge(1)] = 500
+    """Steps between two checkpoints, each with a held-out evaluation and a picture."""
+
+    keep: Annotated[int, Ge(1)] = 1
+    """Checkpoints to keep; above 1, the latest ones are also stored under checkpoints/, named by step."""
+
+    publish: Publish = "last"
+    """Which weights become the finished autoencoder: last, or best (for a VAE by the held-out ELBO, for your own by the figure
+    that it names; measured at every checkpoint)."""
+
+    stop_on_collapse: bool = False
+    """Stop after a checkpoint if the latents have collapsed; without it there is only a warning."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", to_place(self.data))
+        object.__setattr__(self, "out", local_path("out", self.out))
+        if self.max_grad_norm == math.inf:
+            raise ConfigError(
+                field="max_grad_norm",
+                expected="a finite number",
+                got=self.max_grad_norm,
+                remedy="give a large one, such as 1e9, to never clip",
+            )
+        require_settings(self)
+        if self.batch_size % self.num_workers:
+            raise ConfigError(
+                f"cannot be cut into {self.num_workers} equal parts",
+                field="batch_size",
+                got=self.batch_size,
+                remedy=f"choose a multiple of {option('num_workers')}",
+            )
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Raise ConfigError if one option makes another meaningless."""
+        if self.sigma != UNIT_WEIGHT_SIGMA and self.likelihood != "gaussian":
+            raise ConfigError(
+                f"is for {option('likelihood', 'gaussian')}; {self.likelihood} has no fixed one",
+                field="sigma",
+                got=self.sigma,
+                remedy="leave it out",
+            )
+        if self.free_bits and self.kl_tolerance:
+            raise ConfigError(
+                f"holds up the same KL as {option('kl_tolerance')}",
+                field="free_bits",
+                got=self.free_bits,
+                remedy="choose one",
+            )
+        if self.beta == 0 and (self.free_bits or self.kl_tolerance):
+            raise ConfigError(
+                f"leaves the KL out, so {option('free_bits')} and {option('kl_tolerance')} have nothing to hold up",
+                field="beta",
+                got=0,
+            )
+        if self.beta_cycles > 1 and not self.beta_warmup_steps:
+            raise ConfigError(
+                f"needs {option('beta_warmup_steps')}, the steps of each rise", field="beta_cycles", got=self.beta_cycles
+            )
+        needed = (2 * self.beta_cycles - 1) * self.beta_warmup_steps
+        if self.beta_cycles > 1 and needed > self.steps:
+            raise ConfigError(
+                f"{self.beta_warmup_steps} rising and as many resting steps of each need {needed} steps, {option('steps')} "
+                f"is {self.steps}",
+                field="beta_cycles",
+                got=self.beta_cycles,
+                remedy=f"ask for more, or lower {option('beta_warmup_steps')}",
+            )
+        if self.schedule == "cosine" and self.warmup_steps >= self.steps:
+            raise ConfigError(
+                f"has no steps left after {option('warmup_steps', self.warmup_steps)}, {option('steps')} is {self.steps}",
+                field="schedule",
+                got="cosine",
+                remedy=f"ask for more, or lower {option('warmup_steps')}",
+            )
+        if self.address and self.num_workers == 1:
+            raise ConfigError(
+                "one worker trains here, on no cluster",
+                field="address",
+                got=self.address,
+                remedy=f"ask for more {option('num_workers')}, or leave it out",
+            )
+        if repeated := [name for name in self.condition if self.condition.count(name) > 1]:
+            raise ConfigError(f"names {repeated[0]!r} twice", field="condition", got=self.condition)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that determine the weights after a given number of steps; a continued run must share them.
+
+        With a cosine schedule, `steps` is one of them. Values are as in JSON: a tuple is a list. Raises ConfigError if a
+        user's own optimiser or autoencoder cannot be loaded.
+        """
+        free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every", "compile"}
+        free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "num_workers", "address"}
+        if self.schedule == "cosine":
+            free.remove("steps")
+        settings = {name: value for name, value in asdict(self).items() if name not in free}
+        return {
+            **settings,
+            "condition": list(self.condition),
+            **source_of(self.optimizer),
+            **registry.source_of(self.autoencoder),
+        }
