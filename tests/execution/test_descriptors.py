@@ -1,13 +1,15 @@
-"""An environment that leaves files open: its worker is replaced; without workers, it is named."""
+"""An environment that leaves files open: its worker, or the process beside the command, is replaced; else it is named."""
 
 import json
 import os
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.commands import BIN, options
 from tests.conftest import stamp_config
 from tests.faults.bad_world import UnclosedWorld
 from worldmodel_v.collection import collect
@@ -54,6 +56,23 @@ def unclosed() -> Callable[[int], bytes]:
 def test_a_worker_says_that_it_leaks_also_after_an_episode_that_failed() -> None:
     worker = Worker(unclosed)
     results = [worker.run(num_files) for num_files in (450, 40, 20, 1)]
-    assert [result for result, _, _ in results[:3]] == [b"done"] * 3
+    assert [result for result, _ in results[:3]] == [b"done"] * 3
     assert isinstance(results[3][0], EpisodeFailed)
-    assert [leaks for _, _, leaks in results] == [False, False, True, True]
+    assert [leaks for _, leaks in results] == [False, False, True, True]
+
+
+LEAKS = {"files": ("tests/Unclosed-v0", {"num_files": 300}, 8), "memory": ("tests/Leaky-v0", {}, 30)}
+"""What leaks -> the environment, its settings, and how many of its episodes no process survives."""
+
+
+@pytest.mark.parametrize(("leak", "workers"), [("files", 0), ("memory", 0), pytest.param("files", 1, marks=pytest.mark.slow)])
+def test_a_process_that_leaks_is_replaced_before_it_fails(tmp_path: Path, leak: str, workers: int) -> None:
+    env, kwargs, episodes = LEAKS[leak]
+    settings = {"env": f"tests.faults.bad_world:{env}", "env_kwargs": json.dumps(kwargs), "frame_size": 8}
+    settings |= {"episodes": episodes, "episodes_per_shard": 1, "workers": workers}
+    words = [BIN / "wm-collect", "--out", tmp_path / "out", *options(settings)]
+    shell = ["bash", "-c", 'ulimit -n 1024; exec "$@"', "-", *map(str, words)]
+    told = subprocess.run(shell, capture_output=True, text=True, check=True).stderr
+    assert told.count("holds more and more memory or open files and is replaced") >= 2, told
+    assert open_dataset(tmp_path / "out").num_episodes == episodes
+    assert verify(open_dataset(tmp_path / "out")) == []

@@ -10,6 +10,7 @@ from annotated_types import Ge, Interval, Lt
 from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refuse_idle_address
+from worldmodel_v.execution.worker import MAX_GROWTH_BYTES
 from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size, require_trainable
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import local_path
@@ -18,9 +19,6 @@ from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, parse_object
 
 MAX_TIMEOUT_SECONDS = 1e6
-MAX_GROWTH_BYTES = 512 << 20
-"""A worker that holds this much more memory than after its first block is replaced: its environment leaks."""
-
 
 Pool = Literal["last", "max"]
 DEFAULT_MAX_STEPS = 1000

@@ -6,6 +6,8 @@ no lock that a thread holds, and no library that cannot be forked. Everything is
 milliseconds. Rejected: a fresh interpreter, which imports for seconds, and forking the command itself, whose bars have a
 thread.
 
+A fork that leaks memory or descriptors is ended between two tasks, and the next one takes its place.
+
 The helper and its forks leave Ctrl-C to the command, and end with it. What other people's code prints goes to standard error.
 """
 
@@ -25,11 +27,14 @@ from multiprocessing.connection import Connection, Pipe, wait
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+from worldmodel_v import steps
 from worldmodel_v.compiler import compilation_watched
-from worldmodel_v.errors import WorkerLost, WorldModelError, one_line
+from worldmodel_v.errors import EpisodeFailed, WorkerLost, WorldModelError, one_line
 from worldmodel_v.execution.executor import Failure, Run, Task
 from worldmodel_v.execution.here import Here
+from worldmodel_v.execution.worker import MAX_GROWTH_BYTES, Worker
 from worldmodel_v.interrupts import interruptions_ignored
+from worldmodel_v.own_modules import folder
 from worldmodel_v.process import output_to_stderr
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.surface import current, worded
@@ -91,7 +96,18 @@ class Apart:
         tally: Tally,
     ) -> Generator[tuple[Task, bytes | Failure]]:
         """As `Executor` says, one task after another."""
-        run = functools.partial(self.call, _run, pickle.dumps(setup), progress=progress)
+
+        def run(task: Task) -> bytes:
+            result, leaks = self.call(_run, packed, task, progress=progress)
+            if leaks:
+                message = "the process beside this one holds more and more memory or open files and is replaced"
+                progress.event("worker_replaced", message, stage=tally.stage)
+                self.rest()
+            if isinstance(result, EpisodeFailed):
+                raise result
+            return result
+
+        packed = pickle.dumps(setup)
         return Here().try_tasks(lambda: run, tasks, attempts=attempts, progress=progress, tally=tally)
 
     def rest(self) -> None:
@@ -161,6 +177,7 @@ def _fork_at_each_order(orders: socket.socket) -> NoReturn:
 def _serve(connection: Connection) -> NoReturn:
     """What a fork does: it calls what it is sent, and sends the result back."""
     _end_with_the_parent()
+    steps.listener = None  # the command announces the steps of its tasks
     with output_to_stderr(), compilation_watched(_Relay(connection)):
         with contextlib.suppress(EOFError, OSError):
             while True:
@@ -202,12 +219,12 @@ class _Relay(Silent):
 
 
 @functools.cache
-def _set_up(packed: bytes) -> Run[Any]:
-    return pickle.loads(packed)()
+def _worker(packed: bytes) -> Worker:
+    return Worker(pickle.loads(packed), folder(), MAX_GROWTH_BYTES)
 
 
-def _run(packed: bytes, task: Any) -> bytes:
-    return _set_up(packed)(task)
+def _run(packed: bytes, task: Any) -> tuple[bytes | EpisodeFailed, bool]:
+    return _worker(packed).run(task)
 
 
 def _end_with_the_parent() -> None:

@@ -23,8 +23,8 @@ class Hand:
     load: int = 0
     """Tasks in flight."""
 
-    has_grown: bool = False
-    """Whether its memory or its open files have grown so much that it gets no further task."""
+    leaks: bool = False
+    """Whether it holds so much more memory, or so many more open files, that it gets no further task."""
 
     @property
     def name(self) -> str:

@@ -127,12 +127,12 @@ class _Pool(Generic[Task]):
 
     def _hand_out(self, queue: Queue[Task]) -> None:
         """Give each worker that has started a task, and a second one while there are enough for all workers."""
-        for worker in [worker for worker in self._workers if worker.has_grown and not worker.load]:
+        for worker in [worker for worker in self._workers if worker.leaks and not worker.load]:
             if queue.holds(1):
                 self._replace(worker, None)
         for load in range(self._in_flight_per_worker):
             for worker in self._workers:
-                ready = worker.has_started and not worker.has_grown and worker.load == load
+                ready = worker.has_started and not worker.leaks and worker.load == load
                 if ready and queue.holds(len(self._workers) if load else 1):
                     require_local_ray()
                     handed_out = HandedOut(*queue.pop(), worker)
@@ -150,9 +150,8 @@ class _Pool(Generic[Task]):
         handed_out = self._in_flight[reference]
         task, worker = handed_out.task, handed_out.worker
         try:
-            result, growth, leaks = ray.get(reference)
-            worker.has_grown |= self._settings.max_growth_bytes is not None and growth > self._settings.max_growth_bytes
-            worker.has_grown |= leaks
+            result, leaks = ray.get(reference)
+            worker.leaks |= leaks
             return self._failed(handed_out, queue, result) if isinstance(result, EpisodeFailed) else (task, result)
         except ray.exceptions.RayTaskError as error:
             raise our_error(error) from error
@@ -246,7 +245,7 @@ class _Pool(Generic[Task]):
         return task, Failure(error=lost, reason=reason, attempts=attempt, seconds=seconds)
 
     def _replace(self, worker: Hand, error: Exception | None) -> None:
-        """Replace a worker that is dead or unreachable (each of its tasks reports this), or that has grown."""
+        """Replace a worker that is dead or unreachable (each of its tasks reports this), or that leaks."""
         import ray
 
         if worker in self._workers:
@@ -288,7 +287,7 @@ class _Pool(Generic[Task]):
             "runtime_env": {"env_vars": WORKER_ENVIRONMENT},
         }
         try:
-            worker = Hand(ray.remote(**options)(Worker).remote(self._setup, folder()))
+            worker = Hand(ray.remote(**options)(Worker).remote(self._setup, folder(), self._settings.max_growth_bytes))
         except ImportError as error:  # through ray://, the head itself imports what it is sent
             raise lack_of_a_module(error) or error from error
         self._workers.append(worker)

@@ -1,4 +1,4 @@
-"""A worker of the pool, on any node of the cluster."""
+"""A worker: a process that runs task after task, of the pool on any node of the cluster, or beside the command."""
 
 import gc
 import os
@@ -20,19 +20,26 @@ WORKER_ENVIRONMENT = {
 }
 
 
-class Worker:
-    """The actor. It sets up at its first task, so that a failing setup is an error, not a death, then runs task after task."""
+MAX_GROWTH_BYTES = 512 << 20
+"""A worker that runs other people's code is replaced if it holds this much more memory than after its first task."""
 
-    def __init__(self, setup: Callable[[], Run[Any]], own_modules: str | None = None) -> None:
-        """`own_modules` is the driver's `own_modules.folder()`."""
+
+class Worker:
+    """It sets up at its first task, so that a failing setup is an error, not a death, then runs task after task."""
+
+    def __init__(
+        self, setup: Callable[[], Run[Any]], own_modules: str | None = None, max_growth_bytes: int | None = None
+    ) -> None:
+        """`own_modules` is the driver's `own_modules.folder()`, `max_growth_bytes` as in `WorkerSettings`."""
         look_in(own_modules)
         self._setup = setup
+        self._max_growth_bytes = max_growth_bytes
         self._run: Run[Any] | None = None
         self._bytes_at_first = 0
 
-    def run(self, task: Any) -> tuple[bytes | EpisodeFailed, int, bool]:
-        """The task's result or failed episode, by how many bytes this process has grown since its first task, and whether it
-        leaks descriptors."""
+    def run(self, task: Any) -> tuple[bytes | EpisodeFailed, bool]:
+        """The task's result or failed episode, and whether this process leaks: whether it holds too much more memory, or too
+        many more open files, than at first."""
         result: bytes | EpisodeFailed
         try:
             if self._run is None:
@@ -47,7 +54,10 @@ class Worker:
         except WorldModelError as error:
             raise error from None  # likewise
         self._bytes_at_first = self._bytes_at_first or _resident_bytes()
-        return result, _resident_bytes() - self._bytes_at_first, self._descriptors.are_leaking
+        return result, self._descriptors.are_leaking or self._has_grown()
+
+    def _has_grown(self) -> bool:
+        return self._max_growth_bytes is not None and _resident_bytes() - self._bytes_at_first > self._max_growth_bytes
 
     def ping(self) -> tuple[str, int]:
         """The actor's host and process number; the answer comes when the actor has started."""
