@@ -105,7 +105,7 @@ class _Workers:
         self._messages = Queue(MESSAGES_AHEAD, on_driver)
         self._stop = Queue(1, on_driver)
         self._told_to_stop = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         start = run.checkpoint().to_bytes() if run.step else None
         use_gpu = config.device.startswith("cuda") or (
             config.device == "auto" and ray.cluster_resources().get("GPU", 0) >= config.num_workers
@@ -128,7 +128,7 @@ class _Workers:
     def _fit(self, trainer: Any) -> None:
         try:
             trainer.fit()
-        except Exception as error:
+        except BaseException as error:  # SystemExit too, if the raylet is dead
             self._error = error
 
     def receive(self, interrupted: Callable[[], bool]) -> Message:
