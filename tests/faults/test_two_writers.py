@@ -4,6 +4,8 @@ import json
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.commands import committed, finish, options, start, wait_until
 from tests.conftest import stamp_config
 from worldmodel_v.collection import collect
@@ -25,6 +27,30 @@ def test_of_two_collectors_that_start_together_one_wins_and_the_other_is_told_wh
     assert "is writing there; wait for it or stop it, then run again" in errors[loser.pid]
     assert verify(open_dataset(out)) == []
     assert open_dataset(out).num_episodes == 150
+
+
+@pytest.mark.parametrize("stage", ["train", "encode"])
+def test_of_two_commands_that_write_into_one_new_directory_one_wins(
+    tmp_path: Path, stamp_rollouts: Path, stamp_vae: Path, stage: str
+) -> None:
+    """The other is refused, or finds all done if it began too late."""
+    out = tmp_path / stage
+    more = {
+        "train": {"steps": 60, "checkpoint_every": 5, "latent_dim": 4, "batch_size": 16, "holdout_every": 4},
+        "encode": {"vae": stamp_vae},
+    }
+    command = (f"wm-{stage}", *options({"data": stamp_rollouts, "out": out, "device": "cpu", **more[stage]}))
+    both = [start(*command), start(*command)]
+    errors = {process.pid: process.communicate()[1] for process in both}
+    winner, loser = sorted(both, key=lambda process: process.returncode)
+    assert winner.returncode == 0, errors
+    if loser.returncode:
+        assert loser.returncode == 2, errors
+        assert f"{out}: another process (process {winner.pid} on " in errors[loser.pid]
+    alone = tmp_path / "alone"
+    finish(f"wm-{stage}", *options({"data": stamp_rollouts, "out": alone, "device": "cpu", **more[stage]}))
+    made = {"train": ["vae.safetensors"], "encode": ["index.jsonl", "shards/000000.h5"]}[stage]
+    assert [(out / name).read_bytes() for name in made] == [(alone / name).read_bytes() for name in made]
 
 
 def test_a_live_collector_is_left_alone_and_a_killed_ones_lock_holds_nobody_up(tmp_path: Path) -> None:
