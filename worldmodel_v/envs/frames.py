@@ -4,11 +4,11 @@ Legend: H, W raw frame; S output cells of one axis, K taps (input cells of an ou
 
 Both ways of resizing add integer weights times pixels exactly, rows first, then columns. The quotient is further from a whole
 number than its rounding error. So the same frame gives the same bytes on every machine, as byte-identical shards require. A
-half is rounded up. Compiled, it takes about 10 µs for CarRacing's 84x96 -> 64x64, and 50 µs for 400x600 -> 64x64.
+half is rounded up. `benchmarks/frames.py` says how long it takes: some 10 µs for CarRacing's 84x96 -> 64x64.
 
 Most of the work is in the columns, whose taps lie apart. So only the sums of rows are vectors, in the smallest type that holds
 them. With two taps a column, gathers of floats pay; with more taps, whole numbers one after the other take half the time of
-gathers. Rejected: two matrix products in numpy (60 to 110 µs for CarRacing), and cv2's INTER_AREA (85 µs).
+gathers. Rejected: two matrix products in NumPy, which take six to twenty times as long.
 """
 
 import functools
