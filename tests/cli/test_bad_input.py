@@ -1,6 +1,7 @@
 """Every mistake that a user can make: one line that says what, where and what to do; exit code 2; nothing half-written."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -75,7 +76,10 @@ def collect_refused(refuse: Refusal, tmp_path: Path) -> Callable[..., str]:
 
     def run(*options: object) -> str:
         out = tmp_path / "out"
-        line = refuse("wm-collect", "--out", out, "--workers", 0, "--env", "worldmodel_v/Stamp-v0", *options)
+        defaults = {"--out": out, "--workers": 0, "--env": "worldmodel_v/Stamp-v0"}
+        line = refuse(
+            "wm-collect", *itertools.chain(*((name, defaults[name]) for name in defaults if name not in options)), *options
+        )
         assert not out.exists()
         return line
 
@@ -847,6 +851,28 @@ def test_an_empty_argument_is_no_directory(
     assert refuse(program, *words, "") == expected
     if words:
         assert f"an empty argument after {words[-1]}=, as of" in refuse(program, *words[:-1], f"{words[-1]}=")
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "option"),
+    [
+        ("wm-train", ("--data", "a", "--out", "b", "--data", "c"), "--data"),
+        ("wm-encode", ("--data=a", "--data", "c", "--vae", "v", "--out", "b"), "--data"),
+        ("wm-collect", ("--out", "b", "--frame-size", "64", "--frame_size=32"), "--frame-size"),
+        ("wm-train", ("--data", "a", "--out", "b", "--condition", "action", "--condition", "velocity_x"), "--condition"),
+        ("wm-export", ("npz", "--data", "a", "--out", "b", "--out", "c"), "--out"),
+    ],
+)
+def test_an_option_that_is_given_twice(
+    program: str,
+    words: tuple[str, ...],
+    option: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of which a parser would silently take the last."""
+    refuse = Refusal(monkeypatch, capsys)
+    assert refuse(program, *words) == f"{program}: {option}: is given 2 times; give it once\n"
 
 
 @pytest.mark.parametrize("program", MAINS)

@@ -126,6 +126,7 @@ def parse(
     try:
         words = sys.argv[1:] if args is None else args
         _require_text(words)
+        _require_once(words)
         with _locations(), _written_to_standard_output(program, DEFAULT_OUTPUT):
             parse_words = functools.partial(
                 tyro.cli, command, prog=f"{program} {subcommand}".strip(), description="", config=PARSING
@@ -192,6 +193,16 @@ def _require_text(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError:
             raise ConfigError(f"{word!r}: is not valid UTF-8; rename that file or directory") from None
+
+
+def _require_once(words: Sequence[str]) -> None:
+    """Raise ConfigError for an option that is given twice: the parser would take the last one and drop the others."""
+    given = itertools.takewhile(lambda word: word != "--", words)
+    names = [word.partition("=")[0].replace("_", "-") for word in given if word.startswith("--")]
+    options = [f"--{name.removeprefix('--').removeprefix('no-')}" for name in names]
+    for option, name in zip(options, names, strict=True):
+        if options.count(option) > 1:
+            raise ConfigError(f"{name}: is given {options.count(option)} times", remedy="give it once")
 
 
 def _refusal(error: OSError, out: Path | None) -> WorldModelError:
