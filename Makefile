@@ -46,6 +46,10 @@ lint: $(INSTALLED) ## ruff, hadolint, shellcheck, the schema of compose files
 types: $(INSTALLED) ## mypy
 	$(BIN)/mypy
 
+docs: $(INSTALLED) ## Build the documentation into build/site; open build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	@echo "Open build/site/index.html"
+
 install: $(INSTALLED) ## Set up .venv with the pinned versions
 
 $(INSTALLED): constraints.txt pyproject.toml
@@ -59,4 +63,4 @@ $(INSTALLED): constraints.txt pyproject.toml
 clean: ## Remove .venv and caches (not runs/)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help run example test test-slow test-all fuzz lint types install clean
+.PHONY: help run example test test-slow test-all fuzz lint types docs install clean

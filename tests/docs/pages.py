@@ -1,0 +1,76 @@
+"""The pages of the documentation, the blocks of code in them, and which of these no test runs."""
+
+import re
+import textwrap
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOP_LEVEL = ["README.md", "SECURITY.md", "CONTRIBUTING.md"]
+PAGES = [
+    *TOP_LEVEL,
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
+
+INSTALLS = "installs; CI installs by `make install`"
+CLUSTER = "needs a cluster of several machines; tests/cluster and tests/deploy have one of containers"
+GPU = "needs a GPU"
+REMOTE = "reads from a network; tests/storage reads from a server of its own"
+MINUTES = "takes minutes"
+
+NOT_RUN = {
+    "README.md": {"git clone URL": INSTALLS, "make run": "the same as wm-pipeline run in docs/start/quickstart.md"},
+    "docs/start/install.md": {"git clone URL": INSTALLS, "pip install .": INSTALLS},
+    "docs/start/quickstart.md": {
+        "make run": "the same as wm-pipeline run below it",
+        "make example": "tests/integration/test_example.py runs it",
+    },
+    "docs/howto/gpu.md": {"wm-train --data runs/quickstart": GPU, "wm-train --data /data": CLUSTER},
+    "docs/howto/cluster.md": {"ray start": CLUSTER, "ray job submit": CLUSTER, "kubectl": CLUSTER},
+    "docs/howto/watch.md": {"wm-inspect /data/paper": "looks at a run of many hours; tests/test_inspection.py looks at one"},
+    "docs/howto/share.md": {"wm-train --data https": REMOTE, "from worldmodel_v import LatentSequences": REMOTE},
+    "docs/benchmarks/gpu.md": {
+        "wm-collect": MINUTES,
+        "# where there is a network": INSTALLS,
+        "PYTHONPATH": GPU,
+        "python benchmarks/gpu.py": "tests/benchmarks/test_gpu.py runs it",
+    },
+    **{
+        f"docs/benchmarks/{name}.md": {"python benchmarks/": MINUTES}
+        for name in ("collect", "encode", "latents", "policies", "scale", "train", "worlds")
+    },
+}
+"""Page -> how a block begins -> why no test runs it. Its options are compared with the parsers all the same."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of code in a page."""
+
+    page: str
+    language: str
+    title: str
+    """The file that the reader is told to write; without one the block is to be run."""
+
+    code: str
+
+    @property
+    def is_run(self) -> bool:
+        return not any(self.code.startswith(beginning) for beginning in NOT_RUN.get(self.page, {}))
+
+
+@cache
+def blocks(page: str) -> list[Block]:
+    """The blocks of shell and Python, in their order."""
+    fences = re.findall(
+        r'^( *)```(sh|python)(?: title="([^"]+)")?\n(.*?)^ *```$',
+        (ROOT / page).read_text(),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    return [Block(page, language, title, textwrap.dedent(code)) for _, language, title, code in fences]
+
+
+def prose(page: str) -> str:
+    """A page without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)

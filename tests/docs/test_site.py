@@ -1,0 +1,34 @@
+"""The site builds without a warning, and needs no network."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = {path: path.read_text() for path in site.rglob("*.html")}
+    assert (site / "howto" / "environments.html") in pages
+    for path, text in pages.items():
+        loaded = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="(?:https?:)?//[^"]*"|<link[^>]*\shref="https?://[^"]*"', text)
+        assert not loaded, f"{path}: {loaded}"
+
+
+def test_no_list_is_run_into_its_paragraph(site: Path) -> None:
+    """GitHub makes a list of lines that begin with "- " under a paragraph, MkDocs does only after an empty line."""
+    for path in site.rglob("*.html"):
+        text = re.sub(r"<pre.*?</pre>", "", path.read_text(), flags=re.DOTALL)
+        assert not re.search(r"^(- |\* |\d+\. )", text, flags=re.MULTILINE), path
