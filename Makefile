@@ -36,12 +36,13 @@ test-all: test test-slow ## Everything, and ten minutes of fuzzing
 fuzz: $(INSTALLED) ## Fuzz every parser of strangers' files for MINUTES (1)
 	$(BIN)/python -m tests.hostile.fuzz --minutes $(MINUTES)
 
-lint: $(INSTALLED) ## ruff, hadolint, shellcheck, the schema of compose files
+lint: $(INSTALLED) ## ruff, hadolint, shellcheck, the schemas of compose files and CITATION.cff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.cuda
 	$(BIN)/shellcheck pipelines/slurm.sh docker/healthy.sh .ci/run
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 types: $(INSTALLED) ## mypy
 	$(BIN)/mypy

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from worldmodel_v.collection import CollectConfig, CollectReport, collect
 from worldmodel_v.encoding import EncodeConfig, EncodeReport, encode
 from worldmodel_v.errors import ConfigError, first_line
-from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate_vae, to_png
+from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate_vae, require_packages, to_png
 from worldmodel_v.execution import Apart
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
@@ -79,6 +79,8 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None, *, apa
     progress = progress or Silent()
     pipeline = load_pipeline(file, out)
     _require_no_stage(out)
+    if pipeline.eval:
+        require_packages()  # rather than when all is trained
     with _worded_as_in_a_file("collect"):
         collected = collect(pipeline.collect, progress, apart=apart)
     with _worded_as_in_a_file("train"):

@@ -254,3 +254,13 @@ def test_settings_that_make_no_sense(
     refuse: Refusal, stamp_latents: Path, stamp_vae: Path, option: str, value: str, bound: str
 ) -> None:
     assert refuse(stamp_latents, stamp_vae, option, value) == f"{option}: expected {bound}, got {value}"
+
+
+@pytest.mark.slow
+def test_stable_baselines3_gets_the_same_returns_from_both_car_racings() -> None:
+    printed, _ = run(EXAMPLE.with_name("train_sb3.py"), "--steps", "512")
+    ours, theirs, last = printed.splitlines()[-3:]
+    assert last == "the returns are equal"
+    assert ours.startswith("worldmodel_v.envs:worldmodel_v/CarRacing-v3: ")
+    assert theirs.startswith("CarRacing-v3: ")
+    assert len(theirs.partition("returns ")[2].split()) == 2

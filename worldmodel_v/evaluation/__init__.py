@@ -7,7 +7,7 @@ from worldmodel_v.evaluation.canvas import Row, frame_grid
 from worldmodel_v.evaluation.config import EvalConfig
 from worldmodel_v.evaluation.grids import reconstruction_grid, sample_grid, to_png
 from worldmodel_v.evaluation.metrics import evaluate
-from worldmodel_v.evaluation.stage import EvaluationReport, evaluate_vae
+from worldmodel_v.evaluation.stage import EvaluationReport, evaluate_vae, require_packages
 
 __all__ = [
     "EvalConfig",
@@ -17,6 +17,7 @@ __all__ = [
     "evaluate_vae",
     "frame_grid",
     "reconstruction_grid",
+    "require_packages",
     "sample_grid",
     "to_png",
 ]

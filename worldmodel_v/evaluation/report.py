@@ -7,9 +7,7 @@ Pictures are data URIs, charts are inline SVG, the style is `report.css`.
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import jinja2
+from typing import TYPE_CHECKING, Any
 
 from worldmodel_v.autoencoders.base import readable_figures
 from worldmodel_v.evaluation import verdicts
@@ -18,6 +16,9 @@ from worldmodel_v.evaluation.charts import Chart, bar_chart
 from worldmodel_v.evaluation.figures import Figure
 from worldmodel_v.evaluation.verdicts import Verdict
 from worldmodel_v.untrusted import printable
+
+if TYPE_CHECKING:
+    import jinja2
 
 WORDS = {"good": "Good", "fair": "Fair", "bad": "Poor"}
 NAMES = {"tsne": "A map of the latents", "edits": "Edits along a factor"}
@@ -89,7 +90,9 @@ def render(findings: Findings, figures: list[Figure], left_out: dict[str, str], 
     )
 
 
-def _template() -> jinja2.Template:
+def _template() -> "jinja2.Template":
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("worldmodel_v", "evaluation"),
         autoescape=True,

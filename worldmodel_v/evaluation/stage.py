@@ -5,6 +5,7 @@ and the pictures of the old evaluation are removed with it, so they never mix wi
 """
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.data import is_held_out
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import DatasetBusy, ModelFailed, OutputNotUsable
+from worldmodel_v.errors import DatasetBusy, ModelFailed, OutputNotUsable, PackageMissing
 from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings, Material, analyse
 from worldmodel_v.evaluation.coder import Coder, GaussianCoder
 from worldmodel_v.evaluation.config import EvalConfig
@@ -39,6 +40,9 @@ from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import publish, remove, remove_temporaries
 from worldmodel_v.surface import option
+
+PACKAGES = {"jinja2": "jinja2", "scikit-learn": "sklearn", "torchmetrics": "torchmetrics"}
+"""Libraries that only an evaluation needs, and their modules."""
 
 METRICS_NAME = "metrics.json"
 PAGE_NAME = "report.html"
@@ -91,9 +95,10 @@ class EvaluationReport:
 def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> EvaluationReport:
     """Write the evaluation of `config.vae` on the held-out episodes of `config.data` to `config.out`.
 
-    Raises UsageError (OutputNotUsable, ModelNotUsable, DatasetNotUsable, ConfigError, ShardDamaged) before anything is written,
-    ModelFailed if the autoencoder gives NaN, WriteFailed if the disk fails.
+    Raises UsageError (PackageMissing, OutputNotUsable, ModelNotUsable, DatasetNotUsable, ConfigError, ShardDamaged) before
+    anything is written, ModelFailed if the autoencoder gives NaN, WriteFailed if the disk fails.
     """
+    require_packages()
     progress = progress or Silent()
     device = resolve_device(config.device)
     dataset = require_dataset(config.data, RolloutSpec)
@@ -125,6 +130,15 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
         lock.require_own()
         _publish(config.out, figures, page, metrics)
     return _finished(config.out, metrics, progress, did_nothing=False)
+
+
+def require_packages() -> None:
+    """Raise PackageMissing if a library of evaluation alone is not installed."""
+    for name, module in PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            raise PackageMissing(
+                f"an evaluation needs {name}, which is not installed", remedy="pip install 'worldmodel_v[eval]'"
+            )
 
 
 # Checks of the inputs and of the directory

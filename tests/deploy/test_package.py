@@ -1,0 +1,97 @@
+"""What is installed: a wheel that works in an empty folder, a source distribution with all of the repository, light reading."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+import venv
+from pathlib import Path
+
+import pytest
+
+from worldmodel_v.errors import PackageMissing
+from worldmodel_v.evaluation import require_packages, stage
+
+ROOT = Path(__file__).parents[2]
+NOT_FOR_READING = ("ray", "numba", "sklearn", "tensorboard", "gymnasium", "torchmetrics", "jinja2", "rich", "tyro", "grpc")
+MADE = (".git", ".venv", "runs", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", ".installed")
+"""What is in a clone and not in the repository."""
+
+
+def test_latents_are_read_and_frames_encoded_without_what_only_other_stages_need(
+    stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path
+) -> None:
+    code = f"""
+        import sys
+        for name in {NOT_FOR_READING}:
+            sys.modules[name] = None
+        from worldmodel_v import Encoder, LatentSequences, LatentStream, open_dataset, verify
+        rollouts, vae, latents = sys.argv[1:]
+        assert verify(open_dataset(latents)) == []
+        for windows in (LatentSequences, LatentStream):
+            batch = next(iter(windows(latents, length=8).batches(4, epoch=0)))
+            assert batch["z"].shape == batch["next_z"].shape == (4, 8, 8)
+        frames = open_dataset(rollouts).episode(0).columns["pixels"]
+        assert Encoder.load(vae)(frames[:3]).mu.shape == (3, 8)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), stamp_rollouts, stamp_vae, stamp_latents], check=True)
+
+
+def test_a_missing_library_of_evaluations_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_packages()
+    monkeypatch.setitem(stage.PACKAGES, "scikit-none", "no_such_module")
+    with pytest.raises(PackageMissing, match=r"needs scikit-none, which is not installed; pip install 'worldmodel_v\[eval\]'$"):
+        require_packages()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, and the source distribution that it was built from."""
+    folder = tmp_path_factory.mktemp("built")
+    shutil.copytree(ROOT, folder / "clone", ignore=shutil.ignore_patterns(*MADE))
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "clone"]
+    done = subprocess.run(build, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.slow
+def test_the_source_distribution_has_all_of_the_repository(built: Path) -> None:
+    with tarfile.open(next((built / "dist").glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    clone = built / "clone"
+    tracked = {str(file.relative_to(clone)) for file in clone.rglob("*") if file.is_file()}
+    made = {name for name in tracked if ".egg-info/" in name or name.startswith("build/")}
+    assert tracked - made - names == set()
+
+
+@pytest.mark.slow
+def test_a_wheel_has_the_pipeline_files_and_collects_trains_and_encodes_in_an_empty_folder(built: Path, tmp_path: Path) -> None:
+    """In an environment of its own, whose other packages are those of this one."""
+    home, work = tmp_path / "venv", tmp_path / "work"
+    venv.create(home, with_pip=False)
+    wheel = next((built / "dist").glob("*.whl"))
+    install = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(install, check=True)
+    site = next((home / "lib").glob("python*")) / "site-packages"
+    (site / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    assert {"quickstart.yaml", "paper.yaml"} <= {file.name for file in (home / "share/worldmodel_v/pipelines").iterdir()}
+    work.mkdir()
+
+    def run(program: str, *words: object) -> str:
+        command = [home / "bin" / program, *words]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(list(map(str, command)), cwd=work, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = run("python", "-c", "import worldmodel_v; print(worldmodel_v.__file__)").strip()
+    assert Path(where).is_relative_to(home)
+    run("wm-collect", "--out", "rollouts", "--episodes", 4, "--max-steps", 20, "--episodes-per-shard", 2, "--workers", 0)
+    few = ("--steps", 2, "--batch-size", 8, "--latent-dim", 4, "--architecture", "conv", "--holdout-every", 2)
+    run("wm-train", "--data", "rollouts", "--out", "vae", *few)
+    run("wm-encode", "--data", "rollouts", "--vae", "vae", "--out", "latents")
+    assert "latents" in run("wm-inspect", "latents", "--verify")
+    assert {item.name for item in work.iterdir()} == {"rollouts", "vae", "latents"}
