@@ -132,101 +132,173 @@ def _in_a_line(error: WorldModelError) -> str:
 
 
 class UsageError(WorldModelError):
-    """Base class: what was asked for cannot be done as asked."""
+    """Base class: what was asked for cannot be done as asked.
+
+    Change what the message names, and run it again; the same again fails again.
+    """
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A setting has a value that makes no sense, alone or beside another; of a pipeline file, with the line where it stands."""
+    """A setting has a value that makes no sense, alone or beside another; of a pipeline file, with the line where it stands.
+
+    Set the value that the message asks for.
+    """
 
 
 class EnvironmentNotUsable(UsageError):
-    """The environment is unknown, cannot be built, gives no images, or has actions that are neither Box nor Discrete."""
+    """The environment is unknown, cannot be built, gives no images, or has actions that are neither Box nor Discrete.
+
+    Try `gymnasium.make` with the same id and arguments; for pictures, see the options `frames`, `layout` and `wrap`.
+    """
 
 
 class PolicyNotUsable(UsageError):
-    """The policy is unknown, cannot be built, or does not keep the protocol of `worldmodel_v.policies`."""
+    """The policy is unknown, cannot be built, or does not keep the protocol of `worldmodel_v.policies`.
+
+    Name a built-in policy, or mend your own: `worldmodel_v.policies.Policy` says what it has to do.
+    """
 
 
 class DatasetNotUsable(UsageError):
-    """A directory does not hold the dataset that was expected there, or one that is too small or too uniform for the work."""
+    """A directory does not hold the dataset that was expected there, or one that is too small or too uniform for the work.
+
+    Give the directory that the command named in the message wrote, or collect more.
+    """
 
 
 class ModelNotUsable(UsageError):
-    """A directory holds no finished autoencoder, its files are damaged, or it does not fit the data."""
+    """A directory holds no finished autoencoder, its files are damaged, or it does not fit the data.
+
+    Give the directory of a finished training, or train with data like these.
+    """
 
 
 class FramesNotUsable(UsageError):
-    """Frames that were handed to an encoder have another type, layout or size than it takes."""
+    """Frames that were handed to an encoder have another type, layout or size than it takes.
+
+    Give uint8 frames (H, W, 3) as the environment gives them, or as they were recorded.
+    """
 
 
 class OutputNotUsable(UsageError):
-    """The directory of the results holds other work, or cannot hold these; nothing was started."""
+    """The directory of the results holds other work, or cannot hold these; nothing was started.
+
+    Give a new directory, or the settings that this one was made with.
+    """
 
 
 class DatasetBusy(UsageError):
-    """Another process is writing into the dataset."""
+    """Another process is writing into the dataset.
+
+    Wait for that process or end it, then run the same again.
+    """
 
 
 class ClusterNotUsable(UsageError):
-    """No Ray cluster answers at the address, it lacks the resources, or it has no such job."""
+    """No Ray cluster answers at the address, it lacks the resources, or it has no such job.
+
+    Start Ray or mend the address; ask for fewer workers; or work here, without a cluster.
+    """
 
 
 class PackageMissing(UsageError):
-    """An optional package is not installed; the message has the line that installs it."""
+    """An optional package is not installed; the message has the line that installs it.
+
+    Run the line in the message.
+    """
 
 
 class NotReadable(UsageError):
-    """A file is there, and the system does not let this process read it."""
+    """A file is there, and the system does not let this process read it.
+
+    Change the file's owner or mode, or run as a user who may read it.
+    """
 
 
 class NotAFile(UsageError, OSError):
-    """A link, a pipe, a device or a socket is where a file or a folder should be, or one of these in the other's place."""
+    """A link, a pipe, a device or a socket is where a file or a folder should be, or one of these in the other's place.
+
+    Put the file or folder itself there; no link is followed inside of a dataset.
+    """
 
 
 class ShardDamaged(UsageError):
-    """A shard is missing, truncated, changed, or not what the index and the format promise."""
+    """A shard is missing, truncated, changed, or not what the index and the format promise.
+
+    Restore the shard from a copy, or delete the file and its line in `index.jsonl` and run the stage again.
+    """
 
 
 class RemoteFailed(WorldModelError):
-    """A place behind a URL cannot be reached, broke off, or does not answer as it should; the same again may work."""
+    """A place behind a URL cannot be reached, broke off, or does not answer as it should; the same again may work.
+
+    Run it again; check the address and who you are there.
+    """
 
 
 class ReadFailed(WorldModelError):
-    """The system failed to read a file that may be sound, as with too many open files; the same again may work."""
+    """The system failed to read a file that may be sound, as with too many open files; the same again may work.
+
+    Run it again when the cause that the message names is gone.
+    """
 
 
 class WriteFailed(WorldModelError):
-    """Writing stopped halfway; everything committed before is intact."""
+    """Writing stopped halfway; everything committed before is intact.
+
+    Make room, or whatever the message names, and run the same again; it continues.
+    """
 
 
 class EpisodeFailed(WorldModelError):
-    """An environment or policy raised an error, or broke its contract, in the middle of an episode."""
+    """An environment or policy raised an error, or broke its contract, in the middle of an episode.
+
+    Mend the environment or the policy; the message has the seed and the step, so you can see the error again.
+    """
 
 
 class EpisodesSetAside(WorldModelError):
-    """Some episodes failed whenever they were tried; all others are committed."""
+    """Some episodes failed whenever they were tried; all others are committed.
+
+    Mend what the message names, and run the same again: it tries them again.
+    """
 
 
 class WorkerLost(WorldModelError):
-    """A piece of work was given to several workers in turn, and each of them died."""
+    """A piece of work was given to several workers in turn, and each of them died.
+
+    Look for a lack of memory or a crash in native code, and run the same again.
+    """
 
 
 class JobFailed(WorldModelError):
-    """A job that was followed to its end failed, or was stopped."""
+    """A job that was followed to its end failed, or was stopped.
+
+    Read its log (`wm-pipeline logs`), and submit the same again; it continues.
+    """
 
 
 class TrainingFailed(WorldModelError):
-    """The loss or a gradient became NaN or infinite, or the posterior collapsed and the training was asked to stop then."""
+    """The loss or a gradient became NaN or infinite, or the posterior collapsed and the training was asked to stop then.
+
+    Train again elsewhere: with a lower learning rate or in fp32; after a collapse, with a lower beta.
+    """
 
 
 class ModelFailed(WorldModelError):
-    """An autoencoder, or its export, gives NaN, not what it declares, or not what the original gives."""
+    """An autoencoder, or its export, gives NaN, not what it declares, or not what the original gives.
+
+    Train it again, or mend your own autoencoder; an export can leave that format out.
+    """
 
 
 class VerificationFailed(WorldModelError):
-    """A dataset does not match its index; the message names every shard that is off, one a line."""
+    """A dataset does not match its index; the message names every shard that is off, one a line.
+
+    Restore those shards from a copy.
+    """
 
     def _message(self) -> str:
         return "\n".join(map(printable, self.what.split("\n")))

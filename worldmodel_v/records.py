@@ -26,6 +26,7 @@ class Episode:
     """
 
     schema: Schema
+    """The columns of its dataset."""
 
     episode_id: int
     """Which episode of its dataset this is, from 0."""
@@ -47,6 +48,7 @@ class Episode:
 
     @property
     def num_rows(self) -> int:
+        """T + 1"""
         return len(self.reward)
 
     @property

@@ -65,12 +65,16 @@ class TrainedOn(NamedTuple):
 
 @dataclass(frozen=True)
 class Trained(Generic[Model]):
-    """A trained autoencoder in evaluation mode, and the SHA-256 (hexadecimal) of the file it came from."""
+    """A trained autoencoder, and what its file says of it."""
 
     model: Model
+    """In evaluation mode, on the CPU."""
+
     sha256: str
+    """Of the file that it came from, in hexadecimal."""
+
     trained_on: TrainedOn | None
-    """None if the file does not say."""
+    """Whose frames it knows, and how they were preprocessed; None if the file does not say."""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,8 @@ class CollectReport:
     """What a run of `collect` found and did."""
 
     out: Path
+    """The dataset's directory."""
+
     episodes: int
     """Episodes in the dataset now."""
 

@@ -34,16 +34,17 @@ BATCHES_AHEAD = 2
 class LatentSequences(OverWindows, TorchDataset[Window]):
     """Windows of `length` transitions, by number; `len()` counts them.
 
-    An item, or a batch with B in front, holds, whatever the dtype of the stored latents,
-    `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row (they mostly
-    share memory: change neither in place); latents without a distribution have their own names instead, `tokens` and
-    `next_tokens`, whole numbers as int64;
-    `action` float32 (L, A), or int64: (L,) for discrete actions, (L, A) for several whole numbers (see `action_space`);
-    `reward` float32 (L,);
-    `terminated`, `truncated` bool (L,): whether that action ended the episode, and in which way;
-    each further recorded column, under its name, from the row of the observation that the action was chosen on;
-    `is_first` bool (L,): whether z is the episode's first;
-    `mask` bool (L,): whether there is a transition. Where it is False, everything else is 0 or False, never NaN.
+    An item, or a batch with B in front, holds, whatever the dtype of the stored latents:
+
+    - `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row (they mostly
+      share memory: change neither in place); latents without a distribution have their own names instead, `tokens` and
+      `next_tokens`, whole numbers as int64;
+    - `action` float32 (L, A), or int64: (L,) for discrete actions, (L, A) for several whole numbers (see `action_space`);
+    - `reward` float32 (L,);
+    - `terminated`, `truncated` bool (L,): whether that action ended the episode, and in which way;
+    - each further recorded column, under its name, from the row of the observation that the action was chosen on;
+    - `is_first` bool (L,): whether z is the episode's first;
+    - `mask` bool (L,): whether there is a transition. Where it is False, everything else is 0 or False, never NaN.
 
     Windows begin at every `stride`-th row of an episode. Without `pad`, mask is all True, and episodes with fewer than
     `length` actions hold no window: they are counted in `num_short_episodes`. With `pad`, the last window of an episode

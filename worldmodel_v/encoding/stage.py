@@ -32,10 +32,14 @@ class EncodeReport:
     """What a run of `encode` found and did."""
 
     out: Path
+    """The latent dataset's directory."""
+
     episodes: int
     """Episodes in the latent dataset after the run."""
 
     rows: int
+    """Rows in it after the run."""
+
     new_rows: int
     """Rows that this run encoded; 0 if there was nothing to do."""
 

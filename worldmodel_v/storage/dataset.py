@@ -46,28 +46,37 @@ class Dataset(Generic[S]):
     """What a dataset directory held when it was read: `Dataset[RolloutSpec]` or `Dataset[LatentSpec]`."""
 
     path: Place
+    """A directory, or a URL."""
+
     spec: S
+    """The settings that determine its content: a `RolloutSpec` or a `LatentSpec`."""
+
     entries: tuple[IndexEntry, ...]
     """The committed shards, by number."""
 
     @property
     def format(self) -> str:
+        """`worldmodel_v/rollouts` or `worldmodel_v/latents`."""
         return self.spec.format
 
     @property
     def schema(self) -> Schema:
+        """Its columns, and the spaces of observation and action."""
         return self.spec.schema
 
     @property
     def spec_hash(self) -> str:
+        """Of its settings and its schema, in hexadecimal; each shard carries it too."""
         return self.spec.hash
 
     @property
     def num_episodes(self) -> int:
+        """Committed episodes."""
         return sum(entry.num_episodes for entry in self.entries)
 
     @property
     def num_rows(self) -> int:
+        """Rows of all committed episodes: one more than the actions of each."""
         return sum(entry.num_rows for entry in self.entries)
 
     def set_aside(self) -> list[SetAside]:
@@ -81,6 +90,7 @@ class Dataset(Generic[S]):
         return isinstance(self.path, RemotePath)
 
     def shard_path(self, entry: IndexEntry) -> Place:
+        """Where a committed shard's file is."""
         return self.path / entry.name
 
     def open_file(self, entry: IndexEntry) -> OpenFile:

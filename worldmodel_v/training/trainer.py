@@ -60,7 +60,11 @@ class TrainReport:
     """What a run of `train` found and did."""
 
     out: Path
+    """The directory of weights, checkpoint, metrics and pictures."""
+
     steps: int
+    """Steps that the autoencoder has been trained for."""
+
     new_steps: int
     """Steps that this run did; 0 if training was already complete."""
 
