@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import io
+import posixpath
 import re
 import sys
 import tomllib
@@ -23,7 +24,9 @@ import griffe
 import tyro
 from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 import worldmodel_v
 from worldmodel_v.autoencoders import AutoencoderConfig
@@ -90,6 +93,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, content in {"cli": cli_page(), "config": config_page(), "errors": errors_page()}.items():
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """MkDocs calls it with each page's content: links of notebooks to other pages lead there, as those of Markdown do."""
+
+    def link(found: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), found[1]))
+        target = files.get_file_from_path(path)
+        if target is None:
+            raise PluginError(f"{page.file.src_uri} links to {found[1]}, which is not there")
+        return f'href="{target.url_relative_to(page.file)}"'
+
+    return re.sub(r'href="([\w./-]+\.(?:ipynb|md))"', link, html) if page.file.src_uri.endswith(".ipynb") else html
 
 
 class _Parser(Exception):

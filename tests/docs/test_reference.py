@@ -7,11 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
 
 import worldmodel_v
 from worldmodel_v.cli.inspect import InspectConfig
@@ -144,6 +147,16 @@ def test_each_public_name_is_on_the_page_of_the_api() -> None:
         if (name := path.rpartition(".")[2]) in public:
             home, _, last = path.rpartition(".")
             assert getattr(importlib.import_module(home), last) is getattr(worldmodel_v, name), path
+
+
+def test_links_of_a_notebook_lead_to_the_pages_that_others_became() -> None:
+    files = Files([File(path, "docs", "site", use_directory_urls=True) for path in ("tutorials/a.ipynb", "start/tour.md")])
+    page = SimpleNamespace(file=files.get_file_from_path("tutorials/a.ipynb"))
+    content = '<a href="../start/tour.md">, <a href="https://example.org/b.md">'
+    led = '<a href="../start/tour/">, <a href="https://example.org/b.md">'
+    assert hooks.on_page_content(content, page, MkDocsConfig(), files) == led
+    with pytest.raises(PluginError, match=r"tutorials/a.ipynb links to b.ipynb, which is not there"):
+        hooks.on_page_content('<a href="b.ipynb">', page, MkDocsConfig(), files)
 
 
 SITE = {
