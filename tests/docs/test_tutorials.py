@@ -1,5 +1,6 @@
 """The tutorials run, and the outputs that are stored in them are those of a good run, for any reader."""
 
+import os
 import re
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def test_links_to_other_pages_have_a_target(notebook: Path) -> None:
 @pytest.mark.parametrize("notebook", TUTORIALS, ids=by_name)
 def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
     """In a process of its own, since a client of Jupyter leaves threads and sockets behind."""
-    program = (
-        "import sys; from pathlib import Path; from tests.docs.notebooks import executed; executed(*map(Path, sys.argv[1:]))"
-    )
-    subprocess.run([sys.executable, "-c", program, notebook, tmp_path], cwd=ROOT, check=True)
+    imports = "import sys; from pathlib import Path; from tests.docs.notebooks import executed"
+    program = f"{imports}; executed(*map(Path, sys.argv[1:]))"
+    folder, settings = tmp_path / "here", {"IPYTHONDIR": "ipython", "JUPYTER_RUNTIME_DIR": "runtime"}
+    folder.mkdir()
+    environment = os.environ | {name: str(tmp_path / place) for name, place in settings.items()}
+    subprocess.run([sys.executable, "-c", program, notebook, folder], cwd=ROOT, check=True, env=environment)
