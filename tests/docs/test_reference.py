@@ -1,45 +1,25 @@
-"""The generated reference: each command, option, setting and error is on its page, and the pages build without a warning."""
+"""The generated reference: each command, option, setting and error is on its page."""
 
 import dataclasses
 import importlib.util
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 import worldmodel_v
-from worldmodel_v.cli.inspect import InspectConfig
+from tests.docs.test_pages import CONFIGS
 from worldmodel_v.cli.main import Output
-from worldmodel_v.cli.pipeline import COMMANDS as PIPELINE_COMMANDS
-from worldmodel_v.collection import CollectConfig
-from worldmodel_v.encoding import EncodeConfig
 from worldmodel_v.errors import UsageError, WorldModelError
-from worldmodel_v.evaluation import EvalConfig
-from worldmodel_v.export import FORMATS
-from worldmodel_v.export.model import ModelExportConfig
-from worldmodel_v.training import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-CONFIGS: dict[str, type[Any]] = {
-    "wm-collect": CollectConfig,
-    "wm-train": TrainConfig,
-    "wm-encode": EncodeConfig,
-    "wm-eval": EvalConfig,
-    "wm-inspect": InspectConfig,
-    **{f"wm-pipeline {name}": config for name, config in PIPELINE_COMMANDS.items()},
-    **{f"wm-export {name}": config for name, config in FORMATS.items()},
-    "wm-export model": ModelExportConfig,
-}
 
 
 def load_hooks() -> ModuleType:
@@ -157,27 +137,3 @@ def test_links_of_a_notebook_lead_to_the_pages_that_others_became() -> None:
     assert hooks.on_page_content(content, page, MkDocsConfig(), files) == led
     with pytest.raises(PluginError, match=r"tutorials/a.ipynb links to b.ipynb, which is not there"):
         hooks.on_page_content('<a href="b.ipynb">', page, MkDocsConfig(), files)
-
-
-SITE = {
-    "site_name": "reference",
-    "docs_dir": "docs",
-    "theme": {"name": "material", "font": False},
-    "hooks": [str(DOCS / "hooks.py")],
-    "plugins": [{"mkdocstrings": {"handlers": {"python": {"paths": [str(ROOT)]}}}}],
-    "markdown_extensions": ["pymdownx.superfences"],
-}
-
-
-@pytest.mark.slow
-def test_the_pages_build_without_a_warning(tmp_path: Path) -> None:
-    reference = tmp_path / "docs" / "reference"
-    reference.mkdir(parents=True)
-    (reference / "api.md").write_text((DOCS / "reference" / "api.md").read_text())
-    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(SITE))
-    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict"]
-    done = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    api = (tmp_path / "site" / "reference" / "api" / "index.html").read_text()
-    for error in subclasses(WorldModelError):
-        assert f'id="worldmodel_v.errors.{error.__name__}"' in api, "errors.md links there"
