@@ -25,7 +25,7 @@ The events and their facts. Most events also have their `stage` (collect, train,
     verified            path
     note                (a message alone)
 
-The command line adds `progress`, `interrupted` and `failed`.
+The command line adds `progress`, `working` (seconds; ten seconds without a task or an event), `interrupted` and `failed`.
 """
 
 from pathlib import Path

@@ -1,26 +1,41 @@
 """Progress on standard error: bars on a terminal, plain lines when piped, one JSON object a line on request.
 
 On a terminal, bars count shards, steps and frames; only events that no bar shows are printed above them. Elsewhere, each event
-is one line, and each task prints its progress every ten seconds.
+is one line, and every ten seconds there is one more: of each task under way, or that the command is at work.
+
+A rate is that of the last minute, from the first unit on: starting workers and compiling say nothing about the units to come.
+Rejected: rich's own estimate, which needs two units within its window, so that a shard a minute has no rate.
 """
 
 import json
+import math
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
 
 from worldmodel_v.cli.terminal import plain, print_line
 from worldmodel_v.progress import LogFormat, Progress, Silent
 from worldmodel_v.untrusted import printable
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_UNTIL_LIFE = 2.0
+"""After which a terminal shows that a command without a bar is at work."""
+
+RATE_SECONDS, RATE_SAMPLES = 60.0, 10
+"""A rate is that of the last minute, or of so many advances if they took longer."""
+
+NARROWEST_BAR, WIDEST_BAR = 5, 20
+ROOM_FOR_A_KEY = 3
+"""Columns at the end of a line for the ^C that a terminal shows: where it wraps, it stays."""
 
 SHOWN_BY_BARS = {"started", "ray_joined", "worker_started", "shard_committed", "evaluated", "checkpoint_written"}
 """Events that have no line of their own if there are bars."""
@@ -28,16 +43,15 @@ SHOWN_BY_BARS = {"started", "ray_joined", "worker_started", "shard_committed", "
 
 @contextmanager
 def open_progress(program: str, *, quiet: bool, log_format: LogFormat) -> Iterator[Progress]:
-    """The kind of progress that suits standard error; JSON lines name `program`."""
+    """The kind of progress that suits standard error; lines name `program`."""
     if quiet:
         yield Silent()
-    elif log_format == "json":
-        yield _JsonProgress(program)
-    elif sys.stderr.isatty():
+    elif log_format == "text" and sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal:
         with _BarProgress() as bars:
             yield bars
     else:
-        yield _LineProgress()
+        with (_JsonProgress if log_format == "json" else _LineProgress)(program) as lines:
+            yield lines
 
 
 def print_json_event(program: str, name: str, message: str, level: str, facts: dict[str, Any]) -> None:
@@ -47,112 +61,257 @@ def print_json_event(program: str, name: str, message: str, level: str, facts: d
     print_line(json.dumps(event, default=str))
 
 
-class _Rate:
-    """Units per second, without the units that were there at the start."""
+class _Count:
+    """How many of a task's units are done, and how fast, without its start-up and the units that were there before."""
 
-    def __init__(self, done: int) -> None:
-        self.done, self._before, self._start = done, done, time.monotonic()
+    def __init__(self, done: int, total: int) -> None:
+        self.done, self.total, self._before, self.began = done, total, done, time.monotonic()
+        self._samples: deque[tuple[float, int]] = deque()
+        """Moments of the last minute, or the last few, and how many units were done then."""
 
-    def per_second(self) -> float:
-        return (self.done - self._before) / max(time.monotonic() - self._start, 1e-9)
+    def advance(self, amount: int) -> None:
+        """So many units more are done."""
+        if not amount:
+            return
+        self.done += amount
+        now, samples = time.monotonic(), self._samples
+        if len(samples) < RATE_SAMPLES or now - samples[-1][0] >= RATE_SECONDS / RATE_SAMPLES:
+            samples.append((now, self.done))
+        if len(samples) > RATE_SAMPLES:
+            samples.popleft()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all units are done."""
+        return self.done >= self.total
+
+    def per_second(self) -> float | None:
+        """Units per second: None before the second advance; of a task that had only one, the mean of all its time."""
+        now = time.monotonic()
+        begin, done = self._samples[0] if self._samples else (now, self.done)
+        if self.done == done:
+            if not self.is_finished or self.done == self._before:
+                return None
+            begin, done = self.began, self._before
+        return (self.done - done) / max(now - begin, 1e-9)
+
+    def seconds_left(self) -> float | None:
+        """None if that is not known."""
+        rate = self.per_second()
+        return (self.total - self.done) / rate if rate else None
 
 
 class _BarProgress:
-    """rich's bars."""
+    """rich's live display, of lines that fit: where a terminal is narrow, facts go first, then the bar, the unit, the title."""
 
     def __init__(self) -> None:
-        self._rich = RichProgress(
-            TextColumn("{task.description:<16}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}  {task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[facts]}"),
-            console=Console(stderr=True),
-        )
+        self._console = Console(stderr=True)
+        self._tasks: list[_BarTask] = []
+        self._drawn: list[int] = []
+        """The lengths of the lines on the screen, which was so wide then:"""
+
+        self._width = self._console.width
+        self._is_ending, self._idle_since = False, time.monotonic()
+        self._live = Live(console=self._console, get_renderable=self._draw, refresh_per_second=10)
+        self._life = threading.Timer(SECONDS_UNTIL_LIFE, self._live.start)
+        self._life.daemon = True
 
     def __enter__(self) -> "_BarProgress":
-        self._rich.start()
+        self._life.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._rich.stop()
+        """Draw the bars once more and leave them there; where there is none, leave nothing."""
+        self._life.cancel()
+        self._is_ending = True
+        self._live.transient = not self._tasks
+        self._live.stop()
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> "_BarTask":
-        task_id = self._rich.add_task(title, total=total, completed=done, unit=unit, rate="", facts="")
-        return _BarTask(self._rich, task_id, _Rate(done))
+        """A bar; the first one begins the display."""
+        task = _BarTask(title, unit, _Count(done, total))
+        self._tasks.append(task)
+        self._live.start()
+        return task
 
     def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        """A line above the bars."""
         if name not in SHOWN_BY_BARS:
-            self._rich.console.print(plain(_stamped(message)), soft_wrap=True)
+            self._console.print(plain(_stamped(message)), soft_wrap=True)
 
     def say(self, message: str) -> None:
+        """A line above the bars."""
         self.event("note", message, warning=True)
+
+    def _draw(self) -> Group:
+        """A line for each task, and one more if none of them is under way."""
+        self._find_wrapped_lines()
+        dash = "-" if self._console.options.ascii_only else "━"
+        lines = _lines(list(self._tasks), self._width - ROOM_FOR_A_KEY, dash)
+        if any(task.end is None for task in self._tasks):
+            self._idle_since = time.monotonic()
+        elif not self._is_ending and (idle := time.monotonic() - self._idle_since) >= SECONDS_UNTIL_LIFE:
+            lines.append(plain(f"at work {_duration(idle)}"))
+        self._drawn = [line.cell_len for line in lines]
+        return Group(*lines)
+
+    def _find_wrapped_lines(self) -> None:
+        """Tell rich on how many lines of the screen its last lines are: a terminal that was made narrower has wrapped them."""
+        before, self._width = self._width, max(self._console.width, 1)
+        if self._width < before and self._drawn:
+            height = sum(max(math.ceil(length / self._width), 1) for length in self._drawn)
+            self._live._live_render._shape = (self._width, height)
 
 
 class _BarTask:
-    def __init__(self, rich: RichProgress, task_id: Any, rate: _Rate) -> None:
-        self._rich, self._task_id, self._rate = rich, task_id, rate
+    def __init__(self, title: str, unit: str, count: _Count) -> None:
+        self.title, self.unit, self.count = title, unit, count
+        self.facts: dict[str, Any] = {}
+        self.end: tuple[float, float | None] | None = None
+        """How long it took, and the rate, when it is closed."""
 
     def advance(self, amount: int = 1, **facts: Any) -> None:
-        self._rate.done += amount
-        fields: dict[str, Any] = {"rate": f"{self._rate.per_second():.1f}/s"}
-        if facts:
-            fields["facts"] = printable(_facts_text(facts))
-        self._rich.update(self._task_id, advance=amount, **fields)
+        self.count.advance(amount)
+        self.facts = facts or self.facts
 
     def close(self) -> None:
-        self._rich.stop_task(self._task_id)
+        self.end = (time.monotonic() - self.count.began, self.count.per_second())
+
+    def cells(self) -> dict[str, str]:
+        """The words of its line, but for its facts; the time is what is left, or at the end what it took."""
+        rate = self.count.per_second() if self.end is None else self.end[1]
+        left = self.count.seconds_left()
+        return {
+            "title": self.title,
+            "count": f"{self.count.done}/{self.count.total}",
+            "unit": self.unit,
+            "rate": "" if rate is None else f"{rate:.1f}/s",
+            "time": f"in {_duration(self.end[0])}" if self.end else f"{'-:--:--' if left is None else _duration(left)} left",
+        }
+
+    def bar(self, width: int, dash: str) -> Text:
+        """As rich's `BarColumn` looks."""
+        full = width * min(self.count.done, self.count.total) // max(self.count.total, 1)
+        return Text.assemble((dash * full, "bar.complete"), ((" " if dash == "-" else dash) * (width - full), "bar.back"))
+
+
+def _lines(tasks: list[_BarTask], room: int, dash: str) -> list[Text]:
+    """Each task's title, bar, count, unit, rate, time and facts, below each other, in so many columns."""
+    rows = [task.cells() for task in tasks]
+    widths = {name: max(len(row[name]) for row in rows) for name in (rows[0] if rows else ())}
+    for dropped in ("unit", "title", "rate"):
+        if sum(widths.values()) + len(widths) - 1 > room:
+            del widths[dropped]
+    left = room - sum(widths.values()) - len(widths)
+    bar = min(left, WIDEST_BAR) if left >= NARROWEST_BAR else 0
+    lines = []
+    for task, row in zip(tasks, rows, strict=True):
+        cells: list[Text | str] = [
+            row[name].rjust(width) if name == "count" else row[name].ljust(width) for name, width in widths.items()
+        ]
+        if bar:
+            cells.insert("title" in widths, task.bar(bar, dash))
+        line = plain(" ").join(cell if isinstance(cell, Text) else plain(cell) for cell in cells)
+        line.rstrip()
+        for name, value in task.facts.items():
+            fact = f" {printable(_facts_text({name: value}))}"
+            if bar < WIDEST_BAR or line.cell_len + len(fact) > room:
+                break
+            line.append(fact)
+        line.no_wrap, line.overflow = True, "crop"
+        lines.append(line)
+    return lines
 
 
 class _LineProgress:
-    """A line for each event, and for each task one every ten seconds and at its end."""
+    """A line for each event, and every ten seconds one for each task, or that the command is at work."""
+
+    def __init__(self, program: str) -> None:
+        self._program, self._began = program, time.monotonic()
+        self._tasks: list[_LineTask] = []
+        self._latest = self._began
+        self._has_ended = threading.Event()
+        self._thread = threading.Thread(target=self._tell_now_and_then, daemon=True)
+
+    def __enter__(self) -> "_LineProgress":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._has_ended.set()
+        self._thread.join()
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> "_LineTask":
-        return _LineTask(self, title, total, unit, done)
+        """A task, of which a line is told every ten seconds and at its end."""
+        task = _LineTask(self, title, unit, _Count(done, total))
+        self._tasks.append(task)
+        return task
 
     def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
-        print_line(_stamped(message))
+        """A line."""
+        self._latest = time.monotonic()
+        self._print(name, message, warning, facts)
 
     def say(self, message: str) -> None:
+        """A line."""
         self.event("note", message, warning=True)
+
+    def _print(self, name: str, message: str, warning: bool, facts: dict[str, Any]) -> None:
+        print_line(_stamped(message))
+
+    def _tell_now_and_then(self) -> None:
+        while not self._has_ended.wait(SECONDS_BETWEEN_LINES / 20):
+            for task in list(self._tasks):
+                task.tell_if_due()
+            if not self._tasks and time.monotonic() - self._latest >= SECONDS_BETWEEN_LINES:
+                seconds = round(time.monotonic() - self._began)
+                self.event("working", f"{self._program}: at work, {_duration(seconds)} so far", seconds=seconds)
 
 
 class _JsonProgress(_LineProgress):
     """The same events as JSON."""
 
-    def __init__(self, program: str) -> None:
-        self._program = program
-
-    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+    def _print(self, name: str, message: str, warning: bool, facts: dict[str, Any]) -> None:
         print_json_event(self._program, name, message, "warning" if warning else "info", facts)
 
 
 class _LineTask:
-    def __init__(self, progress: _LineProgress, title: str, total: int, unit: str, done: int) -> None:
-        self._progress, self._title, self._total, self._unit = progress, title, total, unit
-        self._rate, self._last = _Rate(done), time.monotonic()
+    def __init__(self, progress: _LineProgress, title: str, unit: str, count: _Count) -> None:
+        self._progress, self._title, self._unit, self._count = progress, title, unit, count
+        self._latest = time.monotonic()
         self._facts: dict[str, Any] = {}
+        self._turn, self._is_closed = threading.Lock(), False
 
     def advance(self, amount: int = 1, **facts: Any) -> None:
-        self._rate.done += amount
+        self._count.advance(amount)
         self._facts = facts or self._facts
-        if time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
-            self._tell()
 
     def close(self) -> None:
-        self._tell()
+        with self._turn:
+            self._is_closed = True
+            self._progress._tasks.remove(self)
+            self._tell()
+
+    def tell_if_due(self) -> None:
+        """Tell of the task if it has been silent for ten seconds."""
+        with self._turn:
+            if not self._is_closed and time.monotonic() - self._latest >= SECONDS_BETWEEN_LINES:
+                self._tell()
 
     def _tell(self) -> None:
-        self._last = time.monotonic()
-        done, rate = self._rate.done, self._rate.per_second()
-        left = (self._total - done) / rate if rate else 0.0
-        line = f"{self._title}: {done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left {_facts_text(self._facts)}"
-        facts: dict[str, Any] = {"stage": self._title, "done": done, "total": self._total, "unit": self._unit}
-        facts |= {"per_second": round(rate, 3), "seconds_left": round(left, 1) if rate else None}
-        self._progress.event("progress", line.rstrip(), **facts, **self._facts)
+        self._latest = time.monotonic()
+        count, rate, left = self._count, self._count.per_second(), self._count.seconds_left()
+        words = [f"{self._title}: {count.done}/{count.total} {self._unit}"]
+        words += [] if rate is None else [f"{rate:.1f}/s"]
+        words += [] if left is None or count.is_finished else [f"{_duration(left)} left"]
+        facts: dict[str, Any] = {"stage": self._title, "done": count.done, "total": count.total, "unit": self._unit}
+        facts |= {"per_second": rate and round(rate, 3), "seconds_left": None if left is None else round(left, 1)}
+        self._progress.event("progress", f"{', '.join(words)} {_facts_text(self._facts)}".rstrip(), **facts, **self._facts)
+
+
+def _duration(seconds: float) -> str:
+    """As 0:01:25."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _stamped(message: str) -> str:
