@@ -77,7 +77,7 @@ def test_wm_inspect_shows_settings_and_paths(
     assert_printable(table)
     assert table.count(SHOWN) == 2
     assert SHOWN.removesuffix(r"\ud800") in table
-    (policy,) = [line for line in table.splitlines() if line.startswith("  policy ")]
+    (policy,) = [line for line in table.splitlines() if line.startswith("policy ")]
     assert policy.split() == ["policy", SHOWN]
     assert json.loads(inspected(monkeypatch, capsys, stranger, "--json"))["settings"]["policy"] == HOSTILE
 

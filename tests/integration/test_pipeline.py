@@ -9,6 +9,7 @@ from PIL import Image
 
 from worldmodel_v.cli import inspect as inspect_command
 from worldmodel_v.cli import pipeline as pipeline_command
+from worldmodel_v.cli import terminal
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.envs import STAMP_ENV_ID
 from worldmodel_v.pipeline import load_pipeline, run_pipeline
@@ -92,6 +93,7 @@ def test_inspect_shows_each_kind_of_directory_in_one_screen(
 ) -> None:
     def show(*argv: object) -> str:
         monkeypatch.setattr(sys, "argv", ["wm-inspect", *map(str, argv)])
+        monkeypatch.setattr(terminal, "PIPED_WIDTH", 80)
         inspect_command.main()
         return capsys.readouterr().out
 
@@ -104,4 +106,6 @@ def test_inspect_shows_each_kind_of_directory_in_one_screen(
     vae = show(stamp_vae)
     assert "psnr_db" in vae
     for text in (rollouts, latents, vae):
-        assert 10 < text.count("\n") <= 50
+        assert text.count("\n") <= 40
+        assert max(map(len, map(str.rstrip, text.splitlines()))) <= 80
+    assert "mu float32 [8], logvar float32 [8]" in vae

@@ -130,7 +130,9 @@ def describe(path: Path) -> Description:
             raise ValueError("its columns are not texts by name")
         num_parameters = sum(tensor.numel() for tensor in safetensors.torch.load(content).values())
     if kind in BUILT_IN:
-        num_parameters = sum(tensor.numel() for tensor in from_bytes(content, str(path)).model.parameters())
+        model = from_bytes(content, str(path)).model
+        num_parameters = sum(tensor.numel() for tensor in model.parameters())
+        columns = {column.name: _text(column) for column in model.latents("float32")[0]}  # in their order
     return Description(kind, config, columns, num_parameters, hashlib.sha256(content).hexdigest())
 
 

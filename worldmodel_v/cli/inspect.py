@@ -8,7 +8,7 @@ from typing import Any
 import tyro
 
 from worldmodel_v.cli.main import run
-from worldmodel_v.cli.tables import print_facts
+from worldmodel_v.cli.overview import print_overview
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.progress import Progress
 
@@ -44,7 +44,7 @@ class InspectConfig:
 
 def main() -> None:
     """Entry point of `wm-inspect`."""
-    run("wm-inspect", InspectConfig, inspect, show=print_facts)
+    run("wm-inspect", InspectConfig, inspect, show=print_overview)
 
 
 def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:

@@ -1,24 +1,30 @@
 """Results as tables for a person to read."""
 
+import re
 from typing import Any
 
 from rich.table import Table
 
 from worldmodel_v.cli.terminal import plain, results
 
-SHORT_TEXT = 50
+SHA256 = re.compile("[0-9a-f]{64}")
+NOTHING: tuple[Any, ...] = (None, [], (), {}, "{}")
+"""What is left out of facts."""
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    """Print facts by name, nested facts indented. Settings omit what is printed above them."""
+    """Print facts by name, nested facts indented, numbers rounded."""
+    table = facts_table()
+    add_facts(table, facts)
+    results().print(table)
+
+
+def facts_table() -> Table:
+    """A table of names and what they are."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    said, settings = {**facts, **(facts.get("model") or {})}, facts.get("settings")
-    if settings:
-        facts = facts | {"settings": {name: value for name, value in settings.items() if said.get(name, table) != value}}
-    _add_rows(table, facts, indent="")
-    results().print(table)
+    return table
 
 
 def print_model_export(report: Any) -> None:
@@ -103,27 +109,33 @@ def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 
 
-def _add_rows(table: Table, facts: dict[str, Any], indent: str) -> None:
+def add_facts(table: Table, facts: dict[str, Any], indent: str = "") -> None:
+    """A row for each fact. The facts in a list, and the columns of a dataset, are rows below it."""
     for name, value in facts.items():
-        if value in ([], {}, "{}"):  # nothing to list; JSON has it
+        if value is not None and value in NOTHING:  # JSON has it
             continue
-        nested = value if isinstance(value, list) else [value]
-        if nested and all(isinstance(item, dict) and item and not _is_short(item) for item in nested):
+        nested = value if isinstance(value, list) else [value] if name == "columns" else []
+        if nested and all(isinstance(item, dict) and item for item in nested):
             table.add_row(plain(indent + name), "")
             for item in nested:
-                _add_rows(table, item, indent + "  ")
+                add_facts(table, item, indent + "  ")
         else:
-            table.add_row(plain(indent + name), plain(_text(value)))
+            table.add_row(plain(indent + name), plain(in_words(value)))
 
 
-def _text(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """A value for a person: numbers are rounded, hashes cut, facts and lists on one line, without what is empty."""
     if value is None or value == {}:
         return "none"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {item}" for name, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{name} {in_words(item)}" for name, item in value.items() if item not in NOTHING)
+    return ", ".join(map(in_words, value)) if isinstance(value, list | tuple) else rounded(value)
 
 
-def _is_short(value: dict[str, Any]) -> bool:
-    """Whether it is printed on one line: numbers, or little text."""
-    return all(isinstance(item, int | float) for item in value.values()) or len(_text(value)) <= SHORT_TEXT
+def rounded(value: Any) -> str:
+    """A number with four digits, or with all those before the point; what is no such number as it is."""
+    if isinstance(value, str) and SHA256.fullmatch(value):
+        return f"{value[:12]}…"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.4g}"

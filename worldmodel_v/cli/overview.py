@@ -1,0 +1,113 @@
+"""What `wm-inspect` shows a person: one screen, with rounded figures; `--json` has everything."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.table import Table
+
+from worldmodel_v.cli.tables import NOTHING, add_facts, facts_table, in_words, rounded
+from worldmodel_v.cli.terminal import plain, results
+
+HEAD = ("kind", "path", "episodes", "rows", "shards", "bytes", "bytes_per_row")
+PER_POLICY = ("tiles_visited", "full_laps", "off_road", "spinning", "standing")
+"""Columns of the table of policies beside the number of episodes: means over episodes, and shares of frames."""
+
+FIGURES = {"train": "training", "held-out": "held out, sample", "held_out": "held out, all"}
+MAX_SET_ASIDE = 5
+"""Failed episodes that are listed."""
+
+
+def print_overview(facts: dict[str, Any]) -> None:
+    """Print the facts of a dataset or of a training: what there is, how far it is, then its content and its settings."""
+    console, left = (
+        results(),
+        {name: value for name, value in facts.items() if name not in (*HEAD, "driving", "run", "set_aside")},
+    )
+    table = facts_table()
+    table.add_row(plain(facts["kind"]), plain(facts["path"]))
+    if "rows" in facts:
+        table.add_row("content", plain(_content(facts)))
+    if run := facts.get("run"):
+        unit = "steps" if facts["kind"] == "vae" else "episodes"
+        table.add_row("state", plain(_state(run, unit)))
+        table.add_row("latest run", plain(_latest_run(run, unit)))
+    failed = facts.get("set_aside") or []
+    for number, episode in enumerate(failed[:MAX_SET_ASIDE]):
+        words = f"episode {episode['episode']} (seed {episode['seed']}, {episode['tries']} tries): {episode['reason']}"
+        table.add_row("" if number else "set aside", plain(words))
+    if len(failed) > MAX_SET_ASIDE:
+        table.add_row("", f"and {len(failed) - MAX_SET_ASIDE} more, which --json lists")
+    settings = _settings(left.pop("settings", None) or {}, {**facts, **(facts.get("model") or {})})
+    figures = {**(left.pop("latest", None) or {}), "held_out": left.pop("held_out", None)}
+    add_facts(table, left)
+    for name in ("env", "policy"):
+        if name in settings:
+            table.add_row(name, plain(in_words(settings.pop(name))))
+    add_facts(table, {"settings": settings})
+    console.print(table)
+    for more in (_policies(facts.get("driving") or []), _figures(figures)):
+        if more:
+            console.print()
+            console.print(more)
+
+
+def _content(facts: Mapping[str, Any]) -> str:
+    """The sizes of a dataset."""
+    each = f", {facts['bytes_per_row']:,.0f} bytes a frame" if facts.get("bytes_per_row") else ""
+    size = f"{facts['bytes'] / 1e6:,.1f} MB{each}"
+    return f"{facts['episodes']:,} episodes, {facts['rows']:,} frames in {facts['shards']:,} shards; {size}"
+
+
+def _state(run: Mapping[str, Any], unit: str) -> str:
+    wanted = "" if run["wanted"] is None else f" of {run['wanted']:,}"
+    halves = f"; {len(run['temporaries'])} files half-written" if run["temporaries"] else ""
+    return f"{run['state']}: {run['done']:,}{wanted} {unit}{halves}"
+
+
+def _latest_run(run: Mapping[str, Any], unit: str) -> str:
+    """When the present or last process began, and what it has brought."""
+    words = f"started {_moment(run['started'])}"
+    if run["per_second"] is not None:
+        words += f", latest {_moment(run['latest'])}, {rounded(run['per_second'])} {unit}/s"
+    elif run["latest"] is not None:
+        words += f", nothing new since ({_moment(run['latest'])})"
+    return f"{words}; process {run['process']}"
+
+
+def _moment(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _settings(settings: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say something, and are not said already."""
+    return {name: value for name, value in settings.items() if value not in NOTHING and said.get(name, NOTHING) != value}
+
+
+def _policies(driving: list[dict[str, Any]]) -> Table | None:
+    """How each policy drove: a row each."""
+    if not driving:
+        return None
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("policy", overflow="fold")
+    for name in ("episodes", *(name.replace("_", "\n") for name in PER_POLICY), "mostly\nat speed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in driving:
+        speeds = row["frames_by_speed"]
+        shares = [f"{row[name]:.0%}" for name in PER_POLICY]
+        table.add_row(plain(row["policy"]), str(row["episodes"]), *shares, max(speeds, key=speeds.__getitem__))
+    return table
+
+
+def _figures(figures: Mapping[str, Mapping[str, Any] | None]) -> Table | None:
+    """What a training has measured: a row for each figure, a column for each group that has some."""
+    groups = {FIGURES[name]: group for name, group in figures.items() if group}
+    if not groups:
+        return None
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("figure", style="bold")
+    for name in groups:
+        table.add_column(name, justify="right")
+    for figure in dict.fromkeys(name for group in groups.values() for name in group):
+        table.add_row(plain(figure), *(plain(rounded(group[figure])) if figure in group else "" for group in groups.values()))
+    return table
