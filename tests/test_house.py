@@ -29,7 +29,7 @@ ROOMS = (
     *("preprocessing", "profiles", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collection", "device", "autoencoders", "data"),
-    *("evaluation", "training", "encoding", "export", "inspection", "pipeline", "cli"),
+    *("evaluation", "training", "encoding", "export", "inspection", "pipeline", "cli", "__main__"),
 )
 """Each may import from those before it."""
 

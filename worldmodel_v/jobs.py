@@ -17,7 +17,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,16 @@ class Jobs:
         self.address = address
         self._client = _connect(address)
 
-    def submit(self, file: Path, out: Path, working_dir: Path | None = None, log_format: LogFormat = "text") -> Job:
+    def submit(
+        self,
+        file: Path,
+        out: Path,
+        working_dir: Path | None = None,
+        log_format: LogFormat = "text",
+        changes: Sequence[str] = (),
+    ) -> Job:
         """Run a pipeline file on the cluster, writing to `out` on its head node, and its events in `log_format` to its log.
+        `changes` are words of the command line that change the file's fields.
 
         Raises ConfigError if `out` is relative, or `file` is not in `working_dir`.
         """
@@ -90,7 +98,7 @@ class Jobs:
             )
         with _travelling(file, working_dir) as (folder, name), self._talking():
             job = self._client.submit_job(
-                entrypoint=shlex.join(["wm-pipeline", "run", name, "--out", str(out), "--log-format", log_format]),
+                entrypoint=shlex.join(["wm-pipeline", "run", name, "--out", str(out), "--log-format", log_format, *changes]),
                 runtime_env={"working_dir": str(folder)},
                 metadata={OUT: str(out)},
             )

@@ -8,10 +8,11 @@ import dataclasses
 import difflib
 import math
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Literal, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -33,10 +34,16 @@ STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "eval
 OPTIONAL_STAGES = ("eval",)
 """Stages that a file may leave out."""
 
+COMMAND_LINE = "the command line"
+"""Where a change stands."""
+
 MAX_FILE_BYTES = 1 << 16
 MAX_DEPTH = 10
 FILLED_IN = ("out", "data", "vae")
 """Fields that the pipeline sets itself. It also sets `autoencoder` of the stages after train."""
+
+Fields = dict[str, tuple[yaml.Node, yaml.Node]]
+"""A mapping's keys, each with the nodes of key and value; a node has its line number."""
 
 ROLLOUTS_NAME, VAE_NAME, EVAL_NAME, LATENTS_NAME, PREVIEW_NAME = "rollouts", "vae", "eval", "latents", "rollouts.png"
 
@@ -49,6 +56,16 @@ class Pipeline:
     train: TrainConfig
     eval: EvalConfig | None
     encode: EncodeConfig
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field that is set as if it stood in the file, in the place of what stands there."""
+
+    stage: str
+    field: str
+    words: tuple[str, ...]
+    """Its value, as words of a command line: one, or for a list any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +86,22 @@ class PipelineReport:
         return not (self.collect.new_episodes or self.train.new_steps or evaluated or self.encode.new_rows)
 
 
-def run_pipeline(file: Path, out: Path, progress: Progress | None = None, *, apart: Apart | None = None) -> PipelineReport:
-    """Run the stages of a pipeline file into `out`; a second run continues, and does only what is not complete. `apart` is
-    `collect`'s.
+def run_pipeline(
+    file: Path,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    changes: Sequence[Change] = (),
+    apart: Apart | None = None,
+) -> PipelineReport:
+    """Run the stages of a pipeline file, with `changes`, into `out`; a second run continues, and does only what is not
+    complete. `apart` is `collect`'s.
 
     Raises ConfigError (the file is wrong, or `out` is a stage's own directory), what the stages raise, and VerificationFailed
     if a dataset does not match its index.
     """
     progress = progress or Silent()
-    pipeline = load_pipeline(file, out)
+    pipeline = load_pipeline(file, out, changes)
     _require_no_stage(out)
     if pipeline.eval:
         require_packages()  # rather than when all is trained
@@ -99,10 +123,12 @@ def run_pipeline(file: Path, out: Path, progress: Progress | None = None, *, apa
     return PipelineReport(collect=collected, train=trained, eval=evaluated, encode=encoded, preview=picture)
 
 
-def load_pipeline(file: Path, out: Path) -> Pipeline:
-    """Read and check a pipeline file; raises ConfigError, whose message begins with the file, line and field."""
+def load_pipeline(file: Path, out: Path, changes: Sequence[Change] = ()) -> Pipeline:
+    """Read and check a pipeline file, with changes; raises ConfigError, whose message begins with the file, line and field, or
+    says that the field is the command line's."""
     root = _compose(file)
     stages = _mapping(file, root, "the file")
+    _change(file, stages, changes)
     for name, (key, _) in stages.items():
         if name not in STAGES:
             raise _error(file, key, f"unknown stage {name!r}{_hint(name, STAGES)}", expected=", ".join(STAGES))
@@ -132,6 +158,42 @@ def load_pipeline(file: Path, out: Path) -> Pipeline:
     return pipeline
 
 
+def _change(file: Path, stages: Fields, changes: Sequence[Change]) -> None:
+    """Put changes into the nodes of a file, where a stage that it leaves out begins with them."""
+    mark = yaml.Mark(COMMAND_LINE, 0, 0, 0, None, 0)
+    changed = set()
+    for change in changes:
+        key = yaml.ScalarNode("tag:yaml.org,2002:str", change.stage, mark, mark)
+        _, node = stages.setdefault(change.stage, (key, yaml.MappingNode("tag:yaml.org,2002:map", [], mark, mark)))
+        if isinstance(node, yaml.ScalarNode) and node.value == "":  # `train:` with nothing below it
+            node = yaml.MappingNode("tag:yaml.org,2002:map", [], mark, mark)
+            stages[change.stage] = (stages[change.stage][0], node)
+        _mapping(file, node, change.stage)  # it is one
+        name = yaml.ScalarNode("tag:yaml.org,2002:str", change.field, mark, mark)
+        if (change.stage, change.field) in changed:
+            raise _error(file, name, f"{change.stage}.{change.field}: stands here twice", remedy="leave one out")
+        changed.add((change.stage, change.field))
+        kept = [(other, value) for other, value in node.value if other.value != change.field]
+        node.value = [*kept, (name, _node_of(change, mark))]
+
+
+def _node_of(change: Change, mark: yaml.Mark) -> yaml.Node:
+    """The value of a change as the file would have it: text stays text, whatever it looks like."""
+    hint = get_type_hints(STAGES[change.stage]).get(change.field) if change.stage in STAGES else None
+    of_list = get_origin(hint) is tuple
+    nodes = []
+    for word in change.words:
+        tag = "tag:yaml.org,2002:str" if hint is str or of_list else _Loader("").resolve(yaml.ScalarNode, word, (True, False))
+        nodes.append(yaml.ScalarNode(tag, word, mark, mark))
+    return yaml.SequenceNode("tag:yaml.org,2002:seq", nodes, mark, mark) if of_list or len(nodes) != 1 else nodes[0]
+
+
+def takes(stage: str, field: str) -> Literal["list", "flag", "value"]:
+    """How many words a field takes on a command line: any number, none or one, or one."""
+    hint = get_type_hints(STAGES[stage]).get(field) if stage in STAGES else None
+    return "list" if get_origin(hint) is tuple else "flag" if hint is bool else "value"
+
+
 def _require_no_stage(out: Path) -> None:
     """Raise ConfigError if `out` itself is a dataset or a VAE: nobody would look for a pipeline's output inside it."""
     for name in (SPEC_NAME, *MODEL_NAMES):
@@ -147,10 +209,6 @@ def _require_no_stage(out: Path) -> None:
 def _worded_as_in_a_file(stage: str) -> AbstractContextManager[None]:
     """In the block a message calls settings as a pipeline file does."""
     return worded(InPipelineFile(stage, {name: _known(name) for name in STAGES}, outside=current()))
-
-
-Fields = dict[str, tuple[yaml.Node, yaml.Node]]
-"""A mapping's keys, each with the nodes of key and value; a node has its line number."""
 
 
 def _stage(file: Path, stages: Fields, stage: str, filled_in: dict[str, Any]) -> Any:
@@ -281,7 +339,8 @@ def _mapping(file: Path, node: yaml.Node, what: str) -> Fields:
 
 
 def _error(file: Path, node: yaml.Node, what: str = "", **parts: Any) -> ConfigError:
-    return ConfigError(what, **parts | {"where": f"{file}:{node.start_mark.line + 1}"})
+    mark = node.start_mark
+    return ConfigError(what, **parts | {"where": COMMAND_LINE if mark.name == COMMAND_LINE else f"{file}:{mark.line + 1}"})
 
 
 def _hint(name: str, known: Any) -> str:

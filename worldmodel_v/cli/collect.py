@@ -1,5 +1,6 @@
 """`wm-collect`: roll out episodes into a dataset."""
 
+from worldmodel_v.cli.following import after_collect
 from worldmodel_v.cli.main import run
 
 
@@ -8,4 +9,4 @@ def main() -> None:
     from worldmodel_v.collection import CollectConfig, collect
     from worldmodel_v.execution import Apart
 
-    run("wm-collect", CollectConfig, collect, beside=lambda config: Apart())
+    run("wm-collect", CollectConfig, collect, beside=lambda config: Apart(), following=after_collect)

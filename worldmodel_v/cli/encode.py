@@ -1,5 +1,6 @@
 """`wm-encode`: encode rollouts into latent sequences."""
 
+from worldmodel_v.cli.following import after_encode
 from worldmodel_v.cli.main import run
 
 
@@ -7,4 +8,4 @@ def main() -> None:
     """Entry point of `wm-encode`."""
     from worldmodel_v.encoding import EncodeConfig, encode
 
-    run("wm-encode", EncodeConfig, encode)
+    run("wm-encode", EncodeConfig, encode, following=after_encode)

@@ -1,5 +1,6 @@
 """`wm-eval`: measure what a VAE's latents are worth."""
 
+from worldmodel_v.cli.following import after_eval
 from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_evaluation
 
@@ -8,4 +9,4 @@ def main() -> None:
     """Entry point of `wm-eval`."""
     from worldmodel_v.evaluation import EvalConfig, evaluate_vae
 
-    run("wm-eval", EvalConfig, evaluate_vae, show=print_evaluation)
+    run("wm-eval", EvalConfig, evaluate_vae, show=print_evaluation, following=after_eval)

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Any, Literal, Union
 
 import tyro
 
@@ -40,10 +40,20 @@ def main() -> None:
         _run(format_, words)
     elif {"-h", "--help"}.intersection(words):
         parse("wm-export", Overview, args=["--help"])
+    elif any(word == "--version" or word.startswith("--tyro-") for word in words):
+        parse("wm-export", _any_format(), args=words)
     else:
         found = f"unknown format {words[0]!r}" if words and not words[0].startswith("-") else "no format is named"
         example = "such as `wm-export npz --data DATASET --out DIRECTORY`"
         leave_with_error("wm-export", ConfigError(f"{found}; expected one of {', '.join(CHOICES)}, {example}"))
+
+
+def _any_format() -> Any:
+    """All formats as subcommands, as the completion of a shell has them."""
+    from worldmodel_v.export.model import ModelExportConfig
+
+    configs = {**FORMATS, MODEL: ModelExportConfig}
+    return Union[tuple(Annotated[config, tyro.conf.subcommand(name)] for name, config in configs.items())]  # noqa: UP007
 
 
 def _run(format_: str, options: list[str]) -> None:

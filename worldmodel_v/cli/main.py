@@ -21,9 +21,12 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
+from worldmodel_v import __version__
+from worldmodel_v.cli.examples import examples_of
+from worldmodel_v.cli.following import Following, in_one_line
 from worldmodel_v.cli.progress import open_progress, print_json_event
 from worldmodel_v.cli.tables import print_facts
-from worldmodel_v.cli.terminal import print_json, print_line, take_streams
+from worldmodel_v.cli.terminal import print_json, print_line, print_lines, take_streams
 from worldmodel_v.errors import ConfigError, WorldModelError, WriteFailed, one_line
 from worldmodel_v.interrupts import EXIT_INTERRUPTED, interruptible
 from worldmodel_v.jobs import refuse_temporary_output
@@ -54,6 +57,9 @@ class Output:
     json: bool = False
     """Print the result as one JSON object; of a failure, its message and its parts."""
 
+    version: bool = False
+    """Print the version and exit."""
+
 
 DEFAULT_OUTPUT = Output()
 
@@ -69,13 +75,15 @@ def run(
     subcommand: str = "",
     args: Sequence[str] | None = None,
     kept: str = "what is committed is kept, and the same command continues",
+    following: Following | None = None,
 ) -> None:
     """Parse the command line into `config_class`, do the work, print its result and exit.
 
     `work` takes the config and the progress; with `beside`, which makes a process while there are no threads, also that, as
     `apart`. It returns a dataclass or dictionary, which `show` prints (default: a table of its facts). `subcommand` follows the
-    program's name in the help, `args` are the words to parse (default: the whole command line), and `kept` is what an
-    interruption leaves. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    program's name in the help, `args` are the words to parse (default: the whole command line), `kept` is what an interruption
+    leaves, and `following` gives the commands to suggest at the end, on a terminal. Exit codes: 0 done, 1 failed, 2 wrong
+    usage, 130 interrupted.
     """
     config, output = parse(program, config_class, subcommand=subcommand, args=args)
     try:
@@ -87,6 +95,9 @@ def run(
             result = _worked(functools.partial(work, apart=apart) if beside else work, config, progress)
         with _written_to_standard_output(program, output):
             (_print_json if output.json else show or _print_facts)(result)
+        if following and output == DEFAULT_OUTPUT and sys.stderr.isatty():
+            for command in map(in_one_line, following(config, result)):
+                print_line(f"next: {command}")
         output_to_stderr_at_exit()
     except WorldModelError as error:
         leave_with_error(program, error, output)
@@ -116,6 +127,8 @@ def parse(
 
     take_streams()
 
+    name = f"{program} {subcommand}".strip()
+
     def command(config: Any, output: Any) -> tuple[Any, Any]:
         return config, output
 
@@ -127,16 +140,35 @@ def parse(
         words = sys.argv[1:] if args is None else args
         _require_text(words)
         _require_once(words)
-        with _locations(), _written_to_standard_output(program, DEFAULT_OUTPUT):
-            parse_words = functools.partial(
-                tyro.cli, command, prog=f"{program} {subcommand}".strip(), description="", config=PARSING
-            )
+        if "--version" in words:
+            print_version(program)
+        with _locations(), _written_to_standard_output(program, DEFAULT_OUTPUT), _examples_after_help(name, words):
+            parse_words = functools.partial(tyro.cli, command, prog=name, description="", config=PARSING)
             if (shown := list(map(printable, words))) != list(words):
                 with suppress(WorldModelError):
                     parse_words(args=shown)  # what tyro refuses, it prints
             return parse_words(args=words)
     except WorldModelError as error:
         leave_with_error(program, error, _output_asked_for(args))
+
+
+def print_version(program: str) -> NoReturn:
+    """Print it and exit."""
+    take_streams()
+    with _written_to_standard_output(program, DEFAULT_OUTPUT):
+        print_lines(f"{program} {__version__}\n")
+    sys.exit()
+
+
+@contextmanager
+def _examples_after_help(program: str, words: Sequence[str]) -> Iterator[None]:
+    """If the block prints the help and exits, examples follow."""
+    try:
+        yield
+    except SystemExit as end:
+        if not end.code and not {"-h", "--help"}.isdisjoint(words):
+            print_lines(examples_of(program, words))
+        raise
 
 
 def _locations() -> ConstructorRegistry:

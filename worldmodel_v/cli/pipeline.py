@@ -1,26 +1,76 @@
 """`wm-pipeline`: all stages from one file, here (`run`) or as a job of a Ray cluster (`submit`, `status`, `logs`, `stop`)."""
 
+import functools
 import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+import worldmodel_v
 from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_facts, print_pipeline
 from worldmodel_v.cli.terminal import print_lines
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Apart
 from worldmodel_v.jobs import JobLog, Jobs
 from worldmodel_v.progress import LogFormat, Progress
+from worldmodel_v.storage.publish import publish_new
+from worldmodel_v.surface import option
+
+if TYPE_CHECKING:  # importing it loads the stages
+    from worldmodel_v.pipeline import Change
+
+CHANGE = re.compile(r"--(\w[\w-]*)\.([\w-]+)(?:=(.*))?", re.DOTALL)
+"""`--train.steps` or `--train.steps=500`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitConfig:
+    """Write a pipeline file that is ready to run, to begin from.
+
+    No file is overwritten.
+    """
+
+    file: tyro.conf.Positional[Path | None] = None
+    """Where to write it. By default here, with the template's name: quickstart.yaml."""
+
+    template: Literal["quickstart", "paper", "cluster"] = "quickstart"
+    """quickstart: CarRacing in minutes on two cores; paper: Ha & Schmidhuber's scale, one GPU; cluster: the same on Ray."""
+
+    def beside(self) -> AbstractContextManager[Any]:
+        """Nothing: only a file is written."""
+        return nullcontext()
+
+    def work(self, progress: Progress, apart: None, changes: "Sequence[Change]") -> Any:
+        """Write the file."""
+        file = self.file or Path(f"{self.template}.yaml")
+        with _shipped(self.template).open("rb") as template:
+            text = template.read().replace(f"pipelines/{self.template}.yaml".encode(), shlex.quote(str(file)).encode())
+        try:
+            publish_new(file, text)
+        except FileExistsError:
+            raise ConfigError("is there already", where=file, remedy="give another name, or remove it first") from None
+        return {"file": file}
+
+
+def _shipped(template: str) -> Path:
+    """A pipeline file of this package."""
+    return Path(worldmodel_v.__file__).parents[1] / "pipelines" / f"{template}.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Run collect, train, eval, encode and verify in order from one file, skipping what is complete.
 
-    Run again after an interruption, it continues where it stopped.
+    Run again after an interruption, it continues where it stopped. --STAGE.FIELD VALUE sets a field as if it stood in the file:
+    --train.steps 500.
     """
 
     file: tyro.conf.Positional[Path]
@@ -34,11 +84,11 @@ class RunConfig:
         importlib.import_module("worldmodel_v.pipeline")
         return Apart()
 
-    def work(self, progress: Progress, apart: Apart | None) -> Any:
+    def work(self, progress: Progress, apart: Apart | None, changes: "Sequence[Change]") -> Any:
         """Run the stages."""
         from worldmodel_v.pipeline import run_pipeline
 
-        return run_pipeline(self.file, self.out, progress, apart=apart)
+        return run_pipeline(self.file, self.out, progress, changes=changes, apart=apart)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +105,8 @@ class _AtCluster:
 class SubmitConfig(_AtCluster):
     """Have a Ray cluster run a pipeline file on its head node, and return at once.
 
-    The same command again continues what an interrupted, stopped or failed job has left.
+    The same command again continues what an interrupted, stopped or failed job has left. --STAGE.FIELD VALUE sets a field as if
+    it stood in the file.
     """
 
     file: tyro.conf.Positional[Path]
@@ -72,12 +123,13 @@ class SubmitConfig(_AtCluster):
     job_log_format: LogFormat = "text"
     """The form of events in the job's log (`logs`): text, or one JSON object a line."""
 
-    def work(self, progress: Progress, apart: None) -> Any:
+    def work(self, progress: Progress, apart: None, changes: "Sequence[Change]") -> Any:
         """Submit the job."""
         from worldmodel_v.pipeline import load_pipeline
 
-        load_pipeline(self.file, self.out)
-        job = Jobs(self.address).submit(self.file, self.out, self.working_dir, self.job_log_format)
+        load_pipeline(self.file, self.out, changes)
+        words = [word for each in changes for word in (f"--{each.stage}.{each.field}", *each.words)]
+        job = Jobs(self.address).submit(self.file, self.out, self.working_dir, self.job_log_format, words)
         commands = {"logs": "logs --follow", "status": "status", "stop": "stop"}
         return asdict(job) | {
             what: f"wm-pipeline {command} {job.job} --address {self.address}" for what, command in commands.items()
@@ -91,7 +143,7 @@ class StatusConfig(_AtCluster):
     job: tyro.conf.Positional[str | None] = None
     """The job's id, as submit printed it; without it, all jobs."""
 
-    def work(self, progress: Progress, apart: None) -> Any:
+    def work(self, progress: Progress, apart: None, changes: "Sequence[Change]") -> Any:
         """Ask the cluster."""
         jobs = Jobs(self.address)
         return jobs.status(self.job) if self.job else {"jobs": [asdict(job) for job in jobs.all()]}
@@ -107,7 +159,7 @@ class LogsConfig(_AtCluster):
     follow: bool = False
     """Continue until the job ends; exits with 1 if the job did not succeed. Ctrl-C leaves the job running."""
 
-    def work(self, progress: Progress, apart: None) -> Any:
+    def work(self, progress: Progress, apart: None, changes: "Sequence[Change]") -> Any:
         """Ask the cluster."""
         return Jobs(self.address).log(self.job, self.follow)
 
@@ -119,15 +171,23 @@ class StopConfig(_AtCluster):
     job: tyro.conf.Positional[str]
     """The job's id, as submit printed it."""
 
-    def work(self, progress: Progress, apart: None) -> Any:
+    def work(self, progress: Progress, apart: None, changes: "Sequence[Change]") -> Any:
         """Stop the job."""
         return Jobs(self.address).stop(self.job)
 
 
-COMMANDS = {"run": RunConfig, "submit": SubmitConfig, "status": StatusConfig, "logs": LogsConfig, "stop": StopConfig}
+COMMANDS = {
+    "init": InitConfig,
+    "run": RunConfig,
+    "submit": SubmitConfig,
+    "status": StatusConfig,
+    "logs": LogsConfig,
+    "stop": StopConfig,
+}
 
 PipelineConfig = (
-    Annotated[RunConfig, tyro.conf.subcommand("run")]
+    Annotated[InitConfig, tyro.conf.subcommand("init")]
+    | Annotated[RunConfig, tyro.conf.subcommand("run")]
     | Annotated[SubmitConfig, tyro.conf.subcommand("submit")]
     | Annotated[StatusConfig, tyro.conf.subcommand("status")]
     | Annotated[LogsConfig, tyro.conf.subcommand("logs")]
@@ -137,11 +197,52 @@ PipelineConfig = (
 
 def main() -> None:
     """Entry point of `wm-pipeline`."""
-    run("wm-pipeline", PipelineConfig, _work, show=_show, beside=lambda config: config.beside())  # type: ignore[arg-type]
+    words, changes = _without_changes(sys.argv[1:])
+    run(
+        "wm-pipeline",
+        PipelineConfig,  # type: ignore[arg-type]
+        functools.partial(_work, changes),
+        show=_show,
+        beside=lambda config: config.beside(),
+        args=words,
+        following=_following,
+    )
 
 
-def _work(config: Any, progress: Progress, apart: Apart | None) -> Any:
-    return config.work(progress, apart)
+def _without_changes(words: list[str]) -> tuple[list[str], "list[Change]"]:
+    """A command line without the words that change a field of the file, and those changes."""
+    kept: list[str] = []
+    changes: list[Any] = []
+    while words:
+        word, *words = words
+        if (found := CHANGE.fullmatch(word)) is None:
+            kept.append(word)
+            continue
+        from worldmodel_v.pipeline import Change, takes
+
+        stage, field, value = found[1], found[2].replace("-", "_"), found[3]
+        kind, given = takes(stage, field), [] if value is None else [value]
+        while value is None and words and not words[0].startswith("--") and (kind == "list" or not given):
+            if kind == "flag" and words[0] not in ("true", "false"):
+                break
+            given.append(words.pop(0))
+        changes.append(Change(stage, field, tuple(given or (["true"] if kind == "flag" else []))))
+    return kept, changes
+
+
+def _work(changes: "Sequence[Change]", config: Any, progress: Progress, apart: Apart | None) -> Any:
+    if changes and not isinstance(config, RunConfig | SubmitConfig):
+        name = f"{changes[0].stage}.{changes[0].field}"
+        raise ConfigError(f"{option(name)} is for a pipeline that is run or submitted", remedy="leave it out")
+    return config.work(progress, apart, changes)
+
+
+def _following(config: Any, result: Any) -> Iterator[list[object]]:
+    """What to do with a file that was written, and with what a pipeline has made."""
+    if isinstance(config, InitConfig):
+        yield ["wm-pipeline", "run", result["file"], "--out", Path("runs") / result["file"].stem]
+    elif isinstance(config, RunConfig):
+        yield ["wm-inspect", result.encode.out]
 
 
 def _show(result: Any) -> None:

@@ -1,0 +1,169 @@
+"""What a newcomer asks first: help with examples, versions, completion, and the next command."""
+
+import importlib
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import worldmodel_v
+from tests.commands import run
+from tests.test_readme import CONFIGS
+from worldmodel_v.cli import main as shared
+from worldmodel_v.cli.all import COMMANDS
+from worldmodel_v.cli.all import main as all_commands
+from worldmodel_v.cli.examples import EXAMPLES
+from worldmodel_v.cli.following import TRAINS_FROM, after_collect, after_encode, after_eval, after_train, in_one_line
+from worldmodel_v.cli.main import parse
+from worldmodel_v.cli.pipeline import _following, _without_changes
+from worldmodel_v.training import TrainConfig
+
+PROGRAMS = [f"wm-{name}" for name in COMMANDS]
+
+
+def program_of(words: list[str]) -> tuple[str, list[str]]:
+    """The longest name of a command that the words begin with, and the words after it."""
+    program = " ".join(words[:2]) if " ".join(words[:2]) in CONFIGS else words[0]
+    return program, words[len(program.split()) :]
+
+
+def assert_parses(words: list[str]) -> Any:
+    program, options = program_of(words)
+    options, _ = _without_changes(options)
+    return parse(program, CONFIGS[program], args=options)[0]
+
+
+def test_every_command_has_examples() -> None:
+    assert EXAMPLES.keys() == CONFIGS.keys() | {"wm-export", "wm-pipeline"}
+
+
+@pytest.mark.parametrize("line", sorted({line for lines in EXAMPLES.values() for line in lines}))
+def test_the_examples_are_command_lines(line: str) -> None:
+    for part in line.split(" && "):
+        assert_parses(shlex.split(part))
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_the_help_ends_with_examples(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    program, *words = command.split()
+    monkeypatch.setattr(sys, "argv", [program, *words, "--help"])
+    main = importlib.import_module(f"worldmodel_v.cli.{program.removeprefix('wm-')}").main
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert not left.value.code
+    lines = capsys.readouterr().out.splitlines()
+    examples = lines[lines.index("examples:") + 1 :]
+    assert examples == [f"  {line}" for line in EXAMPLES[command]]
+    assert any("--version" in line for line in lines)
+
+
+@pytest.mark.parametrize("words", [*PROGRAMS, "wm-pipeline run", "wm-export npz"])
+def test_every_command_says_its_version(words: str) -> None:
+    program, *more = words.split()
+    assert run(program, *more, "--version") == (f"{program} {worldmodel_v.__version__}\n", "")
+
+
+def test_the_package_runs_its_commands(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["__main__.py", *words])
+        code: Any = 0
+        try:
+            all_commands()
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    code, listed, _ = said()
+    assert code == 0
+    assert [line.split()[0] for line in listed.splitlines()[2:]] == list(COMMANDS)
+    assert said("--help") == (0, listed, "")
+    assert said("--version") == (0, f"worldmodel_v {worldmodel_v.__version__}\n", "")
+    code, _, errors = said("colect")
+    assert (code, errors.partition(";")[0]) == (2, "python -m worldmodel_v: unknown command 'colect'")
+    code, _, errors = said("inspect", "absent")
+    assert (code, errors.partition(";")[0]) == (2, "wm-inspect: absent: no such directory")
+
+
+def test_python_finds_it_by_the_packages_name() -> None:
+    command = [sys.executable, "-m", "worldmodel_v", "inspect", "--version"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ran.stdout == f"wm-inspect {worldmodel_v.__version__}\n"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_command_completes_itself_in_bash(program: str, tmp_path: Path) -> None:
+    output, _ = run(program, "--tyro-print-completion", "bash")
+    subprocess.run(["bash", "-n"], input=output, text=True, check=True)
+    assert program in output
+    assert "--out" in output or program == "wm-inspect"
+
+
+# The next command
+
+
+def following(commands: Any, *about: SimpleNamespace) -> list[str]:
+    return [in_one_line(words) for words in commands(*about)]
+
+
+def test_each_stage_suggests_a_whole_command() -> None:
+    folder = Path("my runs")
+    collected = SimpleNamespace(out=folder / "rollouts")
+    trained = SimpleNamespace(out=folder / "vae", data=folder / "rollouts", autoencoder="gaussian")
+    evaluated = SimpleNamespace(out=folder / "eval", vae=folder / "vae", data=folder / "rollouts", autoencoder="mine:Own")
+    encoded = SimpleNamespace(out=Path("latents"), vae=folder / "vae", data="https://host/r", autoencoder="gaussian")
+    train = "wm-train --data 'my runs/rollouts' --out 'my runs/vae'"
+    both = "--data 'my runs/rollouts' --vae 'my runs/vae'"
+    encode = f"wm-encode {both} --out 'my runs/latents'"
+    suggested = {
+        train: following(after_collect, collected, SimpleNamespace(episodes=10)),
+        f"{train} --holdout-every 9": following(after_collect, collected, SimpleNamespace(episodes=9)),
+        f"wm-eval {both} --out 'my runs/eval'\n{encode}": following(after_train, trained, trained),
+        f"wm-encode {both} --autoencoder mine:Own --out 'my runs/latents'": following(after_eval, evaluated, evaluated),
+        "wm-inspect latents --verify --data https://host/r --vae 'my runs/vae'": following(after_encode, encoded, encoded),
+    }
+    for lines, found in suggested.items():
+        assert found == lines.splitlines()
+        for line in found:
+            assert_parses(shlex.split(line))
+    assert following(after_collect, collected, SimpleNamespace(episodes=1)) == []
+    other = following(after_collect, SimpleNamespace(out=Path("pong")), SimpleNamespace(episodes=99))
+    assert other == ["wm-train --data pong --out pong-vae"]
+    assert TrainConfig.holdout_every == TRAINS_FROM
+
+
+def test_a_new_pipeline_file_is_to_be_run_next() -> None:
+    init = CONFIGS["wm-pipeline init"](file=Path("my file.yaml"))
+    (line,) = following(_following, init, {"file": Path("my file.yaml")})
+    assert line == "wm-pipeline run 'my file.yaml' --out 'runs/my file'"
+    assert_parses(shlex.split(line))
+
+
+@pytest.mark.parametrize(
+    ("at_a_terminal", "words", "suggests"),
+    [
+        (True, "", True),
+        (False, "", False),
+        (True, "--quiet", False),
+        (True, "--json", False),
+        (True, "--log-format json", False),
+    ],
+)
+def test_it_is_suggested_to_people_alone(
+    at_a_terminal: bool,
+    words: str,
+    suggests: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: at_a_terminal)
+    config = CONFIGS["wm-pipeline init"]
+    work = lambda config, progress: config.work(progress, None, [])  # noqa: E731
+    shared.run("wm-pipeline init", config, work, args=words.split(), following=_following)
+    assert ("next: wm-pipeline run quickstart.yaml --out runs/quickstart\n" in capsys.readouterr().err) == suggests

@@ -1,0 +1,57 @@
+"""The command that most people give next, after each stage: complete, with the paths of what was just made.
+
+It is suggested on a terminal alone, where a person reads it.
+"""
+
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+TRAINS_FROM = 10
+"""Episodes that `wm-train` needs by default, to hold one out."""
+
+BUILT_IN = "gaussian"
+"""The default of `--autoencoder`."""
+
+Following = Callable[[Any, Any], Iterator[list[object]]]
+"""(the config of a stage, its report) -> commands, each as its words."""
+
+
+def after_collect(config: Any, report: Any) -> Iterator[list[object]]:
+    """Training, if there is an episode to hold out."""
+    if report.episodes > 1:
+        fewer = ["--holdout-every", report.episodes] if report.episodes < TRAINS_FROM else []
+        yield ["wm-train", "--data", config.out, "--out", _beside(config.out, "rollouts", "vae"), *fewer]
+
+
+def after_train(config: Any, report: Any) -> Iterator[list[object]]:
+    """Evaluation and encoding of the rollouts that it was trained on."""
+    both = ["--data", config.data, "--vae", config.out, *_own(config)]
+    yield ["wm-eval", *both, "--out", _beside(config.out, "vae", "eval")]
+    yield ["wm-encode", *both, "--out", _beside(config.out, "vae", "latents")]
+
+
+def after_eval(config: Any, report: Any) -> Iterator[list[object]]:
+    """Encoding."""
+    latents = _beside(config.out, "eval", "latents")
+    yield ["wm-encode", "--data", config.data, "--vae", config.vae, *_own(config), "--out", latents]
+
+
+def after_encode(config: Any, report: Any) -> Iterator[list[object]]:
+    """A check of every byte, and of what the latents were made of."""
+    yield ["wm-inspect", config.out, "--verify", "--data", config.data, "--vae", config.vae]
+
+
+def in_one_line(words: list[object]) -> str:
+    """A command as a shell takes it."""
+    return shlex.join(map(str, words))
+
+
+def _own(config: Any) -> list[object]:
+    return [] if config.autoencoder == BUILT_IN else ["--autoencoder", config.autoencoder]
+
+
+def _beside(out: Path, usual: str, name: str) -> Path:
+    """A directory for the next stage, named after this one's."""
+    return out.with_name(name if out.name == usual else f"{out.name}-{name}")
