@@ -1,6 +1,8 @@
 """What a newcomer asks first: help with examples, versions, completion, and the next command."""
 
 import importlib
+import inspect
+import re
 import shlex
 import subprocess
 import sys
@@ -60,6 +62,27 @@ def test_the_help_ends_with_examples(command: str, monkeypatch: pytest.MonkeyPat
     examples = lines[lines.index("examples:") + 1 :]
     assert examples == [f"  {line}" for line in EXAMPLES[command]]
     assert any("--version" in line for line in lines)
+
+
+def helps(config: type) -> dict[str, str]:
+    """The docstring of each option, as it stands in the source."""
+    homes = [home for home in config.__mro__ if hasattr(home, "__dataclass_fields__")]
+    source = "".join(inspect.getsource(home) for home in homes)
+    return dict(re.findall(r'^    (\w+): [^\n]+\n    """(.*?)"""', source, flags=re.MULTILINE | re.DOTALL))
+
+
+@pytest.mark.parametrize("program", CONFIGS.keys() - {"wm-train"})
+def test_an_option_has_one_line_of_help(program: str) -> None:
+    longer = {name for name, text in helps(CONFIGS[program]).items() if "\n" in text}
+    assert longer <= {"policy"}
+
+
+def test_a_flag_that_turns_something_off_says_what_it_does_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert helps(TrainConfig)["resume"].startswith("Start from step 0 and replace")
+    with pytest.raises(SystemExit):
+        parse("wm-train", TrainConfig, args=["--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--no-resume Start from step 0 and replace" in text
 
 
 @pytest.mark.parametrize("words", [*PROGRAMS, "wm-pipeline run", "wm-export npz"])

@@ -141,5 +141,6 @@ def test_asking_for_jobs_ends_with_its_answer(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_collection_by_workers_ends_with_its_result(tmp_path: Path) -> None:
-    last = shown(tmp_path, "wm-collect", *STAMP, "--workers", 1, "--out", "out").splitlines()[-1]
-    assert "new_episodes" in last
+    result, suggestion = shown(tmp_path, "wm-collect", *STAMP, "--workers", 1, "--out", "out").splitlines()[-2:]
+    assert "new_episodes" in result
+    assert suggestion == "next: wm-train --data out --out out-vae --holdout-every 2"

@@ -19,21 +19,20 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 class InspectConfig:
     """Show what a dataset or model directory is, and how far the work on it is; this does not disturb a process that writes it.
 
-    With --verify, every byte is checked against the index; the command fails and names each damaged shard. With --data or
-    --vae, it checks that latents were made from those rollouts and by that VAE.
+    With --verify, every byte is checked against the index; the command fails and names each damaged shard.
     """
 
     path: tyro.conf.Positional[str | Path]
     """A directory that wm-collect, wm-train or wm-encode wrote, or the URL of a dataset."""
 
     state: bool = False
-    """Show only the progress and the process that works on it, and open no shard: for datasets of thousands of shards."""
+    """Show only how far it is and who works on it: fast, also for thousands of shards."""
 
     verify: bool = False
     """Check every byte and row of a dataset."""
 
     preview: Path | None = None
-    """Write a PNG with frames of some episodes, one row each: a new file or another PNG's, outside of what is inspected."""
+    """Write frames of some episodes, a row each, to this PNG, which may not lie in the dataset."""
 
     data: str | Path | None = None
     """For latents: check that they were made from these rollouts; a directory, or its URL."""

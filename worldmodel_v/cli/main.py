@@ -49,13 +49,13 @@ class Output:
     """What a command prints."""
 
     quiet: bool = False
-    """Print no progress and no events, only the result and errors."""
+    """Print only the result and errors."""
 
     log_format: LogFormat = "text"
-    """The form of events and errors on standard error: text, or one JSON object a line (events, progress every ten seconds)."""
+    """How events and errors are written on standard error: text, or one JSON object a line."""
 
     json: bool = False
-    """Print the result as one JSON object; of a failure, its message and its parts."""
+    """Print the result, or what failed, as one JSON object."""
 
     version: bool = False
     """Print the version and exit."""

@@ -54,9 +54,8 @@ def print_overview(facts: dict[str, Any]) -> None:
 
 def _content(facts: Mapping[str, Any]) -> str:
     """The sizes of a dataset."""
-    each = f", {facts['bytes_per_row']:,.0f} bytes a frame" if facts.get("bytes_per_row") else ""
-    size = f"{facts['bytes'] / 1e6:,.1f} MB{each}"
-    return f"{facts['episodes']:,} episodes, {facts['rows']:,} frames in {facts['shards']:,} shards; {size}"
+    shards = f"{facts['shards']:,} shards of {facts['bytes'] / 1e6:,.1f} MB"
+    return f"{facts['episodes']:,} episodes, {facts['rows']:,} frames, {shards}"
 
 
 def _state(run: Mapping[str, Any], unit: str) -> str:
@@ -88,9 +87,9 @@ def _policies(driving: list[dict[str, Any]]) -> Table | None:
     """How each policy drove: a row each."""
     if not driving:
         return None
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("policy", overflow="fold")
-    for name in ("episodes", *(name.replace("_", "\n") for name in PER_POLICY), "mostly\nat speed"):
+    for name in ("episodes", *(name.replace("_", "\n") for name in PER_POLICY), "usual\nspeed"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in driving:
         speeds = row["frames_by_speed"]

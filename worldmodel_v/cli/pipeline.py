@@ -74,7 +74,7 @@ class RunConfig:
     """
 
     file: tyro.conf.Positional[Path]
-    """A pipeline file such as pipelines/quickstart.yaml."""
+    """A pipeline file, as init writes one."""
 
     out: Path
     """Where rollouts/, vae/, eval/, latents/ and the picture rollouts.png go."""
@@ -113,12 +113,10 @@ class SubmitConfig(_AtCluster):
     """A pipeline file; it is checked here and travels with the job."""
 
     out: Path
-    """Where rollouts/, vae/, eval/, latents/ and the picture rollouts.png go: an absolute path on the head node. Workers
-    never see it."""
+    """Where rollouts/, vae/, eval/, latents/ and rollouts.png go: an absolute path on the head node."""
 
     working_dir: Path | None = None
-    """A directory whose files (but what .gitignore names) travel to every node and are importable there: for an
-    environment or policy of your own. The pipeline file must be in it. Default: the pipeline file travels alone."""
+    """A directory with the file and modules of your own, which travels to every node; else the file travels alone."""
 
     job_log_format: LogFormat = "text"
     """The form of events in the job's log (`logs`): text, or one JSON object a line."""

@@ -37,23 +37,22 @@ class CollectionConfig:
     """The dataset's directory: new, empty, or a dataset made with these settings."""
 
     episodes: Annotated[int, Ge(1)] = 100
-    """The number of episodes that the dataset will have: at most a million times --episodes-per-shard."""
+    """Episodes that the dataset will have; a larger number extends it."""
 
     seed: Annotated[int, Ge(0)] = 0
-    """The root seed; episode i uses numpy's SeedSequence(seed, spawn_key=(i,))."""
+    """The same seed gives the same episodes: i uses numpy's SeedSequence(seed, spawn_key=(i,))."""
 
     workers: Annotated[int, Ge(0)] = 2
-    """Ray workers, one CPU each; 0 collects without Ray, one episode after another."""
+    """Ray workers, one core each; 0 plays one episode after another, without Ray."""
 
     address: str | None = None
-    """The Ray cluster that workers run on (auto, ray://HOST:PORT, HOST:PORT); without it RAY_ADDRESS, or else a local Ray."""
+    """Ray cluster of the workers: auto, HOST:PORT or ray://HOST:PORT; else RAY_ADDRESS, else one on this machine."""
 
     episodes_per_shard: Annotated[int, Interval(ge=1, le=MAX_EPISODES_PER_SHARD)] = 10
-    """Consecutive episodes in one file: the unit of work, of commitment and of loss."""
+    """Episodes in one file; a run that is killed loses at most the files under way."""
 
     episode_timeout: Annotated[float, Interval(ge=0, le=MAX_TIMEOUT_SECONDS)] = 3600.0
-    """Seconds that an episode may take; one that hangs longer, even in native code, is stopped, tried again and then set aside.
-    0: no limit. In Python, without workers and without a process apart, there is no limit either."""
+    """Seconds after which an episode that hangs is stopped and tried again; 0: no limit, as in Python without workers."""
 
     def executor(self, num_tasks: int, *, apart: bool = False) -> Executor:
         """The executor for `num_tasks` tasks: no more workers than tasks; with `apart`, each has one task at a time."""
@@ -85,56 +84,50 @@ class CollectConfig(CollectionConfig):
     """
 
     env: str = "worldmodel_v/CarRacing-v3"
-    """A Gymnasium id, or module:EnvId to import a module first. Needs an image observation or rgb_array rendering. The
-    default is Gymnasium's CarRacing-v3, the same to the byte, drawn some twenty times faster."""
+    """A Gymnasium id, or module:EnvId. The default is Gymnasium's CarRacing-v3, the same bytes, drawn faster."""
 
     env_kwargs: str = "{}"
-    """Arguments of the environment as JSON, such as '{"continuous": false}'."""
+    """Arguments of the environment as JSON: '{"continuous": false}'."""
 
     wrap: tuple[str, ...] = ()
-    """Wrappers around the environment, the innermost first, each module:Class such as
-    gymnasium.wrappers:GrayscaleObservation."""
+    """Wrappers, innermost first, each module:Class, such as gymnasium.wrappers:GrayscaleObservation."""
 
     reset_options: str = "{}"
-    """The `options` of every reset as JSON, such as '{"randomize": false}'."""
+    """The `options` of every reset as JSON: '{"randomize": false}'."""
 
     frame_skip: Annotated[int, Ge(1)] = 1
-    """How often the environment receives each action, besides any skip of its own. Rewards are summed; one row is recorded."""
+    """Times that each action is repeated; rewards are summed, and one row is recorded."""
 
     frame_skip_pool: Pool = "last"
-    """What is recorded of the frames of a skip: the last, or the largest values of the last two (for Atari's flicker)."""
+    """Which frame of a skip is recorded: the last, or the maximum of the last two (for Atari's flicker)."""
 
     max_steps: Annotated[int | None, Ge(1), Lt(MAX_ROWS_PER_EPISODE)] = None
-    """Actions after which an episode is cut (and recorded as truncated): below 2^31 - 1. Without it, the limit that the
-    environment is registered with, or 1000."""
+    """Actions after which an episode is cut (truncated); by default the environment's own limit, or 1000."""
 
     policy: str = "brownian"
-    """random, brownian (a random walk in action space), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
-    mixture(4*driver, brownian), checkpoint:MODULE:FACTORY:FILE, onnx:FILE, sb3:FILE (a zip of Stable-Baselines3), or
-    module:factory of your own (see worldmodel_v.policies)."""
+    """Who acts: random, brownian (a random walk), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
+    mixture(4*driver, brownian), onnx:FILE, sb3:FILE, checkpoint:MODULE:FACTORY:FILE, or your own module:factory."""
 
     frame_size: int | str = 64
-    """Height and width of the recorded frames, multiples of 8 from 8 to 1024: a number, or HEIGHTxWIDTH such as 96x128."""
+    """Size of the recorded frames: a multiple of 8 up to 1024, or HEIGHTxWIDTH such as 96x128."""
 
     frames: str = AUTO
-    """Which picture is recorded: observation, observation.KEY (a part of a Dict or Tuple), render (the spectator's view), or
-    auto: the one picture in the observation, and render only if there is none. Floats are scaled by their space's bounds."""
+    """What is recorded: observation, observation.KEY, render (the spectator's view); auto: the observation if it is one."""
 
     layout: Layout = AUTO
-    """The axes of that picture: HWC, HW, CHW, or with T for a stack of frames. From a stack, the last (newest) frame is
-    recorded. auto: HWC, HW or CHW if only one of them fits the shape; never a stack."""
+    """Axes of that picture; with T a stack, whose last frame is recorded. auto: HWC, HW or CHW, by its shape."""
 
     record: tuple[str, ...] = ()
-    """What to record beside the frames, each as a column: observation.KEY or info.KEY, numbers or arrays of numbers."""
+    """Further columns of numbers: observation.KEY or info.KEY."""
 
     crop: str = AUTO
-    """Rows and columns kept before resizing: TOP:BOTTOM,LEFT:RIGHT, full, or auto (CarRacing: 0:84,0:96, without the panel)."""
+    """What is kept before resizing: TOP:BOTTOM,LEFT:RIGHT, full, or auto (CarRacing: without the panel, else full)."""
 
     resize: Resize = "area"
-    """area (the mean over the area that each pixel covers) or bilinear (half-pixel centres, no antialiasing)."""
+    """area: the mean of what each pixel covers; bilinear: no antialiasing."""
 
     fit: Fit = "stretch"
-    """stretch (the crop fills the frame) or letterbox (the crop keeps its aspect ratio, and the rest of the frame is black)."""
+    """stretch: fill the frame; letterbox: keep the aspect ratio, with black borders."""
 
     def preprocessing(self, default_crop: str) -> Preprocessing:
         """How frames are cropped and resized; `auto` is `default_crop`. Raises ConfigError."""

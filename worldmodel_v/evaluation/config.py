@@ -26,25 +26,25 @@ class EvalConfig:
     """The directory that wm-train wrote."""
 
     data: Location
-    """The rollouts whose held-out episodes are used, usually those of its training; a directory, or its URL."""
+    """The rollouts that it was trained on, or others: a directory, or its URL."""
 
     out: Path
-    """Where figures and pictures go: a new or empty directory, or an evaluation of the same VAE and data."""
+    """Where the report goes: a new or empty directory, or an evaluation of the same VAE and data."""
 
     autoencoder: str | None = None
-    """module:Class, if the VAE's directory holds an autoencoder of your own: its code runs only if you name it here."""
+    """module:Class, if it is an autoencoder of your own: its code runs only if you name it."""
 
     frames: Annotated[int, Ge(MIN_FRAMES)] = 10_000
-    """At most how many frames, evenly spaced over the held-out episodes."""
+    """Frames to measure on, evenly spaced over the held-out episodes; at most."""
 
     holdout_every: Annotated[int | None, Ge(2)] = None
-    """Every k-th episode is held out; by default as in the VAE's training. Another value is refused for the training's data."""
+    """Every k-th episode is held out; by default as in training, whose data takes no other."""
 
     factors: tuple[str, ...] = ()
-    """The state factors to compare the latents with; by default all that are recorded."""
+    """Recorded state (velocity_x, …) to compare the latents with; by default all of it."""
 
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
-    """Seeds the latent noise, the samples from the prior and the map of the latents."""
+    """Seeds all that is drawn: noise, samples, the map of the latents."""
 
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""

@@ -131,7 +131,7 @@ class TrainConfig:
     """Recompute activations in the backward pass instead of keeping them: for large frames that do not fit in memory."""
 
     resume: bool = True
-    """Continue from the checkpoint in --out; --no-resume starts from step 0 and replaces it."""
+    """Start from step 0 and replace the checkpoint in --out, in place of continuing from it (in Python: resume=False)."""
 
     log_every: Annotated[int, Ge(1)] = 20
     """Steps between two lines of metrics."""
