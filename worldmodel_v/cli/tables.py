@@ -44,10 +44,12 @@ def print_pipeline(report: Any) -> None:
     console = results()
     heldout = report.train.heldout
     figures = readable_figures({name: value for name, value in heldout.items() if name != "num_frames"})
-    quality = Table(title=f"The autoencoder on {heldout['num_frames']} frames of held-out episodes", title_justify="left")
-    for heading in figures:
-        quality.add_column(plain(heading), justify="right")
-    quality.add_row(*map(plain, figures.values()))
+    title = f"The autoencoder on {heldout['num_frames']} frames of held-out episodes"
+    quality = Table(title=title, title_justify="left", show_header=False)
+    quality.add_column(style="bold")
+    quality.add_column(justify="right")
+    for name, figure in figures.items():
+        quality.add_row(plain(name), plain(figure))
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(quality)
     made = {
