@@ -78,7 +78,7 @@ def test_an_environment_may_print_where_there_is_no_room(tmp_path: Path) -> None
         "        os.system('echo child')\n        return super().step(action)\n"
         "gymnasium.register('Own-v0', entry_point=Env)\n"
     )
-    words = ("wm-collect", *STAMP, "--env", "own:Own-v0", "--workers", 0, "--out", "out")
+    words = ("wm-collect", *STAMP[2:], "--env", "own:Own-v0", "--workers", 0, "--out", "out")
     code, output, _ = shell(tmp_path, "2>/dev/full", *words)
     assert code == 0
     assert output.split() == ["out", "out", "episodes", "2", "frames", "12", "new_episodes", "2"]
@@ -91,7 +91,7 @@ def test_no_file_takes_the_number_of_a_closed_stream(tmp_path: Path) -> None:
         "assert [os.readlink(f'/proc/self/fd/{number}') for number in range(3)] == ['/dev/null'] * 3\n"
         "gymnasium.register('Own-v0', entry_point=StampEnv)\n"
     )
-    words = ("wm-collect", *STAMP, "--env", "own:Own-v0", "--workers", 0, "--out", "out")
+    words = ("wm-collect", *STAMP[2:], "--env", "own:Own-v0", "--workers", 0, "--out", "out")
     assert shell(tmp_path, "<&- >&- 2>&-", *words)[0] == 1
     assert (tmp_path / "out" / "index.jsonl").read_text().count("\n") == 1
 
