@@ -14,7 +14,7 @@ import pytest
 
 import worldmodel_v
 from tests.commands import run
-from tests.test_readme import CONFIGS
+from tests.docs.test_pages import CONFIGS
 from worldmodel_v.cli import main as shared
 from worldmodel_v.cli.all import COMMANDS
 from worldmodel_v.cli.all import main as all_commands
