@@ -747,7 +747,7 @@ def test_a_closed_pipe_ends_a_command_quietly(stamp_rollouts: Path) -> None:
     finished = subprocess.run(
         ["sh", "-c", f"{wm_inspect} {stamp_rollouts} | head -1"], capture_output=True, text=True, check=True
     )
-    assert finished.stdout.startswith("kind")
+    assert finished.stdout.startswith("rollouts ")
     assert finished.stderr == ""
 
 

@@ -94,4 +94,6 @@ def test_a_wheel_has_the_pipeline_files_and_collects_trains_and_encodes_in_an_em
     run("wm-train", "--data", "rollouts", "--out", "vae", *few)
     run("wm-encode", "--data", "rollouts", "--vae", "vae", "--out", "latents")
     assert "latents" in run("wm-inspect", "latents", "--verify")
-    assert {item.name for item in work.iterdir()} == {"rollouts", "vae", "latents"}
+    run("wm-pipeline", "init")
+    assert (work / "quickstart.yaml").read_text().count("\ncollect:") == 1
+    assert {item.name for item in work.iterdir()} == {"rollouts", "vae", "latents", "quickstart.yaml"}

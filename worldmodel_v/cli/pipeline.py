@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import importlib.metadata
 import re
 import shlex
 import sys
@@ -61,8 +62,11 @@ class InitConfig:
 
 
 def _shipped(template: str) -> Path:
-    """A pipeline file of this package."""
-    return Path(worldmodel_v.__file__).parents[1] / "pipelines" / f"{template}.yaml"
+    """A pipeline file of this package: in a clone beside it, else where its wheel has put it."""
+    in_a_clone = Path(worldmodel_v.__file__).parents[1] / "pipelines" / f"{template}.yaml"
+    installed = importlib.metadata.files("worldmodel_v") or []
+    of_a_wheel = (file for file in installed if file.match(f"share/worldmodel_v/pipelines/{template}.yaml"))
+    return in_a_clone if in_a_clone.is_file() else Path(str(next(of_a_wheel).locate()))
 
 
 @dataclass(frozen=True, kw_only=True)
