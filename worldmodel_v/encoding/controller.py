@@ -23,7 +23,7 @@ import torch
 from worldmodel_v.autoencoders import Autoencoder, Trained, load
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encoding.inference import encode_frames
-from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelNotUsable
+from worldmodel_v.errors import ConfigError, FramesNotUsable, ModelNotUsable, PackageMissing
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
 from worldmodel_v.schema import Draw
@@ -90,7 +90,8 @@ class Encoder:
         still need preprocessing, `preprocessed` says which ones are given. A conditional VAE needs `condition`, (K,) or
         (B, K), in the data's own units. The first raw frame takes a second or more, because it loads the compiled resizing.
 
-        Raises FramesNotUsable (another type, layout or size) or ModelNotUsable (the condition is missing or of another size).
+        Raises FramesNotUsable (another type, layout or size), ModelNotUsable (the condition is missing or of another size) or
+        PackageMissing (raw frames, without numba or Gymnasium).
         """
         _require_frames(frames)
         single = frames.ndim == 3
@@ -137,7 +138,13 @@ class Encoder:
                 f"{given}, and the weights of {self._source} do not say how frames are preprocessed",
                 remedy=f"train the VAE with wm-train, or give frames that are preprocessed to {height}x{width}",
             )
-        from worldmodel_v.envs.frames import FramePreprocessor
+        try:
+            from worldmodel_v.envs.frames import FramePreprocessor
+        except ModuleNotFoundError as error:
+            raise PackageMissing(
+                f"{given}; resizing them needs {error.name}, which is not installed",
+                remedy=f"pip install {error.name}, or give preprocessed frames",
+            ) from None
 
         env, preprocessing = self._trained_on
         crop, profile = preprocessing.crop, profile_of(env)

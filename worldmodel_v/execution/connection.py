@@ -217,7 +217,12 @@ def _require_answer(address: str) -> None:
 
 def _require_cluster(target: str, is_client_server: bool) -> None:
     """Call what every cluster's head answers, with or without a token; a client server answers "unimplemented"."""
-    import grpc
+    try:
+        import grpc
+    except ImportError:
+        raise PackageMissing(
+            "joining a Ray cluster needs grpcio, which is not installed", remedy="pip install 'worldmodel_v[cluster]'"
+        ) from None
 
     with grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:

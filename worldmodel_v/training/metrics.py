@@ -54,6 +54,11 @@ class MetricsLog:
                 self._board.close()
             raise
 
+    @property
+    def draws_curves(self) -> bool:
+        """Whether TensorBoard's package is installed."""
+        return self._board is not None
+
     def write(self, step: int, group: str, values: Mapping[str, float | list[float]]) -> None:
         """Record numbers of one group ("train", "held-out" or "health") at a step; TensorBoard shows a list's histogram."""
         with named_failure(self._path):

@@ -133,6 +133,11 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     task = begin(progress, "train", config.out, settings_hash, total=config.steps, unit="steps", done=run.step)
     warn = functools.partial(progress.event, "training_warning", stage="train", warning=True)
     log, watch = MetricsLog(config.out, run.step), Watch(config, run.model, warn)
+    if not log.draws_curves:
+        progress.say(
+            f"no curves are drawn, because TensorBoard is not installed; {METRICS_NAME} has the figures; "
+            "pip install 'worldmodel_v[tensorboard]'"
+        )
     with closing(task), closing(log), deferred_interrupts() as interrupted, closing(_steps(run, interrupted)) as steps:
         for terms, stopping in steps:
             watch.count(terms["grad_norm"])
