@@ -58,8 +58,10 @@ $(INSTALLED): constraints.txt pyproject.toml
 	  || { echo "worldmodel_v needs Python 3.11 or newer; try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) \
 	  || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@touch $@
+	@echo "Installing some 200 packages into $(VENV), which takes minutes. Downloads of 10 MB and more:"
+	@{ $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'; echo $$? > $@; } \
+	  | grep --line-buffered --only-matching --extended-regexp '^ *Downloading .*\(([0-9]{2,}\.[0-9] MB|[0-9.]+ GB)\)|^Installing collected packages'; \
+	  read -r status < $@; test "$$status" = 0 || { rm -f $@; exit 1; }
 
 clean: ## Remove .venv and caches (not runs/)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
