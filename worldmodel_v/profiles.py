@@ -4,6 +4,7 @@ This module does not need Gymnasium. Code that needs the running environment, su
 `worldmodel_v.envs.car_racing`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -23,6 +24,9 @@ class Profile:
     state_names: tuple[str, ...]
     """The factors of its ground truth."""
 
+    state_units: Mapping[str, str]
+    """The units of those that have one, and of the speed."""
+
 
 CAR_RACING = Profile(
     sides=(96, 96),
@@ -33,6 +37,11 @@ CAR_RACING = Profile(
         *("wheel_speed_front_left", "wheel_speed_front_right", "wheel_speed_rear_left", "wheel_speed_rear_right"),
         *("progress", "on_road"),
     ),
+    state_units={
+        **{"speed": "units/s", "velocity_x": "units/s", "velocity_y": "units/s", "angular_velocity": "rad/s"},
+        **{"position_x": "units", "position_y": "units", "angle": "rad", "steering_angle": "rad"},
+        **{f"wheel_speed_{wheel}": "rad/s" for wheel in ("front_left", "front_right", "rear_left", "rear_right")},
+    },
 )
 """Its state is position (world units), angle (radians), velocities (units/s, rad/s), steering angle (radians), wheel speeds
 (rad/s), progress (share of the track's tiles visited) and on_road (share of the four wheels on the road)."""

@@ -76,6 +76,38 @@ def test_without_an_active_latent_there_is_nothing_to_fit() -> None:
     assert fit_attributes(latents(), np.zeros(4, bool), named(speed=latents()[:, 0]), EPISODES) == []
 
 
+def test_an_angle_has_no_end() -> None:
+    """Where the angle of two latents is cut, at -π or elsewhere, is nothing to their regression; it is not edited."""
+    turn = np.random.default_rng(3).uniform(-np.pi, np.pi, N)
+    mu = np.column_stack([np.cos(turn), np.sin(turn), *latents()[:, 2:].T])
+    found = fit_attributes(mu, ACTIVE, named(angle=turn, other=turn), EPISODES)
+    by_name = {item.factor: item for item in found}
+    assert by_name["angle"].r2 == pytest.approx(1.0)
+    assert by_name["angle"].rms_error == pytest.approx(0.0, abs=1e-6)
+    assert by_name["other"].r2 < 0.9
+    assert by_name["other"].rms_error > 0.5
+    assert [item.factor for item in choose_edits(found, named(angle=turn, other=turn))] == ["other"]
+
+
+def test_an_angles_error_goes_the_shorter_way_round() -> None:
+    rng = np.random.default_rng(4)
+    turn = np.pi + rng.normal(scale=0.1, size=N)
+    angle = np.angle(np.exp(1j * turn))
+    mu = np.column_stack([latents()[:, 0], np.zeros((N, 3))])
+    (found,) = fit_attributes(mu, np.array([True, False, False, False]), named(angle=angle), EPISODES)
+    assert found.rms_error == pytest.approx(0.1, rel=0.1)
+
+
+def test_the_error_is_that_of_the_frames_that_were_not_fitted() -> None:
+    mu = latents()
+    speed = mu[:, 0] + np.random.default_rng(1).normal(size=N)
+    (found,) = fit_attributes(mu, ACTIVE, named(speed=speed), EPISODES)
+    known = EPISODES % 2 == 0
+    half = LinearRegression().fit(mu[known, :3], speed[known])
+    errors = half.predict(mu[~known, :3]) - speed[~known]
+    assert found.rms_error == pytest.approx(np.sqrt((errors**2).mean()), abs=1e-9)
+
+
 def test_a_single_episode_is_fitted_on_its_first_half() -> None:
     mu = latents()
     values = np.where(np.arange(N) < N // 2, mu[:, 0], -mu[:, 0])

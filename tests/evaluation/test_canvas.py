@@ -9,13 +9,14 @@ from worldmodel_v.evaluation.canvas import (
     GROUP_GAP,
     LINE,
     PANEL,
-    RAMP,
+    Colouring,
     Row,
     frame_grid,
     heat,
     ramp_colours,
     scatter,
 )
+from worldmodel_v.evaluation.colours import INFERNO, VIRIDIS
 
 
 def test_frames_are_enlarged_and_stand_in_rows_on_a_transparent_ground() -> None:
@@ -54,23 +55,27 @@ def test_frames_of_all_sizes_are_drawn_about_equally_large(size: int, width: int
 
 def test_a_map_has_one_panel_for_each_colouring() -> None:
     places = np.random.default_rng(0).normal(size=(50, 2))
-    picture = scatter(places, {"one": places[:, 0], "two": places[:, 1]})
+    picture = scatter(places, [Colouring("one", places[:, 0]), Colouring("two", places[:, 1], is_angle=True)])
     assert picture.shape == (PANEL + 2 * LINE + GAP, 2 * PANEL + GROUP_GAP, 4)
     assert (picture[..., 3] > 0).any()
     assert (picture[:, PANEL + 2 : PANEL + GROUP_GAP - 2, 3] == 0).all()
 
 
 def test_points_in_one_place_can_be_drawn() -> None:
-    assert scatter(np.zeros((5, 2)), {"same": np.ones(5)}).shape[1] == PANEL
+    assert scatter(np.zeros((5, 2)), [Colouring("same", np.ones(5))]).shape[1] == PANEL
 
 
 def test_colours_run_along_the_ramp_between_the_percentiles() -> None:
     colours, low, high = ramp_colours(np.linspace(0, 100, 101))
     assert (low, high) == (2.0, 98.0)
-    assert colours[0].tolist() == RAMP[0].tolist()
-    assert colours[-1].tolist() == RAMP[-1].tolist()
+    assert colours[0].tolist() == VIRIDIS[0].tolist()
+    assert colours[-1].tolist() == VIRIDIS[-1].tolist()
 
 
-def test_heat_goes_from_black_over_red_and_yellow_to_white() -> None:
+def test_what_is_nearly_always_the_same_has_a_scale_too() -> None:
+    assert ramp_colours(np.array([0.0] + [1.0] * 99))[1:] == (0.0, 1.0)
+
+
+def test_heat_goes_along_inferno() -> None:
     found = heat(np.array([[[0.0, 1 / 3, 2 / 3, 1.0, 7.0]]]))
-    assert found.tolist() == [[[[0, 0, 0], [255, 0, 0], [255, 255, 0], [255, 255, 255], [255, 255, 255]]]]
+    assert found.tolist() == [[[INFERNO[i].tolist() for i in (0, 3, 6, 9, 9)]]]

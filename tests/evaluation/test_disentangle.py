@@ -97,3 +97,25 @@ class TestBins:
         assert classes[0] == 0
         assert classes[-1] == 19
         assert set(np.bincount(classes).tolist()) <= {49, 50, 51}
+
+
+def test_an_angles_r2_is_that_of_a_regression_on_its_cosine_and_sine() -> None:
+    rng = np.random.default_rng(5)
+    turn = rng.vonmises(1.0, 0.5, 400)
+    mu = np.column_stack([np.cos(turn - 3.0) + 0.3 * rng.normal(size=400), rng.normal(size=400), np.cos(2 * turn)])
+    found = disentangle(mu, Factors(names=("x", "angle"), values=np.column_stack([mu[:, 1], turn])))
+    design = np.column_stack([np.ones(400), np.cos(turn), np.sin(turn)])
+    residual = mu - design @ np.linalg.lstsq(design, mu, rcond=None)[0]
+    expected = 1 - residual.var(axis=0) / mu.var(axis=0)
+    (x, angle) = found.factors
+    assert (x.latent, x.r2) == (1, pytest.approx(1.0))
+    assert (angle.latent, angle.r2) == (0, pytest.approx(expected[0]))
+    assert angle.sap == pytest.approx(expected[0] - np.sort(expected)[-2])
+    assert found.top_factors[0].factor == "angle"
+    assert found.top_factors[0].correlation == pytest.approx(expected[0] ** 0.5)
+
+
+def test_an_angle_of_two_values_is_no_worse_than_a_number_of_two_values() -> None:
+    value = np.array([0.0, 1.0] * 20)
+    found = disentangle(value[:, None] + 1.0, Factors(names=("angle",), values=value[:, None]))
+    assert found.factors[0].r2 == pytest.approx(1.0)

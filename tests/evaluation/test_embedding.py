@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from worldmodel_v.evaluation.embedding import MAX_POINTS, choose_points, embed, neighbour_agreement
+from worldmodel_v.evaluation.factors import without_end
 
 
 def two_clouds(size: int) -> np.ndarray:
@@ -38,3 +39,12 @@ def test_an_orderly_value_agrees_with_its_neighbours_and_a_shuffled_one_does_not
     assert neighbour_agreement(places, places[:, 0]) > 0.97
     assert abs(neighbour_agreement(places, rng.permutation(500).astype(float))) < 0.2
     assert neighbour_agreement(places, np.ones(500)) == 0.0
+
+
+def test_an_angle_agrees_across_its_end() -> None:
+    places = np.random.default_rng(0).normal(size=(500, 2))
+    angle = np.arctan2(places[:, 1], places[:, 0])
+    turned = np.angle(np.exp(1j * (angle + 2.0)))
+    both = [neighbour_agreement(places, without_end("angle", values)) for values in (angle, turned)]
+    assert both[0] == pytest.approx(both[1], abs=1e-3)
+    assert both[0] > neighbour_agreement(places, angle)

@@ -3,8 +3,10 @@
 import pytest
 
 from worldmodel_v.autoencoders.gaussian.likelihood import Bound
+from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior
 from worldmodel_v.evaluation import verdicts
 from worldmodel_v.evaluation.attributes import Attribute
+from worldmodel_v.evaluation.inpainting import Inpainting
 
 
 @pytest.mark.parametrize(("value", "expected"), [(31, "good"), (30, "good"), (27, "fair"), (24.9, "bad")])
@@ -28,9 +30,41 @@ def test_less_is_better_where_it_is_the_lower_one(value: float, expected: str) -
     ],
 )
 def test_silent_latents_are_counted(active: int, tone: str, text: str) -> None:
-    found = verdicts.on_activity(active, 32)
+    found = verdicts.on_activity(active, 32, beta=1.0)
     assert found.tone == tone
     assert found.text.startswith(text)
+
+
+def test_silent_latents_are_no_fault_where_a_high_beta_asks_for_them() -> None:
+    assert verdicts.on_activity(3, 32, beta=4.0).tone == "note"
+    assert verdicts.on_activity(0, 32, beta=4.0).tone == "bad"
+
+
+def aggregated(kl_nats: float) -> AggregatedPosterior:
+    moments = {"max_abs_mean": 0.0, "min_variance": 1.0, "max_variance": 1.0, "max_correlation": 0.0}
+    return AggregatedPosterior(**moments, kl_nats=kl_nats, mean=[0.0] * 10, variance=[1.0] * 10)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_far_from_the_prior_is_no_fault_where_nothing_asks_for_the_prior(beta: float) -> None:
+    far = verdicts.on_prior(aggregated(60.0), beta)
+    assert far.tone == "note"
+    assert f"At beta={beta} they need not be" in far.text
+    assert "higher" not in far.text
+    assert verdicts.on_prior(aggregated(0.1), beta).tone == "good"
+
+
+def test_far_from_the_prior_is_one_where_a_high_beta_asks_for_it() -> None:
+    far = verdicts.on_prior(aggregated(60.0), 4.0)
+    assert (far.tone, verdicts.on_prior(aggregated(1.0), 4.0).tone) == ("bad", "fair")
+    assert "a still higher beta brings them nearer (60.0 nats from N(0, I))" in far.text
+
+
+def test_a_hole_is_told_in_levels_and_a_vae_that_never_saw_one_is_not_blamed() -> None:
+    sides = {"num_frames": 1, "rounds": 8, "hole": (0, 1, 0, 1)}
+    found = verdicts.on_inpainting(Inpainting(**sides, mse=0.04, mean_fill_mse=0.01, seen_mse=0.0001))
+    assert found.tone == "note"
+    assert "off by 51.0 of 255 levels (root mean square), the mean colour by 25.5" in found.text
 
 
 def bound(bits: float, sigma: float | None) -> Bound:
@@ -41,17 +75,19 @@ def test_a_bound_that_costs_more_than_a_raw_byte_is_told() -> None:
     worse, better = verdicts.on_bound(bound(8.83, 0.7071)), verdicts.on_bound(bound(3.1, 0.05))
     assert worse is not None
     assert better is not None
-    assert (worse.tone, better.tone) == ("fair", "good")
-    assert "σ of 0.71 is far wider than the errors" in worse.text
+    assert (worse.tone, better.tone) == ("note", "good")
+    assert "fixed σ of 0.71 is far wider than the errors" in worse.text
     assert "3.10 bits" in better.text
     assert verdicts.on_bound(bound(8.83, None)) is None
 
 
 @pytest.mark.parametrize(
-    ("r2", "achieved", "tone"), [(0.8, 0.9, "good"), (0.8, 0.1, "fair"), (0.5, 0.9, "fair"), (0.3, 0.9, "bad")]
+    ("r2", "achieved", "tone"), [(0.8, 0.9, "good"), (0.8, 0.1, "fair"), (0.5, 0.9, "fair"), (0.3, 0.9, "note")]
 )
 def test_an_edit_is_good_if_it_is_predicted_and_drawn(r2: float, achieved: float, tone: str) -> None:
-    attribute = Attribute(factor="speed", r2=r2, change_per_sigma=1.0, weights=[], direction=[], achieved=achieved)
+    attribute = Attribute(
+        factor="speed", r2=r2, rms_error=1.0, change_per_sigma=1.0, weights=[], direction=[], achieved=achieved
+    )
     found = verdicts.on_edits([attribute])
     assert found.tone == tone
     assert f"speed {r2:.2f}" in found.text

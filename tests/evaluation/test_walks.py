@@ -26,11 +26,12 @@ def test_where_there_is_no_arc_the_way_is_straight(end: list[float]) -> None:
     np.testing.assert_allclose(walk, np.linspace([1.0, 0.0], end, 5), atol=1e-12)
 
 
-def test_a_traversal_changes_one_latent_and_keeps_the_others() -> None:
-    walks = traverse(np.array([0.1, 0.2, 0.3]), np.array([2, 0]), steps=3)
+def test_a_traversal_sweeps_one_latents_own_spread_and_keeps_the_others() -> None:
+    mean, std = np.array([1.0, 0.0, -2.0]), np.array([0.5, 1.0, 3.0])
+    walks = traverse(np.array([0.1, 0.2, 0.3]), np.array([2, 0]), mean, std, steps=3)
     assert walks.tolist() == [
-        [[0.1, 0.2, -3.0], [0.1, 0.2, 0.0], [0.1, 0.2, 3.0]],
-        [[-3.0, 0.2, 0.3], [0.0, 0.2, 0.3], [3.0, 0.2, 0.3]],
+        [[0.1, 0.2, -8.0], [0.1, 0.2, -2.0], [0.1, 0.2, 4.0]],
+        [[0.0, 0.2, 0.3], [1.0, 0.2, 0.3], [2.0, 0.2, 0.3]],
     ]
 
 

@@ -3,6 +3,7 @@
 Legend: N frames, Z latent.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,11 +18,13 @@ from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.anomalies import Anomalies, find_anomalies
 from worldmodel_v.evaluation.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
 from worldmodel_v.evaluation.coder import Coder, GaussianCoder
+from worldmodel_v.evaluation.config import MIN_FRAMES
 from worldmodel_v.evaluation.disentangle import Disentanglement, disentangle
 from worldmodel_v.evaluation.factors import Factors, recorded_factors, with_speed
 from worldmodel_v.evaluation.inpainting import Filled, Inpainting, inpaint
 from worldmodel_v.evaluation.metrics import summarise
 from worldmodel_v.evaluation.sample import Sample
+from worldmodel_v.profiles import Profile
 
 INPAINTED_FRAMES = 256
 EDITED_FRAMES = 64
@@ -68,6 +71,9 @@ class Findings:
 class GaussianFindings(Findings):
     """Further results for a VAE, whose latents have a distribution and are directions in latent space."""
 
+    beta: float
+    """The weight of the KL in training: above 1, latents are pressed towards the prior on purpose."""
+
     bound: Bound
     kl_per_latent: list[float]
     active: list[bool]
@@ -89,12 +95,25 @@ class Material:
     factors: Factors
     """The recorded factors that vary, and the speed."""
 
+    units: Mapping[str, str]
+    """The units of factors that have one, by name."""
+
+    zooms: np.ndarray
+    """bool (N,): whether the camera has not reached its place yet, so that the frame shows little of what most frames show."""
+
     filled: Filled
+    filled_frames: np.ndarray
+    """int64 (n,), ascending: which frames they are."""
 
     def reconstructions(self, picked_n: np.ndarray) -> np.ndarray:
         """The reconstructions of some of the frames: uint8 (n, H, W, 3)."""
         latents = {name: rows.numpy()[picked_n] for name, rows in self.scores.latents.items()}
         return self.coder.decode(latents, self.sample.condition[picked_n])
+
+    def clear(self, among_n: np.ndarray) -> np.ndarray:
+        """Those of some frames in which the camera is in its place; all of them if it is in fewer than ten."""
+        kept = among_n[~self.zooms[among_n]]
+        return kept if len(kept) >= MIN_FRAMES else among_n
 
     @property
     def error(self) -> np.ndarray:
@@ -115,27 +134,30 @@ class GaussianMaterial(Material):
 
 
 def analyse(
-    sample: Sample, scores: Scores, coder: Coder, *, zoom_rows: int, asked: tuple[str, ...]
+    sample: Sample, scores: Scores, coder: Coder, *, profile: Profile | None, asked: tuple[str, ...]
 ) -> tuple[Findings, Material]:
     """All numbers of an evaluation; raises ConfigError if a factor is requested that is not recorded."""
     recorded, constant = recorded_factors(sample, asked)
     factors = with_speed(recorded)
+    zooms_N = sample.row < (profile.zoom_rows if profile else 0)
     some = evenly_spaced(len(sample), INPAINTED_FRAMES)
     inpainting, filled = inpaint(coder, sample.frames[some], sample.condition[some])
     common: dict[str, Any] = {
         "heldout": summarise(coder.model, scores),
         "fidelity": _fidelity(scores, np.ones(len(sample), bool)),
-        "without_zoom": _without_zoom(sample, scores, zoom_rows) if zoom_rows else None,
+        "without_zoom": _fidelity(scores, ~zooms_N) if profile and not zooms_N.all() else None,
         "episodes": _by_episode(sample, scores),
         "anomalies": find_anomalies(scores.measures["squared_error"].numpy(), sample.episode, sample.row),
         "inpainting": inpainting,
         "constant_factors": constant,
     }
     beside: dict[str, Any] = {"sample": sample, "scores": scores, "factors": factors, "filled": filled}
+    beside |= {"filled_frames": some, "zooms": zooms_N, "units": profile.state_units if profile else {}}
     if not isinstance(coder, GaussianCoder):
         return Findings(**common), Material(coder=coder, **beside)
     findings = GaussianFindings(
         **common,
+        beta=coder.model.config.beta,
         bound=bound(scores, sigma_of(coder.model)),
         kl_per_latent=kl_per_latent(scores).tolist(),
         active=active_latents(scores).tolist(),
@@ -154,11 +176,6 @@ def _fidelity(scores: Scores, keep_N: np.ndarray) -> Fidelity:
         ssim=float(scores.measures["ssim"][keep].mean()),
         squared_error=float(scores.measures["squared_error"][keep].mean()),
     )
-
-
-def _without_zoom(sample: Sample, scores: Scores, zoom_rows: int) -> Fidelity | None:
-    keep_N = sample.row >= zoom_rows
-    return _fidelity(scores, keep_N) if keep_N.any() else None
 
 
 def _by_episode(sample: Sample, scores: Scores) -> list[EpisodeFidelity]:

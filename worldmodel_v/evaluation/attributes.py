@@ -6,6 +6,9 @@ decoder draws nothing useful. So frames are edited along C w, with C the covaria
 a high and with a low predicted factor (Haufe et al. 2014, doi:10.1016/j.neuroimage.2013.10.067). One step changes the
 prediction by its own standard deviation, so that edited frames stay similar to real ones.
 
+Of an angle, cosine and sine are predicted, and R² is that of both together. It has no direction along which it grows without
+end, so it is not edited.
+
 Legend: N frames, n frames to edit, m steps, Z latent.
 """
 
@@ -14,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldmodel_v.evaluation.disentangle import correlations
-from worldmodel_v.evaluation.factors import Factors
+from worldmodel_v.evaluation.factors import ANGLE, Factors, without_end
 
 NUM_EDITS = 3
 MIN_R2 = 0.3
@@ -34,11 +37,14 @@ class Attribute:
     r2: float
     """Share of the variance explained on every second episode, fitted on the others; negative if worse than the mean."""
 
+    rms_error: float
+    """The root mean square error on these episodes, in the factor's unit; of an angle the shorter way round, in radians."""
+
     change_per_sigma: float
-    """The change of the predicted factor by one step, in its unit: the prediction's standard deviation."""
+    """The change of the predicted factor by one step, in its unit: the prediction's standard deviation; 0 for an angle."""
 
     weights: list[float]
-    """(Z,): the weights of the regression."""
+    """(Z,): the weights of the regression; this and `direction` are empty for an angle."""
 
     direction: list[float]
     """(Z,): one step."""
@@ -61,7 +67,7 @@ def choose_edits(attributes: list[Attribute], factors: Factors) -> list[Attribut
     chosen: list[Attribute] = []
     for attribute in sorted(attributes, key=lambda item: (-round(item.r2, 1), factors.names.index(item.factor))):
         alike = [abs(correlations(factors[other.factor][:, None], factors[attribute.factor][:, None])) for other in chosen]
-        if attribute.r2 >= MIN_R2 and not any(value > SAME for value in alike):
+        if attribute.factor != ANGLE and attribute.r2 >= MIN_R2 and not any(value > SAME for value in alike):
             chosen.append(attribute)
     return chosen[:NUM_EDITS]
 
@@ -82,25 +88,44 @@ def achieved_share(edited_nmZ: np.ndarray, found_nmZ: np.ndarray, attribute: Att
 
 
 def _fit(mu_NZ: np.ndarray, active_Z: np.ndarray, values_N: np.ndarray, half_N: np.ndarray, name: str) -> Attribute:
-    known, unknown = half_N, ~half_N
-    centre, weights = _regress(mu_NZ[known][:, active_Z], values_N[known])
-    predicted = values_N[known].mean() + (mu_NZ[unknown][:, active_Z] - centre) @ weights
-    spread = ((values_N[unknown] - values_N[unknown].mean()) ** 2).sum()
-    r2 = 1.0 - float(((values_N[unknown] - predicted) ** 2).sum() / spread) if spread > 0 else 0.0
-
+    r2, rms_error = _tested(mu_NZ[:, active_Z], values_N, half_N, name)
+    if name == ANGLE:
+        return Attribute(factor=name, r2=r2, rms_error=rms_error, change_per_sigma=0.0, weights=[], direction=[])
     weights = np.zeros(mu_NZ.shape[1])
     weights[active_Z] = _regress(mu_NZ[:, active_Z], values_N)[1]
     centred = mu_NZ - mu_NZ.mean(axis=0)
     prediction = centred @ weights
     sigma = float(prediction.std())
     direction = centred.T @ prediction / (len(mu_NZ) * sigma) if sigma > 0 else weights
-    return Attribute(factor=name, r2=r2, change_per_sigma=sigma, weights=weights.tolist(), direction=direction.tolist())
+    return Attribute(
+        factor=name,
+        r2=r2,
+        rms_error=rms_error,
+        change_per_sigma=sigma,
+        weights=weights.tolist(),
+        direction=direction.tolist(),
+    )
 
 
-def _regress(mu_NZ: np.ndarray, values_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The centre of mu and the weights of a least-squares fit."""
+def _tested(mu_NZ: np.ndarray, values_N: np.ndarray, known_N: np.ndarray, name: str) -> tuple[float, float]:
+    """R² and error on the frames that are not known, of a regression on those that are."""
+    compared = without_end(name, values_N)
+    actual = compared[~known_N]
+    centre, weights = _regress(mu_NZ[known_N], compared[known_N])
+    predicted = compared[known_N].mean(axis=0) + (mu_NZ[~known_N] - centre) @ weights
+    spread = ((actual - actual.mean(axis=0)) ** 2).sum()
+    r2 = 1.0 - float(((actual - predicted) ** 2).sum() / spread) if spread > 0 else 0.0
+    error = predicted - actual
+    if name == ANGLE:
+        error = np.arctan2(predicted[:, 1], predicted[:, 0]) - values_N[~known_N]
+        error = np.arctan2(np.sin(error), np.cos(error))
+    return r2, float(np.sqrt((error**2).mean()))
+
+
+def _regress(mu_NZ: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The centre of mu and the weights of a least-squares fit: of (N,) values (Z,), of (N, K) ones (Z, K)."""
     centre = mu_NZ.mean(axis=0)
-    weights, *_ = np.linalg.lstsq(mu_NZ - centre, values_N - values_N.mean(), rcond=None)
+    weights, *_ = np.linalg.lstsq(mu_NZ - centre, values - values.mean(axis=0), rcond=None)
     return centre, weights
 
 

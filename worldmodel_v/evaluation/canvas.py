@@ -9,6 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from worldmodel_v.evaluation.colours import GROUND, INFERNO, VIRIDIS, along, around
+from worldmodel_v.evaluation.scales import readable
+
 CELL = 128
 """The approximate width of a drawn frame, in pixels."""
 
@@ -21,10 +24,8 @@ FONT_SIZE = 22
 LINE = 28
 LABEL_GAP = 24
 
-RAMP = np.array([(64, 105, 225), (38, 166, 164), (235, 176, 52), (220, 66, 60)], dtype=np.float64)
-"""Blue, teal, amber, red: light enough for a dark page and dark enough for a light one."""
-
 PANEL = 460
+SCALE_WIDTH = 200
 OVERSAMPLING = 3
 POINT_RADIUS = 3.4
 
@@ -41,6 +42,19 @@ class Row:
 
     starts_group: bool = False
     """Whether a wider gap is above the row."""
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """What colours the points of a map."""
+
+    name: str
+    values: np.ndarray
+    """(n,)"""
+
+    unit: str = ""
+    is_angle: bool = False
+    """Whether the values are radians, which have no end."""
 
 
 def frame_grid(rows: list[Row], headings: list[str] | None = None) -> np.ndarray:
@@ -72,9 +86,9 @@ def frame_grid(rows: list[Row], headings: list[str] | None = None) -> np.ndarray
     return np.asarray(picture)
 
 
-def scatter(places_n2: np.ndarray, colourings: dict[str, np.ndarray]) -> np.ndarray:
+def scatter(places_n2: np.ndarray, colourings: list[Colouring]) -> np.ndarray:
     """One map of the points for each colouring, side by side, each with a colour scale: uint8 RGBA (H', W', 4)."""
-    panels = [_panel(places_n2, name, values) for name, values in colourings.items()]
+    panels = [_panel(places_n2, colouring) for colouring in colourings]
     picture = Image.new("RGBA", (sum(panel.width for panel in panels) + GROUP_GAP * (len(panels) - 1), panels[0].height))
     for i, panel in enumerate(panels):
         picture.paste(panel, (i * (PANEL + GROUP_GAP), 0))
@@ -82,50 +96,56 @@ def scatter(places_n2: np.ndarray, colourings: dict[str, np.ndarray]) -> np.ndar
 
 
 def heat(values_nHW: np.ndarray) -> np.ndarray:
-    """Values in [0, 1] as colours from black over red and yellow to white: uint8 (n, H, W, 3)."""
-    ramps = np.clip(values_nHW[..., None] * 3.0 - np.arange(3), 0.0, 1.0)
-    return (ramps * 255).round().astype(np.uint8)
+    """Values in [0, 1] as colours from black over purple and orange to light yellow: uint8 (n, H, W, 3)."""
+    return along(INFERNO, values_nHW)
 
 
 def ramp_colours(values_n: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Colours of values, uint8 (n, 3), and the values at the two ends of the ramp (the 2nd and 98th percentile)."""
+    """Colours of values, uint8 (n, 3), and the values at the two ends of the ramp (the 2nd and 98th percentile, or the extremes
+    if these are equal)."""
     low, high = np.percentile(values_n, [2, 98])
+    if low == high:
+        low, high = values_n.min(), values_n.max()
     shares = np.clip((values_n - low) / (high - low), 0, 1) if high > low else np.full(len(values_n), 0.5)
-    return _ramp(shares), float(low), float(high)
+    return along(VIRIDIS, shares), float(low), float(high)
 
 
-def _ramp(shares_n: np.ndarray) -> np.ndarray:
-    anchors = np.linspace(0, 1, len(RAMP))
-    return np.stack([np.interp(shares_n, anchors, channel) for channel in RAMP.T], axis=1).round().astype(np.uint8)
-
-
-def _panel(places_n2: np.ndarray, name: str, values_n: np.ndarray) -> Image.Image:
-    colours, low, high = ramp_colours(values_n)
+def _panel(places_n2: np.ndarray, colouring: Colouring) -> Image.Image:
+    if colouring.is_angle:
+        colours, scale, ends = around(colouring.values), around(np.linspace(-np.pi, np.pi, SCALE_WIDTH)), ["-180°", "180°"]
+    else:
+        colours, low, high = ramp_colours(colouring.values)
+        scale = along(VIRIDIS, np.linspace(0, 1, SCALE_WIDTH))
+        ends = [writable(readable(end, colouring.unit, span=high - low)) for end in (low, high)]
     side = PANEL * OVERSAMPLING
-    margin = 2 * POINT_RADIUS * OVERSAMPLING
+    margin = 4 * POINT_RADIUS * OVERSAMPLING
     low_corner, spread = places_n2.min(axis=0), np.ptp(places_n2, axis=0)
     points = margin + (places_n2 - low_corner) / np.where(spread > 0, spread, 1.0) * (side - 2 * margin)
-    # Transparent pixels take the points' mean colour, so that shrinking does not draw dark rims.
-    cloud = Image.new("RGBA", (side, side), (*map(int, colours.mean(axis=0)), 0))
+    cloud = Image.new("RGBA", (side, side))
     draw = ImageDraw.Draw(cloud)
+    draw.rounded_rectangle((0, 0, side - 1, side - 1), margin, fill=GROUND)
     radius = POINT_RADIUS * OVERSAMPLING
     for (x, y), colour in zip(points.tolist(), colours.tolist(), strict=True):
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*colour, 225))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=(*colour, 255))
     panel = Image.new("RGBA", (PANEL, PANEL + 2 * LINE + GAP))
     panel.paste(cloud.resize((PANEL, PANEL), Image.Resampling.BOX), (0, LINE))
     draw = ImageDraw.Draw(panel)
-    draw.text((PANEL / 2, LINE / 2), name, TEXT, _font(), anchor="mm")
-    _draw_scale(panel, draw, low, high)
+    draw.text((PANEL / 2, LINE / 2), colouring.name, TEXT, _font(), anchor="mm")
+    _draw_scale(panel, draw, scale, ends)
     return panel
 
 
-def _draw_scale(panel: Image.Image, draw: ImageDraw.ImageDraw, low: float, high: float) -> None:
-    left, right, top = 110, PANEL - 110, PANEL + LINE + GAP
-    colours = _ramp(np.linspace(0, 1, right - left))
-    bar = np.broadcast_to(colours[None], (LINE // 2, right - left, 3))
+def _draw_scale(panel: Image.Image, draw: ImageDraw.ImageDraw, colours_n3: np.ndarray, ends: list[str]) -> None:
+    left, right, top = (PANEL - SCALE_WIDTH) // 2, (PANEL + SCALE_WIDTH) // 2, PANEL + LINE + GAP
+    bar = np.broadcast_to(colours_n3[None], (LINE // 2, SCALE_WIDTH, 3))
     panel.paste(Image.fromarray(np.ascontiguousarray(bar)), (left, top + LINE // 4))
-    draw.text((left - GAP, top + LINE / 2), f"{low:.3g}", TEXT, _font(), anchor="rm")
-    draw.text((right + GAP, top + LINE / 2), f"{high:.3g}", TEXT, _font(), anchor="lm")
+    draw.text((left - GAP, top + LINE / 2), ends[0], TEXT, _font(), anchor="rm")
+    draw.text((right + GAP, top + LINE / 2), ends[1], TEXT, _font(), anchor="lm")
+
+
+def writable(text: str) -> str:
+    """In letters that Pillow's own font has."""
+    return text.replace("−", "-").replace("µ", "u")
 
 
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -9,13 +9,16 @@ Legend: N frames, S factors, Z latents.
   width, as in Locatello et al. 2019 (arXiv:1811.12359).
 
 Both are 1 if exactly one latent encodes each factor, and 0 if two latents encode it equally well, or no latent does.
+
+An angle has no end, so its R² with a latent is that of the latent's regression on the angle's cosine and sine (Mardia 1976,
+doi:10.2307/2335637), which does not depend on where the angle begins.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from worldmodel_v.evaluation.factors import Factors
+from worldmodel_v.evaluation.factors import ANGLE, Factors, without_end
 
 NUM_BINS = 20
 
@@ -47,7 +50,7 @@ class TopFactor:
 
     factor: str
     correlation: float
-    """Pearson's, with its sign."""
+    """Pearson's, with its sign; of an angle the root of its R², without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ class Disentanglement:
 
 def disentangle(mu_NZ: np.ndarray, factors: Factors) -> Disentanglement:
     """Compare latents with factors. With a single latent, the second best counts as 0."""
-    correlation_SZ = correlations(factors.values, mu_NZ)
+    correlation_SZ = _factor_correlations(factors, mu_NZ)
     r2_SZ = correlation_SZ**2
     information_SZ, entropy_S = _information(factors.values, mu_NZ)
     sap_S = _gap(r2_SZ)
@@ -84,6 +87,24 @@ def disentangle(mu_NZ: np.ndarray, factors: Factors) -> Disentanglement:
     best_Z = np.abs(correlation_SZ).argmax(axis=0)
     tops = [TopFactor(factor=factors.names[i], correlation=float(correlation_SZ[i, z])) for z, i in enumerate(best_Z)]
     return Disentanglement(sap=float(sap_S.mean()), mig=float(mig_S.mean()), factors=scores, top_factors=tops)
+
+
+def _factor_correlations(factors: Factors, mu_NZ: np.ndarray) -> np.ndarray:
+    correlation_SZ = correlations(factors.values, mu_NZ)
+    if ANGLE in factors:
+        columns_N2 = without_end(ANGLE, factors[ANGLE])
+        correlation_SZ[factors.names.index(ANGLE)] = _circular_correlation(columns_N2, mu_NZ)
+    return correlation_SZ
+
+
+def _circular_correlation(columns_N2: np.ndarray, mu_NZ: np.ndarray) -> np.ndarray:
+    """The multiple correlation of each latent with the cosine and sine of an angle: (Z,), from 0 to 1."""
+    cosine_Z, sine_Z = correlations(columns_N2, mu_NZ)
+    between = float(correlations(columns_N2[:, :1], columns_N2[:, 1:])[0, 0])
+    if between**2 > 1.0 - 1e-9:  # an angle of only two values
+        return np.maximum(np.abs(cosine_Z), np.abs(sine_Z))
+    r2_Z = (cosine_Z**2 + sine_Z**2 - 2 * cosine_Z * sine_Z * between) / (1.0 - between**2)
+    return np.sqrt(np.clip(r2_Z, 0.0, 1.0))
 
 
 def correlations(left_NA: np.ndarray, right_NB: np.ndarray) -> np.ndarray:

@@ -40,10 +40,14 @@ def _principal_components(mu_nZ: np.ndarray) -> np.ndarray:
     return (found / max(found.std(), 1e-12) * 1e-4).astype(np.float32)
 
 
-def neighbour_agreement(places_n2: np.ndarray, values_n: np.ndarray) -> float:
-    """Pearson's correlation of a value with its mean over the 5 nearest neighbours on the map: 1 ordered, 0 mixed."""
+def neighbour_agreement(places_n2: np.ndarray, values: np.ndarray) -> float:
+    """Pearson's correlation of a value with its mean over the 5 nearest neighbours on the map: 1 ordered, 0 mixed.
+
+    The values are (n,), or (n, K), of which all columns count together: an angle has two, its cosine and sine.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(places_n2).kneighbors(places_n2, return_distance=False)
-    means = values_n[neighbours[:, 1:]].mean(axis=1)
-    return float(np.corrcoef(values_n, means)[0, 1]) if means.std() > 0 and values_n.std() > 0 else 0.0
+    means = values[neighbours[:, 1:]].mean(axis=1)
+    here, around = (np.ravel(columns - columns.mean(axis=0)) for columns in (values, means))
+    return float(np.corrcoef(here, around)[0, 1]) if around.any() and here.any() else 0.0

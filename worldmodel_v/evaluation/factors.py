@@ -13,7 +13,7 @@ from worldmodel_v.evaluation.sample import Sample
 SPEED = "speed"
 VELOCITY = ("velocity_x", "velocity_y")
 ANGLE = "angle"
-"""This factor is mapped to -π to π: a car looks the same after full turns."""
+"""This factor is in radians and has no end: it is mapped to -π to π, and measured by its cosine and sine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,11 @@ def recorded_factors(sample: Sample, asked: tuple[str, ...]) -> tuple[Factors, l
     varies = [bool(np.isfinite(column).all() and np.ptp(column) > 0) for column in columns.T]
     kept = Factors(names=tuple(np.array(names)[varies].tolist()), values=columns[:, varies])
     return kept, [name for name, keep in zip(names, varies, strict=True) if not keep]
+
+
+def without_end(name: str, values_N: np.ndarray) -> np.ndarray:
+    """What is compared of a factor: of an angle its cosine and sine (N, 2), so that -π is next to π; else the values."""
+    return np.column_stack([np.cos(values_N), np.sin(values_N)]) if name == ANGLE else values_N
 
 
 def with_speed(factors: Factors) -> Factors:

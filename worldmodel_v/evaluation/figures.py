@@ -13,11 +13,13 @@ from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation import verdicts
 from worldmodel_v.evaluation.analysis import EpisodeFidelity, Findings, GaussianFindings, GaussianMaterial, Material
 from worldmodel_v.evaluation.attributes import STEPS, edit
-from worldmodel_v.evaluation.canvas import Row, frame_grid, heat, scatter
+from worldmodel_v.evaluation.canvas import Colouring, Row, frame_grid, heat, scatter, writable
 from worldmodel_v.evaluation.embedding import choose_points, embed, neighbour_agreement
+from worldmodel_v.evaluation.factors import ANGLE, without_end
 from worldmodel_v.evaluation.grids import to_png
+from worldmodel_v.evaluation.scales import readable
 from worldmodel_v.evaluation.verdicts import Verdict
-from worldmodel_v.evaluation.walks import PRIOR_SIGMAS, interpolate, jumpiness, traverse
+from worldmodel_v.evaluation.walks import SPREAD, interpolate, jumpiness, traverse
 
 COLUMNS = 8
 INTERPOLATIONS = 5
@@ -95,10 +97,10 @@ def draw_reconstructions(findings: Findings, material: Material) -> Figure:
 
 
 def _pair_of_rows(name: str, item: EpisodeFidelity, material: Material) -> list[Row]:
-    of_episode = np.flatnonzero(material.sample.episode == item.episode)
+    of_episode = material.clear(np.flatnonzero(material.sample.episode == item.episode))
     picked = of_episode[evenly_spaced(len(of_episode), COLUMNS)]
     frames = material.sample.frames[picked]
-    label = f"{name} episode\nno. {item.episode}\n{item.fidelity.psnr_db:.1f} dB"
+    label = f"{name} episode\nno. {item.episode}, {item.fidelity.psnr_db:.1f} dB\nrecorded"
     return [Row(label, frames, starts_group=True), Row("reconstructed", material.reconstructions(picked))]
 
 
@@ -111,18 +113,20 @@ def draw_prior(findings: GaussianFindings, material: GaussianMaterial, seed: int
     rows = [Row("", frames[i * COLUMNS : (i + 1) * COLUMNS]) for i in range(PRIOR_ROWS)]
     return Figure(
         name="prior",
-        title="Samples from the prior",
+        title="Samples from N(0, I)",
         picture=frame_grid(rows),
         alt=f"{count} frames decoded from random latents.",
-        look_for="Nothing here was recorded: each frame is decoded from a random latent. They should look like moments that "
-        "could have happened; blends of several roads mean that the prior covers more than the frames do.",
-        verdict=verdicts.on_prior(findings.aggregated),
+        look_for="Nothing here was recorded: each frame is decoded from a random latent. Where the latents match the prior "
+        "N(0, I), these look like moments that could have happened; blends of several roads mean that the prior and the "
+        "latents of frames lie in different places.",
+        verdict=verdicts.on_prior(findings.aggregated, findings.beta),
     )
 
 
 def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
     """Paths through latent space between pairs of held-out frames, both ends shown as recorded."""
-    picked = evenly_spaced(len(material.sample), 2 * INTERPOLATIONS)
+    clear = material.clear(np.arange(len(material.sample)))
+    picked = clear[evenly_spaced(len(clear), 2 * INTERPOLATIONS)]
     pairs = len(picked) // 2
     starts, ends = picked[:pairs], picked[pairs : 2 * pairs]
     points = interpolate(material.mu[starts], material.mu[ends], COLUMNS)
@@ -147,33 +151,36 @@ def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) 
 
 
 def draw_traversals(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
-    """One latent at a time from -3 to 3, from a typical frame; the most informative latents come first."""
+    """One latent at a time over its own spread, from a typical frame; the most informative latents come first."""
     order = np.argsort(-np.array(findings.kl_per_latent), kind="stable")[:TRAVERSALS]
-    base = int(np.argsort(material.error, kind="stable")[len(material.error) // 2])
-    walks = traverse(material.mu[base], order, COLUMNS + 1)
+    clear = material.clear(np.arange(len(material.sample)))
+    base = int(clear[np.argsort(material.error[clear], kind="stable")[len(clear) // 2]])
+    aggregated = findings.aggregated
+    walks = traverse(material.mu[base], order, np.array(aggregated.mean), np.sqrt(aggregated.variance), COLUMNS + 1)
     condition = material.sample.condition[[base]].repeat(COLUMNS + 1, axis=0)
     decoded = [material.coder.decode_z(walk, condition) for walk in walks]
     rows = [Row(_latent_label(findings, int(latent)), frames) for latent, frames in zip(order, decoded, strict=True)]
-    headings = [f"{value:+.3g}" if value else "0" for value in np.linspace(-PRIOR_SIGMAS, PRIOR_SIGMAS, COLUMNS + 1)]
+    headings = [f"{value:+.3g} SD" if value else "mean" for value in np.linspace(-SPREAD, SPREAD, COLUMNS + 1)]
     weakest = min(np.abs(frames[-1].astype(float) - frames[0]).mean() for frames in decoded)
     return Figure(
         name="traversals",
         title="One latent at a time",
         picture=frame_grid(rows, headings),
-        alt=f"{len(rows)} rows of one frame, in each of which a single latent goes from -3 to 3.",
-        look_for="Each row changes one latent of one frame from -3 to +3, in standard deviations of the prior. Latents that "
-        "say most (largest KL) come first, with the factor that each correlates with most. Where a row changes one thing "
-        "alone, that latent stands for it.",
+        alt=f"{len(rows)} rows of one frame, in each of which a single latent goes over its own spread.",
+        look_for="Each row changes one latent of one frame from 2 standard deviations (SD) below its mean over all frames to 2 "
+        "above it, where 95% of frames lie; its label gives mean ± SD. Latents that say most (largest KL) come first, with the "
+        "factor that each correlates with most. Where a row changes one thing alone, that latent stands for it.",
         verdict=verdicts.on_traversals(int(findings.heldout["active_units"]), len(rows), float(weakest)),
     )
 
 
 def _latent_label(findings: GaussianFindings, latent: int) -> str:
-    label = f"z{latent}: {findings.kl_per_latent[latent]:.2f} nats"
+    mean, variance = findings.aggregated.mean[latent], findings.aggregated.variance[latent]
+    label = f"z{latent}: {findings.kl_per_latent[latent]:.2f} nats\n{mean:.1f} ± {variance**0.5:.1f}"
     if findings.disentanglement is None:
         return label
     top = findings.disentanglement.top_factors[latent]
-    return f"{label}\n{_plain(top.factor)}\nr = {top.correlation:+.2f}"
+    return f"{label}\n{_plain(top.factor)}\nr = {top.correlation:{'.2f' if top.factor == ANGLE else '+.2f'}}"
 
 
 def draw_map(findings: GaussianFindings, material: GaussianMaterial, seed: int) -> Figure | str:
@@ -183,11 +190,17 @@ def draw_map(findings: GaussianFindings, material: GaussianMaterial, seed: int) 
     points = choose_points(len(material.sample))
     places = embed(material.mu[points], seed)
     colourings = {name: values[points] for name, values in _colourings(findings, material).items()}
-    agreements = {name: neighbour_agreement(places, values) for name, values in colourings.items()}
+    agreements = {name: neighbour_agreement(places, without_end(name, values)) for name, values in colourings.items()}
     return Figure(
         name="tsne",
         title="A map of the latents",
-        picture=scatter(places, {_plain(name): values for name, values in colourings.items()}),
+        picture=scatter(
+            places,
+            [
+                Colouring(_plain(name), values, unit=material.units.get(name, ""), is_angle=name == ANGLE)
+                for name, values in colourings.items()
+            ],
+        ),
         alt=f"Maps of {len(points)} frames, neighbours in latent space near each other, coloured by {', '.join(colourings)}.",
         look_for=f"t-SNE of {len(points)} frames: those with similar latents lie near each other, and distances across the map "
         "mean nothing. Colours in clear regions say that the latents know the factor. Threads are episodes, whose neighbouring "
@@ -207,10 +220,12 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
     edited = [attribute for attribute in findings.attributes if attribute.achieved is not None]
     if not edited:
         return "no recorded factor can be read from the latents by a linear model"
-    picked = evenly_spaced(len(material.sample), EDITED_SHOWN + 2)[1:-1]
+    clear = material.clear(np.arange(len(material.sample)))
+    picked = clear[evenly_spaced(len(clear), EDITED_SHOWN + 2)[1:-1]]
     rows = []
     for attribute in edited:
-        label = f"{_plain(attribute.factor)}\nR2 {attribute.r2:.2f}\n{attribute.change_per_sigma:+.3g} a step"
+        a_step = writable(readable(attribute.change_per_sigma, material.units.get(attribute.factor, "")))
+        label = f"{_plain(attribute.factor)}\nR2 {attribute.r2:.2f}\n+{a_step}\na step"
         for i, walk in enumerate(edit(material.mu[picked], attribute)):
             condition = material.sample.condition[picked[[i]]].repeat(len(walk), axis=0)
             frames = np.concatenate([material.sample.frames[picked[[i]]], material.coder.decode_z(walk, condition)])
@@ -230,7 +245,8 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
 def draw_inpainting(findings: Findings, material: Material) -> Figure:
     """Frames with a hole in the middle, filled by the VAE."""
     filled = material.filled
-    picked = evenly_spaced(len(filled.original), COLUMNS)
+    clear = np.flatnonzero(np.isin(material.filled_frames, material.clear(material.filled_frames)))
+    picked = clear[evenly_spaced(len(clear), COLUMNS)]
     labels = {"recorded": filled.original, "hidden": filled.masked, "mean colour": filled.mean_fill, "VAE": filled.inpainted}
     return Figure(
         name="inpainting",
@@ -254,11 +270,12 @@ def draw_anomalies(findings: Findings, material: Material) -> Figure:
         title="Frames that stand out",
         picture=frame_grid(
             [Row("recorded", frames), Row("reconstructed", decoded), Row("error", heat(error * 2))],
-            [f"z = {item.z_score:.1f}" for item in found.standing_out[:COLUMNS]],
+            [f"+{item.z_score:.1f} SD" for item in found.standing_out[:COLUMNS]],
         ),
         alt=f"The {len(picked)} frames with the largest errors, their reconstructions, and maps of the error.",
-        look_for="The frames that are reconstructed worst, with the error's place below (black: none; white: half of the "
-        "range or more). They show what training saw too little of: other views, crashes, rare scenes.",
+        look_for="The frames that are reconstructed worst, each with how many standard deviations (SD) its error lies above "
+        "the mean, and the error's place below (black: none; light yellow: half of the range or more). They show what "
+        "training saw too little of: other views, crashes, rare scenes.",
         verdict=verdicts.on_anomalies(found.num_above_threshold, len(material.sample), found.standing_out[0].z_score),
     )
 

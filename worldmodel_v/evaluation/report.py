@@ -5,23 +5,30 @@ Pictures are data URIs, charts are inline SVG, the style is `report.css`.
 """
 
 import base64
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worldmodel_v.autoencoders.base import readable_figures
 from worldmodel_v.evaluation import verdicts
 from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings
-from worldmodel_v.evaluation.charts import Chart, bar_chart
+from worldmodel_v.evaluation.charts import Chart, bar_chart, line_chart
+from worldmodel_v.evaluation.curves import Curve
+from worldmodel_v.evaluation.disentangle import TopFactor
+from worldmodel_v.evaluation.factors import ANGLE
 from worldmodel_v.evaluation.figures import Figure
+from worldmodel_v.evaluation.scales import readable
 from worldmodel_v.evaluation.verdicts import Verdict
 from worldmodel_v.untrusted import printable
 
 if TYPE_CHECKING:
     import jinja2
 
-WORDS = {"good": "Good", "fair": "Fair", "bad": "Poor"}
+WORDS = {"good": "Good", "fair": "Fair", "bad": "Poor", "note": "Note"}
 NAMES = {"tsne": "A map of the latents", "edits": "Edits along a factor"}
+MARKS = {"good": "✓", "fair": "~", "bad": "✗", "note": "i"}
+"""Signs beside the words, for who does not see the colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,21 +80,56 @@ class Table:
     rows: Sequence[Sequence[str | float]]
 
 
-def render(findings: Findings, figures: list[Figure], left_out: dict[str, str], provenance: Provenance) -> str:
-    """The page, as HTML."""
+def render(
+    findings: Findings,
+    figures: list[Figure],
+    left_out: dict[str, str],
+    provenance: Provenance,
+    units: Mapping[str, str],
+    curves: list[Curve],
+) -> str:
+    """The page, as HTML; `units` are those of factors that have one."""
+    shown = {figure.name: figure for figure in figures}
     return _template().render(
         words=WORDS,
+        marks=MARKS,
+        contents=_contents(findings, shown, curves, left_out),
+        curves=[line_chart(curve.steps, curve.values, title=curve.title) for curve in curves],
         findings=findings,
-        figures={figure.name: figure for figure in figures},
+        figures=shown,
         provenance=provenance,
         in_short=_in_short(findings),
         psnr_chart=_psnr_chart(findings),
         anomaly_table=_anomaly_table(findings),
         left_out=_left_out(left_out, findings),
         facts=_facts(provenance),
-        **(_of_a_gaussian(findings) if isinstance(findings, GaussianFindings) else {"gaussian": None, "attribute_table": None}),
+        **(
+            _of_a_gaussian(findings, units)
+            if isinstance(findings, GaussianFindings)
+            else {"gaussian": None, "attribute_table": None}
+        ),
         tiles=[*_fidelity_tiles(findings), *_further_tiles(findings)],
     )
+
+
+def _contents(
+    findings: Findings, figures: Mapping[str, Figure], curves: list[Curve], left_out: Mapping[str, str]
+) -> dict[str, str]:
+    """The page's sections in their order: name and title."""
+    gaussian = isinstance(findings, GaussianFindings)
+    factors = isinstance(findings, GaussianFindings) and findings.disentanglement is not None
+    sections = {
+        "short": "In short",
+        "reconstructions": figures["reconstructions"].title,
+        "training": "The training" if curves else None,
+        "latents": "What each latent says" if gaussian else None,
+        **{name: figures[name].title for name in ("prior", "interpolations", "traversals", "tsne") if name in figures},
+        "disentanglement": "Latents and the world's factors" if factors else None,
+        **{name: figures[name].title for name in ("edits", "inpainting", "anomalies") if name in figures},
+        "left-out": "What is left out, and why" if left_out or findings.constant_factors else None,
+        "provenance": "What this page speaks of",
+    }
+    return {name: title for name, title in sections.items() if title is not None}
 
 
 def _template() -> "jinja2.Template":
@@ -107,7 +149,7 @@ def _template() -> "jinja2.Template":
     return environment.get_template("report.html")
 
 
-def _of_a_gaussian(findings: GaussianFindings) -> dict[str, Any]:
+def _of_a_gaussian(findings: GaussianFindings, units: Mapping[str, str]) -> dict[str, Any]:
     """The parts of the page that are only for Gaussian latents."""
     found = findings.disentanglement
     return {
@@ -117,7 +159,7 @@ def _of_a_gaussian(findings: GaussianFindings) -> dict[str, Any]:
         "latent_table": _latent_table(findings),
         "factor_table": _factor_table(findings),
         "on_disentanglement": found and verdicts.on_disentanglement(found),
-        "attribute_table": _attribute_table(findings),
+        "attribute_table": _attribute_table(findings, units),
     }
 
 
@@ -151,14 +193,14 @@ def _beside_zoom(without_zoom: Fidelity | None, name: str, form: str) -> str:
 
 
 def _bits_note(sigma: float | None) -> str:
-    return "as binary pixels" if sigma is None else f"at 256 levels, σ = {sigma:.3g}"
+    return "as binary pixels" if sigma is None else f"at 256 levels, σ = {255 * sigma:.1f} of them"
 
 
 def _in_short(findings: Findings) -> list[Verdict]:
     sentences = [verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim)]
     if not isinstance(findings, GaussianFindings):
         return sentences
-    sentences += [_on_activity(findings), verdicts.on_prior(findings.aggregated)]
+    sentences += [_on_activity(findings), verdicts.on_prior(findings.aggregated, findings.beta)]
     if (on_bound := verdicts.on_bound(findings.bound)) is not None:
         sentences.append(on_bound)
     if edited := [attribute for attribute in findings.attributes if attribute.achieved is not None]:
@@ -167,7 +209,7 @@ def _in_short(findings: Findings) -> list[Verdict]:
 
 
 def _on_activity(findings: GaussianFindings) -> Verdict:
-    return verdicts.on_activity(int(findings.heldout["active_units"]), int(findings.heldout["latent_dim"]))
+    return verdicts.on_activity(int(findings.heldout["active_units"]), int(findings.heldout["latent_dim"]), findings.beta)
 
 
 def _psnr_chart(findings: Findings) -> Chart | None:
@@ -205,15 +247,19 @@ def _latent_table(findings: GaussianFindings) -> Table:
     rows = [
         [
             f"z{i}",
-            f"{findings.kl_per_latent[i]:.3f}",
+            f"{findings.kl_per_latent[i]:.2f}",
             f"{aggregated.mean[i]:+.2f}",
             f"{aggregated.variance[i]:.2f}",
             "yes" if findings.active[i] else "silent",
-            *([found.top_factors[i].factor, f"{found.top_factors[i].correlation:+.2f}"] if found else []),
+            *(_top_factor(found.top_factors[i]) if found else []),
         ]
         for i in _by_kl(findings)
     ]
     return Table([*columns, *([Column("top factor"), Column("correlation", "number")] if found else [])], rows)
+
+
+def _top_factor(top: TopFactor) -> list[str]:
+    return [top.factor, f"{top.correlation:.2f}" if top.factor == ANGLE else f"{top.correlation:+.2f}"]
 
 
 def _factor_table(findings: GaussianFindings) -> Table | None:
@@ -227,13 +273,21 @@ def _factor_table(findings: GaussianFindings) -> Table | None:
     return Table([Column("factor"), *by_variance, Column("most informative"), Column("MIG gap", "number")], rows)
 
 
-def _attribute_table(findings: GaussianFindings) -> Table | None:
+def _attribute_table(findings: GaussianFindings, units: Mapping[str, str]) -> Table | None:
     if not findings.attributes:
         return None
     rows: list[list[str | float]] = [
-        [item.factor, f"{round(item.r2, 2) + 0.0:.2f}", 100 * min(max(item.r2, 0.0), 1.0)] for item in findings.attributes
+        [
+            item.factor,
+            f"{round(item.r2, 2) + 0.0:.2f}".replace("-", "−"),
+            100 * min(max(item.r2, 0.0), 1.0),
+            readable(math.degrees(item.rms_error), "°")
+            if item.factor == ANGLE
+            else readable(item.rms_error, units.get(item.factor, "")),
+        ]
+        for item in findings.attributes
     ]
-    return Table([Column("factor"), Column("R²", "number"), Column("", "meter")], rows)
+    return Table([Column("factor"), Column("R²", "number"), Column("", "meter"), Column("typical error", "number")], rows)
 
 
 def _anomaly_table(findings: Findings) -> Table:
@@ -260,12 +314,19 @@ def _facts(provenance: Provenance) -> dict[str, str]:
     return {
         "autoencoder": f"{provenance.kind}, {provenance.vae}, {provenance.training_steps:,} steps",
         "its SHA-256": identity["vae_sha256"],
-        "model": ", ".join(f"{name} {value}" for name, value in provenance.model.items()),
+        "model": ", ".join(f"{name} {_plain(value)}" for name, value in provenance.model.items()),
         "data": f"{provenance.data}, {identity['data_rows']:,} rows, {provenance.heldout_episodes} episodes held out",
         "their spec hash": identity["data_spec_hash"],
         "environment, policy": f"{provenance.env}, {provenance.policy}",
-        "held out": f"every {identity['holdout_every']}th episode",
+        "held out": f"one episode in {identity['holdout_every']}",
         "trained on the others": "yes" if provenance.trained_on_this else "no: trained on other rollouts",
         "seed": str(identity["seed"]),
         "versions": ", ".join(f"{name} {version}" for name, version in provenance.versions.items()),
     }
+
+
+def _plain(value: object) -> str:
+    """A setting for people: none of its digits that say nothing, an empty list as none."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return ", ".join(map(str, value)) or "none" if isinstance(value, tuple | list) else str(value)

@@ -26,6 +26,7 @@ from worldmodel_v.errors import DatasetBusy, ModelFailed, OutputNotUsable, Packa
 from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings, Material, analyse
 from worldmodel_v.evaluation.coder import Coder, GaussianCoder
 from worldmodel_v.evaluation.config import EvalConfig
+from worldmodel_v.evaluation.curves import read_curves
 from worldmodel_v.evaluation.figures import Figure, all_figures
 from worldmodel_v.evaluation.metrics import score_frames, ssim
 from worldmodel_v.evaluation.report import Provenance, render
@@ -115,12 +116,11 @@ def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> Evalua
     scores = _score(vae, sample, device, config.seed, progress)
     _require_finite(scores, sample, config.vae)
     coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
-    profile = profile_of(dataset.spec.env)
-    zoom_rows = profile.zoom_rows if profile else 0
-    findings, material = analyse(sample, scores, coder, zoom_rows=zoom_rows, asked=config.factors)
+    findings, material = analyse(sample, scores, coder, profile=profile_of(dataset.spec.env), asked=config.factors)
     figures, left_out = _draw(findings, material, config.seed, progress)
     metrics = _metrics(identity, vae, training, findings, left_out)
-    page = render(findings, figures, left_out, _provenance(config, vae, dataset, training, identity))
+    provenance = _provenance(config, vae, dataset, training, identity)
+    page = render(findings, figures, left_out, provenance, material.units, read_curves(config.vae))
 
     with locked_directory(config.out) as lock:
         _refuse_foreign_directory(config.out, identity)

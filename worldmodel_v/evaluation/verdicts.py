@@ -1,8 +1,11 @@
 """What a figure means, in one plain sentence, and whether that is good. The thresholds in this file are rules of thumb.
 
 They are for frames of a world model at 64x64. The page shows the number with each sentence, so readers can judge themselves.
+What a recipe does not aim at is noted and not graded: with beta up to 1, latents need not be distributed as the prior, since a
+dynamics model learns their distribution; with beta above 1, silent latents are the price that was chosen.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,12 +20,12 @@ RAW_BITS = 8.0
 WEAK_EDIT = 0.3
 """Below this share of the intended change, the decoder hardly draws an edit."""
 
-Tone = Literal["good", "fair", "bad"]
+Tone = Literal["good", "fair", "bad", "note"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A sentence, and whether it is good news."""
+    """A sentence, and whether it is good news; a note is neither."""
 
     tone: Tone
     text: str
@@ -40,14 +43,14 @@ def on_fidelity(psnr_db: float, ssim: float) -> Verdict:
     """How close reconstructions are."""
     tone = graded(psnr_db, 30.0, 25.0)
     words = {
-        "good": "close: road, kerbs and small things are where they belong",
+        "good": "close on average; what is small and rare counts little in these figures, so look for it in the pictures",
         "fair": "fair: the layout is right, fine detail is blurred",
         "bad": f"poor: much of the frame is lost; train longer, lower {option('beta')} or raise {option('latent_dim')}",
     }[tone]
     return Verdict(tone, f"With {psnr_db:.1f} dB and an SSIM of {ssim:.3f}, reconstructions of unseen episodes are {words}.")
 
 
-def on_activity(active: int, latent_dim: int) -> Verdict:
+def on_activity(active: int, latent_dim: int, beta: float) -> Verdict:
     """Whether latents are used, or have collapsed onto the prior."""
     silent = latent_dim - active
     if active == 0:
@@ -58,20 +61,27 @@ def on_activity(active: int, latent_dim: int) -> Verdict:
         )
     if silent == 0:
         return Verdict("good", f"All {latent_dim} latents carry information; none has collapsed.")
-    tone: Tone = "fair" if 2 * active >= latent_dim else "bad"
+    tone: Tone = "note" if beta > 1 else "fair" if 2 * active >= latent_dim else "bad"
     verb = "latents is" if silent == 1 else "latents are"
     remedy = f"A {option('latent_dim')} of {active} would do as well, or a lower {option('beta')} would use them."
     return Verdict(tone, f"{silent} of {latent_dim} {verb} silent. {remedy}")
 
 
-def on_prior(aggregated: AggregatedPosterior) -> Verdict:
+def on_prior(aggregated: AggregatedPosterior, beta: float) -> Verdict:
     """Whether samples from the prior are like frames."""
     per_latent = aggregated.kl_nats / len(aggregated.mean)
     tone = graded(per_latent, 0.05, 0.25)
+    if tone != "good" and beta <= 1:
+        return Verdict(
+            "note",
+            f"All frames' latents together are {aggregated.kl_nats:.1f} nats from N(0, I), so samples from it are not like "
+            f"frames. At {option('beta', beta)} they need not be: the latents spend their nats on the picture, and a "
+            "dynamics model learns where they lie.",
+        )
     words = {
         "good": "match the prior well, so that samples are like frames",
         "fair": "match the prior roughly, so that some samples mix what never occurs together",
-        "bad": "are far from the prior, so that samples show what no frame shows; a higher "
+        "bad": "are far from the prior, so that samples show what no frame shows; a still higher "
         f"{option('beta')} brings them nearer",
     }[tone]
     return Verdict(tone, f"All frames' latents together {words} ({aggregated.kl_nats:.1f} nats from N(0, I)).")
@@ -85,9 +95,10 @@ def on_bound(found: Bound) -> Verdict | None:
     if bits < RAW_BITS:
         return Verdict("good", f"By the bound a value costs {bits:.2f} bits, where a raw byte takes {RAW_BITS:.0f}.")
     return Verdict(
-        "fair",
-        f"The Gaussian's σ of {found.sigma:.2f} is far wider than the errors, so that a value costs {bits:.2f} bits by the "
-        "bound, more than a raw byte. The bound then compares VAEs of this σ only; a learned σ gives one that means something.",
+        "note",
+        f"The Gaussian's fixed σ of {found.sigma:.2f} is far wider than the errors, so that a value costs {bits:.2f} bits "
+        "by the bound, more than a raw byte. The bound then compares VAEs of this σ only; with a learned σ it can be compared "
+        "with others.",
     )
 
 
@@ -95,7 +106,7 @@ def on_interpolation(jumpiness: float) -> Verdict:
     """Whether paths between frames are smooth."""
     tone = graded(jumpiness, 2.0, 3.5)
     words = {"good": "smooth", "fair": "mostly smooth", "bad": "abrupt"}[tone]
-    return Verdict(tone, f"The ways are {words}: the largest step is {jumpiness:.1f} times the average one.")
+    return Verdict(tone, f"The paths are {words}: the largest step is {jumpiness:.1f} times the average one.")
 
 
 def on_traversals(active: int, shown: int, weakest: float) -> Verdict:
@@ -117,7 +128,7 @@ def on_disentanglement(found: Disentanglement) -> Verdict:
         "bad": "factors are spread over several latents, as is usual without pressure against it; a model that reads all "
         "latents does not mind",
     }[tone]
-    return Verdict(tone if tone != "bad" else "fair", f"SAP is {found.sap:.3f} and MIG {found.mig:.3f}: {words}.")
+    return Verdict(tone if tone != "bad" else "note", f"SAP is {found.sap:.3f} and MIG {found.mig:.3f}: {words}.")
 
 
 def on_map(agreements: dict[str, float]) -> Verdict:
@@ -137,8 +148,10 @@ def on_edits(edited: list[Attribute]) -> Verdict:
     beside = f" Encoded again, edited frames show {shares} of the change that was asked of them." if achieved else ""
     if tone == "good" and achieved and max(achieved) < WEAK_EDIT:
         tone = "fair"
-    words = {"good": "well", "fair": "partly", "bad": "badly"}[tone]
-    return Verdict(tone, f"A linear model reads these from the latents {words} (R² {values}).{beside}")
+    words = {"good": "well", "fair": "partly", "bad": "badly, as where a single frame does not show them"}[tone]
+    return Verdict(
+        tone if tone != "bad" else "note", f"A linear model reads these from the latents {words} (R² {values}).{beside}"
+    )
 
 
 def on_inpainting(found: Inpainting) -> Verdict:
@@ -148,12 +161,12 @@ def on_inpainting(found: Inpainting) -> Verdict:
     words = {
         "good": "knows what belongs there",
         "fair": "is hardly better than a flat colour",
-        "bad": "is worse than a flat colour: it was never shown a frame with a grey hole, and goes astray",
+        "bad": "is worse than a flat colour, as one may be that was never shown a frame with a grey hole",
     }[tone]
     return Verdict(
-        tone,
-        f"The VAE {words}: its error in the hole is {found.mse:.4f}, that of the mean colour {found.mean_fill_mse:.4f}, "
-        f"that of a reconstruction with nothing hidden {found.seen_mse:.4f}.",
+        tone if tone != "bad" else "note",
+        f"The VAE {words}: in the hole it is off by {_levels(found.mse)} of 255 levels (root mean square), the mean colour by "
+        f"{_levels(found.mean_fill_mse)}, a reconstruction with nothing hidden by {_levels(found.seen_mse)}.",
     )
 
 
@@ -169,3 +182,7 @@ def on_anomalies(num_above: int, num_frames: int, worst: float) -> Verdict:
     return Verdict(
         tone, f"{num_above} of {num_frames} frames lie more than 3 σ above the mean error (the worst {worst:.1f} σ): {words}."
     )
+
+
+def _levels(mse: float) -> str:
+    return f"{255 * math.sqrt(mse):.1f}"

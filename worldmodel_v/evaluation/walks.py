@@ -5,8 +5,8 @@ Legend: n points, m steps of a walk, Z latent.
 
 import numpy as np
 
-PRIOR_SIGMAS = 3.0
-"""How far a traversal goes in each direction; 99.7% of the prior is within this range."""
+SPREAD = 2.0
+"""How far a traversal goes in each direction, in standard deviations of the latent itself; 95% of frames are within."""
 
 PARALLEL = 1e-4
 """Below this angle (radians) the arc between two latents is a straight line."""
@@ -34,11 +34,12 @@ def _arc(start_Z: np.ndarray, end_Z: np.ndarray, shares_m1: np.ndarray) -> np.nd
     return direction * (lengths[0] + shares_m1 * (lengths[1] - lengths[0]))
 
 
-def traverse(z_Z: np.ndarray, latents: np.ndarray, steps: int) -> np.ndarray:
-    """For each given latent, the point with this latent going from -3 to 3 and the others unchanged: (n, m, Z)."""
+def traverse(z_Z: np.ndarray, latents: np.ndarray, mean_Z: np.ndarray, std_Z: np.ndarray, steps: int) -> np.ndarray:
+    """For each given latent, the point with this latent going from 2 standard deviations below its mean over frames to 2 above
+    it, and the others unchanged: (n, m, Z)."""
     walks = np.broadcast_to(z_Z, (len(latents), steps, len(z_Z))).copy()
     for walk, latent in zip(walks, latents, strict=True):
-        walk[:, latent] = np.linspace(-PRIOR_SIGMAS, PRIOR_SIGMAS, steps)
+        walk[:, latent] = mean_Z[latent] + std_Z[latent] * np.linspace(-SPREAD, SPREAD, steps)
     return walks
 
 

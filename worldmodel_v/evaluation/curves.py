@@ -1,0 +1,72 @@
+"""The course of a training, from the `metrics.jsonl` that it left beside the weights.
+
+It is read as a stranger's file: a line that is damaged is skipped, since a page about the weights needs no whole record.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worldmodel_v.errors import NotAFile
+from worldmodel_v.storage import files
+from worldmodel_v.untrusted import parse_object
+
+RECORD_NAME = "metrics.jsonl"
+MAX_LINE_BYTES = 1 << 16
+MAX_POINTS = 200
+TITLES = {
+    "loss": "Loss of the training's batches",
+    "psnr_db": "PSNR of held-out frames (dB)",
+    "elbo_nats": "ELBO of held-out frames (nats)",
+    "kl_nats": "KL of held-out frames (nats)",
+}
+"""Of the figures that have a curve, in this order."""
+
+GROUPS = {b'"group": "train"': ("loss",), b'"group": "held-out"': ("psnr_db", "elbo_nats", "kl_nats")}
+"""The curves that lines of a group belong to; other lines are not parsed."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure over the steps of a training: float64 (n,) each."""
+
+    title: str
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def read_curves(vae: Path) -> list[Curve]:
+    """The curves that the training in this directory recorded; none if its record is missing or cannot be read."""
+    points: dict[str, dict[int, float]] = defaultdict(dict)
+    try:
+        with files.open_stream(vae / RECORD_NAME) as file:
+            while line := file.readline(MAX_LINE_BYTES):
+                for name, step, value in _points(line):
+                    points[name][step] = value
+    except (OSError, NotAFile):
+        return []
+    return [_curve(TITLES[name], points[name]) for name in TITLES if len(points[name]) > 1]
+
+
+def _points(line: bytes) -> list[tuple[str, int, float]]:
+    names = next((names for group, names in GROUPS.items() if group in line), ())
+    try:
+        record = parse_object(line) if names else {}
+    except ValueError:
+        return []
+    step = record.get("step")
+    if type(step) is not int:
+        return []
+    found = {name: record[name] for name in names if type(record.get(name)) in (int, float)}
+    return [(name, step, float(value)) for name, value in found.items() if np.isfinite(value)]
+
+
+def _curve(title: str, points: dict[int, float]) -> Curve:
+    """In order of its steps; many points become the means of neighbours."""
+    steps = np.array(sorted(points), dtype=np.float64)
+    values = np.array([points[int(step)] for step in steps])
+    groups = np.array_split(np.arange(len(steps)), min(len(steps), MAX_POINTS))
+    means = [(steps[group].mean(), values[group].mean()) for group in groups]
+    return Curve(title, *np.array(means).T)
