@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -50,7 +50,7 @@ MIN_LOG_SIGMA, MAX_LOG_SIGMA = -6.0, 3.0
 MAX_GRAD_NORM = 1.0
 FIT_WINDOWS, RIDGE = 2048, 1e-3
 EVALUATION_BATCH = 64
-PANEL_SCALE, PANEL_GAP, FRAME_MS, COLOURS = 3, 2, 40, 64
+PANEL_SCALE, PANEL_GAP, LABEL_HEIGHT, FRAME_MS, COLOURS = 3, 2, 26, 40, 64
 
 State = tuple[torch.Tensor, torch.Tensor]
 Window = dict[str, torch.Tensor]
@@ -300,10 +300,25 @@ def to_gif(frames_NHWC: np.ndarray) -> bytes:
         COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
     )
     parts = [strip.crop((0, top, width, top + height)) for top in range(0, strip.height, height)]
-    first, *rest = (part.resize((PANEL_SCALE * width, PANEL_SCALE * height)) for part in parts)
+    first, *rest = (labelled(part.resize((PANEL_SCALE * width, PANEL_SCALE * height))) for part in parts)
     buffer = io.BytesIO()
     first.save(buffer, format="GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0)
     return buffer.getvalue()
+
+
+def labelled(panels: Image.Image) -> Image.Image:
+    """Both panels below what they are, in the palette's own lightest and darkest colour."""
+    palette = panels.getpalette() or []
+    light = np.reshape(palette, (-1, 3)).sum(axis=1)
+    picture = Image.new("P", (panels.width, panels.height + LABEL_HEIGHT), int(light.argmax()))
+    picture.putpalette(palette)
+    picture.paste(panels, (0, LABEL_HEIGHT))
+    draw = ImageDraw.Draw(picture)
+    draw.fontmode = "1"
+    for name, share in {"recorded": 1 / 4, "dreamed": 3 / 4}.items():
+        at = (share * picture.width, LABEL_HEIGHT / 2)
+        draw.text(at, name, int(light.argmin()), ImageFont.load_default(LABEL_HEIGHT * 2 // 3), anchor="mm")
+    return picture
 
 
 def print_report(report: Report) -> None:

@@ -74,10 +74,14 @@ def assert_finite_metrics(out: Path) -> None:
 
 
 def assert_a_dream_that_starts_from_what_was_recorded(path: Path) -> None:
-    """The frame it starts from and six dreamed steps: two panels of 64x64 with a gap of 2, at three times the size."""
+    """The frame it starts from and six dreamed steps: two panels of 64x64, a gap of 2, three times as large, below labels."""
     with Image.open(path) as gif:
-        assert (gif.n_frames, gif.size, gif.info["loop"], gif.info["duration"]) == (7, (3 * 130, 3 * 64), 0, 40)
+        assert (gif.n_frames, gif.size, gif.info["loop"], gif.info["duration"]) == (7, (3 * 130, 26 + 3 * 64), 0, 40)
         frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(gif)])
+    labels, frames = frames[:, :26], frames[:, 26:]
+    assert (labels == labels[0]).all()
+    for half in np.split(labels[0], 2, axis=1):
+        assert len(np.unique(half)) > 1  # something is written over each panel
     recorded, dreamed = frames[:, :, : 3 * 64], frames[:, :, -3 * 64 :]
     np.testing.assert_array_equal(recorded[0], dreamed[0])
     assert any((left != right).any() for left, right in zip(recorded[1:], dreamed[1:], strict=True))

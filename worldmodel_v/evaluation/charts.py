@@ -104,7 +104,7 @@ def bar_chart(values: list[float], labels: list[str], *, unit: str, describes: s
 
 def line_chart(steps_n: np.ndarray, values_n: np.ndarray, *, title: str) -> Chart:
     """A curve over the steps of a training, half as wide as a bar chart, with its first and last step below it."""
-    width, left = WIDTH // 2, LEFT + 24
+    width, left = WIDTH // 2, LEFT + 36
     low, high = float(values_n.min()), float(values_n.max())
     tick = round_step(high - low, TICKS)
     first, last = math.floor(low / tick), max(math.ceil(high / tick), math.floor(low / tick) + 1)

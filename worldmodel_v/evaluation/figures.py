@@ -202,9 +202,9 @@ def draw_map(findings: GaussianFindings, material: GaussianMaterial, seed: int) 
             ],
         ),
         alt=f"Maps of {len(points)} frames, neighbours in latent space near each other, coloured by {', '.join(colourings)}.",
-        look_for=f"t-SNE of {len(points)} frames: those with similar latents lie near each other, and distances across the map "
-        "mean nothing. Colours in clear regions say that the latents know the factor. Threads are episodes, whose neighbouring "
-        "frames are alike in any case.",
+        look_for=f"t-SNE of {len(points):,} frames: those with similar latents lie near each other, and distances across the "
+        "map mean nothing. Colours in clear regions say that the latents know the factor. Threads are episodes, whose "
+        "neighbouring frames are alike in any case.",
         verdict=verdicts.on_map(agreements),
     )
 

@@ -148,9 +148,10 @@ def on_edits(edited: list[Attribute]) -> Verdict:
     beside = f" Encoded again, edited frames show {shares} of the change that was asked of them." if achieved else ""
     if tone == "good" and achieved and max(achieved) < WEAK_EDIT:
         tone = "fair"
-    words = {"good": "well", "fair": "partly", "bad": "badly, as where a single frame does not show them"}[tone]
+    words = {"good": "well", "fair": "partly", "bad": "badly"}[tone]
+    hidden = " What a single frame does not show, no latent holds." if tone == "bad" else ""
     return Verdict(
-        tone if tone != "bad" else "note", f"A linear model reads these from the latents {words} (R² {values}).{beside}"
+        tone if tone != "bad" else "note", f"A linear model reads these from the latents {words} (R² {values}).{hidden}{beside}"
     )
 
 
@@ -180,7 +181,8 @@ def on_anomalies(num_above: int, num_frames: int, worst: float) -> Verdict:
         "bad": "many frames are: a kind that training saw too little of",
     }[tone]
     return Verdict(
-        tone, f"{num_above} of {num_frames} frames lie more than 3 σ above the mean error (the worst {worst:.1f} σ): {words}."
+        tone,
+        f"{num_above:,} of {num_frames:,} frames lie more than 3 σ above the mean error (the worst {worst:.1f} σ): {words}.",
     )
 
 
