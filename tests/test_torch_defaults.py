@@ -15,7 +15,7 @@ from worldmodel_v import Encoder, LatentSequences, LatentStream, load_vae, open_
 from worldmodel_v.collection import collect
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.encoding.ray_data import EncodeBatch
-from worldmodel_v.evaluation import EvalConfig, evaluate, evaluate_vae, reconstruction_grid, sample_grid
+from worldmodel_v.evaluation import EvalConfig, evaluate, evaluate_frames, reconstruction_grid, sample_grid
 from worldmodel_v.inspection import describe
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.training import TrainConfig, train
@@ -95,8 +95,8 @@ def test_evaluating(under_others: Under, stamp_rollouts: Path, stamp_vae: Path, 
     def config(name: str) -> EvalConfig:
         return EvalConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / name, device="cpu", frames=40)
 
-    evaluate_vae(config("plain"))
-    under_others(lambda: evaluate_vae(config("other")))
+    evaluate(config("plain"))
+    under_others(lambda: evaluate(config("other")))
     plain, other = (sorted((tmp_path / name).glob("*.[jp]*")) for name in ("plain", "other"))
     assert [file.name for file in other] == [file.name for file in plain]
     assert all(first.read_bytes() == second.read_bytes() for first, second in zip(plain, other, strict=True))
@@ -109,7 +109,7 @@ def test_a_vae_from_its_directory(under_others: Under, stamp_rollouts: Path, sta
         vae, device = load_vae(stamp_vae).model, torch.device("cpu")
         return {
             "weights": dict(vae.state_dict()),
-            "figures": evaluate(vae, frames, device),
+            "figures": evaluate_frames(vae, frames, device),
             "reconstructions": reconstruction_grid(vae, frames[:3], device),
             "samples": sample_grid(vae, rows=1, columns=2, seed=3),
             "description": repr(describe(stamp_vae)),

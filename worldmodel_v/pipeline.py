@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from worldmodel_v.collection import CollectConfig, CollectReport, collect
 from worldmodel_v.encoding import EncodeConfig, EncodeReport, encode
 from worldmodel_v.errors import ConfigError, first_line
-from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate_vae, require_packages, to_png
+from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate, require_packages, to_png
 from worldmodel_v.execution import Apart
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.progress import Progress, Silent
@@ -110,7 +110,7 @@ def run_pipeline(
     with _worded_as_in_a_file("train"):
         trained = train(pipeline.train, progress)
     with _worded_as_in_a_file("eval"):
-        evaluated = evaluate_vae(pipeline.eval, progress) if pipeline.eval else None
+        evaluated = evaluate(pipeline.eval, progress) if pipeline.eval else None
     with _worded_as_in_a_file("encode"):
         encoded = encode(pipeline.encode, progress)
     for path in (collected.out, encoded.out):

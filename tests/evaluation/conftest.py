@@ -11,7 +11,7 @@ from tests.conftest import stamp_config
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.collection import collect
-from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 from worldmodel_v.training import TrainConfig, train
 
@@ -37,7 +37,7 @@ def small_vae(small_rollouts: Path) -> Path:
 def small_evaluation(small_rollouts: Path, small_vae: Path) -> EvaluationReport:
     """Its evaluation, read-only."""
     out = small_rollouts.parent / "eval"
-    return evaluate_vae(EvalConfig(vae=small_vae, data=small_rollouts, out=out, device="cpu"))
+    return evaluate(EvalConfig(vae=small_vae, data=small_rollouts, out=out, device="cpu"))
 
 
 def write_rollouts(path: Path, num_episodes: int = 4, *, spec: dict[str, object] | None = None, **episode: object) -> Path:

@@ -9,7 +9,7 @@ import torch
 from worldmodel_v.autoencoders import frames_to_input
 from worldmodel_v.autoencoders.base import Measure, psnr
 from worldmodel_v.autoencoders.gaussian import VAE, Posterior, VAEConfig, gaussian_kl
-from worldmodel_v.evaluation import evaluate
+from worldmodel_v.evaluation import evaluate_frames
 from worldmodel_v.evaluation.metrics import BATCH_SIZE
 
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ class TestPSNR:
         assert psnr(torch.zeros(1, dtype=torch.float64), 48).item() == pytest.approx(10 * math.log10(48e12))
 
     def test_it_is_averaged_over_frames_and_not_taken_of_the_average(self) -> None:
-        found = evaluate(KnownVAE([1.0], decoded=0.0), flat_frames(255, 51), CPU)
+        found = evaluate_frames(KnownVAE([1.0], decoded=0.0), flat_frames(255, 51), CPU)
         assert found["psnr_db"] == pytest.approx((0 + 10 * math.log10(25)) / 2, rel=1e-5)
         assert found["squared_error"] == pytest.approx((48 + 48 / 25) / 2, rel=1e-5)
 
@@ -60,24 +60,24 @@ class TestActiveUnits:
     def test_latents_are_counted_whose_mean_varies_by_more_than_a_hundredth(self) -> None:
         """Half of the frames are black and half white, so a latent of scale s has a mean of variance s² / 4."""
         frames = flat_frames(*[0, 255] * 10)
-        assert evaluate(KnownVAE([0.0, 0.199, 0.201, -0.201, 3.0]), frames, CPU)["active_units"] == 3
-        assert evaluate(KnownVAE([0.0, 0.1, 0.199]), frames, CPU)["active_units"] == 0
+        assert evaluate_frames(KnownVAE([0.0, 0.199, 0.201, -0.201, 3.0]), frames, CPU)["active_units"] == 3
+        assert evaluate_frames(KnownVAE([0.0, 0.1, 0.199]), frames, CPU)["active_units"] == 0
 
     def test_the_variance_is_that_of_all_frames_and_not_of_a_batch(self) -> None:
         """Each batch is flat, so that only the difference between batches shows."""
         frames = flat_frames(*[0] * BATCH_SIZE, *[255] * BATCH_SIZE)
-        found = evaluate(KnownVAE([0.199, 0.201]), frames, CPU)
+        found = evaluate_frames(KnownVAE([0.199, 0.201]), frames, CPU)
         assert (found["active_units"], found["latent_dim"], found["num_frames"]) == (1, 2, 2 * BATCH_SIZE)
 
     def test_the_variance_is_divided_by_the_number_of_frames(self) -> None:
-        assert evaluate(KnownVAE([0.199]), flat_frames(0, 255), CPU)["active_units"] == 0
+        assert evaluate_frames(KnownVAE([0.199]), flat_frames(0, 255), CPU)["active_units"] == 0
 
     def test_a_single_frame_has_no_active_units(self) -> None:
-        assert evaluate(KnownVAE([100.0]), flat_frames(255), CPU)["active_units"] == 0
+        assert evaluate_frames(KnownVAE([100.0]), flat_frames(255), CPU)["active_units"] == 0
 
 
 def test_the_kl_is_summed_over_latents_and_averaged_over_frames() -> None:
-    found = evaluate(KnownVAE([1.0, 2.0]), flat_frames(0, 255), CPU)
+    found = evaluate_frames(KnownVAE([1.0, 2.0]), flat_frames(0, 255), CPU)
     assert found["kl_nats"] == pytest.approx((0 + 0.5 * 1 + 0.5 * 4) / 2, rel=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_a_real_model_is_evaluated_as_frame_by_frame(count: int) -> None:
     model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3))
     frames = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     model.train()
-    found = evaluate(model, frames, CPU)
+    found = evaluate_frames(model, frames, CPU)
     assert not model.training
     with torch.no_grad():
         x = frames_to_input(torch.from_numpy(frames))
@@ -106,7 +106,7 @@ def test_a_conditional_vae_of_one_channel_is_evaluated_frame_by_frame_with_its_c
     count = BATCH_SIZE + 3
     frames = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
     condition = np.random.default_rng(1).normal(size=(count, 1)).astype(np.float32)
-    found = evaluate(model, frames, CPU, condition_NK=condition)
+    found = evaluate_frames(model, frames, CPU, condition_NK=condition)
     with torch.no_grad():
         x, speed = frames_to_input(torch.from_numpy(frames), channels=1), torch.from_numpy(condition)
         posterior = model.posterior(x, speed)

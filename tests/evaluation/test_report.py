@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.evaluation.conftest import write_rollouts, write_vae
-from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate
 from worldmodel_v.evaluation.stage import PICTURE_NAMES
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -125,7 +125,7 @@ def test_it_names_the_vae_the_data_and_the_versions(small_evaluation: Evaluation
 
 def test_text_from_outside_is_escaped(small_rollouts: Path, small_vae: Path, tmp_path: Path) -> None:
     vae = shutil.copytree(small_vae, tmp_path / "<script>alert(1)&'\"")
-    text = evaluate_vae(EvalConfig(vae=vae, data=small_rollouts, out=tmp_path / "eval", device="cpu")).page.read_text()
+    text = evaluate(EvalConfig(vae=vae, data=small_rollouts, out=tmp_path / "eval", device="cpu")).page.read_text()
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&amp;&#39;&#34;</code>" in text
     assert vae.name in Page(text).words
@@ -135,7 +135,7 @@ def test_what_no_page_should_hold_is_spelled_out(tmp_path: Path) -> None:
     hostile = "a\x1b\x00\u202eb\ud800"
     data = write_rollouts(tmp_path / "data", spec={"env": hostile, "policy": hostile})
     vae = write_vae(tmp_path / "vae", data)
-    text = evaluate_vae(EvalConfig(vae=vae, data=data, out=tmp_path / "eval", device="cpu")).page.read_text()
+    text = evaluate(EvalConfig(vae=vae, data=data, out=tmp_path / "eval", device="cpu")).page.read_text()
     assert text.count(r"a\x1b\x00\u202eb\ud800") == 3
 
 

@@ -17,7 +17,7 @@ from tests.evaluation.conftest import write_rollouts, write_vae
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.errors import DatasetBusy, WriteFailed
-from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate, evaluate_vae, stage
+from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate, evaluate_frames, stage
 from worldmodel_v.evaluation.stage import METRICS_NAME, OWN_NAMES, PAGE_NAME, PICTURE_NAMES
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.training import TrainConfig, train
@@ -28,7 +28,7 @@ def metrics_of(report: EvaluationReport) -> dict[str, Any]:
 
 
 def run(vae: Path, data: Path, out: Path, **settings: object) -> EvaluationReport:
-    return evaluate_vae(EvalConfig(vae=vae, data=data, out=out, device="cpu", **settings))  # type: ignore[arg-type]
+    return evaluate(EvalConfig(vae=vae, data=data, out=out, device="cpu", **settings))  # type: ignore[arg-type]
 
 
 def test_it_leaves_figures_pictures_and_a_page(small_evaluation: EvaluationReport) -> None:
@@ -48,7 +48,7 @@ def test_its_headline_figures_are_those_that_training_gives(
 ) -> None:
     dataset = open_dataset(small_rollouts)
     frames = np.concatenate([dataset.episode(i).pixels for i in (3, 7)])
-    expected = evaluate(load_vae(small_vae).model, frames, torch.device("cpu"))
+    expected = evaluate_frames(load_vae(small_vae).model, frames, torch.device("cpu"))
     summary = small_evaluation.summary
     assert (summary.num_frames, summary.num_episodes) == (len(frames), 2)
     assert summary.psnr_db == pytest.approx(expected["psnr_db"])
@@ -199,7 +199,7 @@ def test_of_car_racing_the_zoom_in_is_told_apart(tmp_path: Path) -> None:
     vae = write_vae(tmp_path / "vae", data)
     report = run(vae, data, tmp_path / "eval")
     frames = np.concatenate([open_dataset(data).episode(i).pixels[50:] for i in (1, 3)])
-    expected = evaluate(load_vae(vae).model, frames, torch.device("cpu"))
+    expected = evaluate_frames(load_vae(vae).model, frames, torch.device("cpu"))
     assert report.summary.without_zoom is not None
     assert report.summary.without_zoom.num_frames == 20
     assert report.summary.without_zoom.psnr_db == pytest.approx(expected["psnr_db"])

@@ -34,7 +34,7 @@ from worldmodel_v.cli.inspect import InspectConfig, inspect
 from worldmodel_v.collection import collect
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.envs import STAMP_ENV_ID, FramePreprocessor
-from worldmodel_v.evaluation import EvalConfig, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, evaluate
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.export.model import ModelExportConfig, export_model
 from worldmodel_v.pipeline import run_pipeline
@@ -147,7 +147,7 @@ def encode_small(out: Path) -> object:
 
 
 def evaluate_small(out: Path, frames: int = 40) -> object:
-    return evaluate_vae(EvalConfig(data=out.parent / "rollouts", vae=out.parent / "vae", out=out, frames=frames, device="cpu"))
+    return evaluate(EvalConfig(data=out.parent / "rollouts", vae=out.parent / "vae", out=out, frames=frames, device="cpu"))
 
 
 def whole_evaluation(out: Path) -> None:

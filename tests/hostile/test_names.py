@@ -16,7 +16,7 @@ from tests.conftest import stamp_config
 from worldmodel_v.collection import collect
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import WorldModelError
-from worldmodel_v.evaluation import EvalConfig, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, evaluate
 from worldmodel_v.export import export
 from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.inspection import describe, describe_run, require_intact
@@ -202,7 +202,7 @@ def test_in_the_place_of_a_part_of_an_evaluation(
     put(hostile, out / name, outside)
     before = files_in(outside)
     with ends_in_time(), suppress(WorldModelError):
-        evaluate_vae(EvalConfig(vae=stamp_vae, data=stamp_rollouts, out=out, frames=20, device="cpu"))
+        evaluate(EvalConfig(vae=stamp_vae, data=stamp_rollouts, out=out, frames=20, device="cpu"))
     assert files_in(outside) == before
 
 

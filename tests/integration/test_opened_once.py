@@ -7,7 +7,7 @@ import pytest
 
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.encoding import EncodeConfig, encode
-from worldmodel_v.evaluation import EvalConfig, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, evaluate
 from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.export.stage import export
 from worldmodel_v.storage import files
@@ -40,7 +40,7 @@ STAGES: dict[str, tuple[Work, str, tuple[str, ...]]] = {
         ("vae.safetensors",),
     ),
     "eval": (
-        lambda data, vae, latents, out: evaluate_vae(EvalConfig(data=data, vae=vae, out=out, frames=32, device="cpu")),
+        lambda data, vae, latents, out: evaluate(EvalConfig(data=data, vae=vae, out=out, frames=32, device="cpu")),
         "rollouts",
         ("vae.safetensors",),
     ),

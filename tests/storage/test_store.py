@@ -25,7 +25,7 @@ from worldmodel_v.errors import (
     ShardDamaged,
     WorldModelError,
 )
-from worldmodel_v.evaluation import EvalConfig, evaluate_vae
+from worldmodel_v.evaluation import EvalConfig, evaluate
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.inspection import describe, describe_run, preview, require_binding
 from worldmodel_v.storage import Dataset, DatasetWriter, Location, build_shard, remote
@@ -137,7 +137,7 @@ class TestEveryPlace:
     @pytest.mark.parametrize("folder", ["http"], indirect=True)
     def test_an_evaluation_has_the_same_figures(self, folder: Location, stamp: Path, tmp_path: Path) -> None:
         summaries = [
-            evaluate_vae(EvalConfig(vae=stamp / "vae", data=data, out=tmp_path / str(i), frames=30, device="cpu")).summary
+            evaluate(EvalConfig(vae=stamp / "vae", data=data, out=tmp_path / str(i), frames=30, device="cpu")).summary
             for i, data in enumerate([f"{folder}/rollouts", stamp / "rollouts"])
         ]
         assert summaries[0] == summaries[1]

@@ -17,7 +17,7 @@ from tests.training.test_train import config, lines
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConfigError, DatasetNotUsable, ModelNotUsable, OutputNotUsable, WriteFailed
-from worldmodel_v.evaluation import evaluate
+from worldmodel_v.evaluation import evaluate_frames
 from worldmodel_v.inspection import describe
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.publish import publish
@@ -155,7 +155,7 @@ class TestBest:
         shutil.copy(tmp_path / "vae" / "best.safetensors", tmp_path / "best" / "vae.safetensors")
         model = load_vae(tmp_path / "best").model
         frames = read_frames(open_dataset(tiny_rollouts), lambda episode: episode % 4 == 3, QUICK_EVALUATION_FRAMES)
-        assert evaluate(model, frames, torch.device("cpu")) == best.heldout
+        assert evaluate_frames(model, frames, torch.device("cpu")) == best.heldout
 
     def test_it_survives_a_restart_and_a_worse_one_does_not_replace_it(self, tiny_rollouts: Path, tmp_path: Path) -> None:
         out = tmp_path / "vae"

@@ -7,6 +7,6 @@ from worldmodel_v.cli.tables import print_evaluation
 
 def main() -> None:
     """Entry point of `wm-eval`."""
-    from worldmodel_v.evaluation import EvalConfig, evaluate_vae
+    from worldmodel_v.evaluation import EvalConfig, evaluate
 
-    run("wm-eval", EvalConfig, evaluate_vae, show=print_evaluation, following=after_eval)
+    run("wm-eval", EvalConfig, evaluate, show=print_evaluation, following=after_eval)

@@ -2,8 +2,8 @@
 
 Legend: N frames, B batch, C channel, H, W frame, D = C·H·W values of a frame, Z latent, K size of the condition.
 
-`evaluate` gives the short result that training reports; `score_frames` goes over the frames once and keeps the figures of
-each frame, for further analysis.
+`evaluate_frames` gives the short result that training reports; `score_frames` goes over the frames once and keeps the figures
+of each frame, for further analysis.
 """
 
 import threading
@@ -23,7 +23,7 @@ from worldmodel_v.progress import Progress, Silent
 BATCH_SIZE = 250
 
 
-def evaluate(
+def evaluate_frames(
     model: Autoencoder,
     frames_NHWC: np.ndarray,
     device: torch.device,

@@ -81,7 +81,7 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """What a run of `evaluate_vae` found and did."""
+    """What a run of `evaluate` found and did."""
 
     out: Path
     page: Path
@@ -93,7 +93,7 @@ class EvaluationReport:
 
 
 @plain_tensors()
-def evaluate_vae(config: EvalConfig, progress: Progress | None = None) -> EvaluationReport:
+def evaluate(config: EvalConfig, progress: Progress | None = None) -> EvaluationReport:
     """Write the evaluation of `config.vae` on the held-out episodes of `config.data` to `config.out`.
 
     Raises UsageError (PackageMissing, OutputNotUsable, ModelNotUsable, DatasetNotUsable, ConfigError, ShardDamaged) before

@@ -20,7 +20,7 @@ from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.data import FrameBatch
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ModelNotUsable
-from worldmodel_v.evaluation import evaluate, reconstruction_grid, sample_grid, to_png
+from worldmodel_v.evaluation import evaluate_frames, reconstruction_grid, sample_grid, to_png
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -65,7 +65,7 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
     out = run.config.out
     model, step = (run.model, run.step) if run.config.publish == "last" else _best_model(run)
     probe = run.heldout_frames(FINAL_EVALUATION_FRAMES)
-    heldout = evaluate(model, probe.frames, run.device, progress, probe.condition)
+    heldout = evaluate_frames(model, probe.frames, run.device, progress, probe.condition)
     spec = run.dataset.spec
     weights = save(model, TrainedOn(spec.env, spec.preprocessing))
     identity = _identity(run) | {"weights_of_step": step}
