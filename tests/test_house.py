@@ -162,7 +162,8 @@ def test_every_module_and_public_name_is_documented(file: Path) -> None:
     assert ast.get_docstring(tree), f"{file} has no docstring"
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            assert ast.get_docstring(node), f"{file}: {node.name} has no docstring"
+            signature_alone = "overload" in map(ast.unparse, node.decorator_list)
+            assert ast.get_docstring(node) or signature_alone, f"{file}: {node.name} has no docstring"
 
 
 def run_python(code: str) -> None:

@@ -73,13 +73,13 @@ def require_intact(path: Location, progress: Progress | None = None) -> str:
     return f"{len(dataset.entries)} shards, {dataset.num_episodes} episodes, {dataset.num_rows} rows: every byte as indexed"
 
 
-def require_binding(latents_path: Location, *, data: Location | None, vae: Path | None) -> None:
+def require_binding(latents_path: Location, *, data: Location | None, vae: str | Path | None) -> None:
     """Raise DatasetNotUsable unless the latents were made from these rollouts and by this VAE (each checked if given)."""
     latents = open_dataset(latents_path, LatentSpec)
     if vae is not None:
         from worldmodel_v.autoencoders import artifact
 
-        sha256 = artifact.describe(vae).sha256
+        sha256 = artifact.describe(Path(vae)).sha256
         if latents.spec.vae_sha256 != sha256:
             made_by = latents.spec.vae_sha256
             raise DatasetNotUsable(

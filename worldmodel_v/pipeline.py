@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +87,8 @@ class PipelineReport:
 
 
 def run_pipeline(
-    file: Path,
-    out: Path,
+    file: str | Path,
+    out: str | Path,
     progress: Progress | None = None,
     *,
     changes: Sequence[Change] = (),
@@ -100,7 +100,7 @@ def run_pipeline(
     Raises ConfigError (the file is wrong, or `out` is a stage's own directory), what the stages raise, and VerificationFailed
     if a dataset does not match its index.
     """
-    progress = progress or Silent()
+    progress, out = progress or Silent(), Path(out)
     pipeline = load_pipeline(file, out, changes)
     _require_no_stage(out)
     if pipeline.eval:
@@ -123,9 +123,10 @@ def run_pipeline(
     return PipelineReport(collect=collected, train=trained, eval=evaluated, encode=encoded, preview=picture)
 
 
-def load_pipeline(file: Path, out: Path, changes: Sequence[Change] = ()) -> Pipeline:
+def load_pipeline(file: str | Path, out: str | Path, changes: Sequence[Change] = ()) -> Pipeline:
     """Read and check a pipeline file, with changes; raises ConfigError, whose message begins with the file, line and field, or
     says that the field is the command line's."""
+    file, out = Path(file), Path(out)
     root = _compose(file)
     stages = _mapping(file, root, "the file")
     _change(file, stages, changes)
@@ -266,7 +267,12 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\
 
 
 def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
-    """The value of one field, of exactly the type that its config class declares; the file has a list for a tuple."""
+    """The value of one field, of exactly the type that its config class declares; the file has a list for a tuple.
+
+    A dictionary is a mapping, or its JSON as text; the config checks both.
+    """
+    if get_origin(expected) is dict:
+        return _object(file, name, node)
     takes_list = get_origin(expected) is tuple
     if not isinstance(node, yaml.SequenceNode if takes_list else yaml.ScalarNode):
         raise _error(file, node, field=name, expected="a list: [a, b]" if takes_list else "one value")
@@ -281,6 +287,31 @@ def _value(file: Path, name: str, expected: Any, node: yaml.Node) -> Any:
         raise _error(file, node, field=name, expected=expected, got=found) from None
     except (yaml.YAMLError, *_UNREADABLE) as error:
         raise _error(file, node, f"not a plain value ({first_line(error)})", field=name) from None
+
+
+def _object(file: Path, name: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.SequenceNode):
+        raise _error(file, node, field=name, expected="a mapping: {name: value}")
+    if isinstance(node, yaml.MappingNode):
+        for each in _mappings(node):
+            _mapping(file, each, option(name))
+    try:
+        value = _Loader("").construct_object(node, deep=True)
+    except (yaml.YAMLError, *_UNREADABLE) as error:
+        raise _error(file, node, f"not a plain value ({first_line(error)})", field=name) from None
+    if not isinstance(value, dict | str):
+        raise _error(file, node, field=name, expected="a mapping: {name: value}", got=node.value)
+    return value
+
+
+def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    """A node's mappings, at any depth."""
+    if isinstance(node, yaml.MappingNode):
+        yield node
+    inner = node.value if isinstance(node, yaml.CollectionNode) else []
+    for each in inner:
+        for part in each if isinstance(each, tuple) else (each,):
+            yield from _mappings(part)
 
 
 _UNREADABLE = (ValueError, ArithmeticError, LookupError, AttributeError, TypeError, RecursionError)

@@ -78,6 +78,6 @@ def test_urls_that_are_wrong(server: Served, refuse: Refusal, tmp_path: Path, mo
     assert "absent: holds no dataset.json; give a directory that" in refuse("wm-inspect", f"{server.url}/absent")
     assert "needs a package that is not installed: Install s3fs" in refuse("wm-inspect", "s3://bucket/rollouts")
     options = ["--data", f"{server.url}/rollouts", "--out", "s3://bucket/vae"]
-    assert "--out s3:/bucket/vae: is a URL, and only --data may be one; give a local directory" in refuse("wm-train", *options)
-    assert "--out s3:/bucket/vae: is a URL" in refuse("wm-collect", "--out", "s3://bucket/vae")
+    assert "--out s3://bucket/vae: is a URL, and only --data may be one; give a local directory" in refuse("wm-train", *options)
+    assert "--out s3://bucket/vae: is a URL" in refuse("wm-collect", "--out", "s3://bucket/vae")
     assert list(tmp_path.iterdir()) == []

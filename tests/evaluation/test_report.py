@@ -111,7 +111,7 @@ def test_numbers_are_written_for_people(page: Page) -> None:
 def test_without_the_trainings_record_its_curves_are_left_out(small_rollouts: Path, small_vae: Path, tmp_path: Path) -> None:
     vae = shutil.copytree(small_vae, tmp_path / "vae")
     (vae / "metrics.jsonl").unlink()
-    page = Page(evaluate_vae(EvalConfig(vae=vae, data=small_rollouts, out=tmp_path / "eval", device="cpu")).page.read_text())
+    page = Page(evaluate(EvalConfig(vae=vae, data=small_rollouts, out=tmp_path / "eval", device="cpu")).page.read_text())
     assert len(page.named("svg")) == 2
     assert "training" not in [attributes["id"] for attributes in page.named("section")]
 

@@ -111,13 +111,13 @@ def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
     return safetensors.torch.save(weights, metadata={ENTRY: canonical_json({**record, "sha256": _digest(record)})})
 
 
-def load(path: Path, autoencoder: str | None = None) -> Trained[Autoencoder]:
+def load(path: str | Path, autoencoder: str | None = None) -> Trained[Autoencoder]:
     """The autoencoder in the directory that `wm-train` wrote.
 
     A user's own `module:Class` is loaded only if `autoencoder` is the same name, because loading imports its module. Raises
     ModelNotUsable if there is no finished or valid one, ConfigError if it is not the one that was named.
     """
-    return from_bytes(read_weights(path), str(path), autoencoder)
+    return from_bytes(read_weights(Path(path)), str(path), autoencoder)
 
 
 def describe(path: Path) -> Description:

@@ -9,6 +9,7 @@ import dataclasses
 import errno
 import functools
 import itertools
+import json
 import os
 import re
 import sys
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from worldmodel_v import __version__
 from worldmodel_v.cli.examples import examples_of
@@ -142,7 +143,7 @@ def parse(
         _require_once(words)
         if "--version" in words:
             print_version(program)
-        with _locations(), _written_to_standard_output(program, DEFAULT_OUTPUT), _examples_after_help(name, words):
+        with _constructors(), _written_to_standard_output(program, DEFAULT_OUTPUT), _examples_after_help(name, words):
             parse_words = functools.partial(tyro.cli, command, prog=name, description="", config=PARSING)
             if (shown := list(map(printable, words))) != list(words):
                 with suppress(WorldModelError):
@@ -171,17 +172,33 @@ def _examples_after_help(program: str, words: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _locations() -> ConstructorRegistry:
-    """How tyro reads a `Location` (`str | Path`): as plain text, because a Path would remove a slash from a URL."""
-    as_text = PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="PATH|URL",
-        instance_from_str=lambda words: words[0],
-        is_instance=lambda value: isinstance(value, str | Path),
-        str_from_instance=lambda value: [str(value)],
-    )
+_AS_JSON: PrimitiveConstructorSpec[Any] = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="JSON",
+    instance_from_str=lambda words: words[0],
+    is_instance=lambda value: isinstance(value, dict | str),
+    str_from_instance=lambda value: [json.dumps(value)],
+)
+"""How tyro reads a dictionary; the config parses it, and words what is wrong with it."""
+
+
+def _constructors() -> ConstructorRegistry:
+    """How tyro reads a `Location` (`str | Path`) and a `LocalPath`: as text, because a Path would remove a slash from a URL."""
+
+    def as_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if getattr(info.type, "given_as", info.type) != (str | Path):
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="PATH|URL" if info.type == (str | Path) else "PATH",
+            instance_from_str=lambda words: words[0],
+            is_instance=lambda value: isinstance(value, str | Path),
+            str_from_instance=lambda value: [str(value)],
+        )
+
     registry = ConstructorRegistry()
-    registry.primitive_rule(lambda info: as_text if info.type == (str | Path) else None)
+    registry.primitive_rule(as_text)
+    registry.primitive_rule(lambda info: _AS_JSON if info.type == dict[str, Any] else None)
     return registry
 
 

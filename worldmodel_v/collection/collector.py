@@ -189,7 +189,7 @@ def resolve_spec(config: CollectConfig, progress: Progress | None = None, apart:
             code = ", ".join([config.env, *config.wrap, config.policy])
             ended = f"{error} in code of {code}: {WHY_A_PROCESS_ENDS}"
             failures.append((too_long(seconds, config.episode_timeout) or ended, None))
-    where = f"{config.env} with {config.parsed_env_kwargs()}"
+    where = f"{config.env} with {config.env_kwargs}"
     reason, cause = failures[0]
     raise EnvironmentNotUsable(f"cannot begin an episode: {reason}", where=where) from cause
 
@@ -202,8 +202,8 @@ def _trial(config: CollectConfig, episode: int) -> RolloutSpec:
 
 def _try_once(config: CollectConfig, episode: int) -> RolloutSpec:
     """`resolve_spec` by one episode; raises EpisodeFailed if this one cannot be begun."""
-    env_kwargs = config.parsed_env_kwargs()
-    options = EnvOptions.of(vars(config) | {"reset_options": config.parsed_reset_options()})
+    env_kwargs = config.env_kwargs
+    options = EnvOptions.of(vars(config))
     import_all(config.env, env_kwargs, options.wrap, config.policy)
     build_policy, weights = policy_maker(config.policy), policy_weights(config.policy)
     told = retold(lambda error: EpisodeFailed(f"{one_line(error)}{remedy(config.env, error)}"))

@@ -1,8 +1,7 @@
 """What `wm-collect` can be asked for."""
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval, Lt
@@ -13,7 +12,7 @@ from worldmodel_v.execution import Executor, Here, RayPool, WorkerSettings, refu
 from worldmodel_v.execution.worker import MAX_GROWTH_BYTES
 from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_frame_size, require_trainable
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import local_path
+from worldmodel_v.storage import LocalPath
 from worldmodel_v.storage.layout import MAX_EPISODES_PER_SHARD, MAX_ROWS_PER_EPISODE, MAX_SHARDS
 from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, parse_object
@@ -33,7 +32,7 @@ def _refuse_constant(name: str) -> None:
 class CollectionConfig:
     """The options for any source: the dataset, the number of episodes, and the workers."""
 
-    out: Path
+    out: LocalPath = LocalPath()
     """The dataset's directory: new, empty, or a dataset made with these settings."""
 
     episodes: Annotated[int, Ge(1)] = 100
@@ -63,7 +62,6 @@ class CollectionConfig:
         return RayPool(settings, apart=apart)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "out", local_path("out", self.out))
         require_settings(self)
         refuse_idle_address(self.address, self.workers)
         if self.episodes > (most := MAX_SHARDS * self.episodes_per_shard):
@@ -86,14 +84,14 @@ class CollectConfig(CollectionConfig):
     env: str = "worldmodel_v/CarRacing-v3"
     """A Gymnasium id, or module:EnvId. The default is Gymnasium's CarRacing-v3, the same bytes, drawn faster."""
 
-    env_kwargs: str = "{}"
-    """Arguments of the environment as JSON: '{"continuous": false}'."""
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the environment, on a command line JSON: '{"continuous": false}'."""
 
     wrap: tuple[str, ...] = ()
     """Wrappers, innermost first, each module:Class, such as gymnasium.wrappers:GrayscaleObservation."""
 
-    reset_options: str = "{}"
-    """The `options` of every reset as JSON: '{"randomize": false}'."""
+    reset_options: dict[str, Any] = field(default_factory=dict)
+    """The `options` of every reset, likewise: '{"randomize": false}'."""
 
     frame_skip: Annotated[int, Ge(1)] = 1
     """Times that each action is repeated; rewards are summed, and one row is recorded."""
@@ -145,22 +143,24 @@ class CollectConfig(CollectionConfig):
                 remedy=f"give a {option('frame_skip')} of at least 2",
             )
         require_trainable(*self.preprocessing(FULL).frame_shape, field="frame_size", got=self.frame_size)
-        self.parsed_env_kwargs()
-        self.parsed_reset_options()
-
-    def parsed_env_kwargs(self) -> dict[str, Any]:
-        """`env_kwargs` as a dictionary; raises ConfigError if it is no JSON object, or none that can be recorded."""
-        return _parsed("env_kwargs", self.env_kwargs, '{"continuous": false}')
-
-    def parsed_reset_options(self) -> dict[str, Any]:
-        """`reset_options`, likewise."""
-        return _parsed("reset_options", self.reset_options, '{"randomize": false}')
+        _take_object(self, "env_kwargs", '{"continuous": false}')
+        _take_object(self, "reset_options", '{"randomize": false}')
 
 
-def _parsed(field: str, text: str, example: str) -> dict[str, Any]:
+def _take_object(config: CollectConfig, name: str, example: str) -> None:
+    """Make a field, given as a dictionary or as the text of a JSON object, a dictionary of the config's own."""
+    given = getattr(config, name)
     try:
+        text = given if isinstance(given, str) else json.dumps(_with_names(given))
         values = json.loads(text, parse_constant=_refuse_constant)
         parse_object(canonical_json(values))  # as it is recorded and read again
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"is not JSON such as '{example}': {error}", field=field, got=text) from None
-    return values
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(f"is not JSON such as '{example}': {error}", field=name, got=given) from None
+    object.__setattr__(config, name, values)
+
+
+def _with_names(given: dict[str, Any]) -> dict[str, Any]:
+    """`given`; raises ValueError if it is no dictionary with names, of which JSON would make some."""
+    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+        raise ValueError("expected names with values")
+    return given

@@ -1,7 +1,6 @@
 """The settings of `wm-encode`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
@@ -10,7 +9,7 @@ from worldmodel_v.encoding.inference import Precision
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, RayPool, WorkerSettings, refuse_idle_address
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import Location, local_path, to_place
+from worldmodel_v.storage import LocalPath, Location, to_place
 from worldmodel_v.surface import option
 
 MAX_BATCH_SIZE = 1 << 20
@@ -28,10 +27,10 @@ class EncodeConfig:
     data: Location
     """The rollouts that wm-collect wrote: a directory, or its URL."""
 
-    vae: Path
+    vae: LocalPath = LocalPath()
     """The directory that wm-train wrote."""
 
-    out: Path
+    out: LocalPath = LocalPath()
     """Where the latents go: a new or empty directory, or latents of the same rollouts and VAE."""
 
     autoencoder: str | None = None
@@ -69,8 +68,6 @@ class EncodeConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("out", self.out))
-        object.__setattr__(self, "vae", local_path("vae", self.vae))
         require_settings(self)
         refuse_idle_address(self.address, self.workers)
         if self.workers > 0 and self.device.startswith("cuda:"):

@@ -1,14 +1,13 @@
 """The settings of `wm-eval`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Lt
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import Location, local_path, to_place
+from worldmodel_v.storage import LocalPath, Location, to_place
 
 MIN_FRAMES = 10
 """With fewer frames, correlations and maps of the latents mean nothing."""
@@ -22,13 +21,13 @@ class EvalConfig:
     other settings evaluate again; another VAE or other data are refused for the same directory.
     """
 
-    vae: Path
+    vae: LocalPath = LocalPath()
     """The directory that wm-train wrote."""
 
     data: Location
     """The rollouts that it was trained on, or others: a directory, or its URL."""
 
-    out: Path
+    out: LocalPath = LocalPath()
     """Where the report goes: a new or empty directory, or an evaluation of the same VAE and data."""
 
     autoencoder: str | None = None
@@ -51,8 +50,6 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("out", self.out))
-        object.__setattr__(self, "vae", local_path("vae", self.vae))
         require_settings(self)
         if repeated := [name for name in self.factors if self.factors.count(name) > 1]:
             raise ConfigError(f"names {repeated[0]!r} twice", field="factors", got=self.factors)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.storage import Location, local_path, to_place
+from worldmodel_v.storage import LocalPath, Location, to_place
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ExportConfig(ABC):
     data: Location
     """The dataset to export: what wm-collect or wm-encode wrote, as the format needs; a directory, or its URL."""
 
-    out: Path
+    out: LocalPath = LocalPath()
     """The directory to write: new or empty. It appears when the export is complete."""
 
     name: ClassVar[str]
@@ -66,7 +66,6 @@ class ExportConfig(ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("out", self.out))
         data, out = to_place(self.data).absolute(), self.out.absolute()
         if data == out or data in out.parents:
             raise ConfigError(

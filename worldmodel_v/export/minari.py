@@ -59,7 +59,7 @@ class MinariConfig(ExportConfig):
                 expected="NAME-v0 or NAMESPACE/NAME-v0, as Minari calls its datasets",
                 got=self.resolved_id,
             )
-        if not f"/{self.out.absolute().as_posix()}".endswith(f"/{self.resolved_id}"):
+        if not f"/{Path(self.out).absolute().as_posix()}".endswith(f"/{self.resolved_id}"):
             raise ConfigError(
                 "Minari finds a dataset in a folder of its id",
                 field="dataset_id",
@@ -69,7 +69,7 @@ class MinariConfig(ExportConfig):
 
     @property
     def resolved_id(self) -> str:
-        return self.out.absolute().name if self.dataset_id is None else self.dataset_id
+        return Path(self.out).absolute().name if self.dataset_id is None else self.dataset_id
 
     def write(self, source: Source[RolloutSpec], folder: Path, progress: Progress) -> Written:
         data = folder / "data"

@@ -43,7 +43,7 @@ from worldmodel_v.export.modules import Part, parts
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import Location, Rollouts, local_path, require_dataset, to_place
+from worldmodel_v.storage import LocalPath, Location, Rollouts, require_dataset, to_place
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.new_directory import new_directory, require_new
 from worldmodel_v.surface import option
@@ -58,13 +58,13 @@ CALIBRATION_FRAMES = 1024
 class ModelExportConfig:
     """Write a VAE's encoder and decoder as files that run without this package, each checked on held-out frames."""
 
-    vae: Path
+    vae: LocalPath = LocalPath()
     """The directory that wm-train wrote."""
 
     data: Location
     """Rollouts: every file is checked on frames of held-out episodes, int8 is calibrated on frames of the others."""
 
-    out: Path
+    out: LocalPath = LocalPath()
     """The directory to write: new or empty."""
 
     formats: tuple[FormatName, ...] = get_args(FormatName)
@@ -72,8 +72,6 @@ class ModelExportConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("out", self.out))
-        object.__setattr__(self, "vae", local_path("vae", self.vae))
         if not self.formats:
             raise ConfigError(field="formats", expected=f"one or more of {', '.join(SUFFIXES)}", got=())
         if unknown := [name for name in self.formats if name not in SUFFIXES]:

@@ -11,7 +11,7 @@ from worldmodel_v.storage.pixels import PixelLayout
 from worldmodel_v.storage.set_aside import SetAside
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.shard_writer import build_shard
-from worldmodel_v.storage.store import Location, OpenFile, Place, local_path, to_place
+from worldmodel_v.storage.store import LocalPath, Location, OpenFile, Place, to_place
 from worldmodel_v.storage.verify import verify
 from worldmodel_v.storage.writer import DatasetWriter
 
@@ -20,6 +20,7 @@ __all__ = [
     "DatasetWriter",
     "IndexEntry",
     "Latents",
+    "LocalPath",
     "Location",
     "OpenFile",
     "PixelLayout",
@@ -28,7 +29,6 @@ __all__ = [
     "SetAside",
     "Shard",
     "build_shard",
-    "local_path",
     "open_dataset",
     "require_dataset",
     "to_place",

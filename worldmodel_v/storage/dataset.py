@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from worldmodel_v.errors import DatasetNotUsable, ShardDamaged
 from worldmodel_v.records import Episode
@@ -186,8 +186,16 @@ Rollouts = Dataset[RolloutSpec]
 Latents = Dataset[LatentSpec]
 
 
+@overload
+def open_dataset(path: Location) -> Dataset[Spec]: ...
+
+
+@overload
+def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]: ...
+
+
 @readable()
-def open_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
+def open_dataset(path: Location, *kinds: type[Any]) -> Dataset[Any]:
     """Read `dataset.json` and the index at a path or URL; with `kinds`, it must be of one of them (RolloutSpec, LatentSpec).
 
     Raises DatasetNotUsable, which names the command that writes such a dataset; NotReadable, ReadFailed, ShardDamaged or

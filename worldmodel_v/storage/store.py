@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, Self, overload
 
 import numpy as np
 
@@ -82,16 +82,37 @@ def store_of(place: Place) -> Store:
     return RemoteStore() if isinstance(place, RemotePath) else LocalStore()
 
 
-def local_path(field: str, path: str | Path) -> Path:
-    """The path of a setting that names a local directory; raises ConfigError if it is a URL."""
-    if _is_url(path):
-        raise ConfigError(
-            f"is a URL, and only {option('data')} may be one",
-            field=field,
-            got=path,
-            remedy="give a local directory, and copy it yourself",
-        )
-    return Path(path)
+class LocalPath:
+    """The type of a config's field that names a local directory: it is given as text or a Path, and is a Path when it is read.
+
+    `out: LocalPath = LocalPath()` has no default. A URL raises ConfigError.
+    """
+
+    given_as = Location
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, config: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, config: object, owner: type) -> Path: ...
+
+    def __get__(self, config: object | None, owner: type) -> Any:
+        if config is None:
+            raise AttributeError(f"{owner.__name__}.{self._name} has no default")  # which dataclasses ask for
+        return config.__dict__[self._name]
+
+    def __set__(self, config: object, path: str | Path) -> None:
+        if _is_url(path):
+            raise ConfigError(
+                f"is a URL, and only {option('data')} may be one",
+                field=self._name,
+                got=path,
+                remedy="give a local directory, and copy it yourself",
+            )
+        config.__dict__[self._name] = Path(path)
 
 
 def _is_url(path: Location) -> bool:

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -12,7 +11,7 @@ from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
 from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import Location, local_path, to_place
+from worldmodel_v.storage import LocalPath, Location, to_place
 from worldmodel_v.surface import option
 from worldmodel_v.training.optimizers import source_of
 from worldmodel_v.training.schedules import Schedule
@@ -35,7 +34,7 @@ class TrainConfig:
     data: Location
     """The rollouts that wm-collect wrote: a directory, or its URL."""
 
-    out: Path
+    out: LocalPath = LocalPath()
     """Where weights, checkpoint, metrics and pictures go."""
 
     steps: Annotated[int, Ge(1)] = 10_000
@@ -151,7 +150,6 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        object.__setattr__(self, "out", local_path("out", self.out))
         if self.max_grad_norm == math.inf:
             raise ConfigError(
                 field="max_grad_norm",

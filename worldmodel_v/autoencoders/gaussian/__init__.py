@@ -25,8 +25,9 @@ __all__ = [
 ]
 
 
-def load_vae(path: Path) -> Trained[VAE]:
+def load_vae(path: str | Path) -> Trained[VAE]:
     """The VAE in a directory that `wm-train` wrote; raises ModelNotUsable if there is none, or another."""
+    path = Path(path)
     content = artifact.read_weights(path)
     if (kind := artifact.kind_of(content, str(path))) != VAE.kind:
         raise ModelNotUsable(
