@@ -20,6 +20,7 @@ ROOMS = (
         "untrusted",
         "errors",
         "progress",
+        "notebook",
         "steps",
         "kernel_cache",
         "compiler",

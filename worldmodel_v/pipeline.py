@@ -23,7 +23,8 @@ from worldmodel_v.errors import ConfigError, first_line
 from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate, require_packages, to_png
 from worldmodel_v.execution import Apart
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
-from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.notebook import shown
+from worldmodel_v.progress import Progress
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.surface import InPipelineFile, current, option, worded
@@ -100,7 +101,7 @@ def run_pipeline(
     Raises ConfigError (the file is wrong, or `out` is a stage's own directory), what the stages raise, and VerificationFailed
     if a dataset does not match its index.
     """
-    progress, out = progress or Silent(), Path(out)
+    progress, out = shown(progress), Path(out)
     pipeline = load_pipeline(file, out, changes)
     _require_no_stage(out)
     if pipeline.eval:

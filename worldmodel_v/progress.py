@@ -59,7 +59,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Reports nothing: the default of every stage when called from Python."""
+    """Reports nothing: the default of every stage when called from Python, except in a notebook (`notebook`)."""
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> "Silent":
         return self

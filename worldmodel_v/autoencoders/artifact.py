@@ -76,6 +76,9 @@ class Trained(Generic[Model]):
     trained_on: TrainedOn | None
     """Whose frames it knows, and how they were preprocessed; None if the file does not say."""
 
+    def __repr__(self) -> str:
+        return f"Trained({self.model.config}, sha256 {self.sha256[:12]}…)"
+
 
 @dataclass(frozen=True)
 class Description:

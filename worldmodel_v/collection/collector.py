@@ -39,6 +39,7 @@ from worldmodel_v.errors import (
     retold,
 )
 from worldmodel_v.execution import Apart, Executor, Failure
+from worldmodel_v.notebook import shown
 from worldmodel_v.policies import Policy, next_action, policy_maker, policy_source, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
 from worldmodel_v.process import output_to_stderr, process_kept
@@ -102,7 +103,7 @@ def collect(
 
     During the run, prints go to standard error.
     """
-    progress = progress or Silent()
+    progress = shown(progress)
     with output_to_stderr(), _resting(apart) if apart else _kept(config, progress):
         spec = resolve_spec(config, progress, apart)
         if spec.frames == RENDER and config.frames == AUTO:
@@ -139,7 +140,7 @@ def collect_source(
     """
     with output_to_stderr(), process_kept():
         own = OwnSource.of(source, seed=config.seed, episodes_per_shard=config.episodes_per_shard)
-        return _collect(own, config, progress or Silent(), executor, shard_bytes=0)
+        return _collect(own, config, shown(progress), executor, shard_bytes=0)
 
 
 def _collect(

@@ -72,6 +72,9 @@ class FrameStream:
         self.num_frames = self._table.num_frames
         """Frames in one epoch."""
 
+    def __repr__(self) -> str:
+        return f"FrameStream({str(self._table.dataset.path)!r}: {self.num_frames} frames, in batches of {self._batch_size})"
+
     def __iter__(self) -> Iterator[FrameBatch]:
         num_places = min(len(self._table), self._num_chunks + -(-self._num_chunks // PARTS))
         with ChunkPool(self._table, num_places, _num_threads(self._table.dataset), self._condition) as pool:

@@ -75,6 +75,9 @@ class LatentStream(OverWindows, IterableDataset[Window]):
         """Windows in an epoch."""
         return len(self._windows)
 
+    def __repr__(self) -> str:
+        return f"LatentStream({str(self.path)!r}: {self.num_windows} windows of {self.length} transitions)"
+
     def batches(self, batch_size: int, epoch: int = 0) -> Generator[Window]:
         """Every window once, in batches (the last may be smaller), shuffled, and made ahead in a thread.
 

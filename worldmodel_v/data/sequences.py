@@ -83,6 +83,9 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
     def __len__(self) -> int:
         return len(self._windows)
 
+    def __repr__(self) -> str:
+        return f"LatentSequences({str(self.path)!r}: {len(self)} windows of {self.length} transitions)"
+
     def __getitem__(self, index: int) -> Window:
         return {name: column[0] for name, column in self.batch(np.array([index])).items()}
 

@@ -74,6 +74,11 @@ class Encoder:
         target = resolve_device(device)
         return cls(load(Path(path), autoencoder), target, str(path))
 
+    def __repr__(self) -> str:
+        height, width = self._frame_shape
+        kind = self._model.kind
+        return f"Encoder({self._source!r}: {kind}, frames of {height}x{width} to {self.latent_shapes}, on {self._device})"
+
     @property
     def latent_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each column for one frame: for a VAE (Z,) for `mu` and `logvar`."""

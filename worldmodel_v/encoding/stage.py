@@ -18,8 +18,9 @@ from worldmodel_v.encoding.config import EncodeConfig
 from worldmodel_v.encoding.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.execution import Executor, map_tasks
+from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
-from worldmodel_v.progress import Progress, Silent, begin
+from worldmodel_v.progress import Progress, begin
 from worldmodel_v.schema import latent_schema
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import DatasetWriter, IndexEntry, Latents, Rollouts, require_dataset
@@ -54,7 +55,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
     An `executor` of your own replaces `config.workers` and their cluster. Each of its workers encodes one shard at a time from
     the shard's bytes, with as many threads as PyTorch has there.
     """
-    progress = progress or Silent()
+    progress = shown(progress)
     rollouts = require_dataset(config.data, RolloutSpec)
     weights = artifact.read_weights(config.vae)
     vae = artifact.from_bytes(weights, str(config.vae), config.autoencoder)

@@ -31,9 +31,10 @@ from worldmodel_v.evaluation.figures import Figure, all_figures
 from worldmodel_v.evaluation.metrics import score_frames, ssim
 from worldmodel_v.evaluation.report import Provenance, render
 from worldmodel_v.evaluation.sample import Sample, choose_holdout, read_sample
+from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
-from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.progress import Progress
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Rollouts, files, require_dataset
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -100,7 +101,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None) -> Evaluation
     anything is written, ModelFailed if the autoencoder gives NaN, WriteFailed if the disk fails.
     """
     require_packages()
-    progress = progress or Silent()
+    progress = shown(progress)
     device = resolve_device(config.device)
     dataset = require_dataset(config.data, RolloutSpec)
     vae = load(config.vae, config.autoencoder)

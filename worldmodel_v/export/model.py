@@ -40,8 +40,9 @@ from worldmodel_v.export.formats import (
 )
 from worldmodel_v.export.int8 import write_int8
 from worldmodel_v.export.modules import Part, parts
+from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
-from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.progress import Progress
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import LocalPath, Location, Rollouts, require_dataset, to_place
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -124,7 +125,7 @@ def export_model(config: ModelExportConfig, progress: Progress | None = None) ->
     Raises UsageError (PackageMissing, OutputNotUsable, DatasetNotUsable, ModelNotUsable, …) before it
     writes anything, ModelFailed if a file does not compute what the original does, WriteFailed if the disk fails.
     """
-    progress = progress or Silent()
+    progress = shown(progress)
     require_packages(config.formats)
     require_new(config.out)
     dataset = require_dataset(config.data, RolloutSpec)

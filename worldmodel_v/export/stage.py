@@ -12,7 +12,8 @@ from typing import Any
 from worldmodel_v import __version__
 from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.source import Source
-from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.notebook import shown
+from worldmodel_v.progress import Progress
 from worldmodel_v.storage.new_directory import new_directory, require_new
 
 SOURCE_NAME = "source.json"
@@ -42,7 +43,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportRepo
     Raises UsageError (DatasetNotUsable, ShardDamaged, ConfigError, OutputNotUsable, …) before
     anything is written, WriteFailed if the disk fails.
     """
-    progress = progress or Silent()
+    progress = shown(progress)
     require_new(config.out)
     source: Source[Any] = Source(config.data, config.reads, progress)
     config.require_columns(source)

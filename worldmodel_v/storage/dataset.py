@@ -54,6 +54,15 @@ class Dataset(Generic[S]):
     entries: tuple[IndexEntry, ...]
     """The committed shards, by number."""
 
+    def __repr__(self) -> str:
+        kind = self.format.rpartition("/")[2]
+        return f"Dataset({str(self.path)!r}: {kind}, {self.num_episodes} episodes, {self.num_rows} rows)"
+
+    def _repr_html_(self) -> str:
+        from worldmodel_v.storage.html import as_html
+
+        return as_html(self)
+
     @property
     def format(self) -> str:
         """`worldmodel_v/rollouts` or `worldmodel_v/latents`."""

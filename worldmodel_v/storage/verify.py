@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from worldmodel_v.errors import NotReadable, ReadFailed, RemoteFailed, ShardDamaged, WorldModelError
-from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.notebook import shown
+from worldmodel_v.progress import Progress
 from worldmodel_v.spec import Spec
 from worldmodel_v.storage import files
 from worldmodel_v.storage.dataset import Dataset
@@ -22,7 +23,7 @@ def verify(dataset: Dataset[Spec], progress: Progress | None = None) -> list[str
     process is writing there: it has not committed them yet.
     Raises NotReadable, ReadFailed, RemoteFailed. A dataset behind a URL is not searched for files outside the index.
     """
-    task = (progress or Silent()).task(f"verify {dataset.path.name}", len(dataset.entries), "shards")
+    task = shown(progress).task(f"verify {dataset.path.name}", len(dataset.entries), "shards")
     findings: list[str] = []
     for entry in dataset.entries:
         findings += _verify_shard(dataset, entry)

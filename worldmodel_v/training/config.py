@@ -15,6 +15,7 @@ from worldmodel_v.storage import LocalPath, Location, to_place
 from worldmodel_v.surface import option
 from worldmodel_v.training.optimizers import source_of
 from worldmodel_v.training.schedules import Schedule
+from worldmodel_v.training.trackers import TrackerName
 
 Precision = Literal["auto", "fp32", "bf16"]
 Publish = Literal["last", "best"]
@@ -132,6 +133,10 @@ class TrainConfig:
     resume: bool = True
     """Start from step 0 and replace the checkpoint in --out, in place of continuing from it (in Python: resume=False)."""
 
+    track: TrackerName = "tensorboard"
+    """Where metrics are shown besides metrics.jsonl: tensorboard (files in --out), wandb (Weights & Biases) or mlflow, the last
+    two with pictures. A continued run continues there; a tracker that fails does not end the training."""
+
     log_every: Annotated[int, Ge(1)] = 20
     """Steps between two lines of metrics."""
 
@@ -226,7 +231,7 @@ class TrainConfig:
         user's own optimiser or autoencoder cannot be loaded.
         """
         free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every", "compile"}
-        free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "num_workers", "address"}
+        free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "track", "num_workers", "address"}
         if self.schedule == "cosine":
             free.remove("steps")
         settings = {name: value for name, value in asdict(self).items() if name not in free}

@@ -1,4 +1,4 @@
-"""The record of a training: `metrics.jsonl`, one object a line, and the same numbers for TensorBoard.
+"""The record of a training: `metrics.jsonl`, one object a line, and the same numbers for TensorBoard or another tracker.
 
 A continued run first drops the lines after its checkpoint, so that every step is recorded once. TensorBoard is optional: if
 the package is missing, only the JSON lines are written.
@@ -22,6 +22,7 @@ from worldmodel_v.storage import files
 from worldmodel_v.storage.index import complete_lines
 from worldmodel_v.storage.publish import named_failure, publish, write_line, write_record
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.training.trackers import Tracking
 from worldmodel_v.untrusted import parse_object
 
 METRICS_NAME = "metrics.jsonl"
@@ -40,12 +41,13 @@ MAX_BYTES = 1 << 30
 class MetricsLog:
     """Appends to a training's record; call `close` at the end. All methods raise WriteFailed if the disk fails."""
 
-    def __init__(self, folder: Path, first_step: int) -> None:
-        """Open the record of a run that continues after step `first_step`."""
+    def __init__(self, folder: Path, first_step: int, tracking: Tracking | None = None) -> None:
+        """Open the record of a run that continues after step `first_step`; `tracking` replaces TensorBoard."""
+        self._tracking = tracking
         self._path, self._board_folder = folder / METRICS_NAME, folder / TENSORBOARD_FOLDER
         _drop_lines_after(self._path, first_step)
         with named_failure(self._board_folder):
-            self._board = _tensorboard(self._board_folder, first_step)
+            self._board = None if tracking else _tensorboard(self._board_folder, first_step)
         try:
             with named_failure(self._path):
                 self._file = files.open_stream(self._path, "ab", buffering=0)
@@ -56,24 +58,34 @@ class MetricsLog:
 
     @property
     def draws_curves(self) -> bool:
-        """Whether TensorBoard's package is installed."""
-        return self._board is not None
+        """Whether there are curves to look at: a tracker is used, or TensorBoard's package is installed."""
+        return self._board is not None or self._tracking is not None
 
     def write(self, step: int, group: str, values: Mapping[str, float | list[float]]) -> None:
         """Record numbers of one group ("train", "held-out" or "health") at a step; TensorBoard shows a list's histogram."""
         with named_failure(self._path):
             write_line(self._file, json.dumps({"step": step, "group": group, **values}))
+        if self._tracking is not None:
+            self._tracking.add(step, {f"{group}/{name}": value for name, value in values.items()})
         if self._board is None:
             return
         with named_failure(self._board_folder):
             for name, value in values.items():
                 self._board.add(f"{group}/{name}", value, step)
 
+    def pictures(self, step: int, pngs: Mapping[str, bytes]) -> None:
+        """Give the tracker the pictures of a step, by their names."""
+        if self._tracking is not None:
+            for name, png in pngs.items():
+                self._tracking.picture(step, name, png)
+
     def close(self) -> None:
         try:
             with named_failure(self._path):
                 self._file.close()
         finally:
+            if self._tracking is not None:
+                self._tracking.close()
             if self._board is not None:
                 with named_failure(self._board_folder):
                     self._board.close()

@@ -80,15 +80,18 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
     return heldout
 
 
-def draw_progress(run: TrainingRun, probe: FrameBatch) -> None:
-    """Pictures of reconstructions and of samples from the prior, named by step."""
+def draw_progress(run: TrainingRun, probe: FrameBatch) -> dict[str, bytes]:
+    """Publish pictures of reconstructions and of samples from the prior, named by step; returns their bytes (PNG)."""
     folder = run.config.out / SAMPLES_FOLDER
     with named_failure(folder):
         files.make_folder(folder)
-    publish(folder / f"step_{run.step:07d}_reconstructions.png", to_png(_picture(run.model, probe, run.device)), run.config.out)
+    drawn = {"reconstructions": to_png(_picture(run.model, probe, run.device))}
     prior = sample_grid(run.model, rows=2, columns=PICTURE_FRAMES, seed=run.config.seed)
     if prior is not None:
-        publish(folder / f"step_{run.step:07d}_prior.png", to_png(prior), run.config.out)
+        drawn["prior"] = to_png(prior)
+    for name, png in drawn.items():
+        publish(folder / f"step_{run.step:07d}_{name}.png", png, run.config.out)
+    return drawn
 
 
 def best_settings(run: TrainingRun) -> dict[str, Any]:

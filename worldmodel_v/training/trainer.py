@@ -22,8 +22,9 @@ from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.errors import OutputNotUsable, TrainingFailed
 from worldmodel_v.evaluation.metrics import score_frames, summarise
 from worldmodel_v.interrupts import deferred_interrupts
+from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
-from worldmodel_v.progress import Progress, Silent, begin
+from worldmodel_v.progress import Progress, begin
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.storage import require_dataset
 from worldmodel_v.storage.directory import refuse_foreign_names
@@ -45,12 +46,13 @@ from worldmodel_v.training.publication import (
     published_evaluation,
 )
 from worldmodel_v.training.run import StepTerms, TrainingRun, require_trainable
+from worldmodel_v.training.trackers import TRACKER_FOLDER, TRACKER_NAME, TRACKERS, Tracking, require_tracker
 from worldmodel_v.untrusted import canonical_json
 
 QUICK_EVALUATION_FRAMES = 256
 OWN_NAMES = {
     *(CHECKPOINT_NAME, KEPT_FOLDER, BEST_NAME, WEIGHTS_NAME, CONFIG_NAME, HELDOUT_NAME, PICTURE_NAME, SAMPLES_FOLDER),
-    *(METRICS_NAME, TENSORBOARD_FOLDER, LOCK_NAME),
+    *(METRICS_NAME, TENSORBOARD_FOLDER, TRACKER_NAME, TRACKER_FOLDER, LOCK_NAME),
 }
 """The names that a training's directory may contain."""
 
@@ -82,7 +84,8 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
     gradient is no longer finite, or when the posterior has collapsed if that shall stop it. An interrupt saves a checkpoint
     first.
     """
-    progress = progress or Silent()
+    progress = shown(progress)
+    require_tracker(config.track)
     with open_training(config) as run:
         first_step = run.step
         if run.step < config.steps:
@@ -132,7 +135,8 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     settings_hash = hashlib.sha256(canonical_json(run.settings).encode()).hexdigest()
     task = begin(progress, "train", config.out, settings_hash, total=config.steps, unit="steps", done=run.step)
     warn = functools.partial(progress.event, "training_warning", stage="train", warning=True)
-    log, watch = MetricsLog(config.out, run.step), Watch(config, run.model, warn)
+    tracking = Tracking(config.track, config.out, run.settings, run.step, warn) if config.track in TRACKERS else None
+    log, watch = MetricsLog(config.out, run.step, tracking), Watch(config, run.model, warn)
     if not log.draws_curves:
         progress.say(
             f"no curves are drawn, because TensorBoard is not installed; {METRICS_NAME} has the figures; "
@@ -151,7 +155,7 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
                 run.require_own_directory()
             collapse = _check_up(run, probe, log, watch, progress) if due else None
             if due:
-                draw_progress(run, probe)
+                log.pictures(run.step, draw_progress(run, probe))
             if due or stopping:
                 run.save()  # last: after a kill before it, the continued run draws the same pictures again
                 saved = f"train: checkpoint of step {run.step} of {config.steps}"
