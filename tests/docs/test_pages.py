@@ -18,6 +18,7 @@ from worldmodel_v.encoding import EncodeConfig
 from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.model import ModelExportConfig
+from worldmodel_v.pipeline import STAGES
 from worldmodel_v.training import TrainConfig
 from worldmodel_v.training.trainer import OWN_NAMES
 
@@ -50,7 +51,10 @@ def test_every_flag_of_a_documented_command_exists(document: str) -> None:
     for program, *words in commands(document):
         fields = {*CONFIGS[program].__dataclass_fields__, *Output.__dataclass_fields__, "help"}
         for word in words:
-            if word.startswith("--"):
+            stage, _, field = word[2:].partition(".")
+            if field and stage in STAGES:
+                assert field in STAGES[stage].__dataclass_fields__, f"{document}: {word}"
+            elif word.startswith("--") and word != "--tyro-print-completion":
                 assert word[2:].replace("-", "_") in fields, f"{document}: {program} {word}"
 
 
