@@ -16,7 +16,19 @@ from worldmodel_v.evaluation import require_packages, stage
 
 ROOT = Path(__file__).parents[2]
 NOT_FOR_READING = ("ray", "numba", "sklearn", "tensorboard", "gymnasium", "torchmetrics", "jinja2", "rich", "tyro", "grpc")
-MADE = (".git", ".venv", "runs", "build", "dist", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis", ".installed")
+MADE = (
+    ".git",
+    ".venv",
+    ".cache",
+    "runs",
+    "build",
+    "dist",
+    "*.egg-info",
+    "__pycache__",
+    ".*_cache",
+    ".hypothesis",
+    ".installed",
+)
 """What is in a clone and not in the repository."""
 
 
