@@ -99,9 +99,9 @@ def test_an_installed_package_is_recorded_by_its_version(folder: Path) -> None:
     }
 
 
-def collect_in(folder: Path, *more: object) -> tuple[int, str]:
+def collect_in(folder: Path, **more: object) -> tuple[int, str]:
     """Exit code and errors of wm-collect, run where the user's module is."""
-    command = ("wm-collect", "--out", folder / "out", "--workers", 0, "--quiet", *options(SETTINGS), *more)
+    command = ("wm-collect", "--out", folder / "out", "--workers", 0, "--quiet", *options({**SETTINGS, **more}))
     process = start(*command, PYTHONPATH=f"{folder}:{Path(__file__).parents[2]}")
     _, errors = process.communicate()
     return process.returncode, errors
@@ -114,7 +114,7 @@ def test_an_edited_environment_does_not_continue_and_an_unchanged_one_does(tmp_p
     before = files_in(tmp_path / "out" / "shards")
     recorded = sha256(module)
     module.write_text(MODULE.replace("2 *", "3 *"))
-    code, errors = collect_in(tmp_path, "--episodes", 6)
+    code, errors = collect_in(tmp_path, episodes=6)
     assert code == 2
     assert errors.startswith(
         f"wm-collect: {tmp_path / 'out'}: was made with other settings: env_source is {{'my_world.py': '{recorded}"
@@ -123,7 +123,7 @@ def test_an_edited_environment_does_not_continue_and_an_unchanged_one_does(tmp_p
     assert errors.count("\n") == 1
     assert files_in(tmp_path / "out" / "shards") == before
     module.write_text(MODULE)
-    assert collect_in(tmp_path, "--episodes", 6) == (0, "")
+    assert collect_in(tmp_path, episodes=6) == (0, "")
     assert before.items() < files_in(tmp_path / "out" / "shards").items()
     assert verify(open_dataset(tmp_path / "out")) == []
 

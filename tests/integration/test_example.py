@@ -22,15 +22,17 @@ from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.schema import ActionSpace
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_mdn_rnn.py"
-SHORT = (
-    *("--steps", "3", "--batch-size", "4", "--length", "8", "--dream-steps", "6", "--holdout-every", "4"),
-    *("--device", "cpu"),
-)
+SHORT = {"--steps": "3", "--batch-size": "4", "--length": "8", "--dream-steps": "6", "--holdout-every": "4", "--device": "cpu"}
+
+
+def shortly(*options: str) -> list[str]:
+    """Options of the example, and those of a short run that they do not set."""
+    return [*options, *(word for name, value in SHORT.items() if name not in options for word in (name, value))]
 
 
 def run_example(latents: Path, vae: Path, out: Path, *options: str) -> tuple[str, str]:
     """What it says on both outputs."""
-    return run(EXAMPLE, "--latents", latents, "--vae", vae, "--out", out, *SHORT, *options, COLUMNS="120")
+    return run(EXAMPLE, "--latents", latents, "--vae", vae, "--out", out, *shortly(*options), COLUMNS="120")
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +206,7 @@ class Refusal:
         self._monkeypatch, self._capsys, self._out = monkeypatch, capsys, out
 
     def __call__(self, latents: Path, vae: Path, *options: str) -> str:
-        argv = [EXAMPLE, "--latents", latents, "--vae", vae, "--out", self._out, *SHORT, *options]
+        argv = [EXAMPLE, "--latents", latents, "--vae", vae, "--out", self._out, *shortly(*options)]
         self._monkeypatch.setattr(sys, "argv", list(map(str, argv)))
         with pytest.raises(SystemExit) as exit_:
             runpy.run_path(str(EXAMPLE), run_name="__main__")
