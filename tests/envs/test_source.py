@@ -42,10 +42,11 @@ SETTINGS = {"env": "my_world:Mine-v0", "episodes": 4, "episodes_per_shard": 2, "
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder on the Python path whose modules and environments are forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
-    modules, registered = set(sys.modules), dict(gymnasium.registry)
+    registered = dict(gymnasium.registry)
     yield tmp_path
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]
     gymnasium.registry.clear()
     gymnasium.registry.update(registered)
 
