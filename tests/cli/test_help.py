@@ -22,6 +22,7 @@ from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.following import TRAINS_FROM, after_collect, after_encode, after_eval, after_train, in_one_line
 from worldmodel_v.cli.main import parse
 from worldmodel_v.cli.pipeline import _following, _without_changes
+from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.training import TrainConfig
 
 PROGRAMS = [f"wm-{name}" for name in COMMANDS]
@@ -154,6 +155,8 @@ def test_each_stage_suggests_a_whole_command() -> None:
         for line in found:
             assert_parses(shlex.split(line))
     assert following(after_collect, collected, SimpleNamespace(episodes=1)) == []
+    unnamed = EvalConfig(vae=folder / "vae", data=folder / "rollouts", out=folder / "eval")
+    assert following(after_eval, unnamed, unnamed) == [encode]
     other = following(after_collect, SimpleNamespace(out=Path("pong")), SimpleNamespace(episodes=99))
     assert other == ["wm-train --data pong --out pong-vae"]
     assert TrainConfig.holdout_every == TRAINS_FROM

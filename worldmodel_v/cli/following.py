@@ -11,9 +11,6 @@ from typing import Any
 TRAINS_FROM = 10
 """Episodes that `wm-train` needs by default, to hold one out."""
 
-BUILT_IN = "gaussian"
-"""The default of `--autoencoder`."""
-
 Following = Callable[[Any, Any], Iterator[list[object]]]
 """(the config of a stage, its report) -> commands, each as its words."""
 
@@ -49,7 +46,9 @@ def in_one_line(words: list[object]) -> str:
 
 
 def _own(config: Any) -> list[object]:
-    return [] if config.autoencoder == BUILT_IN else ["--autoencoder", config.autoencoder]
+    from worldmodel_v.autoencoders.registry import DEFAULT  # which the stage has imported
+
+    return [] if config.autoencoder in (None, DEFAULT) else ["--autoencoder", config.autoencoder]
 
 
 def _beside(out: Path, usual: str, name: str) -> Path:
