@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.progress import Count, Progress, Silent, facts_text
 from worldmodel_v.untrusted import printable
 
 WIDTH = 30
@@ -61,13 +61,13 @@ class _Line:
 
 class _Bar:
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
-        self._title, self._total, self._unit, self._before, self._done = title, total, unit, done, done
+        self._title, self._unit, self._count = title, unit, Count(done, total)
         self._facts: dict[str, Any] = {}
-        self._line, self._start = _Line(), time.monotonic()
+        self._line = _Line()
         self._draw()
 
     def advance(self, amount: int = 1, **facts: Any) -> None:
-        self._done += amount
+        self._count.advance(amount)
         self._facts = facts or self._facts
         if time.monotonic() - self._drawn >= SECONDS_BETWEEN_DRAWINGS:
             self._draw()
@@ -77,11 +77,6 @@ class _Bar:
 
     def _draw(self) -> None:
         self._drawn = time.monotonic()
-        rate = (self._done - self._before) / max(self._drawn - self._start, 1e-9)
-        filled = WIDTH * min(self._done, self._total) // max(self._total, 1)
-        left = f", {(self._total - self._done) / rate:.0f} s left" if rate and self._done < self._total else ""
-        facts = " ".join(
-            f"{name}={f'{value:.1f}' if isinstance(value, float) else value}" for name, value in self._facts.items()
-        )
+        filled = WIDTH * min(self._count.done, self._count.total) // max(self._count.total, 1)
         bar = "█" * filled + "░" * (WIDTH - filled)
-        self._line.show(f"{self._title} {bar} {self._done}/{self._total} {self._unit}, {rate:.1f}/s{left}  {facts}".rstrip())
+        self._line.show(f"{self._title} {bar} {self._count.in_words(self._unit)} {facts_text(self._facts)}".rstrip())

@@ -28,8 +28,14 @@ The events and their facts. Most events also have their `stage` (collect, train,
 The command line adds `progress`, `working` (seconds; ten seconds without a task or an event), `interrupted` and `failed`.
 """
 
+import time
+from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+RATE_SECONDS, RATE_SAMPLES = 60.0, 10
+"""A rate is that of the last minute, or of so many advances if they took longer."""
 
 LogFormat = Literal["text", "json"]
 """How events are written: a line of text each, or a JSON object."""
@@ -90,3 +96,71 @@ def begin(progress: Progress, stage: str, out: Path, settings_hash: str, *, tota
         unit=unit,
     )
     return progress.task(stage, total, unit, done=done)
+
+
+class Count:
+    """How many of a task's units are done, and how fast.
+
+    The rate is that of the last minute, from the first unit on: starting workers and compiling say nothing about the units to
+    come.
+    """
+
+    def __init__(self, done: int, total: int) -> None:
+        self.done, self.total, self._before, self.began = done, total, done, time.monotonic()
+        self._samples: deque[tuple[float, int]] = deque()
+        """Moments of the last minute, or the last few, and how many units were done then."""
+
+    def advance(self, amount: int) -> None:
+        """So many units more are done."""
+        if not amount:
+            return
+        self.done += amount
+        now, samples = time.monotonic(), self._samples
+        if len(samples) < RATE_SAMPLES or now - samples[-1][0] >= RATE_SECONDS / RATE_SAMPLES:
+            samples.append((now, self.done))
+        if len(samples) > RATE_SAMPLES:
+            samples.popleft()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all units are done."""
+        return self.done >= self.total
+
+    def per_second(self) -> float | None:
+        """Units per second: None before the second advance; of a task that had only one, the mean of all its time."""
+        now = time.monotonic()
+        begin, done = self._samples[0] if self._samples else (now, self.done)
+        if self.done == done:
+            if not self.is_finished or self.done == self._before:
+                return None
+            begin, done = self.began, self._before
+        return (self.done - done) / max(now - begin, 1e-9)
+
+    def in_words(self, unit: str) -> str:
+        """As `12/40 episodes, 1.5/s, 0:00:19 left`; without what is not known yet."""
+        rate, left = self.per_second(), self.seconds_left()
+        words = [f"{self.done}/{self.total} {unit}"]
+        words += [] if rate is None else [f"{rate:.1f}/s"]
+        words += [] if left is None or self.is_finished else [f"{duration(left)} left"]
+        return ", ".join(words)
+
+    def seconds_left(self) -> float | None:
+        """None if that is not known."""
+        rate = self.per_second()
+        return (self.total - self.done) / rate if rate else None
+
+
+def duration(seconds: float) -> str:
+    """As 0:01:25."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def facts_text(facts: dict[str, Any]) -> str:
+    """The facts beside a bar, in a line."""
+    return " ".join(f"{name}={_fact_text(name, value)}" for name, value in facts.items())
+
+
+def _fact_text(name: str, value: Any) -> str:
+    if name == "bytes":
+        return f"{value / 1e6:.1f}MB"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

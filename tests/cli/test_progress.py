@@ -16,7 +16,8 @@ import pytest
 
 from tests.commands import BIN, committed, environment_here, options
 from worldmodel_v.cli import progress as module
-from worldmodel_v.cli.progress import ROOM_FOR_A_KEY, _BarTask, _Count, _lines, open_progress
+from worldmodel_v.cli.progress import ROOM_FOR_A_KEY, _BarTask, _lines, open_progress
+from worldmodel_v.progress import Count, LogFormat
 
 STAMP = options({"env": "worldmodel_v/Stamp-v0", "episodes": 100_000, "policy": "random", "workers": 0, "out": "out"})
 
@@ -34,7 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 
 def test_a_rate_forgets_the_start_up(clock: list[float]) -> None:
-    count = _Count(100, 1000)
+    count = Count(100, 1000)
     clock[0] += 500
     count.advance(4)
     assert (count.per_second(), count.seconds_left()) == (None, None)
@@ -45,7 +46,7 @@ def test_a_rate_forgets_the_start_up(clock: list[float]) -> None:
 
 
 def test_a_rate_is_that_of_the_last_minute(clock: list[float]) -> None:
-    count = _Count(0, 10**6)
+    count = Count(0, 10**6)
     for seconds, units in ((600, 1), (120, 10)):
         for _ in range(seconds):
             clock[0] += 1
@@ -56,7 +57,7 @@ def test_a_rate_is_that_of_the_last_minute(clock: list[float]) -> None:
 
 
 def test_units_that_take_minutes_have_a_rate(clock: list[float]) -> None:
-    count = _Count(0, 100)
+    count = Count(0, 100)
     for _ in range(30):
         clock[0] += 300
         count.advance(1)
@@ -64,11 +65,11 @@ def test_units_that_take_minutes_have_a_rate(clock: list[float]) -> None:
 
 
 def test_a_task_of_one_advance_is_rated_by_all_its_time(clock: list[float]) -> None:
-    count = _Count(2, 10)
+    count = Count(2, 10)
     clock[0] += 4
     count.advance(8)
     assert (count.per_second(), count.seconds_left()) == (2.0, 0.0)
-    assert _Count(3, 3).per_second() is None
+    assert Count(3, 3).per_second() is None
 
 
 # Bars
@@ -76,7 +77,7 @@ def test_a_task_of_one_advance_is_rated_by_all_its_time(clock: list[float]) -> N
 
 @pytest.mark.parametrize("width", range(24, 161))
 def test_a_bar_keeps_count_rate_and_time_left_at_every_width(width: int, clock: list[float]) -> None:
-    task = _BarTask("collect", "episodes", _Count(0, 40))
+    task = _BarTask("collect", "episodes", Count(0, 40))
     for _ in range(11):
         clock[0] += 2
         task.advance(3, frames=12345, bytes=10**7)
@@ -90,7 +91,7 @@ def test_a_bar_keeps_count_rate_and_time_left_at_every_width(width: int, clock: 
 
 
 def test_a_bar_that_is_closed_says_how_long_it_took_and_bars_stand_below_each_other(clock: list[float]) -> None:
-    first, second = _BarTask("collect", "episodes", _Count(0, 8)), _BarTask("read", "frames", _Count(0, 1000))
+    first, second = _BarTask("collect", "episodes", Count(0, 8)), _BarTask("read", "frames", Count(0, 1000))
     clock[0] += 90
     first.advance(8)
     first.close()
@@ -159,11 +160,21 @@ def test_a_narrower_terminal_and_ctrl_c_leave_no_litter(tmp_path: Path) -> None:
     assert "".join(lines[1:]) == "wm-collect: interrupted; what is committed is kept, and the same command continues"
 
 
+@pytest.fixture
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes standard error a terminal of a kind."""
+
+    def set_terminal(kind: str) -> None:
+        monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", kind)
+
+    return set_terminal
+
+
 def test_a_command_without_a_bar_sends_no_escape_and_no_empty_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    at_a_terminal: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
+    at_a_terminal("xterm")
     monkeypatch.setattr(module, "SECONDS_UNTIL_LIFE", 600.0)
     with open_progress("wm-inspect", quiet=False, log_format="text"):
         pass
@@ -171,20 +182,18 @@ def test_a_command_without_a_bar_sends_no_escape_and_no_empty_line(
 
 
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    at_a_terminal: Callable[[str], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "dumb")
+    at_a_terminal("dumb")
     with open_progress("wm-train", quiet=False, log_format="text") as progress:
         progress.task("train", 1, "steps").close()
     assert "Z train: 0/1 steps\n" in capsys.readouterr().err
 
 
 def test_a_terminal_shows_life_before_the_first_bar_and_forgets_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    at_a_terminal: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
+    at_a_terminal("xterm")
     monkeypatch.setattr(module, "SECONDS_UNTIL_LIFE", 0.01)
     shown = ""
     with open_progress("wm-eval", quiet=False, log_format="text"):
@@ -202,7 +211,7 @@ def test_a_terminal_shows_life_before_the_first_bar_and_forgets_it(
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_line_comes_every_ten_seconds_even_if_nothing_advances(
-    form: module.LogFormat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    form: LogFormat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(module, "SECONDS_BETWEEN_LINES", 0.02)
 

@@ -3,8 +3,7 @@
 On a terminal, bars count shards, steps and frames; only events that no bar shows are printed above them. Elsewhere, each event
 is one line, and every ten seconds there is one more: of each task under way, or that the command is at work.
 
-A rate is that of the last minute, from the first unit on: starting workers and compiling say nothing about the units to come.
-Rejected: rich's own estimate, which needs two units within its window, so that a shard a minute has no rate.
+Rejected: rich's own rates, which need two units within their window, so that a shard a minute has none.
 """
 
 import json
@@ -12,10 +11,9 @@ import math
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, Group
@@ -23,15 +21,12 @@ from rich.live import Live
 from rich.text import Text
 
 from worldmodel_v.cli.terminal import plain, print_line
-from worldmodel_v.progress import LogFormat, Progress, Silent
+from worldmodel_v.progress import Count, LogFormat, Progress, Silent, duration, facts_text
 from worldmodel_v.untrusted import printable
 
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_UNTIL_LIFE = 2.0
 """After which a terminal shows that a command without a bar is at work."""
-
-RATE_SECONDS, RATE_SAMPLES = 60.0, 10
-"""A rate is that of the last minute, or of so many advances if they took longer."""
 
 NARROWEST_BAR, WIDEST_BAR = 5, 20
 ROOM_FOR_A_KEY = 3
@@ -61,46 +56,6 @@ def print_json_event(program: str, name: str, message: str, level: str, facts: d
     print_line(json.dumps(event, default=str))
 
 
-class _Count:
-    """How many of a task's units are done, and how fast, without its start-up and the units that were there before."""
-
-    def __init__(self, done: int, total: int) -> None:
-        self.done, self.total, self._before, self.began = done, total, done, time.monotonic()
-        self._samples: deque[tuple[float, int]] = deque()
-        """Moments of the last minute, or the last few, and how many units were done then."""
-
-    def advance(self, amount: int) -> None:
-        """So many units more are done."""
-        if not amount:
-            return
-        self.done += amount
-        now, samples = time.monotonic(), self._samples
-        if len(samples) < RATE_SAMPLES or now - samples[-1][0] >= RATE_SECONDS / RATE_SAMPLES:
-            samples.append((now, self.done))
-        if len(samples) > RATE_SAMPLES:
-            samples.popleft()
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether all units are done."""
-        return self.done >= self.total
-
-    def per_second(self) -> float | None:
-        """Units per second: None before the second advance; of a task that had only one, the mean of all its time."""
-        now = time.monotonic()
-        begin, done = self._samples[0] if self._samples else (now, self.done)
-        if self.done == done:
-            if not self.is_finished or self.done == self._before:
-                return None
-            begin, done = self.began, self._before
-        return (self.done - done) / max(now - begin, 1e-9)
-
-    def seconds_left(self) -> float | None:
-        """None if that is not known."""
-        rate = self.per_second()
-        return (self.total - self.done) / rate if rate else None
-
-
 class _BarProgress:
     """rich's live display, of lines that fit: where a terminal is narrow, facts go first, then the bar, the unit, the title."""
 
@@ -123,13 +78,14 @@ class _BarProgress:
     def __exit__(self, *_: object) -> None:
         """Draw the bars once more and leave them there; where there is none, leave nothing."""
         self._life.cancel()
+        self._life.join()  # it may be at it
         self._is_ending = True
         self._live.transient = not self._tasks
         self._live.stop()
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> "_BarTask":
         """A bar; the first one begins the display."""
-        task = _BarTask(title, unit, _Count(done, total))
+        task = _BarTask(title, unit, Count(done, total))
         self._tasks.append(task)
         self._live.start()
         return task
@@ -151,7 +107,7 @@ class _BarProgress:
         if any(task.end is None for task in self._tasks):
             self._idle_since = time.monotonic()
         elif not self._is_ending and (idle := time.monotonic() - self._idle_since) >= SECONDS_UNTIL_LIFE:
-            lines.append(plain(f"at work {_duration(idle)}"))
+            lines.append(plain(f"at work {duration(idle)}"))
         self._drawn = [line.cell_len for line in lines]
         return Group(*lines)
 
@@ -164,7 +120,7 @@ class _BarProgress:
 
 
 class _BarTask:
-    def __init__(self, title: str, unit: str, count: _Count) -> None:
+    def __init__(self, title: str, unit: str, count: Count) -> None:
         self.title, self.unit, self.count = title, unit, count
         self.facts: dict[str, Any] = {}
         self.end: tuple[float, float | None] | None = None
@@ -186,7 +142,7 @@ class _BarTask:
             "count": f"{self.count.done}/{self.count.total}",
             "unit": self.unit,
             "rate": "" if rate is None else f"{rate:.1f}/s",
-            "time": f"in {_duration(self.end[0])}" if self.end else f"{'-:--:--' if left is None else _duration(left)} left",
+            "time": f"in {duration(self.end[0])}" if self.end else f"{'-:--:--' if left is None else duration(left)} left",
         }
 
     def bar(self, width: int, dash: str) -> Text:
@@ -214,7 +170,7 @@ def _lines(tasks: list[_BarTask], room: int, dash: str) -> list[Text]:
         line = plain(" ").join(cell if isinstance(cell, Text) else plain(cell) for cell in cells)
         line.rstrip()
         for name, value in task.facts.items():
-            fact = f" {printable(_facts_text({name: value}))}"
+            fact = f" {printable(facts_text({name: value}))}"
             if bar < WIDEST_BAR or line.cell_len + len(fact) > room:
                 break
             line.append(fact)
@@ -243,7 +199,7 @@ class _LineProgress:
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> "_LineTask":
         """A task, of which a line is told every ten seconds and at its end."""
-        task = _LineTask(self, title, unit, _Count(done, total))
+        task = _LineTask(self, title, unit, Count(done, total))
         self._tasks.append(task)
         return task
 
@@ -265,7 +221,7 @@ class _LineProgress:
                 task.tell_if_due()
             if not self._tasks and time.monotonic() - self._latest >= SECONDS_BETWEEN_LINES:
                 seconds = round(time.monotonic() - self._began)
-                self.event("working", f"{self._program}: at work, {_duration(seconds)} so far", seconds=seconds)
+                self.event("working", f"{self._program}: at work, {duration(seconds)} so far", seconds=seconds)
 
 
 class _JsonProgress(_LineProgress):
@@ -276,7 +232,7 @@ class _JsonProgress(_LineProgress):
 
 
 class _LineTask:
-    def __init__(self, progress: _LineProgress, title: str, unit: str, count: _Count) -> None:
+    def __init__(self, progress: _LineProgress, title: str, unit: str, count: Count) -> None:
         self._progress, self._title, self._unit, self._count = progress, title, unit, count
         self._latest = time.monotonic()
         self._facts: dict[str, Any] = {}
@@ -301,28 +257,11 @@ class _LineTask:
     def _tell(self) -> None:
         self._latest = time.monotonic()
         count, rate, left = self._count, self._count.per_second(), self._count.seconds_left()
-        words = [f"{self._title}: {count.done}/{count.total} {self._unit}"]
-        words += [] if rate is None else [f"{rate:.1f}/s"]
-        words += [] if left is None or count.is_finished else [f"{_duration(left)} left"]
+        line = f"{self._title}: {count.in_words(self._unit)} {facts_text(self._facts)}"
         facts: dict[str, Any] = {"stage": self._title, "done": count.done, "total": count.total, "unit": self._unit}
         facts |= {"per_second": rate and round(rate, 3), "seconds_left": None if left is None else round(left, 1)}
-        self._progress.event("progress", f"{', '.join(words)} {_facts_text(self._facts)}".rstrip(), **facts, **self._facts)
-
-
-def _duration(seconds: float) -> str:
-    """As 0:01:25."""
-    return str(timedelta(seconds=round(seconds)))
+        self._progress.event("progress", line.rstrip(), **facts, **self._facts)
 
 
 def _stamped(message: str) -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {message}"
-
-
-def _facts_text(facts: dict[str, Any]) -> str:
-    return " ".join(f"{name}={_fact_text(name, value)}" for name, value in facts.items())
-
-
-def _fact_text(name: str, value: Any) -> str:
-    if name == "bytes":
-        return f"{value / 1e6:.1f}MB"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
