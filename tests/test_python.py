@@ -80,7 +80,11 @@ def test_a_config_keeps_a_dictionary_of_its_own(tmp_path: Path) -> None:
     assert config.reset_options == {"levels": [1, 2]}
 
 
-@pytest.mark.parametrize("given", [{1: 2}, {"a": float("nan")}, {"a": object}, 7, [], '["a"]', "{", {"a": 10**30}], ids=repr)
+@pytest.mark.parametrize(
+    "given",
+    [{1: 2}, {"a": {1: 2}}, {"a": [{1: 2}]}, {"a": float("nan")}, {"a": object}, 7, [], '["a"]', "{", {"a": 10**30}],
+    ids=repr,
+)
 def test_what_json_cannot_hold_is_refused(tmp_path: Path, given: object) -> None:
     with pytest.raises(ConfigError, match=r"^env_kwargs=.*: is not JSON such as '\{\"continuous\": false\}': "):
         CollectConfig(out=tmp_path, env_kwargs=given)

@@ -110,7 +110,7 @@ class CollectConfig(CollectionConfig):
     """Size of the recorded frames: a multiple of 8 up to 1024, or HEIGHTxWIDTH such as 96x128."""
 
     frames: str = AUTO
-    """What is recorded: observation, observation.KEY, render (the spectator's view); auto: the observation if it is one."""
+    """observation, observation.KEY or render (the spectator's view); auto: the observation's only picture, else render."""
 
     layout: Layout = AUTO
     """Axes of that picture; with T a stack, whose last frame is recorded. auto: HWC, HW or CHW, by its shape."""
@@ -159,8 +159,10 @@ def _take_object(config: CollectConfig, name: str, example: str) -> None:
     object.__setattr__(config, name, values)
 
 
-def _with_names(given: dict[str, Any]) -> dict[str, Any]:
-    """`given`; raises ValueError if it is no dictionary with names, of which JSON would make some."""
-    if not isinstance(given, dict) or not all(isinstance(key, str) for key in given):
+def _with_names(given: Any) -> Any:
+    """`given`; raises ValueError if a dictionary in it has other keys than names, of which JSON would make some."""
+    if isinstance(given, dict) and not all(isinstance(key, str) for key in given):
         raise ValueError("expected names with values")
+    for inner in given.values() if isinstance(given, dict) else given if isinstance(given, list | tuple) else ():
+        _with_names(inner)
     return given
