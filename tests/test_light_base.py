@@ -21,7 +21,7 @@ from worldmodel_v.training.metrics import MetricsLog, last_records
 
 LATENTS = Path(__file__).parent / "golden" / "latents"
 
-HEAVY = ("grpc", "gymnasium", "jinja2", "numba", "ray", "scipy", "sklearn", "tensorboard", "torchmetrics")
+HEAVY = ("grpc", "gymnasium", "jinja2", "numba", "ray", "rich", "scipy", "sklearn", "tensorboard", "torchmetrics", "tyro")
 
 BLOCKED = """
 import sys
@@ -47,11 +47,12 @@ def without(missing: tuple[str, ...], code: str, *arguments: object) -> str:
 READ = """
 import numpy as np
 import torch
-from worldmodel_v import Encoder, LatentSequences, LatentStream, open_dataset
+from worldmodel_v import Encoder, LatentSequences, LatentStream, open_dataset, verify
 
 latents, vae, frames, out = sys.argv[1:]
 dataset = open_dataset(latents)
 print(dataset.num_rows)
+assert verify(dataset) == []
 for windows in (LatentSequences(latents, length=4), LatentStream(latents, length=4)):
     print(sum(len(batch["z"]) for batch in windows.batches(8, epoch=0)))
 torch.set_num_threads(1)

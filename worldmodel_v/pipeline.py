@@ -181,7 +181,7 @@ def _change(file: Path, stages: Fields, changes: Sequence[Change]) -> None:
 
 def _node_of(change: Change, mark: yaml.Mark) -> yaml.Node:
     """The value of a change as the file would have it: text stays text, whatever it looks like."""
-    hint = get_type_hints(STAGES[change.stage]).get(change.field) if change.stage in STAGES else None
+    hint = _declared(change.stage, change.field)
     of_list = get_origin(hint) is tuple
     nodes = []
     for word in change.words:
@@ -192,8 +192,13 @@ def _node_of(change: Change, mark: yaml.Mark) -> yaml.Node:
 
 def takes(stage: str, field: str) -> Literal["list", "flag", "value"]:
     """How many words a field takes on a command line: any number, none or one, or one."""
-    hint = get_type_hints(STAGES[stage]).get(field) if stage in STAGES else None
+    hint = _declared(stage, field)
     return "list" if get_origin(hint) is tuple else "flag" if hint is bool else "value"
+
+
+def _declared(stage: str, field: str) -> Any:
+    """The type of a stage's field; None if there is none."""
+    return get_type_hints(STAGES[stage]).get(field) if stage in STAGES else None
 
 
 def _require_no_stage(out: Path) -> None:

@@ -125,9 +125,7 @@ def parse(
     program: str, config_class: type[Config], *, subcommand: str = "", args: Sequence[str] | None = None
 ) -> tuple[Config, Output]:
     """The command line as a config and output options; on `--help` or an error, prints that and exits."""
-
     take_streams()
-
     name = f"{program} {subcommand}".strip()
 
     def command(config: Any, output: Any) -> tuple[Any, Any]:
@@ -172,33 +170,26 @@ def _examples_after_help(program: str, words: Sequence[str]) -> Iterator[None]:
         raise
 
 
-_AS_JSON: PrimitiveConstructorSpec[Any] = PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="JSON",
-    instance_from_str=lambda words: words[0],
-    is_instance=lambda value: isinstance(value, dict | str),
-    str_from_instance=lambda value: [json.dumps(value)],
-)
-"""How tyro reads a dictionary; the config parses it, and words what is wrong with it."""
-
-
 def _constructors() -> ConstructorRegistry:
-    """How tyro reads a `Location` (`str | Path`) and a `LocalPath`: as text, because a Path would remove a slash from a URL."""
+    """How tyro reads what the config itself parses: as text. (A Path would remove a slash from a URL.)"""
+    from worldmodel_v.storage import LocalPath  # which the config has imported
+
+    metavars: list[tuple[Any, str]] = [(str | Path, "PATH|URL"), (LocalPath, "PATH"), (dict[str, Any], "JSON")]
 
     def as_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if getattr(info.type, "given_as", info.type) != (str | Path):
+        metavar = next((shown for kind, shown in metavars if info.type == kind), None)
+        if metavar is None:
             return None
         return PrimitiveConstructorSpec(
             nargs=1,
-            metavar="PATH|URL" if info.type == (str | Path) else "PATH",
+            metavar=metavar,
             instance_from_str=lambda words: words[0],
-            is_instance=lambda value: isinstance(value, str | Path),
-            str_from_instance=lambda value: [str(value)],
+            is_instance=lambda value: isinstance(value, str | Path | dict),
+            str_from_instance=lambda value: [json.dumps(value) if isinstance(value, dict) else str(value)],
         )
 
     registry = ConstructorRegistry()
     registry.primitive_rule(as_text)
-    registry.primitive_rule(lambda info: _AS_JSON if info.type == dict[str, Any] else None)
     return registry
 
 

@@ -20,11 +20,7 @@ MAX_SET_ASIDE = 5
 
 def print_overview(facts: dict[str, Any]) -> None:
     """Print the facts of a dataset or of a training: what there is, how far it is, then its content and its settings."""
-    console, left = (
-        results(),
-        {name: value for name, value in facts.items() if name not in (*HEAD, "driving", "run", "set_aside")},
-    )
-    table = facts_table()
+    console, table = results(), facts_table()
     table.add_row(plain(facts["kind"]), plain(facts["path"]))
     if "rows" in facts:
         table.add_row("content", plain(_content(facts)))
@@ -38,6 +34,7 @@ def print_overview(facts: dict[str, Any]) -> None:
         table.add_row("" if number else "set aside", plain(words))
     if len(failed) > MAX_SET_ASIDE:
         table.add_row("", f"and {len(failed) - MAX_SET_ASIDE} more, which --json lists")
+    left = {name: value for name, value in facts.items() if name not in (*HEAD, "driving", "run", "set_aside")}
     settings = _settings(left.pop("settings", None) or {}, {**facts, **(facts.get("model") or {})})
     figures = {**(left.pop("latest", None) or {}), "held_out": left.pop("held_out", None)}
     add_facts(table, left)

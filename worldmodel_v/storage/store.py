@@ -88,8 +88,6 @@ class LocalPath:
     `out: LocalPath = LocalPath()` has no default. A URL raises ConfigError.
     """
 
-    given_as = Location
-
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 

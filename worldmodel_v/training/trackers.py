@@ -137,6 +137,7 @@ class Tracking:
         ids = (read_object(out / TRACKER_NAME) or {}) if first_step else {}
         known = ids.get(name)
         self._name, self._tell, self._failure = name, tell, ""
+        self._is_told = False
         self._queue: queue.Queue[Callable[[Tracker], None] | None] = queue.Queue(MOST_QUEUED)
 
         def begin() -> Tracker:
@@ -186,13 +187,9 @@ class Tracking:
         self._failure = self._failure or f"train: {self._name} {how}; the training goes on without it"
 
     def _tell_failure(self) -> None:
-        if self._failure and self._tell is not _nothing:
+        if self._failure and not self._is_told:
+            self._is_told = True
             self._tell(self._failure)
-            self._tell = _nothing
-
-
-def _nothing(message: str) -> None:
-    pass
 
 
 def _opened(png: bytes) -> Any:
