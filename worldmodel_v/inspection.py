@@ -236,7 +236,8 @@ def _describe_run_of_training(path: Path) -> dict[str, Any]:
 
 def _training(path: Path, checkpoint_step: int | None) -> dict[str, Any]:
     """How far a training is: the last step in its metrics, and the step of the checkpoint that it would continue from."""
-    from worldmodel_v.training.metrics import METRICS_NAME, last_records
+    from worldmodel_v.autoencoders.artifact import METRICS_NAME
+    from worldmodel_v.training.metrics import last_records
 
     latest = last_records(path)
     step = max((int(record["step"]) for record in latest.values()), default=checkpoint_step or 0)

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worldmodel_v.evaluation.curves import MAX_POINTS, RECORD_NAME, read_curves
+from worldmodel_v.autoencoders.artifact import METRICS_NAME
+from worldmodel_v.evaluation.charts import line_chart
+from worldmodel_v.evaluation.curves import MAX_POINTS, read_curves
 
 
 def write(folder: Path, *lines: object) -> Path:
     text = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines)
-    (folder / RECORD_NAME).write_text(text)
+    (folder / METRICS_NAME).write_text(text)
     return folder
 
 
@@ -43,6 +45,11 @@ def test_many_points_become_means_of_neighbours(tmp_path: Path) -> None:
         '{"step": "1", "group": "train", "loss": 1.0}',
         '{"step": 5, "group": "train", "loss": NaN}',
         '"group": "train"',
+        '{"step": 9007199254740993, "group": "train", "loss": 1.0}',
+        '{"step": -1, "group": "train", "loss": 1.0}',
+        '{"step": 5, "group": "train", "loss": 99999999999999999999999999999999}',
+        '{"step": 5, "group": "train", "loss": 1e308}',
+        '{"step": 5, "group": ["train"], "loss": 1.0}',
     ],
 )
 def test_a_damaged_line_is_skipped(tmp_path: Path, damaged: str) -> None:
@@ -54,6 +61,12 @@ def test_a_damaged_line_is_skipped(tmp_path: Path, damaged: str) -> None:
 def test_without_a_record_there_is_no_curve(tmp_path: Path) -> None:
     assert read_curves(tmp_path) == []
     assert read_curves(write(tmp_path, {"step": 1, "group": "train", "loss": 1.0})) == []
-    (tmp_path / RECORD_NAME).unlink()
-    (tmp_path / RECORD_NAME).mkdir()
+    (tmp_path / METRICS_NAME).unlink()
+    (tmp_path / METRICS_NAME).mkdir()
     assert read_curves(tmp_path) == []
+
+
+@pytest.mark.parametrize(("first", "second"), [(1e30, -1e30), (0.0, 5e-324), (1.0, 1.0)])
+def test_whatever_a_record_holds_can_be_drawn(tmp_path: Path, first: float, second: float) -> None:
+    (loss,) = read_curves(write(tmp_path, *({"step": n, "group": "train", "loss": x} for n, x in enumerate((first, second)))))
+    assert len(line_chart(loss.steps, loss.values, title=loss.title).line) == 2

@@ -39,6 +39,7 @@ def test_an_orderly_value_agrees_with_its_neighbours_and_a_shuffled_one_does_not
     assert neighbour_agreement(places, places[:, 0]) > 0.97
     assert abs(neighbour_agreement(places, rng.permutation(500).astype(float))) < 0.2
     assert neighbour_agreement(places, np.ones(500)) == 0.0
+    assert neighbour_agreement(places, np.full(500, 0.1)) == 0.0
 
 
 def test_an_angle_agrees_across_its_end() -> None:

@@ -49,7 +49,7 @@ def aggregated(kl_nats: float) -> AggregatedPosterior:
 def test_far_from_the_prior_is_no_fault_where_nothing_asks_for_the_prior(beta: float) -> None:
     far = verdicts.on_prior(aggregated(60.0), beta)
     assert far.tone == "note"
-    assert f"At beta={beta} they need not be" in far.text
+    assert f"At beta={beta} the training does not aim at that" in far.text
     assert "higher" not in far.text
     assert verdicts.on_prior(aggregated(0.1), beta).tone == "good"
 
@@ -79,6 +79,13 @@ def test_a_bound_that_costs_more_than_a_raw_byte_is_told() -> None:
     assert "fixed σ of 0.71 is far wider than the errors" in worse.text
     assert "3.10 bits" in better.text
     assert verdicts.on_bound(bound(8.83, None)) is None
+
+
+def test_a_learned_sigma_that_does_not_fit_is_no_choice_of_the_recipe() -> None:
+    found = verdicts.on_bound(bound(22.0, 0.02), is_learned=True)
+    assert found is not None
+    assert found.tone == "fair"
+    assert "the learned σ of 0.02 does not fit the errors on these frames" in found.text
 
 
 @pytest.mark.parametrize(

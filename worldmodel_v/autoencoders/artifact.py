@@ -34,6 +34,7 @@ from worldmodel_v.untrusted import canonical_json, is_name, parse_object, requir
 
 WEIGHTS_NAME = "vae.safetensors"
 CONFIG_NAME = "config.json"
+METRICS_NAME = "metrics.jsonl"
 ENTRY = "autoencoder"
 """The entry in the metadata of `vae.safetensors`: a JSON object."""
 

@@ -74,6 +74,9 @@ class GaussianFindings(Findings):
     beta: float
     """The weight of the KL in training: above 1, latents are pressed towards the prior on purpose."""
 
+    has_learned_sigma: bool
+    """Whether training has fitted the likelihood's standard deviation."""
+
     bound: Bound
     kl_per_latent: list[float]
     active: list[bool]
@@ -114,6 +117,11 @@ class Material:
         """Those of some frames in which the camera is in its place; all of them if it is in fewer than ten."""
         kept = among_n[~self.zooms[among_n]]
         return kept if len(kept) >= MIN_FRAMES else among_n
+
+    @property
+    def clear_frames(self) -> np.ndarray:
+        """`clear` of all frames."""
+        return self.clear(np.arange(len(self.sample)))
 
     @property
     def error(self) -> np.ndarray:
@@ -158,6 +166,7 @@ def analyse(
     findings = GaussianFindings(
         **common,
         beta=coder.model.config.beta,
+        has_learned_sigma=coder.model.config.likelihood == "calibrated",
         bound=bound(scores, sigma_of(coder.model)),
         kl_per_latent=kl_per_latent(scores).tolist(),
         active=active_latents(scores).tolist(),

@@ -1,8 +1,8 @@
 """Colour maps whose equal steps look equal, for people who see fewer colours too. They are drawn on a dark ground.
 
 Values run along viridis, errors along inferno (van der Walt & Smith 2015, both CC0), here as their anchors. Angles run along a
-closed curve in OKLab (Ottosson 2020): lightness turns once while blue and yellow turn a quarter later, so that who does not
-tell red from green still sees four different quarters.
+closed curve in OKLab (Ottosson 2020): lightness turns once while blue and yellow turn a quarter later, so that people who
+cannot tell red from green still see four different quarters.
 """
 
 from functools import cache

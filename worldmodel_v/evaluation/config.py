@@ -25,7 +25,7 @@ class EvalConfig:
     """The directory that wm-train wrote."""
 
     data: Location
-    """The rollouts that it was trained on, or others: a directory, or its URL."""
+    """The rollouts that the VAE was trained on, or others: a directory, or its URL."""
 
     out: LocalPath = LocalPath()
     """Where the report goes: a new or empty directory, or an evaluation of the same VAE and data."""
@@ -34,10 +34,10 @@ class EvalConfig:
     """module:Class, if it is an autoencoder of your own: its code runs only if you name it."""
 
     frames: Annotated[int, Ge(MIN_FRAMES)] = 10_000
-    """Frames to measure on, evenly spaced over the held-out episodes; at most."""
+    """At most so many held-out frames are measured, evenly spaced."""
 
     holdout_every: Annotated[int | None, Ge(2)] = None
-    """Every k-th episode is held out; by default as in training, whose data takes no other."""
+    """Every k-th episode is held out; by default as in training. Its own data takes no other value."""
 
     factors: tuple[str, ...] = ()
     """Recorded state (velocity_x, …) to compare the latents with; by default all of it."""

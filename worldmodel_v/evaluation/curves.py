@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from worldmodel_v.autoencoders.artifact import METRICS_NAME
 from worldmodel_v.errors import NotAFile
+from worldmodel_v.settings import MAX_NUMBER
 from worldmodel_v.storage import files
+from worldmodel_v.storage.index import MAX_NUMBER as MAX_STEP
 from worldmodel_v.untrusted import parse_object
 
-RECORD_NAME = "metrics.jsonl"
 MAX_LINE_BYTES = 1 << 16
 MAX_POINTS = 200
 TITLES = {
@@ -24,8 +26,8 @@ TITLES = {
 }
 """Of the figures that have a curve, in this order."""
 
-GROUPS = {b'"group": "train"': ("loss",), b'"group": "held-out"': ("psnr_db", "elbo_nats", "kl_nats")}
-"""The curves that lines of a group belong to; other lines are not parsed."""
+FIGURES = {"train": ("loss",), "held-out": ("psnr_db", "elbo_nats", "kl_nats")}
+"""A group of lines -> its figures that have a curve."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def read_curves(vae: Path) -> list[Curve]:
     """The curves that the training in this directory recorded; none if its record is missing or cannot be read."""
     points: dict[str, dict[int, float]] = defaultdict(dict)
     try:
-        with files.open_stream(vae / RECORD_NAME) as file:
+        with files.open_stream(vae / METRICS_NAME) as file:
             while line := file.readline(MAX_LINE_BYTES):
                 for name, step, value in _points(line):
                     points[name][step] = value
@@ -51,22 +53,20 @@ def read_curves(vae: Path) -> list[Curve]:
 
 
 def _points(line: bytes) -> list[tuple[str, int, float]]:
-    names = next((names for group, names in GROUPS.items() if group in line), ())
     try:
-        record = parse_object(line) if names else {}
+        record = parse_object(line)
     except ValueError:
         return []
-    step = record.get("step")
-    if type(step) is not int:
+    step, names = record.get("step"), FIGURES.get(str(record.get("group")), ())
+    if type(step) is not int or not 0 <= step < MAX_STEP:
         return []
     found = {name: record[name] for name in names if type(record.get(name)) in (int, float)}
-    return [(name, step, float(value)) for name, value in found.items() if np.isfinite(value)]
+    return [(name, step, float(value)) for name, value in found.items() if abs(value) <= MAX_NUMBER]
 
 
 def _curve(title: str, points: dict[int, float]) -> Curve:
     """In order of its steps; many points become the means of neighbours."""
-    steps = np.array(sorted(points), dtype=np.float64)
-    values = np.array([points[int(step)] for step in steps])
+    steps, values = np.array(sorted(points.items()), dtype=np.float64).T
     groups = np.array_split(np.arange(len(steps)), min(len(steps), MAX_POINTS))
     means = [(steps[group].mean(), values[group].mean()) for group in groups]
     return Curve(title, *np.array(means).T)

@@ -52,6 +52,11 @@ class TopFactor:
     correlation: float
     """Pearson's, with its sign; of an angle the root of its R², without one."""
 
+    @property
+    def strength(self) -> str:
+        """The correlation in digits."""
+        return f"{self.correlation:{'.2f' if self.factor == ANGLE else '+.2f'}}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Disentanglement:

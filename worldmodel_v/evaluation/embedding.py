@@ -6,6 +6,7 @@ Legend: N frames, n points of the map, Z latent.
 import numpy as np
 
 from worldmodel_v.data.evenly import evenly_spaced
+from worldmodel_v.evaluation.disentangle import correlations
 
 MAX_POINTS = 2000
 PERPLEXITY = 30.0
@@ -49,5 +50,5 @@ def neighbour_agreement(places_n2: np.ndarray, values: np.ndarray) -> float:
 
     neighbours = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(places_n2).kneighbors(places_n2, return_distance=False)
     means = values[neighbours[:, 1:]].mean(axis=1)
-    here, around = (np.ravel(columns - columns.mean(axis=0)) for columns in (values, means))
-    return float(np.corrcoef(here, around)[0, 1]) if around.any() and here.any() else 0.0
+    here, around = (np.ravel(columns - columns.mean(axis=0))[:, None] for columns in (values, means))
+    return float(correlations(here, around)[0, 0])

@@ -125,7 +125,7 @@ def draw_prior(findings: GaussianFindings, material: GaussianMaterial, seed: int
 
 def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
     """Paths through latent space between pairs of held-out frames, both ends shown as recorded."""
-    clear = material.clear(np.arange(len(material.sample)))
+    clear = material.clear_frames
     picked = clear[evenly_spaced(len(clear), 2 * INTERPOLATIONS)]
     pairs = len(picked) // 2
     starts, ends = picked[:pairs], picked[pairs : 2 * pairs]
@@ -153,7 +153,7 @@ def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) 
 def draw_traversals(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
     """One latent at a time over its own spread, from a typical frame; the most informative latents come first."""
     order = np.argsort(-np.array(findings.kl_per_latent), kind="stable")[:TRAVERSALS]
-    clear = material.clear(np.arange(len(material.sample)))
+    clear = material.clear_frames
     base = int(clear[np.argsort(material.error[clear], kind="stable")[len(clear) // 2]])
     aggregated = findings.aggregated
     walks = traverse(material.mu[base], order, np.array(aggregated.mean), np.sqrt(aggregated.variance), COLUMNS + 1)
@@ -168,8 +168,8 @@ def draw_traversals(findings: GaussianFindings, material: GaussianMaterial) -> F
         picture=frame_grid(rows, headings),
         alt=f"{len(rows)} rows of one frame, in each of which a single latent goes over its own spread.",
         look_for="Each row changes one latent of one frame from 2 standard deviations (SD) below its mean over all frames to 2 "
-        "above it, where 95% of frames lie; its label gives mean ± SD. Latents that say most (largest KL) come first, with the "
-        "factor that each correlates with most. Where a row changes one thing alone, that latent stands for it.",
+        "above it, where about 95% of frames lie; its label gives mean ± SD. Latents that say most (largest KL) come first, "
+        "with the factor that each correlates with most. Where a row changes one thing alone, that latent stands for it.",
         verdict=verdicts.on_traversals(int(findings.heldout["active_units"]), len(rows), float(weakest)),
     )
 
@@ -180,7 +180,7 @@ def _latent_label(findings: GaussianFindings, latent: int) -> str:
     if findings.disentanglement is None:
         return label
     top = findings.disentanglement.top_factors[latent]
-    return f"{label}\n{_plain(top.factor)}\nr = {top.correlation:{'.2f' if top.factor == ANGLE else '+.2f'}}"
+    return f"{label}\n{_plain(top.factor)}\nr = {top.strength}"
 
 
 def draw_map(findings: GaussianFindings, material: GaussianMaterial, seed: int) -> Figure | str:
@@ -220,7 +220,7 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
     edited = [attribute for attribute in findings.attributes if attribute.achieved is not None]
     if not edited:
         return "no recorded factor can be read from the latents by a linear model"
-    clear = material.clear(np.arange(len(material.sample)))
+    clear = material.clear_frames
     picked = clear[evenly_spaced(len(clear), EDITED_SHOWN + 2)[1:-1]]
     rows = []
     for attribute in edited:
@@ -270,7 +270,7 @@ def draw_anomalies(findings: Findings, material: Material) -> Figure:
         title="Frames that stand out",
         picture=frame_grid(
             [Row("recorded", frames), Row("reconstructed", decoded), Row("error", heat(error * 2))],
-            [f"+{item.z_score:.1f} SD" for item in found.standing_out[:COLUMNS]],
+            [f"{item.z_score:+.1f} SD" for item in found.standing_out[:COLUMNS]],
         ),
         alt=f"The {len(picked)} frames with the largest errors, their reconstructions, and maps of the error.",
         look_for="The frames that are reconstructed worst, each with how many standard deviations (SD) its error lies above "

@@ -15,7 +15,6 @@ from worldmodel_v.evaluation import verdicts
 from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings
 from worldmodel_v.evaluation.charts import Chart, bar_chart, line_chart
 from worldmodel_v.evaluation.curves import Curve
-from worldmodel_v.evaluation.disentangle import TopFactor
 from worldmodel_v.evaluation.factors import ANGLE
 from worldmodel_v.evaluation.figures import Figure
 from worldmodel_v.evaluation.scales import readable
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 WORDS = {"good": "Good", "fair": "Fair", "bad": "Poor", "note": "Note"}
 NAMES = {"tsne": "A map of the latents", "edits": "Edits along a factor"}
 MARKS = {"good": "✓", "fair": "~", "bad": "✗", "note": "i"}
-"""Signs beside the words, for who does not see the colours."""
+"""Signs beside the words, for people who cannot see the colours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +88,11 @@ def render(
     curves: list[Curve],
 ) -> str:
     """The page, as HTML; `units` are those of factors that have one."""
-    shown = {figure.name: figure for figure in figures}
+    shown, reasons = {figure.name: figure for figure in figures}, _left_out(left_out, findings)
     return _template().render(
         words=WORDS,
         marks=MARKS,
-        contents=_contents(findings, shown, curves, left_out),
+        contents=_contents(findings, shown, curves, reasons),
         curves=[line_chart(curve.steps, curve.values, title=curve.title) for curve in curves],
         findings=findings,
         figures=shown,
@@ -101,7 +100,7 @@ def render(
         in_short=_in_short(findings),
         psnr_chart=_psnr_chart(findings),
         anomaly_table=_anomaly_table(findings),
-        left_out=_left_out(left_out, findings),
+        left_out=reasons,
         facts=_facts(provenance),
         **(
             _of_a_gaussian(findings, units)
@@ -113,7 +112,7 @@ def render(
 
 
 def _contents(
-    findings: Findings, figures: Mapping[str, Figure], curves: list[Curve], left_out: Mapping[str, str]
+    findings: Findings, figures: Mapping[str, Figure], curves: list[Curve], reasons: Mapping[str, str]
 ) -> dict[str, str]:
     """The page's sections in their order: name and title."""
     gaussian = isinstance(findings, GaussianFindings)
@@ -126,7 +125,7 @@ def _contents(
         **{name: figures[name].title for name in ("prior", "interpolations", "traversals", "tsne") if name in figures},
         "disentanglement": "Latents and the world's factors" if factors else None,
         **{name: figures[name].title for name in ("edits", "inpainting", "anomalies") if name in figures},
-        "left-out": "What is left out, and why" if left_out or findings.constant_factors else None,
+        "left-out": "What is left out, and why" if reasons else None,
         "provenance": "What this page speaks of",
     }
     return {name: title for name, title in sections.items() if title is not None}
@@ -201,7 +200,7 @@ def _in_short(findings: Findings) -> list[Verdict]:
     if not isinstance(findings, GaussianFindings):
         return sentences
     sentences += [_on_activity(findings), verdicts.on_prior(findings.aggregated, findings.beta)]
-    if (on_bound := verdicts.on_bound(findings.bound)) is not None:
+    if (on_bound := verdicts.on_bound(findings.bound, is_learned=findings.has_learned_sigma)) is not None:
         sentences.append(on_bound)
     if edited := [attribute for attribute in findings.attributes if attribute.achieved is not None]:
         sentences.append(verdicts.on_edits(edited))
@@ -251,15 +250,11 @@ def _latent_table(findings: GaussianFindings) -> Table:
             f"{aggregated.mean[i]:+.2f}",
             f"{aggregated.variance[i]:.2f}",
             "yes" if findings.active[i] else "silent",
-            *(_top_factor(found.top_factors[i]) if found else []),
+            *([found.top_factors[i].factor, found.top_factors[i].strength] if found else []),
         ]
         for i in _by_kl(findings)
     ]
     return Table([*columns, *([Column("top factor"), Column("correlation", "number")] if found else [])], rows)
-
-
-def _top_factor(top: TopFactor) -> list[str]:
-    return [top.factor, f"{top.correlation:.2f}" if top.factor == ANGLE else f"{top.correlation:+.2f}"]
 
 
 def _factor_table(findings: GaussianFindings) -> Table | None:
@@ -295,7 +290,7 @@ def _anomaly_table(findings: Findings) -> Table:
         [str(item.episode), str(item.row), f"{item.squared_error:.1f}", f"{item.z_score:+.1f}"]
         for item in findings.anomalies.standing_out
     ]
-    return Table([Column(name, "number") for name in ("episode", "row", "squared error", "σ above the mean")], rows)
+    return Table([Column(name, "number") for name in ("episode", "row", "squared error", "SD above the mean")], rows)
 
 
 def _left_out(left_out: dict[str, str], findings: Findings) -> dict[str, str]:

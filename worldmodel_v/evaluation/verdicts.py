@@ -31,12 +31,12 @@ class Verdict:
     text: str
 
 
-def graded(value: float, good: float, fair: float) -> Tone:
-    """The grade of a value by two thresholds; `good` below `fair` means that less is better."""
+def graded(value: float, good: float, fair: float, worst: Tone = "bad") -> Tone:
+    """The grade of a value by two thresholds; `good` below `fair` means that less is better. `worst` is the lowest grade."""
     sign = 1.0 if good >= fair else -1.0
     if sign * value >= sign * good:
         return "good"
-    return "fair" if sign * value >= sign * fair else "bad"
+    return "fair" if sign * value >= sign * fair else worst
 
 
 def on_fidelity(psnr_db: float, ssim: float) -> Verdict:
@@ -74,9 +74,9 @@ def on_prior(aggregated: AggregatedPosterior, beta: float) -> Verdict:
     if tone != "good" and beta <= 1:
         return Verdict(
             "note",
-            f"All frames' latents together are {aggregated.kl_nats:.1f} nats from N(0, I), so samples from it are not like "
-            f"frames. At {option('beta', beta)} they need not be: the latents spend their nats on the picture, and a "
-            "dynamics model learns where they lie.",
+            f"All frames' latents together are {aggregated.kl_nats:.1f} nats from N(0, I), so samples from it may not look "
+            f"like frames. At {option('beta', beta)} the training does not aim at that: a dynamics model learns how latents "
+            f"are distributed. Raise {option('beta')} to sample from N(0, I).",
         )
     words = {
         "good": "match the prior well, so that samples are like frames",
@@ -87,13 +87,19 @@ def on_prior(aggregated: AggregatedPosterior, beta: float) -> Verdict:
     return Verdict(tone, f"All frames' latents together {words} ({aggregated.kl_nats:.1f} nats from N(0, I)).")
 
 
-def on_bound(found: Bound) -> Verdict | None:
+def on_bound(found: Bound, is_learned: bool = False) -> Verdict | None:
     """Whether the likelihood fits the errors; None for Bernoulli, whose bits are not comparable with those of bytes."""
     if found.sigma is None:
         return None
     bits = found.bits_per_dimension
     if bits < RAW_BITS:
         return Verdict("good", f"By the bound a value costs {bits:.2f} bits, where a raw byte takes {RAW_BITS:.0f}.")
+    if is_learned:
+        return Verdict(
+            "fair",
+            f"A value costs {bits:.2f} bits by the bound, more than a raw byte: the learned σ of {found.sigma:.2f} does not "
+            "fit the errors on these frames, which are unlike those of the training.",
+        )
     return Verdict(
         "note",
         f"The Gaussian's fixed σ of {found.sigma:.2f} is far wider than the errors, so that a value costs {bits:.2f} bits "
@@ -121,14 +127,14 @@ def on_traversals(active: int, shown: int, weakest: float) -> Verdict:
 
 def on_disentanglement(found: Disentanglement) -> Verdict:
     """Whether single latents encode single factors."""
-    tone = graded(found.mig, 0.2, 0.05)
+    tone = graded(found.mig, 0.2, 0.05, worst="note")
     words = {
         "good": "single latents stand for single factors",
         "fair": "some factors have a latent of their own, others are spread",
-        "bad": "factors are spread over several latents, as is usual without pressure against it; a model that reads all "
+        "note": "factors are spread over several latents, as is usual without pressure against it; a model that reads all "
         "latents does not mind",
     }[tone]
-    return Verdict(tone if tone != "bad" else "note", f"SAP is {found.sap:.3f} and MIG {found.mig:.3f}: {words}.")
+    return Verdict(tone, f"SAP is {found.sap:.3f} and MIG {found.mig:.3f}: {words}.")
 
 
 def on_map(agreements: dict[str, float]) -> Verdict:
@@ -141,31 +147,29 @@ def on_map(agreements: dict[str, float]) -> Verdict:
 
 def on_edits(edited: list[Attribute]) -> Verdict:
     """Whether latents predict factors, and whether editing latents changes factors."""
-    tone = graded(edited[0].r2, 0.7, 0.4)
+    tone = graded(edited[0].r2, 0.7, 0.4, worst="note")
     values = ", ".join(f"{item.factor} {item.r2:.2f}" for item in edited)
     achieved = [item.achieved for item in edited if item.achieved is not None]
     shares = ", ".join(f"{share:.0%}" for share in achieved)
     beside = f" Encoded again, edited frames show {shares} of the change that was asked of them." if achieved else ""
     if tone == "good" and achieved and max(achieved) < WEAK_EDIT:
         tone = "fair"
-    words = {"good": "well", "fair": "partly", "bad": "badly"}[tone]
-    hidden = " What a single frame does not show, no latent holds." if tone == "bad" else ""
-    return Verdict(
-        tone if tone != "bad" else "note", f"A linear model reads these from the latents {words} (R² {values}).{hidden}{beside}"
-    )
+    words = {"good": "well", "fair": "partly", "note": "badly"}[tone]
+    hidden = " A latent can hold only what a single frame shows." if tone == "note" else ""
+    return Verdict(tone, f"A linear model reads these from the latents {words} (R² {values}).{hidden}{beside}")
 
 
 def on_inpainting(found: Inpainting) -> Verdict:
     """Whether the VAE fills a hole better than a flat colour."""
     share = found.mse / found.mean_fill_mse if found.mean_fill_mse > 0 else float("inf")
-    tone = graded(share, 0.7, 1.0)
+    tone = graded(share, 0.7, 1.0, worst="note")
     words = {
         "good": "knows what belongs there",
         "fair": "is hardly better than a flat colour",
-        "bad": "is worse than a flat colour, as one may be that was never shown a frame with a grey hole",
+        "note": "is worse than a flat colour: it was not trained on frames with a grey hole",
     }[tone]
     return Verdict(
-        tone if tone != "bad" else "note",
+        tone,
         f"The VAE {words}: in the hole it is off by {_levels(found.mse)} of 255 levels (root mean square), the mean colour by "
         f"{_levels(found.mean_fill_mse)}, a reconstruction with nothing hidden by {_levels(found.seen_mse)}.",
     )
@@ -182,7 +186,7 @@ def on_anomalies(num_above: int, num_frames: int, worst: float) -> Verdict:
     }[tone]
     return Verdict(
         tone,
-        f"{num_above:,} of {num_frames:,} frames lie more than 3 σ above the mean error (the worst {worst:.1f} σ): {words}.",
+        f"{num_above:,} of {num_frames:,} frames lie more than 3 SD above the mean error (the worst {worst:.1f} SD): {words}.",
     )
 
 

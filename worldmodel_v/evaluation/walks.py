@@ -6,7 +6,7 @@ Legend: n points, m steps of a walk, Z latent.
 import numpy as np
 
 SPREAD = 2.0
-"""How far a traversal goes in each direction, in standard deviations of the latent itself; 95% of frames are within."""
+"""How far a traversal goes in each direction, in standard deviations of the latent itself; about 95% of frames are within."""
 
 PARALLEL = 1e-4
 """Below this angle (radians) the arc between two latents is a straight line."""

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel_v.autoencoders.artifact import METRICS_NAME
 from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.storage import files
 from worldmodel_v.storage.index import complete_lines
@@ -25,7 +26,6 @@ from worldmodel_v.storage.reading import readable
 from worldmodel_v.training.trackers import Tracking
 from worldmodel_v.untrusted import parse_object
 
-METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 TAIL_BYTES = 1 << 18
 """More bytes than the lines between two checkpoints take, so the last lines of every group are in this part of the file."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, CONFIG_NAME, WEIGHTS_NAME
+from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, CONFIG_NAME, METRICS_NAME, WEIGHTS_NAME
 from worldmodel_v.autoencoders.base import Figures, figures_text
 from worldmodel_v.data import FrameBatch, require_split
 from worldmodel_v.device import batch_in_memory, resolve_device
@@ -35,7 +35,7 @@ from worldmodel_v.training.best import BEST_NAME, keep_if_best, load_best
 from worldmodel_v.training.checkpoint import KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
 from worldmodel_v.training.config import TrainConfig
 from worldmodel_v.training.health import Watch, require_varied_frames
-from worldmodel_v.training.metrics import METRICS_NAME, TENSORBOARD_FOLDER, MetricsLog
+from worldmodel_v.training.metrics import TENSORBOARD_FOLDER, MetricsLog
 from worldmodel_v.training.publication import (
     HELDOUT_NAME,
     PICTURE_NAME,
