@@ -26,11 +26,13 @@ ROOMS = (
         "compiler",
         "settings",
         "own_modules",
+        "one_name",
     ),
     *("preprocessing", "profiles", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collection", "device", "autoencoders", "data"),
     *("evaluation", "training", "encoding", "export", "inspection", "pipeline", "cli", "__main__"),
+    *("collect", "train", "encode", "evaluate"),
 )
 """Each may import from those before it."""
 

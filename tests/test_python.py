@@ -118,3 +118,22 @@ def test_other_values_in_a_pipeline_file_are_refused(tmp_path: Path, text: str, 
         loaded(tmp_path, text)
     assert f"{tmp_path / 'pipeline.yaml'}:1: " in str(refused.value)
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("stage", ["collect", "train", "encode", "evaluate"])
+@pytest.mark.parametrize("module_first", [True, False])
+def test_a_stage_is_the_same_function_however_it_is_imported(stage: str, module_first: bool) -> None:
+    config = {"evaluate": "EvalConfig"}.get(stage, f"{stage.title()}Config")
+    lines = [
+        f"from worldmodel_v.{stage} import {config} as first, {stage} as function",
+        f"from worldmodel_v import {stage}, {config}",
+    ]
+    ended = [
+        f"import worldmodel_v.{stage} as module",
+        f"assert function is {stage} is module is worldmodel_v.{stage}",
+        f"assert first is {config}",
+    ]
+    code = "\n".join(
+        ["import worldmodel_v", *(lines if module_first else reversed(lines)), *ended, f"assert callable({stage})"]
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
