@@ -59,6 +59,16 @@ def test_a_dataset_is_a_table_and_a_picture_of_a_few_frames(tmp_path: Path, monk
     assert picture.size[0] == 8 * width + 7 * 2
 
 
+def test_a_vae_is_a_table_and_a_picture_of_what_it_samples(stamp_vae: Path) -> None:
+    trained = load_vae(stamp_vae)
+    text = trained._repr_html_()
+    assert f"<td>{trained.sha256}</td>" in text
+    assert "<td>worldmodel_v/Stamp-v0</td>" in text
+    picture = Image.open(io.BytesIO(base64.b64decode(text.partition("base64,")[2].partition('"')[0])))
+    height, width = trained.model.config.frame_shape
+    assert picture.size == (8 * width + 7 * 2, height)
+
+
 def test_a_strangers_text_is_escaped_and_a_missing_shard_named(tmp_path: Path) -> None:
     collect(stamp_config(tmp_path / "<b>data", episodes=1))
     dataset = open_dataset(tmp_path / "<b>data")

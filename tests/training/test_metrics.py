@@ -4,10 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.builders import FullDisk
 from worldmodel_v.errors import ModelNotUsable, WriteFailed
+from worldmodel_v.evaluation import to_png
 from worldmodel_v.training import metrics
 
 
@@ -57,3 +59,16 @@ def test_what_the_board_does_not_take_is_a_failed_write_and_leaves_nothing_there
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     assert [(event.step, event.value) for event in board.Scalars("train/loss")] == [(2, 2.0)]
+
+
+def test_the_board_shows_the_pictures_of_a_step(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    png = to_png(np.zeros((6, 10, 3), np.uint8))
+    log = metrics.MetricsLog(tmp_path, 0)
+    log.pictures(5, {"prior": png})
+    log.close()
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    (event,) = board.Images("samples/prior")
+    assert (event.step, event.width, event.height, event.encoded_image_string) == (5, 10, 6, png)

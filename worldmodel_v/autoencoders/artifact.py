@@ -16,11 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
+from worldmodel_v.autoencoders.frames import output_to_frames
 from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class, config_from_json, create
 from worldmodel_v.errors import ConfigError, ModelNotUsable, first_line
 from worldmodel_v.preprocessing import Preprocessing
@@ -28,6 +30,7 @@ from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
 from worldmodel_v.storage import files
 from worldmodel_v.storage.directory import MAX_JSON_BYTES
+from worldmodel_v.storage.html import FRAMES, as_html
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
@@ -79,6 +82,22 @@ class Trained(Generic[Model]):
 
     def __repr__(self) -> str:
         return f"Trained({self.model.config}, sha256 {self.sha256[:12]}…)"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "autoencoder": self.model.kind,
+            "settings": str(self.model.config),
+            "sha256": self.sha256,
+            "trained on": self.trained_on.env if self.trained_on else "not known",
+        }
+        samples = self._samples()
+        return as_html(facts, None if samples is None else lambda: samples)
+
+    @torch.no_grad()
+    def _samples(self) -> np.ndarray | None:
+        """A few frames decoded from the prior, uint8 (n, H, W, 3); None if it has none."""
+        samples = self.model.samples(FRAMES, torch.Generator().manual_seed(0))
+        return None if samples is None else output_to_frames(samples).numpy()
 
 
 @dataclass(frozen=True)

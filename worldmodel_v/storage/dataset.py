@@ -59,9 +59,9 @@ class Dataset(Generic[S]):
         return f"Dataset({str(self.path)!r}: {kind}, {self.num_episodes} episodes, {self.num_rows} rows)"
 
     def _repr_html_(self) -> str:
-        from worldmodel_v.storage.html import as_html
+        from worldmodel_v.storage.html import dataset_html
 
-        return as_html(self)
+        return dataset_html(self)
 
     @property
     def format(self) -> str:

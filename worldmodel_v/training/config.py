@@ -134,8 +134,8 @@ class TrainConfig:
     """Start from step 0 and replace the checkpoint in --out, in place of continuing from it (in Python: resume=False)."""
 
     track: TrackerName = "tensorboard"
-    """Where metrics are shown besides metrics.jsonl: tensorboard (files in --out), wandb (Weights & Biases) or mlflow, the last
-    two with pictures. A continued run continues there; a tracker that fails does not end the training."""
+    """Where metrics and pictures are shown as well: tensorboard (files in --out), wandb (Weights & Biases) or mlflow. A
+    continued run continues there; a tracker that fails does not end the training."""
 
     log_every: Annotated[int, Ge(1)] = 20
     """Steps between two lines of metrics."""

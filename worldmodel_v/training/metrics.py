@@ -1,4 +1,4 @@
-"""The record of a training: `metrics.jsonl`, one object a line, and the same numbers for TensorBoard or another tracker.
+"""The record of a training: `metrics.jsonl`, one object a line; numbers and pictures for TensorBoard or another tracker.
 
 A continued run first drops the lines after its checkpoint, so that every step is recorded once. TensorBoard is optional: if
 the package is missing, only the JSON lines are written.
@@ -9,6 +9,7 @@ import json
 import math
 import os
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,10 +75,13 @@ class MetricsLog:
                 self._board.add(f"{group}/{name}", value, step)
 
     def pictures(self, step: int, pngs: Mapping[str, bytes]) -> None:
-        """Give the tracker the pictures of a step, by their names."""
-        if self._tracking is not None:
-            for name, png in pngs.items():
+        """Show the pictures of a step, by their names, in TensorBoard or the tracker."""
+        for name, png in pngs.items():
+            if self._tracking is not None:
                 self._tracking.picture(step, name, png)
+            if self._board is not None:
+                with named_failure(self._board_folder):
+                    self._board.picture(f"samples/{name}", png, step)
 
     def close(self) -> None:
         try:
@@ -152,10 +156,11 @@ class _Board:
     def __init__(self, folder: Path, first_step: int) -> None:
         """Begin a file after step `first_step`: TensorBoard drops later steps of earlier files. Raises ImportError, OSError."""
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter
         from torch.utils.tensorboard import summary
 
-        self._event, self._summary = Event, summary
+        self._event, self._summary, self._summaries = Event, summary, Summary
         files.make_folder(folder)
         name = f"events.out.tfevents.{time.time():020.9f}.{socket.gethostname()}.{os.getpid()}"  # they are read in this order
         self._file = files.open_stream(folder / name, "ab", folder.parent, buffering=0)
@@ -173,6 +178,12 @@ class _Board:
             self._add(step=step, summary=self._summary.histogram(name, np.array(value), BINS))
         else:
             self._add(step=step, summary=self._summary.scalar(name, value))
+
+    def picture(self, name: str, png: bytes, step: int) -> None:
+        """Add a picture; its size is read from the PNG's header."""
+        width, height = struct.unpack(">II", png[16:24])
+        image = self._summaries.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+        self._add(step=step, summary=self._summaries(value=[self._summaries.Value(tag=name, image=image)]))
 
     def _add(self, **what: Any) -> None:
         self._writer.write(self._event(wall_time=time.time(), **what).SerializeToString())
