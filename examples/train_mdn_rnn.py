@@ -297,7 +297,7 @@ def to_gif(frames_NHWC: np.ndarray) -> bytes:
     """The bytes of a looping GIF, magnified; one palette for all frames, so that nothing flickers, with its rare colours."""
     height, width = frames_NHWC.shape[1:3]
     strip = Image.fromarray(frames_NHWC.reshape(-1, width, 3)).quantize(
-        COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
     )
     parts = [strip.crop((0, top, width, top + height)) for top in range(0, strip.height, height)]
     first, *rest = (labelled(part.resize((PANEL_SCALE * width, PANEL_SCALE * height))) for part in parts)

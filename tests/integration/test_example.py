@@ -95,6 +95,12 @@ def test_the_example_trains_measures_and_dreams(trained: Path) -> None:
     assert_a_dream_that_starts_from_what_was_recorded(trained / "dream.gif")
 
 
+def test_the_example_has_a_help() -> None:
+    shown, _ = run(EXAMPLE, "--help", COLUMNS="120")
+    assert "--temperature FLOAT" in shown
+    assert "examples:" not in shown
+
+
 def test_discrete_actions_are_learnt_from_too(discrete_latents: Path, stamp_vae: Path, tmp_path: Path) -> None:
     out = succeed(discrete_latents, stamp_vae, tmp_path / "out")
     assert_finite_metrics(out)
