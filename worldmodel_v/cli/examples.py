@@ -47,7 +47,7 @@ EXAMPLES = {
 
 
 def examples_of(program: str, words: Sequence[str]) -> str:
-    """What follows the help that those words of a command line ask for: the first may be a subcommand. Nothing for a program that
-    is none of the commands."""
+    """What follows the help that those words of a command line ask for: the first may be a subcommand. Nothing for a program
+    that is none of the commands."""
     lines = EXAMPLES.get(f"{program} {words[0]}") or EXAMPLES.get(program)
     return "".join(["examples:\n", *(f"  {line}\n" for line in lines)]) if lines else ""
