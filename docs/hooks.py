@@ -31,6 +31,7 @@ from mkdocs.structure.pages import Page
 import worldmodel_v
 from worldmodel_v.autoencoders import AutoencoderConfig
 from worldmodel_v.autoencoders.gaussian import VAEConfig
+from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.export import CHOICES
 from worldmodel_v.collection import CollectConfig, CollectionConfig
 from worldmodel_v.encoding import EncodeConfig
@@ -158,7 +159,10 @@ def _command(parser: argparse.ArgumentParser) -> str:
     rows += [_row(_options(action), _value(action), action) for action in options]
     table = "| option | value | default | what it is |\n|---|---|---|---|\n" + "".join(rows)
     described = next(filter(None, [parser.description, *(group.description for group in parser._action_groups)]), "")
-    return f"\n## {parser.prog}\n\n{_shown(described)}\n\n```text\n{usage}\n```\n\n{table}"
+    examples = "\n".join(EXAMPLES[parser.prog])
+    return (
+        f"\n## {parser.prog}\n\n{_shown(described)}\n\n```text\n{usage}\n```\n\nExamples:\n\n```sh\n{examples}\n```\n\n{table}"
+    )
 
 
 def _row(name: str, value: str, action: argparse.Action) -> str:

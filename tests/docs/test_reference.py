@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 
 import worldmodel_v
 from tests.docs.test_pages import CONFIGS
+from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.main import Output
 from worldmodel_v.errors import UsageError, WorldModelError
 
@@ -54,6 +55,14 @@ def rows(text: str) -> dict[str, list[str]]:
     """The first cell of each line of a table -> the others."""
     cells = [re.findall(r"(?:`[^`]*`|\\\||[^|])+", line[1:-1]) for line in text.splitlines() if line.startswith("| ")]
     return {first.strip(): [cell.strip() for cell in others] for first, *others in cells}
+
+
+@pytest.mark.parametrize("command", EXAMPLES)
+def test_the_examples_of_each_command_are_on_the_page(command: str, cli_page: str) -> None:
+    if f"## {command}\n" in cli_page:  # a command with subcommands has none itself
+        assert "```sh\n" + "\n".join(EXAMPLES[command]) + "\n```" in section(cli_page, command)
+    else:
+        assert f"## {command} " in cli_page
 
 
 @pytest.mark.parametrize("command", CONFIGS)
