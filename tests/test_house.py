@@ -30,7 +30,7 @@ ROOMS = (
     ),
     *("preprocessing", "profiles", "schema", "spec", "records", "storage"),
     *("telemetry", "execution", "jobs"),
-    *("envs", "policies", "sources", "collection", "device", "autoencoders", "data"),
+    *("envs", "policies", "sources", "collection", "device", "autoencoders", "data", "selection"),
     *("evaluation", "training", "encoding", "export", "inspection", "pipeline", "cli", "__main__"),
     *("collect", "train", "encode", "evaluate"),
 )

@@ -21,6 +21,9 @@ ROLLOUT_HASH = "0c2000253b09f20216bd87c3eb4ed0b32e62f4ad94053f16b42a9fa8e5e32423
 LATENT_HASH = "b459af086e1da9da42cbd054ca2771b3fe3a3aede103549ff90c02bf9bdf091d"
 
 
+SELECTION = {"datasets": [], "origins": [{"spec_hash": "0", "settings": {}}], "differ": ["seed"]}
+
+
 def test_the_hash_of_known_settings_never_changes() -> None:
     """A change here makes every dataset on disk unreadable: it needs a new format_version."""
     assert FORMAT_VERSION == 1
@@ -43,7 +46,7 @@ def test_the_hash_does_not_depend_on_the_order_of_keys() -> None:
 def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
     nested = {
         **{"env_kwargs": {"length": 4}, "policy_weights": {"w.pt": "0"}, "env_source": {"ale-py": "0.10"}},
-        **{"schema": made_rollout_schema(num_factors=1), "record": ("info.speed",)},
+        **{"schema": made_rollout_schema(num_factors=1), "record": ("info.speed",), "selection": SELECTION},
     }
     other = nested.get(field, 99 if isinstance(ROLLOUT_SETTINGS.get(field), int) else "other")
     assert rollout_spec(**{field: other}).hash != rollout_spec().hash
@@ -51,8 +54,16 @@ def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(LatentSpec)])
 def test_every_setting_of_latents_changes_the_hash(field: str) -> None:
-    other = {"schema": made_latent_schema(latent_dim=9), "source": {}}.get(field, "other")
+    other = {"schema": made_latent_schema(latent_dim=9), "source": {}, "selection": SELECTION}.get(field, "other")
     assert latent_spec(**{field: other}).hash != latent_spec().hash
+
+
+@pytest.mark.parametrize("change", [{"origins": [{}]}, {"origins": {}}, {"differ": [1]}, {"datasets": 3}, {"datasets": [3]}])
+def test_a_selection_that_is_no_record_of_one_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"origins|differ|datasets"):
+        rollout_spec(selection=SELECTION | change)
+    with pytest.raises(ValueError, match="selection: expected an object with datasets, differ, origins"):
+        rollout_spec(selection={"origins": []})
 
 
 def test_the_content_of_dataset_json_gives_the_same_spec_back() -> None:

@@ -4,7 +4,7 @@ Stages report two things: how far a task is, and what has happened (events). An 
 facts for programs; the `Progress` decides which of them it shows. Rejected: `logging` with its global handlers, beside which
 the bars would need a second way to the same terminal.
 
-The events and their facts. Most events also have their `stage` (collect, train, eval, encode):
+The events and their facts. Most events also have their `stage` (collect, train, eval, encode, select):
 
     started             out, settings_hash (a dataset's spec_hash), done, total, unit
     compiling           (a message alone)

@@ -9,6 +9,7 @@ reward are their columns' fill.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,16 @@ from worldmodel_v.errors import EpisodeFailed
 from worldmodel_v.schema import Column, Schema
 
 Array = np.ndarray
+
+
+class Origin(NamedTuple):
+    """Which episode of which original dataset an episode was selected from."""
+
+    dataset: int
+    """Its place in `origins` of the selection in `dataset.json`, where the original's settings are."""
+
+    episode: int
+    """The episode's number there."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -39,6 +50,9 @@ class Episode:
 
     columns: Mapping[str, Array]
     """Every column of the schema except its index columns, in the schema's order: (T + 1, …) each."""
+
+    origin: Origin | None = None
+    """Where it was selected from; None if its dataset was not selected from others."""
 
     def __getattr__(self, name: str) -> Array:
         columns = self.__dict__.get("columns", {})

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.schema import LATENTS, ROLLOUTS, Schema
-from worldmodel_v.untrusted import canonical_json
+from worldmodel_v.untrusted import canonical_json, require_types
 
 FORMAT_VERSION = 1
 
@@ -54,6 +54,7 @@ class Spec:
     def __post_init__(self) -> None:
         if self.schema.format != self.format:
             raise ValueError(f"the schema is of {self.schema.format}, expected one of {self.format}")
+        _require_selection(vars(self).get("selection", {}))
 
 
 def _default(setting: Field) -> Any:
@@ -62,6 +63,42 @@ def _default(setting: Field) -> Any:
 
 def _listed(value: Any) -> Any:
     return [*value] if isinstance(value, tuple) else value
+
+
+@dataclass
+class _Selection:
+    """The JSON types of what `worldmodel_v.selection` records in `dataset.json`."""
+
+    datasets: tuple[dict[str, Any], ...]
+    """What was selected from: `spec_hash`, `index_sha256` and `episodes` of each, and the `selection` that made it, if any."""
+
+    origins: tuple[dict[str, Any], ...]
+    """The collections that made the episodes: `spec_hash` and `settings` of each, which an episode's `Origin` points into."""
+
+    differ: tuple[str, ...]
+    """The settings in which these differ: beside them, `dataset.json` has those of the first."""
+
+
+@dataclass
+class _Original:
+    spec_hash: str
+    settings: dict[str, Any]
+
+
+def _require_selection(selection: Any) -> None:
+    """Raise ValueError unless it is empty, or the record of a selection."""
+    if selection == {}:
+        return
+    _require_record("selection", selection, _Selection)
+    for original in selection["origins"]:
+        _require_record("selection.origins", original, _Original)
+
+
+def _require_record(name: str, value: Any, record: type) -> None:
+    wanted = {each.name for each in fields(record)}
+    if not isinstance(value, dict) or not wanted <= value.keys():
+        raise ValueError(f"{name}: expected an object with {', '.join(sorted(wanted))}")
+    require_types(value, record)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +151,9 @@ class RolloutSpec(Spec):
     policy_source: dict[str, str] = field(default_factory=dict, metadata=UNSAID)
     """Where the policy comes from, in the same way."""
 
+    selection: dict[str, Any] = field(default_factory=dict, metadata=UNSAID)
+    """Which episodes of which datasets these are, if they were selected (`worldmodel_v.selection`). Nothing extends them."""
+
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """How raw frames become the recorded ones; raises ConfigError if these settings are not possible."""
@@ -133,23 +173,30 @@ class LatentSpec(Spec):
     source: dict[str, Any]
     """The settings of the rollouts, so that latents alone still tell where they come from."""
 
+    selection: dict[str, Any] = field(default_factory=dict, metadata=UNSAID)
+    """As in `RolloutSpec`, if these latents were selected. If their rollouts were, that stands in `source`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_selection(self.source.get("selection", {}))
+
 
 SPEC_CLASSES: dict[str, type[Spec]] = {cls.format: cls for cls in (RolloutSpec, LatentSpec)}
 
 
-def differences(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+def differences(recorded: dict[str, Any], asked: dict[str, Any], words: tuple[str, str] = ("there", "asked")) -> list[str]:
     """Name every field in which two specs differ, with both values: `seed is 1 there, 2 asked`."""
     missing = "not set"
     return [
-        f"{name} is {recorded.get(name, missing)!r} there, {asked.get(name, missing)!r} asked"
+        f"{name} is {recorded.get(name, missing)!r} {words[0]}, {asked.get(name, missing)!r} {words[1]}"
         for name in sorted(recorded.keys() | asked.keys())
         if recorded.get(name, missing) != asked.get(name, missing)
     ]
 
 
-def schema_differences(recorded: Schema, asked: Schema) -> list[str]:
+def schema_differences(recorded: Schema, asked: Schema, words: tuple[str, str] = ("there", "asked")) -> list[str]:
     """Name every part in which two schemas differ: `column state is … there, … asked`."""
-    return differences(_parts(recorded), _parts(asked))
+    return differences(_parts(recorded), _parts(asked), words)
 
 
 def _parts(schema: Schema) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from worldmodel_v.cli.terminal import print_lines
 from worldmodel_v.errors import ConfigError
 
 PROGRAM = "python -m worldmodel_v"
-COMMANDS = ("collect", "train", "eval", "encode", "export", "inspect", "pipeline")
+COMMANDS = ("collect", "train", "eval", "encode", "select", "export", "inspect", "pipeline")
 
 
 def main() -> None:

@@ -13,6 +13,11 @@ EXAMPLES = {
     ),
     "wm-eval": ("wm-eval --vae runs/vae --data runs/rollouts --out runs/eval",),
     "wm-encode": ("wm-encode --data runs/rollouts --vae runs/vae --out runs/latents",),
+    "wm-select": (
+        "wm-select --data runs/rollouts runs/more --out runs/both",
+        'wm-select --data runs/rollouts --out runs/driven --where "return > 100 and length < 900"',
+        "wm-select --data runs/rollouts --out runs/for-training --share 0:0.9",
+    ),
     "wm-inspect": (
         "wm-inspect runs/rollouts --verify --preview frames.png",
         "wm-inspect runs/latents --data runs/rollouts --vae runs/vae",

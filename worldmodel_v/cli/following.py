@@ -40,6 +40,11 @@ def after_encode(config: Any, report: Any) -> Iterator[list[object]]:
     yield ["wm-inspect", config.out, "--verify", "--data", config.data, "--vae", config.vae]
 
 
+def after_select(config: Any, report: Any) -> Iterator[list[object]]:
+    """A check of every byte."""
+    yield ["wm-inspect", config.out, "--verify"]
+
+
 def in_one_line(words: list[object]) -> str:
     """A command as a shell takes it."""
     return shlex.join(map(str, words))

@@ -36,12 +36,15 @@ def print_overview(facts: dict[str, Any]) -> None:
         table.add_row("", f"and {len(failed) - MAX_SET_ASIDE} more, which --json lists")
     left = {name: value for name, value in facts.items() if name not in (*HEAD, "driving", "run", "set_aside")}
     settings = _settings(left.pop("settings", None) or {}, {**facts, **(facts.get("model") or {})})
+    settings, selection = _without_selection(settings)
     figures = {**(left.pop("latest", None) or {}), "held_out": left.pop("held_out", None)}
     add_facts(table, left)
     for name in ("env", "policy"):
         if name in settings:
             table.add_row(name, plain(in_words(settings.pop(name))))
     add_facts(table, {"settings": settings})
+    for name, words in selection:
+        table.add_row(name, plain(words))
     console.print(table)
     for more in (_policies(facts.get("driving") or []), _figures(figures)):
         if more:
@@ -78,6 +81,25 @@ def _moment(text: str) -> str:
 def _settings(settings: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that say something, and are not said already."""
     return {name: value for name, value in settings.items() if value not in NOTHING and said.get(name, NOTHING) != value}
+
+
+def _without_selection(settings: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """The settings that all episodes have in common, and for a selection what was asked for and where its episodes are from."""
+    source = settings.get("source") or {}
+    selection = settings.get("selection") or source.get("selection")
+    if not selection:
+        return settings, []
+    left = {name: value for name, value in settings.items() if name not in ("selection", "source", *selection["differ"])}
+    if source:
+        left["source"] = {name: value for name, value in source.items() if name not in ("selection", *selection["differ"])}
+    asked = {name: value for name, value in selection.items() if name not in ("datasets", "origins", "differ")}
+    origins = [
+        {**{name: original["settings"].get(name) for name in ("env", "policy", "seed")}, "spec_hash": original["spec_hash"]}
+        for original in selection["origins"]
+    ]
+    datasets = [{name: value for name, value in each.items() if name != "selection"} for each in selection["datasets"]]
+    lines: list[tuple[str, list[Any]]] = [("selected", [asked or "all"]), ("selected from", datasets), ("made by", origins)]
+    return left, [("" if place else name, in_words(each)) for name, values in lines for place, each in enumerate(values)]
 
 
 def _policies(driving: list[dict[str, Any]]) -> Table | None:

@@ -250,6 +250,7 @@ class ShardEncoder:
             seed=int(shard.seeds[position]),
             policy=shard.policies[position],
             columns=columns,
+            origin=shard.origins[position] if shard.origins else None,
         )
 
     def _encode_chunks(self, shard: _UnderWay, chunks: range) -> None:

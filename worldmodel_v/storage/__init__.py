@@ -10,7 +10,7 @@ from worldmodel_v.storage.index import IndexEntry
 from worldmodel_v.storage.pixels import PixelLayout
 from worldmodel_v.storage.set_aside import SetAside
 from worldmodel_v.storage.shard_reader import Shard
-from worldmodel_v.storage.shard_writer import build_shard
+from worldmodel_v.storage.shard_writer import build_shard, copy_shard
 from worldmodel_v.storage.store import LocalPath, Location, OpenFile, Place, to_place
 from worldmodel_v.storage.verify import verify
 from worldmodel_v.storage.writer import DatasetWriter
@@ -29,6 +29,7 @@ __all__ = [
     "SetAside",
     "Shard",
     "build_shard",
+    "copy_shard",
     "open_dataset",
     "require_dataset",
     "to_place",

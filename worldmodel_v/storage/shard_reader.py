@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Self
 import numpy as np
 
 from worldmodel_v.errors import ShardDamaged
-from worldmodel_v.records import Episode, index_rows
+from worldmodel_v.records import Episode, Origin, index_rows
 from worldmodel_v.schema import Schema
 from worldmodel_v.storage import columns, layout
 from worldmodel_v.storage.checksum import is_sha256
@@ -170,6 +170,7 @@ class Shard:
             seed=int(self.seeds[position]),
             policy=self.policies[position],
             columns=rows,
+            origin=self.origins[position] if self.origins else None,
         )
 
     @property
@@ -288,8 +289,18 @@ class Shard:
             self._refuse(f"its episodes are not consecutive: {_short(self.episode_ids)}")
         self.policies = tuple(_decoded(policy) for policy in self._per_episode("policy", np.bytes_))
         """Which policy drove each episode."""
+        self.origins = self._read_origins()
+        """Where each episode was selected from; None if the dataset was not selected from others."""
         if self.schema.frames is not None:
             self._check_frames()
+
+    def _read_origins(self) -> tuple[Origin, ...] | None:
+        if not {"origin", "origin_episode"} & self._columns["ep_len"].attributes.keys():
+            return None
+        datasets, episodes = self._per_episode("origin", np.int64), self._per_episode("origin_episode", np.int64)
+        if min(datasets.min(), episodes.min()) < 0:
+            self._refuse("attributes origin and origin_episode of ep_len: expected numbers from 0")
+        return tuple(map(Origin, datasets.tolist(), episodes.tolist()))
 
     def _per_episode(self, name: str, kind: type) -> np.ndarray:
         """An attribute of ep_len: one value for each episode."""

@@ -6,14 +6,16 @@ bytes: no time stamps, no names of hosts or paths, a fixed order of creation. Te
 in the object header, which has a checksum. HDF5 keeps strings of variable length in a heap, which has none.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 
-from worldmodel_v.records import Episode, index_rows
-from worldmodel_v.schema import Column
+from worldmodel_v.records import Episode, Origin, index_rows
+from worldmodel_v.schema import Column, Schema
 from worldmodel_v.storage import layout
 from worldmodel_v.storage.hdf5_file import with_plugin
 from worldmodel_v.storage.shard_reader import Shard
@@ -31,24 +33,95 @@ def build_shard(
     `attributes` are further root attributes (latents: `vae_sha256`, `source_sha256`). `source` is the rollout shard that
     latents were encoded from: columns that it holds in the same layout are copied as they are stored.
     """
-    schema = episodes[0].schema
+    table = _EpisodeTable(
+        episode_ids=np.array([episode.episode_id for episode in episodes], dtype=np.int64),
+        lengths=np.array([episode.num_rows for episode in episodes], dtype=np.int32),
+        seeds=np.array([episode.seed for episode in episodes], dtype=np.int64),
+        policies=[episode.policy for episode in episodes],
+        returns=np.array([episode.episode_return for episode in episodes], dtype=np.float64),
+        origins=[episode.origin for episode in episodes if episode.origin is not None],
+    )
+    per_episode = [{**episode.columns, **index_rows(episode.episode_id, episode.num_rows)} for episode in episodes]
+
+    def rows(column: Column) -> list[np.ndarray]:
+        return [columns[column.name] for columns in per_episode]
+
+    return _image(episodes[0].schema, table, rows, spec_hash, attributes, source)
+
+
+def copy_shard(
+    source: Shard,
+    *,
+    first_episode: int,
+    origins: Sequence[Origin],
+    spec_hash: str,
+    attributes: dict[str, str] | None = None,
+) -> bytes:
+    """The HDF5 image of a shard with all episodes of `source`, renumbered from `first_episode` on, each with its origin.
+
+    The columns' chunks are copied as they are stored, and not decoded. Raises ShardDamaged if a chunk has to be decoded, as
+    other software may have cut it, and is damaged.
+    """
+    episode_ids = first_episode + np.arange(source.num_episodes, dtype=np.int64)
+    table = _EpisodeTable(
+        episode_ids=episode_ids,
+        lengths=source.ep_len,
+        seeds=source.seeds,
+        policies=source.policies,
+        returns=source.returns,
+        origins=origins,
+    )
+
+    def rows(column: Column) -> list[np.ndarray]:
+        if column.name == "ep_idx":
+            return [np.repeat(episode_ids, source.ep_len)]
+        return [source.rows(column.name)]
+
+    return _image(source.schema, table, rows, spec_hash, attributes, source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EpisodeTable:
+    """What a shard holds of each episode beside its rows."""
+
+    episode_ids: np.ndarray
+    lengths: np.ndarray
+    seeds: np.ndarray
+    policies: Sequence[str]
+    returns: np.ndarray
+    origins: Sequence[Origin]
+    """Of all episodes, or of none."""
+
+
+def _image(
+    schema: Schema,
+    table: _EpisodeTable,
+    rows: Callable[[Column], list[np.ndarray]],
+    spec_hash: str,
+    attributes: dict[str, str] | None,
+    source: Shard | None,
+) -> bytes:
+    """`rows` gives a column's rows, in parts. It is called only for columns that are not copied from `source`."""
+    num_rows = int(table.lengths.sum(dtype=np.int64))
+    renumbered = source is not None and not np.array_equal(source.episode_ids, table.episode_ids)
     with h5py.File.in_memory(libver=layout.HDF5_VERSIONS, track_order=False) as file:
         texts = {"format": schema.format, "spec_hash": spec_hash, "alignment": layout.ALIGNMENT, **(attributes or {})}
         for name, text in texts.items():
             file.attrs[name] = np.bytes_(text.encode())
         file.attrs["format_version"] = np.int64(1)
-        per_episode = [{**episode.columns, **index_rows(episode.episode_id, episode.num_rows)} for episode in episodes]
         for column in schema.columns:
-            _write_column(file, column, [rows[column.name] for rows in per_episode], source)
-        _write_episode_table(file, episodes)
+            copied = None if renumbered and column.name == "ep_idx" else source
+            _write_column(file, column, num_rows, functools.partial(rows, column), copied)
+        _write_episode_table(file, table)
         file.flush()
         return bytes(file.id.get_file_image())
 
 
-def _write_column(file: h5py.File, column: Column, parts: list[np.ndarray], source: Shard | None) -> None:
+def _write_column(
+    file: h5py.File, column: Column, num_rows: int, parts: Callable[[], list[np.ndarray]], source: Shard | None
+) -> None:
     """Write one column. If `source` has the same column, its chunks are copied, which saves compressing them again. Otherwise
     only short episodes are joined: joining all frames is one more copy, which costs as much as zstd."""
-    num_rows = sum(map(len, parts))
     shape = (num_rows, *column.row_shape)
     chunks = (min(layout.chunk_rows(column), num_rows), *column.row_shape)
     options: dict[str, Any] = {"compression": "gzip", "compression_opts": 1} if "gzip" in column.filters else {}
@@ -64,7 +137,7 @@ def _write_column(file: h5py.File, column: Column, parts: list[np.ndarray], sour
             dataset.id.write_direct_chunk((start, *[0] * (len(shape) - 1)), source.stored(column.name, number))
         return
     first = 0
-    for rows in _joined(parts, chunks[0]):
+    for rows in _joined(parts(), chunks[0]):
         dataset[first : first + len(rows)] = rows
         first += len(rows)
 
@@ -88,12 +161,15 @@ def _layout(dataset: h5py.Dataset) -> tuple[np.dtype, tuple[int, ...], tuple[int
     return dataset.dtype, dataset.shape, dataset.chunks, filters
 
 
-def _write_episode_table(file: h5py.File, episodes: Sequence[Episode]) -> None:
-    lengths = np.array([episode.num_rows for episode in episodes], dtype=np.int32)
+def _write_episode_table(file: h5py.File, table: _EpisodeTable) -> None:
+    lengths = table.lengths
     offsets = np.concatenate([[0], np.cumsum(lengths[:-1], dtype=np.int64)]).astype(np.int64)
     ep_len = file.create_dataset("ep_len", data=lengths, chunks=lengths.shape, fletcher32=True)
     file.create_dataset("ep_offset", data=offsets, chunks=offsets.shape, fletcher32=True)
-    ep_len.attrs["episode_id"] = np.array([episode.episode_id for episode in episodes], dtype=np.int64)
-    ep_len.attrs["seed"] = np.array([episode.seed for episode in episodes], dtype=np.int64)
-    ep_len.attrs["policy"] = np.array([episode.policy.encode() for episode in episodes])
-    ep_len.attrs["return"] = np.array([episode.episode_return for episode in episodes], dtype=np.float64)
+    ep_len.attrs["episode_id"] = table.episode_ids
+    ep_len.attrs["seed"] = table.seeds
+    ep_len.attrs["policy"] = np.array([policy.encode() for policy in table.policies])
+    ep_len.attrs["return"] = table.returns
+    if table.origins:
+        ep_len.attrs["origin"] = np.array([origin.dataset for origin in table.origins], dtype=np.int64)
+        ep_len.attrs["origin_episode"] = np.array([origin.episode for origin in table.origins], dtype=np.int64)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, NoReturn, Self
+from typing import Any, Generic, NoReturn, Self
 
 from worldmodel_v.errors import OutputNotUsable, ShardDamaged
 from worldmodel_v.spec import Spec, differences, schema_differences
@@ -212,10 +212,33 @@ def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
             where=path,
             remedy="remove it to encode anew, or give another directory",
         )
-    fields = "; ".join(differences(there, asked) or schema_differences(recorded.schema, spec.schema))
+    chosen_there, chosen = there.pop("selection", {}), asked.pop("selection", {})
+    if bool(chosen_there) != bool(chosen):
+        found, remedy = ("episodes that were selected from other datasets", "collect or encode elsewhere, and select from both")
+        if chosen:
+            found, remedy = "a dataset that was not selected from others", "give another directory"
+        raise OutputNotUsable(f"holds {found}, and this command does not continue it", where=path, remedy=remedy)
+    fields = "; ".join(
+        differences(_by_part(chosen_there), _by_part(chosen))
+        or differences(there, asked)
+        or schema_differences(recorded.schema, spec.schema)
+    )
     raise OutputNotUsable(
         f"was made with other settings: {fields}", where=path, remedy="use those settings, or another directory"
     )
+
+
+def _by_part(selection: dict[str, Any]) -> dict[str, Any]:
+    """What a selection was asked for, by names as `selection.where` and `selection.datasets[0].spec_hash`."""
+    datasets = enumerate(selection.get("datasets", ()))
+    parts = {f"selection.{name}": value for name, value in selection.items() if name not in ("datasets", "origins", "differ")}
+    of_datasets = {
+        f"selection.datasets[{place}].{name}": value
+        for place, dataset in datasets
+        for name, value in dataset.items()
+        if name != "selection"
+    }
+    return parts | of_datasets
 
 
 def _is_ours(item: Path) -> bool:
