@@ -39,6 +39,7 @@ from worldmodel_v.errors import UsageError, WorldModelError
 from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.model import ModelExportConfig
+from worldmodel_v.selection import SelectConfig
 from worldmodel_v.training import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -49,7 +50,7 @@ SUBCOMMANDS = {"wm-export": CHOICES}
 """A command that chooses its parser by itself -> the words that choose; other parsers know their subcommands."""
 
 CONFIGS: tuple[type[Any], ...] = (
-    *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig),
+    *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, SelectConfig),
     *(*FORMATS.values(), ModelExportConfig),
     *(CollectionConfig, AutoencoderConfig, VAEConfig),
 )

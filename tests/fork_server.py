@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 ROOMS = ("collection", "training", "encoding", "evaluation", "export", "pipeline", "inspection", "jobs")
-COMMANDS = ("collect", "train", "encode", "eval", "export", "inspect", "pipeline")
+COMMANDS = ("collect", "train", "encode", "eval", "select", "export", "inspect", "pipeline")
 LATE = ("ray", "torch._dynamo", "torch.utils.tensorboard", "torch.export", "torchmetrics.functional.image", "hdf5plugin")
 LATE += ("sklearn.manifold", "sklearn.metrics", "sklearn.neighbors")
 """What the package imports when it gets there."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from worldmodel_v.encoding import EncodeConfig, Encoder, encode
     from worldmodel_v.evaluation import EvalConfig, evaluate
     from worldmodel_v.records import Episode
+    from worldmodel_v.selection import SelectConfig, select
     from worldmodel_v.sources import EpisodeSource, Recorder
     from worldmodel_v.storage import Dataset, open_dataset, verify
     from worldmodel_v.training import TrainConfig, train
@@ -31,6 +32,7 @@ __all__ = [
     "LatentSequences",
     "LatentStream",
     "Recorder",
+    "SelectConfig",
     "TrainConfig",
     "__version__",
     "collect",
@@ -38,6 +40,7 @@ __all__ = [
     "evaluate",
     "load_vae",
     "open_dataset",
+    "select",
     "train",
     "verify",
 ]
@@ -47,6 +50,7 @@ _HOMES = {
     "training": ("TrainConfig", "train"),
     "encoding": ("EncodeConfig", "Encoder", "encode"),
     "evaluation": ("EvalConfig", "evaluate"),
+    "selection": ("SelectConfig", "select"),
     "sources": ("EpisodeSource", "Recorder"),
     "data": ("FrameStream", "LatentSequences", "LatentStream"),
     "storage": ("Dataset", "open_dataset", "verify"),

@@ -19,6 +19,7 @@ from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.pipeline import STAGES
+from worldmodel_v.selection import SelectConfig
 from worldmodel_v.training import TrainConfig
 from worldmodel_v.training.trainer import OWN_NAMES
 
@@ -27,6 +28,7 @@ CONFIGS = {
     "wm-train": TrainConfig,
     "wm-encode": EncodeConfig,
     "wm-eval": EvalConfig,
+    "wm-select": SelectConfig,
     "wm-inspect": InspectConfig,
     **{f"wm-pipeline {name}": config for name, config in PIPELINE_COMMANDS.items()},
     **{f"wm-export {name}": config for name, config in FORMATS.items()},

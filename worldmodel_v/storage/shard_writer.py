@@ -7,7 +7,7 @@ in the object header, which has a checksum. HDF5 keeps strings of variable lengt
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,10 +72,13 @@ def copy_shard(
         origins=origins,
     )
 
-    def rows(column: Column) -> list[np.ndarray]:
+    def rows(column: Column) -> Iterator[np.ndarray]:
         if column.name == "ep_idx":
-            return [np.repeat(episode_ids, source.ep_len)]
-        return [source.rows(column.name)]
+            yield np.repeat(episode_ids, source.ep_len)
+            return
+        step = layout.chunk_rows(column)
+        for start in range(0, source.num_rows, step):
+            yield source.rows(column.name, start, min(start + step, source.num_rows))
 
     return _image(source.schema, table, rows, spec_hash, attributes, source)
 
@@ -96,7 +99,7 @@ class _EpisodeTable:
 def _image(
     schema: Schema,
     table: _EpisodeTable,
-    rows: Callable[[Column], list[np.ndarray]],
+    rows: Callable[[Column], Iterable[np.ndarray]],
     spec_hash: str,
     attributes: dict[str, str] | None,
     source: Shard | None,
@@ -118,7 +121,7 @@ def _image(
 
 
 def _write_column(
-    file: h5py.File, column: Column, num_rows: int, parts: Callable[[], list[np.ndarray]], source: Shard | None
+    file: h5py.File, column: Column, num_rows: int, parts: Callable[[], Iterable[np.ndarray]], source: Shard | None
 ) -> None:
     """Write one column. If `source` has the same column, its chunks are copied, which saves compressing them again. Otherwise
     only short episodes are joined: joining all frames is one more copy, which costs as much as zstd."""
@@ -142,7 +145,7 @@ def _write_column(
         first += len(rows)
 
 
-def _joined(parts: list[np.ndarray], num_rows: int) -> Iterator[np.ndarray]:
+def _joined(parts: Iterable[np.ndarray], num_rows: int) -> Iterator[np.ndarray]:
     """The same rows in the same order, with short parts joined to at least `num_rows`: each write costs 0.05 ms."""
     short: list[np.ndarray] = []
     for rows in parts:
