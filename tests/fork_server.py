@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-ROOMS = ("collection", "training", "encoding", "evaluation", "export", "pipeline", "inspection", "jobs")
+ROOMS = ("collection", "training", "encoding", "evaluation", "selection", "export", "pipeline", "inspection", "jobs")
 COMMANDS = ("collect", "train", "encode", "eval", "select", "export", "inspect", "pipeline")
 LATE = ("ray", "torch._dynamo", "torch.utils.tensorboard", "torch.export", "torchmetrics.functional.image", "hdf5plugin")
 LATE += ("sklearn.manifold", "sklearn.metrics", "sklearn.neighbors")

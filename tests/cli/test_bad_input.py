@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.builders import files_in
-from worldmodel_v.cli import collect, encode, export, inspect, pipeline, train
+from worldmodel_v.cli import collect, encode, export, inspect, pipeline, select, train
 from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.collection import CollectConfig
 from worldmodel_v.collection import collect as collect_into
@@ -29,6 +29,7 @@ MAINS: dict[str, Callable[[], None]] = {
     "wm-train": train.main,
     "wm-encode": encode.main,
     "wm-eval": evaluation.main,
+    "wm-select": select.main,
     "wm-export": export.main,
     "wm-inspect": inspect.main,
     "wm-pipeline": pipeline.main,

@@ -130,6 +130,11 @@ COMMANDS = {
         ("rollouts", "vae"),
         EVALUATION,
     ),
+    "select": Command(
+        lambda folder: ["wm-select", "--data", folder / "rollouts", "--out", folder / "out", "--drop", "2,4"],
+        dataset_content,
+        ("rollouts",),
+    ),
     **{format_: exporting(format_) for format_ in FORMATS},
     "model": Command(
         lambda folder: ["wm-export", "model", *of_vae(folder), "--out", folder / "out/model", "--formats", "torch.export"],

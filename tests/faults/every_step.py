@@ -40,6 +40,7 @@ from worldmodel_v.export.model import ModelExportConfig, export_model
 from worldmodel_v.pipeline import run_pipeline
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Silent
+from worldmodel_v.selection import SelectConfig, select
 from worldmodel_v.steps import Step
 from worldmodel_v.storage import Shard, open_dataset, verify
 from worldmodel_v.storage.dataset import read_spec
@@ -146,6 +147,11 @@ def encode_small(out: Path) -> object:
     return encode(EncodeConfig(data=out.parent / "rollouts", vae=out.parent / "vae", out=out, device="cpu"))
 
 
+def select_small(out: Path) -> object:
+    """A shard that is copied and one that is put together."""
+    return select(SelectConfig(data=(out.parent / "rollouts",), out=out, drop="2,4"))
+
+
 def evaluate_small(out: Path, frames: int = 40) -> object:
     return evaluate(EvalConfig(data=out.parent / "rollouts", vae=out.parent / "vae", out=out, frames=frames, device="cpu"))
 
@@ -245,6 +251,7 @@ STAGES = {
     "recover": Stage(lambda out: collect(stamp_config(out, **SMALL)), dataset_content, lambda out: None, break_dataset),
     "train": Stage(train_small, training_content, whole_training, reads=("rollouts",), imports=TRAINING),
     "encode": Stage(encode_small, dataset_content, whole_dataset, reads=("rollouts", "vae")),
+    "select": Stage(select_small, dataset_content, whole_dataset, reads=("rollouts",)),
     "eval": Stage(
         evaluate_small,
         evaluation_content,

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.every_call import COMMANDS, KINDS
 
-SOME = dict.fromkeys(COMMANDS, 6) | {"collect": 24, "train": 24, "encode": 20, "npz": 12, "minari": 18}
+SOME = dict.fromkeys(COMMANDS, 6) | {"collect": 24, "train": 24, "encode": 20, "select": 12, "npz": 12, "minari": 18}
 """At least one of each kind that a command makes: some 160 tries of a second each."""
 
 

@@ -20,7 +20,17 @@ INTERRUPTED = {**KILLED, "stopped": 130, "left": 0}
 
 FINE = {"SIGKILL": KILLED, "SIGINT": INTERRUPTED}
 SOME = {
-    "SIGKILL": {"collect": 6, "linkless": 8, "recover": 4, "encode": 8, "train": 20, "eval": 21, "minari": 4, "pipeline": 80},
+    "SIGKILL": {
+        "collect": 6,
+        "linkless": 8,
+        "recover": 4,
+        "encode": 8,
+        "select": 10,
+        "train": 20,
+        "eval": 21,
+        "minari": 4,
+        "pipeline": 80,
+    },
     "SIGINT": {"collect": 12, "encode": 12, "train": 30, "minari": 4, "preview": 2},
 }
 EVERY = dict.fromkeys(STAGES, 1) | {"pipeline": 7}

@@ -166,6 +166,7 @@ def writing_commands(ordinary: Path, out: Path) -> dict[str, tuple[object, ...]]
         "wm-train": ("--data", rollouts, "--out", out, *TRAIN),
         "wm-encode": (*sources, "--out", out, *CPU),
         "wm-eval": (*sources, "--out", out, *CPU),
+        "wm-select": ("--data", rollouts, "--out", out),
         "wm-export npz": ("--data", rollouts, "--out", out),
         "wm-export minari": ("--data", rollouts, "--out", out / "toy-v0"),
         "wm-export model": (*sources, "--out", out, "--formats", "torchscript"),
