@@ -7,13 +7,15 @@ it was begun with. Settings that do not change the content (workers, episodes, p
 import hashlib
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.schema import LATENTS, ROLLOUTS, Schema
 from worldmodel_v.untrusted import canonical_json, require_types
 
 FORMAT_VERSION = 1
+
+AnySpec = TypeVar("AnySpec", bound="Spec")
 
 UNSAID = {"recorded": "only where it is not the default"}
 """Marks a setting that was added later. At its default it is not recorded, so that older datasets keep their hash and bytes."""
@@ -179,6 +181,13 @@ class LatentSpec(Spec):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_selection(self.source.get("selection", {}))
+
+
+def read_settings(spec_class: type[AnySpec], settings: dict[str, Any], schema: Schema) -> AnySpec:
+    """The spec with these settings, as JSON has them; raises ValueError or TypeError if they are none."""
+    require_types(settings, spec_class)
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+    return spec_class(**values, schema=schema)
 
 
 SPEC_CLASSES: dict[str, type[Spec]] = {cls.format: cls for cls in (RolloutSpec, LatentSpec)}

@@ -17,9 +17,10 @@ from tests.selection.made import (
     write_latents,
     write_rollouts,
 )
+from tests.serving import served
 from worldmodel_v.errors import ConfigError, DatasetNotUsable, OutputNotUsable, ShardDamaged
 from worldmodel_v.records import Episode, Origin
-from worldmodel_v.selection import SelectConfig
+from worldmodel_v.selection import SelectConfig, select
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
 
@@ -181,6 +182,12 @@ def test_parts_of_shards_are_put_together_up_to_the_largest_of_the_sources(one: 
 
 def test_a_selection_of_a_selection_still_names_the_original(one: Path, other: Path, tmp_path: Path) -> None:
     selected(tmp_path / "both", one, other)
+    selected(tmp_path / "second", tmp_path / "both", where="episode >= 8")
+    spec, plain = (open_dataset(path, RolloutSpec).spec for path in (tmp_path / "second", other))
+    assert (spec.policy, spec.seed, spec.max_steps) == (plain.policy, plain.seed, plain.max_steps) != (policy_of(0), 0, 1000)
+    assert [origin["spec_hash"] for origin in spec.selection["origins"]] == [plain.hash]
+    assert spec.selection["differ"] == []
+    assert numbers(tmp_path / "second") == [Origin(0, i) for i in range(5)]
     selected(tmp_path / "late", tmp_path / "both", where="episode >= 7")
     assert numbers(tmp_path / "late") == [Origin(0, 7), *(Origin(1, i) for i in range(5))]
     selected(tmp_path / "other-way", tmp_path / "late", one, where="source == 0 or episode == 2")
@@ -213,6 +220,22 @@ def test_latents_in_shards_of_another_vae_are_refused(tmp_path: Path) -> None:
         writer.commit(0, image)
     with pytest.raises(DatasetNotUsable, match=r"000000.h5: was not made by the VAE that dataset.json names"):
         selected(tmp_path / "out", tmp_path / "mixed")
+
+
+def test_latents_of_the_second_of_two_collections_name_it_alone(tmp_path: Path) -> None:
+    one, other = write_latents(tmp_path / "one", 2), write_latents(tmp_path / "other", 2, noise=1)
+    selected(tmp_path / "both", one, other)
+    selected(tmp_path / "second", tmp_path / "both", where="episode > 1")
+    spec, plain = (open_dataset(path, LatentSpec).spec for path in (tmp_path / "second", other))
+    assert (spec.source, spec.source_spec_hash) == (plain.source, plain.source_spec_hash)
+    assert (spec.selection["differ"], len(spec.selection["origins"])) == ([], 1)
+
+
+def test_a_dataset_behind_a_url_is_selected_from_as_from_a_disk(one: Path, other: Path, tmp_path: Path) -> None:
+    selected(tmp_path / "here", one, other, drop="1")
+    with served(one.parent) as files:
+        select(SelectConfig(data=(f"{files.url}/{one.name}", other), out=tmp_path / "there", drop="1"))
+    assert content(tmp_path / "there") == content(tmp_path / "here")
 
 
 # Refusals
@@ -339,6 +362,20 @@ def test_a_damaged_source_is_named_and_a_repaired_one_continues(one: Path, tmp_p
     selected(out, source)
     selected(tmp_path / "undisturbed", one)
     assert content(out) == content(tmp_path / "undisturbed")
+
+
+def test_a_record_of_a_collection_that_is_none_is_refused(one: Path, other: Path, tmp_path: Path) -> None:
+    selected(tmp_path / "both", one, other)
+    spec = open_dataset(tmp_path / "both", RolloutSpec).spec
+    for wrong in ({"seed": "seven"}, {"unknown": 3}):
+        origins = [{**origin, "settings": origin["settings"] | wrong} for origin in spec.selection["origins"]]
+        selection = spec.selection | {"origins": origins, "differ": ["seed", *wrong]}
+        changed = dataclasses.replace(spec, selection=selection)
+        path = tmp_path / next(iter(wrong))
+        with DatasetWriter(path, changed) as writer:
+            writer.commit(0, build_shard(episodes_of(tmp_path / "both")[:PER_SHARD], spec_hash=changed.hash))
+        with pytest.raises(DatasetNotUsable, match=r"dataset.json names a collection with settings that are none \("):
+            selected(tmp_path / "out", path)
 
 
 def test_shards_without_origins_in_a_selection_are_refused(one: Path, tmp_path: Path) -> None:

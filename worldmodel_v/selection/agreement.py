@@ -1,7 +1,7 @@
 """What datasets must agree in to become one, and the settings of that one.
 
 They agree in what a row means: schema, frames, how long a step is; latents in their autoencoder too. All else may differ:
-policy, seed, the environment and its arguments. Of settings that differ, `dataset.json` has those of the first dataset, and
+policy, seed, the environment and its arguments. Of settings that differ, `dataset.json` has those of the first collection, and
 says which they are (`selection.differ`); environment and policy are named together. The settings that made each episode are in
 the list of original datasets (`selection.origins`), which each episode points into. Originals are always collections: of
 latents, those of the rollouts that they were encoded from. So selecting from selections, or encoding between, keeps them.
@@ -14,7 +14,7 @@ from typing import Any
 
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.selection.episodes import Source, is_selected
-from worldmodel_v.spec import LatentSpec, RolloutSpec, differences, schema_differences
+from worldmodel_v.spec import LatentSpec, RolloutSpec, differences, read_settings, schema_differences
 
 OF_ROWS = ("frames", "crop", "frame_height", "frame_width", "resize", "fit", "frame_skip", "frame_skip_pool")
 """The settings of rollouts that say what a row means."""
@@ -54,21 +54,45 @@ def merge_originals(datasets: Sequence[Source]) -> tuple[list[Original], list[li
     return [original for _, original in merged.values()], numbers
 
 
-def merged_spec(datasets: Sequence[Source], originals: Sequence[Original], choice: dict[str, Any]) -> RolloutSpec | LatentSpec:
-    """The spec of the new dataset; `choice` is what was asked for, as it is recorded."""
-    spec = datasets[0].spec
+def merged_spec(
+    datasets: Sequence[Source], used: Sequence[Source], originals: Sequence[Original], choice: dict[str, Any]
+) -> RolloutSpec | LatentSpec:
+    """The spec of the new dataset; `choice` is what was asked for, as it is recorded.
+
+    `used` are those of the datasets that episodes are chosen of, and `originals` the collections that made these. Raises
+    DatasetNotUsable if the record of a collection in a dataset is none.
+    """
+    spec = used[0].spec
     differ = _differing([original["settings"] for original in originals])
-    together: dict[str, Any] = {
-        name: " + ".join(dict.fromkeys(str(original["settings"].get(name)) for original in originals))
-        for name in NAMED_TOGETHER
-    }
     selection: dict[str, Any] = {**choice, "datasets": [_record(dataset) for dataset in datasets], "origins": [*originals]}
     if isinstance(spec, RolloutSpec):
-        return dataclasses.replace(spec, **together, selection=selection | {"differ": differ})
-    hashes = {dataset.spec.source_spec_hash for dataset in datasets if isinstance(dataset.spec, LatentSpec)}
-    differ += ["source_spec_hash"] if len(hashes) > 1 else []
-    source = _without_selection(spec.source) | together
-    return dataclasses.replace(spec, source=source, selection=selection | {"differ": differ})
+        settings = _settings(spec.settings(), {*differ, *_differ(spec)}, originals)
+        try:
+            return read_settings(RolloutSpec, settings | {"selection": selection | {"differ": differ}}, spec.schema)
+        except (ValueError, TypeError, KeyError) as error:
+            what = f"dataset.json names a collection with settings that are none ({error})"
+            raise DatasetNotUsable(what, where=used[0].path, remedy="restore it from a copy") from None
+    hashes = {dataset.spec.source_spec_hash for dataset in used if isinstance(dataset.spec, LatentSpec)}
+    varied = len(hashes) > 1 or any("source_spec_hash" in _differ(dataset.spec) for dataset in used)
+    if varied and len(originals) > 1:
+        differ.append("source_spec_hash")
+    return dataclasses.replace(
+        spec,
+        source=_settings(spec.source, {*differ, *_differ(spec)}, originals),
+        source_spec_hash=originals[0]["spec_hash"] if varied else spec.source_spec_hash,
+        selection=selection | {"differ": differ},
+    )
+
+
+def _settings(settings: dict[str, Any], differ: set[str], originals: Sequence[Original]) -> dict[str, Any]:
+    """The settings of rollouts, without their selection; those that differ are the first collection's."""
+    first = originals[0]["settings"]
+    left = {name: value for name, value in settings.items() if name != "selection" and name not in differ}
+    left |= {name: value for name, value in first.items() if name in differ and name != "selection"}
+    for name in NAMED_TOGETHER:
+        if name in first:
+            left[name] = " + ".join(dict.fromkeys(str(original["settings"].get(name)) for original in originals))
+    return left
 
 
 def index_sha256(dataset: Source) -> str:
@@ -85,7 +109,7 @@ def _of_rows(spec: RolloutSpec | LatentSpec) -> dict[str, Any]:
 
 def _originals(spec: RolloutSpec | LatentSpec) -> list[Original]:
     if is_selected(spec):
-        return list((_selection(spec))["origins"])
+        return list(_selection(spec)["origins"])
     if isinstance(spec, LatentSpec):
         return [{"spec_hash": spec.source_spec_hash, "settings": spec.source}]
     return [{"spec_hash": spec.hash, "settings": spec.settings()}]
@@ -98,6 +122,11 @@ def _selection(spec: RolloutSpec | LatentSpec) -> dict[str, Any]:
     return selection
 
 
+def _differ(spec: RolloutSpec | LatentSpec) -> list[str]:
+    differ: list[str] = _selection(spec).get("differ", [])
+    return differ
+
+
 def _record(dataset: Source) -> dict[str, Any]:
     """A dataset that was selected from, and how it was selected itself."""
     record = {"spec_hash": dataset.spec_hash, "index_sha256": index_sha256(dataset), "episodes": dataset.num_episodes}
@@ -108,7 +137,3 @@ def _record(dataset: Source) -> dict[str, Any]:
 def _differing(settings: Sequence[dict[str, Any]]) -> list[str]:
     names = {name for each in settings for name in each}
     return sorted(name for name in names if any(each.get(name) != settings[0].get(name) for each in settings))
-
-
-def _without_selection(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name != "selection"}

@@ -23,7 +23,7 @@ from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress, begin
 from worldmodel_v.records import Episode
-from worldmodel_v.selection.agreement import merge_originals, merged_spec, require_agreement
+from worldmodel_v.selection.agreement import Original, merge_originals, merged_spec, require_agreement
 from worldmodel_v.selection.choice import choose
 from worldmodel_v.selection.condition import ENDINGS
 from worldmodel_v.selection.config import SelectConfig
@@ -31,7 +31,6 @@ from worldmodel_v.selection.episodes import EpisodeTable, Source, list_episodes
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, copy_shard, require_dataset
 from worldmodel_v.storage.dataset import MAX_SPEC_BYTES
-from worldmodel_v.storage.writer import recorded_spec
 from worldmodel_v.telemetry import Tally
 
 
@@ -84,18 +83,19 @@ def select(config: SelectConfig, progress: Progress | None = None) -> SelectRepo
     progress = shown(progress)
     datasets: list[Source] = [require_dataset(path, RolloutSpec, LatentSpec) for path in config.data]  # type: ignore[misc]
     require_agreement(datasets)
-    originals, numbers = merge_originals(datasets)
-    spec = merged_spec(datasets, originals, config.record())
-    if len(json.dumps(spec.to_json(), indent=2)) >= MAX_SPEC_BYTES:
-        raise DatasetNotUsable(
-            f"the settings of {len(originals)} collections do not fit into one dataset.json", remedy="merge fewer at once"
-        )
-    recorded_spec(config.out, spec)
+    all_originals, numbers = merge_originals(datasets)
     condition = config.choice.condition
     endings = [name for name in ENDINGS if condition is not None and name in condition.names]
     table = list_episodes(datasets, numbers, endings, progress)
     places = choose(table, config.choice)
-    _refuse_twice(table, places, originals)
+    _refuse_twice(table, places, all_originals)
+    table, originals = _with_used_alone(table, places, all_originals)
+    used = [datasets[source] for source in np.unique(table.source[places]).tolist()]
+    spec = merged_spec(datasets, used, originals, config.record())
+    if len(json.dumps(spec.to_json(), indent=2)) >= MAX_SPEC_BYTES:
+        raise DatasetNotUsable(
+            f"the settings of {len(originals)} collections do not fit into one dataset.json", remedy="merge fewer at once"
+        )
     plan = list(_plan(datasets, table, places))
     with DatasetWriter(config.out, spec) as writer:
         committed = {entry.shard for entry in writer.entries}
@@ -117,7 +117,7 @@ def select(config: SelectConfig, progress: Progress | None = None) -> SelectRepo
     return report
 
 
-def _refuse_twice(table: EpisodeTable, places: np.ndarray, originals: Sequence[dict[str, Any]]) -> None:
+def _refuse_twice(table: EpisodeTable, places: np.ndarray, originals: Sequence[Original]) -> None:
     """Raise DatasetNotUsable if one episode of one collection is chosen from two datasets."""
     pairs = np.stack([table.origin[places], table.origin_episode[places]], axis=1)
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -128,6 +128,16 @@ def _refuse_twice(table: EpisodeTable, places: np.ndarray, originals: Sequence[d
             f"{len(twice)} episodes are chosen twice, such as episode {episode} of the collection {spec_hash[:12]}…",
             remedy="name each dataset once, or choose other parts of them",
         )
+
+
+def _with_used_alone(
+    table: EpisodeTable, places: np.ndarray, originals: Sequence[Original]
+) -> tuple[EpisodeTable, list[Original]]:
+    """The original datasets that the chosen episodes come from, and the table with their numbers in this list."""
+    used = np.unique(table.origin[places])
+    numbers = np.full(len(originals), -1)
+    numbers[used] = np.arange(len(used))
+    return dataclasses.replace(table, origin=numbers[table.origin]), [originals[number] for number in used.tolist()]
 
 
 def _plan(datasets: Sequence[Source], table: EpisodeTable, places: np.ndarray) -> Iterator[PlannedShard]:

@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar, overload
 from worldmodel_v.errors import DatasetNotUsable, ShardDamaged
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
-from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, Spec
+from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, Spec, read_settings
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.index import INDEX_NAME, IndexEntry, read_index
 from worldmodel_v.storage.pixels import refuse
@@ -28,7 +28,7 @@ from worldmodel_v.storage.remote import RemotePath
 from worldmodel_v.storage.set_aside import SetAside, read_set_aside
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.store import Location, OpenFile, Place, store_of, to_place
-from worldmodel_v.untrusted import parse_object, require_types
+from worldmodel_v.untrusted import parse_object
 
 SPEC_NAME = "dataset.json"
 MAX_SPEC_BYTES = 1 << 20
@@ -259,9 +259,7 @@ def _spec_of(content: dict[str, Any]) -> Any:
         raise ValueError(f"format_version {version!r:.100}, this version reads {FORMAT_VERSION}")
     if not isinstance(settings, dict):
         raise ValueError(f"spec: expected an object, found {type(settings).__name__}")
-    require_types(settings, spec_class)
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-    spec = spec_class(**values, schema=Schema.from_json(content["schema"]))
+    spec = read_settings(spec_class, settings, Schema.from_json(content["schema"]))
     if spec.hash != content["spec_hash"]:
         raise ValueError(f"spec_hash is {content['spec_hash']!r:.100}, that of its settings is {spec.hash}")
     return spec
