@@ -836,6 +836,7 @@ REQUIRED = {
     "wm-train": "--data x --out x",
     "wm-encode": "--data x --vae x --out x",
     "wm-eval": "--data x --vae x --out x",
+    "wm-select": "--data a --out b",
     "wm-export": "npz --data x --out y",
     "wm-inspect": "x",
     "wm-pipeline": "run x --out x",
