@@ -1,9 +1,12 @@
 """Merge, filter, split and drop: what is chosen is there row by row, and nothing else."""
 
 import dataclasses
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
+import h5py
 import pytest
 
 from tests.selection.made import (
@@ -89,10 +92,7 @@ def test_settings_that_differ_are_named_and_kept_for_each_original(one: Path, ot
 
 def test_the_order_in_which_shards_were_committed_changes_nothing(one: Path, tmp_path: Path) -> None:
     lines = (one / "index.jsonl").read_text().splitlines(keepends=True)
-    copy = tmp_path / "copy"
-    (copy / "shards").mkdir(parents=True)
-    for name, data in content(one).items():
-        (copy / name).write_bytes(data)
+    copy = shutil.copytree(one, tmp_path / "copy")
     (copy / "index.jsonl").write_text("".join(reversed(lines)))
     selected(tmp_path / "a", one, sample=3)
     selected(tmp_path / "b", copy, sample=3)
@@ -348,9 +348,7 @@ def test_no_other_command_continues_a_selection_nor_a_selection_another_dataset(
 
 def test_a_damaged_source_is_named_and_a_repaired_one_continues(one: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
-    for name, data in content(one).items():
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes(data)
+    shutil.copytree(one, source)
     shard = source / "shards/000002.h5"
     whole = shard.read_bytes()
     with Shard.from_bytes(whole, open_dataset(one).schema) as opened:
@@ -362,6 +360,28 @@ def test_a_damaged_source_is_named_and_a_repaired_one_continues(one: Path, tmp_p
     selected(out, source)
     selected(tmp_path / "undisturbed", one)
     assert content(out) == content(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("kind", ["flipped", "without filters"])
+def test_a_chunk_that_is_wrong_is_not_copied_even_where_the_index_knows_its_bytes(kind: str, one: Path, tmp_path: Path) -> None:
+    """As a stranger could make it."""
+    source = tmp_path / "source"
+    shutil.copytree(one, source)
+    shard = source / "shards/000001.h5"
+    if kind == "flipped":
+        image = shard.read_bytes()
+        with Shard.from_bytes(image, open_dataset(one).schema) as opened:
+            place = int(opened.pixel_places()[0, 0]) + 9
+        shard.write_bytes(image[:place] + bytes([image[place] ^ 1]) + image[place + 1 :])
+    else:
+        with h5py.File(shard, "r+", libver=("v110", "v110")) as file:
+            rows = file["pixels"]
+            rows.id.write_direct_chunk((0, 0, 0, 0), bytes(rows.chunks[0] * 192), filter_mask=3)
+    lines = [json.loads(line) for line in (source / "index.jsonl").read_text().splitlines()]
+    lines[1] |= {"bytes": shard.stat().st_size, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}
+    (source / "index.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(ShardDamaged, match=r"000001.h5: chunk 0 of pixels fails its checksum"):
+        selected(tmp_path / "out", source)
 
 
 def test_a_record_of_a_collection_that_is_none_is_refused(one: Path, other: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from worldmodel_v import inspection, steps
 from worldmodel_v.collection import collect
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.encoding import EncodeConfig, encode
+from worldmodel_v.export import FORMATS, export
 from worldmodel_v.records import Origin
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import open_dataset, verify
@@ -134,6 +135,13 @@ def test_the_command_selects_says_so_and_refuses_in_a_line(
     assert "(Call) is not allowed; compare facts with numbers and texts; the names are episode, return" in line
     _, line = run("wm-collect", "--env", "worldmodel_v/Stamp-v0", "--out", out, "--workers", 0, "--quiet", code=2)
     assert "holds episodes that were selected from other datasets" in line
+
+
+def test_an_export_says_where_each_episode_comes_from(halves: tuple[Path, Path], tmp_path: Path) -> None:
+    export(FORMATS["npz"](data=halves[1], out=tmp_path / "npz"))
+    episodes = json.loads((tmp_path / "npz/source.json").read_text())["episodes"]
+    assert episodes[-1]["origin"] == {"dataset": 1, "episode": 2}
+    assert [each["origin"]["episode"] for each in episodes] == [0, 2, 3, 4, 5, 6, 7, 0, 2]
 
 
 def test_whole_content_is_that_of_the_sources(stamp_rollouts: Path, halves: tuple[Path, Path], tmp_path: Path) -> None:

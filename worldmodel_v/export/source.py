@@ -10,7 +10,7 @@ import numpy as np
 
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.progress import Progress
-from worldmodel_v.records import Episode
+from worldmodel_v.records import Episode, Origin
 from worldmodel_v.spec import LatentSpec, Spec
 from worldmodel_v.storage import Dataset, Location, Shard, require_dataset
 
@@ -31,9 +31,12 @@ class Source(Generic[S]):
         self.schema, self.state_names, self.actions_space = schema, schema.state_names, schema.actions
         tables: list[tuple[np.ndarray, ...]] = []
         self.policies: list[str] = []
+        self.origins: list[Origin | None] = []
+        """Where each episode was selected from, if it was."""
         task = progress.task("verify", len(self.dataset.entries), "shards")
         for shard in self._verified_shards():
             self.policies += shard.policies
+            self.origins += shard.origins or [None] * shard.num_episodes
             ended = shard.rows("terminated")[shard.ep_offset + shard.ep_len - 2]
             tables.append((shard.ep_len.astype(np.int64) - 1, shard.episode_ids, shard.seeds, ended))
             task.advance()

@@ -65,7 +65,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportRepo
 
 def _provenance(config: ExportConfig, source: Source[Any], written: Written) -> dict[str, Any]:
     dataset = source.dataset
-    table = zip(source.episode_ids.tolist(), source.seeds.tolist(), source.policies, source.num_steps.tolist(), strict=True)
+    columns = (source.episode_ids.tolist(), source.seeds.tolist(), source.policies, source.num_steps.tolist(), source.origins)
     kept = set(written.episode_ids)
     return {
         "format": config.name,
@@ -75,7 +75,8 @@ def _provenance(config: ExportConfig, source: Source[Any], written: Written) -> 
         "dataset": {"format": dataset.format, "spec_hash": dataset.spec_hash, "spec": dataset.spec.settings()},
         "episodes": [
             {"episode_id": episode_id, "seed": seed, "policy": policy, "num_steps": num_steps}
-            for episode_id, seed, policy, num_steps in table
+            | ({"origin": origin._asdict()} if origin else {})
+            for episode_id, seed, policy, num_steps, origin in zip(*columns, strict=True)
             if episode_id in kept
         ],
     }

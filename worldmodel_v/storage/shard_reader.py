@@ -16,7 +16,7 @@ from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.records import Episode, Origin, index_rows
 from worldmodel_v.schema import Schema
 from worldmodel_v.storage import columns, layout
-from worldmodel_v.storage.checksum import is_sha256
+from worldmodel_v.storage.checksum import fletcher32, is_sha256
 from worldmodel_v.storage.pixels import PixelLayout, refuse
 from worldmodel_v.storage.reading import REMEDY, readable
 from worldmodel_v.storage.store import OpenFile, Place, store_of
@@ -124,6 +124,13 @@ class Shard:
         """A chunk of a column as the file holds it, unchecked."""
         offset, size = self._columns[name].places[number].tolist()
         return self._read(offset, size)
+
+    def intact(self, name: str, number: int) -> bytes:
+        """The same of a column with Fletcher-32, checked by it; raises ShardDamaged."""
+        stored = self.stored(name, number)
+        if len(stored) <= 4 or fletcher32(memoryview(stored)[:-4]) != int.from_bytes(stored[-4:], "little"):
+            self._refuse(f"chunk {number} of {name} fails its checksum")
+        return stored
 
     def pixel_places(self) -> np.ndarray:
         """Where the file holds each chunk of frames: int64 (num_pixel_chunks, 2), its offset and its size in bytes.

@@ -59,8 +59,8 @@ def copy_shard(
 ) -> bytes:
     """The HDF5 image of a shard with all episodes of `source`, renumbered from `first_episode` on, each with its origin.
 
-    The columns' chunks are copied as they are stored, and not decoded. Raises ShardDamaged if a chunk has to be decoded, as
-    other software may have cut it, and is damaged.
+    The columns' chunks are copied as they are stored, and not decoded unless other software has cut them otherwise. Raises
+    ShardDamaged if a chunk fails its checksum.
     """
     episode_ids = first_episode + np.arange(source.num_episodes, dtype=np.int64)
     table = _EpisodeTable(
@@ -137,7 +137,7 @@ def _write_column(
         dataset.attrs["names"] = np.array([name.encode() for name in column.parts])
     if source is not None and column in source.schema.columns and source.layout(column.name) == _layout(dataset):
         for number, start in enumerate(range(0, num_rows, chunks[0])):
-            dataset.id.write_direct_chunk((start, *[0] * (len(shape) - 1)), source.stored(column.name, number))
+            dataset.id.write_direct_chunk((start, *[0] * (len(shape) - 1)), source.intact(column.name, number))
         return
     first = 0
     for rows in _joined(parts(), chunks[0]):
