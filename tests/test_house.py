@@ -46,7 +46,7 @@ ONLY_THERE = {
 """A library -> the rooms, or files, that may import it."""
 
 KNOW_THE_GAUSSIAN = {"autoencoders/gaussian", "evaluation", "export", "training/config.py"}
-"""Where it may be imported, and its columns called by name; training/config.py has its options."""
+"""Where it may be imported, and its columns called by name; training/config.py puts its settings beside the loop's."""
 
 
 def room(file: Path) -> str:

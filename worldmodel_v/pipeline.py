@@ -28,15 +28,20 @@ from worldmodel_v.progress import Progress
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.surface import InPipelineFile, current, option, worded
-from worldmodel_v.training import TrainConfig, TrainReport, train
+from worldmodel_v.training import LoopConfig, TrainConfig, TrainReport, train, train_config
 from worldmodel_v.untrusted import is_name
 
-STAGES: dict[str, type] = {"collect": CollectConfig, "train": TrainConfig, "eval": EvalConfig, "encode": EncodeConfig}
+Stages = dict[str, type]
+"""The class of each stage's config."""
+
+STAGES: Stages = {"collect": CollectConfig, "train": TrainConfig, "eval": EvalConfig, "encode": EncodeConfig}
 OPTIONAL_STAGES = ("eval",)
 """Stages that a file may leave out."""
 
 COMMAND_LINE = "the command line"
 """Where a change stands."""
+
+ON_THE_COMMAND_LINE = yaml.Mark(COMMAND_LINE, 0, 0, 0, None, 0)
 
 MAX_FILE_BYTES = 1 << 16
 MAX_DEPTH = 10
@@ -54,7 +59,7 @@ class Pipeline:
     """The stages' configs, with their paths under one output directory."""
 
     collect: CollectConfig
-    train: TrainConfig
+    train: LoopConfig
     eval: EvalConfig | None
     encode: EncodeConfig
 
@@ -106,13 +111,14 @@ def run_pipeline(
     _require_no_stage(out)
     if pipeline.eval:
         require_packages()  # rather than when all is trained
-    with _worded_as_in_a_file("collect"):
+    stages = STAGES | {"train": type(pipeline.train)}
+    with _worded_as_in_a_file("collect", stages):
         collected = collect(pipeline.collect, progress, apart=apart)
-    with _worded_as_in_a_file("train"):
+    with _worded_as_in_a_file("train", stages):
         trained = train(pipeline.train, progress)
-    with _worded_as_in_a_file("eval"):
+    with _worded_as_in_a_file("eval", stages):
         evaluated = evaluate(pipeline.eval, progress) if pipeline.eval else None
-    with _worded_as_in_a_file("encode"):
+    with _worded_as_in_a_file("encode", stages):
         encoded = encode(pipeline.encode, progress)
     for path in (collected.out, encoded.out):
         progress.event("verified", f"verify: {path}: {require_intact(path, progress)}", path=path)
@@ -130,7 +136,8 @@ def load_pipeline(file: str | Path, out: str | Path, changes: Sequence[Change] =
     file, out = Path(file), Path(out)
     root = _compose(file)
     stages = _mapping(file, root, "the file")
-    _change(file, stages, changes)
+    configs = _configs(file, stages, changes)
+    _change(file, stages, changes, configs)
     for name, (key, _) in stages.items():
         if name not in STAGES:
             raise _error(file, key, f"unknown stage {name!r}{_hint(name, STAGES)}", expected=", ".join(STAGES))
@@ -138,17 +145,17 @@ def load_pipeline(file: str | Path, out: str | Path, changes: Sequence[Change] =
         if name not in stages and name not in OPTIONAL_STAGES:
             raise _error(file, root, f"the stage {name!r} is missing", remedy=f"add `{name}: {{}}` for its defaults")
     rollouts, vae, latents = out / ROLLOUTS_NAME, out / VAE_NAME, out / LATENTS_NAME
-    train = _stage(file, stages, "train", {"out": vae, "data": rollouts})
+    train = _stage(file, stages, "train", configs, {"out": vae, "data": rollouts})
     trained = {"data": rollouts, "vae": vae, "autoencoder": train.autoencoder}
     pipeline = Pipeline(
-        collect=_stage(file, stages, "collect", {"out": rollouts}),
+        collect=_stage(file, stages, "collect", configs, {"out": rollouts}),
         train=train,
-        eval=_stage(file, stages, "eval", {"out": out / EVAL_NAME, **trained}) if "eval" in stages else None,
-        encode=_stage(file, stages, "encode", {"out": latents, **trained}),
+        eval=_stage(file, stages, "eval", configs, {"out": out / EVAL_NAME, **trained}) if "eval" in stages else None,
+        encode=_stage(file, stages, "encode", configs, {"out": latents, **trained}),
     )
     episodes, every = pipeline.collect.episodes, pipeline.train.holdout_every
     if episodes < every:  # rather than when all are collected
-        with _worded_as_in_a_file("train"):
+        with _worded_as_in_a_file("train", configs):
             raise _error(
                 file,
                 _node(stages["train"], _mapping(file, stages["train"][1], "train"), "holdout_every"),
@@ -160,10 +167,24 @@ def load_pipeline(file: str | Path, out: str | Path, changes: Sequence[Change] =
     return pipeline
 
 
-def _change(file: Path, stages: Fields, changes: Sequence[Change]) -> None:
+def _configs(file: Path, stages: Fields, changes: Sequence[Change]) -> Stages:
+    """`STAGES`, where train has the settings of the autoencoder that a change names, or else the file."""
+    change = next((each for each in changes if (each.stage, each.field) == ("train", "autoencoder")), None)
+    fields = _mapping(file, stages["train"][1], "train") if "train" in stages else {}
+    if change is None and "autoencoder" not in fields:
+        return STAGES
+    node = _node_of(change, STAGES) if change else fields["autoencoder"][1]
+    with _worded_as_in_a_file("train", STAGES):
+        kind = _value(file, "autoencoder", str, node)
+        try:
+            return STAGES | {"train": train_config(kind)}
+        except ConfigError as error:
+            raise _error(file, node, error.what, **error.parts) from None
+
+
+def _change(file: Path, stages: Fields, changes: Sequence[Change], configs: Stages) -> None:
     """Put changes into the nodes of a file, where a stage that it leaves out begins with them."""
-    mark = yaml.Mark(COMMAND_LINE, 0, 0, 0, None, 0)
-    changed = set()
+    changed, mark = set(), ON_THE_COMMAND_LINE
     for change in changes:
         key = yaml.ScalarNode("tag:yaml.org,2002:str", change.stage, mark, mark)
         _, node = stages.setdefault(change.stage, (key, yaml.MappingNode("tag:yaml.org,2002:map", [], mark, mark)))
@@ -176,13 +197,13 @@ def _change(file: Path, stages: Fields, changes: Sequence[Change]) -> None:
             raise _error(file, name, f"{change.stage}.{change.field}: stands here twice", remedy="leave one out")
         changed.add((change.stage, change.field))
         kept = [(other, value) for other, value in node.value if other.value != change.field]
-        node.value = [*kept, (name, _node_of(change, mark))]
+        node.value = [*kept, (name, _node_of(change, configs))]
 
 
-def _node_of(change: Change, mark: yaml.Mark) -> yaml.Node:
+def _node_of(change: Change, configs: Stages) -> yaml.Node:
     """The value of a change as the file would have it: text stays text, whatever it looks like."""
-    hint = _declared(change.stage, change.field)
-    of_list = get_origin(hint) is tuple
+    hint = _declared(configs, change.stage, change.field)
+    of_list, mark = get_origin(hint) is tuple, ON_THE_COMMAND_LINE
     nodes = []
     for word in change.words:
         tag = "tag:yaml.org,2002:str" if hint is str or of_list else _Loader("").resolve(yaml.ScalarNode, word, (True, False))
@@ -192,13 +213,13 @@ def _node_of(change: Change, mark: yaml.Mark) -> yaml.Node:
 
 def takes(stage: str, field: str) -> Literal["list", "flag", "value"]:
     """How many words a field takes on a command line: any number, none or one, or one."""
-    hint = _declared(stage, field)
+    hint = _declared(STAGES, stage, field)
     return "list" if get_origin(hint) is tuple else "flag" if hint is bool else "value"
 
 
-def _declared(stage: str, field: str) -> Any:
+def _declared(configs: Stages, stage: str, field: str) -> Any:
     """The type of a stage's field; None if there is none."""
-    return get_type_hints(STAGES[stage]).get(field) if stage in STAGES else None
+    return get_type_hints(configs[stage]).get(field) if stage in configs else None
 
 
 def _require_no_stage(out: Path) -> None:
@@ -213,15 +234,14 @@ def _require_no_stage(out: Path) -> None:
             )
 
 
-def _worded_as_in_a_file(stage: str) -> AbstractContextManager[None]:
+def _worded_as_in_a_file(stage: str, configs: Stages) -> AbstractContextManager[None]:
     """In the block a message calls settings as a pipeline file does."""
-    return worded(InPipelineFile(stage, {name: _known(name) for name in STAGES}, outside=current()))
+    return worded(InPipelineFile(stage, {name: _known(configs, name) for name in configs}, outside=current()))
 
 
-def _stage(file: Path, stages: Fields, stage: str, filled_in: dict[str, Any]) -> Any:
+def _stage(file: Path, stages: Fields, stage: str, configs: Stages, filled_in: dict[str, Any]) -> Any:
     fields = _mapping(file, stages[stage][1], stage)
-    config = STAGES[stage]
-    known = _known(stage)
+    config, known = configs[stage], _known(configs, stage)
     for name, (node, _) in fields.items():
         if name in FILLED_IN:
             raise _error(file, node, f"{stage}.{name}: is set by {option('out')}", remedy="leave it out")
@@ -231,7 +251,7 @@ def _stage(file: Path, stages: Fields, stage: str, filled_in: dict[str, Any]) ->
             unknown = f"{stage}.{name}: unknown field{_hint(name, known)}"
             raise _error(file, node, unknown, expected=f"one of {', '.join(known)}")
     hints = get_type_hints(config)
-    with _worded_as_in_a_file(stage):
+    with _worded_as_in_a_file(stage, configs):
         values = {name: _value(file, name, hints[name], node) for name, (_, node) in fields.items()}
         try:
             return config(**values, **filled_in)
@@ -244,10 +264,10 @@ def _node(stage: tuple[yaml.Node, yaml.Node], fields: Fields, name: str | None) 
     return fields.get(name or "", stage)[0]
 
 
-def _known(stage: str) -> list[str]:
+def _known(configs: Stages, stage: str) -> list[str]:
     """The fields that a stage may have in the file."""
     hidden = FILLED_IN if stage in ("collect", "train") else (*FILLED_IN, "autoencoder")
-    return [field.name for field in dataclasses.fields(STAGES[stage]) if field.name not in hidden]
+    return [field.name for field in dataclasses.fields(configs[stage]) if field.name not in hidden]
 
 
 class _Loader(yaml.SafeLoader):

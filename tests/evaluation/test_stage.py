@@ -159,7 +159,7 @@ def test_without_state_its_sections_are_left_out_and_the_page_says_why(tmp_path:
 
 def test_a_collapsed_vae_has_no_map_and_the_page_says_that_it_collapsed(tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "data", num_steps=12, num_factors=2)
-    report = run(write_vae(tmp_path / "vae", data), data, tmp_path / "eval")
+    report = run(write_vae(tmp_path / "vae", data, architecture="conv"), data, tmp_path / "eval")
     assert report.summary.active_units == 0
     assert metrics_of(report)["left_out"].keys() == {"tsne", "edits"}
     assert "The posterior has collapsed: no latent says anything." in report.page.read_text()

@@ -1,20 +1,23 @@
 """A user's tokenizer: each 8x8 patch becomes one whole number (finite scalar quantisation, Mentzer et al. 2023)."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from annotated_types import Interval
 from torch import nn, stack
 
-from worldmodel_v.autoencoders import Autoencoder, AutoencoderConfig, Loss
+from worldmodel_v.autoencoders import Autoencoder, AutoencoderSettings, Loss
 from worldmodel_v.schema import Column
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerConfig(AutoencoderConfig):
-    levels: int = 4
+class TokenizerSettings(AutoencoderSettings):
+    levels: Annotated[int, Interval(ge=2, le=40)] = 4
+    """Values of each of the three digits of a token."""
 
 
 class Tokenizer(Autoencoder):
-    config_class = TokenizerConfig
+    settings_class = TokenizerSettings
 
     def __init__(self, config):
         super().__init__(config)

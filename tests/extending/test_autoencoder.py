@@ -1,4 +1,4 @@
-"""An autoencoder of a user's own, one file of 40 lines, through every command that makes or reads latents."""
+"""An autoencoder of a user's own, one file of 43 lines, through every command that makes or reads latents."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from worldmodel_v.storage import open_dataset
 
 FILE = Path(__file__).with_name("my_tokenizer.py")
 KIND = "my_tokenizer:Tokenizer"
-TRAIN = ("--autoencoder", KIND, "--autoencoder-kwargs", '{"levels": 3}', "--batch-size", 16, "--checkpoint-every", 4)
+TRAIN = ("--autoencoder", KIND, "--levels", 3, "--batch-size", 16, "--checkpoint-every", 4)
 TRAIN += ("--log-every", 2, "--holdout-every", 4, "--learning-rate", 0.01, "--device", "cpu")
 
 
@@ -39,7 +39,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_user_writes_one_short_file() -> None:
-    assert len(FILE.read_text().splitlines()) <= 40
+    assert len(FILE.read_text().splitlines()) <= 43
 
 
 def test_training_records_the_losses_own_figures(work: Path) -> None:
@@ -155,20 +155,20 @@ def test_what_another_autoencoder_has_no_use_for_is_refused(work: Path) -> None:
     data = ("--data", "rollouts", "--out", "refused", "--holdout-every", 4)
     train = (*data, "--autoencoder", KIND)
     assert "--beta: is no setting of the autoencoder" in run(work, "wm-train", *train, "--beta", 2, code=2)
-    said = run(work, "wm-train", *train, "--autoencoder-kwargs", '{"codes": 3}', code=2)
-    assert f"--autoencoder-kwargs: {KIND} has no 'codes' to be set there; it has levels" in said
-    said = run(work, "wm-train", *train, "--autoencoder-kwargs", '{"levels": "x"}', code=2)
-    assert "--autoencoder-kwargs: levels: expected int, found str" in said
+    assert "--codes" in run(work, "wm-train", *train, "--codes", 3, code=2)
+    assert "--levels" in run(work, "wm-train", *data, "--levels", 3, code=2)
+    assert "--levels: expected 2 to 40, got 41" in run(work, "wm-train", *train, "--levels", 41, code=2)
+    assert "invalid literal" in run(work, "wm-train", *train, "--levels", "x", code=2)
     said = run(work, "wm-train", *train, "--checkpoint-activations", code=2)
     assert f"--checkpoint-activations: {KIND} does not compute activations again; leave it out" in said
-    said = run(work, "wm-train", *data, "--autoencoder", "my_tokenizer:TokenizerConfig", code=2)
-    assert "TokenizerConfig is no subclass of worldmodel_v.autoencoders.Autoencoder" in said
+    said = run(work, "wm-train", *data, "--autoencoder", "my_tokenizer:TokenizerSettings", code=2)
+    assert "TokenizerSettings is no subclass of worldmodel_v.autoencoders.Autoencoder" in said
 
 
 def test_a_pipeline_takes_it_for_every_stage(work: Path) -> None:
     (work / "tokens.yaml").write_text(
         "collect: {env: worldmodel_v/Stamp-v0, episodes: 4, frame_size: '16x32', workers: 0}\n"
-        f"train: {{autoencoder: '{KIND}', steps: 2, batch_size: 8, holdout_every: 2, device: cpu}}\n"
+        f"train: {{autoencoder: '{KIND}', steps: 2, levels: 5, batch_size: 8, holdout_every: 2, device: cpu}}\n"
         "eval: {}\nencode: {device: cpu}\n"
     )
     output = run(work, "wm-pipeline", "run", "tokens.yaml", "--out", "pipeline")
@@ -176,5 +176,6 @@ def test_a_pipeline_takes_it_for_every_stage(work: Path) -> None:
     rollouts, latents = (open_dataset(work / "pipeline" / name) for name in ("rollouts", "latents"))
     for i in range(4):
         assert latents.episode(i).tokens.shape == (rollouts.episode(i).num_rows, 2, 4)
+    assert json.loads((work / "pipeline" / "vae" / "config.json").read_text())["training"]["levels"] == 5
     evaluated = json.loads((work / "pipeline" / "eval" / "metrics.json").read_text())
     assert evaluated["identity"]["vae_sha256"] == latents.spec.vae_sha256

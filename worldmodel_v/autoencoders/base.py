@@ -9,8 +9,8 @@ the rest (a likelihood, a posterior, a codebook). Methods with a default are opt
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from dataclasses import dataclass, make_dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +29,20 @@ Compile = Callable[[Callable], Callable]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderConfig:
-    """What determines an autoencoder; it is stored inside the weights' file. Subclasses add fields, all of them JSON values.
+class AutoencoderSettings:
+    """What a user sets of an autoencoder. Subclasses add fields, all of them JSON values with a default.
 
-    If `TrainConfig` has a field of the same name, its option sets the field; `--autoencoder-kwargs` sets the others.
+    Each field is an option of `wm-train`, with the docstring below it as its help, and a field of `train` in a pipeline file.
+    Bounds are declared with the type, as in `Annotated[int, Ge(1)]`.
     """
+
+    def require_combination(self, steps: int) -> None:
+        """Raise ConfigError if the settings do not fit together, or not a training of so many steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderConfig:
+    """What determines an autoencoder; it is stored inside the weights' file. An autoencoder's own has its settings too."""
 
     frame_height: int = 64
     """H"""
@@ -160,11 +169,14 @@ class Finding(NamedTuple):
 class Autoencoder(ABC, nn.Module):
     """Frames to latents and back. Frames come as float (B, C, H, W) in [0, 1], conditions as float (B, K) in the data's units.
 
-    A subclass needs `latents`, `encode`, `decode` and `loss`, and `config_class` if it has settings of its own. The condition's
-    mean and standard deviation over the training data are stored with the weights.
+    A subclass needs `latents`, `encode`, `decode` and `loss`, and `settings_class` if it has settings of its own. The
+    condition's mean and standard deviation over the training data are stored with the weights.
     """
 
+    settings_class: ClassVar[type[AutoencoderSettings]] = AutoencoderSettings
+
     config_class: ClassVar[type[AutoencoderConfig]] = AutoencoderConfig
+    """The class of `config`: the settings, and what the data say. It is made, unless a subclass declares it for its types."""
 
     kind: str = ""
     """Its name for `--autoencoder`; set by the registry."""
@@ -188,6 +200,12 @@ class Autoencoder(ABC, nn.Module):
 
     condition_mean: Tensor
     condition_std: Tensor
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if "settings_class" in vars(cls) and "config_class" not in vars(cls):
+            both = (cls.settings_class, cls.config_class)
+            cls.config_class = make_dataclass(f"{cls.__name__}Config", [], bases=both, frozen=True, kw_only=True)
 
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()

@@ -2,17 +2,17 @@
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig
+from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig, AutoencoderSettings
 from worldmodel_v.errors import ConfigError, one_line
 from worldmodel_v.own_modules import load_own
 from worldmodel_v.storage.checksum import sha256_of_file
-from worldmodel_v.untrusted import canonical_json, parse_object, require_types
+from worldmodel_v.untrusted import canonical_json, require_types
 
 BUILT_IN = {"gaussian": "worldmodel_v.autoencoders.gaussian.vae:VAE"}
 """Name -> the `module:Class` that is loaded for it."""
@@ -55,33 +55,40 @@ def config_from_json(kind: str, recorded: Mapping[str, Any]) -> AutoencoderConfi
     return config_class(**values)
 
 
-def configure(kind: str, settings: Mapping[str, Any], kwargs: Mapping[str, Any], **of_the_data: Any) -> AutoencoderConfig:
-    """The config of a new autoencoder, from the data (`of_the_data`), a training's `settings`, and its own `kwargs`.
-
-    Raises ConfigError if it does not have one of the settings, or if a value is not valid.
-    """
-    own = {each.name for each in fields(autoencoder_class(kind).config_class)}
-    shared = own & settings.keys() - of_the_data.keys()
-    if unknown := sorted(kwargs.keys() - (own - shared - of_the_data.keys())):
-        more = ", ".join(sorted(own - shared - of_the_data.keys())) or "none"
-        raise ConfigError(f"{kind} has no {unknown[0]!r} to be set there; it has {more}", field="autoencoder_kwargs")
-    recorded = {name: settings[name] for name in shared} | dict(kwargs) | of_the_data
+def configure(kind: str, settings: Any, **of_the_data: Any) -> AutoencoderConfig:
+    """The config of a new autoencoder, from a training's settings and the data; raises ConfigError if they do not fit it."""
+    named = {each.name for each in fields(autoencoder_class(kind).config_class)} & vars(settings).keys()
     try:
-        return config_from_json(kind, json.loads(canonical_json(recorded)))
-    except ConfigError as error:
-        if error.field not in kwargs:
-            raise
-        raise ConfigError(f"{error.field}: expected {error.expected}, got {error.got!r}", field="autoencoder_kwargs") from None
+        recorded = canonical_json({name: getattr(settings, name) for name in named} | of_the_data)
+        return config_from_json(kind, json.loads(recorded))
     except (TypeError, ValueError) as error:
-        raise ConfigError(str(error), field="autoencoder_kwargs") from None
+        raise ConfigError(f"its settings cannot be recorded: {error}", field="autoencoder", got=kind) from None
 
 
-def foreign_settings(kind: str, config: Any) -> list[str]:
-    """Fields of a dataclass that only other autoencoders have, and that are not at their default."""
-    own = {each.name for each in fields(autoencoder_class(kind).config_class)}
-    of_others = {each.name for other in BUILT_IN for each in fields(autoencoder_class(other).config_class)} - own
-    given = [each for each in fields(config) if each.name in of_others and each.default is not MISSING]
-    return [each.name for each in given if getattr(config, each.name) != each.default]
+def settings_class(kind: str, taken: Collection[str] = ()) -> type[AutoencoderSettings]:
+    """The class of what a user sets of an autoencoder.
+
+    Raises ConfigError if it cannot be loaded, if a setting has no default, or if its name is `taken`.
+    """
+    found = autoencoder_class(kind).settings_class
+    refusal = partial(ConfigError, field="autoencoder", got=kind)
+    if not (isinstance(found, type) and issubclass(found, AutoencoderSettings)):
+        raise refusal("its settings_class is no subclass of worldmodel_v.autoencoders.AutoencoderSettings")
+    for each in fields(found):
+        if each.name in taken:
+            raise refusal(f"{each.name} is already a setting of the training", remedy="rename the autoencoder's")
+        if each.default is each.default_factory is MISSING:
+            raise refusal(f"its setting {each.name} has no default", remedy="give it one")
+    return found
+
+
+def refuse_foreign(kind: str, names: Iterable[str]) -> None:
+    """Raise ConfigError for the name of a setting that only other autoencoders of this package have."""
+    own = {each.name for each in fields(settings_class(kind))}
+    of_others = {each.name for other in BUILT_IN for each in fields(settings_class(other))} - own
+    for name in names:
+        if name in of_others:
+            raise ConfigError(f"is no setting of the autoencoder {kind}", field=name, remedy="leave it out")
 
 
 def source_of(kind: str) -> dict[str, str]:
@@ -90,11 +97,3 @@ def source_of(kind: str) -> dict[str, str]:
         return {}
     file = inspect.getsourcefile(autoencoder_class(kind))
     return {"autoencoder_sha256": sha256_of_file(Path(file))} if file else {}
-
-
-def parsed_kwargs(text: str) -> dict[str, Any]:
-    """`--autoencoder-kwargs` as a dictionary; raises ConfigError if it is no JSON object."""
-    try:
-        return parse_object(text)
-    except ValueError as error:
-        raise ConfigError(f"is not JSON such as '{{\"levels\": 8}}': {error}", field="autoencoder_kwargs", got=text) from None

@@ -8,6 +8,7 @@ reads the variable when it is loaded, and no command has loaded it before this m
 import dataclasses
 import errno
 import functools
+import inspect
 import itertools
 import json
 import os
@@ -68,7 +69,7 @@ DEFAULT_OUTPUT = Output()
 @worded(on_the_command_line)
 def run(
     program: str,
-    config_class: type[Config],
+    config_class: type[Config] | Callable[[Sequence[str]], type[Config]],
     work: Callable[..., Result],
     show: Callable[[Result], None] | None = None,
     *,
@@ -78,7 +79,8 @@ def run(
     kept: str = "what is committed is kept, and the same command continues",
     following: Following | None = None,
 ) -> None:
-    """Parse the command line into `config_class`, do the work, print its result and exit.
+    """Parse the command line into `config_class`, or the class that this function of the words gives; do the work, print its
+    result and exit.
 
     `work` takes the config and the progress; with `beside`, which makes a process while there are no threads, also that, as
     `apart`. It returns a dataclass or dictionary, which `show` prints (default: a table of its facts). `subcommand` follows the
@@ -122,7 +124,11 @@ def _worked(work: Callable[..., Result], config: Config, progress: Progress) -> 
 
 
 def parse(
-    program: str, config_class: type[Config], *, subcommand: str = "", args: Sequence[str] | None = None
+    program: str,
+    config_class: type[Config] | Callable[[Sequence[str]], type[Config]],
+    *,
+    subcommand: str = "",
+    args: Sequence[str] | None = None,
 ) -> tuple[Config, Output]:
     """The command line as a config and output options; on `--help` or an error, prints that and exits."""
     take_streams()
@@ -131,16 +137,17 @@ def parse(
     def command(config: Any, output: Any) -> tuple[Any, Any]:
         return config, output
 
-    command.__annotations__ = {
-        "config": tyro.conf.OmitArgPrefixes[config_class],  # type: ignore[misc, valid-type]
-        "output": tyro.conf.OmitArgPrefixes[Output],
-    }
     try:
         words = sys.argv[1:] if args is None else args
         _require_text(words)
         _require_once(words)
         if "--version" in words:
             print_version(program)
+        found = config_class(words) if inspect.isfunction(config_class) else config_class
+        command.__annotations__ = {
+            "config": tyro.conf.OmitArgPrefixes[found],  # type: ignore[misc, valid-type]
+            "output": tyro.conf.OmitArgPrefixes[Output],
+        }
         with _constructors(), _written_to_standard_output(program, DEFAULT_OUTPUT), _examples_after_help(name, words):
             parse_words = functools.partial(tyro.cli, command, prog=name, description="", config=PARSING)
             if (shown := list(map(printable, words))) != list(words):
@@ -149,6 +156,8 @@ def parse(
             return parse_words(args=words)
     except WorldModelError as error:
         leave_with_error(program, error, _output_asked_for(args))
+    except OSError as error:
+        leave_with_error(program, _refusal(error, None), _output_asked_for(args))
 
 
 def print_version(program: str) -> NoReturn:

@@ -6,8 +6,8 @@ together (`share`, `distributed`), its optimiser (`optimizers`) and what changes
 loop of one's own.
 """
 
-from worldmodel_v.training.config import TrainConfig
+from worldmodel_v.training.config import LoopConfig, TrainConfig, train_config
 from worldmodel_v.training.run import TrainingRun
 from worldmodel_v.training.trainer import TrainReport, open_training, train
 
-__all__ = ["TrainConfig", "TrainReport", "TrainingRun", "open_training", "train"]
+__all__ = ["LoopConfig", "TrainConfig", "TrainReport", "TrainingRun", "open_training", "train", "train_config"]

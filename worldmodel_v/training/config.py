@@ -1,14 +1,13 @@
 """The settings of `wm-train`."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, make_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from worldmodel_v.autoencoders import registry
-from worldmodel_v.autoencoders.gaussian import ArchitectureName, Likelihood
-from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
+from worldmodel_v.autoencoders import AutoencoderSettings, registry
+from worldmodel_v.autoencoders.gaussian import VAESettings
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import LocalPath, Location, to_place
@@ -25,12 +24,9 @@ MAX_BATCH_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Fit a VAE, or an autoencoder of your own, to the frames of a rollout dataset.
-
-    Run the same command again to continue from the last checkpoint; it does nothing when training is complete. A larger
-    --steps trains on. Other settings are refused for the same directory.
-    """
+class LoopConfig(AutoencoderSettings):
+    """What the training loop is told, whatever it trains. The settings of the autoencoder stand beside these: `TrainConfig` has
+    those of the VAE, and `train_config` gives the class for any other."""
 
     data: Location
     """The rollouts that wm-collect wrote: a directory, or its URL."""
@@ -44,46 +40,11 @@ class TrainConfig:
     batch_size: Annotated[int, Interval(ge=1, le=MAX_BATCH_SIZE)] = 256
     """Frames in a step: at most 65536."""
 
-    autoencoder: str = registry.DEFAULT
-    """gaussian: a VAE; or module:Class of your own (see worldmodel_v.autoencoders)."""
-
-    autoencoder_kwargs: str = "{}"
-    """Further settings of your own autoencoder, as a JSON object."""
-
-    latent_dim: Annotated[int, Ge(1)] = 32
-    """Size of the latent z."""
-
-    architecture: ArchitectureName = "resnet"
-    """resnet: residual blocks; conv: stride-2 convolutions; ha2018: the paper's (64x64 only); mlp: for frames up to 64x64."""
-
     channels: Literal[1, 3] = 3
     """3: RGB; 1: only brightness."""
 
-    likelihood: Likelihood = "calibrated"
-    """calibrated: squared errors with a learned sigma; gaussian: with a fixed sigma; bernoulli: binary cross-entropy from
-    logits."""
-
-    sigma: Annotated[float, Gt(0)] = UNIT_WEIGHT_SIGMA
-    """The gaussian's standard deviation. At the default, sqrt(1/2), the loss is the sum of squared errors. A smaller one gives
-    them more weight against the KL."""
-
     condition: tuple[str, ...] = ()
-    """Make the VAE conditional: encoder and decoder get these recorded state columns (velocity_x, …) or action."""
-
-    beta: Annotated[float, Ge(0)] = 1.0
-    """Weight of the KL term; errors are sums over pixels. 1 is the evidence lower bound, more regularises, less sharpens."""
-
-    beta_warmup_steps: Annotated[int, Ge(0)] = 1000
-    """Steps over which the weight rises linearly from 0 to beta (KL annealing); 0 for none."""
-
-    beta_cycles: Annotated[int, Ge(1)] = 1
-    """How many times beta rises: each cycle starts at 0, rises over --beta-warmup-steps, then stays as long; the last stays."""
-
-    free_bits: Annotated[float, Ge(0)] = 0.0
-    """Nats that each latent may use, as a mean over the batch, before the loss counts them; 0 for none."""
-
-    kl_tolerance: Annotated[float, Ge(0)] = 0.0
-    """Nats times Z that a frame may use, in any latents, before the loss counts them; the paper's is 0.5, 0 for none."""
+    """Make the autoencoder conditional: encoder and decoder get these recorded state columns (velocity_x, …) or action."""
 
     optimizer: str = "adamw"
     """adamw; sgd: with momentum 0.9; or module:factory of your own (see worldmodel_v.training.optimizers)."""
@@ -153,6 +114,9 @@ class TrainConfig:
     stop_on_collapse: bool = False
     """Stop after a checkpoint if the latents have collapsed; without it there is only a warning."""
 
+    autoencoder: str = registry.DEFAULT
+    """gaussian: a VAE; or module:Class of your own (see worldmodel_v.autoencoders)."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
         if self.max_grad_norm == math.inf:
@@ -163,6 +127,7 @@ class TrainConfig:
                 remedy="give a large one, such as 1e9, to never clip",
             )
         require_settings(self)
+        self._require_own_settings()
         if self.batch_size % self.num_workers:
             raise ConfigError(
                 f"cannot be cut into {self.num_workers} equal parts",
@@ -171,42 +136,21 @@ class TrainConfig:
                 remedy=f"choose a multiple of {option('num_workers')}",
             )
         self._check_combinations()
+        self.require_combination(self.steps)
+
+    def _require_own_settings(self) -> None:
+        """Raise ConfigError if the settings that stand here are another autoencoder's."""
+        own = {each.name for each in fields(settings_of(self.autoencoder))}
+        if own != {each.name for each in fields(self)} - {each.name for each in fields(LoopConfig)}:
+            raise ConfigError(
+                "has other settings than these",
+                field="autoencoder",
+                got=self.autoencoder,
+                remedy=f"make them with train_config({self.autoencoder!r})(…)",
+            )
 
     def _check_combinations(self) -> None:
         """Raise ConfigError if one option makes another meaningless."""
-        if self.sigma != UNIT_WEIGHT_SIGMA and self.likelihood != "gaussian":
-            raise ConfigError(
-                f"is for {option('likelihood', 'gaussian')}; {self.likelihood} has no fixed one",
-                field="sigma",
-                got=self.sigma,
-                remedy="leave it out",
-            )
-        if self.free_bits and self.kl_tolerance:
-            raise ConfigError(
-                f"holds up the same KL as {option('kl_tolerance')}",
-                field="free_bits",
-                got=self.free_bits,
-                remedy="choose one",
-            )
-        if self.beta == 0 and (self.free_bits or self.kl_tolerance):
-            raise ConfigError(
-                f"leaves the KL out, so {option('free_bits')} and {option('kl_tolerance')} have nothing to hold up",
-                field="beta",
-                got=0,
-            )
-        if self.beta_cycles > 1 and not self.beta_warmup_steps:
-            raise ConfigError(
-                f"needs {option('beta_warmup_steps')}, the steps of each rise", field="beta_cycles", got=self.beta_cycles
-            )
-        needed = (2 * self.beta_cycles - 1) * self.beta_warmup_steps
-        if self.beta_cycles > 1 and needed > self.steps:
-            raise ConfigError(
-                f"{self.beta_warmup_steps} rising and as many resting steps of each need {needed} steps, {option('steps')} "
-                f"is {self.steps}",
-                field="beta_cycles",
-                got=self.beta_cycles,
-                remedy=f"ask for more, or lower {option('beta_warmup_steps')}",
-            )
         if self.schedule == "cosine" and self.warmup_steps >= self.steps:
             raise ConfigError(
                 f"has no steps left after {option('warmup_steps', self.warmup_steps)}, {option('steps')} is {self.steps}",
@@ -241,3 +185,30 @@ class TrainConfig:
             **source_of(self.optimizer),
             **registry.source_of(self.autoencoder),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(VAESettings, LoopConfig):
+    """Fit a VAE, or an autoencoder of your own, to the frames of a rollout dataset.
+
+    Run the same command again to continue from the last checkpoint; it does nothing when training is complete. A larger
+    --steps trains on. Other settings are refused for the same directory.
+    """
+
+
+def settings_of(autoencoder: str) -> type[AutoencoderSettings]:
+    """The class of an autoencoder's settings; raises ConfigError if they cannot stand beside those of the loop."""
+    return registry.settings_class(autoencoder, taken={each.name for each in fields(LoopConfig)})
+
+
+def train_config(autoencoder: str) -> type[Any]:
+    """The class of settings of a training with this autoencoder: those of the loop, and its own.
+
+    `train_config("my_module:MyClass")(data=…, out=…, levels=3)` is what `train` takes. Raises ConfigError if the autoencoder
+    cannot be loaded, or if a name of its settings is the loop's.
+    """
+    if autoencoder == registry.DEFAULT:
+        return TrainConfig
+    bases, named = (settings_of(autoencoder), LoopConfig), [("autoencoder", str, autoencoder)]
+    about = {"__doc__": TrainConfig.__doc__, "__post_init__": LoopConfig.__post_init__}
+    return make_dataclass("TrainConfig", named, bases=bases, namespace=about, frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ Rejected: Ray Train's own checkpoints and restarts. They need storage that all n
 checkpoint.
 """
 
-import dataclasses
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -32,7 +31,7 @@ from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import require_dataset, to_place
 from worldmodel_v.surface import Surface, current, worded
 from worldmodel_v.training.checkpoint import Checkpoint
-from worldmodel_v.training.config import TrainConfig
+from worldmodel_v.training.config import LoopConfig, train_config
 from worldmodel_v.training.run import StepTerms, TrainingRun
 from worldmodel_v.training.share import Share
 
@@ -49,7 +48,9 @@ queue's process need not load torch."""
 class _Job:
     """What every worker gets."""
 
-    config: TrainConfig
+    config: dict[str, Any]
+    """The fields of the training's config, whose class may be made of a class of the user's own."""
+
     settings: dict[str, Any]
     num_rows: int
     device: str
@@ -111,7 +112,7 @@ class _Workers:
             config.device == "auto" and ray.cluster_resources().get("GPU", 0) >= config.num_workers
         )
         job = _Job(
-            config=dataclasses.replace(config, data=to_place(config.data).absolute()),
+            config={**vars(config), "data": to_place(config.data).absolute()},
             settings=run.settings,
             num_rows=run.dataset.num_rows,
             device="cuda" if use_gpu else "cpu",
@@ -196,13 +197,13 @@ def _trainer(job: _Job, storage: Path) -> Any:
         raise ConfigError(
             f"several workers need Ray Train, which is not installed ({error})",
             field="num_workers",
-            got=job.config.num_workers,
+            got=job.config["num_workers"],
             remedy="pip install 'worldmodel_v[distributed]', or leave it out",
         ) from None
     return TorchTrainer(
         _work,
         train_loop_config={"job": job},
-        scaling_config=ScalingConfig(num_workers=job.config.num_workers, use_gpu=job.device == "cuda"),
+        scaling_config=ScalingConfig(num_workers=job.config["num_workers"], use_gpu=job.device == "cuda"),
         run_config=RunConfig(storage_path=str(storage), name="wm-train"),
     )
 
@@ -217,7 +218,7 @@ def _work(told: dict[str, Any]) -> None:
     context = train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
     try:
-        with worded(job.surface), batch_in_memory(job.config.batch_size, get_device()):
+        with worded(job.surface), batch_in_memory(job.config["batch_size"], get_device()):
             _take_steps(job, share)
     except WorldModelError as error:
         job.messages.put(error)
@@ -228,7 +229,7 @@ def _take_steps(job: _Job, share: Share) -> None:
     import ray
     from ray.train.torch import get_device
 
-    config = job.config
+    config: LoopConfig = train_config(job.config["autoencoder"])(**job.config)
     dataset = require_dataset(config.data, RolloutSpec)
     found, expected = (dataset.spec_hash, dataset.num_rows), (job.settings["data_spec_hash"], job.num_rows)
     if found != expected:

@@ -15,7 +15,7 @@ from worldmodel_v.data import read_frames
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage import Rollouts
 from worldmodel_v.surface import option
-from worldmodel_v.training.config import TrainConfig
+from worldmodel_v.training.config import LoopConfig
 
 GRACE_STEPS = 300
 FRAMES_TO_COMPARE = 64
@@ -31,7 +31,7 @@ PSNR_DROP_DB = 6.0
 class Watch:
     """Judges a training's figures as they come, and warns once for each problem."""
 
-    def __init__(self, config: TrainConfig, model: Autoencoder, say: Callable[[str], None]) -> None:
+    def __init__(self, config: LoopConfig, model: Autoencoder, say: Callable[[str], None]) -> None:
         self._config, self._model, self._say = config, model, say
         self._warned: set[str] = set()
         self._clipped: torch.Tensor | int = 0

@@ -22,11 +22,10 @@ from worldmodel_v.data import (
 from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.device import compiled
-from worldmodel_v.errors import ConfigError
 from worldmodel_v.storage import Rollouts
 from worldmodel_v.storage.lock import Lock
 from worldmodel_v.training.checkpoint import Checkpoint, save_checkpoint
-from worldmodel_v.training.config import TrainConfig
+from worldmodel_v.training.config import LoopConfig
 from worldmodel_v.training.optimizers import build_optimizer
 from worldmodel_v.training.parts import Parts, num_parts
 from worldmodel_v.training.schedules import learning_rate_factor
@@ -46,20 +45,17 @@ class TensorBatch(NamedTuple):
     """float (B, K), or None."""
 
 
-def require_trainable(config: TrainConfig, dataset: Rollouts) -> None:
+def require_trainable(config: LoopConfig, dataset: Rollouts) -> None:
     """Raise ConfigError or ModelNotUsable unless the chosen autoencoder fits the data."""
-    if foreign := registry.foreign_settings(config.autoencoder, config):
-        raise ConfigError(f"is no setting of the autoencoder {config.autoencoder}", field=foreign[0], remedy="leave it out")
     _autoencoder_config(config, dataset, condition_dim=len(config.condition))
     with dataset.open_shard(dataset.entries[0]) as shard:
         require_recorded(shard, config.condition)
 
 
-def _autoencoder_config(config: TrainConfig, dataset: Rollouts, condition_dim: int) -> AutoencoderConfig:
+def _autoencoder_config(config: LoopConfig, dataset: Rollouts, condition_dim: int) -> AutoencoderConfig:
     return registry.configure(
         config.autoencoder,
-        vars(config),
-        registry.parsed_kwargs(config.autoencoder_kwargs),
+        config,
         frame_height=dataset.spec.frame_height,
         frame_width=dataset.spec.frame_width,
         condition_dim=condition_dim,
@@ -71,7 +67,7 @@ class TrainingRun:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: LoopConfig,
         settings: dict[str, Any],
         device: torch.device,
         dataset: Rollouts,

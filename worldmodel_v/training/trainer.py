@@ -33,7 +33,7 @@ from worldmodel_v.storage.publish import remove, remove_temporaries
 from worldmodel_v.surface import option
 from worldmodel_v.training.best import BEST_NAME, keep_if_best, load_best
 from worldmodel_v.training.checkpoint import KEPT_FOLDER, Checkpoint, discard_kept, load_checkpoint
-from worldmodel_v.training.config import TrainConfig
+from worldmodel_v.training.config import LoopConfig
 from worldmodel_v.training.health import Watch, require_varied_frames
 from worldmodel_v.training.metrics import TENSORBOARD_FOLDER, MetricsLog
 from worldmodel_v.training.publication import (
@@ -77,7 +77,7 @@ class TrainReport:
     """Held-out frames above their reconstructions."""
 
 
-def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
+def train(config: LoopConfig, progress: Progress | None = None) -> TrainReport:
     """Train the VAE in `config.out` up to `config.steps`; continues from an existing checkpoint.
 
     Raises UsageError (DatasetNotUsable, OutputNotUsable, …) before anything is written; TrainingFailed when the loss or a
@@ -105,7 +105,7 @@ def train(config: TrainConfig, progress: Progress | None = None) -> TrainReport:
 
 
 @contextmanager
-def open_training(config: TrainConfig) -> Iterator[TrainingRun]:
+def open_training(config: LoopConfig) -> Iterator[TrainingRun]:
     """The training in `config.out`, at its checkpoint or at its beginning, for a loop of your own. Within the block the
     directory is locked, and PyTorch's defaults are float32 and the CPU.
 
@@ -180,7 +180,7 @@ def _steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple
                 return
 
 
-def _own_device(config: TrainConfig) -> torch.device:
+def _own_device(config: LoopConfig) -> torch.device:
     """Where this process computes. Workers have their own devices; if they have GPUs, this process needs none."""
     elsewhere = config.num_workers > 1 and config.device.startswith("cuda")
     return resolve_device("auto" if elsewhere else config.device)
@@ -213,7 +213,7 @@ def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch
     return watch.judge(run.step, heldout, health)
 
 
-def _own_checkpoint(config: TrainConfig, settings: dict[str, Any]) -> Checkpoint | None:
+def _own_checkpoint(config: LoopConfig, settings: dict[str, Any]) -> Checkpoint | None:
     """The checkpoint to continue from, or None; raises OutputNotUsable if its settings differ or its step is past `steps`."""
     checkpoint = load_checkpoint(config.out, config.keep) if config.resume else None
     if checkpoint is None:

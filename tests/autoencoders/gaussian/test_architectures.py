@@ -130,7 +130,7 @@ def test_a_frames_latent_does_not_depend_on_the_frames_beside_it(name: str) -> N
 
 
 def test_conv_for_64_has_exactly_these_layers() -> None:
-    model = make("conv", 64)
+    model = make("conv", 64, likelihood="gaussian")
     assert shapes(model) == {
         **{"encoder.0.weight": (32, 3, 4, 4), "encoder.0.bias": (32,)},
         **{"encoder.2.weight": (64, 32, 4, 4), "encoder.2.bias": (64,)},

@@ -11,7 +11,7 @@ from worldmodel_v.autoencoders import frames_to_input
 from worldmodel_v.autoencoders.base import Scores
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.autoencoders.gaussian.likelihood import bound, log_likelihood, sigma_of
-from worldmodel_v.autoencoders.gaussian.vae import UNIT_WEIGHT_SIGMA
+from worldmodel_v.autoencoders.gaussian.settings import UNIT_WEIGHT_SIGMA
 from worldmodel_v.evaluation.metrics import score_frames
 
 CPU = torch.device("cpu")

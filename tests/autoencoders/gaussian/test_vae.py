@@ -43,11 +43,11 @@ def test_other_settings_that_make_no_sense_are_refused(settings: dict[str, objec
         VAEConfig(**settings)  # type: ignore[arg-type]
 
 
-def test_the_defaults_are_the_plain_bound() -> None:
+def test_the_defaults_are_those_of_a_training() -> None:
     assert dataclasses.asdict(VAEConfig()) == {
-        **{"frame_height": 64, "frame_width": 64, "latent_dim": 32, "likelihood": "gaussian"},
-        **{"architecture": "conv", "channels": 3, "sigma": math.sqrt(0.5), "condition": (), "condition_dim": 0},
-        **{"beta": 1.0, "beta_warmup_steps": 0, "beta_cycles": 1, "free_bits": 0.0, "kl_tolerance": 0.0},
+        **{"frame_height": 64, "frame_width": 64, "latent_dim": 32, "likelihood": "calibrated"},
+        **{"architecture": "resnet", "channels": 3, "sigma": math.sqrt(0.5), "condition": (), "condition_dim": 0},
+        **{"beta": 1.0, "beta_warmup_steps": 1000, "beta_cycles": 1, "free_bits": 0.0, "kl_tolerance": 0.0},
     }
 
 

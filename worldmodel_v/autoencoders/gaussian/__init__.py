@@ -7,7 +7,8 @@ from worldmodel_v.autoencoders.artifact import Trained
 from worldmodel_v.autoencoders.gaussian.architectures import ArchitectureName
 from worldmodel_v.autoencoders.gaussian.losses import Elbo, elbo
 from worldmodel_v.autoencoders.gaussian.posterior import Posterior, gaussian_kl, posterior_of
-from worldmodel_v.autoencoders.gaussian.vae import VAE, Likelihood, VAEConfig, gaussian_latents
+from worldmodel_v.autoencoders.gaussian.settings import Likelihood, VAESettings
+from worldmodel_v.autoencoders.gaussian.vae import VAE, VAEConfig, gaussian_latents
 from worldmodel_v.errors import ModelNotUsable
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Likelihood",
     "Posterior",
     "VAEConfig",
+    "VAESettings",
     "elbo",
     "gaussian_kl",
     "gaussian_latents",

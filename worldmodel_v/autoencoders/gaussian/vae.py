@@ -11,10 +11,9 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Gt, Interval
 from torch import nn
 
 from worldmodel_v.autoencoders.base import (
@@ -32,20 +31,15 @@ from worldmodel_v.autoencoders.base import (
 )
 from worldmodel_v.autoencoders.gaussian import health
 from worldmodel_v.autoencoders.gaussian.annealing import annealed_beta
-from worldmodel_v.autoencoders.gaussian.architectures import ArchitectureName, build_network, require_architecture
+from worldmodel_v.autoencoders.gaussian.architectures import build_network, require_architecture
 from worldmodel_v.autoencoders.gaussian.likelihood import bound, sampled_log_likelihood, sigma_of
 from worldmodel_v.autoencoders.gaussian.losses import elbo
 from worldmodel_v.autoencoders.gaussian.posterior import Posterior
 from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
+from worldmodel_v.autoencoders.gaussian.settings import VAESettings
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import SIDE_STEP
 from worldmodel_v.schema import PLAIN, Column, Draw
-
-Likelihood = Literal["gaussian", "calibrated", "bernoulli"]
-
-MAX_LATENT_DIM = 4096
-UNIT_WEIGHT_SIGMA = math.sqrt(0.5)
-"""The standard deviation at which -log p(x|z) is the sum of squared errors, up to a constant."""
 
 MIN_SIGMA = 1 / 255
 """A calibrated decoder's σ is at least one level of a byte; otherwise the weight of constant frames would have no bound."""
@@ -58,36 +52,9 @@ MAX_LOGVAR = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAEConfig(AutoencoderConfig):
+class VAEConfig(VAESettings, AutoencoderConfig):
     """What determines the network and its loss. Height and width of frames must be multiples of 8; see `architectures`
     for the limits of each."""
-
-    latent_dim: Annotated[int, Interval(ge=1, le=MAX_LATENT_DIM)] = 32
-    """Z, the size of the latent."""
-
-    architecture: ArchitectureName = "conv"
-    """The network, by its name in `worldmodel_v.autoencoders.gaussian.architectures`."""
-
-    likelihood: Likelihood = "gaussian"
-    """How the loss interprets the decoder's output: see `worldmodel_v.autoencoders.gaussian.losses`."""
-
-    sigma: Annotated[float, Gt(0)] = UNIT_WEIGHT_SIGMA
-    """The standard deviation of "gaussian"; for "calibrated" the first value of the learned one."""
-
-    beta: float = 1.0
-    """Weight of the KL in the loss."""
-
-    beta_warmup_steps: int = 0
-    """Steps over which the weight rises from 0, see `annealed_beta`."""
-
-    beta_cycles: int = 1
-    """How many times the weight rises."""
-
-    free_bits: float = 0.0
-    """λ of `losses.kl_penalty`."""
-
-    kl_tolerance: float = 0.0
-    """τ of `losses.kl_penalty`."""
 
     def __post_init__(self) -> None:
         if any(side < SIDE_STEP or side % SIDE_STEP for side in self.frame_shape):
@@ -100,6 +67,7 @@ class VAEConfig(AutoencoderConfig):
 class VAE(Autoencoder):
     """Encoder and decoder. Frames go in as `frames_to_input` makes them: float (B, C, H, W) in [0, 1]."""
 
+    settings_class = VAESettings
     config_class = VAEConfig
     config: VAEConfig
     kind = "gaussian"
@@ -119,7 +87,7 @@ class VAE(Autoencoder):
         self.register_buffer("variance", torch.tensor(config.sigma**2), persistent=config.likelihood == "calibrated")
         self.noise_shape = (config.latent_dim,)
         self.in_parts = config.architecture != "mlp"  # whose gradients take as long to add as some rows to compute
-        self.settled_step = (2 * config.beta_cycles - 1) * config.beta_warmup_steps
+        self.settled_step = config.settled_step
 
     @property
     def sigma(self) -> torch.Tensor:
