@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -203,10 +203,10 @@ def _change(file: Path, stages: Fields, changes: Sequence[Change], configs: Stag
 def _node_of(change: Change, configs: Stages) -> yaml.Node:
     """The value of a change as the file would have it: text stays text, whatever it looks like."""
     hint = _declared(configs, change.stage, change.field)
-    of_list, mark = get_origin(hint) is tuple, ON_THE_COMMAND_LINE
+    of_list, is_text, mark = get_origin(hint) is tuple, str in (hint, *get_args(hint)[:1]), ON_THE_COMMAND_LINE
     nodes = []
     for word in change.words:
-        tag = "tag:yaml.org,2002:str" if hint is str or of_list else _Loader("").resolve(yaml.ScalarNode, word, (True, False))
+        tag = "tag:yaml.org,2002:str" if is_text else _Loader("").resolve(yaml.ScalarNode, word, (True, False))
         nodes.append(yaml.ScalarNode(tag, word, mark, mark))
     return yaml.SequenceNode("tag:yaml.org,2002:seq", nodes, mark, mark) if of_list or len(nodes) != 1 else nodes[0]
 

@@ -22,6 +22,7 @@ from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.following import TRAINS_FROM, after_collect, after_encode, after_eval, after_train, in_one_line
 from worldmodel_v.cli.main import parse
 from worldmodel_v.cli.pipeline import _following, _without_changes
+from worldmodel_v.cli.train import config_of
 from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.training import TrainConfig
 
@@ -84,6 +85,15 @@ def test_a_flag_that_turns_something_off_says_what_it_does_itself(capsys: pytest
         parse("wm-train", TrainConfig, args=["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--no-resume Start from step 0 and replace" in text
+
+
+def test_the_help_lists_the_settings_of_the_autoencoder_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse("wm-train", config_of, args=["--autoencoder", "tests.extending.my_tokenizer:Tokenizer", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--levels INT Values of each of the three digits of a token. (default: 4)" in text
+    assert "--steps INT" in text
+    assert "--latent-dim" not in text
 
 
 @pytest.mark.parametrize("words", [*PROGRAMS, "wm-pipeline run", "wm-export npz"])

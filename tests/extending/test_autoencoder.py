@@ -159,6 +159,8 @@ def test_what_another_autoencoder_has_no_use_for_is_refused(work: Path) -> None:
     assert "--levels" in run(work, "wm-train", *data, "--levels", 3, code=2)
     assert "--levels: expected 2 to 40, got 41" in run(work, "wm-train", *train, "--levels", 41, code=2)
     assert "invalid literal" in run(work, "wm-train", *train, "--levels", "x", code=2)
+    said = run(work, "wm-train", "--data", "rollouts", "--out", "vae", "--steps", 12, *TRAIN[:3], 4, *TRAIN[4:], code=2)
+    assert "vae: was trained with other settings: levels is 3 there, 4 asked" in said
     said = run(work, "wm-train", *train, "--checkpoint-activations", code=2)
     assert f"--checkpoint-activations: {KIND} does not compute activations again; leave it out" in said
     said = run(work, "wm-train", *data, "--autoencoder", "my_tokenizer:TokenizerSettings", code=2)
@@ -171,7 +173,11 @@ def test_a_pipeline_takes_it_for_every_stage(work: Path) -> None:
         f"train: {{autoencoder: '{KIND}', steps: 2, levels: 5, batch_size: 8, holdout_every: 2, device: cpu}}\n"
         "eval: {}\nencode: {device: cpu}\n"
     )
-    output = run(work, "wm-pipeline", "run", "tokens.yaml", "--out", "pipeline")
+    pipeline = ("wm-pipeline", "run", "tokens.yaml", "--out", "pipeline")
+    said = run(work, *pipeline, "--train.levels", 1, code=2)
+    assert "the command line: train.levels: expected 2 to 40, got 1" in said
+    assert "tokens.yaml:2: train.levels: unknown field" in run(work, *pipeline, "--train.autoencoder", "gaussian", code=2)
+    output = run(work, *pipeline)
     assert "squared_error" in output
     rollouts, latents = (open_dataset(work / "pipeline" / name) for name in ("rollouts", "latents"))
     for i in range(4):

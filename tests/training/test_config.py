@@ -2,12 +2,15 @@
 
 import json
 import re
+from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
 
 import pytest
 
+from worldmodel_v.autoencoders import AutoencoderSettings
+from worldmodel_v.autoencoders.gaussian import VAE, VAESettings
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.training import TrainConfig
+from worldmodel_v.training import LoopConfig, TrainConfig, train_config
 
 
 def config(**changes: object) -> TrainConfig:
@@ -78,6 +81,73 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, object], text: str) -
 )
 def test_what_makes_sense_together_is_taken(changes: dict[str, object]) -> None:
     assert config(**changes).identity().items() >= changes.items() - {("steps", 700)}
+
+
+TOKENIZER = "tests.extending.my_tokenizer:Tokenizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreSettings(VAESettings):
+    rate: float = 0.5
+
+    def require_combination(self, steps: int) -> None:
+        super().require_combination(steps)
+        if self.rate > steps:
+            raise ConfigError("is above the steps", field="rate", got=self.rate)
+
+
+class More(VAE):
+    """The VAE with a setting more."""
+
+    settings_class = MoreSettings
+
+
+def test_another_autoencoder_has_its_own_settings_beside_those_of_the_loop() -> None:
+    own = train_config(TOKENIZER)(data="data", out="out", levels=3, steps=7)
+    assert isinstance(own, LoopConfig)
+    assert (own.autoencoder, own.levels, own.steps, own.data) == (TOKENIZER, 3, 7, Path("data"))
+    assert own.identity()["levels"] == 3
+    assert "latent_dim" not in own.identity()
+    with pytest.raises(ConfigError, match=r"^levels: expected 2 to 40, got 41$"):
+        train_config(TOKENIZER)(data="data", out="out", levels=41)
+    with pytest.raises(
+        ConfigError, match=rf"^autoencoder='{TOKENIZER}': has other settings than these; make them with train_con"
+    ):
+        config(autoencoder=TOKENIZER)
+    assert train_config("gaussian") is TrainConfig
+
+
+def test_a_vae_of_ones_own_has_the_vaes_settings_and_more() -> None:
+    made = train_config(f"{__name__}:More")
+    assert More.config_class(rate=2.0, latent_dim=3).frame_shape == (64, 64)
+    for settings, text in [
+        ({"rate": 8.0, "steps": 7}, "rate=8.0: is above the steps"),
+        ({"beta_cycles": 0}, "beta_cycles: expe"),
+    ]:
+        with pytest.raises(ConfigError, match=f"^{text}"):
+            made(data="data", out="out", **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "default", "text"),
+    [
+        *((name, 1, "has the name of another one of wm-train; rename it") for name in ("steps", "frame_height")),
+        ("depth", MISSING, "has no default; give it one"),
+    ],
+)
+def test_settings_that_cannot_be_options_are_refused(
+    name: str, default: object, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = make_dataclass("Odd", [(name, int, field(default=default))], bases=(AutoencoderSettings,), frozen=True, kw_only=True)
+    monkeypatch.setattr(More, "settings_class", odd)
+    with pytest.raises(ConfigError, match=f"^autoencoder='{__name__}:More': its setting {name} {text}$"):
+        train_config(f"{__name__}:More")
+
+
+def test_an_autoencoder_may_have_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(More, "settings_class", AutoencoderSettings)
+    plain = train_config(f"{__name__}:More")(data="data", out="out")
+    assert {each.name for each in fields(plain)} == {each.name for each in fields(LoopConfig)}
 
 
 def test_the_identity_is_what_json_keeps_of_it() -> None:

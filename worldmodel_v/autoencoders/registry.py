@@ -74,9 +74,10 @@ def settings_class(kind: str, taken: Collection[str] = ()) -> type[AutoencoderSe
     refusal = partial(ConfigError, field="autoencoder", got=kind)
     if not (isinstance(found, type) and issubclass(found, AutoencoderSettings)):
         raise refusal("its settings_class is no subclass of worldmodel_v.autoencoders.AutoencoderSettings")
+    others = {*taken, *(each.name for each in fields(AutoencoderConfig))}
     for each in fields(found):
-        if each.name in taken:
-            raise refusal(f"{each.name} is already a setting of the training", remedy="rename the autoencoder's")
+        if each.name in others:
+            raise refusal(f"its setting {each.name} has the name of another one of wm-train", remedy="rename it")
         if each.default is each.default_factory is MISSING:
             raise refusal(f"its setting {each.name} has no default", remedy="give it one")
     return found

@@ -156,8 +156,6 @@ def parse(
             return parse_words(args=words)
     except WorldModelError as error:
         leave_with_error(program, error, _output_asked_for(args))
-    except OSError as error:
-        leave_with_error(program, _refusal(error, None), _output_asked_for(args))
 
 
 def print_version(program: str) -> NoReturn:

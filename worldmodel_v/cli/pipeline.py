@@ -21,6 +21,7 @@ from worldmodel_v.cli.terminal import print_lines
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Apart
 from worldmodel_v.jobs import JobLog, Jobs
+from worldmodel_v.own_modules import look_in
 from worldmodel_v.progress import LogFormat, Progress
 from worldmodel_v.storage.publish import publish_new
 from worldmodel_v.surface import option
@@ -129,6 +130,7 @@ class SubmitConfig(_AtCluster):
         """Submit the job."""
         from worldmodel_v.pipeline import load_pipeline
 
+        look_in(str(self.working_dir or Path.cwd()))
         load_pipeline(self.file, self.out, changes)
         words = [word for each in changes for word in (f"--{each.stage}.{each.field}", *each.words)]
         job = Jobs(self.address).submit(self.file, self.out, self.working_dir, self.job_log_format, words)

@@ -2,11 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from worldmodel_v.cli.following import after_train
-from worldmodel_v.cli.main import run
+from worldmodel_v.cli.main import Output, run
 from worldmodel_v.own_modules import look_in
 from worldmodel_v.process import output_to_stderr
 
@@ -33,5 +34,6 @@ def config_of(words: Sequence[str]) -> type[Any]:
         look_in(str(Path.cwd()))
     with output_to_stderr():
         found = train_config(kind)
+    registry.settings_class(kind, taken={"help", *(each.name for each in fields(Output))})
     registry.refuse_foreign(kind, (word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")))
     return found

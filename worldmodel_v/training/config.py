@@ -24,7 +24,7 @@ MAX_BATCH_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig(AutoencoderSettings):
+class LoopConfig:
     """What the training loop is told, whatever it trains. The settings of the autoencoder stand beside these: `TrainConfig` has
     those of the VAE, and `train_config` gives the class for any other."""
 
@@ -127,7 +127,6 @@ class LoopConfig(AutoencoderSettings):
                 remedy="give a large one, such as 1e9, to never clip",
             )
         require_settings(self)
-        self._require_own_settings()
         if self.batch_size % self.num_workers:
             raise ConfigError(
                 f"cannot be cut into {self.num_workers} equal parts",
@@ -136,18 +135,11 @@ class LoopConfig(AutoencoderSettings):
                 remedy=f"choose a multiple of {option('num_workers')}",
             )
         self._check_combinations()
+        own = settings_of(self.autoencoder)
+        if not isinstance(self, own) or _names(self) != _names(own) | _names(LoopConfig):
+            remedy = f"make them with train_config({self.autoencoder!r})(…)"
+            raise ConfigError("has other settings than these", field="autoencoder", got=self.autoencoder, remedy=remedy)
         self.require_combination(self.steps)
-
-    def _require_own_settings(self) -> None:
-        """Raise ConfigError if the settings that stand here are another autoencoder's."""
-        own = {each.name for each in fields(settings_of(self.autoencoder))}
-        if own != {each.name for each in fields(self)} - {each.name for each in fields(LoopConfig)}:
-            raise ConfigError(
-                "has other settings than these",
-                field="autoencoder",
-                got=self.autoencoder,
-                remedy=f"make them with train_config({self.autoencoder!r})(…)",
-            )
 
     def _check_combinations(self) -> None:
         """Raise ConfigError if one option makes another meaningless."""
@@ -198,7 +190,7 @@ class TrainConfig(VAESettings, LoopConfig):
 
 def settings_of(autoencoder: str) -> type[AutoencoderSettings]:
     """The class of an autoencoder's settings; raises ConfigError if they cannot stand beside those of the loop."""
-    return registry.settings_class(autoencoder, taken={each.name for each in fields(LoopConfig)})
+    return registry.settings_class(autoencoder, taken=_names(LoopConfig))
 
 
 def train_config(autoencoder: str) -> type[Any]:
@@ -212,3 +204,7 @@ def train_config(autoencoder: str) -> type[Any]:
     bases, named = (settings_of(autoencoder), LoopConfig), [("autoencoder", str, autoencoder)]
     about = {"__doc__": TrainConfig.__doc__, "__post_init__": LoopConfig.__post_init__}
     return make_dataclass("TrainConfig", named, bases=bases, namespace=about, frozen=True, kw_only=True)
+
+
+def _names(config: Any) -> set[str]:
+    return {each.name for each in fields(config)}
