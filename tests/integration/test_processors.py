@@ -119,7 +119,7 @@ def test_latents_differ_in_their_last_digits_alone(tmp_path: Path, on_each_proce
     collect(CollectConfig(env="worldmodel_v/CarRacing-v3", out=tmp_path / "rollouts", **settings))
     (tmp_path / "vae").mkdir()
     torch.manual_seed(0)
-    (tmp_path / "vae" / "vae.safetensors").write_bytes(save(VAE(VAEConfig())))
+    (tmp_path / "vae" / "vae.safetensors").write_bytes(save(VAE(VAEConfig(architecture="conv"))))
     folders = on_each_processor(ENCODE, tmp_path / "rollouts", tmp_path / "vae")
     for name in ("mu", "logvar"):
         expected, *others = [np.concatenate(list(all_rows(out / "latents", name))) for out in folders]

@@ -89,6 +89,7 @@ TOKENIZER = "tests.extending.my_tokenizer:Tokenizer"
 @dataclass(frozen=True, kw_only=True)
 class MoreSettings(VAESettings):
     rate: float = 0.5
+    sizes: tuple[int, ...] = ()
 
     def require_combination(self, steps: int) -> None:
         super().require_combination(steps)
@@ -154,3 +155,4 @@ def test_the_identity_is_what_json_keeps_of_it() -> None:
     identity = config(condition=("step", "action")).identity()
     assert json.loads(json.dumps(identity)) == identity
     assert identity["condition"] == ["step", "action"]
+    assert train_config(f"{__name__}:More")(data="data", out="out", sizes=(1, 2)).identity()["sizes"] == [1, 2]

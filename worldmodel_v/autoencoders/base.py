@@ -42,7 +42,7 @@ class AutoencoderSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-    """What determines an autoencoder; it is stored inside the weights' file. An autoencoder's own has its settings too."""
+    """What determines an autoencoder; it is stored inside the weights' file. That of an autoencoder has its settings too."""
 
     frame_height: int = 64
     """H"""
@@ -174,6 +174,7 @@ class Autoencoder(ABC, nn.Module):
     """
 
     settings_class: ClassVar[type[AutoencoderSettings]] = AutoencoderSettings
+    """The class of what a user sets."""
 
     config_class: ClassVar[type[AutoencoderConfig]] = AutoencoderConfig
     """The class of `config`: the settings, and what the data say. It is made, unless a subclass declares it for its types."""

@@ -27,7 +27,7 @@ def config_of(words: Sequence[str]) -> type[Any]:
     from worldmodel_v.autoencoders import registry
     from worldmodel_v.training import train_config
 
-    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--autoencoder", nargs="?")
     kind = finder.parse_known_args(words)[0].autoencoder or registry.DEFAULT
     if kind not in registry.BUILT_IN:

@@ -1,12 +1,13 @@
 """The settings of `wm-train`."""
 
+import json
 import math
 from dataclasses import asdict, dataclass, fields, make_dataclass
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from worldmodel_v.autoencoders import AutoencoderSettings, registry
+from worldmodel_v.autoencoders import registry
 from worldmodel_v.autoencoders.gaussian import VAESettings
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
@@ -15,6 +16,7 @@ from worldmodel_v.surface import option
 from worldmodel_v.training.optimizers import source_of
 from worldmodel_v.training.schedules import Schedule
 from worldmodel_v.training.trackers import TrackerName
+from worldmodel_v.untrusted import canonical_json
 
 Precision = Literal["auto", "fp32", "bf16"]
 Publish = Literal["last", "best"]
@@ -135,7 +137,7 @@ class LoopConfig:
                 remedy=f"choose a multiple of {option('num_workers')}",
             )
         self._check_combinations()
-        own = settings_of(self.autoencoder)
+        own = registry.settings_class(self.autoencoder)
         if not isinstance(self, own) or _names(self) != _names(own) | _names(LoopConfig):
             remedy = f"make them with train_config({self.autoencoder!r})(…)"
             raise ConfigError("has other settings than these", field="autoencoder", got=self.autoencoder, remedy=remedy)
@@ -170,13 +172,8 @@ class LoopConfig:
         free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "track", "num_workers", "address"}
         if self.schedule == "cosine":
             free.remove("steps")
-        settings = {name: value for name, value in asdict(self).items() if name not in free}
-        return {
-            **settings,
-            "condition": list(self.condition),
-            **source_of(self.optimizer),
-            **registry.source_of(self.autoencoder),
-        }
+        settings = canonical_json({name: value for name, value in asdict(self).items() if name not in free})
+        return json.loads(settings) | source_of(self.optimizer) | registry.source_of(self.autoencoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +185,6 @@ class TrainConfig(VAESettings, LoopConfig):
     """
 
 
-def settings_of(autoencoder: str) -> type[AutoencoderSettings]:
-    """The class of an autoencoder's settings; raises ConfigError if they cannot stand beside those of the loop."""
-    return registry.settings_class(autoencoder, taken=_names(LoopConfig))
-
-
 def train_config(autoencoder: str) -> type[Any]:
     """The class of settings of a training with this autoencoder: those of the loop, and its own.
 
@@ -201,9 +193,9 @@ def train_config(autoencoder: str) -> type[Any]:
     """
     if autoencoder == registry.DEFAULT:
         return TrainConfig
-    bases, named = (settings_of(autoencoder), LoopConfig), [("autoencoder", str, autoencoder)]
+    settings, named = registry.settings_class(autoencoder, taken=_names(LoopConfig)), [("autoencoder", str, autoencoder)]
     about = {"__doc__": TrainConfig.__doc__, "__post_init__": LoopConfig.__post_init__}
-    return make_dataclass("TrainConfig", named, bases=bases, namespace=about, frozen=True, kw_only=True)
+    return make_dataclass("TrainConfig", named, bases=(settings, LoopConfig), namespace=about, frozen=True, kw_only=True)
 
 
 def _names(config: Any) -> set[str]:
