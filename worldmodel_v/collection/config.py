@@ -103,8 +103,7 @@ class CollectConfig(CollectionConfig):
     """Actions after which an episode is cut (truncated); by default the environment's own limit, or 1000."""
 
     policy: str = "brownian"
-    """Who acts: random, brownian (a random walk), driver(noise=0.2) (follows CarRacing's track), random-start(driver),
-    mixture(4*driver, brownian), onnx:FILE, sb3:FILE, checkpoint:MODULE:FACTORY:FILE, or your own module:factory."""
+    """random, brownian, driver, random-start(driver), mixture(4*driver, brownian), onnx:FILE, sb3:FILE, module:factory, …"""
 
     frame_size: int | str = 64
     """Size of the recorded frames: a multiple of 8 up to 1024, or HEIGHTxWIDTH such as 96x128."""

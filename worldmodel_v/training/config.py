@@ -79,16 +79,13 @@ class LoopConfig:
     """fp32, bf16 (autocast), or auto: bf16 on CUDA, fp32 on a CPU. On CUDA, PyTorch computes fp32's convolutions in TF32."""
 
     num_workers: Annotated[int, Ge(1)] = 1
-    """Processes that train together through Ray Train, each on its part of every batch, on GPUs or CPUs of a Ray cluster. Each
-    node needs the rollouts at the same path; only this process writes. 1 trains here, without Ray."""
+    """Processes of a Ray cluster that share each batch; each node needs the rollouts at the same path. 1: here, without Ray."""
 
     address: str | None = None
-    """The Ray cluster for several workers (auto, HOST:PORT); by default RAY_ADDRESS, and if that is not set a local one is
-    started."""
+    """Ray cluster of several workers: auto or HOST:PORT; else RAY_ADDRESS, else one on this machine."""
 
     compile: bool = False
-    """Compile the objective with torch.compile: on a CPU this is worth it for many steps, on CUDA it is not measured yet. Needs
-    a C++ compiler (on CUDA: Triton)."""
+    """Compile the objective with torch.compile, for many steps: needs a C++ compiler (on CUDA: Triton)."""
 
     checkpoint_activations: bool = False
     """Recompute activations in the backward pass instead of keeping them: for large frames that do not fit in memory."""
@@ -97,8 +94,7 @@ class LoopConfig:
     """Start from step 0 and replace the checkpoint in --out, in place of continuing from it (in Python: resume=False)."""
 
     track: TrackerName = "tensorboard"
-    """Where metrics and pictures are shown as well: tensorboard (files in --out), wandb (Weights & Biases) or mlflow. A
-    continued run continues there; a tracker that fails does not end the training."""
+    """What shows metrics and pictures as well: tensorboard (files in --out), wandb (Weights & Biases) or mlflow."""
 
     log_every: Annotated[int, Ge(1)] = 20
     """Steps between two lines of metrics."""
@@ -110,8 +106,7 @@ class LoopConfig:
     """Checkpoints to keep; above 1, the latest ones are also stored under checkpoints/, named by step."""
 
     publish: Publish = "last"
-    """Which weights become the finished autoencoder: last, or best (for a VAE by the held-out ELBO, for your own by the figure
-    that it names; measured at every checkpoint)."""
+    """Which weights become the finished autoencoder: the last, or the best at a checkpoint (for a VAE by the held-out ELBO)."""
 
     stop_on_collapse: bool = False
     """Stop after a checkpoint if the latents have collapsed; without it there is only a warning."""

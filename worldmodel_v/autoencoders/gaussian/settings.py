@@ -29,12 +29,10 @@ class VAESettings(AutoencoderSettings):
     """resnet: residual blocks; conv: stride-2 convolutions; ha2018: the paper's (64x64 only); mlp: for frames up to 64x64."""
 
     likelihood: Likelihood = "calibrated"
-    """calibrated: squared errors with a learned sigma; gaussian: with a fixed sigma; bernoulli: binary cross-entropy from
-    logits."""
+    """calibrated: squared errors with a learned sigma; gaussian: with a fixed one; bernoulli: binary cross-entropy."""
 
     sigma: Annotated[float, Gt(0)] = UNIT_WEIGHT_SIGMA
-    """The gaussian's standard deviation. At the default, sqrt(1/2), the loss is the sum of squared errors. A smaller one gives
-    them more weight against the KL."""
+    """The gaussian's standard deviation: sqrt(1/2) sums squared errors as they are; a smaller one weighs them more."""
 
     beta: Annotated[float, Ge(0)] = 1.0
     """Weight of the KL term; errors are sums over pixels. 1 is the evidence lower bound, more regularises, less sharpens."""
