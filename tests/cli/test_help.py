@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 import worldmodel_v
 from tests.commands import run
 from tests.docs.test_pages import CONFIGS
+from tests.extending.my_tokenizer import Tokenizer
+from worldmodel_v.autoencoders import AutoencoderSettings
 from worldmodel_v.cli import main as shared
 from worldmodel_v.cli.all import COMMANDS
 from worldmodel_v.cli.all import main as all_commands
@@ -23,6 +26,7 @@ from worldmodel_v.cli.following import TRAINS_FROM, after_collect, after_encode,
 from worldmodel_v.cli.main import parse
 from worldmodel_v.cli.pipeline import _following, _without_changes
 from worldmodel_v.cli.train import config_of
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.training import TrainConfig
 
@@ -94,6 +98,13 @@ def test_the_help_lists_the_settings_of_the_autoencoder_that_is_named(capsys: py
     assert "--levels INT Values of each of the three digits of a token. (default: 4)" in text
     assert "--steps INT" in text
     assert "--latent-dim" not in text
+
+
+def test_no_setting_of_an_autoencoder_has_the_name_of_an_option_of_every_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = make_dataclass("Odd", [("quiet", bool, False)], bases=(AutoencoderSettings,), frozen=True, kw_only=True)
+    monkeypatch.setattr(Tokenizer, "settings_class", odd)
+    with pytest.raises(ConfigError, match="its setting quiet has the name of another one of wm-train; rename it"):
+        config_of(["--autoencoder=tests.extending.my_tokenizer:Tokenizer"])
 
 
 @pytest.mark.parametrize("words", [*PROGRAMS, "wm-pipeline run", "wm-export npz"])
