@@ -160,14 +160,22 @@ def _torch_state() -> _TorchState | None:
     torch = sys.modules.get("torch")
     if torch is None:
         return None
-    return _TorchState(torch.get_num_threads(), torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled())
+    return _TorchState(torch.get_num_threads(), torch.get_default_dtype(), _default_device(torch), torch.is_grad_enabled())
+
+
+def _default_device(torch: Any) -> Any:
+    """PyTorch's; 2.6 fails to say it once it has been set to None."""
+    try:
+        return torch.get_default_device()
+    except AttributeError:
+        return torch.device("cpu")
 
 
 def _set_torch_state(state: _TorchState) -> None:
     torch = sys.modules["torch"]
     torch.set_num_threads(state.num_threads)
     torch.set_default_dtype(state.dtype)
-    if torch.get_default_device() != state.device:  # not allowed within a block of a device, even to the same one
+    if _default_device(torch) != state.device:  # not allowed within a block of a device, even to the same one
         torch.set_default_device(None if state.device.type == "cpu" else state.device)
     torch.set_grad_enabled(state.gradients)
 

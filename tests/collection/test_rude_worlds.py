@@ -39,7 +39,7 @@ def state_of_the_process() -> dict[str, Any]:
         "floating point": np.geterr(),
         "threads": torch.get_num_threads(),
         "dtype": torch.get_default_dtype(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,
         "gradients": torch.is_grad_enabled(),
         "handlers": [signal.getsignal(number) for number in SIGNALS],
     }

@@ -16,9 +16,10 @@ HALF = 110
 
 
 @pytest.fixture(scope="module")
-def signed_latents(equal_rollouts: Path) -> Path:
+def signed_latents(equal_rollouts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stamp latents of equal length with rewards of either sign."""
-    return write_stamp_latents(equal_rollouts, equal_rollouts.parent / "signed", reward=lambda e: e.reward - HALF)
+    out = tmp_path_factory.mktemp("signed") / "latents"
+    return write_stamp_latents(equal_rollouts, out, reward=lambda e: e.reward - HALF)
 
 
 def run(data: Path, out: Path, **options: object) -> ExportReport:
