@@ -55,7 +55,7 @@ def plain_tensors() -> Iterator[None]:
     import torch
 
     dtype = torch.get_default_dtype()
-    on_cpu = torch.get_default_device().type == "cpu"
+    on_cpu = _default_device(torch).type == "cpu"
     torch.set_default_dtype(torch.float32)
     try:
         with contextlib.nullcontext() if on_cpu else torch.device("cpu"):
