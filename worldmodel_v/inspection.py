@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel_v.alignment import judge, read_rows
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import DatasetNotUsable, VerificationFailed
 from worldmodel_v.progress import Progress
@@ -71,6 +72,14 @@ def require_intact(path: Location, progress: Progress | None = None) -> str:
     if findings := verify(dataset, progress):
         raise VerificationFailed("\n".join(map(printable, findings)))
     return f"{len(dataset.entries)} shards, {dataset.num_episodes} episodes, {dataset.num_rows} rows: every byte as indexed"
+
+
+def judge_alignment(path: Location, progress: Progress | None = None) -> dict[str, Any]:
+    """Whether the actions of a dataset are in the right rows, as JSON values: the verdict, by how many rows, which shifts are
+    possible (late ones positive; none if nothing is known), and the evidence. Takes up to a minute."""
+    verdict = judge(read_rows(_require_dataset(path, "judge"), progress), progress)
+    facts = {"verdict": verdict.answer, "rows": verdict.rows, "possible": list(verdict.possible)}
+    return facts | {"evidence": verdict.evidence}
 
 
 def require_binding(latents_path: Location, *, data: Location | None, vae: str | Path | None) -> None:

@@ -31,6 +31,9 @@ class InspectConfig:
     verify: bool = False
     """Check every byte and row of a dataset."""
 
+    alignment: bool = False
+    """Judge whether the actions of a dataset are in the right rows: aligned, late or early by some rows, or undecidable."""
+
     preview: Path | None = None
     """Write frames of some episodes, a row each, to this PNG, which may not lie in the dataset."""
 
@@ -59,6 +62,8 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
         _require_free(config.preview, inspected if isinstance(inspected, Path) else None)
     if config.verify:
         checked["verified"] = inspection.require_intact(config.path, progress)
+    if config.alignment:
+        checked["alignment"] = inspection.judge_alignment(config.path, progress)
     facts = inspection.describe_run(config.path) if config.state else inspection.describe(config.path)
     if config.data is not None or config.vae is not None:
         inspection.require_binding(config.path, data=config.data, vae=config.vae)

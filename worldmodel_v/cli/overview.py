@@ -13,6 +13,9 @@ HEAD = ("kind", "path", "episodes", "rows", "shards", "bytes", "bytes_per_row")
 PER_POLICY = ("tiles_visited", "full_laps", "off_road", "spinning", "standing")
 """Columns of the table of policies beside the number of episodes: means over episodes, and shares of frames."""
 
+SAID = ("alignment", "driving", "run", "set_aside")
+"""Facts that have rows or tables of their own."""
+
 FIGURES = {"train": "training", "held-out": "held out, sample", "held_out": "held out, all"}
 MAX_SET_ASIDE = 5
 """Failed episodes that are listed."""
@@ -34,7 +37,9 @@ def print_overview(facts: dict[str, Any]) -> None:
         table.add_row("" if number else "set aside", plain(words))
     if len(failed) > MAX_SET_ASIDE:
         table.add_row("", f"and {len(failed) - MAX_SET_ASIDE} more, which --json lists")
-    left = {name: value for name, value in facts.items() if name not in (*HEAD, "driving", "run", "set_aside")}
+    if judged := facts.get("alignment"):
+        table.add_row("actions", plain(_alignment(judged)))
+    left = {name: value for name, value in facts.items() if name not in (*HEAD, *SAID)}
     settings = _settings(left.pop("settings", None) or {}, {**facts, **(facts.get("model") or {})})
     settings, selection = _without_selection(settings)
     figures = {**(left.pop("latest", None) or {}), "held_out": left.pop("held_out", None)}
@@ -72,6 +77,12 @@ def _latest_run(run: Mapping[str, Any], unit: str) -> str:
     elif run["latest"] is not None:
         words += f", nothing new since ({_moment(run['latest'])})"
     return f"{words}; process {run['process']}"
+
+
+def _alignment(judged: Mapping[str, Any]) -> str:
+    """The verdict and its evidence."""
+    by = f" by {judged['rows']}" if judged["rows"] else ""
+    return f"{judged['verdict']}{by}: {judged['evidence']}"
 
 
 def _moment(text: str) -> str:

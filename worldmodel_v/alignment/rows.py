@@ -1,0 +1,94 @@
+"""Rows of a dataset for the verdict: some thousands, spread evenly over its episodes.
+
+A dataset of any size is judged on the same number of rows, in half a minute. The choice is a function of the dataset alone.
+"""
+
+import numpy as np
+
+from worldmodel_v.alignment.gains import Rows
+from worldmodel_v.alignment.regression import standardized
+from worldmodel_v.data.evenly import evenly_spaced
+from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.notebook import shown
+from worldmodel_v.progress import Progress
+from worldmodel_v.schema import Column, Schema
+from worldmodel_v.spec import Spec
+from worldmodel_v.storage import Dataset, Shard
+
+MOST_ROWS, LONGEST = 8000, 1000
+"""How many rows are read, and how many of an episode, from its middle, if there are enough episodes."""
+
+SIDE, MOST_VALUES = 16, 768
+"""Frames are averaged to so many pixels a side; latents of more values than this are projected onto random directions."""
+
+TOKEN_VALUES = 8
+"""How many random numbers stand for a token."""
+
+
+def read_rows(dataset: Dataset[Spec], progress: Progress | None = None) -> list[Rows]:
+    """Episodes, or their middles, evenly spaced over the dataset; raises DatasetNotUsable if it is empty."""
+    if not dataset.num_episodes:
+        raise DatasetNotUsable("the dataset is empty", where=dataset.path, remedy="let the command that writes it finish")
+    longest = max(LONGEST, MOST_ROWS // dataset.num_episodes)
+    per_episode = min(longest, dataset.num_rows / dataset.num_episodes)
+    picked = evenly_spaced(dataset.num_episodes, -int(-MOST_ROWS // per_episode))
+    task = shown(progress).task(f"read {dataset.path.name}", len(picked), "episodes")
+    episodes, begin = [], 0
+    chosen = []
+    for entry in dataset.entries:
+        positions = picked[(begin <= picked) & (picked < begin + entry.num_episodes)] - begin
+        begin += entry.num_episodes
+        if len(positions):
+            chosen.append((entry, positions.tolist()))
+    opened = dataset.shards([entry for entry, _ in chosen])
+    for (_, positions), (_, shard) in zip(chosen, opened, strict=True):
+        for position in positions:
+            episodes.append(_read(shard, dataset.schema, position, longest))
+            task.advance()
+    task.close()
+    return _with_scaled_state(episodes) if dataset.schema.by_role("state") else episodes
+
+
+def _read(shard: Shard, schema: Schema, position: int, longest: int) -> Rows:
+    """The middle rows of an episode, at most `longest` and the one after them."""
+    length = int(shard.ep_len[position]) - 1
+    start = int(shard.ep_offset[position]) + max(0, length - longest) // 2
+    stop = start + min(length, longest)
+    spread = {name for draw in schema.draws for name in draw.columns[1:]}
+    seen = [column for column in schema.by_role("observation", "latent", "state") if column.name not in spread]
+    action, reward = (schema.by_role(role)[0] for role in ("action", "reward"))
+    return Rows(
+        observation=tuple(_values(shard.rows(column.name, start, stop + 1), column) for column in seen),
+        action=schema.actions.vectors(shard.rows(action.name, start, stop)).astype(np.float64),
+        reward=shard.rows(reward.name, start, stop).astype(np.float64),
+    )
+
+
+def _values(rows: np.ndarray, column: Column) -> np.ndarray:
+    """float64 (N, D), D at most MOST_VALUES: frames averaged, tokens as random numbers, all else as it is."""
+    if column.role == "observation":
+        return averaged(rows)
+    if column.num_values is not None:
+        rows = np.random.default_rng(0).standard_normal((column.num_values, TOKEN_VALUES))[rows]
+    values = rows.reshape(len(rows), -1).astype(np.float64)
+    if values.shape[1] <= MOST_VALUES:
+        return values
+    return values @ np.random.default_rng(0).standard_normal((values.shape[1], MOST_VALUES)) / np.sqrt(values.shape[1])
+
+
+def averaged(frames: np.ndarray) -> np.ndarray:
+    """float64 (N, at most SIDE * SIDE * 3), in [0, 1]: means of frames (N, H, W, 3) over areas."""
+    sums = frames.astype(np.float64) / 255
+    for axis in (1, 2):
+        edges = np.linspace(0, frames.shape[axis], min(SIDE, frames.shape[axis]), endpoint=False).astype(int)
+        sizes = np.diff(edges, append=frames.shape[axis])
+        sums = np.add.reduceat(sums, edges, axis=axis) / np.expand_dims(sizes, tuple(i for i in range(4) if i != axis))
+    return sums.reshape(len(frames), -1)
+
+
+def _with_scaled_state(episodes: list[Rows]) -> list[Rows]:
+    """The last observation in standard deviations: the units of a state's factors differ."""
+    states = standardized([rows.observation[-1] for rows in episodes])
+    return [
+        Rows((*rows.observation[:-1], state), rows.action, rows.reward) for rows, state in zip(episodes, states, strict=True)
+    ]
