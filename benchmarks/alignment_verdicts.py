@@ -111,7 +111,7 @@ def _cell(counts: Counter[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[""], help="worlds whose names hold one of these")
-    parser.add_argument("--rows", type=int, default=2500)
+    parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     chosen = [world for world in WORLDS if any(word.lower() in world.env.lower() for word in arguments.only)]

@@ -15,7 +15,7 @@ from worldmodel_v.schema import Column, Schema
 from worldmodel_v.spec import Spec
 from worldmodel_v.storage import Dataset, Shard
 
-MOST_ROWS, LONGEST = 8000, 1000
+MOST_ROWS, LONGEST = 6000, 400
 """How many rows are read, and how many of an episode, from its middle, if there are enough episodes."""
 
 SIDE, MOST_VALUES = 16, 768
