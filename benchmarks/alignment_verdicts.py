@@ -31,8 +31,8 @@ OUTCOMES = ("found", "in a tie", "undecidable", "wrong")
 HEAD = """# Verdicts on alignment
 
 How often `wm-inspect --alignment` finds by how many rows actions are off. {worlds} worlds (frames of 32x32, at least
-{rows:,} rows each), {seeds} seeds, three ways to drive: uniformly random; by a hand-written policy that looks at the world,
-with noise (four actions in ten are uniform; Gaussian noise where actions are continuous; Ornstein-Uhlenbeck in
+{rows:,} rows each), number of seeds: {seeds}. Three ways to drive: uniformly random; by a hand-written policy that
+looks at the world, with noise (four actions in ten are uniform; Gaussian noise where actions are continuous; Ornstein-Uhlenbeck in
 CarRacing); by the same policy without noise. Each as it is, and with actions shifted by 1 and 2 rows in either direction
 (late by one: row t holds a_t-1). Made by
 
@@ -108,6 +108,26 @@ def _cell(counts: Counter[str]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if counts[name])
 
 
+def page(found: dict[tuple[World, str, int], Counter[str]], wrong: list[str], *, rows: int, seeds: int, took: float) -> str:
+    """All of what is printed, in Markdown."""
+    total: Counter[str] = sum(found.values(), Counter())
+    aligned: Counter[str] = sum((its for (_, _, shift), its in found.items() if shift == 0), Counter())
+    shifted: Counter[str] = total - aligned
+    said = total["found"] + total["wrong"]
+    lines = [
+        HEAD.format(worlds=len({world for world, _, _ in found}), rows=rows, seeds=seeds)
+        + describe_machine(*PACKAGES).replace("\n", "  \n"),
+        "",
+        f"{total.total()} datasets, {took:.0f} s. Of {aligned.total()} aligned ones {aligned['wrong']} were called shifted.\n"
+        f"Of {shifted.total()} shifted ones {shifted['found']} were found. Of {said} verdicts {total['found']} were right.\n"
+        "Where no verdict is given, the data say too little or leave a tie.",
+        LEGEND,
+        *summary(found, "worlds"),
+        *("", *by_world(found), "", "## Wrong verdicts", "", *(wrong or ["None."])),
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[""], help="worlds whose names hold one of these")
@@ -126,16 +146,7 @@ def main() -> None:
                     print(f"{time.perf_counter() - start:6.0f} s  {result:11}  {line}", file=sys.stderr, flush=True)
                     if result == "wrong":
                         wrong.append(f"- {line}")
-    total: Counter[str] = sum(found.values(), Counter())
-    aligned: Counter[str] = sum((its for (_, _, shift), its in found.items() if shift == 0), Counter())
-    print(
-        HEAD.format(worlds=len(chosen), rows=arguments.rows, seeds=arguments.seeds)
-        + describe_machine(*PACKAGES).replace("\n", "  \n")
-    )
-    took = time.perf_counter() - start
-    print(f"\n{total.total()} datasets, {took:.0f} s. False alarms: {aligned['wrong']} of {aligned.total()} aligned ones.")
-    print(LEGEND)
-    print("\n".join([*summary(found, "worlds"), "", *by_world(found), "", "## Wrong verdicts", "", *(wrong or ["None."])]))
+    print(page(found, wrong, rows=arguments.rows, seeds=arguments.seeds, took=time.perf_counter() - start))
 
 
 if __name__ == "__main__":
