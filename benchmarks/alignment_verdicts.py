@@ -31,10 +31,10 @@ OUTCOMES = ("found", "in a tie", "undecidable", "wrong")
 HEAD = """# Verdicts on alignment
 
 How often `wm-inspect --alignment` finds by how many rows actions are off. {worlds} worlds (frames of 32x32, at least
-{rows:,} rows each), number of seeds: {seeds}. Three ways to drive: uniformly random; by a hand-written policy that
-looks at the world, with noise (four actions in ten are uniform; Gaussian noise where actions are continuous; Ornstein-Uhlenbeck in
-CarRacing); by the same policy without noise. Each as it is, and with actions shifted by 1 and 2 rows in either direction
-(late by one: row t holds a_t-1). Made by
+{rows:,} rows each, without `state`), number of seeds: {seeds}. Three ways to drive: uniformly random; by a hand-written
+policy that looks at the world, with noise (four actions in ten are uniform; Gaussian noise where actions are continuous;
+Ornstein-Uhlenbeck in CarRacing); by the same policy without noise. Each as it is, and with actions shifted by 1 and 2
+rows in either direction (late by one: row t holds a_t-1). Made by
 
 ```sh
 python benchmarks/alignment_verdicts.py > docs/benchmarks/alignment.md
