@@ -20,8 +20,8 @@ frames show (a cost of fuel or effort).
 If a policy looks and the world is random, news in o_t tell of a_t too. Then the gain has no clear beginning, or a second jump
 follows the first, or (a deterministic policy) nothing of the action is left: undecidable.
 
-Rejected: errors of forecasts for each shift (above); R² of an inverse model in a window of three frames, which was highest one row
-off in aligned Pendulum and Pong; a kernel on past and news at once, which takes five times as long and varies more.
+Rejected: errors of forecasts for each shift (above); R² of an inverse model in a window of three frames, which was highest one
+row off in aligned Pendulum and Pong; a kernel on past and news at once, which takes five times as long and varies more.
 """
 
 from worldmodel_v.alignment.gains import Gain, Rows
