@@ -75,12 +75,10 @@ def principal(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def standardized(columns: list[np.ndarray]) -> list[np.ndarray]:
-    """Values in standard deviations, without those that are constant or repeat one before them."""
+    """Values in standard deviations, without those that are constant."""
     together = np.concatenate(columns)
     mean, deviation = together.mean(axis=0), together.std(axis=0)
     kept = deviation > 1e-9
-    repeated = [any(np.array_equal(together[:, i], together[:, j]) for j in range(i)) for i in range(together.shape[1])]
-    kept &= ~np.array(repeated, bool)
     return [(each[:, kept] - mean[kept]) / deviation[kept] for each in columns]
 
 

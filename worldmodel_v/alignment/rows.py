@@ -1,6 +1,6 @@
 """Rows of a dataset for the verdict: some thousands, spread evenly over its episodes.
 
-A dataset of any size is judged on the same number of rows, in half a minute. The choice is a function of the dataset alone.
+A dataset of any size is judged on as many rows, in less than a minute. Which ones is a function of the dataset alone.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ from worldmodel_v.storage import Dataset, Shard
 MOST_ROWS, LONGEST = 6000, 400
 """How many rows are read, and how many of an episode, from its middle, if there are enough episodes."""
 
-SIDE, MOST_VALUES = 16, 768
-"""Frames are averaged to so many pixels a side; latents of more values than this are projected onto random directions."""
+SIDE, MOST_VALUES, MOST_ACTION_VALUES = 16, 768, 32
+"""Frames are averaged to so many pixels a side; latents and actions of more values are projected onto random directions."""
 
 TOKEN_VALUES = 8
 """How many random numbers stand for a token."""
@@ -57,9 +57,10 @@ def _read(shard: Shard, schema: Schema, position: int, longest: int) -> Rows:
     spread = {name for draw in schema.draws for name in draw.columns[1:]}
     seen = [column for column in schema.by_role("observation", "latent", "state") if column.name not in spread]
     action, reward = (schema.by_role(role)[0] for role in ("action", "reward"))
+    vectors = schema.actions.vectors(shard.rows(action.name, start, stop))
     return Rows(
         observation=tuple(_values(shard.rows(column.name, start, stop + 1), column) for column in seen),
-        action=schema.actions.vectors(shard.rows(action.name, start, stop)).astype(np.float64),
+        action=_projected(vectors.astype(np.float64), MOST_ACTION_VALUES),
         reward=shard.rows(reward.name, start, stop).astype(np.float64),
     )
 
@@ -70,10 +71,14 @@ def _values(rows: np.ndarray, column: Column) -> np.ndarray:
         return averaged(rows)
     if column.num_values is not None:
         rows = np.random.default_rng(0).standard_normal((column.num_values, TOKEN_VALUES))[rows]
-    values = rows.reshape(len(rows), -1).astype(np.float64)
-    if values.shape[1] <= MOST_VALUES:
+    return _projected(rows.reshape(len(rows), -1).astype(np.float64), MOST_VALUES)
+
+
+def _projected(values: np.ndarray, most: int) -> np.ndarray:
+    """(N, at most `most`): values (N, D) as they are, or in random directions."""
+    if values.shape[1] <= most:
         return values
-    return values @ np.random.default_rng(0).standard_normal((values.shape[1], MOST_VALUES)) / np.sqrt(values.shape[1])
+    return values @ np.random.default_rng(0).standard_normal((values.shape[1], most)) / np.sqrt(values.shape[1])
 
 
 def averaged(frames: np.ndarray) -> np.ndarray:
