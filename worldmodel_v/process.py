@@ -164,11 +164,8 @@ def _torch_state() -> _TorchState | None:
 
 
 def _default_device(torch: Any) -> Any:
-    """PyTorch's; 2.6 fails to say it once it has been set to None."""
-    try:
-        return torch.get_default_device()
-    except AttributeError:
-        return torch.device("cpu")
+    """Where tensors are made. PyTorch 2.6's own `get_default_device` fails once the default has been set to None."""
+    return torch.empty(0).device
 
 
 def _set_torch_state(state: _TorchState) -> None:

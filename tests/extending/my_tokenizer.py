@@ -1,9 +1,7 @@
 """A user's tokenizer: each 8x8 patch becomes one whole number (finite scalar quantisation, Mentzer et al. 2023)."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from annotated_types import Interval
 from torch import nn, stack
 
 from worldmodel_v.autoencoders import Autoencoder, AutoencoderSettings, Loss
@@ -12,7 +10,7 @@ from worldmodel_v.schema import Column
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerSettings(AutoencoderSettings):
-    levels: Annotated[int, Interval(ge=2, le=40)] = 4
+    levels: int = 4
     """Values of each of the three digits of a token."""
 
 
@@ -38,6 +36,5 @@ class Tokenizer(Autoencoder):
 
     def loss(self, batch):
         features, largest = self.encoder(batch.x), self.config.levels - 1
-        rounded = features + ((features * largest).round() / largest - features).detach()
-        error = (self.decoder(rounded) - batch.x).square().mean()
-        return Loss(error, {"used_codes": self.encode(batch.x)["tokens"].unique().numel()})
+        coded = features + ((features * largest).round() / largest - features).detach()
+        return Loss((self.decoder(coded) - batch.x).pow(2).mean(), {"used_codes": len(self.encode(batch.x)["tokens"].unique())})

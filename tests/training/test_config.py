@@ -4,8 +4,10 @@ import json
 import re
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from annotated_types import Interval
 
 from worldmodel_v.autoencoders import AutoencoderSettings
 from worldmodel_v.autoencoders.gaussian import VAE, VAESettings
@@ -89,6 +91,7 @@ TOKENIZER = "tests.extending.my_tokenizer:Tokenizer"
 @dataclass(frozen=True, kw_only=True)
 class MoreSettings(VAESettings):
     rate: float = 0.5
+    levels: Annotated[int, Interval(ge=2, le=40)] = 4
     sizes: tuple[int, ...] = ()
 
     def require_combination(self, steps: int) -> None:
@@ -110,7 +113,7 @@ def test_another_autoencoder_has_its_own_settings_beside_those_of_the_loop() -> 
     assert own.identity()["levels"] == 3
     assert "latent_dim" not in own.identity()
     with pytest.raises(ConfigError, match=r"^levels: expected 2 to 40, got 41$"):
-        train_config(TOKENIZER)(data="data", out="out", levels=41)
+        train_config(f"{__name__}:More")(data="data", out="out", levels=41)
     with pytest.raises(
         ConfigError, match=rf"^autoencoder='{TOKENIZER}': has other settings than these; make them with train_con"
     ):

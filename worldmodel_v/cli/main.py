@@ -242,14 +242,19 @@ def _require_text(words: Sequence[str]) -> None:
             raise ConfigError(f"{word!r}: is not valid UTF-8; rename that file or directory") from None
 
 
+def options_in(words: Sequence[str]) -> list[tuple[str, str]]:
+    """The options of a command line: each as it is written, without its value, and its field: `--no-resume`, `resume`."""
+    given = [word.partition("=")[0] for word in itertools.takewhile(lambda word: word != "--", words) if word.startswith("--")]
+    return [(name, name.removeprefix("--").replace("-", "_").removeprefix("no_")) for name in given]
+
+
 def _require_once(words: Sequence[str]) -> None:
     """Raise ConfigError for an option that is given twice: the parser would take the last one and drop the others."""
-    given = itertools.takewhile(lambda word: word != "--", words)
-    names = [word.partition("=")[0].replace("_", "-") for word in given if word.startswith("--")]
-    options = [f"--{name.removeprefix('--').removeprefix('no-')}" for name in names]
-    for option, name in zip(options, names, strict=True):
-        if options.count(option) > 1:
-            raise ConfigError(f"{name}: is given {options.count(option)} times", remedy="give it once")
+    options = options_in(words)
+    fields = [field for _, field in options]
+    for name, field in options:
+        if fields.count(field) > 1:
+            raise ConfigError(f"{name.replace('_', '-')}: is given {fields.count(field)} times", remedy="give it once")
 
 
 def _refusal(error: OSError, out: Path | None) -> WorldModelError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodel_v.cli.following import after_train
-from worldmodel_v.cli.main import Output, run
+from worldmodel_v.cli.main import Output, options_in, run
 from worldmodel_v.own_modules import look_in
 from worldmodel_v.process import output_to_stderr
 
@@ -35,5 +35,5 @@ def config_of(words: Sequence[str]) -> type[Any]:
     with output_to_stderr():
         found = train_config(kind)
     registry.settings_class(kind, taken={"help", *(each.name for each in fields(Output))})
-    registry.refuse_foreign(kind, (word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")))
+    registry.refuse_foreign(kind, [field for _, field in options_in(words)])
     return found
