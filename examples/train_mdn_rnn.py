@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import safetensors.torch
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
@@ -32,11 +33,12 @@ from torch import nn
 from torch.distributions import Categorical, Distribution, MixtureSameFamily, Normal
 from torch.nn import functional
 
+from worldmodel_v.autoencoders import artifact
 from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import ConfigError, TrainingFailed
+from worldmodel_v.errors import ConfigError, ModelNotUsable, TrainingFailed
 from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.progress import Progress
@@ -51,6 +53,8 @@ MAX_GRAD_NORM = 1.0
 FIT_WINDOWS, RIDGE = 2048, 1e-3
 EVALUATION_BATCH = 64
 PANEL_SCALE, PANEL_GAP, LABEL_HEIGHT, FRAME_MS, COLOURS = 3, 2, 26, 40, 64
+
+WEIGHTS = "mdn_rnn.safetensors"
 
 State = tuple[torch.Tensor, torch.Tensor]
 Window = dict[str, torch.Tensor]
@@ -67,7 +71,7 @@ class MdnRnnConfig:
     """The VAE that made them; it decodes the dream."""
 
     out: Path
-    """Where metrics.json and dream.gif go."""
+    """Where the weights, metrics.json and dream.gif go."""
 
     steps: int = 1000
     """Optimiser steps."""
@@ -167,8 +171,7 @@ class MdnRnn(nn.Module):
         self, z_BLZ: torch.Tensor, action: torch.Tensor, state: State | None = None, temperature: float = 1.0
     ) -> tuple[Forecast, State]:
         """`state` is what the step before gave; the temperature divides logits and multiplies variances, as in the paper."""
-        inputs = torch.cat([(z_BLZ - self.z_mean) / self.z_std, as_vectors(action, self.actions)], dim=-1)
-        features, state = self.lstm(inputs, state)
+        features, state = self.remember(z_BLZ, action, state)
         reward, termination, mixtures = self.head(features).tensor_split((1, 2), dim=-1)
         logits, mean, log_sigma = mixtures.unflatten(-1, (-1, 3, MIXTURES)).unbind(dim=-2)
         mean = self.z_mean[:, None] + self.z_std[:, None] * mean
@@ -177,6 +180,12 @@ class MdnRnn(nn.Module):
         next_z = MixtureSameFamily(weights, Normal(mean, sigma, validate_args=False), validate_args=False)
         reward, termination = self.reward_mean + self.reward_std * reward, self.usual_termination + termination
         return Forecast(next_z, reward[..., 0], termination[..., 0]), state
+
+    def remember(self, z_BLZ: torch.Tensor, action: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
+        """What the LSTM makes of them, (B, L, HIDDEN), and its state, which begins with the last of that: h."""
+        inputs = torch.cat([(z_BLZ - self.z_mean) / self.z_std, as_vectors(action, self.actions)], dim=-1)
+        features: tuple[torch.Tensor, State] = self.lstm(inputs, state)
+        return features
 
     def forecast(self, window: Window) -> Forecast:
         """Of every transition of a window, from what came before it there."""
@@ -207,6 +216,7 @@ def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
     )
     gif = dream(model, load_vae(config.vae).model.to(device), to_dream, config, device)
     publish(config.out / "dream.gif", gif)
+    publish(config.out / WEIGHTS, saved(model, artifact.describe(config.vae).sha256))
     publish(config.out / "metrics.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
     return report
 
@@ -330,6 +340,28 @@ def print_report(report: Report) -> None:
     for name, scores in report.scores.items():
         table.add_row(name, f"{scores.nll:.2f}", f"{scores.reward_mse:.3f}", f"{scores.termination_log_loss:.5f}")
     Console(highlight=False).print(table)
+
+
+def saved(model: MdnRnn, vae_sha256: str) -> bytes:
+    """The weights, with what the actions are and which VAE's latents they know."""
+    metadata = {"action_space": json.dumps(model.actions.record), "vae_sha256": vae_sha256}
+    return safetensors.torch.save({name: values.contiguous() for name, values in model.state_dict().items()}, metadata)
+
+
+def load_mdn_rnn(folder: Path, vae: Path) -> MdnRnn:
+    """What a run wrote to `folder`, on the CPU; raises ModelNotUsable, also if it knows another VAE's latents."""
+    file = folder / WEIGHTS
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            metadata, weights = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no dictionary)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelNotUsable(f"cannot be read: {error}", where=file, remedy="run train_mdn_rnn.py") from None
+    if metadata["vae_sha256"] != artifact.describe(vae).sha256:
+        raise ModelNotUsable(f"was trained on latents of another VAE than {vae}", where=file)
+    nothing = {"z": torch.zeros(2, 1, len(weights["z_mean"])), "reward": torch.zeros(2, 1), "terminated": torch.zeros(2, 1)}
+    model = MdnRnn(nothing, ActionSpace(json.loads(metadata["action_space"])))
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def moved(window: Window, device: torch.device) -> Window:

@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, stamp_latents: Path, stamp
 def succeed(latents: Path, vae: Path, out: Path) -> Path:
     """Run the example and compare what it printed with what it wrote."""
     printed, _ = run_example(latents, vae, out)
-    assert {file.name for file in out.iterdir()} == {"metrics.json", "dream.gif"}
+    assert {file.name for file in out.iterdir()} == {"metrics.json", "dream.gif", "mdn_rnn.safetensors"}
     for name, scores in json.loads((out / "metrics.json").read_text())["scores"].items():
         (row,) = (line for line in printed.splitlines() if name in line)
         assert f" {scores['nll']:.2f} " in row
@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_numbers_and_the_same_dream(
     printed, errors = run_example(stamp_latents, stamp_vae, tmp_path / "again", "--quiet", "--json")
     assert errors == ""
     assert json.loads(printed) == json.loads((trained / "metrics.json").read_text())
-    for name in ("metrics.json", "dream.gif"):
+    for name in ("metrics.json", "dream.gif", "mdn_rnn.safetensors"):
         assert (trained / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 

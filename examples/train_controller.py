@@ -1,0 +1,388 @@
+"""A car that drives on the latents: the C of a world model, in one file.
+
+    python examples/train_controller.py --vae runs/quickstart/vae --rnn runs/quickstart/mdn_rnn --out runs/quickstart/controller
+
+The controller is linear, as the paper's: a_t = W [z_t, h_t] + b, cut to the action space's bounds. z_t is the mean that the
+VAE's encoder gives for the frame, h_t the hidden state of the MDN-RNN of `train_mdn_rnn.py` before it sees the frame; without
+--rnn it has z_t alone. CMA-ES finds W and b (Ha & Schmidhuber 2018, arXiv:1803.10122; Hansen 2016, arXiv:1604.00772; the
+library is `cma`). Each worker steps many environments at once, so that V and M see them in one batch.
+
+No track serves two purposes. The tracks of a generation are drawn anew, from seed 1000 on; every few generations the search's
+mean drives tracks 100 to 199, and the best of these means is kept; at the end it drives tracks 0 to 99 once, and that is the
+score: mean, standard error, and each return in `scores.json`.
+
+The same command continues a run that was stopped, and a larger --generations goes on with one that is done.
+
+Legend: N controllers or environments, X what a controller sees, A action size, P parameters.
+"""
+
+import hashlib
+import io
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+import train_mdn_rnn
+from train_mdn_rnn import WEIGHTS, State, load_mdn_rnn
+
+from worldmodel_v import Encoder
+from worldmodel_v.autoencoders import artifact
+from worldmodel_v.cli.main import run
+from worldmodel_v.envs import make_image_env
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, ModelNotUsable, OutputNotUsable
+from worldmodel_v.execution import WorkerSettings
+from worldmodel_v.execution.connection import cluster
+from worldmodel_v.execution.worker import WORKER_ENVIRONMENT
+from worldmodel_v.progress import Progress
+from worldmodel_v.spec import differences
+from worldmodel_v.storage.publish import publish
+
+with warnings.catch_warnings(action="ignore"):  # about matplotlib, which nothing here needs
+    import cma
+
+TEST_TRACKS, CHOICE_TRACKS = range(100), range(100, 200)
+FIRST_TRAINING_TRACK, LAST_TRACK = 1000, 2**31 - 1
+PARTS = 2
+"""Into how many parts for each worker a job is split: the fastest worker takes one more."""
+
+STEP_SIZE = 0.1
+"""CMA-ES's standard deviation at the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerConfig:
+    """Train a linear controller by CMA-ES on the latents of a VAE, and test it on tracks that it has not seen."""
+
+    vae: Path
+    """The VAE whose latents it sees; the environment is the one that its frames came from."""
+
+    out: Path
+    """Where controller.npz, scores.json and the state of the search go."""
+
+    rnn: Path | None = None
+    """The MDN-RNN that train_mdn_rnn.py made; without it the controller sees z alone."""
+
+    generations: int = 100
+    """Generations of the search, a multiple of --choose-every; a larger number goes on with it."""
+
+    population: int = 32
+    """Controllers in a generation."""
+
+    tracks: int = 4
+    """Tracks that each controller of a generation drives; they are the same for all of it."""
+
+    choose_every: int = 10
+    """Generations after which the search's mean drives the tracks for choosing."""
+
+    choice_tracks: int = 32
+    """How many of these there are, at most 100."""
+
+    test_tracks: int = 100
+    """How many tracks the final test has, at most 100."""
+
+    patience: int = 100
+    """In a generation, an episode ends after so many steps without a positive reward; 0: never."""
+
+    workers: int = 2
+    """Ray workers, one core each; 0: all in this process."""
+
+    address: str | None = None
+    """The Ray cluster of the workers: auto, HOST:PORT or ray://HOST:PORT; else RAY_ADDRESS, else one on this machine."""
+
+    envs: int = 16
+    """Environments that a worker steps at once."""
+
+    seed: int = 0
+    """Seeds the search and its tracks."""
+
+    def __post_init__(self) -> None:
+        at_least = {"population": 4, "patience": 0, "workers": 0, "seed": 0}
+        for name in ("generations", "population", "tracks", "choose_every", "choice_tracks", "test_tracks", "envs", *at_least):
+            if getattr(self, name) < at_least.get(name, 1):
+                raise ConfigError(field=name, expected=f"at least {at_least.get(name, 1)}", got=getattr(self, name))
+        for name in ("choice_tracks", "test_tracks"):
+            if getattr(self, name) > 100:
+                raise ConfigError(field=name, expected="at most 100", got=getattr(self, name))
+        if self.generations % self.choose_every:
+            raise ConfigError(field="generations", expected=f"a multiple of {self.choose_every}", got=self.generations)
+
+    def search(self) -> dict[str, Any]:
+        """What the search's course depends on; raises ModelNotUsable."""
+        seen = {"vae": artifact.describe(self.vae).sha256, "rnn": self.rnn and sha256_of(self.rnn)}
+        fixed = ("population", "tracks", "choose_every", "choice_tracks", "patience", "seed")
+        return seen | {name: getattr(self, name) for name in fixed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What `scores.json` holds: the returns of the chosen controller on the test tracks."""
+
+    mean: float
+    standard_error: float
+    returns: list[float]
+    generation: int
+    """The generation that the controller comes from."""
+
+    choice_mean: float
+    """Its mean return on the tracks for choosing, where it was the best."""
+
+    generations: int
+    frames: int
+    """Steps of the environment in the search, those for choosing included."""
+
+
+class Chosen(NamedTuple):
+    """A controller that drove the tracks for choosing."""
+
+    mean: float
+    generation: int
+    controller: np.ndarray
+    """(P,)"""
+
+
+class Job(NamedTuple):
+    """Controllers (N, P), and the track that each drives."""
+
+    controllers: np.ndarray
+    tracks: list[int]
+    patience: int
+
+
+Driven = tuple[np.ndarray, int]
+"""The return of each controller on its track, float64 (N,), and the number of steps in all."""
+
+Drive = Callable[[Job], Driven]
+
+
+class Slot:
+    """One environment, and the episode that it is in."""
+
+    def __init__(self, env_id: str) -> None:
+        self.env = make_image_env(env_id, {})
+
+    def begin(self, index: int, controller_P: np.ndarray, track: int) -> None:
+        """Start the episode of the job's controller `index`."""
+        self.index, self.controller_P, self.total, self.waited, self.has_ended = index, controller_P, 0.0, 0, False
+        self.frame = self.env.reset(track)
+
+    def step(self, action_A: np.ndarray, patience: int) -> None:
+        self.frame, reward, terminated, truncated = self.env.step(action_A)
+        self.total += reward
+        self.waited = 0 if reward > 0 else self.waited + 1
+        self.has_ended = terminated or truncated or 0 < patience <= self.waited
+
+
+class Driver:
+    """V, M and many environments in one process."""
+
+    def __init__(self, vae: Path, rnn: Path | None, num_envs: int) -> None:
+        """Raises ModelNotUsable or EnvironmentNotUsable."""
+        torch.set_num_threads(1)
+        self.encoder = Encoder.load(vae)
+        self.rnn = load_mdn_rnn(rnn, vae) if rnn else None
+        env_id = env_of(vae)
+        self.slots = [Slot(env_id) for _ in range(num_envs)]
+        space = self.slots[0].env.action_space
+        if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+            raise EnvironmentNotUsable("a linear controller needs a vector of actions", where=env_id, got=space)
+        self.space = space
+
+    @property
+    def num_parameters(self) -> int:
+        """P: the weights and the bias of each action."""
+        num_seen = self.encoder.latent_shapes["mu"][0] + (self.rnn.lstm.hidden_size if self.rnn else 0)
+        return self.space.shape[0] * (num_seen + 1)
+
+    def __call__(self, job: Job) -> Driven:
+        """Drive all, in as many environments as there are; one that is done takes the next controller."""
+        returns_N, num_steps = np.zeros(len(job.tracks)), 0
+        waiting = list(enumerate(zip(job.controllers, job.tracks, strict=True)))
+        busy: list[Slot] = []
+        idle, state = list(self.slots), self.no_state(0)
+        while waiting or busy:
+            while idle and waiting:
+                index, (controller_P, track) = waiting.pop(0)
+                busy.append(idle.pop())
+                busy[-1].begin(index, controller_P, track)
+                state = joined(state, self.no_state(1))
+            state, num_steps = self.step(busy, state, job.patience), num_steps + len(busy)
+            for slot in (slot for slot in busy if slot.has_ended):
+                returns_N[slot.index] = slot.total
+                idle.append(slot)
+            going = [i for i, slot in enumerate(busy) if not slot.has_ended]
+            busy, state = [busy[i] for i in going], (state[0][:, going], state[1][:, going])
+        return returns_N, num_steps
+
+    @torch.inference_mode()
+    def step(self, busy: list[Slot], state: State, patience: int) -> State:
+        """One step of all: look, act, and let M know."""
+        z_NZ = self.encoder(np.stack([slot.frame for slot in busy]), preprocessed=False).mu
+        seen_NX = np.concatenate([z_NZ, state[0][0].numpy(), np.ones((len(busy), 1), np.float32)], axis=1)
+        weights_NAX = np.stack([slot.controller_P for slot in busy]).reshape(len(busy), -1, seen_NX.shape[1])
+        action_NA = np.einsum("nax,nx->na", weights_NAX, seen_NX)
+        action_NA = np.clip(action_NA, self.space.low, self.space.high).astype(np.float32)
+        for slot, action_A in zip(busy, action_NA, strict=True):
+            slot.step(action_A, patience)
+        if self.rnn is None:
+            return state
+        return self.rnn.remember(torch.from_numpy(z_NZ)[:, None], torch.from_numpy(action_NA)[:, None], state)[1]
+
+    def no_state(self, num: int) -> State:
+        """M's state before an episode; without M it has no values."""
+        shape = (1, num, self.rnn.lstm.hidden_size if self.rnn else 0)
+        return torch.zeros(shape), torch.zeros(shape)
+
+
+class History:
+    """What each generation came to, a line of JSON each: a run that goes on does not drive it again."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        """Raises OutputNotUsable if the run there has other settings."""
+        self.path = path
+        whole = path.read_text().splitlines(keepends=True) if path.exists() else []
+        lines = [json.loads(line) for line in whole if line.endswith("\n")]  # the last may be torn
+        self.lines = lines or [settings]
+        if self.lines[0] != settings:
+            raise OutputNotUsable("; ".join(differences(self.lines[0], settings)), where=path, remedy="give another --out")
+
+    def __getitem__(self, generation: int) -> dict[str, Any] | None:
+        return self.lines[generation] if generation < len(self.lines) else None
+
+    def add(self, line: dict[str, Any]) -> None:
+        self.lines.append(line)
+        publish(self.path, "".join(json.dumps(each) + "\n" for each in self.lines).encode())
+
+
+def train_controller(config: ControllerConfig, progress: Progress) -> Report:
+    """The whole flow: search, choose, test. Raises WorldModelError."""
+    settings = config.search()
+    size = Driver(config.vae, config.rnn, 1).num_parameters
+    config.out.mkdir(parents=True, exist_ok=True)
+    history = History(config.out / "history.jsonl", settings)
+    with drivers(config, progress) as drive:
+        best = search(config, size, history, drive, progress)
+        returns, _ = drive(Job(np.stack([best.controller] * config.test_tracks), [*TEST_TRACKS[: config.test_tracks]], 0))
+    report = Report(
+        mean=float(returns.mean()),
+        standard_error=float(returns.std(ddof=1) / math.sqrt(len(returns))),
+        returns=returns.tolist(),
+        generation=best.generation,
+        choice_mean=best.mean,
+        generations=config.generations,
+        frames=sum(line["frames"] for line in history.lines[1 : config.generations + 1]),
+    )
+    publish(config.out / "scores.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
+    return report
+
+
+def search(config: ControllerConfig, size: int, history: History, drive: Drive, progress: Progress) -> Chosen:
+    """The best choice. CMA-ES is told of the generations that `history` knows, which takes no driving."""
+    rng = np.random.default_rng(config.seed)
+    options = {
+        "popsize": config.population,
+        "randn": lambda *shape: rng.standard_normal(shape),
+        "seed": math.nan,
+        "verbose": -9,
+    }
+    es = cma.CMAEvolutionStrategy(np.zeros(size), STEP_SIZE, options)
+    best = Chosen(-math.inf, 0, es.mean)
+    task = progress.task("search", config.generations, "generations", done=min(len(history.lines) - 1, config.generations))
+    with closing(task):
+        for generation in range(1, config.generations + 1):
+            tracks = rng.integers(FIRST_TRAINING_TRACK, LAST_TRACK, config.tracks).tolist()
+            candidates_NP = np.stack(es.ask())
+            line = history[generation]
+            if is_new := line is None:
+                job = Job(candidates_NP.repeat(config.tracks, axis=0), tracks * config.population, config.patience)
+                returns, frames = drive(job)
+                line = {"means": returns.reshape(config.population, -1).mean(axis=1).tolist(), "frames": frames}
+            es.tell([*candidates_NP], [-mean for mean in line["means"]])
+            if generation % config.choose_every == 0:
+                if is_new:
+                    tracks = [*CHOICE_TRACKS[: config.choice_tracks]]
+                    returns, frames = drive(Job(np.stack([es.mean] * len(tracks)), tracks, 0))
+                    line |= {"choice": float(returns.mean()), "frames": line["frames"] + frames}
+                best = max(best, Chosen(line["choice"], generation, es.mean.copy()), key=lambda chosen: chosen.mean)
+                publish(config.out / "controller.npz", as_npz(best))
+            if is_new:
+                history.add(line)
+                chosen = {"chosen": best.mean} if best.generation else {}
+                task.advance(1, mean=float(np.mean(line["means"])), best=max(line["means"]), **chosen)
+    return best
+
+
+@contextmanager
+def drivers(config: ControllerConfig, progress: Progress) -> Iterator[Drive]:
+    """What drives a job: this process, or the workers, each of which takes parts of it."""
+    if not config.workers:
+        yield Driver(config.vae, config.rnn, config.envs)
+        return
+    import ray
+    from ray import cloudpickle
+    from ray.util import ActorPool
+
+    cloudpickle.register_pickle_by_value(train_mdn_rnn)
+    with cluster(WorkerSettings(num_workers=config.workers, address=config.address), progress):
+        worker = ray.remote(Driver).options(num_cpus=1, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+        paths = config.vae.absolute(), config.rnn and config.rnn.absolute()
+        pool = ActorPool([worker.remote(*paths, config.envs) for _ in range(config.workers)])
+
+        def drive(job: Job) -> Driven:
+            parts = [
+                job._replace(
+                    controllers=job.controllers[i :: PARTS * config.workers],
+                    tracks=job.tracks[i :: PARTS * config.workers],
+                )
+                for i in range(PARTS * config.workers)
+            ]
+            return together(list(pool.map(lambda driver, part: driver.__call__.remote(part), parts)))
+
+        yield drive
+
+
+def together(driven: list[Driven]) -> Driven:
+    """Of a job what its parts came to, which took every k-th controller."""
+    returns_N = np.zeros(sum(len(returns) for returns, _ in driven))
+    for i, (returns, _) in enumerate(driven):
+        returns_N[i :: len(driven)] = returns
+    return returns_N, sum(num_steps for _, num_steps in driven)
+
+
+def env_of(vae: Path) -> str:
+    """The environment that the VAE's frames came from; raises ModelNotUsable."""
+    trained_on = artifact.load(vae).trained_on
+    if trained_on is None:
+        raise ModelNotUsable("does not say which environment its frames came from", where=vae)
+    return trained_on.env
+
+
+def sha256_of(rnn: Path) -> str:
+    """Of the weights in a directory of train_mdn_rnn.py; raises ModelNotUsable."""
+    try:
+        return hashlib.sha256((rnn / WEIGHTS).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelNotUsable(f"cannot be read: {error.strerror}", where=rnn / WEIGHTS, remedy="run train_mdn_rnn.py") from None
+
+
+def joined(state: State, other: State) -> State:
+    """The states of two batches as one."""
+    return torch.cat([state[0], other[0]], dim=1), torch.cat([state[1], other[1]], dim=1)
+
+
+def as_npz(chosen: Chosen) -> bytes:
+    """The bytes of an .npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **chosen._asdict())
+    return buffer.getvalue()
+
+
+if __name__ == "__main__":
+    run("train_controller.py", ControllerConfig, train_controller)

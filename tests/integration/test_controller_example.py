@@ -1,0 +1,128 @@
+"""The controller's example on the toy world, whose return says which actions were taken."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.builders import imported
+from tests.commands import run
+from worldmodel_v import Encoder
+from worldmodel_v.envs import make_image_env
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+RNN = {"--steps": 3, "--batch-size": 4, "--length": 8, "--dream-steps": 6, "--holdout-every": 4, "--device": "cpu"}
+SHORT = {"--population": 4, "--tracks": 2, "--choose-every": 2, "--choice-tracks": 3, "--test-tracks": 3, "--envs": 3}
+
+
+def words(options: dict[str, Any]) -> list[str]:
+    return [str(word) for option in options.items() for word in option]
+
+
+@pytest.fixture(scope="module")
+def rnn(tmp_path_factory: pytest.TempPathFactory, stamp_latents: Path, stamp_vae: Path) -> Path:
+    out = tmp_path_factory.mktemp("rnn") / "out"
+    run(EXAMPLES / "train_mdn_rnn.py", *words({"--latents": stamp_latents, "--vae": stamp_vae, "--out": out} | RNN))
+    return out
+
+
+def options(vae: Path, out: Path, **more: Any) -> list[str]:
+    named = {f"--{name.replace('_', '-')}": value for name, value in ({"generations": 4, "workers": 0} | more).items()}
+    return words({"--vae": vae, "--out": out} | SHORT | named)
+
+
+def train(vae: Path, out: Path, **more: Any) -> dict[str, Any]:
+    printed, _ = run(EXAMPLES / "train_controller.py", *options(vae, out, **more), "--json")
+    assert json.loads(printed) == json.loads((out / "scores.json").read_text())
+    return json.loads(printed)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, stamp_vae: Path, rnn: Path) -> Path:
+    out = tmp_path_factory.mktemp("unbroken") / "out"
+    train(stamp_vae, out, rnn=rnn)
+    return out
+
+
+def by_hand(vae: Path, rnn: Path | None, controller_P: np.ndarray, track: int) -> tuple[float, int]:
+    """The return and the length of an episode, one frame at a time."""
+    encoder, model = Encoder.load(vae), imported(EXAMPLES / "train_mdn_rnn.py", "train_mdn_rnn")
+    memory = model.load_mdn_rnn(rnn, vae) if rnn else None
+    h, state = np.zeros(256 if rnn else 0), None
+    with make_image_env("worldmodel_v/Stamp-v0", {}) as env:
+        frame, total, num_steps, ended = env.reset(track), 0.0, 0, False
+        while not ended:
+            z = encoder(frame).mu
+            weights = controller_P.reshape(2, -1)
+            action = np.clip(weights[:, :-1] @ np.concatenate([z, h]) + weights[:, -1], -1, 1).astype(np.float32)
+            frame, reward, terminated, truncated = env.step(action)
+            total, num_steps, ended = total + reward, num_steps + 1, terminated or truncated
+            if memory is not None:
+                with torch.inference_mode():
+                    _, state = memory.remember(torch.from_numpy(z)[None, None], torch.from_numpy(action)[None, None], state)
+                h = state[0][0, 0].numpy()
+    return total, num_steps
+
+
+@pytest.mark.parametrize("with_rnn", [True, False])
+def test_the_score_is_what_the_chosen_controller_drives(
+    with_rnn: bool, stamp_vae: Path, rnn: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = unbroken if with_rnn else tmp_path / "out"
+    if not with_rnn:
+        train(stamp_vae, out)
+    scores, chosen = json.loads((out / "scores.json").read_text()), np.load(out / "controller.npz")
+    assert chosen["controller"].shape == (2 * (8 + (256 if with_rnn else 0) + 1),)
+    for track, found in enumerate(scores["returns"]):
+        assert found == pytest.approx(by_hand(stamp_vae, rnn if with_rnn else None, chosen["controller"], track)[0], abs=3)
+    assert scores["mean"] == pytest.approx(np.mean(scores["returns"]))
+    assert scores["standard_error"] == pytest.approx(np.std(scores["returns"], ddof=1) / np.sqrt(3))
+    history = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()][1:]
+    assert [len(line["means"]) for line in history] == [4] * 4
+    assert [line["choice"] for line in history if "choice" in line] == pytest.approx(
+        [history[1]["choice"], history[3]["choice"]]
+    )
+    assert scores["choice_mean"] == max(history[1]["choice"], history[3]["choice"])
+    assert scores["frames"] == sum(line["frames"] for line in history)
+
+
+def test_a_run_that_goes_on_is_the_unbroken_one(stamp_vae: Path, rnn: Path, unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    train(stamp_vae, out, rnn=rnn, generations=2)
+    with (out / "history.jsonl").open("a") as history:
+        history.write('{"means": [1.0,')  # as a kill may leave it
+    train(stamp_vae, out, rnn=rnn)
+    for name in ("history.jsonl", "controller.npz", "scores.json"):
+        assert (out / name).read_bytes() == (unbroken / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"population": 5}, "population is 4 there, 5 asked"),
+        ({"generations": 3}, "expected a multiple of 2, got 3"),
+        ({"choice_tracks": 101}, "expected at most 100, got 101"),
+        ({"rnn": "nowhere"}, "mdn_rnn.safetensors: cannot be read: No such file or directory; run train_mdn_rnn.py"),
+    ],
+)
+def test_what_cannot_go_on_is_refused(changes: dict, text: str, stamp_vae: Path, rnn: Path, unbroken: Path) -> None:
+    _, said = run(EXAMPLES / "train_controller.py", *options(stamp_vae, unbroken, **{"rnn": rnn} | changes), code=2)
+    assert text in said
+    assert len(said.splitlines()) == 1
+
+
+def test_an_episode_without_reward_ends_in_the_search(stamp_vae: Path) -> None:
+    imported(EXAMPLES / "train_mdn_rnn.py", "train_mdn_rnn")
+    example = imported(EXAMPLES / "train_controller.py", "train_controller")
+    driver = example.Driver(stamp_vae, None, 2)
+    still = np.zeros((5, driver.num_parameters))
+    returns, num_steps = driver(example.Job(still, [0, 1, 2, 3, 4], 0))
+    assert (returns > 0).all()
+    assert num_steps > 5 * 20
+    for slot in driver.slots:
+        slot.env.step = lambda action: (np.zeros((64, 64, 3), np.uint8), -1.0, False, False)
+    returns, num_steps = driver(example.Job(still, [0, 1, 2, 3, 4], 7))
+    assert (returns.tolist(), num_steps) == ([-7.0] * 5, 35)
