@@ -106,13 +106,7 @@ def preview(path: Location) -> np.ndarray:
     """A picture of frames of some episodes, one row each, evenly spaced in time: uint8 RGBA (H, W, 4)."""
     from worldmodel_v.evaluation.canvas import Row, frame_grid
 
-    dataset = _require_dataset(path, "draw")
-    if dataset.format != ROLLOUTS:
-        raise DatasetNotUsable(
-            where=path, expected="frames for a picture", got="latents", remedy="give the rollouts that they were made from"
-        )
-    if not dataset.num_episodes:
-        raise DatasetNotUsable("the dataset is empty", where=path, remedy="run wm-collect first")
+    dataset = _require_frames(path)
     episode_ids = [entry.first_episode + i for entry in dataset.entries for i in range(entry.num_episodes)]
     picked = evenly_spaced(len(episode_ids), PREVIEW_EPISODES)
     rows = []
@@ -120,6 +114,26 @@ def preview(path: Location) -> np.ndarray:
         pixels = dataset.episode(episode_ids[position]).pixels
         rows.append(Row(f"no. {episode_ids[position]}", pixels[evenly_spaced(len(pixels), PREVIEW_FRAMES)]))
     return frame_grid(rows)
+
+
+def video(path: Location, episode: int, kind: str, progress: Progress | None = None) -> bytes:
+    """An episode of rollouts as a file of its own: a video of the kind `.gif` or `.mp4`."""
+    from worldmodel_v.evaluation.video import WRITERS
+
+    dataset = _require_frames(path)
+    return WRITERS[kind](dataset.episode(episode).pixels, progress)
+
+
+def _require_frames(path: Location) -> Dataset[Spec]:
+    """The rollouts there; raises DatasetNotUsable if there are none."""
+    dataset = _require_dataset(path, "draw")
+    if dataset.format != ROLLOUTS:
+        raise DatasetNotUsable(
+            where=path, expected="frames for a picture", got="latents", remedy="give the rollouts that they were made from"
+        )
+    if not dataset.num_episodes:
+        raise DatasetNotUsable("the dataset is empty", where=path, remedy="run wm-collect first")
+    return dataset
 
 
 @readable()

@@ -13,6 +13,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from tests.builders import files_in
 from worldmodel_v.cli import collect, encode, export, inspect, pipeline, select, train
@@ -649,6 +650,33 @@ def test_a_preview_in_place_of_another(stamp_rollouts: Path, tmp_path: Path, mon
     (tmp_path / "frames.png").write_bytes(picture + b"older")
     inspect.main()
     assert (tmp_path / "frames.png").read_bytes() == picture
+
+
+def test_a_video_that_cannot_be_written(refuse: Refusal, stamp_rollouts: Path, stamp_latents: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.mp4").write_text("42 and more")
+    refusals = {
+        (stamp_rollouts, "a.avi"): "--video: expected a name that ends in .gif or .mp4, got",
+        (stamp_rollouts, "thesis.mp4"): "is there and is no MP4, so it is not replaced; give a new file",
+        (stamp_rollouts, "no/a.gif"): "its folder is not there; make it first",
+        (stamp_latents, "a.gif"): "expected frames for a picture, got latents",
+    }
+    for (data, name), text in refusals.items():
+        assert text in refuse("wm-inspect", data, "--video", tmp_path / name)
+    assert "episode 8 is not there" in refuse("wm-inspect", stamp_rollouts, "--video", tmp_path / "a.gif", "--episode", 8)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.mp4"]
+
+
+def test_a_video_of_an_episode(stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written, and written again in its place: the frames of that episode."""
+    words = ["wm-inspect", str(stamp_rollouts), "--quiet", "--video", str(tmp_path / "a.gif"), "--episode", "3"]
+    monkeypatch.setattr(sys, "argv", words)
+    for _ in range(2):
+        inspect.main()
+    pixels = open_dataset(stamp_rollouts).episode(3).pixels
+    with Image.open(tmp_path / "a.gif") as gif:
+        shown = np.stack([np.asarray(frame.convert("RGB"))[::4, ::4] for frame in ImageSequence.Iterator(gif)])
+    assert shown.shape == pixels.shape
+    assert np.abs(shown.astype(int) - pixels).max() <= 8  # of the palette
 
 
 # Pipelines

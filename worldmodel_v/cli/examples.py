@@ -20,6 +20,7 @@ EXAMPLES = {
     ),
     "wm-inspect": (
         "wm-inspect runs/rollouts --verify --preview frames.png",
+        "wm-inspect runs/rollouts --video episode.gif --episode 3",
         "wm-inspect runs/latents --data runs/rollouts --vae runs/vae",
     ),
     "wm-export": (

@@ -1,18 +1,21 @@
-"""`wm-inspect`: what a dataset or model is, in one screen; verification; a picture of frames."""
+"""`wm-inspect`: what a dataset or model is, in one screen; verification; a picture of frames; a video of an episode."""
 
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
+from annotated_types import Ge
 
 from worldmodel_v.cli.main import run
 from worldmodel_v.cli.overview import print_overview
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.progress import Progress
+from worldmodel_v.settings import require_settings
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURES = {".png": (0, b"\x89PNG\r\n\x1a\n"), ".gif": (0, b"GIF8"), ".mp4": (4, b"ftyp")}
+"""How the files begin that this command writes, and so may replace: the place, and the bytes there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +40,22 @@ class InspectConfig:
     preview: Path | None = None
     """Write frames of some episodes, a row each, to this PNG, which may not lie in the dataset."""
 
+    video: Path | None = None
+    """Write an episode to this file, a .gif or .mp4, which may not lie in the dataset."""
+
+    episode: Annotated[int, Ge(0)] = 0
+    """Which episode the video shows."""
+
     data: str | Path | None = None
     """For latents: check that they were made from these rollouts; a directory, or its URL."""
 
     vae: Path | None = None
     """For latents: check that this VAE made them."""
+
+    def __post_init__(self) -> None:
+        require_settings(self)
+        if self.video is not None and self.video.suffix not in (".gif", ".mp4"):
+            raise ConfigError(field="video", expected="a name that ends in .gif or .mp4", got=self.video)
 
 
 def main() -> None:
@@ -57,9 +71,10 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     from worldmodel_v.storage.publish import publish
 
     checked: dict[str, Any] = {}
-    if config.preview is not None:
-        inspected = to_place(config.path)
-        _require_free(config.preview, inspected if isinstance(inspected, Path) else None)
+    inspected = to_place(config.path)
+    for field in ("preview", "video"):
+        if (file := getattr(config, field)) is not None:
+            _require_free(file, field, inspected if isinstance(inspected, Path) else None)
     if config.verify:
         checked["verified"] = inspection.require_intact(config.path, progress)
     if config.alignment:
@@ -70,29 +85,34 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     if config.preview is not None:
         publish(config.preview, to_png(inspection.preview(config.path)))
         checked["preview"] = str(config.preview)
+    if config.video is not None:
+        publish(config.video, inspection.video(config.path, config.episode, config.video.suffix, progress))
+        checked["video"] = str(config.video)
     return facts | checked
 
 
-def _require_free(picture: Path, inspected: Path | None) -> None:
-    """Raise ConfigError unless a picture can be written there without loss: outside of `inspected`, to a new file or a PNG."""
-    folder = picture.absolute().parent
+def _require_free(file: Path, field: str, inspected: Path | None) -> None:
+    """Raise ConfigError unless a file can be written there without loss: outside of `inspected`, and new or one of its kind."""
+    folder = file.absolute().parent
     if not folder.is_dir():
-        raise ConfigError("its folder is not there", field="preview", got=picture, remedy="make it first")
+        raise ConfigError("its folder is not there", field=field, got=file, remedy="make it first")
     if inspected and inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
         what, remedy = f"lies in {inspected}, which is only looked at", "give a file outside of it"
-        raise ConfigError(what, field="preview", got=picture, remedy=remedy)
+        raise ConfigError(what, field=field, got=file, remedy=remedy)
     try:
-        mode = picture.stat().st_mode
+        mode = file.stat().st_mode
     except FileNotFoundError:
         return
+    kind = ".png" if field == "preview" else file.suffix
     if stat.S_ISDIR(mode):
-        remedy = f"give a file, such as {picture / 'preview.png'}"
-        raise ConfigError("is a directory", field="preview", got=picture, remedy=remedy)
-    if not (stat.S_ISREG(mode) and _begins_as_png(picture)):
-        what, remedy = "is there and is no PNG, so it is not replaced", "give a new file"
-        raise ConfigError(what, field="preview", got=picture, remedy=remedy)
+        remedy = f"give a file, such as {file / field}{kind}"
+        raise ConfigError("is a directory", field=field, got=file, remedy=remedy)
+    if not (stat.S_ISREG(mode) and _begins_as(kind, file)):
+        what, remedy = f"is there and is no {kind[1:].upper()}, so it is not replaced", "give a new file"
+        raise ConfigError(what, field=field, got=file, remedy=remedy)
 
 
-def _begins_as_png(file: Path) -> bool:
+def _begins_as(kind: str, file: Path) -> bool:
+    place, signature = SIGNATURES[kind]
     with file.open("rb") as opened:
-        return opened.read(len(PNG_SIGNATURE)) == PNG_SIGNATURE
+        return opened.read(place + len(signature))[place:] == signature
