@@ -28,7 +28,7 @@ ROOMS = (
         "own_modules",
         "one_name",
     ),
-    *("preprocessing", "profiles", "schema", "spec", "records", "storage"),
+    *("preprocessing", "profiles", "schema", "spec", "origins", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collection", "device", "autoencoders", "data", "selection"),
     *("evaluation", "training", "encoding", "export", "alignment", "inspection", "pipeline", "cli", "__main__"),

@@ -178,8 +178,16 @@ class LatentSpec(Spec):
     selection: dict[str, Any] = field(default_factory=dict, metadata=UNSAID)
     """As in `RolloutSpec`, if these latents were selected. If their rollouts were, that stands in `source`."""
 
+    holdout_every: int | None = field(default=None, metadata=UNSAID)
+    """The k of "every k-th episode of a collection was held out" from the VAE's training; None if the VAE does not say."""
+
+    trained_on: tuple[str, ...] = field(default=(), metadata=UNSAID)
+    """The `spec_hash` of each collection that the VAE was trained on."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.holdout_every is not None and self.holdout_every < 2:
+            raise ValueError(f"holdout_every: expected at least 2, got {self.holdout_every}")
         _require_selection(self.source.get("selection", {}))
 
 

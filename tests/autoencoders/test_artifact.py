@@ -114,6 +114,18 @@ class TestTrainedOn:
         with pytest.raises(ModelNotUsable, match=re.escape(text)):
             from_bytes(with_record(trained_on=record), "here")
 
+    def test_which_episodes_were_held_out_travels_too(self) -> None:
+        trained_on = TRAINED_ON._replace(holdout_every=8, collections=("a" * 64, "b" * 64))
+        assert from_bytes(save(make_model(), trained_on), "here").trained_on == trained_on
+
+    @pytest.mark.parametrize(
+        "holdout", [5, {}, {"every": 1, "collections": []}, {"every": "8", "collections": []}, {"every": 8, "collections": [5]}]
+    )
+    def test_a_hold_out_that_makes_no_sense_is_refused(self, holdout: object) -> None:
+        record = {"env": TRAINED_ON.env, **asdict(TRAINED_ON.preprocessing), "holdout": holdout}
+        with pytest.raises(ModelNotUsable, match=r"vae\.safetensors is damaged or of another version"):
+            from_bytes(with_record(trained_on=record), "here")
+
     def test_the_same_training_gives_the_same_bytes(self) -> None:
         assert len({save(make_model(), TRAINED_ON) for _ in range(20)}) == 1
 

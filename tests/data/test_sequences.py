@@ -321,9 +321,9 @@ def test_a_window_longer_than_every_episode_is_refused(stamp_latents: Path, spli
     )
 
 
-def test_a_split_without_episodes_is_refused(stamp_latents: Path) -> None:
+def test_a_split_without_episodes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotUsable, match="no episode is in the split 'held-out'"):
-        LatentSequences(stamp_latents, length=1, split="held-out", holdout_every=9)
+        LatentSequences(write_latents(tmp_path / "made", [3] * 8), length=1, split="held-out", holdout_every=9)
 
 
 def test_an_unknown_split_is_refused(stamp_latents: Path) -> None:

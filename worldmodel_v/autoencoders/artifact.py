@@ -66,6 +66,12 @@ class TrainedOn(NamedTuple):
     preprocessing: Preprocessing
     """How its frames were preprocessed."""
 
+    holdout_every: int | None = None
+    """The k of "every k-th episode of a collection was held out"; None if it is not known."""
+
+    collections: tuple[str, ...] = ()
+    """The `spec_hash` of each collection that the other episodes are of."""
+
 
 @dataclass(frozen=True)
 class Trained(Generic[Model]):
@@ -121,6 +127,8 @@ class Training(NamedTuple):
     holdout_every: int
     data_spec_hash: str
     steps: int
+    selected_from: tuple[str, ...] = ()
+    """The `spec_hash` of each collection, if its data were selected."""
 
 
 def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
@@ -129,7 +137,7 @@ def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
     columns = {column.name: _text(column) for column in model.latents("float32")[0]}
     record = {"kind": model.kind, "config": asdict(model.config), "columns": columns}
     if trained_on is not None:
-        record["trained_on"] = {"env": trained_on.env, **asdict(trained_on.preprocessing)}
+        record["trained_on"] = {"env": trained_on.env, **asdict(trained_on.preprocessing), **_holdout_json(trained_on)}
     # one entry: safetensors writes several in random order
     return safetensors.torch.save(weights, metadata={ENTRY: canonical_json({**record, "sha256": _digest(record)})})
 
@@ -170,13 +178,19 @@ def read_training(path: Path) -> Training:
             holdout_every=int(settings["holdout_every"]),
             data_spec_hash=str(settings["data_spec_hash"]),
             steps=int(content["steps"]),
+            selected_from=tuple(str(each["spec_hash"]) for each in _selected_from(content)),
         )
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelNotUsable(
             f"does not tell which episodes the training held out ({type(error).__name__}: {error})",
             where=file,
             remedy=f"run the wm-train command of {path} again, which writes it anew",
         ) from None
+
+
+def _selected_from(content: dict[str, Any]) -> list[dict[str, Any]]:
+    origins: list[dict[str, Any]] = content.get("data", {}).get("selection", {}).get("origins", [])
+    return origins
 
 
 @readable()
@@ -275,13 +289,29 @@ def _trained_on(recorded: Any, config: AutoencoderConfig) -> TrainedOn:
     if not isinstance(recorded, dict) or not isinstance(recorded.get("env"), str) or not recorded["env"].isprintable():
         raise ValueError("the environment that it was trained on has no printable name")
     settings = {name: value for name, value in recorded.items() if name != "env"}
+    holdout_every, collections = _holdout(settings.pop("holdout", None))
     require_types(settings, Preprocessing)
     preprocessing = Preprocessing(**settings)
     if preprocessing.frame_shape != config.frame_shape:
         raise ValueError(
             f"it was trained on frames of {preprocessing.frame_shape}, its configuration says {config.frame_shape}"
         )
-    return TrainedOn(recorded["env"], preprocessing)
+    return TrainedOn(recorded["env"], preprocessing, holdout_every, collections)
+
+
+def _holdout_json(trained_on: TrainedOn) -> dict[str, Any]:
+    every, collections = trained_on.holdout_every, [*trained_on.collections]
+    return {} if every is None else {"holdout": {"every": every, "collections": collections}}
+
+
+def _holdout(recorded: Any) -> tuple[int | None, tuple[str, ...]]:
+    """Raises ValueError, KeyError or TypeError if it is no record of it."""
+    if recorded is None:
+        return None, ()
+    every, collections = recorded["every"], recorded["collections"]
+    if type(every) is not int or every < 2 or not all(isinstance(each, str) and is_name(each) for each in collections):
+        raise ValueError("it does not say which episodes were held out, as it should")
+    return every, tuple(collections)
 
 
 def _require_shapes(kind: str, config: AutoencoderConfig, weights: dict[str, torch.Tensor]) -> None:

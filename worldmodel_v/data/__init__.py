@@ -4,13 +4,14 @@ from worldmodel_v.data.conditions import condition_reader, condition_rows, measu
 from worldmodel_v.data.frames import FrameBatch, FrameStream, read_frames
 from worldmodel_v.data.latent_stream import LatentStream
 from worldmodel_v.data.sequences import LatentSequences
-from worldmodel_v.data.split import is_held_out, require_split
+from worldmodel_v.data.split import Split, is_held_out, require_split
 
 __all__ = [
     "FrameBatch",
     "FrameStream",
     "LatentSequences",
     "LatentStream",
+    "Split",
     "condition_reader",
     "condition_rows",
     "is_held_out",

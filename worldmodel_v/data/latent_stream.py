@@ -54,7 +54,7 @@ class LatentStream(OverWindows, IterableDataset[Window]):
         sample: bool = True,
         seed: int = 0,
         split: str = "all",
-        holdout_every: int = 10,
+        holdout_every: int | None = None,
     ) -> None:
         """Open the latents at a path or URL; the arguments are those of `LatentSequences`, except length None.
 

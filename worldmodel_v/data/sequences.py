@@ -62,9 +62,12 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         sample: bool = True,
         seed: int = 0,
         split: str = "all",
-        holdout_every: int = 10,
+        holdout_every: int | None = None,
     ) -> None:
-        """Read the latents at a path or URL; `split` is "all", "train" or "held-out" (every `holdout_every`-th episode).
+        """Read the latents at a path or URL; `split` is "all", "train" or "held-out".
+
+        Held out are the episodes that the training of the VAE held out, as the latents record it. If they do not, or if the
+        VAE was trained on other collections, `holdout_every` = k gives every k-th episode of a collection.
 
         Raises DatasetNotUsable if they are no latents or no window fits, ShardDamaged, ConfigError.
         """
@@ -144,7 +147,7 @@ def _load(table: WindowTable) -> tuple[LatentRows, np.ndarray]:
     ends_E = np.cumsum(num_rows_E)
     rows, first = LatentRows(int(ends_E[-1]), table.length, table.schema), 0
     for _, shard in table.dataset.shards(table.entries):
-        wanted_E = [table.settings.wants(int(episode)) for episode in shard.episode_ids]
+        wanted_E = [table.wants(int(episode)) for episode in shard.episode_ids]
         keep = np.repeat(wanted_E, shard.ep_len)
         rows.fill(first, shard, 0, shard.num_rows, None if keep.all() else keep)
         first += int(keep.sum())

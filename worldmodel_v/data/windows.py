@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from annotated_types import Ge
 
-from worldmodel_v.data.split import is_held_out
+from worldmodel_v.data.split import Split, choose_holdout
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.schema import ActionSpace, Schema
 from worldmodel_v.settings import require_settings
@@ -27,11 +27,7 @@ from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import IndexEntry, Latents, Place, require_dataset
 from worldmodel_v.surface import option
 
-_SPLITS: dict[str, Callable[[int, int], bool]] = {
-    "all": lambda episode, holdout_every: True,
-    "train": lambda episode, holdout_every: not is_held_out(episode, holdout_every),
-    "held-out": is_held_out,
-}
+SPLITS = ("all", "train", "held-out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +38,7 @@ class WindowSettings:
     stride: Annotated[int, Ge(1)]
     pad: bool
     split: str
-    holdout_every: Annotated[int, Ge(2)]
+    holdout_every: Annotated[int | None, Ge(2)] = None
 
     def __post_init__(self) -> None:
         if self.length is not None and self.length < 1:
@@ -50,12 +46,8 @@ class WindowSettings:
         require_settings(self)
         if self.length is None and (self.stride, self.pad) != (1, False):
             raise ConfigError("length None means whole episodes, which have no stride and no pad: leave both out")
-        if self.split not in _SPLITS:
-            raise ConfigError(field="split", expected=f"one of {', '.join(_SPLITS)}", got=self.split)
-
-    def wants(self, episode_id: int) -> bool:
-        """Whether an episode is in the split."""
-        return _SPLITS[self.split](episode_id, self.holdout_every)
+        if self.split not in SPLITS:
+            raise ConfigError(field="split", expected=f"one of {', '.join(SPLITS)}", got=self.split)
 
     def num_windows(self, num_steps_E: np.ndarray) -> np.ndarray:
         """int64 (E,): how many windows episodes of so many actions hold."""
@@ -101,6 +93,9 @@ class WindowTable:
 
     num_steps: np.ndarray
     """int64 (E,): T."""
+
+    wants: Callable[[int], bool]
+    """Whether the episode of this number is wanted."""
 
     @property
     def schema(self) -> Schema:
@@ -169,7 +164,8 @@ def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
     entries: list[IndexEntry] = []
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     episodes = {entry.shard: range(entry.first_episode, entry.end_episode) for entry in dataset.entries}
-    keep = {shard: np.array([settings.wants(episode) for episode in numbers]) for shard, numbers in episodes.items()}
+    wants = _wanted(dataset, settings)
+    keep = {shard: np.array([wants(episode) for episode in numbers]) for shard, numbers in episodes.items()}
     for entry, shard in dataset.shards([entry for entry in dataset.entries if keep[entry.shard].any()]):
         offsets, num_steps = shard.ep_offset[keep[entry.shard]], shard.ep_len[keep[entry.shard]] - np.int64(1)
         parts.append((np.full(len(offsets), len(entries)), offsets, num_steps))
@@ -181,7 +177,7 @@ def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
             remedy=f"collect more, or lower {option('holdout_every')}",
         )
     shards, offsets, num_steps = (np.concatenate(part) for part in zip(*parts, strict=True))
-    table = WindowTable(dataset, settings, tuple(entries), shards, offsets, num_steps)
+    table = WindowTable(dataset, settings, tuple(entries), shards, offsets, num_steps, wants)
     if not len(table):
         raise DatasetNotUsable(
             f"no episode ({settings.split}) has {settings.length} actions (the longest has {table.num_steps.max()})",
@@ -189,6 +185,18 @@ def find_windows(path: Place, settings: WindowSettings) -> WindowTable:
             remedy=f"ask for a shorter window, set {option('pad')}, or collect longer episodes",
         )
     return table
+
+
+def _wanted(dataset: Latents, settings: WindowSettings) -> Callable[[int], bool]:
+    """Whether an episode is in the split; raises ConfigError if that is not known."""
+    if settings.split == "all":
+        return _any_episode
+    split = Split(dataset, choose_holdout(settings.holdout_every, dataset))
+    return split.is_held_out if settings.split == "held-out" else split.is_trained_on
+
+
+def _any_episode(episode_id: int) -> bool:
+    return True
 
 
 def generator_of(*key: int) -> torch.Generator:

@@ -151,7 +151,7 @@ class Encoder:
                 remedy=f"pip install {error.name}, or give preprocessed frames",
             ) from None
 
-        env, preprocessing = self._trained_on
+        env, preprocessing = self._trained_on.env, self._trained_on.preprocessing
         crop, profile = preprocessing.crop, profile_of(env)
         if profile and crop == profile.crop and raw_shape[:2] != profile.sides:
             raise FramesNotUsable(

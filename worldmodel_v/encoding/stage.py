@@ -100,6 +100,7 @@ def require_current(latents: Latents, rollouts: Rollouts) -> None:
 
 
 def _latent_spec(config: EncodeConfig, rollouts: Rollouts, vae: Trained[Autoencoder]) -> LatentSpec:
+    trained_on = vae.trained_on
     return LatentSpec(
         schema=latent_schema(rollouts.schema, *vae.model.latents(config.dtype)),
         vae_sha256=vae.sha256,
@@ -107,6 +108,8 @@ def _latent_spec(config: EncodeConfig, rollouts: Rollouts, vae: Trained[Autoenco
         dtype=config.dtype,
         precision=config.precision,
         source=rollouts.spec.settings(),
+        holdout_every=trained_on.holdout_every if trained_on else None,
+        trained_on=trained_on.collections if trained_on else (),
     )
 
 

@@ -15,12 +15,13 @@ import torch
 
 from worldmodel_v.autoencoders import Autoencoder, frames_to_input
 from worldmodel_v.autoencoders.artifact import Training
-from worldmodel_v.data import is_held_out, require_split
+from worldmodel_v.data import Split
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.evaluation.conditions import condition_rows
 from worldmodel_v.evaluation.config import MIN_FRAMES
 from worldmodel_v.evaluation.grids import to_frames
+from worldmodel_v.origins import collections_of
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Rollouts, Shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
@@ -58,7 +59,7 @@ def choose_holdout(asked: int | None, training: Training, dataset: Rollouts) -> 
     """The k of "every k-th episode is held out"; raises ConfigError if it would evaluate on training frames."""
     if asked is None or asked == training.holdout_every:
         return training.holdout_every
-    if training.data_spec_hash == dataset.spec_hash:
+    if has_trained_on(training, dataset):
         raise ConfigError(
             f"the VAE was trained on these rollouts with every {training.holdout_every}th episode held out, so others are "
             "no test of it",
@@ -69,10 +70,16 @@ def choose_holdout(asked: int | None, training: Training, dataset: Rollouts) -> 
     return asked
 
 
+def has_trained_on(training: Training, dataset: Rollouts) -> bool:
+    """Whether a training saw episodes of a collection that the dataset has episodes of."""
+    return not {*(training.selected_from or (training.data_spec_hash,))}.isdisjoint(collections_of(dataset.spec))
+
+
 def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, limit: int, progress: Progress) -> Sample:
     """At most `limit` frames, evenly spaced over the held-out episodes; raises DatasetNotUsable or ShardDamaged."""
-    require_split(dataset.path, dataset.num_episodes, holdout_every)
-    total = sum(len(rows) for _, rows in _heldout_rows(dataset, holdout_every))
+    split = Split(dataset, holdout_every)
+    split.require_both()
+    total = sum(len(rows) for _, rows in _heldout_rows(dataset, split))
     if total < MIN_FRAMES:
         raise DatasetNotUsable(
             f"its held-out episodes (every {holdout_every}th) have {total} frames, {MIN_FRAMES} are needed",
@@ -83,7 +90,7 @@ def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, li
     task = progress.task("read", len(picked), "frames")
     parts: list[dict[str, Any]] = []
     first = 0
-    for shard, rows in _heldout_rows(dataset, holdout_every):
+    for shard, rows in _heldout_rows(dataset, split):
         inside = picked[(picked >= first) & (picked < first + len(rows))] - first
         if inside.size:
             parts.append(_columns(shard, rows[inside], model))
@@ -95,15 +102,15 @@ def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, li
     return Sample(state_names=names.pop(), **columns)
 
 
-def _heldout_rows(dataset: Rollouts, holdout_every: int) -> Iterator[tuple[Shard, np.ndarray]]:
+def _heldout_rows(dataset: Rollouts, split: Split) -> Iterator[tuple[Shard, np.ndarray]]:
     """Each shard with held-out episodes, open, and their rows in it: int64 (n,)."""
     entries = [
         entry
         for entry in dataset.entries
-        if any(is_held_out(episode, holdout_every) for episode in range(entry.first_episode, entry.end_episode))
+        if any(split.is_held_out(episode) for episode in range(entry.first_episode, entry.end_episode))
     ]
     for _, shard in dataset.shards(entries):
-        keep = [is_held_out(int(episode), holdout_every) for episode in shard.episode_ids]
+        keep = [split.is_held_out(int(episode)) for episode in shard.episode_ids]
         yield shard, np.flatnonzero(np.repeat(keep, shard.ep_len))
 
 

@@ -19,7 +19,7 @@ from worldmodel_v.autoencoders import Autoencoder, Trained, load
 from worldmodel_v.autoencoders.artifact import Training, read_training
 from worldmodel_v.autoencoders.base import Scores
 from worldmodel_v.autoencoders.gaussian import VAE
-from worldmodel_v.data import is_held_out
+from worldmodel_v.data import Split
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import DatasetBusy, ModelFailed, OutputNotUsable, PackageMissing
@@ -30,7 +30,7 @@ from worldmodel_v.evaluation.curves import read_curves
 from worldmodel_v.evaluation.figures import Figure, all_figures
 from worldmodel_v.evaluation.metrics import score_frames, ssim
 from worldmodel_v.evaluation.report import Provenance, render
-from worldmodel_v.evaluation.sample import Sample, choose_holdout, read_sample
+from worldmodel_v.evaluation.sample import Sample, choose_holdout, has_trained_on, read_sample
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
@@ -261,11 +261,12 @@ def _summary(findings: Findings) -> Summary:
 def _provenance(
     config: EvalConfig, vae: Trained[Autoencoder], dataset: Rollouts, training: Training, identity: dict[str, Any]
 ) -> Provenance:
+    split = Split(dataset, identity["holdout_every"])
     heldout = [
         episode
         for entry in dataset.entries
         for episode in range(entry.first_episode, entry.end_episode)
-        if is_held_out(episode, identity["holdout_every"])
+        if split.is_held_out(episode)
     ]
     return Provenance(
         vae=str(config.vae),
@@ -275,7 +276,7 @@ def _provenance(
         policy=dataset.spec.policy,
         heldout_episodes=len(heldout),
         training_steps=training.steps,
-        trained_on_this=training.data_spec_hash == dataset.spec_hash,
+        trained_on_this=has_trained_on(training, dataset),
         identity=identity,
         model=asdict(vae.model.config),
         versions={"worldmodel_v": __version__, "torch": torch.__version__, "numpy": np.__version__},

@@ -20,7 +20,7 @@ import torch
 from worldmodel_v import __version__
 from worldmodel_v.autoencoders.artifact import Trained, read_training
 from worldmodel_v.autoencoders.gaussian import VAE, load_vae
-from worldmodel_v.data import condition_reader, is_held_out, read_conditions, read_frames, require_split
+from worldmodel_v.data import Split, condition_reader, read_conditions, read_frames
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.errors import ConfigError, ModelFailed, one_line
 from worldmodel_v.export.difference import Probe, decoder_difference, encoder_difference, probe
@@ -132,10 +132,11 @@ def export_model(config: ModelExportConfig, progress: Progress | None = None) ->
     vae = load_vae(config.vae)
     require_fit(vae, dataset, config.vae, "give the rollouts that it was trained on")
     holdout_every = read_training(config.vae).holdout_every
-    require_split(dataset.path, dataset.num_episodes, holdout_every)
+    split = Split(dataset, holdout_every)
+    split.require_both()
 
     def inputs(held_out: bool, limit: int) -> Arrays:
-        return _encoder_inputs(dataset, vae, lambda episode: is_held_out(episode, holdout_every) == held_out, limit)
+        return _encoder_inputs(dataset, vae, split.is_held_out if held_out else split.is_trained_on, limit)
 
     calibration = inputs(False, CALIBRATION_FRAMES) if "int8" in config.formats else ()
     expected = probe(vae.model, inputs(True, CHECKED_FRAMES))

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from worldmodel_v.errors import DatasetNotUsable
-from worldmodel_v.selection.episodes import Source, is_selected
+from worldmodel_v.origins import Original, originals_of, selection_of
+from worldmodel_v.selection.episodes import Source
 from worldmodel_v.spec import LatentSpec, RolloutSpec, differences, read_settings, schema_differences
 
 OF_ROWS = ("frames", "crop", "frame_height", "frame_width", "resize", "fit", "frame_skip", "frame_skip_pool")
@@ -22,9 +23,6 @@ OF_ROWS = ("frames", "crop", "frame_height", "frame_width", "resize", "fit", "fr
 OF_LATENTS = ("vae_sha256", "dtype", "precision")
 
 NAMED_TOGETHER = ("env", "policy")
-
-Original = dict[str, Any]
-"""The `spec_hash` and `settings` of a collection."""
 
 
 def require_agreement(datasets: Sequence[Source]) -> None:
@@ -47,7 +45,7 @@ def merge_originals(datasets: Sequence[Source]) -> tuple[list[Original], list[li
     merged: dict[str, tuple[int, Original]] = {}
     numbers: list[list[int]] = []
     for dataset in datasets:
-        own = _originals(dataset.spec)
+        own = originals_of(dataset.spec)
         for original in own:
             merged.setdefault(original["spec_hash"], (len(merged), original))
         numbers.append([merged[original["spec_hash"]][0] for original in own])
@@ -107,30 +105,15 @@ def _of_rows(spec: RolloutSpec | LatentSpec) -> dict[str, Any]:
     return found | {name: rollouts[name] for name in OF_ROWS if name in rollouts}
 
 
-def _originals(spec: RolloutSpec | LatentSpec) -> list[Original]:
-    if is_selected(spec):
-        return list(_selection(spec)["origins"])
-    if isinstance(spec, LatentSpec):
-        return [{"spec_hash": spec.source_spec_hash, "settings": spec.source}]
-    return [{"spec_hash": spec.hash, "settings": spec.settings()}]
-
-
-def _selection(spec: RolloutSpec | LatentSpec) -> dict[str, Any]:
-    if spec.selection or isinstance(spec, RolloutSpec):
-        return spec.selection
-    selection: dict[str, Any] = spec.source.get("selection", {})
-    return selection
-
-
 def _differ(spec: RolloutSpec | LatentSpec) -> list[str]:
-    differ: list[str] = _selection(spec).get("differ", [])
+    differ: list[str] = selection_of(spec).get("differ", [])
     return differ
 
 
 def _record(dataset: Source) -> dict[str, Any]:
     """A dataset that was selected from, and how it was selected itself."""
     record = {"spec_hash": dataset.spec_hash, "index_sha256": index_sha256(dataset), "episodes": dataset.num_episodes}
-    before = {name: value for name, value in _selection(dataset.spec).items() if name != "origins"}
+    before = {name: value for name, value in selection_of(dataset.spec).items() if name != "origins"}
     return record | ({"selection": before} if before else {})
 
 

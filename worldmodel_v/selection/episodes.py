@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.origins import is_selected
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Origin
 from worldmodel_v.selection.condition import ENDINGS
@@ -124,8 +125,3 @@ def _origins(dataset: Source, entry: IndexEntry, shard: Shard, numbers: Sequence
         what = "does not say of each episode which of the datasets in dataset.json it was selected from"
         raise ShardDamaged(what, where=dataset.shard_path(entry), remedy="restore it from a copy")
     return np.array([(numbers[origin.dataset], origin.episode) for origin in shard.origins], np.int64)
-
-
-def is_selected(spec: RolloutSpec | LatentSpec) -> bool:
-    """Whether its episodes, or those that the latents were made of, were selected from other datasets."""
-    return bool(spec.selection or (isinstance(spec, LatentSpec) and spec.source.get("selection")))

@@ -21,9 +21,10 @@ import numpy as np
 
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.notebook import shown
+from worldmodel_v.origins import Original
 from worldmodel_v.progress import Progress, begin
 from worldmodel_v.records import Episode
-from worldmodel_v.selection.agreement import Original, merge_originals, merged_spec, require_agreement
+from worldmodel_v.selection.agreement import merge_originals, merged_spec, require_agreement
 from worldmodel_v.selection.choice import choose
 from worldmodel_v.selection.condition import ENDINGS
 from worldmodel_v.selection.config import SelectConfig

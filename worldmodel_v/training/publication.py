@@ -21,6 +21,7 @@ from worldmodel_v.data import FrameBatch
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.evaluation import evaluate_frames, reconstruction_grid, sample_grid, to_png
+from worldmodel_v.origins import collections_of
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -67,7 +68,7 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
     probe = run.heldout_frames(FINAL_EVALUATION_FRAMES)
     heldout = evaluate_frames(model, probe.frames, run.device, progress, probe.condition)
     spec = run.dataset.spec
-    weights = save(model, TrainedOn(spec.env, spec.preprocessing))
+    weights = save(model, TrainedOn(spec.env, spec.preprocessing, run.config.holdout_every, collections_of(spec)))
     identity = _identity(run) | {"weights_of_step": step}
     publish(out / PICTURE_NAME, to_png(_picture(model, probe, run.device)))
     publish(

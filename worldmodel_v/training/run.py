@@ -13,8 +13,8 @@ from worldmodel_v.autoencoders import Autoencoder, AutoencoderConfig, Batch, Los
 from worldmodel_v.data import (
     FrameBatch,
     FrameStream,
+    Split,
     condition_reader,
-    is_held_out,
     measure_condition,
     read_conditions,
     read_frames,
@@ -78,6 +78,7 @@ class TrainingRun:
         """`lock` is that of the directory, in the process that writes there."""
         self._share, self._lock = share, lock
         self.config, self.settings, self.device, self.dataset = config, settings, device, dataset
+        self._split = Split(dataset, config.holdout_every)
         with _seeded(config.seed):
             self.model = self._fresh_model().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._condition = condition_reader(config.condition, self.model.config.condition_dim)
@@ -140,10 +141,10 @@ class TrainingRun:
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def is_trained_on(self, episode_id: int) -> bool:
-        return not self.is_held_out(episode_id)
+        return self._split.is_trained_on(episode_id)
 
     def is_held_out(self, episode_id: int) -> bool:
-        return is_held_out(episode_id, self.config.holdout_every)
+        return self._split.is_held_out(episode_id)
 
     def heldout_frames(self, limit: int) -> FrameBatch:
         """At most `limit` frames, evenly spaced over the held-out episodes, and their conditions."""

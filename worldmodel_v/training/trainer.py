@@ -17,7 +17,7 @@ import torch
 
 from worldmodel_v.autoencoders.artifact import CHECKPOINT_NAME, CONFIG_NAME, METRICS_NAME, WEIGHTS_NAME
 from worldmodel_v.autoencoders.base import Figures, figures_text
-from worldmodel_v.data import FrameBatch, require_split
+from worldmodel_v.data import FrameBatch, Split
 from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.errors import OutputNotUsable, TrainingFailed
 from worldmodel_v.evaluation.metrics import score_frames, summarise
@@ -114,7 +114,7 @@ def open_training(config: LoopConfig) -> Iterator[TrainingRun]:
     """
     device = _own_device(config)
     dataset = require_dataset(config.data, RolloutSpec)
-    require_split(config.data, dataset.num_episodes, config.holdout_every)
+    Split(dataset, config.holdout_every).require_both()
     require_trainable(config, dataset)
     require_varied_frames(dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
