@@ -14,7 +14,10 @@ from worldmodel_v.pipeline import load_pipeline
 ROOT = Path(__file__).parents[1]
 
 USE = """
+from pathlib import Path
 from worldmodel_v import *
+from worldmodel_v.export import export
+from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.spec import LatentSpec
 rollouts = collect(CollectConfig(out="rollouts", env_kwargs={"length": 3}))
 reveal_type(rollouts)
@@ -24,6 +27,11 @@ reveal_type(evaluate(EvalConfig(data="rollouts", vae="vae", out="eval")))
 reveal_type(open_dataset("rollouts"))
 reveal_type(open_dataset("latents", LatentSpec).spec)
 reveal_type(open_dataset("rollouts").episode(0))
+reveal_type(open_dataset("rollouts")[0])
+for episode in open_dataset("rollouts"):
+    reveal_type(episode)
+reveal_type(select(SelectConfig(data=("rollouts", Path("more")), out="some")))
+reveal_type(export(NpzConfig(data="rollouts", out="npz")))
 reveal_type(LatentSequences("latents", length=32)[0])
 reveal_type(Encoder.load("vae"))
 reveal_type(load_vae("vae").model)
@@ -33,8 +41,8 @@ reveal_type(EncodeConfig(data="rollouts", vae="vae", out="latents").vae)
 
 SEEN = [
     *("CollectReport", "TrainReport", "EncodeReport", "EvaluationReport"),
-    *("Dataset[worldmodel_v.spec.Spec]", "LatentSpec", "Episode", "dict[str, torch._tensor.Tensor]", "Encoder", "VAE"),
-    *("Path", "Path"),
+    *("Dataset[worldmodel_v.spec.Spec]", "LatentSpec", "Episode", "Episode", "Episode", "SelectReport", "ExportReport"),
+    *("dict[str, torch._tensor.Tensor]", "Encoder", "VAE", "Path", "Path"),
 ]
 
 

@@ -9,12 +9,13 @@ They load the shard into memory, so that it crosses the network once.
 
 import hashlib
 import itertools
+import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from worldmodel_v.errors import DatasetNotUsable, ShardDamaged
 from worldmodel_v.records import Episode
@@ -30,6 +31,9 @@ from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.store import Location, OpenFile, Place, store_of, to_place
 from worldmodel_v.untrusted import parse_object
 
+if TYPE_CHECKING:
+    import pandas
+
 SPEC_NAME = "dataset.json"
 MAX_SPEC_BYTES = 1 << 20
 SHARDS_AHEAD = 16
@@ -43,7 +47,11 @@ _STAGES: dict[type[Spec], str] = {RolloutSpec: "wm-collect", LatentSpec: "wm-enc
 
 @dataclass(frozen=True)
 class Dataset(Generic[S]):
-    """What a dataset directory held when it was read: `Dataset[RolloutSpec]` or `Dataset[LatentSpec]`."""
+    """What a dataset directory held when it was read: `Dataset[RolloutSpec]` or `Dataset[LatentSpec]`.
+
+    It is a sequence of `Episode`s: `len(dataset)`, `dataset[0]`, `dataset[-1]`, `for episode in dataset`. Each is read when it
+    is asked for.
+    """
 
     path: Place
     """A directory, or a URL."""
@@ -87,6 +95,42 @@ class Dataset(Generic[S]):
     def num_rows(self) -> int:
         """Rows of all committed episodes: one more than the actions of each."""
         return sum(entry.num_rows for entry in self.entries)
+
+    def __len__(self) -> int:
+        return self.num_episodes
+
+    def __iter__(self) -> Iterator[Episode]:
+        """The episodes in order, each read when it is its turn; raises ShardDamaged."""
+        for _, shard in self.shards():
+            for position in range(shard.num_episodes):
+                yield shard.episode(position)
+
+    def __getitem__(self, index: int) -> Episode:
+        """The episode at a place in the order, from the end if it is negative; raises IndexError or ShardDamaged.
+
+        It is also the episode of this number unless some before it are missing; `episode` takes numbers.
+        """
+        place = operator.index(index)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"episode {place} of {len(self)}")
+        place %= len(self)
+        for entry in self.entries:
+            if place < entry.num_episodes:
+                break
+            place -= entry.num_episodes
+        with self.open_shard(entry) as shard:
+            return shard.episode(place)
+
+    def to_pandas(self, *, arrays: bool = False) -> "pandas.DataFrame":
+        """All rows as one table: `episode`, `step`, then each number of a row, such as `reward`, `action[0]`, `state[angle]`.
+
+        An episode of T actions has T + 1 rows, as in the files: its last one has the final observation and no action or reward.
+        With `arrays`, frames and other grids are columns too, an array in each cell; they all have to fit into memory.
+        Raises PackageMissing without pandas, ShardDamaged.
+        """
+        from worldmodel_v.storage.table import to_table
+
+        return to_table(self, arrays)
 
     def set_aside(self) -> list[SetAside]:
         """The failed episodes of the last collection, by number; raises DatasetNotUsable if their file is damaged."""
