@@ -26,7 +26,8 @@ class Overview:
 
     format: tyro.conf.Positional[Literal[CHOICES]]  # type: ignore[valid-type]
     """Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari. From either:
-    stable-worldmodel, npz. From a VAE: model. `wm-export FORMAT --help` says for whom, what is written, and the options."""
+    stable-worldmodel, parquet, npz. From a VAE: model. `wm-export FORMAT --help` says for whom, what is written, and the
+    options."""
 
 
 def main() -> None:

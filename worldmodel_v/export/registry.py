@@ -5,6 +5,7 @@ from worldmodel_v.export.config import ExportConfig
 from worldmodel_v.export.ctallec import CtallecConfig
 from worldmodel_v.export.hardmaru import HardmaruConfig
 from worldmodel_v.export.minari import MinariConfig
+from worldmodel_v.export.parquet import ParquetConfig
 from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.export.stable_worldmodel import StableWorldmodelConfig
 from worldmodel_v.export.zacwellmer import ZacwellmerConfig
@@ -16,6 +17,7 @@ _CONFIGS: tuple[type[ExportConfig], ...] = (
     CtallecConfig,
     MinariConfig,
     StableWorldmodelConfig,
+    ParquetConfig,
     NpzConfig,
 )
 
