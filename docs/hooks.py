@@ -38,6 +38,7 @@ from worldmodel_v.encoding import EncodeConfig
 from worldmodel_v.errors import UsageError, WorldModelError
 from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
+from worldmodel_v.export.hub import HubConfig
 from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.selection import SelectConfig
 from worldmodel_v.training import TrainConfig
@@ -51,7 +52,7 @@ SUBCOMMANDS = {"wm-export": CHOICES}
 
 CONFIGS: tuple[type[Any], ...] = (
     *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, SelectConfig),
-    *(*FORMATS.values(), ModelExportConfig),
+    *(*FORMATS.values(), ModelExportConfig, HubConfig),
     *(CollectionConfig, AutoencoderConfig, VAEConfig),
 )
 """In the order of the page."""

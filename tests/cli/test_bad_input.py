@@ -531,7 +531,7 @@ def test_a_name_that_minari_does_not_know(refuse: Refusal, stamp_rollouts: Path,
 )
 def test_a_format_that_is_unknown_or_missing(refuse: Refusal, words: tuple[str, ...], found: str) -> None:
     assert refuse("wm-export", *words) == (
-        f"wm-export: {found}; expected one of {', '.join((*FORMATS, 'model'))}, such as "
+        f"wm-export: {found}; expected one of {', '.join((*FORMATS, 'model', 'hub'))}, such as "
         "`wm-export npz --data DATASET --out DIRECTORY`\n"
     )
 

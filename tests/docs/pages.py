@@ -36,7 +36,12 @@ NOT_RUN = {
     "docs/howto/drive.md": {"pip install": "tests/integration/test_controller_example.py runs it"},
     "docs/howto/cluster.md": {"ray start": CLUSTER, "ray job submit": CLUSTER, "kubectl": CLUSTER},
     "docs/howto/watch.md": {"wm-inspect /data/paper": "looks at a run of many hours; tests/test_inspection.py looks at one"},
-    "docs/howto/share.md": {"wm-train --data https": REMOTE, "from worldmodel_v import LatentSequences": REMOTE},
+    "docs/howto/share.md": {
+        "wm-train --data https": REMOTE,
+        "from worldmodel_v import LatentSequences": REMOTE,
+        "pip install 'worldmodel_v[hub]'": "needs an account; tests/export/test_hub.py uploads to a server of its own",
+        "from datasets import load_dataset": "reads from a network; tests/export/test_hub.py reads from a server of its own",
+    },
     "docs/benchmarks/gpu.md": {
         "wm-collect": MINUTES,
         "# where there is a network": INSTALLS,

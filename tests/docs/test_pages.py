@@ -17,6 +17,7 @@ from worldmodel_v.collection import CollectConfig
 from worldmodel_v.encoding import EncodeConfig
 from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
+from worldmodel_v.export.hub import HubConfig
 from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.pipeline import STAGES
 from worldmodel_v.selection import SelectConfig
@@ -33,6 +34,7 @@ CONFIGS = {
     **{f"wm-pipeline {name}": config for name, config in PIPELINE_COMMANDS.items()},
     **{f"wm-export {name}": config for name, config in FORMATS.items()},
     "wm-export model": ModelExportConfig,
+    "wm-export hub": HubConfig,
 }
 DOCUMENTS = [
     *PAGES,

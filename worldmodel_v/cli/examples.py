@@ -35,6 +35,10 @@ EXAMPLES = {
     "wm-export stable-worldmodel": ("wm-export stable-worldmodel --data runs/rollouts --out swm",),
     "wm-export parquet": ("wm-export parquet --data runs/rollouts --out parquet",),
     "wm-export npz": ("wm-export npz --data runs/latents --out npz",),
+    "wm-export hub": (
+        "wm-export hub --data runs/rollouts --repo me/car-racing --out hub --license cc-by-4.0",
+        "wm-export hub --vae runs/vae --repo me/car-racing-vae --out hub-vae --upload",
+    ),
     "wm-export model": ("wm-export model --vae runs/vae --data runs/rollouts --out onnx",),
     "wm-pipeline": (
         "wm-pipeline init && wm-pipeline run quickstart.yaml --out runs/quickstart",

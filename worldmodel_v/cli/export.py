@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 
 from worldmodel_v.cli.main import leave_with_error, parse, run
-from worldmodel_v.cli.tables import print_export, print_model_export
+from worldmodel_v.cli.tables import print_export, print_hub_export, print_model_export
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import FORMATS, export
 
-MODEL = "model"
-CHOICES = (*FORMATS, MODEL)
+MODEL, HUB = "model", "hub"
+CHOICES = (*FORMATS, MODEL, HUB)
 PATH_OPTIONS = ("--data", "--vae", "--out")
 """The word after one of these is a directory, even if it is the name of a format."""
 
@@ -26,8 +26,8 @@ class Overview:
 
     format: tyro.conf.Positional[Literal[CHOICES]]  # type: ignore[valid-type]
     """Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari. From either:
-    stable-worldmodel, parquet, npz. From a VAE: model. `wm-export FORMAT --help` says for whom, what is written, and the
-    options."""
+    stable-worldmodel, parquet, npz. From a VAE: model. From each: hub. `wm-export FORMAT --help` says for whom, what is
+    written, and the options."""
 
 
 def main() -> None:
@@ -51,9 +51,10 @@ def main() -> None:
 
 def _any_format() -> Any:
     """All formats as subcommands, as the completion of a shell has them."""
+    from worldmodel_v.export.hub import HubConfig
     from worldmodel_v.export.model import ModelExportConfig
 
-    configs = {**FORMATS, MODEL: ModelExportConfig}
+    configs = {**FORMATS, MODEL: ModelExportConfig, HUB: HubConfig}
     return Union[tuple(Annotated[config, tyro.conf.subcommand(name)] for name, config in configs.items())]  # noqa: UP007
 
 
@@ -63,5 +64,9 @@ def _run(format_: str, options: list[str]) -> None:
 
         show = print_model_export
         run("wm-export", ModelExportConfig, export_model, show=show, subcommand=format_, args=options, kept=KEPT)
+    elif format_ == HUB:
+        from worldmodel_v.export.hub import HubConfig, export_hub
+
+        run("wm-export", HubConfig, export_hub, show=print_hub_export, subcommand=format_, args=options, kept=KEPT)
     else:
         run("wm-export", FORMATS[format_], export, show=print_export, subcommand=format_, args=options, kept=KEPT)

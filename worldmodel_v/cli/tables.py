@@ -37,6 +37,16 @@ def print_model_export(report: Any) -> None:
         console.print(plain(f"- {file}"), soft_wrap=True)
 
 
+def print_hub_export(report: Any) -> None:
+    """Print what was written for the Hub, and where it is or how it gets there."""
+    console = results()
+    console.print("done", style="bold")
+    console.print(plain(f"{report.out}  {report.kind}: {report.files} files, {report.bytes / 1e6:.1f} MB"), soft_wrap=True)
+    for note in report.notes:
+        console.print(plain(f"- {note}"), soft_wrap=True)
+    console.print(plain(f"uploaded to {report.url}" if report.url else f"upload it: {report.upload_with}"), soft_wrap=True)
+
+
 def print_pipeline(report: Any) -> None:
     """Print what a pipeline made, and how good its autoencoder is on held-out episodes."""
     from worldmodel_v.autoencoders.base import readable_figures

@@ -52,6 +52,11 @@ def dataset_html(dataset: "Dataset[Spec]") -> str:
     return as_html(facts, (lambda: _frames(dataset)) if dataset.entries else None)
 
 
+def frames_picture(dataset: "Dataset[Spec]") -> bytes:
+    """Frames of evenly spaced shards of rollouts side by side, as PNG; raises ShardDamaged."""
+    return _png(_frames(dataset))
+
+
 def _frames(dataset: "Dataset[Spec]") -> Iterable[np.ndarray]:
     (column,) = dataset.schema.by_role("observation")
     number = min(FRAMES, len(dataset.entries))
