@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -67,6 +68,17 @@ def test_a_vae_is_a_table_and_a_picture_of_what_it_samples(stamp_vae: Path) -> N
     picture = Image.open(io.BytesIO(base64.b64decode(text.partition("base64,")[2].partition('"')[0])))
     height, width = trained.model.config.frame_shape
     assert picture.size == (8 * width + 7 * 2, height)
+
+
+def test_latents_are_a_table_and_a_picture_of_an_episode(stamp_latents: Path) -> None:
+    dataset = open_dataset(stamp_latents)
+    text = dataset._repr_html_()
+    picture = Image.open(io.BytesIO(base64.b64decode(text.partition("base64,")[2].partition('"')[0])))
+    mu = dataset[0].mu
+    assert (picture.mode, picture.size) == ("L", (4 * len(mu), 4 * 8))
+    grey = np.array(picture)[::4, ::4].T
+    assert np.unravel_index(grey.argmax(), grey.shape) == np.unravel_index(mu.argmax(), mu.shape)
+    assert np.unravel_index(grey.argmin(), grey.shape) in zip(*np.nonzero(mu < mu.min() + np.ptp(mu) / 255), strict=True)
 
 
 def test_a_strangers_text_is_escaped_and_a_missing_shard_named(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
 from worldmodel_v.storage import files
 from worldmodel_v.storage.directory import MAX_JSON_BYTES
-from worldmodel_v.storage.html import FRAMES, as_html
+from worldmodel_v.storage.html import FRAMES, as_html, frames_picture
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, is_name, parse_object, require_types
@@ -97,7 +97,7 @@ class Trained(Generic[Model]):
             "trained on": self.trained_on.env if self.trained_on else "not known",
         }
         samples = self._samples()
-        return as_html(facts, None if samples is None else lambda: samples)
+        return as_html(facts, None if samples is None else lambda: frames_picture(samples))
 
     @torch.no_grad()
     def _samples(self) -> np.ndarray | None:

@@ -21,7 +21,6 @@ from worldmodel_v.export.hub_card import (
     DatasetFacts,
     ModelFacts,
     dataset_card,
-    dataset_picture,
     model_card,
 )
 from worldmodel_v.export.hub_upload import Hub, Kind
@@ -33,6 +32,7 @@ from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import LocalPath, files, to_place
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.directory import MAX_JSON_BYTES
+from worldmodel_v.storage.html import dataset_picture
 from worldmodel_v.storage.index import INDEX_NAME
 from worldmodel_v.storage.new_directory import new_directory, require_new
 from worldmodel_v.storage.store import store_of

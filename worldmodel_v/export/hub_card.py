@@ -3,23 +3,19 @@
 Texts from a dataset or a file of weights stand in code spans, because they may be a stranger's.
 """
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import yaml
 
 from worldmodel_v import __version__
 from worldmodel_v.autoencoders.artifact import Description, Training
 from worldmodel_v.autoencoders.base import readable_figures
-from worldmodel_v.evaluation.colours import VIRIDIS, along
 from worldmodel_v.origins import originals_of
 from worldmodel_v.schema import Column
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset
-from worldmodel_v.storage.html import frames_picture
 from worldmodel_v.storage.layout import ALIGNMENT
 from worldmodel_v.training.publication import PICTURE_NAME as RECONSTRUCTIONS_NAME
 from worldmodel_v.untrusted import printable, shortened
@@ -30,7 +26,6 @@ SIZES = {"n<1K": 10**3, "1K<n<10K": 10**4, "10K<n<100K": 10**5, "100K<n<1M": 10*
 """The Hub's size categories -> the number of rows that each stays below."""
 
 LARGEST = "100M<n<1B"
-PICTURE_ROWS, PICTURE_SCALE = 200, 4
 
 
 @dataclass(frozen=True)
@@ -151,28 +146,9 @@ vae = {load}.model
 """
 
 
-def dataset_picture(dataset: Dataset[Any]) -> bytes:
-    """A PNG: frames of evenly spaced shards, or the latents of the first episode as one picture, (Z, T + 1)."""
-    return frames_picture(dataset) if dataset.schema.frames else _latents_picture(dataset)
-
-
 def size_category(num_rows: int) -> str:
     """The Hub's name for a number of rows."""
     return next((name for name, bound in SIZES.items() if num_rows < bound), LARGEST)
-
-
-def _latents_picture(dataset: Dataset[Any]) -> bytes:
-    from PIL import Image
-
-    column = dataset.schema.by_role("latent")[0]
-    with dataset.open_shard(dataset.entries[0]) as shard:
-        rows = shard.rows(column.name, 0, min(int(shard.ep_len[0]), PICTURE_ROWS))
-    values_ZT = rows.reshape(len(rows), -1).T.astype(np.float64)
-    low, high = values_ZT.min(), values_ZT.max()
-    picture = along(VIRIDIS, (values_ZT - low) / max(high - low, 1e-9))
-    file = io.BytesIO()
-    Image.fromarray(picture.repeat(PICTURE_SCALE, 0).repeat(PICTURE_SCALE, 1)).save(file, "PNG")
-    return file.getvalue()
 
 
 def _settings(dataset: Dataset[Any]) -> dict[str, Any]:

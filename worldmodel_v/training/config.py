@@ -67,7 +67,7 @@ class LoopConfig:
     """Gradients are scaled down to this total norm; the loss is a sum over pixels, so norms are in the tens."""
 
     holdout_every: Annotated[int, Ge(2)] = 10
-    """Every k-th episode is held out for evaluation: numbers k - 1, 2k - 1, …"""
+    """Every k-th episode of a collection is held out for evaluation: numbers k - 1, 2k - 1, …"""
 
     seed: Annotated[int, Ge(0)] = 0
     """Seeds the weights, the order of the frames and the latent noise."""
