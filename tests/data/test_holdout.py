@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import stamp_config
 from tests.selection.made import episodes_of, selected, write_latents, write_rollouts
+from worldmodel_v.autoencoders.artifact import read_training
 from worldmodel_v.collection import collect
 from worldmodel_v.data import LatentSequences, LatentStream, Split
 from worldmodel_v.encoding import EncodeConfig, encode
@@ -65,6 +66,8 @@ def test_a_training_on_a_selection_holds_out_the_same_episodes(stamp_rollouts: P
         trained_on = {each.origin for each in episodes_of(tmp_path / "both") if run.is_trained_on(each.episode_id)}
     assert trained_on == {*(Origin(0, i) for i in (0, 2, 4, 5, 6)), Origin(1, 0), Origin(1, 2)}
     train(config)
+    training = read_training(config.out)
+    assert training.selected_from == tuple(open_dataset(path).spec_hash for path in (stamp_rollouts, tmp_path / "other"))
     encode(EncodeConfig(data=tmp_path / "both", vae=tmp_path / "vae", out=tmp_path / "latents", device="cpu"))
     assert in_split(tmp_path / "latents", "held-out") == [Origin(0, 3), Origin(0, 7), Origin(1, 3)]
     assert {*in_split(tmp_path / "latents", "train")} == trained_on

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.conftest import write_rollouts, write_vae
+from tests.selection.made import selected
 from worldmodel_v.autoencoders.artifact import Training, read_training
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.envs.stamp import read_stamps
@@ -13,6 +14,7 @@ from worldmodel_v.errors import ConfigError, DatasetNotUsable, ModelNotUsable
 from worldmodel_v.evaluation.conditions import as_arguments, condition_rows
 from worldmodel_v.evaluation.sample import Sample, choose_holdout, read_sample
 from worldmodel_v.progress import Silent
+from worldmodel_v.records import Origin
 from worldmodel_v.storage import open_dataset
 
 
@@ -34,6 +36,21 @@ def test_every_row_of_the_held_out_episodes_is_there_once(small_rollouts: Path) 
         np.testing.assert_array_equal(sample.action[of_episode], record.action)
     assert sample.state_names == record.state_names
     assert sample.condition.shape == (len(sample), 0)
+
+
+def test_a_selection_is_tested_on_the_episodes_that_were_held_out_before_it(small_rollouts: Path, tmp_path: Path) -> None:
+    selected(tmp_path / "some", small_rollouts, drop="0,2")
+    sample, dataset = read(tmp_path / "some"), open_dataset(tmp_path / "some")
+    assert np.unique(sample.episode).tolist() == [1, 5]
+    assert [dataset.episode(number).origin for number in (1, 5)] == [Origin(0, 3), Origin(0, 7)]
+    of_all = Training(holdout_every=4, data_spec_hash=open_dataset(small_rollouts).spec_hash, steps=5)
+    of_some = Training(
+        holdout_every=4, data_spec_hash=dataset.spec_hash, steps=5, selected_from=(open_dataset(small_rollouts).spec_hash,)
+    )
+    for training, data in ((of_all, dataset), (of_some, dataset), (of_some, open_dataset(small_rollouts))):
+        assert choose_holdout(None, training, data) == 4
+        with pytest.raises(ConfigError, match="holdout_every=3: the VAE was trained on these rollouts with every 4th"):
+            choose_holdout(3, training, data)
 
 
 def test_fewer_frames_are_evenly_spaced_and_keep_what_stands_beside_them(small_rollouts: Path) -> None:

@@ -13,16 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.autoencoders.artifact import CONFIG_NAME, WEIGHTS_NAME, describe, read_training, read_weights
+from worldmodel_v.autoencoders.artifact import CONFIG_NAME, MAX_FILE_BYTES, WEIGHTS_NAME, describe, read_training, read_weights
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.export.hub_card import (
-    CARD_NAME,
-    PICTURE_NAME,
-    DatasetFacts,
-    ModelFacts,
-    dataset_card,
-    model_card,
-)
+from worldmodel_v.export.hub_card import CARD_NAME, PICTURE_NAME, DatasetFacts, ModelFacts, dataset_card, model_card
 from worldmodel_v.export.hub_upload import Hub, Kind
 from worldmodel_v.export.parquet import arrow_schema, write_parquet
 from worldmodel_v.export.source import Source
@@ -31,7 +24,6 @@ from worldmodel_v.progress import Progress
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import LocalPath, files, to_place
 from worldmodel_v.storage.dataset import SPEC_NAME
-from worldmodel_v.storage.directory import MAX_JSON_BYTES
 from worldmodel_v.storage.html import dataset_picture
 from worldmodel_v.storage.index import INDEX_NAME
 from worldmodel_v.storage.new_directory import new_directory, require_new
@@ -57,7 +49,7 @@ class HubConfig:
     data: str | Path | None = None
     """The rollouts or latents to share; a directory, or its URL."""
 
-    vae: Path | None = None
+    vae: str | Path | None = None
     """Or the autoencoder: the directory that wm-train wrote."""
 
     out: LocalPath = LocalPath()
@@ -125,7 +117,7 @@ def export_hub(config: HubConfig, progress: Progress | None = None) -> HubReport
     if config.vae is None:
         _write_dataset(config, progress)
     else:
-        _write_model(config, config.vae)
+        _write_model(config, Path(config.vae))
     command = _command(config, kind)
     url = hub.upload(config.out, private=config.private, otherwise=command, progress=progress) if hub else None
     written = [file.stat().st_size for file in config.out.rglob("*") if file.is_file()]
@@ -171,10 +163,11 @@ def _write_model(config: HubConfig, vae: Path) -> None:
     """The weights, the settings, what is known of their quality, and the card."""
     described, training, weights = describe(vae), read_training(vae), read_weights(vae)
     evaluation = read_evaluation(vae) or {}
-    is_of_these = evaluation.get("vae_sha256") == described.sha256
-    kept = [CONFIG_NAME, *((HELDOUT_NAME, RECONSTRUCTIONS_NAME) if is_of_these else ())]
-    contents = {name: files.read_file(vae / name, MAX_JSON_BYTES) for name in kept}
-    facts = ModelFacts(config.repo, config.license, described, training, evaluation["heldout"] if is_of_these else {})
+    found = evaluation.get("heldout") if evaluation.get("vae_sha256") == described.sha256 else None
+    heldout = found if isinstance(found, dict) else {}
+    kept = [CONFIG_NAME, *((HELDOUT_NAME, RECONSTRUCTIONS_NAME) if heldout else ())]
+    contents = {name: files.read_file(vae / name, MAX_FILE_BYTES) for name in kept}
+    facts = ModelFacts(config.repo, config.license, described, training, heldout)
     with new_directory(config.out) as folder:
         (folder / WEIGHTS_NAME).write_bytes(weights)
         for name, content in contents.items():
