@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import stamp_config
-from worldmodel_v import CollectConfig, EncodeConfig, EvalConfig, TrainConfig, collect, open_dataset
+from worldmodel_v import CollectConfig, EncodeConfig, EvalConfig, SelectConfig, TrainConfig, collect, open_dataset
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.export.hub import HubConfig
+from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.pipeline import load_pipeline
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +19,7 @@ USE = """
 from pathlib import Path
 from worldmodel_v import *
 from worldmodel_v.export import export
+from worldmodel_v.export.hub import HubConfig, export_hub
 from worldmodel_v.export.plain_npz import NpzConfig
 from worldmodel_v.spec import LatentSpec
 rollouts = collect(CollectConfig(out="rollouts", env_kwargs={"length": 3}))
@@ -32,6 +35,7 @@ for episode in open_dataset("rollouts"):
     reveal_type(episode)
 reveal_type(select(SelectConfig(data=("rollouts", Path("more")), out="some")))
 reveal_type(export(NpzConfig(data="rollouts", out="npz")))
+reveal_type(export_hub(HubConfig(vae="vae", repo="me/vae", out="hub")))
 reveal_type(LatentSequences("latents", length=32)[0])
 reveal_type(Encoder.load("vae"))
 reveal_type(load_vae("vae").model)
@@ -41,7 +45,16 @@ reveal_type(EncodeConfig(data="rollouts", vae="vae", out="latents").vae)
 
 SEEN = [
     *("CollectReport", "TrainReport", "EncodeReport", "EvaluationReport"),
-    *("Dataset[worldmodel_v.spec.Spec]", "LatentSpec", "Episode", "Episode", "Episode", "SelectReport", "ExportReport"),
+    *(
+        "Dataset[worldmodel_v.spec.Spec]",
+        "LatentSpec",
+        "Episode",
+        "Episode",
+        "Episode",
+        "SelectReport",
+        "ExportReport",
+        "HubReport",
+    ),
     *("dict[str, torch._tensor.Tensor]", "Encoder", "VAE", "Path", "Path"),
 ]
 
@@ -61,6 +74,14 @@ def test_paths_are_strings_or_paths(tmp_path: Path) -> None:
     for given in (str(tmp_path / "a"), tmp_path / "a"):
         assert CollectConfig(out=given).out == tmp_path / "a"
         assert TrainConfig(data=given, out=given).out == tmp_path / "a"
+        assert (
+            SelectConfig(data=(given,), out=tmp_path / "b").data == SelectConfig(data=given, out="b").data == (tmp_path / "a",)
+        )
+        for share in ({"data": given}, {"vae": given}):
+            hub = HubConfig(**share, repo="me/a", out=str(tmp_path / "b"))
+            assert (hub.data or hub.vae, hub.out) == (tmp_path / "a", tmp_path / "b")
+        exported = NpzConfig(data=given, out=str(tmp_path / "b"))
+        assert (exported.data, exported.out) == (tmp_path / "a", tmp_path / "b")
         for config in (EncodeConfig(data=given, vae=given, out=given), EvalConfig(data=given, vae=given, out=given)):
             assert (config.vae, config.out) == (tmp_path / "a", tmp_path / "a")
 
