@@ -54,7 +54,8 @@ def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(LatentSpec)])
 def test_every_setting_of_latents_changes_the_hash(field: str) -> None:
-    other = {"schema": made_latent_schema(latent_dim=9), "source": {}, "selection": SELECTION}.get(field, "other")
+    others = {"schema": made_latent_schema(latent_dim=9), "source": {}, "selection": SELECTION}
+    other = (others | {"holdout_every": 3, "trained_on": ("other",)}).get(field, "other")
     assert latent_spec(**{field: other}).hash != latent_spec().hash
 
 

@@ -1,5 +1,6 @@
 """An episode that an autoencoder was trained on is never held out: before a selection or after it, told or not told."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,13 @@ def test_a_selection_with_nothing_on_one_side_is_refused_for_training(episodes: 
     with pytest.raises(DatasetNotUsable, match=text):
         split.require_both()
     assert pickle.loads(pickle.dumps(split)).is_held_out(1) == split.is_held_out(1)
+
+
+def test_a_record_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    latents = write_latents(tmp_path / "latents", 2, holdout_every=2, trained_on=(COLLECTION,))
+    file = latents / "dataset.json"
+    described = json.loads(file.read_text())
+    for name, value in {"holdout_every": 1, "trained_on": [5]}.items():
+        file.write_text(json.dumps({**described, "spec": described["spec"] | {name: value}}))
+        with pytest.raises(DatasetNotUsable, match=rf"not a valid description of a dataset .*{name}: expected"):
+            open_dataset(latents)
