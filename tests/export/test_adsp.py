@@ -1,4 +1,4 @@
-"""AppliedDataSciencePartners' series/, read as its 04_train_rnn.py reads it."""
+"""AppliedDataSciencePartners' series/, read as its 04_train_rnn.py (commit af1b475) reads it."""
 
 import os
 from pathlib import Path
@@ -92,3 +92,15 @@ def test_its_batches_need_one_length(unequal_latents: Path, tmp_path: Path) -> N
     assert acted(inputs[..., 4:6], outputs[..., ACTION])[goes_on].all()
     assert not inputs[..., 4:6][~goes_on].any()
     assert not outputs[..., -1][~goes_on].any()
+
+
+def test_the_data_folder_of_its_checkout_is_written_into(signed_latents: Path, tmp_path: Path) -> None:
+    """The repository holds data/ by a .gitignore."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / ".gitignore").write_text("*\n!.gitignore\n")
+    run(signed_latents, data)
+    assert (data / ".gitignore").read_text() == "*\n!.gitignore\n"
+    assert sorted(item.name for item in data.iterdir()) == [".gitignore", "initial_z.npz", "series", "source.json"]
+    inputs, _ = read_as_its_trainer(data)
+    assert inputs.shape == (8, 20, 4 + 2 + 1)

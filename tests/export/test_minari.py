@@ -1,4 +1,4 @@
-"""Minari datasets, opened with the package itself."""
+"""Minari datasets, opened with the package itself (0.5.4, whose reader is that of its repository at commit 1880118)."""
 
 import re
 import subprocess
@@ -9,6 +9,8 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
+from rich.console import Console
+from rich.markdown import Markdown
 
 from tests.builders import make_episode, rollout_spec
 from tests.conftest import stamp_config
@@ -80,7 +82,7 @@ def test_the_space_of_actions_is_the_recorded_one_where_the_environment_is_gone(
     spec, data = rollout_spec(episodes[0].schema, env="elsewhere/Gone-v0", frame_height=64, frame_width=64), datasets / "data"
     with DatasetWriter(data, spec) as writer:
         writer.commit(0, build_shard(episodes, spec_hash=spec.hash))
-    assert run(data, datasets / "gone-v0").notes == []
+    assert run(data, datasets / "gone-v0").notes == ["env_spec: not held, because elsewhere/Gone-v0 is not registered here"]
     loaded = minari.load_dataset("gone-v0")
     expected = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32) if action_size else gymnasium.spaces.Discrete(5)
     assert loaded.action_space == expected
@@ -120,3 +122,51 @@ def test_truncated_episodes_are_told_from_terminated_ones(datasets: Path) -> Non
     for found in minari.load_dataset("cut-v0"):
         assert found.truncations.tolist() == [False] * 4 + [True]
         assert not found.terminations.any()
+
+
+def test_the_environment_comes_back_as_it_was_made(datasets: Path) -> None:
+    collect(stamp_config(datasets / "rollouts", episodes=2, env_kwargs={"discrete": True, "length": 6}))
+    run(datasets / "rollouts", datasets / "stamp-v0")
+    loaded = minari.load_dataset("stamp-v0")
+    with loaded.recover_environment() as env:
+        assert env.spec.id == "worldmodel_v/Stamp-v0"
+        for episode, seed in zip(loaded, [open_dataset(datasets / "rollouts").episode(i).seed for i in range(2)], strict=True):
+            frames, rewards = [env.reset(seed=seed)[0]], []
+            for action in episode.actions:
+                frame, reward, terminated, truncated, _ = env.step(action)
+                frames.append(frame)
+                rewards.append(reward)
+            assert (terminated, truncated) == (episode.terminations[-1], episode.truncations[-1])
+            np.testing.assert_array_equal(frames, episode.observations)
+            np.testing.assert_array_equal(rewards, episode.rewards)
+
+
+class Half(gymnasium.RewardWrapper):
+    """Half of each reward."""
+
+    def reward(self, reward: float) -> float:
+        return reward / 2
+
+
+def test_car_racing_comes_back_with_its_wrappers_and_rewards(datasets: Path) -> None:
+    settings = {"env": "worldmodel_v/CarRacing-v3", "wrap": ("tests.export.test_minari:Half",), "max_steps": 3}
+    collect(stamp_config(datasets / "rollouts", episodes=1, env_kwargs={"lap_complete_percent": 0.5}, **settings))
+    assert run(datasets / "rollouts", datasets / "car-v0").notes == []
+    loaded, seed = minari.load_dataset("car-v0"), open_dataset(datasets / "rollouts").episode(0).seed
+    with loaded.recover_environment() as env:
+        assert isinstance(env, Half)
+        assert env.unwrapped.lap_complete_percent == 0.5
+        env.reset(seed=seed)
+        rewards = [env.step(action)[1] for action in loaded[0].actions]
+    np.testing.assert_array_equal(np.array(rewards, np.float32), loaded[0].rewards)
+
+
+def test_a_mixture_of_policies_is_shown_as_it_is_called(datasets: Path) -> None:
+    """`minari show` takes the name for Markdown, where two asterisks make italics."""
+    policy = "mixture(4*random, 2*brownian, 1*random)"
+    collect(stamp_config(datasets / "rollouts", episodes=1, policy=policy, max_steps=3))
+    run(datasets / "rollouts", datasets / "mixed-v0")
+    console = Console(width=200)
+    with console.capture() as shown:
+        console.print(Markdown(minari.load_dataset("mixed-v0").storage.metadata["algorithm_name"]))
+    assert shown.get().strip() == policy

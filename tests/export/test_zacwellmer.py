@@ -1,12 +1,15 @@
-"""zacwellmer's series.npz, read as its rnn_train.py reads it."""
+"""zacwellmer's series.npz, read as its rnn_train.py (commit 7b82637) and rnn/rnn.py (commit 2640ade) read it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 
+from tests.builders import latent_spec, made_latent_schema, make_latents
 from tests.export.conftest import ACTION, STEP, acted
 from worldmodel_v.export import ExportReport, export
 from worldmodel_v.export.zacwellmer import ZacwellmerConfig
+from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 
 def run(data: Path, out: Path, **options: object) -> ExportReport:
@@ -66,3 +69,43 @@ def test_nothing_that_padding_adds_counts_in_its_losses(unequal_latents: Path, t
         assert acted(rows["action"][position, :last], stamps).all()
         np.testing.assert_array_equal(rows["reward"][position, :last], stamps + np.arange(last))
     assert "done: True in padding, by which the trainer masks it" in report.notes
+
+
+def sigma_as_its_sample_vae(mu: np.ndarray, logvar: np.ndarray) -> np.ndarray:
+    """It joins mu and logvar along the axis of time, and takes the exponential of the second half for σ."""
+    theta = np.concatenate([mu, logvar], axis=1)
+    return np.exp(theta[:, mu.shape[1] :].astype(np.float32))
+
+
+def sigma_as_its_dream_begins(initial_z: Path) -> np.ndarray:
+    """env.py (commit bff35b9) undoes the factor of 10000 and halves."""
+    _, logvar = json.loads(initial_z.read_text())
+    return np.exp(np.array(logvar) / 10000.0 / 2.0)
+
+
+def test_what_it_draws_has_the_posteriors_spread(equal_latents: Path, tmp_path: Path) -> None:
+    report = run(equal_latents, tmp_path / "series")
+    sequences = [open_dataset(equal_latents).episode(i) for i in range(8)]
+    expected = np.stack([np.exp(sequence.logvar[:-1] / 2) for sequence in sequences])
+    with np.load(tmp_path / "series" / "series.npz") as raw:
+        np.testing.assert_array_equal(sigma_as_its_sample_vae(raw["mu"], raw["logvar"]), expected)
+    np.testing.assert_allclose(sigma_as_its_dream_begins(tmp_path / "series" / "initial_z.json"), expected[:, 0])
+    said = "logvar: series.npz holds log σ (half of logvar), because sample_vae of rnn/rnn.py takes exp(logvar) for σ"
+    assert said in report.notes
+    (note,) = [note for note in report.notes if note.startswith("initial_z.json")]
+    assert note.startswith("initial_z.json: holds log σ², because env.py takes exp(logvar / 2) for σ; copy it to tf_initial_z")
+
+
+def test_the_settings_of_its_config_that_the_data_does_not_meet_are_said(equal_latents: Path, tmp_path: Path) -> None:
+    report = run(equal_latents, tmp_path / "series")
+    assert (
+        "configs/carracing.config: set rnn_max_seq_len=20, a_width=2, z_size=4, rnn_input_seq_width=6; "
+        "they are 1000, 3, 32, 35 there"
+    ) in report.notes
+    spec = latent_spec(made_latent_schema(32, action_size=3))
+    with DatasetWriter(tmp_path / "data", spec) as writer:
+        sequences = [make_latents(i, 1000, latent_dim=32, action_size=3) for i in range(2)]
+        attributes = {"vae_sha256": spec.vae_sha256, "source_sha256": "b" * 64}
+        writer.commit(0, build_shard(sequences, spec_hash=spec.hash, attributes=attributes))
+    report = run(tmp_path / "data", tmp_path / "as_it_is")
+    assert [note for note in report.notes if "config" in note] == []

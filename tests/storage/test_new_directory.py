@@ -9,17 +9,21 @@ from pathlib import Path
 import pytest
 
 from tests.builders import FullDisk, files_in
+from worldmodel_v import steps
 from worldmodel_v.errors import DatasetBusy, OutputNotUsable, WriteFailed
+from worldmodel_v.steps import Step
+from worldmodel_v.storage import exchange
+from worldmodel_v.storage import new_directory as module
 from worldmodel_v.storage.new_directory import BUILDING_NAME, new_directory
 from worldmodel_v.storage.publish import temporary_path
 
 
-def build(out: Path) -> None:
-    with new_directory(out) as folder:
+def build(out: Path, keeps: tuple[str, ...] = ()) -> None:
+    with new_directory(out, keeps) as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "a").write_bytes(b"a")
         (folder / "b").write_bytes(b"b")
-        assert not out.exists() or not any(out.iterdir())
+        assert not out.exists() or {item.name for item in out.iterdir()} <= {*keeps}
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -131,3 +135,114 @@ def test_a_disk_that_fills_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
         "mend the cause and run the same command again"
     )
     assert files_in(tmp_path) == {}
+
+
+KEPT = (".gitignore",)
+WHOLE = {"out/inner/a": b"a", "out/b": b"b", "out/.gitignore": b"*"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder that a repository holds by a .gitignore."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".gitignore").write_bytes(b"*")
+    return tmp_path
+
+
+def test_a_file_that_may_be_there_stays(checkout: Path) -> None:
+    before = (checkout / "out" / ".gitignore").stat()
+    build(checkout / "out", KEPT)
+    assert files_in(checkout) == WHOLE
+    assert (checkout / "out" / ".gitignore").stat().st_ino == before.st_ino
+    with pytest.raises(OutputNotUsable, match="holds 'b' already"):
+        build(checkout / "out", KEPT)
+    assert files_in(checkout) == WHOLE
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_only_a_file_of_that_name_may_be_there(checkout: Path, is_link: bool) -> None:
+    (checkout / "out" / ".gitignore").unlink()
+    if is_link:
+        (checkout / "out" / ".gitignore").symlink_to(checkout)
+    else:
+        (checkout / "out" / ".gitignore").mkdir()
+    with pytest.raises(OutputNotUsable, match=r"holds '\.gitignore' already"):
+        build(checkout / "out", KEPT)
+    with pytest.raises(OutputNotUsable, match=r"holds '\.gitignore' already"):
+        build(checkout / "out")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from worldmodel_v import steps
+from worldmodel_v.storage.new_directory import new_directory
+left = int(sys.argv[2])
+def stop(step):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+steps.listener = stop
+with new_directory(Path(sys.argv[1]), (".gitignore",)) as folder:
+    (folder / "inner").mkdir()
+    (folder / "inner" / "a").write_bytes(b"a")
+    (folder / "b").write_bytes(b"b")
+"""
+
+
+def test_killed_at_any_step_it_is_whole_or_holds_the_file_alone(checkout: Path) -> None:
+    found = []
+    for step in range(1, 20):
+        out = checkout / str(step) / "out"
+        out.mkdir(parents=True)
+        (out / ".gitignore").write_bytes(b"*")
+        code = subprocess.run([sys.executable, "-c", KILLED, str(out), str(step)], check=False).returncode
+        found.append({name.removeprefix(f"{step}/"): content for name, content in files_in(checkout / str(step)).items()})
+        seen = {name: content for name, content in found[-1].items() if not name.startswith(".tmp-")}
+        assert seen in ({"out/.gitignore": b"*"}, WHOLE)
+        if code == 0:
+            break
+    assert code == 0
+    assert {"out/.gitignore": b"*"} in [{n: c for n, c in each.items() if not n.startswith(".tmp-")} for each in found]
+    assert found[-1] == WHOLE
+
+
+def test_what_comes_into_the_folder_in_the_last_moment_stays(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add(one: Path, other: Path) -> None:
+        monkeypatch.undo()
+        (checkout / "out" / "thesis.tex").write_bytes(b"42")
+        exchange.exchange(one, other)
+
+    monkeypatch.setattr(module, "exchange", add)
+    with pytest.raises(OutputNotUsable, match=r"holds 'thesis\.tex' already"):
+        build(checkout / "out", KEPT)
+    assert files_in(checkout) == {"out/.gitignore": b"*", "out/thesis.tex": b"42"}
+
+
+def test_a_disk_that_fails_at_the_last_sync_leaves_the_file_alone(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(step: Step) -> None:
+        if step == Step.FOLDER_NAMED:
+            FullDisk(monkeypatch, "fsync folder", fail_at=1)
+
+    monkeypatch.setattr(steps, "listener", fail)
+    with pytest.raises(WriteFailed):
+        build(checkout / "out", KEPT)
+    assert files_in(checkout) == {"out/.gitignore": b"*"}
+
+
+def test_a_system_that_cannot_exchange_folders_is_named(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(one: Path, other: Path) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(module, "exchange", lacks)
+    with pytest.raises(OutputNotUsable) as caught:
+        build(checkout / "out", KEPT)
+    assert str(caught.value) == (
+        f"{checkout / 'out'}: holds '.gitignore', and this system cannot exchange two folders in one step; "
+        "give a new directory, and copy its content there"
+    )
+    assert files_in(checkout) == {"out/.gitignore": b"*"}
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    with pytest.raises(OSError, match="Function not implemented"):
+        exchange.exchange(checkout, checkout / "out")

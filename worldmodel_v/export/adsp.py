@@ -26,12 +26,13 @@ from worldmodel_v.spec import LatentSpec
 class AdspConfig(EqualLengthConfig):
     """Latents as series/EPISODE.npz (mu, log_var, action, reward, done) and initial_z.npz, for AppliedDataSciencePartners'.
 
-    Give data/ of AppliedDataSciencePartners/WorldModels as --out, or copy series/ and initial_z.npz there.
+    Give data/ of an AppliedDataSciencePartners/WorldModels checkout as --out; its .gitignore stays.
     """
 
     name: ClassVar[str] = "adsp"
     reads: ClassVar[tuple[type[Any], ...]] = (LatentSpec,)
     needs: ClassVar[tuple[str, ...]] = ("mu", "logvar")
+    keeps: ClassVar[tuple[str, ...]] = (".gitignore",)
     final_row: ClassVar[bool] = True
     alignment: ClassVar[str] = (
         "row t: the latent of o_t, the action a_t chosen on it, and reward and done of the action a_t-1 that led to o_t"

@@ -41,6 +41,9 @@ class ExportConfig(ABC):
     reads: ClassVar[tuple[type[Any], ...]]
     """The kinds of dataset that it exports: RolloutSpec, LatentSpec."""
 
+    keeps: ClassVar[tuple[str, ...]] = ()
+    """Files that `out` may hold already; they stay in it."""
+
     needs: ClassVar[tuple[str, ...]] = ()
     """Columns of latents that it requires."""
 

@@ -6,8 +6,13 @@ truth goes into `infos`, which has T + 1 rows too; seed and policy become the ep
 The HDF5 file is written directly, and tested with the package. Rejected: Minari's own writer, which stores frames uncompressed
 or as JPEG (wrong by up to 194 levels) and would make the package a dependency. Its reader requires `jpeg_encoding: false` in
 the metadata, which 0.5.4 was the first version to read, and a group `infos`, even if it is empty.
+
+`env_spec` is Gymnasium's record of the environment, with the settings that it was made with and its wrappers. So
+`recover_environment()` builds it where its module can be imported. Only environments that this process knows without importing
+a module that the dataset names have one: a dataset may come from a stranger.
 """
 
+import copy
 import json
 import math
 import re
@@ -38,7 +43,7 @@ class MinariConfig(ExportConfig):
     """Frames as a Minari dataset (0.5.4 or newer), lossless, with the ground truth and further columns in infos.
 
     Minari looks for a dataset in the folder of its id below MINARI_DATASETS_PATH (~/.minari/datasets): give
-    ~/.minari/datasets/NAME-v0 as --out.
+    ~/.minari/datasets/NAME-v0 as --out. recover_environment() gives the environment, whose frames are not cropped or resized.
     """
 
     dataset_id: str | None = None
@@ -81,6 +86,7 @@ class MinariConfig(ExportConfig):
                 check()
                 task.advance()
         task.close()
+        env_spec = _env_spec(source.dataset.spec)
         metadata = {
             "dataset_id": self.resolved_id,
             "minari_version": MINARI_VERSION,
@@ -91,11 +97,34 @@ class MinariConfig(ExportConfig):
             "dataset_size": round((data / "main_data.hdf5").stat().st_size / 1e6, 1),
             "observation_space": json.dumps(_box(0, 255, source.schema["pixels"].row_shape, "uint8")),
             "action_space": json.dumps(_action_space(source.schema.actions)),
-            "algorithm_name": source.dataset.spec.policy,
+            "algorithm_name": source.dataset.spec.policy.replace("*", r"\*"),
             "description": f"{source.dataset.spec.env}, frames as the VAE sees them; made by worldmodel_v",
-        }
+        } | ({"env_spec": env_spec} if env_spec else {})
         (data / "metadata.json").write_text(json.dumps(metadata))
-        return Written(source.num_rows, [], source.episode_ids.tolist())
+        lacks = [] if env_spec else [f"env_spec: not held, because {source.dataset.spec.env} is not registered here"]
+        return Written(source.num_rows, lacks, source.episode_ids.tolist())
+
+
+def _env_spec(spec: RolloutSpec) -> str | None:
+    """Gymnasium's JSON of the environment as it was made; None if this process does not know it."""
+    import gymnasium
+    from gymnasium.envs.registration import WrapperSpec
+
+    import worldmodel_v.envs  # noqa: F401  (registers ours)
+    from worldmodel_v.envs.parts import RENDER
+    from worldmodel_v.envs.plugins import import_plugin
+
+    import_plugin(spec.env)
+    name = spec.env.rpartition(":")[2]
+    if name not in gymnasium.registry:
+        return None
+    known = copy.deepcopy(gymnasium.registry[name])
+    known.kwargs |= spec.env_kwargs | ({"render_mode": "rgb_array"} if spec.frames == RENDER else {})
+    known.additional_wrappers += tuple(WrapperSpec(name.rpartition(":")[2], name, {}) for name in spec.wrap)
+    try:
+        return str(known.to_json())
+    except ValueError:  # it was registered with a function, which has no name
+        return None
 
 
 def _write_episode(group: Any, number: int, episode: Episode) -> None:

@@ -42,8 +42,9 @@ class Rounding:
         self.largest_in_sigma = 0.0
         """The largest change of a mu, in units of its σ."""
 
-    def __call__(self, sequence: Episode, name: str) -> np.ndarray:
-        exact = sequence.columns[name]
+    def __call__(self, sequence: Episode, name: str, factor: float = 1.0) -> np.ndarray:
+        """A column times `factor`, a power of two."""
+        exact = sequence.columns[name] * np.float32(factor)
         with np.errstate(over="ignore"):
             rounded = exact.astype(np.float16)
         change = np.abs(exact - rounded.astype(np.float32))
@@ -64,11 +65,14 @@ class Rounding:
         ]
 
 
-def latent_columns(source: Source, length: int, rounding: Rounding, action_dtype: Any) -> dict[str, Column]:
-    """mu, logvar and action: row t holds the latent of o_t and the action chosen on o_t."""
+def latent_columns(
+    source: Source, length: int, rounding: Rounding, action_dtype: Any, logvar_factor: float = 1.0
+) -> dict[str, Column]:
+    """mu, logvar (times its factor) and action: row t holds the latent of o_t and the action chosen on o_t."""
+    z = (source.latent_dim,)
     return {
-        "mu": (np.float16, (source.latent_dim,), lambda sequence: observed(rounding(sequence, "mu"), length)),
-        "logvar": (np.float16, (source.latent_dim,), lambda sequence: observed(rounding(sequence, "logvar"), length)),
+        "mu": (np.float16, z, lambda sequence: observed(rounding(sequence, "mu"), length)),
+        "logvar": (np.float16, z, lambda sequence: observed(rounding(sequence, "logvar", logvar_factor), length)),
         "action": (action_dtype, (source.action_size,), lambda sequence: filled(source.actions(sequence), length, 0.0)),
     }
 
@@ -92,17 +96,6 @@ def write_series(source: Source, plan: Plan, columns: dict[str, Column], folder:
     task.close()
     numbers = [(np.array(initial[name]) * SCALE).astype(np.int64).tolist() for name in ("mu", "logvar")]
     (folder / INITIAL_Z_NAME).write_text(json.dumps(numbers, separators=(",", ":")))
-    return _notes_on_initial_z(initial, num_sequences)
-
-
-def _notes_on_initial_z(initial: dict[str, list[np.ndarray]], num_sequences: int) -> list[str]:
-    notes = []
-    if num_sequences > MAX_INITIAL_Z:
-        notes.append(f"{INITIAL_Z_NAME}: holds the first {MAX_INITIAL_Z} sequences, as the trainer's own does")
-    largest = max(float(np.abs(rows).max()) for rows in initial.values())
-    if largest * SCALE > float(np.finfo(np.float16).max):
-        notes.append(
-            f"{INITIAL_Z_NAME}: use this one; rnn_train.py writes its own in float16, where times {SCALE} overflows above 6.55 "
-            f"(the largest value here is {largest:.2f})"
-        )
-    return notes
+    if num_sequences <= MAX_INITIAL_Z:
+        return []
+    return [f"{INITIAL_Z_NAME}: holds the first {MAX_INITIAL_Z} sequences, as the trainer's own does"]

@@ -44,11 +44,11 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportRepo
     anything is written, WriteFailed if the disk fails.
     """
     progress = shown(progress)
-    require_new(config.out)
+    require_new(config.out, config.keeps)
     source: Source[Any] = Source(config.data, config.reads, progress)
     config.require_columns(source)
     config.check(source)
-    with new_directory(config.out) as folder:
+    with new_directory(config.out, config.keeps) as folder:
         written = config.write(source, folder, progress)
         (folder / SOURCE_NAME).write_text(json.dumps(_provenance(config, source, written), indent=2) + "\n")
         num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

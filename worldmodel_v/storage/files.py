@@ -128,6 +128,12 @@ def link(temporary: Path, path: Path, inside: Path | None = None) -> None:
         os.link(temporary.name, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
 
 
+def link_into(path: Path, folder: Path) -> None:
+    """Give a file a second name, the same one, in another folder; raises FileExistsError if the name is taken there."""
+    with _folder_of(path, None) as source, _folder(folder, None) as target:
+        os.link(path.name, path.name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+
+
 def replace(temporary: Path, path: Path, inside: Path | None = None) -> None:
     """Rename a file within its folder, over what is there; a link that is there is replaced, not followed."""
     with _folder_of(path, inside) as folder:
