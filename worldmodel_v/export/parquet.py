@@ -104,10 +104,7 @@ def episode_table(episode: Episode, stored_as: Any) -> Any:
     arrow = optional("pyarrow", "pyarrow")
     rows = {**episode.columns, **index_rows(episode.episode_id, episode.num_rows)}
     frames = {column.name for column in episode.schema.by_role("observation")}
-    arrays = {
-        name: _images(arrow, column, stored_as.field(name).type) if name in frames else _nested(arrow, column)
-        for name, column in rows.items()
-    }
+    arrays = {name: images(arrow, column) if name in frames else nested(arrow, column) for name, column in rows.items()}
     arrays[SEED] = arrow.repeat(arrow.scalar(episode.seed, arrow.int64()), episode.num_rows)
     arrays[POLICY] = arrow.repeat(arrow.scalar(episode.policy, arrow.string()), episode.num_rows)
     return arrow.table([arrays[name] for name in stored_as.names], schema=stored_as)
@@ -122,11 +119,17 @@ def png(frame: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _images(arrow: Any, frames: np.ndarray, type_: Any) -> Any:
-    return arrow.array([{"bytes": png(frame), "path": None} for frame in frames], type_)
+def images(arrow: Any, frames: np.ndarray) -> Any:
+    """uint8 (N, H, W, 3) as an Arrow array of N PNG files in the Hub's layout."""
+    return arrow.array([{"bytes": png(frame), "path": None} for frame in frames], image_type(arrow))
 
 
-def _nested(arrow: Any, rows: np.ndarray) -> Any:
+def image_type(arrow: Any) -> Any:
+    """The Hub's layout of an image."""
+    return arrow.struct({"bytes": arrow.binary(), "path": arrow.string()})
+
+
+def nested(arrow: Any, rows: np.ndarray) -> Any:
     """(N, …) as an Arrow array of N values, each a number or nested lists of fixed lengths."""
     array = arrow.array(np.ascontiguousarray(rows).ravel())
     for size in reversed(rows.shape[1:]):
@@ -137,7 +140,7 @@ def _nested(arrow: Any, rows: np.ndarray) -> Any:
 def _field(arrow: Any, column: Column) -> Any:
     metadata = {"names": json.dumps(column.parts)} if column.parts else None
     if column.role == "observation":
-        return arrow.field(column.name, arrow.struct({"bytes": arrow.binary(), "path": arrow.string()}), metadata=metadata)
+        return arrow.field(column.name, image_type(arrow))
     type_ = arrow.from_numpy_dtype(np.dtype(column.dtype))
     for size in reversed(column.row_shape):
         type_ = arrow.list_(type_, size)

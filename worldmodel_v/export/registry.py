@@ -4,6 +4,7 @@ from worldmodel_v.export.adsp import AdspConfig
 from worldmodel_v.export.config import ExportConfig
 from worldmodel_v.export.ctallec import CtallecConfig
 from worldmodel_v.export.hardmaru import HardmaruConfig
+from worldmodel_v.export.lerobot import LerobotConfig
 from worldmodel_v.export.minari import MinariConfig
 from worldmodel_v.export.parquet import ParquetConfig
 from worldmodel_v.export.plain_npz import NpzConfig
@@ -17,6 +18,7 @@ _CONFIGS: tuple[type[ExportConfig], ...] = (
     CtallecConfig,
     MinariConfig,
     StableWorldmodelConfig,
+    LerobotConfig,
     ParquetConfig,
     NpzConfig,
 )
