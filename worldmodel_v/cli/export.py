@@ -25,9 +25,9 @@ class Overview:
     """The format; its options may come before or after it."""
 
     format: tyro.conf.Positional[Literal[CHOICES]]  # type: ignore[valid-type]
-    """Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari, lerobot. From either:
-    stable-worldmodel, parquet, npz. From a VAE: model. From each: hub. `wm-export FORMAT --help` says for whom, what is
-    written, and the options."""
+    """Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari, lerobot, dreamer4. From
+    either: stable-worldmodel, parquet, npz. From a VAE: model. From each: hub. `wm-export FORMAT --help` says for whom, what
+    is written, and the options."""
 
 
 def main() -> None:

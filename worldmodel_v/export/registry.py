@@ -3,6 +3,7 @@
 from worldmodel_v.export.adsp import AdspConfig
 from worldmodel_v.export.config import ExportConfig
 from worldmodel_v.export.ctallec import CtallecConfig
+from worldmodel_v.export.dreamer4 import Dreamer4Config
 from worldmodel_v.export.hardmaru import HardmaruConfig
 from worldmodel_v.export.lerobot import LerobotConfig
 from worldmodel_v.export.minari import MinariConfig
@@ -19,6 +20,7 @@ _CONFIGS: tuple[type[ExportConfig], ...] = (
     MinariConfig,
     StableWorldmodelConfig,
     LerobotConfig,
+    Dreamer4Config,
     ParquetConfig,
     NpzConfig,
 )

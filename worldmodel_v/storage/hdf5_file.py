@@ -37,7 +37,7 @@ def create_hdf5(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     That is OSError if the disk failed, KeyboardInterrupt after Ctrl-C. Call `check` now and then: without it, writes to a
     failed disk seem to succeed. The end of the context checks as well.
     """
-    with deferred_interrupts() as interrupted, _Disk(path, "w+") as disk:
+    with deferred_interrupts() as interrupted, Disk(path, "w+") as disk:
 
         def check() -> None:
             if interrupted():
@@ -59,8 +59,8 @@ def add_column(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: Any,
     return group.create_dataset(name, shape, dtype=np.dtype(dtype), chunks=chunks, fletcher32=True, **filters)
 
 
-class _Disk(io.FileIO):
-    """A file that remembers its first failure to write, and claims to have written everything."""
+class Disk(io.FileIO):
+    """A file that remembers its first failure to write, and claims to have written everything, for writers in C++."""
 
     failure: OSError | None = None
 
