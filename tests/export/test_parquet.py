@@ -164,3 +164,16 @@ def test_without_pyarrow_its_extra_is_named(stamp_rollouts: Path, tmp_path: Path
     with pytest.raises(PackageMissing, match=r"needs pyarrow, which is not installed; pip install 'worldmodel_v\[export\]'"):
         run(stamp_rollouts, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_datasets_reads_shards_of_latents_if_features_name_the_columns(unequal_latents: Path, tmp_path: Path) -> None:
+    """As docs/howto/export.md says; without features it takes ep_len for a column, which is shorter."""
+    files = str(unequal_latents / "shards" / "*.h5")
+    mu = datasets.List(datasets.Value("float32"), length=4)
+    features = datasets.Features({"mu": mu, "reward": datasets.Value("float32"), "ep_idx": datasets.Value("int64")})
+    rows = datasets.load_dataset("hdf5", data_files=files, features=features, split="train", cache_dir=str(tmp_path))
+    expected = np.concatenate([open_dataset(unequal_latents).episode(i).mu for i in range(8)])
+    np.testing.assert_array_equal(rows.with_format("numpy")[:]["mu"], expected)
+    with pytest.raises(datasets.exceptions.DatasetGenerationError) as caught:
+        datasets.load_dataset("hdf5", data_files=files, split="train", cache_dir=str(tmp_path / "other"))
+    assert "'ep_len' has length" in str(caught.value.__cause__)

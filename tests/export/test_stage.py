@@ -51,7 +51,11 @@ def test_source_json_says_what_it_is(name: str, sources: dict[type, Path], tmp_p
     assert [item.name for item in tmp_path.iterdir()] == ["out-v0"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+RANDOM_NAMES = {"lance"}
+"""Whose own library names its files at random; tests/export/test_lance.py compares the rows."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in RANDOM_NAMES])
 def test_the_same_export_gives_the_same_bytes(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     for folder in ("a", "b"):
         export(FORMATS[name](data=data_for(name, sources), out=tmp_path / folder / "out-v0"))

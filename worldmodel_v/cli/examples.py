@@ -33,6 +33,7 @@ EXAMPLES = {
     "wm-export ctallec": ("wm-export ctallec --data runs/rollouts --out ctallec",),
     "wm-export minari": ("wm-export minari --data runs/rollouts --out car-racing-v0",),
     "wm-export stable-worldmodel": ("wm-export stable-worldmodel --data runs/rollouts --out swm",),
+    "wm-export lance": ("wm-export lance --data runs/rollouts --out swm",),
     "wm-export lerobot": ("wm-export lerobot --data runs/rollouts --out lerobot --fps 50",),
     "wm-export dreamer4": ("wm-export dreamer4 --data runs/rollouts --out dreamer4 --task drive",),
     "wm-export parquet": ("wm-export parquet --data runs/rollouts --out parquet",),

@@ -26,8 +26,8 @@ class Overview:
 
     format: tyro.conf.Positional[Literal[CHOICES]]  # type: ignore[valid-type]
     """Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari, lerobot, dreamer4. From
-    either: stable-worldmodel, parquet, npz. From a VAE: model. From each: hub. `wm-export FORMAT --help` says for whom, what
-    is written, and the options."""
+    either: stable-worldmodel, lance, parquet, npz. From a VAE: model. From each: hub. `wm-export FORMAT --help` says for whom,
+    what is written, and the options."""
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from worldmodel_v.export.config import ExportConfig
 from worldmodel_v.export.ctallec import CtallecConfig
 from worldmodel_v.export.dreamer4 import Dreamer4Config
 from worldmodel_v.export.hardmaru import HardmaruConfig
+from worldmodel_v.export.lance import LanceConfig
 from worldmodel_v.export.lerobot import LerobotConfig
 from worldmodel_v.export.minari import MinariConfig
 from worldmodel_v.export.parquet import ParquetConfig
@@ -19,6 +20,7 @@ _CONFIGS: tuple[type[ExportConfig], ...] = (
     CtallecConfig,
     MinariConfig,
     StableWorldmodelConfig,
+    LanceConfig,
     LerobotConfig,
     Dreamer4Config,
     ParquetConfig,

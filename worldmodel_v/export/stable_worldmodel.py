@@ -45,7 +45,7 @@ class StableWorldmodelConfig(ExportConfig):
         with create_hdf5(folder / FILE_NAME) as (file, check):
             columns: dict[str, Any] = {}
             for episode, first in zip(source.episodes(), first_rows, strict=True):
-                for name, data in _columns(source, episode).items():
+                for name, data in columns_of(source, episode).items():
                     if name not in columns:
                         columns[name] = add_column(file, name, (source.num_rows, *data.shape[1:]), data.dtype, filters)
                     columns[name][first : first + len(data)] = data
@@ -58,7 +58,7 @@ class StableWorldmodelConfig(ExportConfig):
         return Written(source.num_rows, notes.one_hot_actions(source), source.episode_ids.tolist())
 
 
-def _columns(source: Source[Spec], episode: Episode) -> dict[str, np.ndarray]:
+def columns_of(source: Source[Spec], episode: Episode) -> dict[str, np.ndarray]:
     """The episode's columns, with actions as vectors and NaN in their last row."""
     vectors = source.actions(episode)
     none = np.full((1, source.action_size), np.nan, np.float32)
