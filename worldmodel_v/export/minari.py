@@ -12,7 +12,6 @@ the metadata, which 0.5.4 was the first version to read, and a group `infos`, ev
 a module that the dataset names have one: a dataset may come from a stranger.
 """
 
-import copy
 import json
 import math
 import re
@@ -77,6 +76,8 @@ class MinariConfig(ExportConfig):
         return Path(self.out).absolute().name if self.dataset_id is None else self.dataset_id
 
     def write(self, source: Source[RolloutSpec], folder: Path, progress: Progress) -> Written:
+        from worldmodel_v.envs.record import env_spec_json
+
         data = folder / "data"
         data.mkdir()
         task = progress.task("export", source.num_episodes, "episodes")
@@ -86,7 +87,7 @@ class MinariConfig(ExportConfig):
                 check()
                 task.advance()
         task.close()
-        env_spec = _env_spec(source.dataset.spec)
+        env_spec = env_spec_json(source.dataset.spec)
         metadata = {
             "dataset_id": self.resolved_id,
             "minari_version": MINARI_VERSION,
@@ -103,28 +104,6 @@ class MinariConfig(ExportConfig):
         (data / "metadata.json").write_text(json.dumps(metadata))
         lacks = [] if env_spec else [f"env_spec: not held, because {source.dataset.spec.env} is not registered here"]
         return Written(source.num_rows, lacks, source.episode_ids.tolist())
-
-
-def _env_spec(spec: RolloutSpec) -> str | None:
-    """Gymnasium's JSON of the environment as it was made; None if this process does not know it."""
-    import gymnasium
-    from gymnasium.envs.registration import WrapperSpec
-
-    import worldmodel_v.envs  # noqa: F401  (registers ours)
-    from worldmodel_v.envs.parts import RENDER
-    from worldmodel_v.envs.plugins import import_plugin
-
-    import_plugin(spec.env)
-    name = spec.env.rpartition(":")[2]
-    if name not in gymnasium.registry:
-        return None
-    known = copy.deepcopy(gymnasium.registry[name])
-    known.kwargs |= spec.env_kwargs | ({"render_mode": "rgb_array"} if spec.frames == RENDER else {})
-    known.additional_wrappers += tuple(WrapperSpec(name.rpartition(":")[2], name, {}) for name in spec.wrap)
-    try:
-        return str(known.to_json())
-    except ValueError:  # it was registered with a function, which has no name
-        return None
 
 
 def _write_episode(group: Any, number: int, episode: Episode) -> None:
