@@ -11,6 +11,7 @@ this kind fail with this error, as on a file system that knows none.
 
 import atexit
 import ctypes
+import hashlib
 import importlib
 import itertools
 import json
@@ -109,11 +110,25 @@ def exporting(format_: str) -> Command:
     source = "latents" if FORMATS[format_].reads == (LatentSpec,) else "rollouts"
     reads = ("rollouts",) if source == "rollouts" else ("rollouts", "vae", "latents")
     lengths = ["--pad"] if issubclass(FORMATS[format_], EqualLengthConfig) else []
+    content = lance_content if format_ == "lance" else export_content
     return Command(
         lambda folder: ["wm-export", format_, "--data", folder / source, "--out", folder / "out/toy-v0", *lengths],
-        export_content,
+        content,
         reads,
     )
+
+
+def lance_content(out: Path) -> dict[str, str]:
+    """The SHA-256 of the rows of each table: Lance names its files at random."""
+    import lance
+
+    tables = {
+        table.name: lance.dataset(str(table)).to_table().combine_chunks() for table in out.rglob("*.lance") if table.is_dir()
+    }
+    return {
+        name: hashlib.sha256(b"".join(batch.serialize() for batch in table.to_batches())).hexdigest()
+        for name, table in tables.items()
+    }
 
 
 COMMANDS = {

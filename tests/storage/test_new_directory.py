@@ -177,12 +177,11 @@ import os, signal, sys
 from pathlib import Path
 from worldmodel_v import steps
 from worldmodel_v.storage.new_directory import new_directory
-left = int(sys.argv[2])
+
 def stop(step):
-    global left
-    left -= 1
-    if left == 0:
+    if step.name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
+
 steps.listener = stop
 with new_directory(Path(sys.argv[1]), (".gitignore",)) as folder:
     (folder / "inner").mkdir()
@@ -191,21 +190,16 @@ with new_directory(Path(sys.argv[1]), (".gitignore",)) as folder:
 """
 
 
-def test_killed_at_any_step_it_is_whole_or_holds_the_file_alone(checkout: Path) -> None:
-    found = []
-    for step in range(1, 20):
-        out = checkout / str(step) / "out"
-        out.mkdir(parents=True)
-        (out / ".gitignore").write_bytes(b"*")
-        code = subprocess.run([sys.executable, "-c", KILLED, str(out), str(step)], check=False).returncode
-        found.append({name.removeprefix(f"{step}/"): content for name, content in files_in(checkout / str(step)).items()})
-        seen = {name: content for name, content in found[-1].items() if not name.startswith(".tmp-")}
-        assert seen in ({"out/.gitignore": b"*"}, WHOLE)
-        if code == 0:
-            break
-    assert code == 0
-    assert {"out/.gitignore": b"*"} in [{n: c for n, c in each.items() if not n.startswith(".tmp-")} for each in found]
-    assert found[-1] == WHOLE
+@pytest.mark.parametrize(("step", "seen"), [(Step.FOLDER_FILLED, {"out/.gitignore": b"*"}), (Step.FOLDER_NAMED, WHOLE)])
+def test_killed_before_or_behind_the_exchange_it_holds_the_file_alone_or_is_whole(
+    checkout: Path, step: Step, seen: dict[str, bytes]
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(checkout / "out"), step.name]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert {name: content for name, content in files_in(checkout).items() if not name.startswith(".tmp-")} == seen
+    if seen != WHOLE:
+        build(checkout / "out", KEPT)
+        assert files_in(checkout) == WHOLE
 
 
 def test_what_comes_into_the_folder_in_the_last_moment_stays(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

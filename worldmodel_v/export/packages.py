@@ -11,6 +11,4 @@ def optional(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise PackageMissing(
-            f"needs {package}, which is not installed", where="wm-export", remedy="pip install 'worldmodel_v[export]'"
-        ) from None
+        raise PackageMissing(f"needs {package}, which is not installed", remedy="pip install 'worldmodel_v[export]'") from None
