@@ -166,7 +166,7 @@ def stop_in_the_middle(name: str, data: Path, out: Path, how: signal.Signals) ->
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while not [path for path in out.parent.rglob("*") if path.suffix in (".npz", ".hdf5", ".h5")]:
+    while not [path for path in out.parent.rglob("*") if path.suffix in (".npz", ".hdf5", ".h5", ".lance", ".parquet")]:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(how)
@@ -174,7 +174,7 @@ def stop_in_the_middle(name: str, data: Path, out: Path, how: signal.Signals) ->
     return subprocess.CompletedProcess(process.args, process.returncode, stderr=errors)
 
 
-@pytest.mark.parametrize("name", ["hardmaru", "minari", "stable-worldmodel"])
+@pytest.mark.parametrize("name", ["hardmaru", "minari", "stable-worldmodel", "lance", "lerobot"])
 def test_interrupted_in_the_middle_nothing_is_left(name: str, sources: dict[type, Path], tmp_path: Path) -> None:
     stopped = stop_in_the_middle(name, data_for(name, sources), tmp_path / "place" / "out-v0", signal.SIGINT)
     assert stopped.returncode == -signal.SIGINT

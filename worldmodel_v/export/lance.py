@@ -10,6 +10,7 @@ Rejected: its package as the writer, for the JPEG and for torchvision. Lance nam
 dataset have the same content and not the same bytes.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from worldmodel_v.export.packages import optional
 from worldmodel_v.export.parquet import GROUP_BYTES, nested, png
 from worldmodel_v.export.source import Source
 from worldmodel_v.export.stable_worldmodel import StableWorldmodelConfig, columns_of
+from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
 from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec
@@ -100,13 +102,18 @@ def _array(arrow: Any, source: Source[Spec], name: str, rows: np.ndarray) -> Any
 
 
 def _write_table(path: Path, batches: Iterator[Any]) -> None:
-    """Write a Lance table; raises OSError if the disk fails, and what `batches` raises."""
+    """Write a Lance table; raises OSError if the disk fails, KeyboardInterrupt after Ctrl-C, and what `batches` raises.
+
+    Lance takes the batches in a thread of its own, which must have ended when Python does. So Ctrl-C waits for the next batch.
+    """
     raised: list[BaseException] = []
 
     def told() -> Iterator[Any]:
         try:
-            yield first
-            yield from batches
+            for batch in itertools.chain([first], batches):
+                if interrupted():
+                    raise KeyboardInterrupt
+                yield batch
         except BaseException as error:  # Lance wraps it into one of its own
             raised.append(error)
             raise
@@ -114,7 +121,8 @@ def _write_table(path: Path, batches: Iterator[Any]) -> None:
     first = next(batches)
     reader = optional("pyarrow", "pyarrow").RecordBatchReader.from_batches(first.schema, told())
     try:
-        optional("lance", "pylance").write_dataset(reader, str(path), data_storage_version=FILE_VERSION)
+        with deferred_interrupts() as interrupted:
+            optional("lance", "pylance").write_dataset(reader, str(path), data_storage_version=FILE_VERSION)
     except OSError as error:
         if raised:
             raise raised[0] from None

@@ -1,6 +1,7 @@
 """The Parquet files of a LeRobotDataset: rows and episodes in numbered files of at most 100 MB, and the tasks."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,19 +46,19 @@ class NumberedFiles:
     def close(self) -> None:
         """Finish the last file."""
         writer, file, self._writer, self._file = self._writer, self._file, None, None
-        if writer is not None:
-            writer.close()
-        if file is not None:
-            file.close()
+        try:
+            if writer is not None:
+                writer.close()
+        finally:
+            if file is not None:
+                file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
+        with suppress(*(() if error is None else (Exception,))):  # the files of a failed export are removed
             self.close()
-        elif self._file is not None:
-            self._file.close()
 
 
 class Records(NumberedFiles):
