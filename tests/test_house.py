@@ -31,7 +31,7 @@ ROOMS = (
     *("preprocessing", "profiles", "schema", "spec", "origins", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collection", "device", "autoencoders", "data", "selection"),
-    *("evaluation", "training", "encoding", "export", "alignment", "inspection", "pipeline", "cli", "__main__"),
+    *("evaluation", "training", "encoding", "export", "alignment", "importing", "inspection", "pipeline", "cli", "__main__"),
     *("collect", "train", "encode", "evaluate"),
 )
 """Each may import from those before it."""

@@ -24,6 +24,12 @@ LATENT_HASH = "b459af086e1da9da42cbd054ca2771b3fe3a3aede103549ff90c02bf9bdf091d"
 SELECTION = {"datasets": [], "origins": [{"spec_hash": "0", "settings": {}}], "differ": ["seed"]}
 
 
+IMPORTED = {
+    **{"format": "npz", "options": {"frames": "obs"}, "licence": None, "lacks": ["seed"]},
+    **{"num_files": 1, "files_sha256": "c" * 64, "files": {"0.npz": "d" * 64}},
+}
+
+
 def test_the_hash_of_known_settings_never_changes() -> None:
     """A change here makes every dataset on disk unreadable: it needs a new format_version."""
     assert FORMAT_VERSION == 1
@@ -47,6 +53,7 @@ def test_every_setting_of_rollouts_changes_the_hash(field: str) -> None:
     nested = {
         **{"env_kwargs": {"length": 4}, "policy_weights": {"w.pt": "0"}, "env_source": {"ale-py": "0.10"}},
         **{"schema": made_rollout_schema(num_factors=1), "record": ("info.speed",), "selection": SELECTION},
+        "imported": IMPORTED,
     }
     other = nested.get(field, 99 if isinstance(ROLLOUT_SETTINGS.get(field), int) else "other")
     assert rollout_spec(**{field: other}).hash != rollout_spec().hash
@@ -65,6 +72,15 @@ def test_a_selection_that_is_no_record_of_one_is_refused(change: dict[str, objec
         rollout_spec(selection=SELECTION | change)
     with pytest.raises(ValueError, match="selection: expected an object with datasets, differ, origins"):
         rollout_spec(selection={"origins": []})
+
+
+@pytest.mark.parametrize("change", [{"files": {"a": 1}}, {"lacks": [1]}, {"licence": 3}, {"num_files": "1"}, {"format": None}])
+def test_what_is_no_record_of_an_import_is_refused(change: dict[str, object]) -> None:
+    assert rollout_spec(imported=IMPORTED).imported == IMPORTED
+    with pytest.raises(ValueError, match=f"{min(change)}: expected"):
+        rollout_spec(imported=IMPORTED | change)
+    with pytest.raises(ValueError, match="imported: expected an object with files, files_sha256, format, lacks"):
+        latent_spec(source={**ROLLOUT_SETTINGS, "imported": {"format": "npz"}})
 
 
 def test_the_content_of_dataset_json_gives_the_same_spec_back() -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from worldmodel_v.data import FrameStream, LatentSequences, LatentStream
     from worldmodel_v.encoding import EncodeConfig, Encoder, encode
     from worldmodel_v.evaluation import EvalConfig, evaluate
+    from worldmodel_v.importing import import_recordings
     from worldmodel_v.records import Episode
     from worldmodel_v.selection import SelectConfig, select
     from worldmodel_v.sources import EpisodeSource, Recorder
@@ -38,6 +39,7 @@ __all__ = [
     "collect",
     "encode",
     "evaluate",
+    "import_recordings",
     "load_vae",
     "open_dataset",
     "select",
@@ -51,6 +53,7 @@ _HOMES = {
     "encoding": ("EncodeConfig", "Encoder", "encode"),
     "evaluation": ("EvalConfig", "evaluate"),
     "selection": ("SelectConfig", "select"),
+    "importing": ("import_recordings",),
     "sources": ("EpisodeSource", "Recorder"),
     "data": ("FrameStream", "LatentSequences", "LatentStream"),
     "storage": ("Dataset", "open_dataset", "verify"),

@@ -31,7 +31,7 @@ PREVIEW_EPISODES = 6
 PREVIEW_FRAMES = 10
 
 
-KINDS = {"collect": "rollouts", "encode": "latents", "train": "vae"}
+KINDS = {"collect": "rollouts", "import": "rollouts", "encode": "latents", "train": "vae"}
 """The kind of directory that each stage makes."""
 
 

@@ -4,7 +4,7 @@ Stages report two things: how far a task is, and what has happened (events). An 
 facts for programs; the `Progress` decides which of them it shows. Rejected: `logging` with its global handlers, beside which
 the bars would need a second way to the same terminal.
 
-The events and their facts. Most events also have their `stage` (collect, train, eval, encode, select):
+The events and their facts. Most events also have their `stage` (collect, import, train, eval, encode, select):
 
     started             out, settings_hash (a dataset's spec_hash), done, total, unit
     compiling           (a message alone)
@@ -18,6 +18,7 @@ The events and their facts. Most events also have their `stage` (collect, train,
     shard_failed        shard (its episodes are tried one by one later)
     shard_set_aside     shard, episodes (those that fail)
     not_reproducible    episode, seed, steps (column -> the first step at which its two plays differ)
+    alignment_judged    verdict, rows, possible (see `alignment`), evidence
     evaluated           step, psnr_db, kl_nats, elbo_nats, …
     checkpoint_written  step, steps
     training_warning    (a message alone)

@@ -18,6 +18,9 @@ from worldmodel_v.schema import Column, Schema
 
 Array = np.ndarray
 
+NO_SEED = -1
+"""The seed of an episode whose seed nobody recorded: no environment takes it."""
+
 
 class Origin(NamedTuple):
     """Which episode of which original dataset an episode was selected from."""
@@ -43,7 +46,7 @@ class Episode:
     """Which episode of its dataset this is, from 0."""
 
     seed: int
-    """The seed that the environment was reset with."""
+    """The seed that the environment was reset with; NO_SEED if nobody recorded it."""
 
     policy: str = ""
     """Which policy drove it; for a mixture, the one that was drawn. Empty if the file does not say."""
@@ -99,8 +102,9 @@ class Episode:
             is_fill = column.is_fill(rows)
             self._require(bool(is_fill[-1]), f"the last row must hold no {name}, but {column.fill}")
             self._require(column.fill == "nan" or not is_fill[:-1].any(), f"{name} is {column.fill} before the last row")
+            self._require(not column.absent or bool(is_fill.all()), f"{name} was never recorded, and a row has one")
             values = rows[:-1]
-        if rows.dtype.kind == "f" and column.role != "extra":
+        if rows.dtype.kind == "f" and column.role != "extra" and not column.absent:
             self._require_finite(name, values, column.parts)
 
     def _check_endings(self) -> None:

@@ -9,7 +9,7 @@ Legend: an episode of T actions is T + 1 rows; A action size; n number of discre
 import json
 import math
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypeVar, get_args
 
@@ -66,6 +66,9 @@ class Column:
     num_values: int | None = None
     """For categories such as tokens: the values are 0 to num_values - 1. None for plain numbers."""
 
+    absent: bool = False
+    """Whether nobody recorded it, so that every row is the fill; only a reward may be absent, in imported data."""
+
     filters: tuple[str, ...] = GZIP
     """How chunks are stored, in the order in which the filters are applied."""
 
@@ -99,6 +102,8 @@ class Column:
             largest = np.iinfo(self.dtype).max if np.dtype(self.dtype).kind in "iu" else 0
             if not 1 <= self.num_values <= largest + 1:
                 raise ValueError(f"column {self.name}: {self.dtype} does not hold {self.num_values} different whole numbers")
+        if self.absent and (self.role != "reward" or self.fill is None):
+            raise ValueError(f"column {self.name}: only a reward may be absent")
         if self.fill == "nan" and np.dtype(self.dtype).kind != "f":
             raise ValueError(f"column {self.name}: NaN does not go into {self.dtype}")
 
@@ -270,11 +275,12 @@ class Schema:
         return ActionSpace(self.action_space)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is recorded, in JSON's own types. A column without `num_values` has no such field."""
+        """As it is recorded, in JSON's own types. A column has `num_values` and `absent` only where they say something."""
         content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         for column in content["columns"]:
-            if column["num_values"] is None:
-                del column["num_values"]
+            for name, default in (("num_values", None), ("absent", False)):
+                if column[name] == default:
+                    del column[name]
         return content
 
     @classmethod
@@ -294,7 +300,8 @@ class Schema:
             raise ValueError(f"two columns have one name: {', '.join(names)}"[:200])
         if len(names) > MAX_COLUMNS - 2:
             raise ValueError(f"{len(names)} columns, expected at most {MAX_COLUMNS - 2}")
-        if self.by_role("reward", "terminated", "truncated") != _OUTCOME or self.by_role("index") != INDEX:
+        outcome = tuple(replace(column, absent=False) for column in self.by_role("reward", "terminated", "truncated"))
+        if outcome != _OUTCOME or self.by_role("index") != INDEX:
             raise ValueError(
                 f"expected the columns {', '.join(column.name for column in (*_OUTCOME, *INDEX))} as every dataset"
             )
@@ -359,10 +366,20 @@ def rollout_schema(
     observation_space: dict[str, Any],
     state_names: tuple[str, ...] = (),
     extras: tuple[Column, ...] = (),
+    has_reward: bool = True,
 ) -> Schema:
     """The schema of rollouts: frames of (H, W), actions of a recorded space, the ground truth's factors, further columns."""
+    reward, *ends = _OUTCOME
     state = [_state(state_names)] if state_names else []
-    columns = (_frames(frame_shape), ActionSpace(action_space).column(), *_OUTCOME, *state, *extras, *INDEX)
+    columns = (
+        _frames(frame_shape),
+        ActionSpace(action_space).column(),
+        replace(reward, absent=not has_reward),
+        *ends,
+        *state,
+        *extras,
+        *INDEX,
+    )
     return Schema(columns=columns, observation_space=observation_space, action_space=action_space)
 
 

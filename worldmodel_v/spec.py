@@ -57,6 +57,7 @@ class Spec:
         if self.schema.format != self.format:
             raise ValueError(f"the schema is of {self.schema.format}, expected one of {self.format}")
         _require_selection(vars(self).get("selection", {}))
+        _require_imported(vars(self).get("imported", {}))
 
 
 def _default(setting: Field) -> Any:
@@ -94,6 +95,36 @@ def _require_selection(selection: Any) -> None:
     _require_record("selection", selection, _Selection)
     for original in selection["origins"]:
         _require_record("selection.origins", original, _Original)
+
+
+@dataclass
+class _Imported:
+    """The JSON types of what `worldmodel_v.importing` records in `dataset.json`."""
+
+    format: str
+    """The name of the format."""
+
+    options: dict[str, Any]
+    """How the format was read."""
+
+    num_files: int
+    files_sha256: str
+    """Of the list of all files that were read, with their names and hashes."""
+
+    files: dict[str, str]
+    """SHA-256 of each file by its name; empty if there are too many, which `files.jsonl` beside `dataset.json` lists."""
+
+    licence: str | None
+    """As the recording names it."""
+
+    lacks: tuple[str, ...]
+    """What nobody recorded."""
+
+
+def _require_imported(imported: Any) -> None:
+    """Raise ValueError unless it is empty, or the record of an import."""
+    if imported != {}:
+        _require_record("imported", imported, _Imported)
 
 
 def _require_record(name: str, value: Any, record: type) -> None:
@@ -156,6 +187,9 @@ class RolloutSpec(Spec):
     selection: dict[str, Any] = field(default_factory=dict, metadata=UNSAID)
     """Which episodes of which datasets these are, if they were selected (`worldmodel_v.selection`). Nothing extends them."""
 
+    imported: dict[str, Any] = field(default_factory=dict, metadata=UNSAID)
+    """Whose recording these episodes are, if they were imported (`worldmodel_v.importing`)."""
+
     @cached_property
     def preprocessing(self) -> Preprocessing:
         """How raw frames become the recorded ones; raises ConfigError if these settings are not possible."""
@@ -189,6 +223,7 @@ class LatentSpec(Spec):
         if self.holdout_every is not None and self.holdout_every < 2:
             raise ValueError(f"holdout_every: expected at least 2, got {self.holdout_every}")
         _require_selection(self.source.get("selection", {}))
+        _require_imported(self.source.get("imported", {}))
 
 
 def read_settings(spec_class: type[AnySpec], settings: dict[str, Any], schema: Schema) -> AnySpec:

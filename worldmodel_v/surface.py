@@ -34,8 +34,8 @@ def in_python(name: str, value: Any, stage: str | None) -> str:
 
 
 def on_the_command_line(name: str, value: Any, stage: str | None) -> str:
-    """`--holdout-every 5`, `--compile`, `--no-resume`, as the commands' parser has them."""
-    spelled = name.replace("_", "-")
+    """`--holdout-every 5`, `--compile`, `--no-resume`, as the commands' parser has them; `from_` is `--from`."""
+    spelled = name.rstrip("_").replace("_", "-")
     if value is None or value is True:
         return f"--{spelled}"
     return f"--no-{spelled}" if value is False else f"--{spelled} {_words(value)}"

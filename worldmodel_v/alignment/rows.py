@@ -61,7 +61,7 @@ def _read(shard: Shard, schema: Schema, position: int, longest: int) -> Rows:
     return Rows(
         observation=tuple(_values(shard.rows(column.name, start, stop + 1), column) for column in seen),
         action=_projected(vectors.astype(np.float64), MOST_ACTION_VALUES),
-        reward=shard.rows(reward.name, start, stop).astype(np.float64),
+        reward=np.zeros(stop - start) if reward.absent else shard.rows(reward.name, start, stop).astype(np.float64),
     )
 
 

@@ -18,6 +18,11 @@ EXAMPLES = {
         'wm-select --data runs/rollouts --out runs/driven --where "return > 100 and length < 900"',
         "wm-select --data runs/rollouts --out runs/for-training --share 0:0.9",
     ),
+    "wm-import": (
+        "wm-import npz --from recorded --out runs/imported",
+        "wm-import npz --from recorded --out runs/imported --frames obs --action act --action-space discrete:5",
+    ),
+    "wm-import npz": ("wm-import npz --from recorded --out runs/imported",),
     "wm-inspect": (
         "wm-inspect runs/rollouts --verify --preview frames.png",
         "wm-inspect runs/rollouts --video episode.gif --episode 3",

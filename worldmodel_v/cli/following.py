@@ -40,6 +40,11 @@ def after_encode(config: Any, report: Any) -> Iterator[list[object]]:
     yield ["wm-inspect", config.out, "--verify", "--data", config.data, "--vae", config.vae]
 
 
+def after_import(config: Any, report: Any) -> Iterator[list[object]]:
+    """A look at frames, and at what was recorded."""
+    yield ["wm-inspect", config.out, "--preview", _beside(config.out, "rollouts", "frames").with_suffix(".png")]
+
+
 def after_select(config: Any, report: Any) -> Iterator[list[object]]:
     """A check of every byte."""
     yield ["wm-inspect", config.out, "--verify"]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -143,7 +143,7 @@ def parse(
         _require_once(words)
         if "--version" in words:
             print_version(program)
-        found = config_class(words) if inspect.isfunction(config_class) else config_class
+        found = spelled(config_class(words) if inspect.isfunction(config_class) else config_class)
         command.__annotations__ = {
             "config": tyro.conf.OmitArgPrefixes[found],  # type: ignore[misc, valid-type]
             "output": tyro.conf.OmitArgPrefixes[Output],
@@ -156,6 +156,19 @@ def parse(
             return parse_words(args=words)
     except WorldModelError as error:
         leave_with_error(program, error, _output_asked_for(args))
+
+
+def spelled(config_class: Any) -> Any:
+    """The class with its options as a command line has them: a field that Python's grammar makes `from_` is `--from`."""
+    fields = dataclasses.fields(config_class) if dataclasses.is_dataclass(config_class) else ()
+    named = [
+        (each.name, Annotated[each.type, tyro.conf.arg(name=each.name.rstrip("_"))], each)
+        for each in fields
+        if each.name.endswith("_")
+    ]
+    if not named:
+        return config_class
+    return dataclasses.make_dataclass(config_class.__name__, named, bases=(config_class,), frozen=True, kw_only=True)
 
 
 def print_version(program: str) -> NoReturn:

@@ -117,6 +117,19 @@ def print_export(report: Any) -> None:
         console.print(plain(f"- {note}"), soft_wrap=True)
 
 
+def print_import(report: Any) -> None:
+    """Print what an import made, what the recording lacks, and where its actions are."""
+    console = results()
+    console.print("done", style="bold")
+    what = f"{report.episodes} episodes, {report.frames} frames ({report.new_episodes} new episodes)"
+    console.print(plain(f"{report.out}  from {report.format}: {what}"), soft_wrap=True)
+    if report.alignment:
+        console.print(plain(f"actions: {report.alignment}"), soft_wrap=True)
+    console.print("nothing is lost" if not report.notes else "what the recording lacks, or is left out:", style="bold")
+    for note in report.notes:
+        console.print(plain(f"- {note}"), soft_wrap=True)
+
+
 def _or_dash(value: float | None, form: str) -> str:
     return "–" if value is None else format(value, form)
 

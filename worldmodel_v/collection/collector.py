@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import gymnasium
 import numpy as np
@@ -58,6 +59,8 @@ SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
 
 FAILURES_IN_TURN = 10
 """The run ends after this many failed shards in a row: the environment or the policy is broken."""
+
+Stage = Literal["collect", "import"]
 
 TRIALS = 3
 """How many episodes are tried before a run, until one begins."""
@@ -112,7 +115,7 @@ def collect(
         executor = executor or (None if config.workers else apart)
         if apart is not None and executor is not apart:
             apart.rest()
-        return _collect(GymSource(spec), config, progress, executor, shard_bytes=_smallest_shard(spec))
+        return collect_into(GymSource(spec), config, progress, executor, shard_bytes=_smallest_shard(spec))
 
 
 @contextmanager
@@ -140,13 +143,22 @@ def collect_source(
     """
     with output_to_stderr(), process_kept():
         own = OwnSource.of(source, seed=config.seed, episodes_per_shard=config.episodes_per_shard)
-        return _collect(own, config, shown(progress), executor, shard_bytes=0)
+        return collect_into(own, config, shown(progress), executor)
 
 
-def _collect(
-    source: Source, config: CollectionConfig, progress: Progress, executor: Executor | None, shard_bytes: int
+def collect_into(
+    source: Source,
+    config: CollectionConfig,
+    progress: Progress,
+    executor: Executor | None = None,
+    *,
+    shard_bytes: int = 0,
+    stage: Stage = "collect",
 ) -> CollectReport:
-    """`shard_bytes` is the smallest size of a shard."""
+    """The core of every collection: the missing blocks of any source, as shards of `config.out`.
+
+    `shard_bytes` is the smallest size of a shard, `stage` how progress and events call the work. Raises as `collect` does.
+    """
     spec = source.spec
     if not config.out.exists():
         _refuse_full_disk(config.out, shard_bytes)
@@ -157,18 +169,18 @@ def _collect(
     with DatasetWriter(config.out.absolute(), spec) as writer:
         blocks = missing_blocks(writer.entries, config.episodes, config.episodes_per_shard)
         new_episodes = sum(block.num_episodes for block in blocks)
-        writer.announce("collect", sum(entry.num_episodes for entry in writer.entries) + new_episodes)
+        writer.announce(stage, sum(entry.num_episodes for entry in writer.entries) + new_episodes)
         if blocks:
             _refuse_full_disk(config.out, shard_bytes)
             setup = taken_along(functools.partial(block_collector, source, timeout))
-            _collect_blocks(config, timeout, source, blocks, setup, executor, writer, progress)
+            _collect_blocks(config, timeout, source, blocks, setup, executor, writer, progress, stage)
         writer.set_aside()
         dataset = writer.dataset()
         if set_aside := [episode for episode in dataset.set_aside() if episode.first_episode < config.episodes]:
-            raise _some_set_aside(config, dataset, set_aside)
+            raise _some_set_aside(config, dataset, set_aside, stage)
     report = CollectReport(out=config.out, episodes=dataset.num_episodes, frames=dataset.num_rows, new_episodes=new_episodes)
-    message = f"collect: {report.episodes} episodes, {report.frames} frames ({new_episodes} new episodes)"
-    progress.event("finished", message, stage="collect", **asdict(report))
+    message = f"{stage}: {report.episodes} episodes, {report.frames} frames ({new_episodes} new episodes)"
+    progress.event("finished", message, stage=stage, **asdict(report))
     return report
 
 
@@ -274,13 +286,14 @@ def _collect_blocks(
     executor: Executor | None,
     writer: DatasetWriter,
     progress: Progress,
+    stage: Stage,
 ) -> None:
     """Let workers collect blocks, and commit them; blocks that fail are tried once more at the end, episode by episode."""
     spec, replay, plays = source.spec, replay_of(source, blocks), TwoPlays(source, progress)
     done = sum(entry.num_episodes for entry in writer.entries)
     total = done + sum(block.num_episodes for block in blocks)
-    task = begin(progress, "collect", config.out, spec.hash, total=total, unit="episodes", done=done)
-    tally = Tally("collect", config.out, progress, shards_left=len(blocks))
+    task = begin(progress, stage, config.out, spec.hash, total=total, unit="episodes", done=done)
+    tally = Tally(stage, config.out, progress, shards_left=len(blocks))
 
     def commit(block: Block, image: bytes) -> None:
         tally.committed(writer.commit(block.shard, image))
@@ -302,7 +315,7 @@ def _collect_blocks(
                 in_turn += 1
                 _refuse_to_go_on(in_turn, outcome)
                 message = f"{block} failed {outcome.attempts} times; its episodes are tried one by one when the rest is done"
-                progress.event("shard_failed", message, warning=True, stage="collect", shard=block.shard)
+                progress.event("shard_failed", message, warning=True, stage=stage, shard=block.shard)
             else:
                 in_turn = 0
                 commit(block, outcome)
@@ -314,7 +327,7 @@ def _collect_blocks(
                 writer.set_aside(result)
                 episodes = [episode.episode for episode in result]
                 message = f"{block} is set aside"
-                progress.event("shard_set_aside", message, warning=True, stage="collect", shard=block.shard, episodes=episodes)
+                progress.event("shard_set_aside", message, warning=True, stage=stage, shard=block.shard, episodes=episodes)
 
 
 def _refuse_to_go_on(failures_in_turn: int, failure: Failure) -> None:
@@ -326,7 +339,7 @@ def _refuse_to_go_on(failures_in_turn: int, failure: Failure) -> None:
         )
 
 
-def _some_set_aside(config: CollectionConfig, dataset: Dataset, set_aside: list[SetAside]) -> EpisodesSetAside:
+def _some_set_aside(config: CollectionConfig, dataset: Dataset, set_aside: list[SetAside], stage: Stage) -> EpisodesSetAside:
     """What is there, what is missing and why, and what can be done about it."""
     missing = {episode.shard: episode.num_episodes for episode in set_aside}
     shown = [
@@ -334,12 +347,12 @@ def _some_set_aside(config: CollectionConfig, dataset: Dataset, set_aside: list[
         for episode in set_aside[:EPISODES_IN_REPORT]
     ]
     more = [f"and {len(set_aside) - len(shown)} more, which wm-inspect lists"] if len(shown) < len(set_aside) else []
+    elsewhere = f"; or collect with another {option('seed')} into another directory" if stage == "collect" else ""
     return EpisodesSetAside(
         f"{dataset.num_episodes} episodes are committed, {sum(missing.values())} are set aside with "
         f"{len(missing)} {'shard' if len(missing) == 1 else 'shards'}: {'; '.join(shown + more)}",
         where=config.out,
-        remedy="mend the cause and run the same command again: it tries what is set aside anew; or collect with another "
-        f"{option('seed')} into another directory",
+        remedy=f"mend the cause and run the same command again: it tries what is set aside anew{elsewhere}",
     )
 
 

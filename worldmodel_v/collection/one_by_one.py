@@ -12,6 +12,7 @@ from worldmodel_v.collection.block import Block, merge_shards
 from worldmodel_v.collection.config import CollectionConfig
 from worldmodel_v.execution import Executor, Failure
 from worldmodel_v.progress import Progress
+from worldmodel_v.records import NO_SEED
 from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.set_aside import SetAside, as_reason
@@ -65,7 +66,7 @@ def too_long(seconds: float, timeout: float) -> str | None:
 
 
 def _set_aside(block: Block, spec: RolloutSpec, timeout: float, episode: int, failure: Failure) -> SetAside:
-    seed, _ = episode_seeds(spec.seed, episode)
+    seed = NO_SEED if spec.seed == NO_SEED else episode_seeds(spec.seed, episode)[0]
     reason = failure.reason.removeprefix(f"episode {episode} (seed {seed}) of {spec.env}: ")
     if failure.died:
         reason = too_long(failure.seconds, timeout) or f"{reason}: {WHY_A_PROCESS_ENDS}"

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.records import NO_SEED
 from worldmodel_v.storage import files
 from worldmodel_v.storage.index import MAX_NUMBER, IndexEntry
 from worldmodel_v.storage.publish import publish, remove, sync_folder
@@ -29,7 +30,7 @@ class SetAside:
 
     episode: int
     seed: int
-    """The seed that the environment was reset with."""
+    """The seed that the environment was reset with; NO_SEED if nobody knows it."""
 
     shard: int
     first_episode: int
@@ -50,7 +51,7 @@ class SetAside:
             if each.name == "reason":
                 if type(value) is not str or len(value) > MAX_REASON_CHARACTERS or not value.isprintable():
                     raise ValueError(f"reason must be at most {MAX_REASON_CHARACTERS} printable characters")
-            elif type(value) is not int or not 0 <= value < MAX_NUMBER:
+            elif type(value) is not int or not (NO_SEED if each.name == "seed" else 0) <= value < MAX_NUMBER:
                 raise ValueError(f"{each.name} must be a whole number from 0 and below 2^53, got {value!r:.100}")
 
 

@@ -1,0 +1,54 @@
+"""A folder with one `.npz` for each episode: what several formats have in common."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.importing.npz_files import Header, read_headers
+from worldmodel_v.importing.recording import Recording
+from worldmodel_v.storage.reading import readable
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+class NpzFolder(Recording):
+    """Its episodes are its files, in the order of their names, numbers in these by their value."""
+
+    def __init__(self, root: Path, *, required: Iterable[str], below: bool = False) -> None:
+        """Every file's headers are read. With `below`, files in folders below count too. Raises DatasetNotUsable if there is
+        no file, or if one lacks a `required` array."""
+        self.root = root
+        self.files = npz_files(root, below=below)
+        self.num_episodes = len(self.files)
+        for path in self.files:
+            _require(path, read_headers(path), required)
+
+    def where(self, number: int) -> str:
+        """The file."""
+        return str(self.files[number])
+
+
+@readable()
+def npz_files(root: Path, *, below: bool = False) -> tuple[Path, ...]:
+    """The `.npz` files of a folder, or the one file that is named; raises DatasetNotUsable if there is none."""
+    if root.is_file():
+        return (root,)
+    if not root.is_dir():
+        raise DatasetNotUsable("no such directory", where=root, remedy="give the directory of the recording")
+    found = root.rglob("*.npz") if below else root.glob("*.npz")
+    files = tuple(sorted((path for path in found if not path.name.startswith(".") and path.is_file()), key=_in_order))
+    if not files:
+        raise DatasetNotUsable("holds no .npz file", where=root, remedy="give the directory of the recording")
+    return files
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBER.split(path.as_posix())]
+
+
+def _require(path: Path, headers: dict[str, Header], required: Iterable[str]) -> None:
+    for name in required:
+        if name not in headers:
+            held = ", ".join(headers) or "none"
+            raise DatasetNotUsable(where=path, expected=f"an array {name!r}", got=f"the arrays {held}")

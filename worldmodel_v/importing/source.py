@@ -1,0 +1,122 @@
+"""A recording as a source of collection: episodes by number, each a function of the files and the settings alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldmodel_v.envs.parts import extra_column
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, UsageError, WorldModelError
+from worldmodel_v.importing.columns import columns_of, require_frames
+from worldmodel_v.importing.config import ImportConfig
+from worldmodel_v.importing.recording import Recorded, Recording, reading
+from worldmodel_v.importing.source_files import SourceFiles
+from worldmodel_v.importing.spaces import space_of
+from worldmodel_v.records import NO_SEED, Episode
+from worldmodel_v.schema import Column, rollout_schema, space_record
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+
+
+@dataclass(frozen=True)
+class ImportSource:
+    """A `Recording` as a `Source`."""
+
+    recording: Recording
+    spec: RolloutSpec
+    raw_shape: tuple[int, ...]
+    """Of a frame as it was recorded."""
+
+    @classmethod
+    def of(cls, config: ImportConfig, recording: Recording, files: SourceFiles) -> "ImportSource":
+        """Read episode 0, to know what the episodes hold; raises UsageError if a dataset cannot hold them."""
+        where = recording.where(0)
+        first = _read(recording, 0)
+        with _named(where):
+            require_frames(first.frames)
+        raw_shape = first.frames.shape[1:]
+        preprocessing = config.preprocessing(raw_shape)
+        space = space_of(config.action_space, recording.action_space, first.action, where)
+        raw_space = {"type": "Box", "dtype": "uint8", "shape": [*raw_shape], "low": 0, "high": 255}
+        seen = recording.observation_space
+        try:
+            schema = rollout_schema(
+                frame_shape=preprocessing.frame_shape,
+                action_space=space.record,
+                observation_space=raw_space if seen is None else space_record(seen),
+                state_names=recording.state_names,
+                extras=tuple(_extra(name, rows) for name, rows in first.extras.items()),
+                has_reward="reward" not in recording.lacks,
+            )
+        except ValueError as error:
+            raise DatasetNotUsable(str(error), where=where) from None
+        spec = RolloutSpec(
+            schema=schema,
+            env=config.env or recording.env or f"imported/{config.name}",
+            policy=recording.policy,
+            seed=NO_SEED,
+            max_steps=MAX_ROWS_PER_EPISODE - 1,
+            **vars(preprocessing),
+            episodes_per_shard=config.episodes_per_shard,
+            frames=recording.frames,
+            gymnasium="",
+            imported={
+                "format": config.name,
+                "options": {**config.options, **recording.settings},
+                "licence": recording.licence,
+                "lacks": [*recording.lacks],
+                **files.record(),
+            },
+        )
+        return cls(recording, spec, raw_shape)
+
+    def check(self) -> None:
+        """Raise DatasetNotUsable if the files are not here."""
+        if not self.recording.root.exists():
+            raise DatasetNotUsable("is not there", where=self.recording.root, remedy="have every node see it")
+
+    def episode(self, episode_id: int) -> Episode:
+        """Read it; raises UsageError, naming file or episode, if it is damaged or not what the first one was."""
+        recorded = _read(self.recording, episode_id)
+        with _named(self.recording.where(episode_id)):
+            columns = columns_of(recorded, self.spec.schema, self.spec.preprocessing, self.raw_shape)
+            return Episode(
+                schema=self.spec.schema,
+                episode_id=episode_id,
+                seed=NO_SEED if recorded.seed is None or not 0 <= recorded.seed < 2**63 else recorded.seed,
+                policy=recorded.policy or self.recording.policy,
+                columns=columns,
+            )
+
+    def beginning(self, episode_id: int, num_steps: int) -> Episode:
+        """The whole episode."""
+        return self.episode(episode_id)
+
+    @property
+    def repeats(self) -> bool:
+        """True: files are the same when they are read again."""
+        return True
+
+
+def _read(recording: Recording, number: int) -> Recorded:
+    with _named(recording.where(number)), reading(recording.where(number)):
+        return recording.episode(number)
+
+
+def _extra(name: str, rows: np.ndarray) -> Column:
+    return extra_column(name, [rows[0]])
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Around the reading of an episode: an error about its data names it, and is the user's to mend (`UsageError`)."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except WorldModelError as error:
+        if error.where is not None:
+            raise
+        told = type(error) if isinstance(error, UsageError) else DatasetNotUsable
+        raise told(error.what, **error.parts | {"where": where}) from None
