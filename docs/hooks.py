@@ -33,6 +33,7 @@ from worldmodel_v.autoencoders import AutoencoderConfig
 from worldmodel_v.autoencoders.gaussian import VAEConfig
 from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.export import CHOICES
+from worldmodel_v.cli.importing import CHOICES as RECORDINGS
 from worldmodel_v.collection import CollectConfig, CollectionConfig
 from worldmodel_v.encoding import EncodeConfig
 from worldmodel_v.errors import UsageError, WorldModelError
@@ -40,6 +41,7 @@ from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.hub import HubConfig
 from worldmodel_v.export.model import ModelExportConfig
+from worldmodel_v.importing import FORMATS as IMPORT_FORMATS
 from worldmodel_v.selection import SelectConfig
 from worldmodel_v.training import TrainConfig
 
@@ -47,12 +49,12 @@ ROOT = Path(__file__).parents[1]
 COMMANDS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 """A command -> module:function."""
 
-SUBCOMMANDS = {"wm-export": CHOICES}
+SUBCOMMANDS = {"wm-export": CHOICES, "wm-import": RECORDINGS}
 """A command that chooses its parser by itself -> the words that choose; other parsers know their subcommands."""
 
 CONFIGS: tuple[type[Any], ...] = (
     *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, SelectConfig),
-    *(*FORMATS.values(), ModelExportConfig, HubConfig),
+    *(*IMPORT_FORMATS.values(), *FORMATS.values(), ModelExportConfig, HubConfig),
     *(CollectionConfig, AutoencoderConfig, VAEConfig),
 )
 """In the order of the page."""

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from tests.builders import files_in
-from worldmodel_v.cli import collect, encode, export, inspect, pipeline, select, train
+from worldmodel_v.cli import collect, encode, export, importing, inspect, pipeline, select, train
 from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.collection import CollectConfig
 from worldmodel_v.collection import collect as collect_into
@@ -32,6 +32,7 @@ MAINS: dict[str, Callable[[], None]] = {
     "wm-eval": evaluation.main,
     "wm-select": select.main,
     "wm-export": export.main,
+    "wm-import": importing.main,
     "wm-inspect": inspect.main,
     "wm-pipeline": pipeline.main,
 }
@@ -866,6 +867,7 @@ REQUIRED = {
     "wm-eval": "--data x --vae x --out x",
     "wm-select": "--data a --out b",
     "wm-export": "npz --data x --out y",
+    "wm-import": "npz --from x --out y",
     "wm-inspect": "x",
     "wm-pipeline": "run x --out x",
 }

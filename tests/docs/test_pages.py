@@ -19,6 +19,7 @@ from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.export import FORMATS
 from worldmodel_v.export.hub import HubConfig
 from worldmodel_v.export.model import ModelExportConfig
+from worldmodel_v.importing import FORMATS as IMPORT_FORMATS
 from worldmodel_v.pipeline import STAGES
 from worldmodel_v.selection import SelectConfig
 from worldmodel_v.training import TrainConfig, train_config
@@ -31,6 +32,7 @@ CONFIGS = {
     "wm-eval": EvalConfig,
     "wm-select": SelectConfig,
     "wm-inspect": InspectConfig,
+    **{f"wm-import {name}": config for name, config in IMPORT_FORMATS.items()},
     **{f"wm-pipeline {name}": config for name, config in PIPELINE_COMMANDS.items()},
     **{f"wm-export {name}": config for name, config in FORMATS.items()},
     "wm-export model": ModelExportConfig,
@@ -62,12 +64,13 @@ def test_every_flag_of_a_documented_command_exists(document: str) -> None:
             if field and stage in STAGES:
                 assert field in STAGES[stage].__dataclass_fields__, f"{document}: {word}"
             elif word.startswith("--") and word != "--tyro-print-completion":
-                assert word[2:].replace("-", "_") in fields, f"{document}: {program} {word}"
+                name = word[2:].replace("-", "_")
+                assert name in fields or f"{name}_" in fields, f"{document}: {program} {word}"
 
 
 def test_each_command_is_shown_with_its_flags() -> None:
     shown = {words[0] for page in PAGES for words in commands(page)}
-    assert {name for name in CONFIGS if not name.startswith(("wm-export", "wm-pipeline"))} <= shown
+    assert {name for name in CONFIGS if not name.startswith(("wm-export", "wm-import", "wm-pipeline"))} <= shown
 
 
 @pytest.mark.parametrize("document", [*PAGES, ".ci/run"])

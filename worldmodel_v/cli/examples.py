@@ -22,6 +22,9 @@ EXAMPLES = {
         "wm-import npz --from recorded --out runs/imported",
         "wm-import npz --from recorded --out runs/imported --frames obs --action act --action-space discrete:5",
     ),
+    "wm-import hardmaru": ("wm-import hardmaru --from carracing/record --out runs/imported",),
+    "wm-import ctallec": ("wm-import ctallec --from datasets/carracing --out runs/imported",),
+    "wm-import minari": ("wm-import minari --from ~/.minari/datasets/NAME-v0 --out runs/imported",),
     "wm-import npz": ("wm-import npz --from recorded --out runs/imported",),
     "wm-inspect": (
         "wm-inspect runs/rollouts --verify --preview frames.png",

@@ -41,6 +41,7 @@ def print_overview(facts: dict[str, Any]) -> None:
         table.add_row("actions", plain(_alignment(judged)))
     left = {name: value for name, value in facts.items() if name not in (*HEAD, *SAID)}
     settings = _settings(left.pop("settings", None) or {}, {**facts, **(facts.get("model") or {})})
+    settings, imported = _without_import(settings)
     settings, selection = _without_selection(settings)
     figures = {**(left.pop("latest", None) or {}), "held_out": left.pop("held_out", None)}
     add_facts(table, left)
@@ -48,6 +49,8 @@ def print_overview(facts: dict[str, Any]) -> None:
         if name in settings:
             table.add_row(name, plain(in_words(settings.pop(name))))
     add_facts(table, {"settings": settings})
+    if imported:
+        table.add_row("imported", plain(_import_text(imported)))
     for name, words in selection:
         table.add_row(name, plain(words))
     console.print(table)
@@ -92,6 +95,24 @@ def _moment(text: str) -> str:
 def _settings(settings: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that say something, and are not said already."""
     return {name: value for name, value in settings.items() if value not in NOTHING and said.get(name, NOTHING) != value}
+
+
+def _without_import(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings without whose recording the episodes are, and that."""
+    source = settings.get("source") or {}
+    imported = settings.get("imported") or source.get("imported") or {}
+    left = {name: value for name, value in settings.items() if name != "imported"}
+    if source:
+        left["source"] = {name: value for name, value in source.items() if name != "imported"}
+    return left, imported
+
+
+def _import_text(imported: Mapping[str, Any]) -> str:
+    """In one line; `--json` names every file."""
+    files = f"{imported['num_files']:,} files (list {imported['files_sha256'][:12]}…)"
+    licence = f"licence {imported['licence']}" if imported["licence"] else "no licence named"
+    lacks = f"lacks {', '.join(imported['lacks'])}" if imported["lacks"] else "lacks nothing"
+    return f"from {imported['format']}, {files}, {licence}, {lacks}"
 
 
 def _without_selection(settings: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:

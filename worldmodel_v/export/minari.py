@@ -25,7 +25,7 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
-from worldmodel_v.records import Episode
+from worldmodel_v.records import NO_SEED, Episode
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.hdf5_file import EVERYWHERE, add_column, create_hdf5
@@ -108,7 +108,8 @@ class MinariConfig(ExportConfig):
 
 def _write_episode(group: Any, number: int, episode: Episode) -> None:
     group.attrs["id"] = number
-    group.attrs["seed"] = episode.seed
+    if episode.seed != NO_SEED:
+        group.attrs["seed"] = episode.seed
     group.attrs["total_steps"] = episode.num_steps
     group.attrs["policy"] = episode.policy
     columns = {

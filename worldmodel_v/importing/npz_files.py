@@ -4,7 +4,6 @@ Objects (pickles) are never loaded. What an array claims is compared with the by
 it. Each array is checked against the archive's CRC-32 when it is read.
 """
 
-import os
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,15 +14,13 @@ from typing import IO
 import numpy as np
 
 from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.importing.memory import most_bytes
 from worldmodel_v.importing.recording import REMEDY, reading
 from worldmodel_v.storage.reading import readable
 
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MOST_GROWTH = 1100
 """zlib makes bytes at most 1032 times smaller."""
-
-SHARE_OF_MEMORY = 0.5
-"""The arrays of one file may take so much of the machine's memory."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def read_headers(path: Path) -> dict[str, Header]:
 def read_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Some arrays of a file, whole; raises as `read_headers`, and DatasetNotUsable if one is missing or holds objects."""
     arrays = {}
-    left = SHARE_OF_MEMORY * _memory_bytes()
+    left = most_bytes()
     with _opened(path) as archive:
         there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         for name in names:
@@ -109,7 +106,3 @@ def _header(path: Path, entry: zipfile.ZipInfo, stream: IO[bytes]) -> Header:
 def _array(stream: IO[bytes], header: Header) -> np.ndarray:
     values = np.frombuffer(stream.read(), header.dtype)
     return values.reshape(header.shape[::-1]).T if header.is_fortran else values.reshape(header.shape)
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

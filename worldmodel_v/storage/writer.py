@@ -218,8 +218,14 @@ def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
         if chosen:
             found, remedy = "a dataset that was not selected from others", "give another directory"
         raise OutputNotUsable(f"holds {found}, and this command does not continue it", where=path, remedy=remedy)
+    imported_there, imported = there.pop("imported", {}), asked.pop("imported", {})
+    if bool(imported_there) != bool(imported):
+        found = "episodes that were imported" if imported_there else "a dataset that was not imported"
+        what = f"holds {found}, and this command does not continue it"
+        raise OutputNotUsable(what, where=path, remedy="give another directory")
     fields = "; ".join(
         differences(_by_part(chosen_there), _by_part(chosen))
+        or differences(_by_option(imported_there), _by_option(imported))
         or differences(there, asked)
         or schema_differences(recorded.schema, spec.schema)
     )
@@ -239,6 +245,12 @@ def _by_part(selection: dict[str, Any]) -> dict[str, Any]:
         if name != "selection"
     }
     return parts | of_datasets
+
+
+def _by_option(imported: dict[str, Any]) -> dict[str, Any]:
+    """What an import was asked for and found, by names as `imported.format` and `imported.options.layout`."""
+    options = {f"imported.options.{name}": value for name, value in imported.get("options", {}).items()}
+    return {f"imported.{name}": value for name, value in imported.items() if name not in ("options", "files")} | options
 
 
 def _is_ours(item: Path) -> bool:
