@@ -1,6 +1,5 @@
 """What a newcomer asks first: help with examples, versions, completion, and the next command."""
 
-import importlib
 import inspect
 import re
 import shlex
@@ -19,7 +18,7 @@ from tests.docs.test_pages import CONFIGS
 from tests.extending.my_tokenizer import Tokenizer
 from worldmodel_v.autoencoders import AutoencoderSettings
 from worldmodel_v.cli import main as shared
-from worldmodel_v.cli.all import COMMANDS
+from worldmodel_v.cli.all import COMMANDS, module_of
 from worldmodel_v.cli.all import main as all_commands
 from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.following import TRAINS_FROM, after_collect, after_encode, after_eval, after_train, in_one_line
@@ -46,7 +45,7 @@ def assert_parses(words: list[str]) -> Any:
 
 
 def test_every_command_has_examples() -> None:
-    assert EXAMPLES.keys() == CONFIGS.keys() | {"wm-export", "wm-pipeline"}
+    assert EXAMPLES.keys() == CONFIGS.keys() | {"wm-export", "wm-import", "wm-pipeline"}
 
 
 @pytest.mark.parametrize("line", sorted({line for lines in EXAMPLES.values() for line in lines}))
@@ -60,7 +59,7 @@ def test_the_help_ends_with_examples(command: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("COLUMNS", "80")
     program, *words = command.split()
     monkeypatch.setattr(sys, "argv", [program, *words, "--help"])
-    main = importlib.import_module(f"worldmodel_v.cli.{program.removeprefix('wm-')}").main
+    main = module_of(program.removeprefix("wm-")).main
     with pytest.raises(SystemExit) as left:
         main()
     assert not left.value.code

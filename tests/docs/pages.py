@@ -50,7 +50,7 @@ NOT_RUN = {
     },
     **{
         f"docs/benchmarks/{name}.md": {"python benchmarks/": MINUTES}
-        for name in ("alignment", "collect", "encode", "latents", "policies", "scale", "train", "worlds")
+        for name in ("alignment", "collect", "encode", "importing", "latents", "policies", "scale", "train", "worlds")
     },
 }
 """Page -> how a block begins -> why no test runs it. Its options are compared with the parsers all the same."""

@@ -70,7 +70,7 @@ def test_each_option_of_each_command_is_on_the_page(command: str, cli_page: str)
     shown = section(cli_page, command)
     words = {word for cell in rows(shown) for word in re.findall(r"--[\w-]+", cell)}
     for field in (*dataclasses.fields(CONFIGS[command]), *dataclasses.fields(Output)):
-        option = field.name.replace("_", "-")
+        option = field.name.rstrip("_").replace("_", "-")
         if not words & {f"--{option}", f"--no-{option}"}:
             assert "Positional" in str(inspect.get_annotations(CONFIGS[command])[field.name]), f"{command} {field.name}"
     assert all(cells[-1] for cells in rows(shown).values()), "an option without a help"

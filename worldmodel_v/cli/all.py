@@ -19,17 +19,18 @@ def main() -> None:
     name, words = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
     if name in COMMANDS:
         sys.argv = [f"wm-{name}", *words]
-        _module(name).main()
+        module_of(name).main()
     elif name == "--version":
         print_version("worldmodel_v")
     elif name in ("-h", "--help"):
         print_lines(f"usage: {PROGRAM} COMMAND …, the same as wm-COMMAND …; its options: {PROGRAM} COMMAND --help\n\n")
         for command in COMMANDS:
-            text = _module(command).__doc__ or ""
+            text = module_of(command).__doc__ or ""
             print_lines(f"  {command:<9} {text.splitlines()[0].partition(': ')[2]}\n")
     else:
         leave_with_error(PROGRAM, ConfigError(f"unknown command {name!r}; expected one of {', '.join(COMMANDS)}"))
 
 
-def _module(command: str) -> Any:
+def module_of(command: str) -> Any:
+    """The module of a command, imported."""
     return importlib.import_module(f"worldmodel_v.cli.{MODULES.get(command, command)}")

@@ -29,7 +29,7 @@ ARRAYS = ("observations", "actions", "rewards", "terminals")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CtallecConfig(ImportConfig):
+class CtallecImportConfig(ImportConfig):
     """Episodes as FOLDER/rollout_N.npz (observations, actions, rewards, terminals), which ctallec/world-models records.
 
     Give datasets/carracing of its checkout as --from. It stores each action with the frame that it led to. The first action's

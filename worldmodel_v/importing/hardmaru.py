@@ -21,7 +21,7 @@ ARRAYS = ("obs", "action")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardmaruConfig(ImportConfig):
+class HardmaruImportConfig(ImportConfig):
     """Frames and actions as SEED.npz (obs, action), which extract.py of hardmaru/WorldModelsExperiments records for CarRacing.
 
     Give carracing/record of its checkout as --from. There are no rewards, no ends of episodes, and no frame after the last

@@ -36,7 +36,7 @@ SAID = ("dataset_id", "minari_version", "algorithm_name", "code_permalink")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MinariConfig(ImportConfig):
+class MinariImportConfig(ImportConfig):
     """A Minari dataset (HDF5 or Arrow) with pictures in its observations, with seeds, infos and all other numbers.
 
     Give its folder as --from, such as ~/.minari/datasets/NAME-v0. It needs the minari package.
@@ -56,7 +56,7 @@ class MinariConfig(ImportConfig):
 
 
 class _Dataset(Recording):
-    def __init__(self, config: MinariConfig) -> None:
+    def __init__(self, config: MinariImportConfig) -> None:
         self.root = Path(config.from_)
         data = self.root / "data" if (self.root / "data").is_dir() else self.root
         metadata = _metadata(data)
@@ -149,7 +149,7 @@ def _metadata(data: Path) -> Mapping[str, Any]:
     return metadata
 
 
-def _picture(config: MinariConfig, space: gymnasium.Space) -> tuple[str, Picture]:
+def _picture(config: MinariImportConfig, space: gymnasium.Space) -> tuple[str, Picture]:
     """The path of the frames and how they are read; raises DatasetNotUsable if there are none, or several."""
     name = str(config.from_)
     try:

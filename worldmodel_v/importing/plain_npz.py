@@ -31,7 +31,7 @@ RESERVED = {"pixels", "action", "reward", "terminated", "truncated", "ep_idx", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class NpzConfig(ImportConfig):
+class NpzImportConfig(ImportConfig):
     """Episodes as one .npz each, with frames and the action chosen on each; what wm-export npz writes, or anybody else.
 
     Arrays: frames (T + 1 rows), actions, rewards and ends (T rows, or T + 1 with an empty last one). If there is no frame after
@@ -71,7 +71,7 @@ class NpzConfig(ImportConfig):
 
 
 class _Folder(NpzFolder):
-    def __init__(self, config: NpzConfig) -> None:
+    def __init__(self, config: NpzImportConfig) -> None:
         self._config = config
         self._named = {
             role: getattr(config, role)
