@@ -240,7 +240,7 @@ def _describe_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
     return facts | {
         "bytes_per_row": round(num_bytes / dataset.num_rows, 1) if dataset.num_rows else None,
         "steps_per_episode": _spread(lengths),
-        "return": _spread(returns),
+        "return": None if dataset.schema["reward"].absent else _spread(returns),
         "ends": ends,
         "columns": columns,
         "state_names": list(state_names),

@@ -76,6 +76,9 @@ def _actions(actions: np.ndarray, space: ActionSpace) -> np.ndarray:
     if shape != space.shape and {shape, space.shape} != {(), (1,)}:
         raise DatasetNotUsable(expected=f"actions of shape {space.shape}, as their space says", got=shape)
     given = exactly("action", actions.reshape(len(actions), *column.row_shape), column.dtype)
+    if not (finite := np.isfinite(given)).all():
+        step = int(np.argwhere(~finite)[0, 0])
+        raise DatasetNotUsable(f"action {step} is {given[step].tolist()}", expected="finite numbers")
     if (bounds := bounds_of(space)) is not None:
         low, high = (bound.reshape(column.row_shape) for bound in bounds)
         inside = (given >= low) & (given <= high)

@@ -14,11 +14,11 @@ from typing import Any
 from worldmodel_v.errors import DatasetNotUsable, OutputNotUsable
 from worldmodel_v.importing.recording import Recording
 from worldmodel_v.progress import Progress
-from worldmodel_v.spec import RolloutSpec, Spec
+from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import sha256_of_file
-from worldmodel_v.storage.dataset import SPEC_NAME, read_spec
-from worldmodel_v.storage.publish import publish
+from worldmodel_v.storage.dataset import SPEC_NAME, open_dataset
+from worldmodel_v.storage.publish import publish, remove
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import is_name, parse_object
 
@@ -69,15 +69,17 @@ class SourceFiles:
 
     def put_beside(self, out: Path) -> None:
         """Write the list into a dataset that has been begun, if `dataset.json` does not hold it; raises WriteFailed."""
-        if len(self.sha256) > MAX_LISTED and not files.exists(out / FILES_NAME, out):
+        if len(self.sha256) > MAX_LISTED:
             publish(out / FILES_NAME, self.lines, out)
+        else:
+            remove(out / FILES_NAME, out)
 
     def require_same(self, out: Path) -> None:
-        """Raise OutputNotUsable, naming a file, if the dataset at `out` was imported from other files."""
-        if not files.exists(out / SPEC_NAME):
+        """Raise OutputNotUsable, naming a file, if episodes of the dataset at `out` were imported from other files."""
+        dataset = open_dataset(out) if files.exists(out / SPEC_NAME) else None
+        if dataset is None or not dataset.entries or not isinstance(dataset.spec, RolloutSpec):
             return
-        spec: Spec = read_spec(out)
-        imported = spec.imported if isinstance(spec, RolloutSpec) else {}
+        imported = dataset.spec.imported
         if imported and imported["files_sha256"] != self.record()["files_sha256"]:
             there = imported["files"] or _listed(out)
             raise OutputNotUsable(

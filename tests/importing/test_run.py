@@ -1,0 +1,211 @@
+"""The whole run: the same bytes by whomever and after any kill; other files and other settings are refused by name."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.conftest import stamp_config
+from tests.execution.test_ray_pool import Sayings
+from tests.importing.recorders import record_hardmaru, record_plain, resaved
+from tests.selection.made import content
+from tests.test_alignment import toy as linear_world
+from worldmodel_v import steps
+from worldmodel_v.cli import importing as command
+from worldmodel_v.cli import inspect
+from worldmodel_v.collection import collect
+from worldmodel_v.errors import DatasetNotUsable, OutputNotUsable
+from worldmodel_v.importing import ImportReport, import_recordings, source_files
+from worldmodel_v.importing.hardmaru import HardmaruImportConfig
+from worldmodel_v.importing.plain_npz import NpzImportConfig
+from worldmodel_v.progress import Progress
+from worldmodel_v.storage import Dataset, open_dataset, verify
+
+
+def run(source: Path, out: Path, progress: Progress | None = None, **options: Any) -> ImportReport:
+    settings = {"episodes_per_shard": 1, "alignment": False, **options}
+    return import_recordings(NpzImportConfig(from_=source, out=out, **settings), progress)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    record_plain(tmp_path / "recorded")
+    return tmp_path / "recorded"
+
+
+def killed_behind(step: int, source: Path, out: Path) -> bool:
+    """Whether a fork that imports was killed behind its step of this number; False if it has fewer."""
+    process = os.fork()
+    if not process:
+        left = step
+
+        def listen(_: steps.Step) -> None:
+            nonlocal left
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+        steps.listener = listen
+        run(source, out, episodes=2)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+
+
+def test_killed_behind_every_step_the_same_again_gives_the_same_bytes(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_files, "MAX_LISTED", 2)
+    run(recorded, tmp_path / "undisturbed", episodes=2)
+    expected = content(tmp_path / "undisturbed") | {"files": (tmp_path / "undisturbed" / "files.jsonl").read_bytes()}
+    step = 0
+    while killed_behind(step, recorded, out := tmp_path / f"killed-{step}"):
+        run(recorded, out, episodes=2)
+        assert content(out) | {"files": (out / "files.jsonl").read_bytes()} == expected, step
+        assert verify(open_dataset(out)) == []
+        step += 1
+    assert step > 20
+
+
+def test_fewer_episodes_first_and_more_later_give_the_same_bytes(recorded: Path, tmp_path: Path) -> None:
+    run(recorded, tmp_path / "all")
+    assert run(recorded, tmp_path / "more", episodes=2).new_episodes == 2
+    report = run(recorded, tmp_path / "more")
+    assert (report.episodes, report.new_episodes) == (4, 2)
+    assert content(tmp_path / "more") == content(tmp_path / "all")
+    assert run(recorded, tmp_path / "more").new_episodes == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_workers_change_no_byte(recorded: Path, tmp_path: Path) -> None:
+    run(recorded, tmp_path / "alone")
+    run(recorded, tmp_path / "workers", workers=2)
+    assert content(tmp_path / "workers") == content(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("most_listed", [1000, 2])
+def test_other_files_are_refused_by_name(
+    most_listed: int, recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_files, "MAX_LISTED", most_listed)
+    run(recorded, tmp_path / "out", episodes=3)
+    before = content(tmp_path / "out")
+    imported = open_dataset(tmp_path / "out").spec.settings()["imported"]
+    assert (imported["num_files"], len(imported["files"])) == (4, 4 if most_listed > 4 else 0)
+    assert (tmp_path / "out" / "files.jsonl").exists() == (most_listed == 2)
+
+    whole = (recorded / "3.npz").read_bytes()
+    resaved(recorded / "3.npz", reward=np.load(recorded / "3.npz")["reward"] + 1)
+    with pytest.raises(
+        OutputNotUsable, match=r"out: was imported from other files: 3\.npz has SHA-256 \w+…, it had \w+…; give"
+    ):
+        run(recorded, tmp_path / "out")
+    (recorded / "3.npz").unlink()
+    with pytest.raises(OutputNotUsable, match=r"3\.npz is missing now"):
+        run(recorded, tmp_path / "out")
+    (recorded / "3.npz").write_bytes(whole)
+    (recorded / "4.npz").write_bytes(whole)
+    with pytest.raises(OutputNotUsable, match=r"4\.npz is new"):
+        run(recorded, tmp_path / "out")
+    assert content(tmp_path / "out") == before
+    (recorded / "4.npz").unlink()
+    assert run(recorded, tmp_path / "out").new_episodes == 1
+
+
+def test_other_settings_are_refused_by_name(recorded: Path, tmp_path: Path) -> None:
+    run(recorded, tmp_path / "out")
+    with pytest.raises(OutputNotUsable, match=r"imported\.options\.truncated is 'truncated' there, 'none' asked"):
+        run(recorded, tmp_path / "out", truncated="none")
+    with pytest.raises(OutputNotUsable, match="frame_height is 64 there, 32 asked"):
+        run(recorded, tmp_path / "out", frame_size=32)
+    with pytest.raises(OutputNotUsable, match=r"action_space is .* there, .* asked"):
+        run(recorded, tmp_path / "out", action_space="box:-1,1")
+    with pytest.raises(OutputNotUsable, match="holds episodes that were imported, and this command does not continue it"):
+        collect(stamp_config(tmp_path / "out"))
+    collect(stamp_config(tmp_path / "collected", episodes=1))
+    with pytest.raises(OutputNotUsable, match="holds a dataset that was not imported, and this command does not continue it"):
+        run(recorded, tmp_path / "collected")
+
+
+def test_a_damaged_file_ends_the_run_and_what_was_committed_stays(recorded: Path, tmp_path: Path) -> None:
+    file = recorded / "2.npz"
+    content_ = bytearray(file.read_bytes())
+    content_[5000] ^= 255
+    file.write_bytes(content_)
+    with pytest.raises(DatasetNotUsable, match=r"2\.npz: cannot be read: BadZipFile: Bad CRC-32 for file 'pixels\.npy'"):
+        run(recorded, tmp_path / "out")
+    assert open_dataset(tmp_path / "out").num_episodes == 2
+
+
+def test_files_that_change_during_the_import(recorded: Path, tmp_path: Path) -> None:
+    class Changing(Sayings):
+        def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+            if name == "shard_committed":
+                os.utime(recorded / "0.npz")
+
+    with pytest.raises(DatasetNotUsable, match=r"0\.npz: was changed while it was imported; import again, into another"):
+        run(recorded, tmp_path / "out", Changing())
+
+
+def record_linear(folder: Path, late: int) -> None:
+    """A world whose frames show three values, with the actions `late` rows too late."""
+    folder.mkdir()
+    for number, rows in enumerate(linear_world(episodes=12, steps=80)):
+        values = np.clip(128 + 25 * rows.observation[0], 0, 255).astype(np.uint8)
+        action = np.roll(rows.action, late, axis=0).astype(np.float32)
+        frames = np.broadcast_to(values[:, None, None, :], (len(values), 8, 8, 3))
+        np.savez(folder / f"{number:02d}.npz", pixels=frames, action=action, reward=rows.reward)
+
+
+@pytest.mark.parametrize("late", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_actions_that_are_late_are_told(late: int, tmp_path: Path) -> None:
+    record_linear(tmp_path / "recorded", late)
+    events: list[tuple[str, bool, dict[str, Any]]] = []
+
+    class Told(Sayings):
+        def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+            events.append((name, warning, facts | {"message": message}))
+
+    options = {"terminated": "none", "truncated": "none", "episodes_per_shard": 10, "alignment": True}
+    report = run(tmp_path / "recorded", tmp_path / "out", Told(), **options)
+    assert report.alignment == ("late by 1" if late else "aligned")
+    warning, facts = next((warning, facts) for name, warning, facts in events if name == "alignment_judged")
+    assert warning == bool(late)
+    assert (facts["verdict"], facts["rows"], facts["stage"]) == ("late" if late else "aligned", late, "import")
+    assert ("in other rows than its format says" in facts["message"]) == bool(late)
+
+
+def run_command(main: Any, words: list[object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+    monkeypatch.setenv("COLUMNS", "400")
+    main()
+    return capsys.readouterr().out
+
+
+def test_the_command_and_what_wm_inspect_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_hardmaru(tmp_path / "record")
+    words = ["wm-import", "hardmaru", "--from", tmp_path / "record", "--out", tmp_path / "out", "--quiet"]
+    printed = run_command(command.main, words, monkeypatch, capsys)
+    assert "from hardmaru: 4 episodes, 40 frames (4 new episodes)\nactions: undecidable\n" in printed
+    assert "- reward: no rewards, so they are NaN in every row\n" in printed
+    shown = run_command(inspect.main, ["wm-inspect", tmp_path / "out"], monkeypatch, capsys)
+    assert "imported" in shown
+    assert "from hardmaru, 4 files (list " in shown
+    assert "…), no licence named, lacks final observation, reward, termination" in shown
+    facts = json.loads(run_command(inspect.main, ["wm-inspect", tmp_path / "out", "--json"], monkeypatch, capsys))
+    assert facts["settings"]["imported"]["files"] == open_dataset(tmp_path / "out").spec.imported["files"]
+    assert facts["return"] is None
+
+
+def test_the_rewards_of_a_recording_without_them_reach_no_average(tmp_path: Path) -> None:
+    record_hardmaru(tmp_path / "record")
+    import_recordings(HardmaruImportConfig(from_=tmp_path / "record", out=tmp_path / "out", alignment=False))
+    dataset: Dataset[Any] = open_dataset(tmp_path / "out")
+    assert np.isnan(dataset.episode(0).episode_return)
