@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -191,3 +192,23 @@ def test_an_entry_that_claims_to_grow_beyond_what_zlib_can_is_refused(tmp_path: 
     (tmp_path / "a.npz").write_bytes(content.replace(real, claimed))
     with pytest.raises(DatasetNotUsable, match=r"'pixels\.npy' claims to grow from \d+ to 2147483648 bytes"):
         read_arrays(tmp_path / "a.npz", ["pixels"])
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_whatever_is_in_a_file_is_imported_or_refused(part: int, name: str, folder: Path) -> None:
+    """Bytes of a sound file changed at random, most of them in its directory and headers."""
+    file, rng = a_file(folder), np.random.default_rng(part)
+    content = file.read_bytes()
+    for _ in range(12):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 3).tolist() + (len(content) - rng.integers(1, 400, 3)).tolist():
+            damaged[place] = rng.integers(256)
+        file.write_bytes(damaged)
+        shutil.rmtree(folder.parent / "out", ignore_errors=True)
+        try:
+            import_recordings(FORMATS[name](from_=folder, out=folder.parent / "out", alignment=False))
+        except UsageError as error:
+            said = str(error)
+        else:
+            said = str(file)
+        assert said.startswith(str(file))

@@ -12,18 +12,21 @@ import pytest
 
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
+from tests.export.conftest import write_stamp_latents
 from tests.importing.recorders import record_hardmaru, record_plain, resaved
-from tests.selection.made import content
+from tests.selection.made import content, selected
 from tests.test_alignment import toy as linear_world
 from worldmodel_v import steps
 from worldmodel_v.cli import importing as command
 from worldmodel_v.cli import inspect
 from worldmodel_v.collection import collect
 from worldmodel_v.errors import DatasetNotUsable, OutputNotUsable
+from worldmodel_v.export import FORMATS, export
 from worldmodel_v.importing import ImportReport, import_recordings, source_files
 from worldmodel_v.importing.hardmaru import HardmaruImportConfig
 from worldmodel_v.importing.plain_npz import NpzImportConfig
 from worldmodel_v.progress import Progress
+from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Dataset, open_dataset, verify
 
 
@@ -155,7 +158,7 @@ def test_files_that_change_during_the_import(recorded: Path, tmp_path: Path) -> 
 def record_linear(folder: Path, late: int) -> None:
     """A world whose frames show three values, with the actions `late` rows too late."""
     folder.mkdir()
-    for number, rows in enumerate(linear_world(episodes=12, steps=80)):
+    for number, rows in enumerate(linear_world(episodes=8, steps=60)):
         values = np.clip(128 + 25 * rows.observation[0], 0, 255).astype(np.uint8)
         action = np.roll(rows.action, late, axis=0).astype(np.float32)
         frames = np.broadcast_to(values[:, None, None, :], (len(values), 8, 8, 3))
@@ -204,8 +207,18 @@ def test_the_command_and_what_wm_inspect_says(
     assert facts["return"] is None
 
 
-def test_the_rewards_of_a_recording_without_them_reach_no_average(tmp_path: Path) -> None:
+def test_the_later_stages_know_that_nobody_recorded_rewards(tmp_path: Path) -> None:
     record_hardmaru(tmp_path / "record")
     import_recordings(HardmaruImportConfig(from_=tmp_path / "record", out=tmp_path / "out", alignment=False))
     dataset: Dataset[Any] = open_dataset(tmp_path / "out")
     assert np.isnan(dataset.episode(0).episode_return)
+    report = export(FORMATS["npz"](data=tmp_path / "out", out=tmp_path / "npz"))
+    assert report.notes == ["reward: nobody recorded it; where the format holds one, it is NaN"]
+    latents = write_stamp_latents(tmp_path / "out", tmp_path / "latents")
+    assert open_dataset(latents).schema["reward"].absent
+    with pytest.raises(DatasetNotUsable, match="latents: nobody recorded its rewards, which this format makes 0 or 1"):
+        export(FORMATS["adsp"](data=latents, out=tmp_path / "series"))
+    selected(tmp_path / "some", tmp_path / "out", episodes="1")
+    some = open_dataset(tmp_path / "some", RolloutSpec)
+    assert some.spec.imported == dataset.spec.imported
+    assert some.episode(0).seed == dataset.episode(1).seed

@@ -98,9 +98,11 @@ def _settings(settings: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str,
 
 
 def _without_import(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The settings without whose recording the episodes are, and that."""
+    """The settings without whose recording the episodes are, and that; a selection of several has it in its origins."""
     source = settings.get("source") or {}
-    imported = settings.get("imported") or source.get("imported") or {}
+    selection = settings.get("selection") or source.get("selection") or {"differ": []}
+    is_one = "imported" not in selection["differ"]
+    imported = (settings.get("imported") or source.get("imported") or {}) if is_one else {}
     left = {name: value for name, value in settings.items() if name != "imported"}
     if source:
         left["source"] = {name: value for name, value in source.items() if name != "imported"}

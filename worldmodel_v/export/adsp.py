@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.export import notes
 from worldmodel_v.export.config import Written
 from worldmodel_v.export.lengths import EqualLengthConfig, filled, led_here, observed
@@ -37,6 +38,13 @@ class AdspConfig(EqualLengthConfig):
     alignment: ClassVar[str] = (
         "row t: the latent of o_t, the action a_t chosen on it, and reward and done of the action a_t-1 that led to o_t"
     )
+
+    def check(self, source: Source) -> None:
+        super().check(source)
+        if source.schema["reward"].absent:
+            raise DatasetNotUsable(
+                "nobody recorded its rewards, which this format makes 0 or 1", where=self.data, remedy="export another format"
+            )
 
     def write(self, source: Source[LatentSpec], folder: Path, progress: Progress) -> Written:
         plan = self.plan(source)

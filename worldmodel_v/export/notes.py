@@ -22,6 +22,11 @@ def no_truncation(source: Source, column: str) -> list[str]:
     return [f"truncated: not held; {column} is terminated alone ({truncated} of {source.num_episodes} episodes were truncated)"]
 
 
+def absent_reward(source: Source) -> list[str]:
+    """A note that nobody recorded rewards, as in some imported data."""
+    return ["reward: nobody recorded it; where the format holds one, it is NaN"] if source.schema["reward"].absent else []
+
+
 def not_held(source: Source) -> list[str]:
     """A note on the ground truth and further columns that are left out, if there are any."""
     state = [f"state: not held ({len(source.state_names)} factors)"] if source.state_names else []

@@ -5,12 +5,13 @@ what the format lacks, and which episode each sequence is.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from worldmodel_v import __version__
 from worldmodel_v.export.config import ExportConfig, Written
+from worldmodel_v.export.notes import absent_reward
 from worldmodel_v.export.source import Source
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
@@ -50,6 +51,7 @@ def export(config: ExportConfig, progress: Progress | None = None) -> ExportRepo
     config.check(source)
     with new_directory(config.out, config.keeps) as folder:
         written = config.write(source, folder, progress)
+        written = replace(written, notes=[*written.notes, *absent_reward(source)])
         (folder / SOURCE_NAME).write_text(json.dumps(_provenance(config, source, written), indent=2) + "\n")
         num_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return ExportReport(

@@ -4,6 +4,7 @@ Objects (pickles) are never loaded. What an array claims is compared with the by
 it. Each array is checked against the archive's CRC-32 when it is read.
 """
 
+import errno
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -80,8 +81,14 @@ def _require_plain(path: Path, name: str, header: Header) -> None:
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """A file as an open archive; whatever its library raises in the block is DatasetNotUsable."""
-    with reading(path), readable(path), zipfile.ZipFile(path) as archive:
-        yield archive
+    with reading(path), readable(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                yield archive
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise zipfile.BadZipFile("a place before the file's beginning") from None
 
 
 def _header(path: Path, entry: zipfile.ZipInfo, stream: IO[bytes]) -> Header:
