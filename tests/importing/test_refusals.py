@@ -144,6 +144,19 @@ def test_an_episode_that_goes_on_after_its_end(tmp_path: Path) -> None:
         assert "in row 2, and the episode goes on; expected one episode a file" in message
 
 
+@pytest.mark.parametrize(("array", "value"), [("reward", "8.0"), ("terminated", "True")])
+def test_what_stands_with_the_frame_that_it_led_to(array: str, value: str, tmp_path: Path) -> None:
+    """As some recorders have it; without its last row, every episode would silently lose its end."""
+    folder = tmp_path / "recorded"
+    for number, arrays in enumerate(record_plain(folder)):
+        late = np.concatenate([np.zeros(1), np.full(len(arrays["action"]) - 1, 0.0), [8.0]])
+        resaved(folder / f"{number}.npz", **{array: late.astype(arrays[array].dtype)})
+    assert refused("npz", folder) == (
+        f"{folder}/0.npz: {array} is {value} in the row of the final observation, where no action is; expected rewards and "
+        "ends in the rows of the actions that brought them; move them one row up"
+    )
+
+
 def test_an_episode_with_a_final_frame_among_others_without(tmp_path: Path) -> None:
     folder = tmp_path / "recorded"
     recorded = record_plain(folder)

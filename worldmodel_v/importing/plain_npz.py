@@ -2,7 +2,8 @@
 
 Row t of the frames is what action t was chosen on; reward and ends of row t are what action t brought. Of T actions there are
 T + 1 frames. The arrays of actions, rewards and ends have T rows, or T + 1 of which the last is empty (NaN, or for whole
-numbers one below the smallest of the space), as this package writes them. With as many actions as frames, and a last action
+numbers one below the smallest of the space), as this package writes them. A reward or an end in the row of the final
+observation is refused: it would stand with the frame that it led to. With as many actions as frames, and a last action
 that is one, the final observation is not there: see `without_last_action`.
 
 Further arrays with a row for each frame become columns; all others are left out, and said.
@@ -20,7 +21,7 @@ from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.npz_files import Header, read_arrays, read_headers
 from worldmodel_v.importing.npz_folder import NpzFolder
-from worldmodel_v.importing.recording import Lack, Recorded, Recording, without_last_action
+from worldmodel_v.importing.recording import Lack, Recorded, Recording, named, without_last_action
 from worldmodel_v.importing.spaces import parse_space
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.surface import option
@@ -89,7 +90,8 @@ class _Folder(NpzFolder):
         used = {*self._named.values(), *self._extras, *((STATE, STATE_NAMES) if self.state_names else ())}
         self.notes = tuple(f"{name}: left out ({headers[name]})" for name in headers if name not in used)
         self._has_final = True
-        self._has_final = not self._acts_last(self._read(0))
+        with named(self.where(0)):
+            self._has_final = not self._acts_last(self._read(0))
         missing: list[Lack] = [] if self._has_final else ["final observation"]
         missing += ["reward"] if config.reward == NONE else []
         missing += ["termination"] if config.terminated == NONE else ["truncation"] if config.truncated == NONE else []
@@ -169,6 +171,12 @@ def _of_steps(name: str, rows: np.ndarray, num_steps: int, num_frames: int) -> n
     """(T, …): without the empty row of the final observation, if there is one."""
     if rows.ndim == 0 or len(rows) not in (num_steps, num_frames):
         raise DatasetNotUsable(expected=f"{num_steps} rows of {name}, beside the actions", got=rows.shape)
+    if len(rows) > num_steps and (rows[-1] == rows[-1]).any() and np.any(rows[-1]):
+        raise DatasetNotUsable(
+            f"{name} is {rows[-1].tolist()} in the row of the final observation, where no action is",
+            expected="rewards and ends in the rows of the actions that brought them",
+            remedy="move them one row up",
+        )
     return rows[:num_steps]
 
 

@@ -18,7 +18,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.parts import OBSERVATION
-from worldmodel_v.errors import DatasetNotUsable, one_line, retold
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, UsageError, WorldModelError, one_line, retold
 
 Lack = Literal["final observation", "reward", "termination", "truncation", "seed"]
 
@@ -118,6 +118,20 @@ def reading(where: object) -> Iterator[None]:
     """Raise DatasetNotUsable, in a line, for whatever a library raises about a file of a stranger."""
     with retold(lambda error: DatasetNotUsable(f"cannot be read: {one_line(error)}", where=where, remedy=REMEDY)):
         yield
+
+
+@contextmanager
+def named(where: str) -> Iterator[None]:
+    """Around the reading of an episode: an error about its data names it, and is the user's to mend (`UsageError`)."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except WorldModelError as error:
+        if error.where is not None:
+            raise
+        told = type(error) if isinstance(error, UsageError) else DatasetNotUsable
+        raise told(error.what, **error.parts | {"where": where}) from None
 
 
 REMEDY = "restore it from a copy"

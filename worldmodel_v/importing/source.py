@@ -1,16 +1,14 @@
 """A recording as a source of collection: episodes by number, each a function of the files and the settings alone."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from worldmodel_v.envs.parts import extra_column
-from worldmodel_v.errors import ConfigError, DatasetNotUsable, UsageError, WorldModelError
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.importing.columns import columns_of, require_frames
 from worldmodel_v.importing.config import ImportConfig
-from worldmodel_v.importing.recording import Recorded, Recording, reading
+from worldmodel_v.importing.recording import Recorded, Recording, named, reading
 from worldmodel_v.importing.source_files import SourceFiles
 from worldmodel_v.importing.spaces import space_of
 from worldmodel_v.records import NO_SEED, Episode
@@ -33,7 +31,7 @@ class ImportSource:
         """Read episode 0, to know what the episodes hold; raises UsageError if a dataset cannot hold them."""
         where = recording.where(0)
         first = _read(recording, 0)
-        with _named(where):
+        with named(where):
             require_frames(first.frames)
         raw_shape = first.frames.shape[1:]
         preprocessing = config.preprocessing(raw_shape)
@@ -79,7 +77,7 @@ class ImportSource:
     def episode(self, episode_id: int) -> Episode:
         """Read it; raises UsageError, naming file or episode, if it is damaged or not what the first one was."""
         recorded = _read(self.recording, episode_id)
-        with _named(self.recording.where(episode_id)):
+        with named(self.recording.where(episode_id)):
             columns = columns_of(recorded, self.spec.schema, self.spec.preprocessing, self.raw_shape)
             return Episode(
                 schema=self.spec.schema,
@@ -100,23 +98,9 @@ class ImportSource:
 
 
 def _read(recording: Recording, number: int) -> Recorded:
-    with _named(recording.where(number)), reading(recording.where(number)):
+    with named(recording.where(number)), reading(recording.where(number)):
         return recording.episode(number)
 
 
 def _extra(name: str, rows: np.ndarray) -> Column:
     return extra_column(name, [rows[0]])
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Around the reading of an episode: an error about its data names it, and is the user's to mend (`UsageError`)."""
-    try:
-        yield
-    except ConfigError:
-        raise
-    except WorldModelError as error:
-        if error.where is not None:
-            raise
-        told = type(error) if isinstance(error, UsageError) else DatasetNotUsable
-        raise told(error.what, **error.parts | {"where": where}) from None
