@@ -31,6 +31,7 @@ from mkdocs.structure.pages import Page
 import worldmodel_v
 from worldmodel_v.autoencoders import AutoencoderConfig
 from worldmodel_v.autoencoders.gaussian import VAEConfig
+from worldmodel_v.autoencoders.tokens.fsq import FSQConfig
 from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.export import CHOICES
 from worldmodel_v.cli.importing import CHOICES as RECORDINGS
@@ -55,7 +56,7 @@ SUBCOMMANDS = {"wm-export": CHOICES, "wm-import": RECORDINGS}
 CONFIGS: tuple[type[Any], ...] = (
     *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, SelectConfig),
     *(*IMPORT_FORMATS.values(), *FORMATS.values(), ModelExportConfig, HubConfig),
-    *(CollectionConfig, AutoencoderConfig, VAEConfig),
+    *(CollectionConfig, AutoencoderConfig, VAEConfig, FSQConfig),
 )
 """In the order of the page."""
 

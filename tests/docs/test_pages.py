@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.docs.pages import NOT_RUN, PAGES, ROOT, TOP_LEVEL, blocks, prose
+from worldmodel_v.autoencoders.registry import BUILT_IN
 from worldmodel_v.cli.inspect import InspectConfig
 from worldmodel_v.cli.main import Output
 from worldmodel_v.cli.pipeline import COMMANDS as PIPELINE_COMMANDS
@@ -57,7 +58,8 @@ def test_every_flag_of_a_documented_command_exists(document: str) -> None:
     for program, *words in commands(document):
         config = CONFIGS[program]
         if config is TrainConfig and "--autoencoder" in words:
-            config = train_config(f"tests.extending.{words[words.index('--autoencoder') + 1]}")
+            kind = words[words.index("--autoencoder") + 1]
+            config = train_config(kind if kind in BUILT_IN else f"tests.extending.{kind}")
         fields = {*config.__dataclass_fields__, *Output.__dataclass_fields__, "help"}
         for word in words:
             stage, _, field = word[2:].partition(".")

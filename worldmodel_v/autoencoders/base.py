@@ -23,7 +23,7 @@ Latents = dict[str, Tensor]
 """The columns that an autoencoder declares, by name: one row for each frame."""
 
 Figures = dict[str, float]
-"""Numbers by name. A name ends with the unit, if there is one: `psnr_db`, `kl_nats`."""
+"""Numbers by name. A name ends with the unit, if there is one: `psnr_db`, `kl_nats`, `entropy_bits`."""
 
 Compile = Callable[[Callable], Callable]
 
@@ -320,7 +320,7 @@ def figures_text(figures: Mapping[str, float]) -> str:
 
 def readable_figures(figures: Mapping[str, float]) -> dict[str, str]:
     """Figures for people: the unit at the end of a name moves behind the number."""
-    units = {"_db": " dB", "_nats": " nats"}
+    units = {"_db": " dB", "_nats": " nats", "_bits": " bits"}
     texts = {}
     for name, value in figures.items():
         ending = next((ending for ending in units if name.endswith(ending)), "")

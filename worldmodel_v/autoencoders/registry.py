@@ -14,7 +14,10 @@ from worldmodel_v.own_modules import load_own
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.untrusted import canonical_json, require_types
 
-BUILT_IN = {"gaussian": "worldmodel_v.autoencoders.gaussian.vae:VAE"}
+BUILT_IN = {
+    "gaussian": "worldmodel_v.autoencoders.gaussian.vae:VAE",
+    "fsq": "worldmodel_v.autoencoders.tokens.fsq:FSQ",
+}
 """Name -> the `module:Class` that is loaded for it."""
 
 DEFAULT = "gaussian"

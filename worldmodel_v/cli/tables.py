@@ -91,6 +91,8 @@ def print_evaluation(report: Any) -> None:
         table.add_row("SSIM without the zoom-in", f"{summary.without_zoom.ssim:.3f}")
     if summary.elbo_nats is not None:
         _add_gaussian_rows(table, summary)
+    if summary.perplexity is not None:
+        _add_token_rows(table, summary)
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(table)
     console.print(plain(f"{report.page}  open it in a browser"), soft_wrap=True)
@@ -103,6 +105,12 @@ def _add_gaussian_rows(table: Table, summary: Any) -> None:
     table.add_row("active units", f"{summary.active_units} of {summary.latent_dim}")
     table.add_row("latents from the prior", f"{summary.prior_kl_nats:.1f} nats")
     table.add_row("SAP, MIG", f"{_or_dash(summary.sap, '.3f')}, {_or_dash(summary.mig, '.3f')}")
+
+
+def _add_token_rows(table: Table, summary: Any) -> None:
+    table.add_row("perplexity of the codes", f"{summary.perplexity:.1f}")
+    table.add_row("dead codes", f"{summary.dead_codes} of {summary.num_codes}")
+    table.add_row("entropy of a frame's tokens", f"{summary.entropy_bits:.1f} of {summary.capacity_bits:.1f} bits")
 
 
 def print_export(report: Any) -> None:

@@ -14,6 +14,7 @@ from worldmodel_v.autoencoders.base import Figures, Scores
 from worldmodel_v.autoencoders.gaussian.health import active_latents, kl_per_latent
 from worldmodel_v.autoencoders.gaussian.likelihood import Bound, bound, sigma_of
 from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior, aggregate, posterior_of
+from worldmodel_v.autoencoders.tokens import CodeUse, Tokenizer
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.anomalies import Anomalies, find_anomalies
 from worldmodel_v.evaluation.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
@@ -89,6 +90,13 @@ class GaussianFindings(Findings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenFindings(Findings):
+    """Further results for an autoencoder with tokens."""
+
+    codes: CodeUse
+
+
+@dataclass(frozen=True, kw_only=True)
 class Material:
     """What the pictures are drawn from, in addition to the findings."""
 
@@ -161,6 +169,8 @@ def analyse(
     }
     beside: dict[str, Any] = {"sample": sample, "scores": scores, "factors": factors, "filled": filled}
     beside |= {"filled_frames": some, "zooms": zooms_N, "units": profile.state_units if profile else {}}
+    if isinstance(coder.model, Tokenizer):
+        return TokenFindings(**common, codes=coder.model.code_use(scores)), Material(coder=coder, **beside)
     if not isinstance(coder, GaussianCoder):
         return Findings(**common), Material(coder=coder, **beside)
     findings = GaussianFindings(

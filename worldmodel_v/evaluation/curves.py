@@ -23,10 +23,11 @@ TITLES = {
     "psnr_db": "PSNR of held-out frames (dB)",
     "elbo_nats": "ELBO of held-out frames (nats)",
     "kl_nats": "KL of held-out frames (nats)",
+    "perplexity": "Perplexity of the codes of held-out frames",
 }
 """Of the figures that have a curve, in this order."""
 
-FIGURES = {"train": ("loss",), "held-out": ("psnr_db", "elbo_nats", "kl_nats")}
+FIGURES = {"train": ("loss",), "held-out": ("psnr_db", "elbo_nats", "kl_nats", "perplexity")}
 """A group of lines -> its figures that have a curve."""
 
 

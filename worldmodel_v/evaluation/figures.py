@@ -78,6 +78,12 @@ def _of_a_gaussian(
     return draw_or_leave_out
 
 
+def on_fidelity(findings: Findings) -> Verdict:
+    """How close reconstructions are."""
+    is_vae = isinstance(findings, GaussianFindings)
+    return verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim, is_vae=is_vae)
+
+
 def draw_reconstructions(findings: Findings, material: Material) -> Figure:
     """The best, the median and the worst episode: frames above their reconstructions."""
     episodes = findings.episodes
@@ -91,8 +97,8 @@ def draw_reconstructions(findings: Findings, material: Material) -> Figure:
         picture=frame_grid(rows),
         alt=f"Frames of {len(chosen)} held-out episodes in pairs of rows: as recorded, and as decoded from the latents.",
         look_for="Upper rows are frames that the autoencoder was not trained on, lower rows what it makes of them. Compare "
-        "the road's edge, the kerbs and whatever is small: a VAE loses first what is small and rare.",
-        verdict=verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim),
+        "the road's edge, the kerbs and whatever is small: an autoencoder loses first what is small and rare.",
+        verdict=on_fidelity(findings),
     )
 
 

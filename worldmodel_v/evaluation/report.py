@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from worldmodel_v.autoencoders.base import readable_figures
+from worldmodel_v.autoencoders.tokens import CodeUse
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation import verdicts
-from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings
+from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings, TokenFindings
 from worldmodel_v.evaluation.charts import Chart, bar_chart, line_chart
 from worldmodel_v.evaluation.curves import Curve
 from worldmodel_v.evaluation.factors import ANGLE
-from worldmodel_v.evaluation.figures import Figure
+from worldmodel_v.evaluation.figures import Figure, on_fidelity
 from worldmodel_v.evaluation.scales import readable
 from worldmodel_v.evaluation.verdicts import Verdict
 from worldmodel_v.untrusted import printable
 
 if TYPE_CHECKING:
     import jinja2
+
+MAX_BARS = 64
+"""Of the chart of codes, which are those of every so-and-so-many-th rank if there are more."""
 
 WORDS = {"good": "Good", "fair": "Fair", "bad": "Poor", "note": "Note"}
 NAMES = {"tsne": "A map of the latents", "edits": "Edits along a factor"}
@@ -107,6 +112,7 @@ def render(
             if isinstance(findings, GaussianFindings)
             else {"gaussian": None, "attribute_table": None}
         ),
+        **(_of_tokens(findings.codes) if isinstance(findings, TokenFindings) else {}),
         tiles=[*_fidelity_tiles(findings), *_further_tiles(findings)],
     )
 
@@ -121,6 +127,7 @@ def _contents(
         "short": "In short",
         "reconstructions": figures["reconstructions"].title,
         "training": "The training" if curves else None,
+        "codes": "How the codes are used" if isinstance(findings, TokenFindings) else None,
         "latents": "What each latent says" if gaussian else None,
         **{name: figures[name].title for name in ("prior", "interpolations", "traversals", "tsne") if name in figures},
         "disentanglement": "Latents and the world's factors" if factors else None,
@@ -162,6 +169,11 @@ def _of_a_gaussian(findings: GaussianFindings, units: Mapping[str, str]) -> dict
     }
 
 
+def _of_tokens(codes: CodeUse) -> dict[str, Any]:
+    """The parts of the page that are only for tokens."""
+    return {"codes": codes, "codes_chart": _codes_chart(codes), "on_codes": verdicts.on_codes(codes)}
+
+
 def _fidelity_tiles(findings: Findings) -> list[Tile]:
     fidelity, without_zoom = findings.fidelity, findings.without_zoom
     return [
@@ -171,6 +183,8 @@ def _fidelity_tiles(findings: Findings) -> list[Tile]:
 
 
 def _further_tiles(findings: Findings) -> list[Tile]:
+    if isinstance(findings, TokenFindings):
+        return _token_tiles(findings.codes)
     if not isinstance(findings, GaussianFindings):  # the figures of an autoencoder that this package does not know
         own = {
             name: value for name, value in findings.heldout.items() if name not in ("num_frames", "psnr_db", "squared_error")
@@ -185,6 +199,16 @@ def _further_tiles(findings: Findings) -> list[Tile]:
     ]
 
 
+def _token_tiles(codes: CodeUse) -> list[Tile]:
+    tokens = f"{codes.num_tokens:,} tokens of {codes.num_values:,} values"
+    return [
+        Tile("Perplexity", f"{codes.perplexity:.1f}", f"of {codes.num_values:,}", "codes as used, if equally often"),
+        Tile("Dead codes", f"{codes.dead_codes:,}", f"of {codes.num_codes:,}", "which no frame uses"),
+        Tile("Entropy", f"{codes.entropy_bits:.0f}", "bits", "of a frame's tokens, each by itself"),
+        Tile("Capacity", f"{codes.capacity_bits:.0f}", "bits", f"of a frame: {tokens}"),
+    ]
+
+
 def _beside_zoom(without_zoom: Fidelity | None, name: str, form: str) -> str:
     if without_zoom is None:
         return "averaged over frames"
@@ -196,7 +220,9 @@ def _bits_note(sigma: float | None) -> str:
 
 
 def _in_short(findings: Findings) -> list[Verdict]:
-    sentences = [verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim)]
+    sentences = [on_fidelity(findings)]
+    if isinstance(findings, TokenFindings):
+        return [*sentences, verdicts.on_codes(findings.codes)]
     if not isinstance(findings, GaussianFindings):
         return sentences
     sentences += [_on_activity(findings), verdicts.on_prior(findings.aggregated, findings.beta)]
@@ -237,6 +263,17 @@ def _kl_chart(findings: GaussianFindings) -> Chart:
         muted=[not findings.active[i] for i in order],
         unit="nats",
         describes=f"KL of each of {len(values)} latents, from {max(values):.2f} to {min(values):.2f} nats",
+    )
+
+
+def _codes_chart(codes: CodeUse) -> Chart:
+    ranks = evenly_spaced(len(codes.shares), MAX_BARS)
+    shares = [100 * codes.shares[rank] for rank in ranks]
+    return bar_chart(
+        shares,
+        [str(rank + 1) for rank in ranks],
+        unit="%",
+        describes=f"Share of each of {len(codes.shares)} codes in use, from {shares[0]:.2f} to {shares[-1]:.4f} %",
     )
 
 

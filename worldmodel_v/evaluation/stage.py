@@ -23,7 +23,7 @@ from worldmodel_v.data import Split
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import DatasetBusy, ModelFailed, OutputNotUsable, PackageMissing
-from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings, Material, analyse
+from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings, Material, TokenFindings, analyse
 from worldmodel_v.evaluation.coder import Coder, GaussianCoder
 from worldmodel_v.evaluation.config import EvalConfig
 from worldmodel_v.evaluation.curves import read_curves
@@ -66,7 +66,7 @@ class Summary:
 
     squared_error: float
     elbo_nats: float | None = None
-    """This and all following fields are for a VAE; None for other autoencoders."""
+    """This and the following fields, down to `mig`, are for a VAE; None for other autoencoders."""
 
     bits_per_dimension: float | None = None
     kl_nats: float | None = None
@@ -78,6 +78,16 @@ class Summary:
     sap: float | None = None
     mig: float | None = None
     """None if no state is recorded, or no factor varies."""
+
+    perplexity: float | None = None
+    """This and the following fields are for tokens; None for other autoencoders."""
+
+    dead_codes: int | None = None
+    num_codes: int | None = None
+    entropy_bits: float | None = None
+    """What is used of a frame's capacity."""
+
+    capacity_bits: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +252,9 @@ def _summary(findings: Findings) -> Summary:
         "without_zoom": findings.without_zoom,
         "squared_error": findings.fidelity.squared_error,
     }
+    if isinstance(findings, TokenFindings):
+        names = ("perplexity", "dead_codes", "num_codes", "entropy_bits", "capacity_bits")
+        return Summary(**of_all, **{name: getattr(findings.codes, name) for name in names})
     if not isinstance(findings, GaussianFindings):
         return Summary(**of_all)
     found = findings.disentanglement

@@ -11,6 +11,8 @@ from typing import Literal
 
 from worldmodel_v.autoencoders.gaussian.likelihood import Bound
 from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior
+from worldmodel_v.autoencoders.tokens import CodeUse
+from worldmodel_v.autoencoders.tokens.tokenizer import COLLAPSED_BITS
 from worldmodel_v.evaluation.attributes import Attribute
 from worldmodel_v.evaluation.disentangle import Disentanglement
 from worldmodel_v.evaluation.inpainting import Inpainting
@@ -39,13 +41,14 @@ def graded(value: float, good: float, fair: float, worst: Tone = "bad") -> Tone:
     return "fair" if sign * value >= sign * fair else worst
 
 
-def on_fidelity(psnr_db: float, ssim: float) -> Verdict:
+def on_fidelity(psnr_db: float, ssim: float, *, is_vae: bool) -> Verdict:
     """How close reconstructions are."""
+    more = f"lower {option('beta')} or raise {option('latent_dim')}" if is_vae else "or let it store more of a frame"
     tone = graded(psnr_db, 30.0, 25.0)
     words = {
         "good": "close on average; what is small and rare counts little in these figures, so look for it in the pictures",
         "fair": "fair: the layout is right, fine detail is blurred",
-        "bad": f"poor: much of the frame is lost; train longer, lower {option('beta')} or raise {option('latent_dim')}",
+        "bad": f"poor: much of the frame is lost; train longer, {more}",
     }[tone]
     return Verdict(tone, f"With {psnr_db:.1f} dB and an SSIM of {ssim:.3f}, reconstructions of unseen episodes are {words}.")
 
@@ -65,6 +68,22 @@ def on_activity(active: int, latent_dim: int, beta: float) -> Verdict:
     verb = "latents is" if silent == 1 else "latents are"
     remedy = f"A {option('latent_dim')} of {active} would do as well, or a lower {option('beta')} would use them."
     return Verdict(tone, f"{silent} of {latent_dim} {verb} silent. {remedy}")
+
+
+def on_codes(found: CodeUse) -> Verdict:
+    """Whether the codes are used."""
+    share = found.entropy_bits / found.capacity_bits
+    dead = f"{found.dead_codes:,} of {found.num_codes:,} codes are dead"
+    size = f"{found.entropy_bits:.0f} of the {found.capacity_bits:.0f} bits that a frame's tokens can hold are used"
+    if found.entropy_bits < COLLAPSED_BITS:
+        return Verdict("bad", f"The codebook has collapsed: all frames have nearly the same tokens. {dead}.")
+    tone = graded(share, 0.5, 0.2, worst="note")
+    words = {
+        "good": "The codes are well used",
+        "fair": "The codes are partly used, so that fewer would do nearly as well",
+        "note": "Few of the codes are needed for these frames: a smaller codebook, or fewer tokens, would do as well",
+    }[tone]
+    return Verdict(tone, f"{words}: {size}, and {dead}.")
 
 
 def on_prior(aggregated: AggregatedPosterior, beta: float) -> Verdict:
@@ -160,7 +179,7 @@ def on_edits(edited: list[Attribute]) -> Verdict:
 
 
 def on_inpainting(found: Inpainting) -> Verdict:
-    """Whether the VAE fills a hole better than a flat colour."""
+    """Whether the autoencoder fills a hole better than a flat colour."""
     share = found.mse / found.mean_fill_mse if found.mean_fill_mse > 0 else float("inf")
     tone = graded(share, 0.7, 1.0, worst="note")
     words = {
@@ -170,8 +189,8 @@ def on_inpainting(found: Inpainting) -> Verdict:
     }[tone]
     return Verdict(
         tone,
-        f"The VAE {words}: in the hole it is off by {_levels(found.mse)} of 255 levels (root mean square), the mean colour by "
-        f"{_levels(found.mean_fill_mse)}, a reconstruction with nothing hidden by {_levels(found.seen_mse)}.",
+        f"The autoencoder {words}: in the hole it is off by {_levels(found.mse)} of 255 levels (root mean square), the mean "
+        f"colour by {_levels(found.mean_fill_mse)}, a reconstruction with nothing hidden by {_levels(found.seen_mse)}.",
     )
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from worldmodel_v.autoencoders import frames_to_input
+from worldmodel_v.autoencoders.blocks import ResidualBlock, halvings
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, elbo
-from worldmodel_v.autoencoders.gaussian.architectures import ARCHITECTURES, ResidualBlock, halvings
+from worldmodel_v.autoencoders.gaussian.architectures import ARCHITECTURES
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import MAX_SIDE
 from worldmodel_v.storage import layout

@@ -10,8 +10,9 @@ from torch import distributions
 
 from worldmodel_v.autoencoders import Batch, frames_to_input
 from worldmodel_v.autoencoders.gaussian import VAE, Elbo, Posterior, VAEConfig, elbo, gaussian_kl
-from worldmodel_v.autoencoders.gaussian.losses import alone, bernoulli_nll, gaussian_nll, kl_penalty
+from worldmodel_v.autoencoders.gaussian.losses import alone, kl_penalty
 from worldmodel_v.autoencoders.gaussian.vae import CALIBRATION_STEPS
+from worldmodel_v.autoencoders.reconstruction import bernoulli_nll, gaussian_nll
 
 
 def random_tensors(*shape: int) -> tuple[torch.Tensor, ...]:

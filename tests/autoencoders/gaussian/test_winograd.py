@@ -11,8 +11,8 @@ import torch
 from threadpoolctl import threadpool_info
 from torch import nn
 
+from worldmodel_v.autoencoders.blocks import ResidualBlock
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, winograd_kernels
-from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
 from worldmodel_v.autoencoders.gaussian.winograd import (
     MAX_TILES,
     SMALLEST_BATCH,
@@ -198,7 +198,7 @@ COMPILED_AGAIN = """
 import numpy as np, torch
 from worldmodel_v.autoencoders.gaussian.winograd import FastHalving, FastResidualBlock
 from worldmodel_v.autoencoders.gaussian.winograd_kernels import block_kernel, halving_kernel
-from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
+from worldmodel_v.autoencoders.blocks import ResidualBlock
 x = torch.zeros(16, 16, 8, 8)
 with torch.inference_mode():
     FastHalving(torch.nn.Conv2d(16, 32, kernel_size=4, stride=2, padding=1))(x)

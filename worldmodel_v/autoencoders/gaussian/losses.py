@@ -17,9 +17,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.nn import functional
 
 from worldmodel_v.autoencoders.gaussian.posterior import gaussian_kl
+from worldmodel_v.autoencoders.reconstruction import bernoulli_nll, gaussian_nll
 
 if TYPE_CHECKING:
     from worldmodel_v.autoencoders.gaussian.vae import VAE
@@ -96,18 +96,3 @@ def kl_penalty(
     if free_bits > 0:
         return across(kl_BZ.mean(dim=0)).clamp_min(free_bits).sum()
     return kl_BZ.sum(dim=1).clamp_min(kl_tolerance * kl_BZ.shape[1]).mean()
-
-
-def gaussian_nll(squared_error_B: torch.Tensor, num_values: int, sigma: torch.Tensor) -> torch.Tensor:
-    """-log N(x; x̂, σ²) of each frame, from its sum of squared errors over `num_values` values: (B,).
-
-    The constant num_values * log(π) / 2 is omitted, so that at σ² = 1/2 it is the sum of squared errors.
-    """
-    twice_variance = 2 * sigma.square()
-    return squared_error_B / twice_variance + 0.5 * num_values * twice_variance.log()
-
-
-def bernoulli_nll(logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor) -> torch.Tensor:
-    """-log p(x|z) of each frame, the sum of binary cross-entropies: (B,). Every value is taken as a probability."""
-    per_value = functional.binary_cross_entropy_with_logits(logits_BCHW, x_BCHW, reduction="none")
-    return per_value.flatten(start_dim=1).sum(dim=1)

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from worldmodel_v.autoencoders.gaussian.architectures import ResidualBlock
+from worldmodel_v.autoencoders.blocks import ResidualBlock
 
 if TYPE_CHECKING:
     from worldmodel_v.autoencoders.gaussian.vae import VAE

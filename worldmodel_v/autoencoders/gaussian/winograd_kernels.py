@@ -21,7 +21,7 @@ import numpy as np
 from worldmodel_v.compiler import njit
 
 NUM_GROUPS = 8
-"""Groups of GroupNorm, as in `architectures`."""
+"""Groups of GroupNorm, as in `blocks`."""
 
 compiled = njit(nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz", "arcp", "ninf", "nnan"})
 inlined = njit(inline="always")

@@ -1,0 +1,93 @@
+"""The network of autoencoders whose tokens are a small map: each token describes the part of the frame around its place.
+
+Legend: B batch, C channels, H, W frame, h, w tokens, D values of a code, K values of the condition.
+
+It is the VAE's residual network without its linear layers, and ends where the map has the wanted size: every further halving
+would divide the number of tokens by four. 1x1 convolutions lead to the D values of a code and back. A condition is appended to
+the features and to the codes at every place.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from annotated_types import Interval
+from torch import Tensor, nn
+
+from worldmodel_v.autoencoders.base import AutoencoderConfig, Latents
+from worldmodel_v.autoencoders.blocks import halvings, residual_network
+from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS, Tokenizer, TokenSettings, require_frame_shape
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.surface import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridSettings(TokenSettings):
+    """What those with a map of tokens are told."""
+
+    token_grid: Annotated[int, Interval(ge=1, le=64)] = 8
+    """Tokens along a side: a side is halved while at least as many remain, so 64x64 gives 8x8, and 96x64 gives 12x8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig(GridSettings, AutoencoderConfig):
+    """What determines the network."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_frame_shape(self)
+        most = min(self.frame_shape) // 2
+        if self.token_grid > most:
+            raise ConfigError(
+                f"frames of {self.frame_height}x{self.frame_width} have at most {most} tokens along a side",
+                field="token_grid",
+                got=self.token_grid,
+                remedy=f"ask for fewer, or collect with another {option('frame_size')}",
+            )
+
+
+class GridTokenizer(Tokenizer):
+    """Encoder and decoder. Subclasses have `tokens_of`, `codes_of` and `terms`."""
+
+    def __init__(self, config: GridConfig, code_dim: int, num_values: int) -> None:
+        stages = halvings(config.frame_shape, config.token_grid)
+        super().__init__(config, stages[-1].after, num_values)
+        network = residual_network(stages, config.channels)
+        width, beside = network.bottom[0], config.condition_dim
+        self.encoder, self.decoder = network.encoder, network.decoder
+        self.to_code = nn.Conv2d(width + beside, code_dim, kernel_size=1)
+        self.from_code = nn.Conv2d(code_dim + beside, width, kernel_size=1)
+
+    @abstractmethod
+    def tokens_of(self, features_BhwD: Tensor) -> Tensor:
+        """int64 (B, h, w)"""
+
+    @abstractmethod
+    def codes_of(self, tokens_Bhw: Tensor) -> Tensor:
+        """float32 (B, h, w, D): what the decoder gets for these tokens."""
+
+    def features(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Tensor:
+        """What is to be quantised: float32 (B, h, w, D), for any autocast."""
+        return self.to_code(self._beside(self.encoder(x_BCHW), condition_BK)).float().permute(0, 2, 3, 1)
+
+    def decode_logits(self, codes_BhwD: Tensor, condition_BK: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) before the sigmoid, in float32 for any autocast."""
+        codes_BDhw = codes_BhwD.permute(0, 3, 1, 2)
+        return self.decoder(self.from_code(self._beside(codes_BDhw, condition_BK))).float()
+
+    def encode(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Latents:
+        """tokens: int64 (B, h, w)."""
+        return {TOKENS: self.tokens_of(self.features(x_BCHW, condition_BK))}
+
+    def decode(self, latents: Latents, condition_BK: Tensor | None = None) -> Tensor:
+        """The frames of tokens of any dtype of whole numbers."""
+        return torch.sigmoid(self.decode_logits(self.codes_of(latents[TOKENS].long()), condition_BK))
+
+    def _beside(self, maps_BChw: Tensor, condition_BK: Tensor | None) -> Tensor:
+        """The maps with the standardised condition appended at every place."""
+        standardised = self.standardised(condition_BK)
+        if standardised is None:
+            return maps_BChw
+        everywhere = standardised[:, :, None, None].expand(-1, -1, *maps_BChw.shape[2:])
+        return torch.cat([maps_BChw, everywhere.to(maps_BChw.dtype)], dim=1)
