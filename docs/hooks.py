@@ -32,6 +32,7 @@ import worldmodel_v
 from worldmodel_v.autoencoders import AutoencoderConfig
 from worldmodel_v.autoencoders.gaussian import VAEConfig
 from worldmodel_v.autoencoders.tokens.fsq import FSQConfig
+from worldmodel_v.autoencoders.tokens.vq import VQConfig
 from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.export import CHOICES
 from worldmodel_v.cli.importing import CHOICES as RECORDINGS
@@ -56,7 +57,7 @@ SUBCOMMANDS = {"wm-export": CHOICES, "wm-import": RECORDINGS}
 CONFIGS: tuple[type[Any], ...] = (
     *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, SelectConfig),
     *(*IMPORT_FORMATS.values(), *FORMATS.values(), ModelExportConfig, HubConfig),
-    *(CollectionConfig, AutoencoderConfig, VAEConfig, FSQConfig),
+    *(CollectionConfig, AutoencoderConfig, VAEConfig, FSQConfig, VQConfig),
 )
 """In the order of the page."""
 

@@ -17,6 +17,7 @@ from worldmodel_v.untrusted import canonical_json, require_types
 BUILT_IN = {
     "gaussian": "worldmodel_v.autoencoders.gaussian.vae:VAE",
     "fsq": "worldmodel_v.autoencoders.tokens.fsq:FSQ",
+    "vq": "worldmodel_v.autoencoders.tokens.vq:VQ",
 }
 """Name -> the `module:Class` that is loaded for it."""
 

@@ -10,13 +10,12 @@ import pytest
 import torch
 
 from tests import commands
-from tests.autoencoders.tokens.test_tokenizers import KINDS
+from tests.autoencoders.tokens.test_tokenizers import KINDS, SMALL
 from worldmodel_v import Encoder, open_dataset
 from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.training import train, train_config
 
-SETTINGS: dict[str, dict[str, Any]] = {"fsq": {"levels": (5, 5, 4), "token_grid": 4}}
 LOOP = {"batch_size": 16, "checkpoint_every": 4, "log_every": 2, "holdout_every": 4, "learning_rate": 0.003, "device": "cpu"}
 WORDS_OF_A_VAE = ("KL", "logvar", "posterior", "ELBO", "beta")
 
@@ -47,7 +46,7 @@ def work(request: pytest.FixtureRequest, rollouts: Path) -> tuple[str, Path]:
     """The name of an autoencoder, and a folder in which it was trained and has encoded."""
     kind, folder = request.param, rollouts.parent / request.param
     folder.mkdir()
-    train_words = options(LOOP | SETTINGS[kind] | {"steps": 12, "publish": "best"})
+    train_words = options(LOOP | SMALL[kind] | {"steps": 12, "publish": "best"})
     run(folder, "wm-train", "--autoencoder", kind, "--data", rollouts, "--out", "vae", *train_words)
     run(folder, "wm-encode", "--data", rollouts, "--vae", "vae", "--out", "latents", "--device", "cpu")
     return kind, folder
@@ -75,8 +74,8 @@ def test_a_training_that_is_continued_is_the_one_that_was_not(work: tuple[str, P
     kind, folder = work
     config = train_config(kind)
     for steps in (5, 12):
-        train(config(data=rollouts, out=folder / "resumed", steps=steps, **LOOP, **SETTINGS[kind]))
-    train(config(data=rollouts, out=folder / "straight", steps=12, **LOOP, **SETTINGS[kind]))
+        train(config(data=rollouts, out=folder / "resumed", steps=steps, **LOOP, **SMALL[kind]))
+    train(config(data=rollouts, out=folder / "straight", steps=12, **LOOP, **SMALL[kind]))
     resumed, straight = ((folder / name / "vae.safetensors").read_bytes() for name in ("resumed", "straight"))
     assert resumed == straight
 
@@ -154,5 +153,4 @@ def test_what_makes_no_sense_for_it_is_refused(work: tuple[str, Path], rollouts:
         assert said in run(folder, "wm-train", *train_words, *words, code=2)
     said = run(folder, "wm-encode", "--data", rollouts, "--vae", "vae", "--out", "x", "--precision", "bf16", code=2)
     assert f"--precision bf16: {kind} encodes in fp32" in said
-    assert not (folder / "x").exists()
     assert not (folder / "refused" / "vae.safetensors").exists()
