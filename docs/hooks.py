@@ -31,6 +31,7 @@ from mkdocs.structure.pages import Page
 import worldmodel_v
 from worldmodel_v.autoencoders import AutoencoderConfig
 from worldmodel_v.autoencoders.gaussian import VAEConfig
+from worldmodel_v.autoencoders.tokens.categorical import CategoricalConfig
 from worldmodel_v.autoencoders.tokens.fsq import FSQConfig
 from worldmodel_v.autoencoders.tokens.vq import VQConfig
 from worldmodel_v.cli.examples import EXAMPLES
@@ -57,7 +58,7 @@ SUBCOMMANDS = {"wm-export": CHOICES, "wm-import": RECORDINGS}
 CONFIGS: tuple[type[Any], ...] = (
     *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, SelectConfig),
     *(*IMPORT_FORMATS.values(), *FORMATS.values(), ModelExportConfig, HubConfig),
-    *(CollectionConfig, AutoencoderConfig, VAEConfig, FSQConfig, VQConfig),
+    *(CollectionConfig, AutoencoderConfig, VAEConfig, FSQConfig, VQConfig, CategoricalConfig),
 )
 """In the order of the page."""
 

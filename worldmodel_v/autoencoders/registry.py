@@ -18,6 +18,7 @@ BUILT_IN = {
     "gaussian": "worldmodel_v.autoencoders.gaussian.vae:VAE",
     "fsq": "worldmodel_v.autoencoders.tokens.fsq:FSQ",
     "vq": "worldmodel_v.autoencoders.tokens.vq:VQ",
+    "categorical": "worldmodel_v.autoencoders.tokens.categorical:Categorical",
 }
 """Name -> the `module:Class` that is loaded for it."""
 

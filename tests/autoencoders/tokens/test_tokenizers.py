@@ -14,6 +14,7 @@ KINDS = [name for name in registry.BUILT_IN if name != "gaussian"]
 SMALL: dict[str, dict[str, Any]] = {
     "fsq": {"levels": (5, 5, 4), "token_grid": 4},
     "vq": {"codebook_size": 100, "code_dim": 8, "token_grid": 4},
+    "categorical": {"num_categoricals": 8, "num_classes": 12},
 }
 """Settings for frames of 16x16."""
 
@@ -60,7 +61,7 @@ def scores_of(tokens: torch.Tensor) -> Scores:
 
 @pytest.mark.parametrize(("kind", "likelihood"), [*((kind, "gaussian") for kind in KINDS), ("fsq", "bernoulli")])
 def test_it_learns_a_handful_of_frames_by_heart(kind: str, likelihood: str) -> None:
-    model, x = trained(kind, steps=90, likelihood=likelihood)
+    model, x = trained(kind, steps=150, likelihood=likelihood)
     with torch.no_grad():
         error = (model.decode(model.encode(x)) - x).square().mean()
     assert -10 * torch.log10(error) > 25

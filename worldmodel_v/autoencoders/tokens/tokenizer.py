@@ -78,7 +78,7 @@ class Tokenizer(Autoencoder):
     shares_codes: ClassVar[bool] = True
     """Whether all tokens of a frame use one codebook."""
 
-    shown = ("perplexity",)
+    shown: ClassVar[tuple[str, ...]] = ("perplexity",)
 
     def __init__(self, config: AutoencoderConfig, token_shape: tuple[int, ...], num_values: int) -> None:
         super().__init__(config)
