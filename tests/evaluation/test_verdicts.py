@@ -4,6 +4,7 @@ import pytest
 
 from worldmodel_v.autoencoders.gaussian.likelihood import Bound
 from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior
+from worldmodel_v.autoencoders.tokens import CodeUse
 from worldmodel_v.evaluation import verdicts
 from worldmodel_v.evaluation.attributes import Attribute
 from worldmodel_v.evaluation.inpainting import Inpainting
@@ -99,3 +100,33 @@ def test_an_edit_is_good_if_it_is_predicted_and_drawn(r2: float, achieved: float
     assert found.tone == tone
     assert f"speed {r2:.2f}" in found.text
     assert f"show {achieved:.0%} of the change" in found.text
+
+
+@pytest.mark.parametrize(
+    ("bits", "tone", "text"),
+    [
+        (
+            40.0,
+            "good",
+            "The codes are well used: 40 of the 60 bits that a frame's tokens can hold are used, and 7 of 64 codes",
+        ),
+        (20.0, "fair", "The codes are partly used"),
+        (
+            6.0,
+            "note",
+            "Few of the codes are needed for these frames: a smaller codebook, or fewer tokens, would do as well",
+        ),
+        (0.5, "bad", "The codebook has collapsed: all frames have nearly the same tokens. 7 of 64 codes are dead."),
+    ],
+)
+def test_codes_are_judged_by_the_bits_that_are_used(bits: float, tone: str, text: str) -> None:
+    size = {"num_codes": 64, "num_tokens": 10, "num_values": 64}
+    use = CodeUse(perplexity=20.0, dead_codes=7, entropy_bits_per_token=[bits / 10] * 10, shares=[1.0], **size)
+    found = verdicts.on_codes(use)
+    assert found.tone == tone
+    assert found.text.startswith(text)
+
+
+def test_only_a_vae_is_told_to_change_what_it_has() -> None:
+    assert "lower beta or raise latent_dim" in verdicts.on_fidelity(20.0, 0.5, is_vae=True).text
+    assert "beta" not in verdicts.on_fidelity(20.0, 0.5, is_vae=False).text

@@ -1,5 +1,6 @@
 """What every autoencoder with tokens keeps to: shapes, gradients, learning, figures and warnings; by name."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from worldmodel_v.autoencoders import Batch, registry
 from worldmodel_v.autoencoders.base import Scores
 from worldmodel_v.autoencoders.tokens import Tokenizer
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.training import train_config
+from worldmodel_v.training.health import GRACE_STEPS, Watch
 
 KINDS = [name for name in registry.BUILT_IN if name != "gaussian"]
 SMALL: dict[str, dict[str, Any]] = {
@@ -164,8 +167,8 @@ def test_few_codes_are_told_without_calling_it_a_collapse() -> None:
     ((name, text, is_collapse),) = model.findings(900, figures, {})
     assert (name, is_collapse) == ("codes", False)
     assert text == (
-        "step 900: few codes are used, as many as 2.0 of 100 would be if they were equally frequent, and 98 of 100 are dead: "
-        "fewer levels would do as well, or a lower learning_rate uses them"
+        "step 900: few codes are used, as many as 2.0 of 100 would be if they were equally frequent, and 98 of 100 are dead; "
+        "fewer or smaller levels may do as well, otherwise lower learning_rate, or train longer"
     )
 
 
@@ -180,3 +183,16 @@ def test_frames_that_do_not_fit_are_refused(kind: str) -> None:
 def test_a_grid_that_is_finer_than_the_frames_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^token_grid=9: frames of 16x64 have at most 8 tokens along a side; ask for fewer"):
         made("fsq", token_grid=9, frame_width=64)
+
+
+def test_a_training_warns_of_a_collapsed_codebook_once(tmp_path: Path) -> None:
+    model, said = made("vq"), list[str]()
+    watch = Watch(train_config("vq")(data=tmp_path, out=tmp_path), model, said.append)
+    same = scores_of(torch.zeros(50, *model.token_shape, dtype=torch.int64))
+    figures = {"num_frames": 50, "psnr_db": 20.0, **model.figures(same)}
+    assert watch.judge(GRACE_STEPS - 1, figures, model.health(same)) is None
+    assert [watch.judge(step, figures, model.health(same)) is None for step in (500, 1000)] == [False, False]
+    assert said == [
+        "warning: step 500: all frames have nearly the same tokens (0.00 bits a frame of 106): the codebook has collapsed; "
+        "lower learning_rate or commitment, or raise batch_size"
+    ]

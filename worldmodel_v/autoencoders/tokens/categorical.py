@@ -79,7 +79,12 @@ class Categorical(Tokenizer):
     @property
     def remedy(self) -> str:
         """What to do if codes are not used."""
-        return f"fewer {option('num_classes')} would do as well; a higher {option('beta')} uses more of them"
+        return f"raise {option('beta')}, or lower {option('learning_rate')}"
+
+    @property
+    def smaller(self) -> str:
+        """How to ask for fewer codes."""
+        return f"fewer {option('num_classes')}"
 
     def logits(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Tensor:
         """float32 (B, K, C), for any autocast."""

@@ -68,11 +68,11 @@ class Codebook(nn.Module):
             self.codes.copy_(self.sums / self._smoothed_usage()[:, None])
             if revives:
                 squares = means[:, 1 + z_MD.shape[1] :]
-                self._revive(shares, sums, squares, torch.Generator().manual_seed(step))
+                self._revive(shares, sums, squares, torch.Generator("cpu").manual_seed(step))
 
     def _sum_by_code(self, values_MV: Tensor, tokens_M: Tensor) -> Tensor:
         """The sum of the rows of each code: float32 (K, V)."""
-        sums = torch.zeros(len(self.codes), values_MV.shape[1], device=values_MV.device)
+        sums = values_MV.new_zeros(len(self.codes), values_MV.shape[1])
         return sums.index_add_(0, tokens_M, values_MV)
 
     def _smoothed_usage(self) -> Tensor:
@@ -84,7 +84,7 @@ class Codebook(nn.Module):
         device, threshold = shares_K.device, DEAD_SHARE / len(self.usage)
         dead_K1 = (self.usage < threshold)[:, None]
         donors = torch.multinomial(shares_K.double().cpu(), len(self.codes), replacement=True, generator=generator).to(device)
-        noise = torch.randn(self.codes.shape, generator=generator).to(device)
+        noise = torch.randn(self.codes.shape, generator=generator, dtype=torch.float32, device="cpu").to(device)
         counts = shares_K[donors, None]
         mean = sums_KD[donors] / counts
         variance = (squares_KD[donors] / counts - mean.square()).clamp_min(0)

@@ -69,7 +69,12 @@ class FSQ(GridTokenizer):
     @property
     def remedy(self) -> str:
         """What to do if codes are not used."""
-        return f"fewer {option('levels')} would do as well, or a lower {option('learning_rate')} uses them"
+        return f"lower {option('learning_rate')}, or train longer"
+
+    @property
+    def smaller(self) -> str:
+        """How to ask for fewer codes."""
+        return f"fewer or smaller {option('levels')}"
 
     def tokens_of(self, features_BhwD: Tensor) -> Tensor:
         """int64 (B, h, w)"""
@@ -93,8 +98,8 @@ def basis_of(levels_D: Tensor) -> Tensor:
 
 def bounded(z: Tensor, levels_D: Tensor) -> Tensor:
     """z, (…, D), in a range that is rounded to exactly L whole numbers."""
-    half = (levels_D - 1) * (1 - EPS) / 2
-    offset = torch.where(levels_D % 2 == 1, 0.0, 0.5)
+    half = (levels_D - 1).to(z.dtype) * (1 - EPS) / 2
+    offset = (levels_D % 2 == 0).to(z.dtype) / 2
     return torch.tanh(z + torch.tan(offset / half)) * half - offset
 
 

@@ -94,6 +94,11 @@ class Tokenizer(Autoencoder):
     def remedy(self) -> str:
         """What to do if codes are not used."""
 
+    @property
+    @abstractmethod
+    def smaller(self) -> str:
+        """How to ask for fewer codes."""
+
     def learn(self, terms: Terms, batch: Batch) -> None:
         """Called at each training step, for what gradients do not change. Means are to be over all of the batch: `across`."""
 
@@ -170,7 +175,8 @@ class Tokenizer(Autoencoder):
             return []
         text = (
             f"step {step}: few codes are used, as many as {figures['perplexity']:.1f} of {self.num_values} would be if they "
-            f"were equally frequent, and {figures['dead_codes']} of {figures['num_codes']} are dead: {self.remedy}"
+            f"were equally frequent, and {figures['dead_codes']} of {figures['num_codes']} are dead; {self.smaller} may do as "
+            f"well, otherwise {self.remedy}"
         )
         return [Finding("codes", text)]
 

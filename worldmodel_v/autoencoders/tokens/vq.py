@@ -60,8 +60,12 @@ class VQ(GridTokenizer):
     @property
     def remedy(self) -> str:
         """What to do if codes are not used."""
-        size, batch = option("codebook_size"), option("batch_size")
-        return f"a smaller {size} would do as well; a larger {batch}, or a lower {option('learning_rate')}, uses more of it"
+        return f"lower {option('learning_rate')} or {option('commitment')}, or raise {option('batch_size')}"
+
+    @property
+    def smaller(self) -> str:
+        """How to ask for fewer codes."""
+        return f"a smaller {option('codebook_size')}"
 
     def tokens_of(self, features_BhwD: Tensor) -> Tensor:
         """int64 (B, h, w)"""
