@@ -17,7 +17,7 @@ from worldmodel_v.data import LatentSequences
 from worldmodel_v.training import train, train_config
 
 LOOP = {"batch_size": 16, "checkpoint_every": 4, "log_every": 2, "holdout_every": 4, "learning_rate": 0.003, "device": "cpu"}
-WORDS_OF_A_VAE = ("KL", "logvar", "posterior", "ELBO", "beta")
+WORDS_OF_A_VAE = ("KL", "logvar", "posterior", "ELBO", "latent_dim")
 
 
 def run(folder: Path, program: str, *words: object, code: int = 0) -> str:
