@@ -1,5 +1,6 @@
 """What a dataset holds, as data: spaces of actions, fills, vectors, and schemas that a stranger may have written."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from tests.builders import made_latent_schema, made_rollout_schema
-from worldmodel_v.errors import ConfigError
+from tests.builders import action_space, made_latent_schema, made_rollout_schema, make_episode
+from worldmodel_v.errors import ConfigError, EpisodeFailed
 from worldmodel_v.schema import GZIP, ActionSpace, Column, Schema, latent_schema, rollout_schema, space_record
 
 SPACES: dict[str, tuple[gymnasium.Space, str, tuple[int, ...], Any, int]] = {
@@ -152,3 +153,20 @@ def test_a_space_of_another_package_is_recorded_the_same_in_every_process() -> N
     record = space_record(MissionSpace())
     assert record == space_record(MissionSpace())
     assert record["text"].endswith("MissionSpace object>, None)")
+
+
+def test_a_reward_that_nobody_recorded_is_nan_in_every_row() -> None:
+    spaces = {"action_space": action_space(), "observation_space": action_space()}
+    schema = rollout_schema(frame_shape=(8, 8), **spaces, has_reward=False)
+    assert schema["reward"].absent
+    assert Schema.from_json(schema.to_json()) == schema
+    assert "absent" not in json.dumps(rollout_schema(frame_shape=(8, 8), **spaces).to_json())
+    columns = {**make_episode().columns}
+    nothing = dataclasses.replace(make_episode(), schema=schema, columns=columns | {"reward": np.full(6, np.nan, np.float32)})
+    assert np.isnan(nothing.episode_return)
+    with pytest.raises(EpisodeFailed, match="reward was never recorded, and a row has one"):
+        dataclasses.replace(make_episode(), schema=schema)
+    with pytest.raises(EpisodeFailed, match="reward is nan in row 0"):
+        dataclasses.replace(nothing, schema=make_episode().schema)
+    with pytest.raises(ValueError, match="column speed: only a reward may be absent"):
+        Column(name="speed", dtype="float32", row_shape=(), role="extra", fill="nan", absent=True)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.builders import is_open, make_shard, rollout_spec
 from worldmodel_v.errors import DatasetNotUsable, NotAFile
+from worldmodel_v.records import NO_SEED
 from worldmodel_v.storage import DatasetWriter, SetAside, open_dataset, verify
 from worldmodel_v.storage.set_aside import MAX_LINE_BYTES, SET_ASIDE_NAME, as_reason, read_set_aside, write_set_aside
 
@@ -70,11 +71,17 @@ def test_a_note_under_settings_that_nothing_was_committed_with_is_forgotten_with
         assert writer.dataset().set_aside() == []
 
 
+def test_an_episode_whose_seed_nobody_recorded_may_be_set_aside(tmp_path: Path) -> None:
+    with DatasetWriter(tmp_path, rollout_spec()) as writer:
+        writer.set_aside([other(seed=NO_SEED)])
+    assert read_set_aside(tmp_path) == [other(seed=NO_SEED)]
+
+
 BROKEN = {
     "no JSON": (LINE[:40], "Expecting property name"),
     "a number that is none": (LINE.replace("1003", '"1003"'), "seed must be a whole number from 0 and below 2^53"),
     "a truth value": (LINE.replace("1003", "true"), "seed must be a whole number from 0 and below 2^53, got True"),
-    "a negative number": (LINE.replace("1003", "-1"), "seed must be a whole number"),
+    "a negative number": (LINE.replace("1003", "-2"), "seed must be a whole number"),  # -1: nobody recorded it
     "a reason that a terminal obeys": (LINE.replace("boom", "\\u001b[2J"), "reason must be at most 500 printable characters"),
     "a reason of two lines": (LINE.replace("boom", "\\n"), "reason must be at most 500 printable characters"),
     "a long reason": (LINE.replace("boom", "x" * 500), "reason must be at most 500 printable characters"),
