@@ -222,3 +222,34 @@ def test_the_later_stages_know_that_nobody_recorded_rewards(tmp_path: Path) -> N
     some = open_dataset(tmp_path / "some", RolloutSpec)
     assert some.spec.imported == dataset.spec.imported
     assert some.episode(0).seed == dataset.episode(1).seed
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("", "no format is named; expected one of hardmaru, ctallec"),
+        ("gif --from x", "unknown format 'gif'; expected one of"),
+        ("npz --from absent --out out", "absent: no such directory; give the directory of the recording"),
+        ("npz --from here --out out --action-space five", "--action-space five: is no space of actions"),
+        ("npz --from here --out here/out", "--out here/out: lies in the recording, which is only read"),
+        ("npz --from here --out out --episodes 9", "--episodes: expected at most 4, which here has, got 9"),
+        (
+            "npz --from here --out out --frames obs",
+            "expected an array 'obs', got the arrays pixels, action, reward, terminated",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_of_the_command(
+    words: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_plain(tmp_path / "here")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wm-import", *words.split(), *(["--quiet"] if "--out" in words else [])])
+    with pytest.raises(SystemExit) as left:
+        command.main()
+    said = capsys.readouterr().err
+    assert left.value.code == 2
+    assert said.startswith("wm-import: ")
+    assert said.count("\n") == 1
+    assert line in said
+    assert not (tmp_path / "out").exists()
