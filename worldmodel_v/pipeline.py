@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from worldmodel_v.autoencoders.registry import BUILT_IN
 from worldmodel_v.collection import CollectConfig, CollectReport, collect
 from worldmodel_v.encoding import EncodeConfig, EncodeReport, encode
 from worldmodel_v.errors import ConfigError, first_line
@@ -212,8 +213,9 @@ def _node_of(change: Change, configs: Stages) -> yaml.Node:
 
 
 def takes(stage: str, field: str) -> Literal["list", "flag", "value"]:
-    """How many words a field takes on a command line: any number, none or one, or one."""
-    hint = _declared(STAGES, stage, field)
+    """How many words a field takes on a command line: any number, none or one, or one; also one of a built-in autoencoder."""
+    stages = (STAGES, *(STAGES | {"train": train_config(kind)} for kind in BUILT_IN))
+    hint = next((found for each in stages if (found := _declared(each, stage, field))), None)
     return "list" if get_origin(hint) is tuple else "flag" if hint is bool else "value"
 
 

@@ -154,3 +154,18 @@ def test_what_makes_no_sense_for_it_is_refused(work: tuple[str, Path], rollouts:
     said = run(folder, "wm-encode", "--data", rollouts, "--vae", "vae", "--out", "x", "--precision", "bf16", code=2)
     assert f"--precision bf16: {kind} encodes in fp32" in said
     assert not (folder / "refused" / "vae.safetensors").exists()
+
+
+def test_a_pipeline_file_and_its_command_line_have_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "tokens.yaml").write_text(
+        "collect: {env: worldmodel_v/Stamp-v0, episodes: 4, frame_size: '16x16', workers: 0}\n"
+        "train: {autoencoder: fsq, steps: 1, levels: [5, 5], token_grid: 2, batch_size: 8, holdout_every: 2, device: cpu}\n"
+        "encode: {device: cpu}\n"
+    )
+    pipeline = ("wm-pipeline", "run", "tokens.yaml", "--out", "out")
+    said = run(tmp_path, *pipeline, "--train.levels", 5, 1, code=2)
+    assert "the command line: train.levels: expected whole numbers of at least 2, got (5, 1)" in said
+    assert "tokens.yaml:2: train.levels: unknown field" in run(tmp_path, *pipeline, "--train.autoencoder", "vq", code=2)
+    run(tmp_path, *pipeline, "--train.levels", 4, 3, "--train.token_grid", 4)
+    (column,) = open_dataset(tmp_path / "out" / "latents").schema.by_role("latent")
+    assert (column.num_values, column.row_shape) == (12, (4, 4))
