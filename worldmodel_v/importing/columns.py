@@ -12,6 +12,7 @@ import numpy as np
 
 from worldmodel_v.envs.frames import frame_preprocessor
 from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.recording import Recorded
 from worldmodel_v.importing.spaces import bounds_of
 from worldmodel_v.preprocessing import FULL, Preprocessing
@@ -19,7 +20,7 @@ from worldmodel_v.schema import ActionSpace, Column, Schema
 from worldmodel_v.surface import option
 
 
-def require_frames(frames: np.ndarray) -> None:
+def require_frames(frames: np.ndarray | LazyFrames) -> None:
     """Raise DatasetNotUsable unless these are frames, uint8 (T + 1, H, W) or (T + 1, H, W, C)."""
     if frames.dtype != np.uint8:
         raise DatasetNotUsable(expected="frames of uint8, 0 to 255", got=f"{frames.dtype} {frames.shape}")
@@ -38,9 +39,9 @@ def columns_of(recorded: Recorded, schema: Schema, preprocessing: Preprocessing,
     num_steps = len(recorded.action)
     if num_steps < 1:
         raise DatasetNotUsable(expected="at least one action", got=0)
-    given = {"reward": recorded.reward, "state": recorded.state, **recorded.extras}
+    given = {**({} if recorded.state is None else {"state": recorded.state}), **recorded.extras}
     expected = [column.name for column in schema.by_role("state", "extra")]
-    if (found := [name for name in given if name != "reward" and given[name] is not None]) != expected:
+    if (found := [*given]) != expected:
         raise DatasetNotUsable(expected=f"beside frames, actions and rewards {expected}, as in the first episode", got=found)
     _require_rows("frames", recorded.frames, num_steps + 1)
     ended = np.zeros(num_steps + 1, np.bool_)
@@ -57,7 +58,7 @@ def columns_of(recorded: Recorded, schema: Schema, preprocessing: Preprocessing,
     return {column.name: columns[column.name] for column in schema.data_columns}
 
 
-def _pixels(frames: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+def _pixels(frames: np.ndarray | LazyFrames, preprocessing: Preprocessing) -> np.ndarray:
     """uint8 (T + 1, height, width, 3)."""
     is_same = preprocessing.crop == FULL and frames.shape[1:3] == preprocessing.frame_shape
     if not is_same:
@@ -66,8 +67,8 @@ def _pixels(frames: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
         for frame, out in zip(frames, pixels, strict=True):
             preprocess(np.ascontiguousarray(frame), out)
         return pixels
-    colours = frames if frames.ndim == 4 else frames[..., None]
-    return np.ascontiguousarray(colours if colours.shape[3] == 3 else np.broadcast_to(colours, (*frames.shape[:3], 3)))
+    colours = np.asarray(frames) if frames.ndim == 4 else np.asarray(frames)[..., None]
+    return np.ascontiguousarray(colours if colours.shape[3] == 3 else np.broadcast_to(colours, (*colours.shape[:3], 3)))
 
 
 def _actions(actions: np.ndarray, space: ActionSpace) -> np.ndarray:
@@ -108,7 +109,7 @@ def _rows(column: Column, values: np.ndarray, num_rows: int) -> np.ndarray:
     return exactly(column.name, values, column.dtype)
 
 
-def _require_rows(name: str, values: np.ndarray, num_rows: int) -> None:
+def _require_rows(name: str, values: np.ndarray | LazyFrames, num_rows: int) -> None:
     if len(values) != num_rows:
         raise DatasetNotUsable(expected=f"{num_rows} rows of {name}, beside the actions", got=len(values))
 

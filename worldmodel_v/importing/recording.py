@@ -19,6 +19,7 @@ import numpy as np
 
 from worldmodel_v.envs.parts import OBSERVATION
 from worldmodel_v.errors import ConfigError, DatasetNotUsable, UsageError, WorldModelError, one_line, retold
+from worldmodel_v.importing.frames import LazyFrames
 
 Lack = Literal["final observation", "reward", "termination", "truncation", "seed"]
 
@@ -37,7 +38,7 @@ LACKS: dict[Lack, str] = {
 class Recorded:
     """One episode as somebody else recorded it: T actions, at least one, and T + 1 frames."""
 
-    frames: np.ndarray
+    frames: np.ndarray | LazyFrames
     """uint8 (T + 1, H, W, C) or (T + 1, H, W): each frame that was acted on, and the final one; the same size everywhere."""
 
     action: np.ndarray
