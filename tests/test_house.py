@@ -41,6 +41,7 @@ ONLY_THERE = {
     **{"numba": {"kernel_cache", "compiler", "envs", "autoencoders/gaussian/winograd_kernels.py"}},
     "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "training/distributed.py"},
     **{"h5py": {"storage"}, "hdf5plugin": {"storage"}},
+    **{"av": {"importing/decoding.py"}, "lance": {"importing/swm_rows.py"}},
     **{"fsspec": {"storage"}, "tyro": {"cli"}, "rich": {"cli"}, "onnx": ONNX, "onnxruntime": ONNX},
 }
 """A library -> the rooms, or files, that may import it."""
@@ -122,7 +123,7 @@ def test_only_one_module_opens_the_files_of_a_directory(file: Path) -> None:
 
 
 OPTION = re.compile(r"(?<![\w-])--[a-z]")
-INSIDE_A_COMMAND = re.compile(r"(wm-[a-z]+|ray start)[^;,]*$")
+INSIDE_A_COMMAND = re.compile(r"(wm-[a-z]+|ray start|python -m [\w.]+)[^;,]*$")
 SPELLS_THEM = {"cli", "surface"}
 
 

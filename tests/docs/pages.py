@@ -32,6 +32,7 @@ NOT_RUN = {
         "wm-pipeline init": "tests/cli/test_changes.py does the same with the toy world",
     },
     "docs/howto/gpu.md": {"wm-train --data runs/quickstart": GPU, "wm-train --data /data": CLUSTER},
+    "docs/howto/import.md": {"wm-import lerobot": "needs a download; tests/importing/test_lerobot.py writes one of its own"},
     "docs/howto/car_racing.md": {"pip install stable-baselines3": "tests/integration/test_example.py runs it"},
     "docs/howto/drive.md": {"pip install": "tests/integration/test_controller_example.py runs it"},
     "docs/howto/cluster.md": {"ray start": CLUSTER, "ray job submit": CLUSTER, "kubectl": CLUSTER},

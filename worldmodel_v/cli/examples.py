@@ -25,6 +25,15 @@ EXAMPLES = {
     "wm-import hardmaru": ("wm-import hardmaru --from carracing/record --out runs/imported",),
     "wm-import ctallec": ("wm-import ctallec --from datasets/carracing --out runs/imported",),
     "wm-import minari": ("wm-import minari --from ~/.minari/datasets/NAME-v0 --out runs/imported",),
+    "wm-import video": (
+        "wm-import video --from rides --out runs/imported",
+        "wm-import video --from rides --out runs/imported --action steer gas brake --frame-size 64",
+    ),
+    "wm-import lerobot": (
+        "wm-import lerobot --from pusht --out runs/imported --frame-size 96",
+        "wm-import lerobot --from aloha --out runs/imported --camera top --frame-size 64",
+    ),
+    "wm-import stable-worldmodel": ("wm-import stable-worldmodel --from pusht.lance --out runs/imported",),
     "wm-import npz": ("wm-import npz --from recorded --out runs/imported",),
     "wm-inspect": (
         "wm-inspect runs/rollouts --verify --preview frames.png",

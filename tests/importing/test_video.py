@@ -1,0 +1,289 @@
+"""Videos and folders of pictures with tables: the toy world's rows come back, whatever holds them."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from tests.conftest import stamp_config
+from tests.importing.toy import episodes, require_imported, require_refused, require_resumed, run_import, write_video
+from worldmodel_v.collection import collect
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
+from worldmodel_v.importing.decoding import video_frames
+from worldmodel_v.records import Episode
+from worldmodel_v.storage import open_dataset
+
+
+def columns_of(episode: Episode, num_rows: int) -> dict[str, np.ndarray]:
+    """The table of an episode: a row for each action, or one more, which is that of the final observation."""
+    columns = {"steer": episode.action[:, 0], "gas": episode.action[:, 1], "reward": episode.reward}
+    ends = {"terminated": episode.terminated, "truncated": episode.truncated}
+    rows = {**columns, **ends, "seed": np.full(episode.num_rows, episode.seed), "lap": np.arange(episode.num_rows)}
+    return {name: column[:num_rows] for name, column in rows.items()}
+
+
+def write_csv(path: Path, columns: dict[str, np.ndarray]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+def write_parquet(path: Path, columns: dict[str, np.ndarray]) -> None:
+    pyarrow.parquet.write_table(pa.table(columns), path)
+
+
+def write_npz(path: Path, columns: dict[str, np.ndarray]) -> None:
+    np.savez(path, **columns)
+
+
+def write_pictures(folder: Path, frames: np.ndarray) -> None:
+    folder.mkdir()
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{number}.png")
+
+
+WRITERS = {"csv": write_csv, "parquet": write_parquet, "npz": write_npz}
+
+
+def write_rides(
+    folder: Path,
+    rollouts: Path,
+    write: Callable[[Path, np.ndarray], None] = write_video,
+    ending: str = ".mp4",
+    table: str = "csv",
+    extra_rows: int = 0,
+) -> Path:
+    """Episode i as ride_i; by their letters, the names would be in another order."""
+    folder.mkdir()
+    for number, episode in enumerate(episodes(rollouts)):
+        write(folder / f"ride_{number + 5}{ending}", episode.pixels)
+        WRITERS[table](folder / f"ride_{number + 5}.{table}", columns_of(episode, episode.num_steps + extra_rows))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("write", "ending", "table"),
+    [(write_video, ".mp4", "csv"), (write_video, ".mkv", "parquet"), (write_pictures, "", "npz")],
+    ids=["mp4 csv", "mkv parquet", "png npz"],
+)
+def test_every_row_is_in_its_place(
+    write: Callable[[Path, np.ndarray], None], ending: str, table: str, stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts, write, ending, table)
+    report = run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+    require_imported(tmp_path / "out", stamp_rollouts)
+    assert [episode.seed for episode in episodes(tmp_path / "out")] == [each.seed for each in episodes(stamp_rollouts)]
+    assert report.notes == ["lap: no value beside the final frame, so it is NaN there, and whole numbers are float64"]
+    lap = open_dataset(tmp_path / "out").episode(3).lap
+    np.testing.assert_array_equal(lap[:-1], np.arange(len(lap) - 1))
+    assert np.isnan(lap[-1])
+
+
+def test_a_table_with_a_row_for_the_final_observation_is_the_same_episode(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts, table="parquet", extra_rows=1)
+    report = run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+    assert report.notes == []
+    require_imported(tmp_path / "out", stamp_rollouts)
+    lap = open_dataset(tmp_path / "out").episode(3).lap
+    np.testing.assert_array_equal(lap, np.arange(len(lap)), strict=True)
+
+
+def test_without_a_final_frame_the_last_action_is_left_out(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = tmp_path / "rides"
+    source.mkdir()
+    for number, episode in enumerate(episodes(stamp_rollouts)):
+        write_video(source / f"{number}.mp4", episode.pixels[:-1])
+        write_csv(
+            source / f"{number}.csv",
+            {"action_0": episode.action[:-1, 0], "action_1": episode.action[:-1, 1]}
+            | {"reward": episode.reward[:-1], "done": episode.terminated[:-1]},
+        )
+    report = run_import("video", source, tmp_path / "out", terminated="done")
+    require_imported(tmp_path / "out", stamp_rollouts, without_last=True)
+    assert [note.partition(":")[0] for note in report.notes] == ["final observation", "seed"]
+
+
+def test_choices_need_a_number_of_them(tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "rollouts", env_kwargs='{"discrete": true}'))
+    source = tmp_path / "rides"
+    source.mkdir()
+    for number, episode in enumerate(episodes(tmp_path / "rollouts")):
+        write_video(source / f"{number}.mp4", episode.pixels)
+        ends = {"terminated": episode.terminated[:-1], "truncated": episode.truncated[:-1]}
+        write_csv(source / f"{number}.csv", {"action": episode.action[:-1], "reward": episode.reward[:-1], **ends})
+    with pytest.raises(DatasetNotUsable, match=r"0.mp4: its actions are whole numbers"):
+        run_import("video", source, tmp_path / "out")
+    run_import("video", source, tmp_path / "out", action_space="discrete:5")
+    require_imported(tmp_path / "out", tmp_path / "rollouts")
+
+
+def test_outcomes_a_row_too_late_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    episode = episodes(stamp_rollouts)[0]
+    columns = columns_of(episode, episode.num_rows)
+    write_npz(source / "ride_5.npz", columns | {"reward": np.roll(columns["reward"], 1)})
+    (source / "ride_5.csv").unlink()
+    with pytest.raises(DatasetNotUsable, match=r"ride_5.npz: reward is \S+ in the last row, where no action is"):
+        run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+
+
+def test_an_episode_of_another_form_than_the_first_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    episode = episodes(stamp_rollouts)[1]
+    write_csv(source / "ride_6.csv", columns_of(episode, episode.num_rows))
+    expected = f"expected {episode.num_steps} rows of actions in .*, as in the first episode, got {episode.num_rows}"
+    with pytest.raises(DatasetNotUsable, match=f"ride_6.mp4: has {episode.num_rows} frames; {expected}"):
+        run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+
+
+def test_nan_and_empty_cells_stand_for_no_value(stamp_rollouts: Path, tmp_path: Path) -> None:
+    """In the row of the final observation; anywhere else they are refused."""
+    source = write_rides(tmp_path / "rides", stamp_rollouts, extra_rows=1)
+    assert "nan,nan,nan" in (source / "ride_5.csv").read_text()
+    text = (source / "ride_6.csv").read_text()
+    assert "nan,nan,nan,False,False" in text
+    (source / "ride_6.csv").write_text(text.replace("nan,nan,nan,False,False", ",,,,"))
+    run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+    require_imported(tmp_path / "out", stamp_rollouts)
+    rows = text.split("\n")
+    rows[4] = "nan" + rows[4][rows[4].index(",") :]
+    (source / "ride_6.csv").write_text("\n".join(rows))
+    with pytest.raises(DatasetNotUsable, match=r"action 3 is \[nan"):
+        run_import("video", source, tmp_path / "other", action=("steer", "gas"))
+
+
+def test_tables_elsewhere_and_one_table_of_all(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    for path in source.glob("*.csv"):
+        path.rename(tables / path.name)
+    options = {"action": ("steer", "gas")}
+    run_import("video", source, tmp_path / "a", actions=str(tables), **options)
+    parts = [
+        columns_of(each, each.num_steps) | {"episode": np.full(each.num_steps, i)}
+        for i, each in enumerate(episodes(stamp_rollouts))
+    ]
+    write_parquet(tmp_path / "all.parquet", {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    run_import("video", source, tmp_path / "b", actions=str(tmp_path / "all.parquet"), **options)
+    for out in ("a", "b"):
+        require_imported(tmp_path / out, stamp_rollouts)
+
+
+def test_an_uneven_frame_rate_neither_repeats_nor_drops_a_frame(stamp_rollouts: Path, tmp_path: Path) -> None:
+    episode = episodes(stamp_rollouts)[0]
+    times = np.cumsum(1 + np.arange(episode.num_rows) ** 2 % 97).tolist()
+    for ending in (".mp4", ".mkv"):
+        write_video(tmp_path / f"uneven{ending}", episode.pixels, times=times)
+        frames = [frame for _, frame in video_frames(tmp_path / f"uneven{ending}")]
+        np.testing.assert_array_equal(np.stack(frames), episode.pixels)
+
+
+def test_a_lossy_video_is_close(stamp_rollouts: Path, tmp_path: Path) -> None:
+    episode = episodes(stamp_rollouts)[0]
+    write_video(tmp_path / "lossy.mp4", episode.pixels, lossy=True)
+    frames = np.stack([frame for _, frame in video_frames(tmp_path / "lossy.mp4")])
+    difference = np.abs(frames.astype(int) - episode.pixels)
+    assert 0 < difference.mean() < 2
+
+
+def test_frames_are_resized_one_by_one(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    run_import("video", source, tmp_path / "out", action=("steer", "gas"), frame_size=32)
+    for ours, theirs in zip(episodes(tmp_path / "out"), episodes(stamp_rollouts), strict=True):
+        np.testing.assert_array_equal(ours.pixels, theirs.pixels[:, ::2, ::2])
+
+
+def test_it_goes_on_where_it_was_stopped(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    require_resumed("video", source, tmp_path, action=("steer", "gas"))
+
+
+def test_a_damaged_video_is_refused_and_what_was_committed_stays(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts, ending=".mkv")
+    content = bytearray((source / "ride_10.mkv").read_bytes())
+    content[len(content) // 2] ^= 4
+    (source / "ride_10.mkv").write_bytes(content)
+    with pytest.raises(DatasetNotUsable, match=r"ride_10.mkv: is damaged at frame \d+: FFmpeg says 'slice CRC mismatch"):
+        run_import("video", source, tmp_path / "out", action=("steer", "gas"), episodes_per_shard=2)
+    assert open_dataset(tmp_path / "out").num_episodes == 4
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv"])
+def test_a_video_that_ends_early_is_refused(ending: str, stamp_rollouts: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"early{ending}"
+    write_video(path, episodes(stamp_rollouts)[0].pixels)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 3 // 4])
+    with pytest.raises(DatasetNotUsable, match="damaged"):
+        list(video_frames(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile 'secret.mp4'\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+    ],
+    ids=["concat", "playlist"],
+)
+def test_a_video_that_refers_to_other_files_does_not_have_them_read(text: str, stamp_rollouts: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "secret.mp4", episodes(stamp_rollouts)[0].pixels)
+    (tmp_path / "list.mp4").write_text(text)
+    with pytest.raises(DatasetNotUsable, match="no video that FFmpeg can read"):
+        list(video_frames(tmp_path / "list.mp4"))
+
+
+def test_the_command_refuses_in_a_line(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    words = ["video", "--from", source, "--out", tmp_path / "out"]
+    require_refused(words, "ride_5.csv: has no column of actions", "got steer, gas, reward")
+    (source / "ride_5.mp4").write_bytes(b"no video")
+    require_refused([*words, "--action", "steer", "gas"], "ride_5.mp4: is no video that FFmpeg can read, or it is damaged")
+
+
+def test_what_is_missing_or_does_not_fit_is_named(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    first = episodes(stamp_rollouts)[0]
+
+    def refused(text: str, **options: object) -> None:
+        with pytest.raises((ConfigError, DatasetNotUsable), match=text):
+            run_import("video", source, tmp_path / "out", **{"action": ("steer", "gas"), **options})
+
+    refused("action='brake': the table has no such column", action=("steer", "brake"))
+    refused("reward='score': the table has no such column", reward="score")
+    write_csv(source / "ride_5.csv", columns_of(first, 17))
+    rows = f"expected {first.num_steps} or {first.num_rows} rows of actions in {source}/ride_5.csv, got 17"
+    refused(f"ride_5.mp4: has {first.num_rows} frames; {rows}")
+    (source / "ride_5.csv").unlink()
+    refused("ride_5.mp4: has no table of actions; expected ride_5.csv or")
+    write_csv(source / "ride_5.csv", columns_of(first, first.num_steps))
+    write_npz(source / "ride_5.npz", columns_of(first, first.num_steps))
+    refused("ride_5.mp4: has two tables of actions")
+    (source / "ride_5.npz").unlink()
+    write_csv(source / "ride_6.csv", {"steer": first.action[:, 0], "gas": first.action[:, 1]})
+    refused("ride_6.csv: has other columns; expected steer, gas, reward, .*, got steer, gas$")
+    with pytest.raises(DatasetNotUsable, match="nowhere: is not there"):
+        run_import("video", tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_frames_that_are_left_out_of_their_numbers_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts, write_pictures, "")
+    (source / "ride_5" / "7.png").unlink()
+    with pytest.raises(DatasetNotUsable, match=r"ride_5/8.png: a frame's number does not follow the one before"):
+        run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+
+
+def test_an_end_in_the_middle_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    columns = columns_of(episodes(stamp_rollouts)[0], episodes(stamp_rollouts)[0].num_steps)
+    columns["terminated"] = columns["terminated"] | (np.arange(len(columns["lap"])) == 4)
+    write_csv(source / "ride_5.csv", columns)
+    with pytest.raises(DatasetNotUsable, match=r"terminated is set before the episode's last action; expected row \d+, got 4"):
+        run_import("video", source, tmp_path / "out", action=("steer", "gas"))

@@ -1,0 +1,131 @@
+"""Which columns of a table are the action and its outcome, and an episode's rows of them.
+
+Legend: R rows of the table, T actions, N = T + 1 frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
+from worldmodel_v.importing.tables import Table
+
+EPISODE = "episode"
+"""The column of a table of all episodes: which one a row is of, from 0 in the order of the videos' names."""
+
+END_COLUMNS = ("terminated", "truncated")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionColumns:
+    """The columns by their part; None for what the table does not have."""
+
+    action: tuple[str, ...]
+    reward: str | None
+    terminated: str | None
+    truncated: str | None
+    seed: str | None
+    extras: tuple[str, ...]
+    """All others, in the table's order."""
+
+    @classmethod
+    def of(
+        cls, table: Table, where: Path, *, action: Sequence[str], index: Sequence[str], **named: tuple[str, bool]
+    ) -> "ActionColumns":
+        """`action` are the columns that the user names; `named` has the other parts' columns, and whether the user named it.
+        Those of `index` belong to no part.
+
+        Raises ConfigError if one that the user names is not there, DatasetNotUsable if none is the action.
+        """
+        for field, names in {"action": action, **{part: [name] for part, (name, said) in named.items() if said}}.items():
+            if missing := [name for name in names if name not in table]:
+                raise ConfigError(
+                    "the table has no such column", where=where, field=field, got=missing[0], expected=", ".join(table)
+                )
+        actions = tuple(action) or _actions(table)
+        if not actions:
+            raise DatasetNotUsable(
+                "has no column of actions", where=where, expected="action, or action_0 …", got=", ".join(table)
+            )
+        found = {part: name if name in table and name not in actions else None for part, (name, _) in named.items()}
+        taken = {*actions, *found.values(), *index}
+        return cls(action=actions, **found, extras=tuple(name for name in table if name not in taken))
+
+    def actions(self, table: Table) -> np.ndarray:
+        """(R, …): the column's own shape, or a vector of several columns."""
+        if len(self.action) == 1:
+            return table[self.action[0]]
+        return np.concatenate([table[name].reshape(len(table[name]), -1) for name in self.action], axis=1)
+
+    def outcome(self, table: Table, num_steps: int, where: Path) -> tuple[bool, bool]:
+        """(terminated, truncated) of an episode of T actions; False for a column that is not there.
+
+        Raises DatasetNotUsable if it ends before its last action, or goes on after it ended.
+        """
+        ends = []
+        for part in END_COLUMNS:
+            name = getattr(self, part)
+            rows = np.zeros(num_steps, bool) if name is None else _flags(table[name][:num_steps], name, where)
+            early = np.flatnonzero(rows[: num_steps - 1])
+            if len(early):
+                raise DatasetNotUsable(
+                    f"{name} is set before the episode's last action",
+                    where=where,
+                    expected=f"row {num_steps - 1}",
+                    got=early[0],
+                )
+            ends.append(bool(rows[num_steps - 1]))
+        return ends[0], ends[1]
+
+    def require_no_outcome_alone(self, table: Table, where: Path) -> None:
+        """Raise DatasetNotUsable if the last row has a reward or an end, and no action (NaN): they stand a row too late."""
+        last = np.asarray(self.actions(table)[-1])
+        if last.dtype.kind != "f" or not np.isnan(last).all():
+            return
+        for name in (self.reward, self.terminated, self.truncated):
+            if name is not None and np.nan_to_num(table[name][-1].astype(np.float64), nan=0.0).any():
+                raise DatasetNotUsable(
+                    f"{name} is {table[name][-1].item()} in the last row, where no action is",
+                    where=where,
+                    expected="rewards and ends in the rows of the actions that brought them",
+                    remedy="move them one row up",
+                )
+
+    def seed_of(self, table: Table, where: Path) -> int | None:
+        """The seed, if the table has one; raises DatasetNotUsable unless it is one whole number."""
+        if self.seed is None:
+            return None
+        seeds = np.unique(table[self.seed])
+        if len(seeds) != 1 or seeds[0] != int(seeds[0]):
+            raise DatasetNotUsable(where=where, expected=f"{self.seed}: one whole number in all rows", got=seeds[:3].tolist())
+        return int(seeds[0])
+
+    def beside_frames(self, table: Table, num_frames: int) -> dict[str, np.ndarray]:
+        """The further columns, (N, …): as they are if there is a row for each frame. Otherwise NaN stands beside the final
+        frame, and whole numbers are float64 (whole numbers that float64 cannot hold raise DatasetNotUsable)."""
+        return {name: _with_last_row(table[name], name, num_frames) for name in self.extras}
+
+
+def _actions(table: Table) -> tuple[str, ...]:
+    if "action" in table:
+        return ("action",)
+    return tuple(name for name in table if name.startswith("action") and not name.removeprefix("action")[0].isalpha())
+
+
+def _flags(values: np.ndarray, name: str, where: Path) -> np.ndarray:
+    rows = values.reshape(len(values))
+    if not np.isin(rows, (0, 1)).all():
+        wrong = rows[~np.isin(rows, (0, 1))][0].item()
+        raise DatasetNotUsable(where=where, expected=f"{name}: 0 or 1, or false or true", got=wrong)
+    return rows.astype(bool)
+
+
+def _with_last_row(rows: np.ndarray, name: str, num_frames: int) -> np.ndarray:
+    if len(rows) == num_frames:
+        return rows
+    floats = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
+    if not np.array_equal(floats, rows, equal_nan=True):
+        raise DatasetNotUsable(f"{name}: whole numbers that float64 cannot hold, and no row beside the final frame")
+    return np.concatenate([floats, np.full((1, *rows.shape[1:]), np.nan, floats.dtype)])

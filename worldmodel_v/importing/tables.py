@@ -1,0 +1,132 @@
+"""Tables with a row for each action: CSV, parquet and npz files of other people, as named columns.
+
+Legend: R rows.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodel_v.errors import DatasetNotUsable, PackageMissing
+from worldmodel_v.importing.npz_files import read_arrays, read_headers
+from worldmodel_v.importing.recording import reading
+
+Table = Mapping[str, np.ndarray]
+"""Column names to numbers, (R, …) each. Columns of texts are left out."""
+
+
+def read_table(path: Path) -> Table:
+    """The columns of numbers in a table; raises DatasetNotUsable if it is damaged."""
+    with reading(path):
+        table = READERS[path.suffix.lower()](path)
+    lengths = {name: len(column) for name, column in table.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise DatasetNotUsable("its columns differ in length", where=path, expected="one row for each action", got=said)
+    return table
+
+
+def arrow_column(column: Any, shape: tuple[int, ...] | None = None, *, name: str, where: Any) -> np.ndarray:
+    """A column of pyarrow, lists within lists included, as numbers (R, …); `shape` is that of a row, if it is known.
+
+    Raises DatasetNotUsable if a value is missing, no number, or if rows differ in length.
+    """
+    import pyarrow as pa
+
+    sizes, values, num_rows = [], column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column, len(column)
+    while _is_list(values.type) or isinstance(values.type, pa.ExtensionType):
+        if isinstance(values.type, pa.ExtensionType):
+            values = values.storage
+            continue
+        _require_whole(values, name, where)
+        flat = values.flatten()
+        size, rest = divmod(len(flat), max(1, len(values)))
+        if rest or not _of_one_length(values, size):
+            raise DatasetNotUsable(f"{name}: its rows differ in length", where=where)
+        sizes.append(size)
+        values = flat
+    _require_whole(values, name, where)
+    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type)):
+        raise DatasetNotUsable(f"{name}: is of {values.type}", where=where, expected="numbers")
+    rows = values.to_numpy(zero_copy_only=False).reshape(num_rows, *sizes)
+    if shape is not None and rows.shape[1:] != shape and rows[:1].size == np.prod(shape, dtype=int):
+        rows = rows.reshape(num_rows, *shape)  # a single value in a row is stored without its axis
+    if shape is not None and rows.shape[1:] != shape:
+        raise DatasetNotUsable(f"{name}", where=where, expected=f"rows of {[*shape]}", got=f"{[*rows.shape[1:]]}")
+    return rows
+
+
+def is_numeric(type_: Any) -> bool:
+    """Whether a column of this pyarrow type holds numbers, or lists of them."""
+    import pyarrow as pa
+
+    while _is_list(type_) or isinstance(type_, pa.ExtensionType):
+        type_ = type_.storage_type if isinstance(type_, pa.ExtensionType) else type_.value_type
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_))
+
+
+def require_pyarrow(what: Any) -> None:
+    """Raise PackageMissing without pyarrow; `what` is to be read with it."""
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise PackageMissing("reading it needs pyarrow", where=what, remedy="pip install 'worldmodel_v[import]'") from None
+
+
+def _read_csv(path: Path) -> Table:
+    require_pyarrow(path)
+    import pyarrow.csv
+
+    return _numbers(pyarrow.csv.read_csv(path), path)
+
+
+def _read_parquet(path: Path) -> Table:
+    require_pyarrow(path)
+    import pyarrow.parquet
+
+    return _numbers(pyarrow.parquet.read_table(path), path)
+
+
+def _read_npz(path: Path) -> Table:
+    headers = read_headers(path)
+    return read_arrays(path, [name for name, header in headers.items() if header.dtype.kind in "fiub" and header.shape])
+
+
+def _numbers(table: Any, path: Path) -> Table:
+    """Empty cells, and nan in a CSV, become NaN."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = {}
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        if column.null_count and is_numeric(column.type) and not _is_list(column.type):
+            whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+            column = pc.fill_null(whole.cast(pa.float64()), np.nan)
+        if is_numeric(column.type):
+            found[name] = arrow_column(column, name=name, where=path)
+    return found
+
+
+def _is_list(type_: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
+
+
+def _of_one_length(lists: Any, size: int) -> bool:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return (
+        pa.types.is_fixed_size_list(lists.type) or not len(lists) or pc.all(pc.equal(pc.list_value_length(lists), size)).as_py()
+    )
+
+
+def _require_whole(values: Any, name: str, where: Any) -> None:
+    if values.null_count:
+        raise DatasetNotUsable(f"{name}: {values.null_count} values are missing", where=where, expected="a number in every row")
+
+
+READERS: dict[str, Callable[[Path], Table]] = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}

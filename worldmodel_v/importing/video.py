@@ -1,0 +1,172 @@
+"""Videos, or folders of pictures, with tables of the actions: one episode each.
+
+    FROM/ride_1.mp4      FROM/ride_1.csv       the video of an episode, and its table
+    FROM/ride_2/0.png …  FROM/ride_2.parquet   or its frames as pictures
+
+Row t of a table is the action that was chosen on frame t, what it brought, and whether it ended the episode. A whole episode
+has one row fewer than frames. If there are as many, no frame follows the action of the last row. This row is left out, and the
+episode counts as cut there, unless the row before says that it ended. Any other count is refused.
+"""
+
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.importing.action_table import END_COLUMNS, EPISODE, ActionColumns
+from worldmodel_v.importing.config import ImportConfig
+from worldmodel_v.importing.decoding import picture, video_frames, video_shape
+from worldmodel_v.importing.episode_files import frame_files, tables, videos
+from worldmodel_v.importing.frames import LazyFrames
+from worldmodel_v.importing.recording import Lack, Recorded, Recording, named, reading
+from worldmodel_v.importing.tables import Table, read_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoImportConfig(ImportConfig):
+    """Videos or folders of PNG or JPEG frames, one for each episode, with actions in CSV, parquet or npz.
+
+    A table stands beside each video, with the same name: ride_1.mp4 and ride_1.csv. Row t is the action on frame t.
+    """
+
+    actions: str | None = None
+    """Where the tables are, if not beside the videos: a folder, or one table with a column `episode`, from 0."""
+
+    action: tuple[str, ...] = ()
+    """Columns of the action; by default `action`, or action_0, action_1, …"""
+
+    reward: str = "reward"
+    """The column of rewards, if there is one."""
+
+    terminated: str = "terminated"
+    """The column that is 1 where the world ended the episode, else 0, if there is one."""
+
+    truncated: str = "truncated"
+    """The column that is 1 where something else ended it, else 0, if there is one."""
+
+    seed: str = "seed"
+    """The column of the seed, the same in each row, if there is one."""
+
+    name: ClassVar[str] = "video"
+    placement: ClassVar[str] = (
+        "row t of a table: the action chosen on frame t, what it brought, whether it ended the episode; with as many rows as "
+        "frames, no frame follows the last action"
+    )
+
+    def open(self) -> Recording:
+        with reading(self.from_):
+            return VideoRecording(self)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Without `actions`: the tables are known by their hashes, wherever they lie."""
+        return {name: value for name, value in super().options.items() if name != "actions"} | {"action": [*self.action]}
+
+    def columns(self, table: Table, where: Path, *, is_shared: bool) -> ActionColumns:
+        """The columns of a table, which may be that of all episodes; raises ConfigError if one that was named is not there."""
+        defaults = {each.name: each.default for each in fields(self)}
+        named = {part: getattr(self, part) for part in ("reward", *END_COLUMNS, "seed")}
+        parts = {part: (name, name != defaults[part]) for part, name in named.items()}
+        return ActionColumns.of(table, where, action=self.action, index=(EPISODE,) if is_shared else (), **parts)
+
+
+class VideoRecording(Recording):
+    """See the module's head."""
+
+    frames = "render"
+
+    def __init__(self, config: VideoImportConfig) -> None:
+        """Raises DatasetNotUsable if videos, tables or columns are missing, ConfigError if a column is not there."""
+        source = Path(config.from_).absolute()
+        place = None if config.actions is None else Path(config.actions).absolute()
+        self._videos = videos(source)
+        self._tables = tables(self._videos, place)
+        shared = dict.fromkeys(self._tables)
+        self.root = Path(os.path.commonpath([str(path) for path in (source, *shared)]))
+        self.files = (*(file for video in self._videos for file in frame_files(video)), *shared)
+        self.num_episodes = len(self._videos)
+        first = read_table(self._tables[0])
+        is_one_file = place is not None and place.is_file()
+        self._is_shared = is_one_file and (self.num_episodes > 1 or EPISODE in first)
+        self._names, self._columns = tuple(first), config.columns(first, self._tables[0], is_shared=self._is_shared)
+        self._is_equal = len(self._columns.actions(self._table(0))) == len(_frames(self._videos[0]))
+        with named(self.where(0)):
+            self.lacks, self.notes = self._lacks(self.episode(0)), self._notes()
+
+    def where(self, number: int) -> str:
+        return str(self._videos[number])
+
+    def episode(self, number: int) -> Recorded:
+        table, where = self._table(number), self._tables[number]
+        frames, columns = _frames(self._videos[number]), self._columns
+        num_rows, num_steps = len(columns.actions(table)), len(frames) - 1
+        if num_rows not in (num_steps, num_steps + 1) or (num_rows > num_steps) != self._is_equal:
+            counts = f"{num_steps} or {num_steps + 1} rows" if number == 0 else f"{num_steps + self._is_equal} rows"
+            expected = f"{counts} of actions in {where}{', as in the first episode' if number else ''}"
+            raise DatasetNotUsable(f"has {len(frames)} frames", where=self._videos[number], expected=expected, got=num_rows)
+        if num_steps < 1:
+            raise DatasetNotUsable(where=self._videos[number], expected="at least two frames", got=len(frames))
+        if self._is_equal:
+            columns.require_no_outcome_alone(table, where)
+        terminated, truncated = columns.outcome(table, num_steps, where)
+        return Recorded(
+            frames=frames,
+            action=columns.actions(table)[:num_steps],
+            reward=table[columns.reward][:num_steps] if columns.reward else None,
+            terminated=terminated,
+            truncated=truncated,
+            extras=columns.beside_frames(table, num_steps + 1),
+            seed=columns.seed_of(table, where),
+        )
+
+    def _table(self, number: int) -> Table:
+        """The episode's rows; raises DatasetNotUsable if its columns are others than in the first table."""
+        path = self._tables[number]
+        table = _read(path, path.stat().st_mtime_ns)
+        if tuple(table) != self._names:
+            raise DatasetNotUsable("has other columns", where=path, expected=", ".join(self._names), got=", ".join(table))
+        if not self._is_shared:
+            return table
+        if EPISODE not in table:
+            expected = f"a column {EPISODE}, from 0 in the order of the videos' names"
+            raise DatasetNotUsable("is the table of several videos", where=path, expected=expected)
+        if not np.isin(table[EPISODE], range(self.num_episodes)).all():
+            expected = f"{EPISODE}: 0 to {self.num_episodes - 1}, as there are videos"
+            raise DatasetNotUsable(where=path, expected=expected, got=np.unique(table[EPISODE])[[0, -1]].tolist())
+        return {name: rows[table[EPISODE] == number] for name, rows in table.items()}
+
+    def _lacks(self, first: Recorded) -> tuple[Lack, ...]:
+        columns, lacks = self._columns, list[Lack]()
+        lacks += ["final observation"] if self._is_equal and not (first.terminated or first.truncated) else []
+        lacks += ["reward"] if columns.reward is None else []
+        lacks += ["termination"] if columns.terminated is None else []
+        lacks += ["seed"] if columns.seed is None else []
+        return tuple(lacks)
+
+    def _notes(self) -> tuple[str, ...]:
+        extras = self._columns.extras
+        if not extras or self._is_equal:
+            return ()
+        return (f"{', '.join(extras)}: no value beside the final frame, so it is NaN there, and whole numbers are float64",)
+
+
+@functools.lru_cache(maxsize=1)
+def _read(path: Path, changed: int) -> Table:
+    """One table may be that of many episodes."""
+    return read_table(path)
+
+
+def _frames(video: Path) -> LazyFrames:
+    if video.is_file():
+        return LazyFrames(video_shape(video), lambda: (frame for _, frame in video_frames(video)), video)
+    pictures = frame_files(video)
+    return LazyFrames((len(pictures), *picture(pictures[0], pictures[0]).shape), lambda: _decode(pictures), video)
+
+
+def _decode(pictures: list[Path]) -> Iterator[np.ndarray]:
+    return (picture(path, path) for path in pictures)
