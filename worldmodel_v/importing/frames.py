@@ -1,11 +1,14 @@
 """Frames that are decoded when they are needed, one after the other: an episode's raw frames need not fit into memory."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.importing.memory import most_bytes
+from worldmodel_v.surface import option
 
 
 class LazyFrames:
@@ -34,7 +37,10 @@ class LazyFrames:
             self._refuse(f"{len(self)} frames", str(count))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All of them, in memory."""
+        """All of them, in memory; raises DatasetNotUsable if they take more than half of it."""
+        if (num_bytes := math.prod(self.shape)) > most_bytes():
+            what, remedy = f"its frames take {num_bytes:,} bytes, more than half of the memory", option("frame_size", 64)
+            raise DatasetNotUsable(what, where=self._where, remedy=f"make them smaller, such as with {remedy}")
         frames = np.empty(self.shape, np.uint8)
         for place, frame in zip(frames, self, strict=True):
             place[:] = frame

@@ -4,6 +4,7 @@ HDF5: every column is a dataset of the root group, `ep_len` and `ep_offset` say 
 `episode_idx` says it; pictures are JPEG or PNG in columns of bytes, all other columns are lists of float32.
 """
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from worldmodel_v.errors import DatasetNotUsable, PackageMissing
 from worldmodel_v.importing.decoding import picture
 from worldmodel_v.importing.frames import LazyFrames
+from worldmodel_v.importing.memory import most_bytes
 from worldmodel_v.importing.tables import arrow_column, is_numeric
 from worldmodel_v.schema import DTYPES, ROLLOUTS
 from worldmodel_v.storage.foreign_columns import foreign_columns, require_written
@@ -80,11 +82,17 @@ class Hdf5Rows(SwmRows):
 
     def rows(self, names: tuple[str, ...], episode: int) -> dict[str, np.ndarray]:
         with foreign_columns(self.path) as columns:
-            return {name: columns[name][self._slice(episode)] for name in names}
+            return {name: self._read(columns[name], name, episode) for name in names}
 
     def frames(self, name: str, episode: int) -> np.ndarray:
         with foreign_columns(self.path) as columns:
-            return columns[name][self._slice(episode)]
+            return self._read(columns[name], name, episode)
+
+    def _read(self, column: Any, name: str, episode: int) -> np.ndarray:
+        if (num_bytes := int(self.lengths[episode]) * math.prod(column.shape[1:]) * column.dtype.itemsize) > most_bytes():
+            what = f"{name} takes {num_bytes:,} bytes, more than half of the memory"
+            raise DatasetNotUsable(what, where=f"{self.path}: episode {episode}")
+        return column[self._slice(episode)]
 
     def _require_inside(self, columns: dict[str, Any]) -> None:
         ends = self.offsets + self.lengths
