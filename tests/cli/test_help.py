@@ -67,6 +67,7 @@ def test_the_help_ends_with_examples(command: str, monkeypatch: pytest.MonkeyPat
     examples = lines[lines.index("examples:") + 1 :]
     assert examples == [f"  {line}" for line in EXAMPLES[command]]
     assert any("--version" in line for line in lines)
+    assert not [line for line in lines if len(line) > 80 and not line.startswith("usage:") and line not in examples]
 
 
 def helps(config: type) -> dict[str, str]:
@@ -80,6 +81,11 @@ def helps(config: type) -> dict[str, str]:
 def test_an_option_has_one_line_of_help(program: str) -> None:
     longer = {name for name, text in helps(CONFIGS[program]).items() if "\n" in text}
     assert longer <= {"policy"}
+
+
+@pytest.mark.parametrize("program", CONFIGS)
+def test_no_option_begins_a_line_within_a_paragraph_where_tyro_would_break_it(program: str) -> None:
+    assert not re.search(r"\S\n +--", CONFIGS[program].__doc__)
 
 
 def test_a_flag_that_turns_something_off_says_what_it_does_itself(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,10 +72,11 @@ def _shipped(template: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Run collect, train, eval, encode and verify in order from one file, skipping what is complete.
+    """Run collect, train, eval, encode and verify from one file; skip what is done.
 
-    Run again after an interruption, it continues where it stopped. --STAGE.FIELD VALUE sets a field as if it stood in the file:
-    --train.steps 500.
+    Run it again after an interruption: it continues where it stopped.
+
+    --STAGE.FIELD VALUE, such as --train.steps 500, changes a field of the file.
     """
 
     file: tyro.conf.Positional[Path]
@@ -110,8 +111,9 @@ class _AtCluster:
 class SubmitConfig(_AtCluster):
     """Have a Ray cluster run a pipeline file on its head node, and return at once.
 
-    The same command again continues what an interrupted, stopped or failed job has left. --STAGE.FIELD VALUE sets a field as if
-    it stood in the file.
+    The same command again continues what a stopped or failed job has left.
+
+    --STAGE.FIELD VALUE, such as --train.steps 500, changes a field of the file.
     """
 
     file: tyro.conf.Positional[Path]
@@ -142,7 +144,7 @@ class SubmitConfig(_AtCluster):
 
 @dataclass(frozen=True, kw_only=True)
 class StatusConfig(_AtCluster):
-    """Show the state of a job, or of every pipeline that was submitted to the cluster."""
+    """Show the state of a job, or of every pipeline submitted to the cluster."""
 
     job: tyro.conf.Positional[str | None] = None
     """The job's id, as submit printed it; without it, all jobs."""
@@ -170,7 +172,7 @@ class LogsConfig(_AtCluster):
 
 @dataclass(frozen=True, kw_only=True)
 class StopConfig(_AtCluster):
-    """Stop a job; what it has committed is kept, and submitting the same command again continues."""
+    """Stop a job. What it has committed is kept; the same submit continues it."""
 
     job: tyro.conf.Positional[str]
     """The job's id, as submit printed it."""
