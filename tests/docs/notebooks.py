@@ -36,6 +36,11 @@ def executed(notebook: Path, folder: Path) -> nbformat.NotebookNode:
     return content
 
 
+def is_bar(output: nbformat.NotebookNode) -> bool:
+    """Whether it is the bar of a stage, whose rate differs from run to run."""
+    return output.output_type == "display_data" and "█" in output.data.get("text/plain", "")
+
+
 def store(notebook: Path) -> None:
     """Run the notebook and write it again, without what differs from run to run."""
     with tempfile.TemporaryDirectory() as folder:
@@ -43,6 +48,8 @@ def store(notebook: Path) -> None:
     content.metadata = nbformat.from_dict(METADATA)
     for number, cell in enumerate(content.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.NotebookNode()
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not is_bar(output)]
         for output in cell.get("outputs", []):
             output.get("data", {}).pop("image/jpeg", None)  # Pillow gives each picture as PNG too
     nbformat.write(content, notebook)
