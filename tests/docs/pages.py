@@ -23,6 +23,7 @@ NOT_RUN = {
     "README.md": {"git clone URL": INSTALLS, "make run": "the same as wm-pipeline run in docs/start/quickstart.md"},
     "docs/start/install.md": {
         "git clone URL": INSTALLS,
+        "python3 -m venv": INSTALLS,
         "pip install .": INSTALLS,
         "mkdir -p ~/.local": "writes into the home; tests/cli/test_help.py prints the scripts",
     },
@@ -33,6 +34,7 @@ NOT_RUN = {
     },
     "docs/howto/gpu.md": {"wm-train --data runs/quickstart": GPU, "wm-train --data /data": CLUSTER},
     "docs/howto/import.md": {"wm-import lerobot": "needs a download; tests/importing/test_lerobot.py writes one of its own"},
+    "docs/howto/python.md": {"pip install jupyterlab": INSTALLS},
     "docs/howto/car_racing.md": {"pip install stable-baselines3": "tests/integration/test_example.py runs it"},
     "docs/howto/drive.md": {"pip install": "tests/integration/test_controller_example.py runs it"},
     "docs/howto/cluster.md": {"ray start": CLUSTER, "ray job submit": CLUSTER, "kubectl": CLUSTER},
