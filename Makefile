@@ -10,6 +10,7 @@ MINUTES ?= 1
 JOBS ?= 2
 
 export SDL_VIDEODRIVER ?= dummy
+export OMP_WAIT_POLICY ?= passive
 
 .DEFAULT_GOAL := help
 
