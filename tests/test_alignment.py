@@ -163,7 +163,7 @@ def test_frames_are_averaged_and_tokens_become_numbers() -> None:
     tokens = Column(name="tokens", dtype="int64", row_shape=(16, 16), role="latent", num_values=512)
     numbers = _values(np.arange(3 * 256).reshape(3, 16, 16) % 512, tokens)
     assert numbers.shape == (3, 768)
-    np.testing.assert_array_equal(numbers[0], numbers[2])
+    np.testing.assert_allclose(numbers[0], numbers[2], rtol=0, atol=1e-12)  # a row's place may change its last digit
     assert not np.allclose(numbers[0], numbers[1])
 
 

@@ -41,7 +41,7 @@ ONLY_THERE = {
     **{"numba": {"kernel_cache", "compiler", "envs", "autoencoders/gaussian/winograd_kernels.py"}},
     "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "training/distributed.py"},
     **{"h5py": {"storage"}, "hdf5plugin": {"storage"}},
-    **{"av": {"importing/decoding.py"}, "lance": {"importing/swm_rows.py"}},
+    **{"av": {"importing/decoding.py", "evaluation/video.py"}, "lance": {"importing/swm_rows.py", "export/lance.py"}},
     **{"fsspec": {"storage"}, "tyro": {"cli"}, "rich": {"cli"}, "onnx": ONNX, "onnxruntime": ONNX},
 }
 """A library -> the rooms, or files, that may import it."""
