@@ -75,8 +75,8 @@ class TransformerConfig:
     learning_rate: float = 1e-3
     """Adam's step size at the start; it falls to zero along a cosine."""
 
-    holdout_every: int = 10
-    """Every k-th episode is held out, as the autoencoder's training held them out."""
+    holdout_every: int | None = None
+    """Every k-th episode is held out; by default as in the autoencoder's training, which the latents record."""
 
     dream_steps: int = 50
     """How far it dreams, after --length steps of a held-out episode, which must be as long as both together."""
@@ -91,7 +91,7 @@ class TransformerConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch_size": 1, "length": 2, "holdout_every": 2, "dream_steps": 1, "seed": 0}
+        at_least = {"steps": 1, "batch_size": 1, "length": 2, "dream_steps": 1, "seed": 0}
         for name, bound in at_least.items():
             if getattr(self, name) < bound:
                 raise ConfigError(field=name, expected=f"at least {bound}", got=getattr(self, name))

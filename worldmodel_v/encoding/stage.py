@@ -10,6 +10,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from worldmodel_v.autoencoders import Autoencoder, Trained, artifact
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.data.fit import require_fit
@@ -60,6 +62,8 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
     weights = artifact.read_weights(config.vae)
     vae = artifact.from_bytes(weights, str(config.vae), config.autoencoder)
     require_fit(vae, rollouts, config.vae, "train a VAE on these rollouts")
+    if config.precision != "fp32":
+        vae.model.for_inference(torch.device("cpu"), config.precision)  # refused before anything is written
     if executor is None and config.workers == 0:
         resolve_device(config.device)
     spec = _latent_spec(config, rollouts, vae)

@@ -17,7 +17,7 @@ from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.memory import most_bytes
 from worldmodel_v.importing.tables import arrow_column, is_numeric
 from worldmodel_v.schema import DTYPES, ROLLOUTS
-from worldmodel_v.storage.foreign_columns import foreign_columns, require_written
+from worldmodel_v.storage.foreign_hdf5 import foreign_columns, require_written
 
 INDEX = ("ep_len", "ep_offset", "ep_idx", "episode_idx", "step_idx")
 

@@ -46,8 +46,11 @@ class TensorBatch(NamedTuple):
 
 
 def require_trainable(config: LoopConfig, dataset: Rollouts) -> None:
-    """Raise ConfigError or ModelNotUsable unless the chosen autoencoder fits the data."""
-    _autoencoder_config(config, dataset, condition_dim=len(config.condition))
+    """Raise ConfigError or ModelNotUsable unless the chosen autoencoder fits the data and trains in the way asked for."""
+    built = _autoencoder_config(config, dataset, condition_dim=len(config.condition))
+    if config.checkpoint_activations:
+        with _seeded(config.seed):
+            registry.create(config.autoencoder, built).objective(recompute=True)
     with dataset.open_shard(dataset.entries[0]) as shard:
         require_recorded(shard, config.condition)
 
