@@ -242,7 +242,7 @@ def test_an_architecture_of_another_version_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"kind": "vq"}, "its kind is 'vq'"),
+        ({"kind": "other"}, "its kind is 'other'"),
         ({"kind": 5}, "its kind is 5"),
         ({"kind": "my\nown:Class"}, "its kind is 'my\\nown:Class'"),
         ({"config": []}, "its configuration is no object"),
