@@ -21,7 +21,9 @@ from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
 from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import EnvironmentNotUsable
+from worldmodel_v.selection import SelectConfig, select
 from worldmodel_v.sources import GymSource
+from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import open_dataset, verify
 
 MODULE = """
@@ -127,6 +129,28 @@ def test_an_edited_environment_does_not_continue_and_an_unchanged_one_does(tmp_p
     assert collect_in(tmp_path, episodes=6) == (0, "")
     assert before.items() < files_in(tmp_path / "out" / "shards").items()
     assert verify(open_dataset(tmp_path / "out")) == []
+
+
+def test_episodes_of_both_versions_of_an_environment_become_one_dataset_that_says_so(tmp_path: Path) -> None:
+    sources = []
+    for seed, text in enumerate((MODULE, MODULE.replace("2 *", "3 *"))):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "my_world.py").write_text(text)
+        assert collect_in(folder, seed=seed) == (0, "")
+        sources.append({"my_world.py": sha256(folder / "my_world.py")})
+    data = (tmp_path / "0" / "out", tmp_path / "1" / "out")
+    select(SelectConfig(data=data, out=tmp_path / "both"))
+    both, parts = open_dataset(tmp_path / "both", RolloutSpec), [open_dataset(path) for path in data]
+    assert {"env_source", "seed"} <= {*both.spec.selection["differ"]}
+    assert both.num_episodes == sum(part.num_episodes for part in parts)
+    for number in range(both.num_episodes):
+        origin = both.episode(number).origin
+        assert origin is not None
+        recorded = both.spec.selection["origins"][origin.dataset]["settings"]["env_source"]
+        assert sources[origin.dataset].items() <= recorded.items()
+        original = parts[origin.dataset].episode(origin.episode)
+        assert both.episode(number).reward.tobytes() == original.reward.tobytes()
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def parse(
     try:
         words = sys.argv[1:] if args is None else args
         _require_text(words)
-        _require_once(words)
+        _require_once(program, words)
         if "--version" in words:
             print_version(program)
         found = spelled(config_class(words) if inspect.isfunction(config_class) else config_class)
@@ -261,13 +261,15 @@ def options_in(words: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, name.removeprefix("--").replace("-", "_").removeprefix("no_")) for name in given]
 
 
-def _require_once(words: Sequence[str]) -> None:
+def _require_once(program: str, words: Sequence[str]) -> None:
     """Raise ConfigError for an option that is given twice: the parser would take the last one and drop the others."""
     options = options_in(words)
     fields = [field for _, field in options]
     for name, field in options:
         if fields.count(field) > 1:
-            raise ConfigError(f"{name.replace('_', '-')}: is given {fields.count(field)} times", remedy="give it once")
+            several = "; wm-select makes one dataset of several" if field == "data" and program != "wm-select" else ""
+            what = f"{name.replace('_', '-')}: is given {fields.count(field)} times"
+            raise ConfigError(what, remedy=f"give it once{several}")
 
 
 def _refusal(error: OSError, out: Path | None) -> WorldModelError:
