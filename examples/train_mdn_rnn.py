@@ -218,6 +218,7 @@ def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
     publish(config.out / "dream.gif", gif)
     publish(config.out / WEIGHTS, saved(model, artifact.describe(config.vae).sha256))
     publish(config.out / "metrics.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
+    progress.event("finished", f"its weights, metrics.json and the dream, dream.gif, are in {config.out}", out=config.out)
     return report
 
 

@@ -218,6 +218,7 @@ def train_and_dream(config: TransformerConfig, progress: Progress) -> Report:
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     publish(config.out / "transformer.safetensors", safetensors.torch.save(weights))
     publish(config.out / "metrics.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
+    progress.event("finished", f"its weights, metrics.json and the dream, dream.gif, are in {config.out}", out=config.out)
     return report
 
 

@@ -52,7 +52,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, stamp_latents: Path, stamp
 
 def succeed(latents: Path, vae: Path, out: Path) -> Path:
     """Run the example and compare what it printed with what it wrote."""
-    printed, _ = run_example(latents, vae, out)
+    printed, told = run_example(latents, vae, out)
+    assert f"its weights, metrics.json and the dream, dream.gif, are in {out}\n" in told
     assert {file.name for file in out.iterdir()} == {"metrics.json", "dream.gif", "mdn_rnn.safetensors"}
     for name, scores in json.loads((out / "metrics.json").read_text())["scores"].items():
         (row,) = (line for line in printed.splitlines() if name in line)

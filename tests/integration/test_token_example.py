@@ -45,7 +45,8 @@ def run_example(tokens: Path, out: Path, *options: object) -> tuple[str, str]:
 
 
 def test_the_example_trains_measures_dreams_and_saves_the_same_each_time(tokens: Path, tmp_path: Path) -> None:
-    printed, _ = run_example(tokens, tmp_path / "first")
+    printed, told = run_example(tokens, tmp_path / "first")
+    assert f"its weights, metrics.json and the dream, dream.gif, are in {tmp_path / 'first'}\n" in told
     metrics = json.loads((tmp_path / "first" / "metrics.json").read_text())
     assert (metrics["steps"], metrics["tokens"], metrics["num_values"]) == (3, 4, 9)
     assert metrics["scores"].keys() == {"transformer", "last tokens", "frequencies"}
