@@ -19,11 +19,12 @@ from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.anomalies import Anomalies, find_anomalies
 from worldmodel_v.evaluation.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
 from worldmodel_v.evaluation.coder import Coder, GaussianCoder
-from worldmodel_v.evaluation.config import MIN_FRAMES
+from worldmodel_v.evaluation.config import MIN_FRAMES, EvalConfig
 from worldmodel_v.evaluation.disentangle import Disentanglement, disentangle
 from worldmodel_v.evaluation.factors import Factors, recorded_factors, with_speed
 from worldmodel_v.evaluation.inpainting import Filled, Inpainting, inpaint
 from worldmodel_v.evaluation.metrics import summarise
+from worldmodel_v.evaluation.prior import Prior, PriorFit, fit_prior
 from worldmodel_v.evaluation.sample import Sample
 from worldmodel_v.profiles import Profile
 
@@ -82,6 +83,7 @@ class GaussianFindings(Findings):
     kl_per_latent: list[float]
     active: list[bool]
     aggregated: AggregatedPosterior
+    prior: PriorFit
     disentanglement: Disentanglement | None
     """None if no recorded factor varies."""
 
@@ -142,6 +144,7 @@ class GaussianMaterial(Material):
     """The same for a VAE."""
 
     coder: GaussianCoder
+    prior: Prior
 
     @property
     def mu(self) -> np.ndarray:
@@ -150,10 +153,10 @@ class GaussianMaterial(Material):
 
 
 def analyse(
-    sample: Sample, scores: Scores, coder: Coder, *, profile: Profile | None, asked: tuple[str, ...]
+    sample: Sample, scores: Scores, coder: Coder, config: EvalConfig, profile: Profile | None
 ) -> tuple[Findings, Material]:
     """All numbers of an evaluation; raises ConfigError if a factor is requested that is not recorded."""
-    recorded, constant = recorded_factors(sample, asked)
+    recorded, constant = recorded_factors(sample, config.factors)
     factors = with_speed(recorded)
     zooms_N = sample.row < (profile.zoom_rows if profile else 0)
     some = evenly_spaced(len(sample), INPAINTED_FRAMES)
@@ -173,6 +176,8 @@ def analyse(
         return TokenFindings(**common, codes=coder.model.code_use(scores)), Material(coder=coder, **beside)
     if not isinstance(coder, GaussianCoder):
         return Findings(**common), Material(coder=coder, **beside)
+    mu, logvar = (scores.latents[name].numpy() for name in ("mu", "logvar"))
+    prior = fit_prior(config.prior, mu, logvar, sample.episode, config.seed)
     findings = GaussianFindings(
         **common,
         beta=coder.model.config.beta,
@@ -181,10 +186,11 @@ def analyse(
         kl_per_latent=kl_per_latent(scores).tolist(),
         active=active_latents(scores).tolist(),
         aggregated=aggregate(posterior_of(scores.latents)),
-        disentanglement=disentangle(scores.latents["mu"].numpy(), recorded) if len(recorded) else None,
+        prior=prior.fit,
+        disentanglement=disentangle(mu, recorded) if len(recorded) else None,
         attributes=_attributes(sample, scores, coder, factors),
     )
-    return findings, GaussianMaterial(coder=coder, **beside)
+    return findings, GaussianMaterial(coder=coder, prior=prior, **beside)
 
 
 def _fidelity(scores: Scores, keep_N: np.ndarray) -> Fidelity:

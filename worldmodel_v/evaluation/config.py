@@ -6,6 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.evaluation.prior import Kind
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import LocalPath, Location, to_place
 
@@ -38,6 +39,9 @@ class EvalConfig:
 
     holdout_every: Annotated[int | None, Ge(2)] = None
     """Every k-th episode is held out; by default as in training. Its own data takes no other value."""
+
+    prior: Kind = "mixture"
+    """What is fitted to the latents, for samples beside those of N(0, I)."""
 
     factors: tuple[str, ...] = ()
     """Recorded state (velocity_x, …) to compare the latents with; by default all of it."""

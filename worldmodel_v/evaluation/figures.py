@@ -58,6 +58,7 @@ def all_figures(seed: int) -> dict[str, Callable[[Findings, Material], Figure | 
     return {
         "reconstructions": draw_reconstructions,
         "prior": _of_a_gaussian(lambda findings, material: draw_prior(findings, material, seed)),
+        "fitted_prior": _of_a_gaussian(draw_fitted_prior),
         "interpolations": _of_a_gaussian(draw_interpolations),
         "traversals": _of_a_gaussian(draw_traversals),
         "tsne": _of_a_gaussian(lambda findings, material: draw_map(findings, material, seed)),
@@ -112,21 +113,38 @@ def _pair_of_rows(name: str, item: EpisodeFidelity, material: Material) -> list[
 
 def draw_prior(findings: GaussianFindings, material: GaussianMaterial, seed: int) -> Figure:
     """Frames decoded from N(0, I)."""
-    count = PRIOR_ROWS * COLUMNS
-    z = np.random.default_rng(seed).normal(size=(count, material.coder.latent_dim))
-    condition = material.sample.condition[np.resize(evenly_spaced(len(material.sample), count), count)]
-    frames = material.coder.decode_z(z, condition)
-    rows = [Row("", frames[i * COLUMNS : (i + 1) * COLUMNS]) for i in range(PRIOR_ROWS)]
+    z = np.random.default_rng(seed).normal(size=(PRIOR_ROWS * COLUMNS, material.coder.latent_dim))
     return Figure(
         name="prior",
         title="Samples from N(0, I)",
-        picture=frame_grid(rows),
-        alt=f"{count} frames decoded from random latents.",
+        picture=_decoded(material, z),
+        alt=f"{len(z)} frames decoded from random latents.",
         look_for="Nothing here was recorded: each frame is decoded from a random latent. Where the latents match the prior "
         "N(0, I), these look like moments that could have happened; blends of several roads mean that the prior and the "
         "latents of frames lie in different places.",
         verdict=verdicts.on_prior(findings.aggregated, findings.beta),
     )
+
+
+def draw_fitted_prior(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
+    """Frames decoded from the distribution that was fitted to the latents."""
+    z, kind = material.prior.sample(PRIOR_ROWS * COLUMNS), findings.prior.kind
+    return Figure(
+        name="fitted_prior",
+        title="Samples from a fitted prior",
+        picture=_decoded(material, z),
+        alt=f"{len(z)} frames decoded from random latents of a fitted {kind}.",
+        look_for=f"The same from a {kind} that was fitted to the latents of these frames after training. Where these are clear "
+        "and those above are blends, the latents of frames lie elsewhere than N(0, I). A dynamics model learns where.",
+        verdict=verdicts.on_fitted_prior(findings.prior),
+    )
+
+
+def _decoded(material: GaussianMaterial, z_nZ: np.ndarray) -> np.ndarray:
+    """The frames of random latents as a picture."""
+    condition = material.sample.condition[np.resize(evenly_spaced(len(material.sample), len(z_nZ)), len(z_nZ))]
+    frames = material.coder.decode_z(z_nZ, condition)
+    return frame_grid([Row("", frames[i : i + COLUMNS]) for i in range(0, len(frames), COLUMNS)])
 
 
 def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) -> Figure:

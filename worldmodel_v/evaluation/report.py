@@ -129,7 +129,11 @@ def _contents(
         "training": "The training" if curves else None,
         "codes": "How the codes are used" if isinstance(findings, TokenFindings) else None,
         "latents": "What each latent says" if gaussian else None,
-        **{name: figures[name].title for name in ("prior", "interpolations", "traversals", "tsne") if name in figures},
+        **{
+            name: figures[name].title
+            for name in ("prior", "fitted_prior", "interpolations", "traversals", "tsne")
+            if name in figures
+        },
         "disentanglement": "Latents and the world's factors" if factors else None,
         **{name: figures[name].title for name in ("edits", "inpainting", "anomalies") if name in figures},
         "left-out": "What is left out, and why" if reasons else None,

@@ -127,7 +127,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None) -> Evaluation
     scores = _score(vae, sample, device, config.seed, progress)
     _require_finite(scores, sample, config.vae)
     coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
-    findings, material = analyse(sample, scores, coder, profile=profile_of(dataset.spec.env), asked=config.factors)
+    findings, material = analyse(sample, scores, coder, config, profile_of(dataset.spec.env))
     figures, left_out = _draw(findings, material, config.seed, progress)
     metrics = _metrics(identity, vae, training, findings, left_out)
     provenance = _provenance(config, vae, dataset, training, identity)
@@ -163,6 +163,7 @@ def _identity(config: EvalConfig, vae: Trained[Autoencoder], dataset: Rollouts, 
         "data_rows": dataset.num_rows,
         "holdout_every": holdout_every,
         "frames": config.frames,
+        "prior": config.prior,
         "factors": list(config.factors),
         "seed": config.seed,
         "worldmodel_v": __version__,

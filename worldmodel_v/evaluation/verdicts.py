@@ -16,6 +16,7 @@ from worldmodel_v.autoencoders.tokens.tokenizer import COLLAPSED_BITS
 from worldmodel_v.evaluation.attributes import Attribute
 from worldmodel_v.evaluation.disentangle import Disentanglement
 from worldmodel_v.evaluation.inpainting import Inpainting
+from worldmodel_v.evaluation.prior import PriorFit
 from worldmodel_v.surface import option
 
 RAW_BITS = 8.0
@@ -104,6 +105,16 @@ def on_prior(aggregated: AggregatedPosterior, beta: float) -> Verdict:
         f"{option('beta')} brings them nearer",
     }[tone]
     return Verdict(tone, f"All frames' latents together {words} ({aggregated.kl_nats:.1f} nats from N(0, I)).")
+
+
+def on_fitted_prior(fit: PriorFit) -> Verdict:
+    """What a fitted prior is worth for latents that it was not fitted to."""
+    if fit.nll_nats is None:
+        return Verdict("note", "There is a single episode, so how well it fits others is not known.")
+    gain = fit.standard_normal_nll_nats - fit.nll_nats
+    likely = f"{abs(gain):.1f} nats {'more' if gain > 0 else 'less'} likely than N(0, I) does"
+    remedy = "" if gain > 0 else ": it follows these few frames too closely"
+    return Verdict("note", f"Fitted to half of the episodes, it makes the latents of the others {likely}{remedy}.")
 
 
 def on_bound(found: Bound, is_learned: bool = False) -> Verdict | None:
