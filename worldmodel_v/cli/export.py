@@ -2,14 +2,13 @@
 
 import sys
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Annotated, Any, Literal, Union
+from typing import Any, Literal
 
 import tyro
 
-from worldmodel_v.cli.main import leave_with_error, parse, run
+from worldmodel_v.cli.formats import run_format
+from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_export, print_hub_export, print_model_export
-from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import FORMATS, export
 
 MODEL, HUB = "model", "hub"
@@ -32,30 +31,23 @@ class Overview:
 
 def main() -> None:
     """Entry point of `wm-export`. The first word that names a format selects it; the other words are its options."""
-    words = sys.argv[1:]
-    places = [
-        place for place, (before, word) in enumerate(pairwise(["", *words])) if word in CHOICES and before not in PATH_OPTIONS
-    ]
-    if places:
-        format_ = words.pop(places[0])
-        _run(format_, words)
-    elif {"-h", "--help"}.intersection(words):
-        parse("wm-export", Overview, args=["--help"])
-    elif any(word == "--version" or word.startswith("--tyro-") for word in words):
-        parse("wm-export", _any_format(), args=words)
-    else:
-        found = f"unknown format {words[0]!r}" if words and not words[0].startswith("-") else "no format is named"
-        example = "such as `wm-export npz --data DATASET --out DIRECTORY`"
-        leave_with_error("wm-export", ConfigError(f"{found}; expected one of {', '.join(CHOICES)}, {example}"))
+    run_format(
+        "wm-export",
+        sys.argv[1:],
+        CHOICES,
+        _run,
+        take_a_word=PATH_OPTIONS,
+        overview=Overview,
+        configs=_all_configs,
+        example="wm-export npz --data DATASET --out DIRECTORY",
+    )
 
 
-def _any_format() -> Any:
-    """All formats as subcommands, as the completion of a shell has them."""
+def _all_configs() -> dict[str, type[Any]]:
     from worldmodel_v.export.hub import HubConfig
     from worldmodel_v.export.model import ModelExportConfig
 
-    configs = {**FORMATS, MODEL: ModelExportConfig, HUB: HubConfig}
-    return Union[tuple(Annotated[config, tyro.conf.subcommand(name)] for name, config in configs.items())]  # noqa: UP007
+    return {**FORMATS, MODEL: ModelExportConfig, HUB: HubConfig}
 
 
 def _run(format_: str, options: list[str]) -> None:
