@@ -17,7 +17,7 @@ Legend: B batch, L window length in transitions, Z latent, A action, K Gaussians
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -224,14 +224,31 @@ def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
 
 def fit(model: MdnRnn, data: LatentSequences, config: MdnRnnConfig, device: torch.device, progress: Progress) -> float:
     """Maximise the likelihood of what came; returns the latents' NLL at the last step, in nats summed over Z."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    task = progress.task("train", config.steps, "steps")
-    for step in range(1, config.steps + 1):
-        window = moved(data.sample_batch(config.batch_size), device)
+
+    def loss_of(window: Window) -> tuple[torch.Tensor, dict[str, float]]:
         nll_BLZ, squared_error, log_loss = model.forecast(window).losses(window)
         nll = nll_BLZ.sum(dim=-1).mean()
         loss = nll + 0.5 * squared_error.mean() / model.reward_std.square() + log_loss.mean()
+        return loss, {"nll": nll.item()}
+
+    batches = (moved(data.sample_batch(config.batch_size), device) for _ in range(config.steps))
+    return minimise(model, loss_of, batches, config.steps, config.learning_rate, progress)["nll"]
+
+
+def minimise(
+    model: nn.Module,
+    loss_of: Callable[[Window], tuple[torch.Tensor, dict[str, float]]],
+    windows: Iterable[Window],
+    steps: int,
+    learning_rate: float,
+    progress: Progress,
+) -> dict[str, float]:
+    """Adam along a cosine, a step for each batch of windows. `loss_of` gives the loss and figures; returns the last figures."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    task = progress.task("train", steps, "steps")
+    for step, window in enumerate(windows, start=1):
+        loss, figures = loss_of(window)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
@@ -241,9 +258,9 @@ def fit(model: MdnRnn, data: LatentSequences, config: MdnRnnConfig, device: torc
             )
         optimizer.step()
         schedule.step()
-        task.advance(nll=nll.item())
+        task.advance(1, **figures)
     task.close()
-    return nll.item()
+    return figures
 
 
 def baselines(sample: Window, actions: ActionSpace) -> dict[str, Forecaster]:
@@ -345,8 +362,9 @@ def print_report(report: Report) -> None:
 
 def saved(model: MdnRnn, vae_sha256: str) -> bytes:
     """The weights, with what the actions are and which VAE's latents they know."""
-    metadata = {"action_space": json.dumps(model.actions.record), "vae_sha256": vae_sha256}
-    return safetensors.torch.save({name: values.contiguous() for name, values in model.state_dict().items()}, metadata)
+    about = {"action_space": model.actions.record, "vae_sha256": vae_sha256}
+    weights = {name: values.contiguous() for name, values in model.state_dict().items()}
+    return safetensors.torch.save(weights, {"about": json.dumps(about)})  # one entry: several come in random order
 
 
 def load_mdn_rnn(folder: Path, vae: Path) -> MdnRnn:
@@ -354,13 +372,14 @@ def load_mdn_rnn(folder: Path, vae: Path) -> MdnRnn:
     file = folder / WEIGHTS
     try:
         with safetensors.safe_open(file, "pt") as opened:
-            metadata, weights = opened.metadata(), {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no dictionary)
-    except (OSError, safetensors.SafetensorError) as error:
+            weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (it is no dictionary)
+            about = json.loads((opened.metadata() or {})["about"])
+    except (OSError, safetensors.SafetensorError, KeyError) as error:
         raise ModelNotUsable(f"cannot be read: {error}", where=file, remedy="run train_mdn_rnn.py") from None
-    if metadata["vae_sha256"] != artifact.describe(vae).sha256:
+    if about["vae_sha256"] != artifact.describe(vae).sha256:
         raise ModelNotUsable(f"was trained on latents of another VAE than {vae}", where=file)
     nothing = {"z": torch.zeros(2, 1, len(weights["z_mean"])), "reward": torch.zeros(2, 1), "terminated": torch.zeros(2, 1)}
-    model = MdnRnn(nothing, ActionSpace(json.loads(metadata["action_space"])))
+    model = MdnRnn(nothing, ActionSpace(about["action_space"]))
     model.load_state_dict(weights)
     return model.eval()
 

@@ -30,23 +30,21 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn import functional
-from train_mdn_rnn import PANEL_GAP, Window, as_vectors, disjoint, log_odds, mean_and_std, moved, to_gif
+from train_mdn_rnn import PANEL_GAP, Window, as_vectors, disjoint, log_odds, mean_and_std, minimise, moved, to_gif
 
 from worldmodel_v.autoencoders import Autoencoder, load
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import ConfigError, DatasetNotUsable, TrainingFailed
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ActionSpace, Column
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.publish import publish
-from worldmodel_v.surface import option
 
 WIDTH, LAYERS, HEADS = 128, 3, 4
-MAX_GRAD_NORM = 1.0
 FIT_WINDOWS, EVALUATION_BATCH = 512, 16
 
 
@@ -236,24 +234,14 @@ def fit(
     model: TokenTransformer, data: LatentSequences, config: TransformerConfig, device: torch.device, progress: Progress
 ) -> float:
     """Maximise the likelihood of what came; returns the tokens' NLL at the last step, in bits a frame."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.steps)
-    task = progress.task("train", config.steps, "steps")
-    for step in range(1, config.steps + 1):
-        window = moved(data.sample_batch(config.batch_size), device)
+
+    def loss_of(window: Window) -> tuple[torch.Tensor, dict[str, float]]:
         nll, _, squared_error, log_loss = (values.mean() for values in model.forecast(window).losses(window))
-        optimizer.zero_grad(set_to_none=True)
-        (nll + 0.5 * squared_error / model.reward_std.square() + log_loss).backward()
-        grad_norm = nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-        if not torch.isfinite(grad_norm):
-            raise TrainingFailed(
-                f"step {step}: the gradient is NaN or infinite", remedy=f"try a lower {option('learning_rate')}"
-            )
-        optimizer.step()
-        schedule.step()
-        task.advance(bits=nll.item() / math.log(2))
-    task.close()
-    return nll.item() / math.log(2)
+        loss = nll + 0.5 * squared_error / model.reward_std.square() + log_loss
+        return loss, {"bits": nll.item() / math.log(2)}
+
+    batches = (moved(data.sample_batch(config.batch_size), device) for _ in range(config.steps))
+    return minimise(model, loss_of, batches, config.steps, config.learning_rate, progress)["bits"]
 
 
 def baselines(sample: Window, num_values: int) -> dict[str, Forecaster]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ import pytest
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
 from tests.export.conftest import write_stamp_latents
+from tests.faults.kills import killed_behind
 from tests.importing.recorders import record_hardmaru, record_plain, resaved
 from tests.selection.made import content, selected
 from tests.test_alignment import toy as linear_world
-from worldmodel_v import steps
 from worldmodel_v.cli import importing as command
 from worldmodel_v.cli import inspect
 from worldmodel_v.collection import collect
@@ -41,24 +40,6 @@ def recorded(tmp_path: Path) -> Path:
     return tmp_path / "recorded"
 
 
-def killed_behind(step: int, source: Path, out: Path) -> bool:
-    """Whether a fork that imports was killed behind its step of this number; False if it has fewer."""
-    process = os.fork()
-    if not process:
-        left = step
-
-        def listen(_: steps.Step) -> None:
-            nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-
-        steps.listener = listen
-        run(source, out, episodes=2)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
-
-
 def test_killed_behind_every_step_the_same_again_gives_the_same_bytes(
     recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -66,8 +47,8 @@ def test_killed_behind_every_step_the_same_again_gives_the_same_bytes(
     run(recorded, tmp_path / "undisturbed", episodes=2)
     expected = content(tmp_path / "undisturbed") | {"files": (tmp_path / "undisturbed" / "files.jsonl").read_bytes()}
     step = 0
-    while killed_behind(step, recorded, out := tmp_path / f"killed-{step}"):
-        run(recorded, out, episodes=2)
+    while killed_behind(step, lambda: run(recorded, tmp_path / f"killed-{step}", episodes=2)):  # noqa: B023  (it is done at once)
+        run(recorded, out := tmp_path / f"killed-{step}", episodes=2)
         assert content(out) | {"files": (out / "files.jsonl").read_bytes()} == expected, step
         assert verify(open_dataset(out)) == []
         step += 1
@@ -229,6 +210,7 @@ def test_the_later_stages_know_that_nobody_recorded_rewards(tmp_path: Path) -> N
     [
         ("", "no format is named; expected one of hardmaru, ctallec"),
         ("gif --from x", "unknown format 'gif'; expected one of"),
+        ("--actions npz --from here --out out video", "here: holds no episode; expected videos"),
         ("npz --from absent --out out", "absent: no such directory; give the directory of the recording"),
         ("npz --from here --out out --action-space five", "--action-space five: is no space of actions"),
         ("npz --from here --out here/out", "--out here/out: lies in the recording, which is only read"),

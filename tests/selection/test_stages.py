@@ -1,8 +1,6 @@
 """A selection is a dataset as any other: it survives kills, the stages take it, and latents know what made its episodes."""
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +8,9 @@ import pytest
 
 from tests.commands import run
 from tests.conftest import stamp_config
+from tests.faults.kills import killed_behind
 from tests.selection.made import assert_same_content, content, episodes_of, selected, write_rollouts
-from worldmodel_v import inspection, steps
+from worldmodel_v import inspection
 from worldmodel_v.collection import collect
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.encoding import EncodeConfig, encode
@@ -22,32 +21,14 @@ from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.training import TrainConfig, train
 
 
-def killed_behind(step: int, out: Path, *data: Path) -> bool:
-    """Whether a fork that selects was killed behind its step of this number; False if it has fewer."""
-    process = os.fork()
-    if not process:
-        left = step
-
-        def listen(_: steps.Step) -> None:
-            nonlocal left
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-
-        steps.listener = listen
-        selected(out, *data, drop="1")
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
-
-
 def test_killed_behind_every_step_the_same_again_gives_the_same_bytes(tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "one", 5), write_rollouts(tmp_path / "other", 2, noise=1)
     selected(tmp_path / "undisturbed", *data, drop="1")
     expected = content(tmp_path / "undisturbed")
     assert len(expected) == 2 + 3
     step = 0
-    while killed_behind(step, out := tmp_path / f"killed-{step}", *data):
-        selected(out, *data, drop="1")
+    while killed_behind(step, lambda: selected(tmp_path / f"killed-{step}", *data, drop="1")):  # noqa: B023  (it is done at once)
+        selected(out := tmp_path / f"killed-{step}", *data, drop="1")
         assert content(out) == expected, step
         step += 1
     assert step > 20
