@@ -38,7 +38,10 @@ NOT_RUN = {
     "docs/howto/car_racing.md": {"pip install stable-baselines3": "tests/integration/test_example.py runs it"},
     "docs/howto/drive.md": {"pip install": "tests/integration/test_controller_example.py runs it"},
     "docs/howto/cluster.md": {"ray start": CLUSTER, "ray job submit": CLUSTER, "kubectl": CLUSTER},
-    "docs/howto/tokens.md": {"python examples/": "tests/integration/test_token_example.py runs it"},
+    "docs/howto/tokens.md": {
+        "python benchmarks/": MINUTES,
+        "python examples/": "tests/integration/test_token_example.py runs it",
+    },
     "docs/howto/watch.md": {"wm-inspect /data/paper": "looks at a run of many hours; tests/test_inspection.py looks at one"},
     "docs/howto/share.md": {
         "wm-train --data https": REMOTE,
