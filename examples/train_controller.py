@@ -62,7 +62,7 @@ class ControllerConfig:
     """Train a linear controller by CMA-ES on the latents of a VAE, and test it on tracks that it has not seen."""
 
     vae: Path
-    """The VAE whose latents it sees; the environment is the one that its frames came from."""
+    """The VAE whose latents it sees; it drives in the environment of its frames, with that one's default arguments."""
 
     out: Path
     """Where controller.npz, scores.json and the state of the search go."""
@@ -86,7 +86,7 @@ class ControllerConfig:
     """How many of these there are, at most 100."""
 
     test_tracks: int = 100
-    """How many tracks the final test has, at most 100."""
+    """How many tracks the final test has, 2 to 100."""
 
     patience: int = 100
     """In a generation, an episode ends after so many steps without a positive reward; 0: never."""
@@ -104,8 +104,8 @@ class ControllerConfig:
     """Seeds the search and its tracks."""
 
     def __post_init__(self) -> None:
-        at_least = {"population": 4, "patience": 0, "workers": 0, "seed": 0}
-        for name in ("generations", "population", "tracks", "choose_every", "choice_tracks", "test_tracks", "envs", *at_least):
+        at_least = {"population": 4, "test_tracks": 2, "patience": 0, "workers": 0, "seed": 0}
+        for name in ("generations", "tracks", "choose_every", "choice_tracks", "envs", *at_least):
             if getattr(self, name) < at_least.get(name, 1):
                 raise ConfigError(field=name, expected=f"at least {at_least.get(name, 1)}", got=getattr(self, name))
         for name in ("choice_tracks", "test_tracks"):
@@ -186,9 +186,12 @@ class Driver:
     def __init__(self, vae: Path, rnn: Path | None, num_envs: int) -> None:
         """Raises ModelNotUsable or EnvironmentNotUsable."""
         torch.set_num_threads(1)
-        self.encoder = Encoder.load(vae)
+        trained = artifact.load(vae)
+        if trained.trained_on is None:
+            raise ModelNotUsable("does not say which environment its frames came from", where=vae)
+        self.encoder = Encoder(trained, torch.device("cpu"), str(vae))
         self.rnn = load_mdn_rnn(rnn, vae) if rnn else None
-        env_id = env_of(vae)
+        env_id = trained.trained_on.env
         self.slots = [Slot(env_id) for _ in range(num_envs)]
         space = self.slots[0].env.action_space
         if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
@@ -354,14 +357,6 @@ def together(driven: list[Driven]) -> Driven:
     for i, (returns, _) in enumerate(driven):
         returns_N[i :: len(driven)] = returns
     return returns_N, sum(num_steps for _, num_steps in driven)
-
-
-def env_of(vae: Path) -> str:
-    """The environment that the VAE's frames came from; raises ModelNotUsable."""
-    trained_on = artifact.load(vae).trained_on
-    if trained_on is None:
-        raise ModelNotUsable("does not say which environment its frames came from", where=vae)
-    return trained_on.env
 
 
 def sha256_of(rnn: Path) -> str:
