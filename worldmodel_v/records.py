@@ -22,6 +22,13 @@ NO_SEED = -1
 """The seed of an episode whose seed nobody recorded: no environment takes it."""
 
 
+def without_loss(values: Array, dtype: str) -> Array | None:
+    """Values in another dtype: floats rounded, whole numbers never changed; None if it cannot hold them."""
+    with np.errstate(all="ignore"):
+        cast = values.astype(dtype)
+    return cast if cast.dtype.kind == "f" or np.array_equal(cast, values) else None
+
+
 class Origin(NamedTuple):
     """Which episode of which original dataset an episode was selected from."""
 

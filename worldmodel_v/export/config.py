@@ -9,6 +9,7 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import LocalPath, Location, to_place
+from worldmodel_v.storage.directory import require_outside
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,4 @@ class ExportConfig(ABC):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))
-        data, out = to_place(self.data).absolute(), self.out.absolute()
-        if data == out or data in out.parents:
-            raise ConfigError(
-                "lies in the dataset that it is to export", field="out", got=self.out, remedy="give a directory outside of it"
-            )
+        require_outside(self.out, to_place(self.data), "lies in the dataset that it is to export")

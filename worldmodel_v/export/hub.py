@@ -24,6 +24,7 @@ from worldmodel_v.progress import Progress
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import LocalPath, files, to_place
 from worldmodel_v.storage.dataset import SPEC_NAME
+from worldmodel_v.storage.directory import require_outside
 from worldmodel_v.storage.html import dataset_picture
 from worldmodel_v.storage.index import INDEX_NAME
 from worldmodel_v.storage.new_directory import new_directory, require_new
@@ -71,11 +72,8 @@ class HubConfig:
             object.__setattr__(self, "data", to_place(self.data))
         if self.vae is not None:
             object.__setattr__(self, "vae", Path(self.vae))
-        given = (to_place(self.data) if self.data is not None else Path(str(self.vae))).absolute()
-        if given == self.out.absolute() or given in self.out.absolute().parents:
-            raise ConfigError(
-                "lies in what it is to export", field="out", got=self.out, remedy="give a directory outside of it"
-            )
+        given = to_place(self.data) if self.data is not None else Path(str(self.vae))
+        require_outside(self.out, given, "lies in what it is to export")
         if not REPO.fullmatch(self.repo) or len(self.repo) > 96:
             raise ConfigError(field="repo", expected="USER/NAME, of letters, digits and ._-", got=self.repo)
         if self.license is not None and not LICENSE.fullmatch(self.license):

@@ -16,6 +16,7 @@ from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.recording import Recorded
 from worldmodel_v.importing.spaces import bounds_of
 from worldmodel_v.preprocessing import FULL, Preprocessing
+from worldmodel_v.records import without_loss
 from worldmodel_v.schema import ActionSpace, Column, Schema
 from worldmodel_v.surface import option
 
@@ -120,8 +121,6 @@ def exactly(name: str, values: np.ndarray, dtype: str) -> np.ndarray:
         return values
     if values.dtype.kind not in "fiub":
         raise DatasetNotUsable(expected=f"{name}: numbers", got=values.dtype)
-    with np.errstate(all="ignore"):
-        cast = values.astype(dtype)
-    if cast.dtype.kind != "f" and not np.array_equal(cast, values):
+    if (cast := without_loss(values, dtype)) is None:
         raise DatasetNotUsable(f"{name}: {values.dtype} values that {dtype} cannot hold")
     return cast

@@ -7,12 +7,12 @@ from typing import Annotated, Any, ClassVar
 
 from annotated_types import Ge, Interval
 
-from worldmodel_v.errors import ConfigError
 from worldmodel_v.importing.recording import Recording
 from worldmodel_v.importing.spaces import parse_space
 from worldmodel_v.preprocessing import FULL, Fit, Preprocessing, Resize, parse_crop, parse_frame_size, require_trainable
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import LocalPath
+from worldmodel_v.storage.directory import require_outside
 from worldmodel_v.storage.layout import MAX_EPISODES_PER_SHARD
 
 
@@ -86,8 +86,4 @@ class ImportConfig(ABC):
         if self.frame_size is not None:
             require_trainable(*parse_frame_size(self.frame_size), field="frame_size", got=self.frame_size)
         Preprocessing(crop=self.crop, frame_height=8, frame_width=8, resize=self.resize, fit=self.fit)
-        source, out = self.from_.absolute(), self.out.absolute()
-        if source in (out, *out.parents):
-            raise ConfigError(
-                "lies in the recording, which is only read", field="out", got=self.out, remedy="give a directory outside of it"
-            )
+        require_outside(self.out, self.from_, "lies in the recording, which is only read")

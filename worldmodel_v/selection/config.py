@@ -12,6 +12,7 @@ from worldmodel_v.selection.choice import Choice, parse_ranges, parse_share, ran
 from worldmodel_v.selection.condition import parse_condition
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import LocalPath, Location, to_place
+from worldmodel_v.storage.directory import require_outside
 from worldmodel_v.surface import option
 
 
@@ -83,9 +84,5 @@ class SelectConfig:
             raise ConfigError(
                 "draws nothing", field="seed", got=self.seed, remedy=f"give {option('share')} or {option('sample')}"
             )
-        out = self.out.absolute()
         for place in self.data:
-            if isinstance(place, Path) and (place.absolute() == out or place.absolute() in out.parents):
-                raise ConfigError(
-                    f"lies in {place}, which is only read", field="out", got=self.out, remedy="give a directory outside of it"
-                )
+            require_outside(self.out, to_place(place), f"lies in {place}, which is only read")

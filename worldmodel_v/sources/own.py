@@ -19,7 +19,7 @@ from worldmodel_v.envs.parts import OBSERVATION, extra_column
 from worldmodel_v.envs.source import code_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, one_line, retold
 from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
-from worldmodel_v.records import Episode
+from worldmodel_v.records import Episode, without_loss
 from worldmodel_v.schema import Schema, rollout_schema, space_record
 from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.spec import RolloutSpec, differences
@@ -173,8 +173,6 @@ def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
 def _exactly(name: str, values: Any, dtype: str) -> np.ndarray:
     """Values in the dtype of their column: floats rounded, whole numbers never changed; raises ValueError."""
     array = np.asarray(values)
-    with np.errstate(all="ignore"):
-        cast = array.astype(dtype)
-    if cast.dtype.kind != "f" and not np.array_equal(cast, array):
+    if (cast := without_loss(array, dtype)) is None:
         raise ValueError(f"{name}: {array.dtype} values that {dtype} cannot hold")
     return cast

@@ -4,10 +4,11 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import OutputNotUsable
+from worldmodel_v.errors import ConfigError, OutputNotUsable
 from worldmodel_v.storage import files
 from worldmodel_v.storage.publish import is_temporary
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.storage.store import Place
 from worldmodel_v.untrusted import parse_object
 
 MAX_JSON_BYTES = 16 << 20
@@ -25,6 +26,12 @@ def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose:
     if foreign := sorted(item.name for item in out.iterdir() if not (item.name in own_names or is_temporary(item))):
         remedy = "give a directory that is new or empty"
         raise OutputNotUsable(f"holds {foreign[0]!r}, which is not of {what}", where=out, remedy=remedy)
+
+
+def require_outside(out: Path, place: Place, said: str) -> None:
+    """Raise ConfigError, which begins as `said`, if `out` is a directory that is only read, or lies in it."""
+    if place.absolute() in (out.absolute(), *out.absolute().parents):
+        raise ConfigError(said, field="out", got=out, remedy="give a directory outside of it")
 
 
 def read_object(file: Path) -> dict[str, Any] | None:
