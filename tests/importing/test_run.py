@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import stamp_config
 from tests.execution.test_ray_pool import Sayings
 from tests.export.conftest import write_stamp_latents
+from tests.faults.every_step import dataset_content
 from tests.faults.kills import killed_behind
 from tests.importing.recorders import record_hardmaru, record_plain, resaved
 from tests.selection.made import content, selected
@@ -69,7 +70,7 @@ def test_fewer_episodes_first_and_more_later_give_the_same_bytes(recorded: Path,
 def test_workers_change_no_byte(recorded: Path, tmp_path: Path) -> None:
     run(recorded, tmp_path / "alone")
     run(recorded, tmp_path / "workers", workers=2)
-    assert content(tmp_path / "workers") == content(tmp_path / "alone")
+    assert dataset_content(tmp_path / "workers") == dataset_content(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("most_listed", [1000, 2])
