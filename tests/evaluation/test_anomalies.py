@@ -9,9 +9,9 @@ from worldmodel_v.evaluation.anomalies import APART, find_anomalies
 def test_scores_are_standard_deviations_above_the_mean() -> None:
     errors = np.array([1.0] * 99 + [11.0])
     found = find_anomalies(errors, np.zeros(100, int), np.arange(100) * APART)
-    assert (found.mean_error, found.std_error) == (pytest.approx(1.1), pytest.approx(errors.std()))
+    assert (found.mean, found.std) == (pytest.approx(1.1), pytest.approx(errors.std()))
     worst = found.standing_out[0]
-    assert (worst.episode, worst.row, worst.index, worst.squared_error) == (0, 990, 99, 11.0)
+    assert (worst.episode, worst.row, worst.index, worst.value) == (0, 990, 99, 11.0)
     assert worst.z_score == pytest.approx((11 - 1.1) / errors.std())
     assert found.num_above_threshold == 1
     assert len(found.standing_out) == 10

@@ -29,6 +29,19 @@ def test_who_knows_the_frames_fills_the_hole_without_error() -> None:
     np.testing.assert_array_equal(filled.inpainted, frames())
     assert figures.hole == (4, 12, 4, 12)
     assert (figures.num_frames, figures.rounds) == (6, 8)
+    assert (figures.prior_mse, filled.by_prior) == (None, None)
+
+
+def test_what_completes_the_frames_sees_the_hole_and_fills_it_alone() -> None:
+    def complete(masked: np.ndarray, hole: np.ndarray, condition: np.ndarray) -> np.ndarray:
+        assert (masked[:, hole] == GREY).all()
+        assert (hole.sum(), len(condition)) == (64, 6)
+        return np.where(hole[..., None], frames(), 0).astype(np.uint8)
+
+    figures, filled = inpaint(StandIn(np.zeros_like(frames())), frames(), NOTHING, complete)  # type: ignore[arg-type]
+    assert figures.prior_mse == 0
+    assert figures.mse > 0
+    np.testing.assert_array_equal(filled.by_prior, frames())
 
 
 def test_the_middle_is_hidden_and_the_rest_stays_as_it_is() -> None:

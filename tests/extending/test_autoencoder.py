@@ -109,7 +109,9 @@ def test_evaluation_says_what_applies(work: Path) -> None:
     assert metrics["files"].keys() == {*pictures, "report.html"}
     page = (work / "eval" / "report.html").read_text()
     assert KIND in page
-    assert page.count("it is of a VAE&#39;s latents, whose distribution is Gaussian") == 6
+    assert page.count("it is of a VAE&#39;s latents, whose distribution is Gaussian") == 5
+    assert page.count("no prior is fitted to such latents, or to so many tokens") == 1
+    assert page.count("it needs a fitted prior and two episodes") == 1
     assert "posterior" not in page
 
 

@@ -3,8 +3,10 @@
 Legend: N frames, Z latent.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,20 +17,23 @@ from worldmodel_v.autoencoders.gaussian.health import active_latents, kl_per_lat
 from worldmodel_v.autoencoders.gaussian.likelihood import Bound, bound, sigma_of
 from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior, aggregate, posterior_of
 from worldmodel_v.autoencoders.tokens import CodeUse, Tokenizer
+from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.anomalies import Anomalies, find_anomalies
 from worldmodel_v.evaluation.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
 from worldmodel_v.evaluation.coder import Coder, GaussianCoder
+from worldmodel_v.evaluation.completion import have_places, most_probable, redrawn
 from worldmodel_v.evaluation.config import MIN_FRAMES, EvalConfig
 from worldmodel_v.evaluation.disentangle import Disentanglement, disentangle
 from worldmodel_v.evaluation.factors import Factors, recorded_factors, with_speed
-from worldmodel_v.evaluation.inpainting import Filled, Inpainting, inpaint
+from worldmodel_v.evaluation.inpainting import Complete, Filled, Inpainting, inpaint
 from worldmodel_v.evaluation.metrics import summarise
 from worldmodel_v.evaluation.prior import Prior, PriorFit, fit_prior
 from worldmodel_v.evaluation.sample import Sample
+from worldmodel_v.evaluation.token_prior import MOST_TOKENS, TokenPrior, TokenPriorFit, fit_token_prior
 from worldmodel_v.profiles import Profile
 
-INPAINTED_FRAMES = 256
+INPAINTED_FRAMES = 64
 EDITED_FRAMES = 64
 
 
@@ -65,6 +70,11 @@ class Findings:
     """In ascending order of PSNR."""
 
     anomalies: Anomalies
+    """By their reconstructions."""
+
+    unlikely: Anomalies | None
+    """By their latents, under a prior that was fitted to other episodes; None without a prior, or for a single episode."""
+
     inpainting: Inpainting
     constant_factors: list[str]
 
@@ -96,6 +106,8 @@ class TokenFindings(Findings):
     """Further results for an autoencoder with tokens."""
 
     codes: CodeUse
+    prior: TokenPriorFit | None
+    """None if a frame has too many tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +164,13 @@ class GaussianMaterial(Material):
         return self.scores.latents["mu"].numpy()
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenMaterial(Material):
+    """The same for an autoencoder with tokens."""
+
+    prior: TokenPrior | None
+
+
 def analyse(
     sample: Sample, scores: Scores, coder: Coder, config: EvalConfig, profile: Profile | None
 ) -> tuple[Findings, Material]:
@@ -160,24 +179,26 @@ def analyse(
     factors = with_speed(recorded)
     zooms_N = sample.row < (profile.zoom_rows if profile else 0)
     some = evenly_spaced(len(sample), INPAINTED_FRAMES)
-    inpainting, filled = inpaint(coder, sample.frames[some], sample.condition[some])
+    prior = _prior(sample, scores, coder, config)
+    inpainting, filled = inpaint(coder, sample.frames[some], sample.condition[some], _completion(coder, prior))
     common: dict[str, Any] = {
         "heldout": summarise(coder.model, scores),
         "fidelity": _fidelity(scores, np.ones(len(sample), bool)),
         "without_zoom": _fidelity(scores, ~zooms_N) if profile and not zooms_N.all() else None,
         "episodes": _by_episode(sample, scores),
         "anomalies": find_anomalies(scores.measures["squared_error"].numpy(), sample.episode, sample.row),
+        "unlikely": _unlikely(sample, prior),
         "inpainting": inpainting,
         "constant_factors": constant,
     }
     beside: dict[str, Any] = {"sample": sample, "scores": scores, "factors": factors, "filled": filled}
     beside |= {"filled_frames": some, "zooms": zooms_N, "units": profile.state_units if profile else {}}
     if isinstance(coder.model, Tokenizer):
-        return TokenFindings(**common, codes=coder.model.code_use(scores)), Material(coder=coder, **beside)
-    if not isinstance(coder, GaussianCoder):
+        prior = prior if isinstance(prior, TokenPrior) else None
+        tokens = TokenFindings(**common, codes=coder.model.code_use(scores), prior=prior.fit if prior else None)
+        return tokens, TokenMaterial(coder=coder, prior=prior, **beside)
+    if not (isinstance(coder, GaussianCoder) and isinstance(prior, Prior)):
         return Findings(**common), Material(coder=coder, **beside)
-    mu, logvar = (scores.latents[name].numpy() for name in ("mu", "logvar"))
-    prior = fit_prior(config.prior, mu, logvar, sample.episode, config.seed)
     findings = GaussianFindings(
         **common,
         beta=coder.model.config.beta,
@@ -187,10 +208,34 @@ def analyse(
         active=active_latents(scores).tolist(),
         aggregated=aggregate(posterior_of(scores.latents)),
         prior=prior.fit,
-        disentanglement=disentangle(mu, recorded) if len(recorded) else None,
+        disentanglement=disentangle(scores.latents["mu"].numpy(), recorded) if len(recorded) else None,
         attributes=_attributes(sample, scores, coder, factors),
     )
     return findings, GaussianMaterial(coder=coder, prior=prior, **beside)
+
+
+def _prior(sample: Sample, scores: Scores, coder: Coder, config: EvalConfig) -> Prior | TokenPrior | None:
+    """The prior that is fitted to the latents; None for an autoencoder of neither kind, and for too many tokens."""
+    if isinstance(coder, GaussianCoder):
+        mu, logvar = (scores.latents[name].numpy() for name in ("mu", "logvar"))
+        return fit_prior(config.prior, mu, logvar, sample.episode, config.seed)
+    if isinstance(coder.model, Tokenizer) and math.prod(coder.model.token_shape) <= MOST_TOKENS:
+        return fit_token_prior(scores.latents[TOKENS], coder.model.num_values, sample.episode, config.seed)
+    return None
+
+
+def _completion(coder: Coder, prior: Prior | TokenPrior | None) -> Complete | None:
+    """How the prior fills a hole."""
+    if isinstance(prior, Prior) and isinstance(coder, GaussianCoder):
+        return partial(most_probable, coder, prior)
+    if isinstance(prior, TokenPrior) and have_places(prior.token_shape):
+        return partial(redrawn, coder, prior)
+    return None
+
+
+def _unlikely(sample: Sample, prior: Prior | TokenPrior | None) -> Anomalies | None:
+    surprise_N = prior.surprise if prior else None
+    return None if surprise_N is None else find_anomalies(surprise_N, sample.episode, sample.row)
 
 
 def _fidelity(scores: Scores, keep_N: np.ndarray) -> Fidelity:

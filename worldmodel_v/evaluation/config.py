@@ -41,7 +41,7 @@ class EvalConfig:
     """Every k-th episode is held out; by default as in training. Its own data takes no other value."""
 
     prior: Kind = "mixture"
-    """What is fitted to the latents, for samples beside those of N(0, I)."""
+    """What is fitted to the latents, for samples, holes and unlikely frames; to tokens always an autoregressive one."""
 
     factors: tuple[str, ...] = ()
     """Recorded state (velocity_x, …) to compare the latents with; by default all of it."""

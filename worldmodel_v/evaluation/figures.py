@@ -9,9 +9,19 @@ from functools import cached_property
 
 import numpy as np
 
+from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation import verdicts
-from worldmodel_v.evaluation.analysis import EpisodeFidelity, Findings, GaussianFindings, GaussianMaterial, Material
+from worldmodel_v.evaluation.analysis import (
+    EpisodeFidelity,
+    Findings,
+    GaussianFindings,
+    GaussianMaterial,
+    Material,
+    TokenFindings,
+    TokenMaterial,
+)
+from worldmodel_v.evaluation.anomalies import Anomalies
 from worldmodel_v.evaluation.attributes import STEPS, edit
 from worldmodel_v.evaluation.canvas import Colouring, Row, frame_grid, heat, scatter, writable
 from worldmodel_v.evaluation.embedding import choose_points, embed, neighbour_agreement
@@ -58,13 +68,14 @@ def all_figures(seed: int) -> dict[str, Callable[[Findings, Material], Figure | 
     return {
         "reconstructions": draw_reconstructions,
         "prior": _of_a_gaussian(lambda findings, material: draw_prior(findings, material, seed)),
-        "fitted_prior": _of_a_gaussian(draw_fitted_prior),
+        "fitted_prior": draw_fitted_prior,
         "interpolations": _of_a_gaussian(draw_interpolations),
         "traversals": _of_a_gaussian(draw_traversals),
         "tsne": _of_a_gaussian(lambda findings, material: draw_map(findings, material, seed)),
         "edits": _of_a_gaussian(draw_edits),
         "inpainting": draw_inpainting,
         "anomalies": draw_anomalies,
+        "unlikely": draw_unlikely,
     }
 
 
@@ -126,25 +137,48 @@ def draw_prior(findings: GaussianFindings, material: GaussianMaterial, seed: int
     )
 
 
-def draw_fitted_prior(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
+def draw_fitted_prior(findings: Findings, material: Material) -> Figure | str:
     """Frames decoded from the distribution that was fitted to the latents."""
-    z, kind = material.prior.sample(PRIOR_ROWS * COLUMNS), findings.prior.kind
+    count = PRIOR_ROWS * COLUMNS
+    if isinstance(findings, GaussianFindings) and isinstance(material, GaussianMaterial):
+        kind = findings.prior.kind
+        picture, what = _decoded(material, material.prior.sample(count)), f"random latents of a fitted {kind}"
+        look_for = (
+            f"The same from a {kind} that was fitted to the latents of these frames after training. Where these are clear "
+            "and those above are blends, the latents of frames lie elsewhere than N(0, I). A dynamics model learns where."
+        )
+        verdict = verdicts.on_fitted_prior(findings.prior)
+    elif isinstance(findings, TokenFindings) and isinstance(material, TokenMaterial) and material.prior and findings.prior:
+        picture, what = _decoded_tokens(material, material.prior.sample(count)), "random tokens of a fitted prior"
+        look_for = (
+            "Nothing here was recorded: the tokens of each frame are drawn one after the other, each given those before it, "
+            "from a small transformer that was fitted to the tokens of these frames after training."
+        )
+        verdict = verdicts.on_token_prior(findings.prior)
+    else:
+        return "no prior is fitted to such latents, or to so many tokens"
+    alt = f"{count} frames decoded from {what}."
     return Figure(
-        name="fitted_prior",
-        title="Samples from a fitted prior",
-        picture=_decoded(material, z),
-        alt=f"{len(z)} frames decoded from random latents of a fitted {kind}.",
-        look_for=f"The same from a {kind} that was fitted to the latents of these frames after training. Where these are clear "
-        "and those above are blends, the latents of frames lie elsewhere than N(0, I). A dynamics model learns where.",
-        verdict=verdicts.on_fitted_prior(findings.prior),
+        name="fitted_prior", title="Samples from a fitted prior", picture=picture, alt=alt, look_for=look_for, verdict=verdict
     )
+
+
+def _decoded_tokens(material: TokenMaterial, tokens_n: np.ndarray) -> np.ndarray:
+    """The frames of random tokens as a picture."""
+    return _in_rows(material.coder.decode({TOKENS: tokens_n}, _some_conditions(material, len(tokens_n))))
 
 
 def _decoded(material: GaussianMaterial, z_nZ: np.ndarray) -> np.ndarray:
     """The frames of random latents as a picture."""
-    condition = material.sample.condition[np.resize(evenly_spaced(len(material.sample), len(z_nZ)), len(z_nZ))]
-    frames = material.coder.decode_z(z_nZ, condition)
-    return frame_grid([Row("", frames[i : i + COLUMNS]) for i in range(0, len(frames), COLUMNS)])
+    return _in_rows(material.coder.decode_z(z_nZ, _some_conditions(material, len(z_nZ))))
+
+
+def _some_conditions(material: Material, count: int) -> np.ndarray:
+    return material.sample.condition[np.resize(evenly_spaced(len(material.sample), count), count)]
+
+
+def _in_rows(frames_nHWC: np.ndarray) -> np.ndarray:
+    return frame_grid([Row("", frames_nHWC[i : i + COLUMNS]) for i in range(0, len(frames_nHWC), COLUMNS)])
 
 
 def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) -> Figure:
@@ -271,14 +305,17 @@ def draw_inpainting(findings: Findings, material: Material) -> Figure:
     filled = material.filled
     clear = np.flatnonzero(np.isin(material.filled_frames, material.clear(material.filled_frames)))
     picked = clear[evenly_spaced(len(clear), COLUMNS)]
-    labels = {"recorded": filled.original, "hidden": filled.masked, "mean colour": filled.mean_fill, "VAE": filled.inpainted}
+    labels = {"recorded": filled.original, "hidden": filled.masked, "mean colour": filled.mean_fill, "alone": filled.inpainted}
+    if filled.by_prior is not None:
+        labels["with the\nfitted prior"] = filled.by_prior
     return Figure(
         name="inpainting",
         title="Filling a hole",
         picture=frame_grid([Row(label, frames[picked]) for label, frames in labels.items()]),
-        alt="Four rows: frames, the same with a grey block in the middle, the block filled with one colour, and by the VAE.",
-        look_for="The middle of each frame is hidden; the VAE sees the rest and fills it in a few rounds of encoding and "
-        "decoding. The road should run on through the hole.",
+        alt="Rows of frames: recorded, with a grey block in the middle, and with the block filled in several ways.",
+        look_for="The middle of each frame is hidden; the autoencoder sees the rest and fills it, alone by a few rounds of "
+        "encoding and decoding, and with the fitted prior by latents that are likely and explain what is visible. The road "
+        "should run on through the hole.",
         verdict=verdicts.on_inpainting(findings.inpainting),
     )
 
@@ -286,22 +323,43 @@ def draw_inpainting(findings: Findings, material: Material) -> Figure:
 def draw_anomalies(findings: Findings, material: Material) -> Figure:
     """The frames that are reconstructed worst, and where the error is."""
     found = findings.anomalies
-    picked = np.array([item.index for item in found.standing_out[:COLUMNS]])
-    frames, decoded = material.sample.frames[picked], material.reconstructions(picked)
-    error = np.abs(frames.astype(np.float64) - decoded).mean(axis=3) / 255
     return Figure(
         name="anomalies",
         title="Frames that stand out",
-        picture=frame_grid(
-            [Row("recorded", frames), Row("reconstructed", decoded), Row("error", heat(error * 2))],
-            [f"{item.z_score:+.1f} SD" for item in found.standing_out[:COLUMNS]],
-        ),
-        alt=f"The {len(picked)} frames with the largest errors, their reconstructions, and maps of the error.",
+        picture=_standing_out(found, material),
+        alt="The frames with the largest errors, their reconstructions, and maps of the error.",
         look_for="The frames that are reconstructed worst, each with how many standard deviations (SD) its error lies above "
         "the mean, and the error's place below (black: none; light yellow: half of the range or more). They show what "
         "training saw too little of: other views, crashes, rare scenes.",
         verdict=verdicts.on_anomalies(found.num_above_threshold, len(material.sample), found.standing_out[0].z_score),
     )
+
+
+def draw_unlikely(findings: Findings, material: Material) -> Figure | str:
+    """The frames whose latents are least likely under a prior of other episodes."""
+    found = findings.unlikely
+    if found is None:
+        return "it needs a fitted prior and two episodes"
+    return Figure(
+        name="unlikely",
+        title="Frames with unlikely latents",
+        picture=_standing_out(found, material),
+        alt="The frames with the least likely latents, their reconstructions, and maps of the error.",
+        look_for="A prior is fitted to the latents of half of the held-out episodes; these frames of the other half are the "
+        "least likely under it, by so many standard deviations (SD). They may be drawn well and still be scenes that no other "
+        "episode has: a dynamics model has seen little of them.",
+        verdict=verdicts.on_unlikely(found.num_above_threshold, len(material.sample), found.standing_out[0].z_score),
+    )
+
+
+def _standing_out(found: Anomalies, material: Material) -> np.ndarray:
+    """Frames, their reconstructions, and the places of the errors."""
+    shown = found.standing_out[:COLUMNS]
+    picked = np.array([item.index for item in shown])
+    frames, decoded = material.sample.frames[picked], material.reconstructions(picked)
+    error = np.abs(frames.astype(np.float64) - decoded).mean(axis=3) / 255
+    rows = [Row("recorded", frames), Row("reconstructed", decoded), Row("error", heat(error * 2))]
+    return frame_grid(rows, [f"{item.z_score:+.1f} SD" for item in shown])
 
 
 def _plain(name: str) -> str:

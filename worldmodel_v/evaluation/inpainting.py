@@ -1,12 +1,14 @@
-"""Inpainting: the VAE fills a hole in a frame.
+"""Inpainting: a hole in a frame is filled, by the autoencoder alone and by what its latents are likely to be.
 
 Legend: n frames, H, W.
 
-The hole starts grey. The frame is encoded and decoded, and the decoded pixels replace the hole. Several rounds of this move the
-frame towards those that the VAE was trained on (Rezende et al. 2014, arXiv:1401.4082, impute missing pixels in this way; here
-with means instead of samples).
+- Alone: the hole starts grey. The frame is encoded and decoded, and the decoded pixels replace the hole. Several rounds of this
+  move the frame towards those that were trained on (Rezende et al. 2014, arXiv:1401.4082, impute missing pixels in this way;
+  here with means instead of samples).
+- With a fitted prior: the latent that explains what is visible and is likely (`completion`) is decoded.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,9 @@ from worldmodel_v.evaluation.coder import Coder
 
 ROUNDS = 8
 GREY = 128
+
+Complete = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""Of uint8 frames (n, H, W, 3), their hole, bool (H, W), and their conditions, whole frames, uint8 (n, H, W, 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +32,16 @@ class Inpainting:
     """Top, bottom, left, right, in pixels."""
 
     mse: float
-    """Filled by the VAE."""
+    """Filled by the autoencoder alone."""
+
+    prior_mse: float | None
+    """Filled with the help of the fitted prior; None if there is none, or if tokens have no place in the frame."""
 
     mean_fill_mse: float
-    """Filled with the mean colour of the surrounding pixels: a VAE should be better."""
+    """Filled with the mean colour of the surrounding pixels: an autoencoder should be better."""
 
     seen_mse: float
-    """The VAE's reconstruction there if nothing is hidden: the best that it can reach."""
+    """The reconstruction there if nothing is hidden: the best that it can reach."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +52,12 @@ class Filled:
     masked: np.ndarray
     mean_fill: np.ndarray
     inpainted: np.ndarray
+    by_prior: np.ndarray | None
 
 
-def inpaint(coder: Coder, frames_nHWC: np.ndarray, condition_nK: np.ndarray) -> tuple[Inpainting, Filled]:
+def inpaint(
+    coder: Coder, frames_nHWC: np.ndarray, condition_nK: np.ndarray, complete: Complete | None = None
+) -> tuple[Inpainting, Filled]:
     """Hide the middle of each frame (a quarter of its area), fill it, and compare with what was there."""
     height, width = frames_nHWC.shape[1:3]
     hole = (height // 4, height - height // 4, width // 4, width - width // 4)
@@ -59,6 +70,9 @@ def inpaint(coder: Coder, frames_nHWC: np.ndarray, condition_nK: np.ndarray) -> 
     for _ in range(ROUNDS):
         decoded = coder.reconstruct(inpainted, condition_nK)
         inpainted = np.where(inside, decoded, frames_nHWC)
+    by_prior = None
+    if complete is not None:
+        by_prior = np.where(inside, complete(masked, inside[:, :, 0], condition_nK), frames_nHWC)
     seen = coder.reconstruct(frames_nHWC, condition_nK)
 
     def mse(filled_nHWC: np.ndarray) -> float:
@@ -70,7 +84,9 @@ def inpaint(coder: Coder, frames_nHWC: np.ndarray, condition_nK: np.ndarray) -> 
         rounds=ROUNDS,
         hole=hole,
         mse=mse(inpainted),
+        prior_mse=None if by_prior is None else mse(by_prior),
         mean_fill_mse=mse(mean_fill),
         seen_mse=mse(seen),
     )
-    return figures, Filled(original=frames_nHWC, masked=masked, mean_fill=mean_fill, inpainted=inpainted)
+    filled = Filled(original=frames_nHWC, masked=masked, mean_fill=mean_fill, inpainted=inpainted, by_prior=by_prior)
+    return figures, filled

@@ -30,7 +30,12 @@ MAX_BARS = 64
 """Of the chart of codes, which are those of every so-and-so-many-th rank if there are more."""
 
 WORDS = {"good": "Good", "fair": "Fair", "bad": "Poor", "note": "Note"}
-NAMES = {"tsne": "A map of the latents", "edits": "Edits along a factor"}
+NAMES = {
+    "tsne": "A map of the latents",
+    "edits": "Edits along a factor",
+    "fitted_prior": "Samples from a fitted prior",
+    "unlikely": "Frames with unlikely latents",
+}
 MARKS = {"good": "✓", "fair": "~", "bad": "✗", "note": "i"}
 """Signs beside the words, for people who cannot see the colours."""
 
@@ -135,7 +140,7 @@ def _contents(
             if name in figures
         },
         "disentanglement": "Latents and the world's factors" if factors else None,
-        **{name: figures[name].title for name in ("edits", "inpainting", "anomalies") if name in figures},
+        **{name: figures[name].title for name in ("edits", "inpainting", "anomalies", "unlikely") if name in figures},
         "left-out": "What is left out, and why" if reasons else None,
         "provenance": "What this page speaks of",
     }
@@ -328,7 +333,7 @@ def _attribute_table(findings: GaussianFindings, units: Mapping[str, str]) -> Ta
 
 def _anomaly_table(findings: Findings) -> Table:
     rows = [
-        [str(item.episode), str(item.row), f"{item.squared_error:.1f}", f"{item.z_score:+.1f}"]
+        [str(item.episode), str(item.row), f"{item.value:.1f}", f"{item.z_score:+.1f}"]
         for item in findings.anomalies.standing_out
     ]
     return Table([Column(name, "number") for name in ("episode", "row", "squared error", "SD above the mean")], rows)

@@ -43,7 +43,7 @@ from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import publish, remove, remove_temporaries
 from worldmodel_v.surface import option
 
-PACKAGES = {"jinja2": "jinja2", "scikit-learn": "sklearn", "torchmetrics": "torchmetrics"}
+PACKAGES = {"jinja2": "jinja2", "scikit-learn": "sklearn", "torchmetrics": "torchmetrics", "zuko": "zuko"}
 """Libraries that only an evaluation needs, and their modules."""
 
 METRICS_NAME = "metrics.json"

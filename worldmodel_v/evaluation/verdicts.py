@@ -17,6 +17,7 @@ from worldmodel_v.evaluation.attributes import Attribute
 from worldmodel_v.evaluation.disentangle import Disentanglement
 from worldmodel_v.evaluation.inpainting import Inpainting
 from worldmodel_v.evaluation.prior import PriorFit
+from worldmodel_v.evaluation.token_prior import TokenPriorFit
 from worldmodel_v.surface import option
 
 RAW_BITS = 8.0
@@ -117,6 +118,17 @@ def on_fitted_prior(fit: PriorFit) -> Verdict:
     return Verdict("note", f"Fitted to half of the episodes, it makes the latents of the others {likely}{remedy}.")
 
 
+def on_token_prior(fit: TokenPriorFit) -> Verdict:
+    """What a fitted prior of tokens is worth for frames that it was not fitted to."""
+    if fit.bits is None:
+        return Verdict("note", "There is a single episode, so how well it fits others is not known.")
+    return Verdict(
+        "note",
+        f"Fitted to half of the episodes, it needs {fit.bits:.0f} bits for the tokens of a frame of the others. If tokens were "
+        f"independent of each other, it would be {fit.independent_bits:.0f}.",
+    )
+
+
 def on_bound(found: Bound, is_learned: bool = False) -> Verdict | None:
     """Whether the likelihood fits the errors; None for Bernoulli, whose bits are not comparable with those of bytes."""
     if found.sigma is None:
@@ -191,7 +203,8 @@ def on_edits(edited: list[Attribute]) -> Verdict:
 
 def on_inpainting(found: Inpainting) -> Verdict:
     """Whether the autoencoder fills a hole better than a flat colour."""
-    share = found.mse / found.mean_fill_mse if found.mean_fill_mse > 0 else float("inf")
+    filled = {"alone": found.mse} | ({} if found.prior_mse is None else {"with the fitted prior": found.prior_mse})
+    share = min(filled.values()) / found.mean_fill_mse if found.mean_fill_mse > 0 else float("inf")
     tone = graded(share, 0.7, 1.0, worst="note")
     words = {
         "good": "knows what belongs there",
@@ -200,7 +213,8 @@ def on_inpainting(found: Inpainting) -> Verdict:
     }[tone]
     return Verdict(
         tone,
-        f"The autoencoder {words}: in the hole it is off by {_levels(found.mse)} of 255 levels (root mean square), the mean "
+        f"The autoencoder {words}: in the hole it is off by "
+        f"{', '.join(f'{_levels(mse)} {how}' for how, mse in filled.items())} (of 255 levels, root mean square), the mean "
         f"colour by {_levels(found.mean_fill_mse)}, a reconstruction with nothing hidden by {_levels(found.seen_mse)}.",
     )
 
@@ -217,6 +231,13 @@ def on_anomalies(num_above: int, num_frames: int, worst: float) -> Verdict:
     return Verdict(
         tone,
         f"{num_above:,} of {num_frames:,} frames lie more than 3 SD above the mean error (the worst {worst:.1f} SD): {words}.",
+    )
+
+
+def on_unlikely(num_above: int, num_frames: int, worst: float) -> Verdict:
+    """Whether some frames' latents are unlike all others."""
+    return Verdict(
+        "note", f"{num_above:,} of {num_frames:,} frames lie more than 3 SD above the mean (the worst {worst:.1f} SD)."
     )
 
 
