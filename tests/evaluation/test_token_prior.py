@@ -65,7 +65,7 @@ def test_independent_tokens_need_their_entropy_of_uint16_as_of_int64() -> None:
     )
     assert narrow == wide
     assert narrow.bits == pytest.approx(2 * math.log2(VALUES), rel=0.1)
-    assert narrow.independent_bits == pytest.approx(2 * math.log2(VALUES), rel=0.01)
+    assert narrow.independent_bits == pytest.approx(2 * math.log2(VALUES), rel=0.05)
 
 
 def test_tokens_that_another_episode_never_has_are_possible_and_unlikely(fitted: TokenPrior) -> None:
@@ -86,6 +86,8 @@ def test_a_single_episode_and_few_frames() -> None:
 def test_the_verdict_says_how_many_bits_are_saved() -> None:
     text = on_token_prior(TokenPriorFit(bits=120.4, independent_bits=310.0)).text
     assert text == (
-        "Fitted to half of the episodes, it needs 120 bits for the tokens of a frame of the others. If tokens were "
-        "independent of each other, it would be 310."
+        "Fitted to half of the episodes, it needs 120 bits for the tokens of a frame of the others. With tokens independent of "
+        "each other it would need 310."
     )
+    text = on_token_prior(TokenPriorFit(bits=310.0, independent_bits=120.0)).text
+    assert text.endswith("would need 120. It follows these few frames too closely.")

@@ -63,9 +63,12 @@ def test_far_from_the_prior_is_one_where_a_high_beta_asks_for_it() -> None:
 
 def test_a_hole_is_told_in_levels_and_a_vae_that_never_saw_one_is_not_blamed() -> None:
     sides = {"num_frames": 1, "rounds": 8, "hole": (0, 1, 0, 1)}
-    found = verdicts.on_inpainting(Inpainting(**sides, mse=0.04, mean_fill_mse=0.01, seen_mse=0.0001))
+    found = verdicts.on_inpainting(Inpainting(**sides, mse=0.04, prior_mse=None, mean_fill_mse=0.01, seen_mse=0.0001))
     assert found.tone == "note"
-    assert "off by 51.0 of 255 levels (root mean square), the mean colour by 25.5" in found.text
+    assert "off by 51.0 alone (of 255 levels, root mean square), the mean colour by 25.5" in found.text
+    helped = verdicts.on_inpainting(Inpainting(**sides, mse=0.04, prior_mse=0.0025, mean_fill_mse=0.01, seen_mse=0.0001))
+    assert helped.tone == "good"
+    assert "off by 51.0 alone, 12.8 with the fitted prior (of 255 levels" in helped.text
 
 
 def bound(bits: float, sigma: float | None) -> Bound:

@@ -36,8 +36,8 @@ class TokenPriorFit:
     """How well the prior forecasts the tokens of other episodes, in bits a frame; None where there is a single episode."""
 
     bits: float | None
-    independent_bits: float
-    """The same if the tokens of a frame are independent, with the frequencies of each place over all frames."""
+    independent_bits: float | None
+    """The same if the tokens of a frame are independent, by the frequencies of each place alone."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,9 @@ def fit_token_prior(tokens_N: torch.Tensor, num_values: int, episode_N: np.ndarr
     tokens_NP = tokens_N.flatten(start_dim=1).long()
     bits_N = across_halves(episode_N, partial(_bits, tokens_NP, num_values, seed))
     network = _fitted(tokens_NP, num_values, seed)
-    independent = -float(network.log_shares[torch.arange(tokens_NP.shape[1]), tokens_NP].sum(dim=1).mean()) / math.log(2)
-    fit = TokenPriorFit(bits=None if bits_N is None else float(bits_N.mean()), independent_bits=independent)
+    independent_N = across_halves(episode_N, partial(_independent_bits, tokens_NP, num_values))
+    found = {"bits": bits_N, "independent_bits": independent_N}
+    fit = TokenPriorFit(**{name: None if each is None else float(each.mean()) for name, each in found.items()})
     return TokenPrior(fit, network, tuple(tokens_N.shape[1:]), bits_N)
 
 
@@ -121,6 +122,12 @@ def _bits(tokens_NP: torch.Tensor, num_values: int, seed: int, fitted_N: np.ndar
     network, scored = _fitted(tokens_NP[fitted_N], num_values, seed), tokens_NP[scored_N]
     with torch.no_grad(), one_thread():
         nll = torch.cat([network.nll(scored[rows]).double().sum(dim=1) for rows in _batches(scored, network.log_shares)])
+    return nll.numpy() / math.log(2)
+
+
+def _independent_bits(tokens_NP: torch.Tensor, num_values: int, fitted_N: np.ndarray, scored_N: np.ndarray) -> np.ndarray:
+    log_shares_PV = _log_shares(tokens_NP[fitted_N], num_values)
+    nll = -log_shares_PV[torch.arange(tokens_NP.shape[1]), tokens_NP[scored_N]].double().sum(dim=1)
     return nll.numpy() / math.log(2)
 
 

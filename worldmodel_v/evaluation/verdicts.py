@@ -120,12 +120,13 @@ def on_fitted_prior(fit: PriorFit) -> Verdict:
 
 def on_token_prior(fit: TokenPriorFit) -> Verdict:
     """What a fitted prior of tokens is worth for frames that it was not fitted to."""
-    if fit.bits is None:
+    if fit.bits is None or fit.independent_bits is None:
         return Verdict("note", "There is a single episode, so how well it fits others is not known.")
+    few = " It follows these few frames too closely." if fit.bits > fit.independent_bits else ""
     return Verdict(
         "note",
-        f"Fitted to half of the episodes, it needs {fit.bits:.0f} bits for the tokens of a frame of the others. If tokens were "
-        f"independent of each other, it would be {fit.independent_bits:.0f}.",
+        f"Fitted to half of the episodes, it needs {fit.bits:.0f} bits for the tokens of a frame of the others. With tokens "
+        f"independent of each other it would need {fit.independent_bits:.0f}.{few}",
     )
 
 
