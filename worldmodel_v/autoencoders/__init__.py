@@ -2,7 +2,16 @@
 the VAE (`gaussian`). Needs torch, numpy and safetensors only."""
 
 from worldmodel_v.autoencoders.artifact import Trained, TrainedOn, load, save
-from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig, AutoencoderSettings, Batch, Latents, Loss, Score
+from worldmodel_v.autoencoders.base import (
+    Autoencoder,
+    AutoencoderConfig,
+    AutoencoderSettings,
+    Batch,
+    Latents,
+    Loss,
+    Reconstructed,
+    Score,
+)
 from worldmodel_v.autoencoders.frames import frames_to_input, output_to_frames
 from worldmodel_v.autoencoders.registry import autoencoder_class
 
@@ -13,6 +22,7 @@ __all__ = [
     "Batch",
     "Latents",
     "Loss",
+    "Reconstructed",
     "Score",
     "Trained",
     "TrainedOn",

@@ -91,6 +91,16 @@ class Batch(NamedTuple):
     """Turns a mean over this part of the batch into the mean over all of it; differentiable."""
 
 
+class Reconstructed(NamedTuple):
+    """What the decoder made of a batch, for losses on pictures. Both have gradients."""
+
+    frames: Tensor
+    """float (B, C, H, W) in [0, 1]"""
+
+    errors: Tensor
+    """float (B, C, H, W): `Loss.minimised` contains their sum over a frame, as a mean over the batch."""
+
+
 class Loss(NamedTuple):
     """The result of a training step."""
 
@@ -99,6 +109,9 @@ class Loss(NamedTuple):
 
     figures: Mapping[str, Tensor | float]
     """What is recorded of the step; tensors are averaged over processes. `loss` is `minimised`, unless `figures` has one."""
+
+    reconstructed: Callable[[], Reconstructed] | None = None
+    """Gives the reconstructions, for --error-weight, --adversarial and --perceptual; without it these are refused."""
 
 
 class CodedBatch(NamedTuple):

@@ -6,6 +6,8 @@ Legend: B batch, C channels, H, W frame.
 import torch
 from torch.nn import functional
 
+from worldmodel_v.autoencoders.base import Reconstructed
+
 
 def gaussian_nll(squared_error_B: torch.Tensor, num_values: int, sigma: torch.Tensor) -> torch.Tensor:
     """-log N(x; x̂, σ²) of each frame, from its sum of squared errors over `num_values` values: (B,).
@@ -18,8 +20,7 @@ def gaussian_nll(squared_error_B: torch.Tensor, num_values: int, sigma: torch.Te
 
 def bernoulli_nll(logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor) -> torch.Tensor:
     """-log p(x|z) of each frame, the sum of binary cross-entropies: (B,). Every value is taken as a probability."""
-    per_value = functional.binary_cross_entropy_with_logits(logits_BCHW, x_BCHW, reduction="none")
-    return per_value.flatten(start_dim=1).sum(dim=1)
+    return _cross_entropy(logits_BCHW, x_BCHW).flatten(start_dim=1).sum(dim=1)
 
 
 def plain_nll(likelihood: str, logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor) -> torch.Tensor:
@@ -27,3 +28,14 @@ def plain_nll(likelihood: str, logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor) 
     if likelihood == "bernoulli":
         return bernoulli_nll(logits_BCHW, x_BCHW)
     return (torch.sigmoid(logits_BCHW) - x_BCHW).square().flatten(start_dim=1).sum(dim=1)
+
+
+def reconstructed(likelihood: str, logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor) -> Reconstructed:
+    """The frames, and the error of each value: cross-entropies for "bernoulli", squared errors for the Gaussian ones."""
+    frames = torch.sigmoid(logits_BCHW)
+    errors = _cross_entropy(logits_BCHW, x_BCHW) if likelihood == "bernoulli" else (frames - x_BCHW).square()
+    return Reconstructed(frames, errors)
+
+
+def _cross_entropy(logits: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, x, reduction="none")

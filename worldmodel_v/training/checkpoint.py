@@ -1,8 +1,8 @@
 """The state of a training: one `checkpoint.safetensors`. It is replaced atomically, and loading it runs no code.
 
-It holds the weights, the step and the state of any optimiser. Nothing else is needed to continue: the order of the frames,
-the latent noise and the schedules are functions of the seed and the step. The format has no checksum, so the metadata hold a
-SHA-256 of everything, which is verified at every load.
+It holds the weights, the step, the state of any optimiser and that of extra losses. Nothing else is needed to continue: the
+order of the frames, the latent noise and the schedules are functions of the seed and the step. The format has no checksum, so
+the metadata hold a SHA-256 of everything, which is verified at every load.
 
 If several checkpoints are kept, each is written a second time as `checkpoints/step_0001500.safetensors`. (After a kill between
 the two writes, this happens when training continues.) To go back to one, copy it over `checkpoint.safetensors`. Rejected:
@@ -26,11 +26,13 @@ from worldmodel_v.errors import ModelNotUsable, first_line
 from worldmodel_v.storage import files
 from worldmodel_v.storage.publish import named_failure, publish, remove
 from worldmodel_v.surface import option
+from worldmodel_v.training.extras import Extras, under
 from worldmodel_v.training.optimizers import as_tensors, restore_state, state_of
 from worldmodel_v.untrusted import parse_object
 
 KEPT_FOLDER = "checkpoints"
-_MODEL, _OPTIMIZER = "model.", "optimizer."
+_MODEL, _OPTIMIZER, _EXTRA = "model.", "optimizer.", "extra."
+_NO_EXTRAS = Extras()
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,18 @@ class Checkpoint:
     tensors: dict[str, torch.Tensor]
 
     @classmethod
-    def of(cls, step: int, settings: dict[str, Any], model: Autoencoder, optimizer: torch.optim.Optimizer) -> "Checkpoint":
+    def of(
+        cls,
+        step: int,
+        settings: dict[str, Any],
+        model: Autoencoder,
+        optimizer: torch.optim.Optimizer,
+        extras: Extras = _NO_EXTRAS,
+    ) -> "Checkpoint":
         """The present state, copied."""
         tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
         tensors |= {_OPTIMIZER + name: tensor for name, tensor in as_tensors(state_of(optimizer)).items()}
+        tensors |= {_EXTRA + name: tensor for name, tensor in extras.tensors().items()}
         copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()}
         return cls(step, settings, copies)
 
@@ -68,25 +78,20 @@ class Checkpoint:
         """The content of `checkpoint.safetensors`."""
         return sealed(self.tensors, {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)})
 
-    def restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
-        """Restore the weights and the optimiser's state; raises ModelNotUsable unless they fit the model and the optimiser.
+    def restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer, extras: Extras = _NO_EXTRAS) -> None:
+        """Restore the weights, the optimiser's state and that of extra losses; raises ModelNotUsable unless they fit.
 
         Moments get the optimiser's memory layout, because fused optimisers pair moments and parameters element by element.
         """
         try:
-            self._restore(model, optimizer)
+            model.load_state_dict(under(_MODEL, self.tensors))
+            restore_state(optimizer, under(_OPTIMIZER, self.tensors))
+            extras.restore(under(_EXTRA, self.tensors))
         except INVALID as error:
             reason = first_line(error)
             raise ModelNotUsable(
                 f"the checkpoint of step {self.step} does not fit its settings ({reason})", remedy=_remedy()
             ) from None
-
-    def _restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer) -> None:
-        model.load_state_dict(self._under(_MODEL))
-        restore_state(optimizer, self._under(_OPTIMIZER))
-
-    def _under(self, prefix: str) -> dict[str, torch.Tensor]:
-        return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
 
 
 def _remedy() -> str:

@@ -15,6 +15,9 @@ from worldmodel_v.storage import LocalPath, Location, to_place
 from worldmodel_v.surface import option
 from worldmodel_v.training.optimizers import source_of
 from worldmodel_v.training.schedules import Schedule
+from worldmodel_v.training.sharpness.error_weights import ErrorWeight
+from worldmodel_v.training.sharpness.perceptual import DISCRIMINATOR
+from worldmodel_v.training.sharpness.settings import require_losses, sources_of, without_effect
 from worldmodel_v.training.trackers import TrackerName
 from worldmodel_v.untrusted import canonical_json
 
@@ -65,6 +68,21 @@ class LoopConfig:
 
     max_grad_norm: Annotated[float, Gt(0)] = 100.0
     """Gradients are scaled down to this total norm; the loss is a sum over pixels, so norms are in the tens."""
+
+    error_weight: ErrorWeight = "none"
+    """gradient: errors on edges weigh more; error: large errors weigh more. Then the loss is no bound of log p(x) any more."""
+
+    adversarial: Annotated[float, Ge(0)] = 0.0
+    """Weight of a discriminator's loss against blur, relative to all other terms (VQGAN); 0 for none."""
+
+    adversarial_start: Annotated[int, Ge(0)] = 1000
+    """Steps before the discriminator begins."""
+
+    perceptual: Annotated[float, Ge(0)] = 0.0
+    """Weight of the distance of the features of --perceptual-network; 0 for none."""
+
+    perceptual_network: str = DISCRIMINATOR
+    """discriminator: it is trained for this, too; or module:factory of your own, such as VGG16 (see the guide to training)."""
 
     holdout_every: Annotated[int, Ge(2)] = 10
     """Every k-th episode of a collection is held out for evaluation: numbers k - 1, 2k - 1, …"""
@@ -154,6 +172,7 @@ class LoopConfig:
                 got=self.address,
                 remedy=f"ask for more {option('num_workers')}, or leave it out",
             )
+        require_losses(self)
         if repeated := [name for name in self.condition if self.condition.count(name) > 1]:
             raise ConfigError(f"names {repeated[0]!r} twice", field="condition", got=self.condition)
 
@@ -161,14 +180,15 @@ class LoopConfig:
         """The settings that determine the weights after a given number of steps; a continued run must share them.
 
         With a cosine schedule, `steps` is one of them. Values are as in JSON: a tuple is a list. Raises ConfigError if a
-        user's own optimiser or autoencoder cannot be loaded.
+        user's own optimiser, autoencoder or perceptual network cannot be loaded.
         """
         free = {"data", "out", "steps", "device", "resume", "log_every", "checkpoint_every", "compile"}
         free |= {"checkpoint_activations", "keep", "publish", "stop_on_collapse", "track", "num_workers", "address"}
+        free |= without_effect(self)
         if self.schedule == "cosine":
             free.remove("steps")
         settings = canonical_json({name: value for name, value in asdict(self).items() if name not in free})
-        return json.loads(settings) | source_of(self.optimizer) | registry.source_of(self.autoencoder)
+        return json.loads(settings) | source_of(self.optimizer) | registry.source_of(self.autoencoder) | sources_of(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ def distributed_steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Gene
                     run.step += 1
                     is_latest = number == len(steps)
                     if is_latest and checkpoint is not None:
-                        Checkpoint.from_bytes(checkpoint, "the first worker").restore(run.model, run.optimizer)
+                        run.restore(Checkpoint.from_bytes(checkpoint, "the first worker"))
                     yield terms, is_latest and stopping
         finally:
             workers.end()

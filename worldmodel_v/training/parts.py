@@ -95,9 +95,9 @@ class Parts:
 
     def _backward(self, number: int, batch: Batch, weight: float) -> Terms:
         with self._precision():
-            loss = self._objectives[number](batch)
-        (loss.minimised * weight).backward()
-        terms = {"loss": loss.minimised, **loss.figures}
+            minimised, figures, _ = self._objectives[number](batch)  # the third would keep reconstructions in memory
+        (minimised * weight).backward()
+        terms = {"loss": minimised, **figures}
         return {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in terms.items()}
 
 

@@ -26,10 +26,12 @@ from worldmodel_v.storage import Rollouts
 from worldmodel_v.storage.lock import Lock
 from worldmodel_v.training.checkpoint import Checkpoint, save_checkpoint
 from worldmodel_v.training.config import LoopConfig
+from worldmodel_v.training.extras import Extras
 from worldmodel_v.training.optimizers import build_optimizer
 from worldmodel_v.training.parts import Parts, num_parts
 from worldmodel_v.training.schedules import learning_rate_factor
 from worldmodel_v.training.share import ALONE, Share
+from worldmodel_v.training.sharpness.settings import build_losses, require_usable
 
 StepTerms = dict[str, torch.Tensor | float]
 """What one step reports: loss, grad_norm and the autoencoder's figures; tensors stay on the device until they are logged."""
@@ -51,6 +53,8 @@ def require_trainable(config: LoopConfig, dataset: Rollouts) -> None:
     if config.checkpoint_activations:
         with _seeded(config.seed):
             registry.create(config.autoencoder, built).objective(recompute=True)
+    with _seeded(config.seed):
+        require_usable(config, functools.partial(registry.create, config.autoencoder, built))
     with dataset.open_shard(dataset.entries[0]) as shard:
         require_recorded(shard, config.condition)
 
@@ -88,9 +92,12 @@ class TrainingRun:
         with _seeded(config.seed):
             self.optimizer = build_optimizer(config.optimizer, self.model, config.learning_rate, config.weight_decay)
         self._learning_rates = [group["lr"] for group in self.optimizer.param_groups]
+        with _seeded(config.seed):
+            self.extras: Extras = build_losses(config, self.model.config.frame_shape, device)
+        """The losses beside the autoencoder's own, with their networks."""
         self.step = 0
         if checkpoint is not None:
-            checkpoint.restore(self.model, self.optimizer)
+            self.restore(checkpoint)
             self.step = checkpoint.step
         self.saved_step = self.step
         """The step of the checkpoint; 0 if there is none."""
@@ -98,13 +105,14 @@ class TrainingRun:
 
     @cached_property
     def _parts(self) -> Parts:
-        whole = self.device.type != "cpu" or self.config.compile or not self.model.in_parts  # the compiler splits by itself
+        can_split = self.model.in_parts and self.extras.in_parts and not self.config.compile  # the compiler splits by itself
+        whole = self.device.type != "cpu" or not can_split
         number = 1 if whole else num_parts(self.config.batch_size // self._share.size)
         return Parts(self.model, number, self._objective_of, self._autocast)
 
     def _objective_of(self, model: Autoencoder) -> Callable[[Batch], Loss]:
         compile = functools.partial(compiled, device=self.device) if self.config.compile else None
-        return model.objective(compile=compile, recompute=self.config.checkpoint_activations)
+        return self.extras.around(model, model.objective(compile=compile, recompute=self.config.checkpoint_activations))
 
     def _fresh_model(self) -> Autoencoder:
         """A model with new weights; the training episodes standardise its condition."""
@@ -165,16 +173,18 @@ class TrainingRun:
             gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
             self._share.average([*gradients, *(value for value in terms.values() if isinstance(value, torch.Tensor))])
             grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-            self._schedule_learning_rate()
+            factor = self._schedule_learning_rate()
             self.optimizer.step()
+            terms |= self.extras.learn(self.step, self._share, factor)
         self.step += 1
         return {**terms, "grad_norm": grad_norm}
 
-    def _schedule_learning_rate(self) -> None:
+    def _schedule_learning_rate(self) -> float:
         config = self.config
         factor = learning_rate_factor(self.step, config.schedule, config.warmup_steps, config.steps)
         for group, learning_rate in zip(self.optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = learning_rate * factor
+        return factor
 
     def checkpoint_is_due(self) -> bool:
         """Whether the current step ends with a checkpoint and a held-out evaluation."""
@@ -182,7 +192,11 @@ class TrainingRun:
 
     def checkpoint(self) -> Checkpoint:
         """The present state, copied."""
-        return Checkpoint.of(self.step, self.settings, self.model, self.optimizer)
+        return Checkpoint.of(self.step, self.settings, self.model, self.optimizer, self.extras)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Restore weights and moments, but not the step; raises ModelNotUsable if they do not fit."""
+        checkpoint.restore(self.model, self.optimizer, self.extras)
 
     def save(self) -> None:
         """Replace the checkpoint; raises WriteFailed, or DatasetBusy if the directory is another run's by now."""

@@ -137,6 +137,11 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     warn = functools.partial(progress.event, "training_warning", stage="train", warning=True)
     tracking = Tracking(config.track, config.out, run.settings, run.step, warn) if config.track in TRACKERS else None
     log, watch = MetricsLog(config.out, run.step, tracking), Watch(config, run.model, warn)
+    if config.error_weight != "none":
+        progress.say(
+            f"with {option('error_weight', config.error_weight)}, what is minimised is no bound of log p(x) any more; the "
+            "loss and the figures of evaluations stay those without weights"
+        )
     if not log.draws_curves:
         progress.say(
             f"no curves are drawn, because TensorBoard is not installed; {METRICS_NAME} has the figures; "
@@ -150,7 +155,9 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
             if due or stopping or run.step % config.log_every == 0:
                 values = {name: float(value) for name, value in terms.items()}
                 _record(run, log, {"train": values, "health": watch.gradients(run.step)})
-                task.advance(0, **{name: values[name] for name in ("loss", *run.model.shown)})
+                watch.losses(run.step, values)
+                shown_now = ("loss", *run.model.shown, *run.extras.shown)
+                task.advance(0, **{name: values[name] for name in shown_now if name in values})
             if due:
                 run.require_own_directory()
             collapse = _check_up(run, probe, log, watch, progress) if due else None

@@ -45,6 +45,9 @@ class Elbo(NamedTuple):
     squared_error: torch.Tensor | None
     """Scalar without gradient: the mean squared error of a value, which a learned σ² follows; None for "bernoulli"."""
 
+    logits: torch.Tensor | None = None
+    """(B, C, H, W): the reconstructions before the sigmoid."""
+
     def loss(self, beta: float) -> torch.Tensor:
         """What is minimised: reconstruction + beta * KL (Higgins et al. 2017; beta = 1 is the VAE)."""
         return self.reconstruction + beta * self.kl_penalty
@@ -77,7 +80,7 @@ def elbo(
         squared_error = across(squared_error_B.detach().mean()) / num_values
     kl_BZ = gaussian_kl(posterior)
     penalty = kl_penalty(kl_BZ, free_bits, kl_tolerance, across)
-    return Elbo(reconstruction_B.mean(), kl_BZ.sum(dim=1).mean(), penalty, squared_error)
+    return Elbo(reconstruction_B.mean(), kl_BZ.sum(dim=1).mean(), penalty, squared_error, logits)
 
 
 def kl_penalty(

@@ -8,6 +8,7 @@ al. 2015: q(z|x, c) and p(x|z, c), with the K values appended to the encoder's f
 """
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from worldmodel_v.autoencoders.gaussian.losses import elbo
 from worldmodel_v.autoencoders.gaussian.posterior import Posterior
 from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
 from worldmodel_v.autoencoders.gaussian.settings import VAESettings
+from worldmodel_v.autoencoders.reconstruction import reconstructed
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import SIDE_STEP
 from worldmodel_v.schema import PLAIN, Column, Draw
@@ -167,7 +169,9 @@ class VAE(Autoencoder):
             bound = terms.loss(beta)
             figures = {"loss": bound, "reconstruction": terms.reconstruction, "kl": terms.kl, "beta": beta}
             learned = {"sigma": self.sigma} if config.likelihood == "calibrated" else {}
-            return Loss(bound * error_scale, figures | learned)
+            assert terms.logits is not None
+            made = functools.partial(reconstructed, config.likelihood, terms.logits, batch.x)
+            return Loss(bound * error_scale, figures | learned, made)
 
         return loss
 

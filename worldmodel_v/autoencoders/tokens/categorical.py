@@ -112,7 +112,7 @@ class Categorical(Tokenizer):
         logits = self.decode_logits(straight_through(tokens, probs), condition_BK)
         error_B = plain_nll(self.config.likelihood, logits, x_BCHW)
         kl_B = kl_to_uniform(probs).sum(dim=1)
-        return Terms(error_B + self.config.beta * kl_B, {"reconstruction": error_B, "kl": kl_B}, tokens)
+        return Terms(error_B + self.config.beta * kl_B, {"reconstruction": error_B, "kl": kl_B}, tokens, logits)
 
     def _beside(self, values_BN: Tensor, condition_BK: Tensor | None) -> Tensor:
         """`values` with the standardised condition appended."""

@@ -87,8 +87,9 @@ class FSQ(GridTokenizer):
     def terms(self, x_BCHW: Tensor, condition_BK: Tensor | None, noise: Tensor | None) -> Terms:
         """-log p(x|z) is all that is minimised."""
         codes = quantised(self.features(x_BCHW, condition_BK), self.levels)
-        error_B = plain_nll(self.config.likelihood, self.decode_logits(codes, condition_BK), x_BCHW)
-        return Terms(error_B, {}, to_tokens(codes.detach(), self.levels, self.basis))
+        logits = self.decode_logits(codes, condition_BK)
+        error_B = plain_nll(self.config.likelihood, logits, x_BCHW)
+        return Terms(error_B, {}, to_tokens(codes.detach(), self.levels, self.basis), logits)
 
 
 def basis_of(levels_D: Tensor) -> Tensor:

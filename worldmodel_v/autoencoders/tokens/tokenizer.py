@@ -9,11 +9,12 @@ Reconstructions are judged by a likelihood without a learned σ: where it is the
 gradients.
 """
 
+import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from worldmodel_v.autoencoders.base import (
     Loss,
     Scores,
 )
+from worldmodel_v.autoencoders.reconstruction import reconstructed
 from worldmodel_v.autoencoders.tokens.use import CodeUse, code_use, entropy
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import MAX_SIDE, SIDE_STEP
@@ -68,12 +70,18 @@ class Terms(NamedTuple):
     tokens: Tensor
     """int64 (B, …)"""
 
+    logits: Tensor
+    """(B, C, H, W): the reconstructions before the sigmoid."""
+
     features: Tensor | None = None
     """What was quantised, if a codebook follows it."""
 
 
 class Tokenizer(Autoencoder):
     """An autoencoder whose only column is `tokens`. Subclasses have `encode`, `decode` and `terms`."""
+
+    config: Any
+    """That of a subclass, which has `TokenSettings`."""
 
     shares_codes: ClassVar[bool] = True
     """Whether all tokens of a frame use one codebook."""
@@ -125,7 +133,9 @@ class Tokenizer(Autoencoder):
             if self.training:
                 self.learn(terms, batch)
             figures = {name: values.mean() for name, values in terms.figures.items()}
-            return Loss(terms.minimised.mean(), {**figures, "perplexity": self._perplexity(terms.tokens, batch.across)})
+            figures["perplexity"] = self._perplexity(terms.tokens, batch.across)
+            made = functools.partial(reconstructed, self.config.likelihood, terms.logits, batch.x)
+            return Loss(terms.minimised.mean(), figures, made)
 
         return loss
 

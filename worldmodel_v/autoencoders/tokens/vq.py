@@ -80,10 +80,11 @@ class VQ(GridTokenizer):
         z = self.features(x_BCHW, condition_BK)
         tokens = self.tokens_of(z.detach())
         codes = self.codes_of(tokens)
-        error_B = plain_nll(self.config.likelihood, self.decode_logits(z + (codes - z).detach(), condition_BK), x_BCHW)
+        logits = self.decode_logits(z + (codes - z).detach(), condition_BK)
+        error_B = plain_nll(self.config.likelihood, logits, x_BCHW)
         commitment_B = (z - codes).square().flatten(start_dim=1).sum(dim=1)
         figures = {"reconstruction": error_B, "commitment": commitment_B}
-        return Terms(error_B + self.config.commitment * commitment_B, figures, tokens, z.detach())
+        return Terms(error_B + self.config.commitment * commitment_B, figures, tokens, logits, z.detach())
 
     def learn(self, terms: Terms, batch: Batch) -> None:
         """Let the codebook follow."""
