@@ -1,0 +1,160 @@
+"""Each loss against blur beside the plain one, after the same steps on the same frames, as a Markdown table.
+
+    python benchmarks/sharpness.py --data ROLLOUTS --out runs/sharpness [--steps N] [--batch-size B] [--losses NAME ...]
+
+Each row is a training by `wm-train`'s own loop into OUT/NAME: frames, order, seed, steps and network are the same, the losses
+are not. The discriminator starts after a quarter of the steps. If it runs again, it continues what was interrupted. All are
+measured on the same held-out frames, decoded from mu, as in wm-eval:
+
+- PSNR and SSIM: how near the values are;
+- edges kept: the mean gradient of the reconstructions over that of the frames. 100 % is as sharp as the frames, less is blur;
+- edge error: the mean difference of both gradients, over the mean gradient of the frames. It also counts edges in the wrong
+  place, so inventing some does not lower it;
+- a step's time over that of the plain loss, from steps that take turns, so that other programs slow all of them.
+"""
+
+import argparse
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from _machine import describe_machine
+from _training import training
+
+from worldmodel_v.autoencoders.base import CodedBatch
+from worldmodel_v.autoencoders.gaussian import load_vae
+from worldmodel_v.evaluation.metrics import score_frames, ssim
+from worldmodel_v.evaluation.sample import read_sample
+from worldmodel_v.progress import Silent
+from worldmodel_v.spec import RolloutSpec
+from worldmodel_v.storage import Rollouts, require_dataset
+from worldmodel_v.training import TrainConfig, train
+from worldmodel_v.training.sharpness.error_weights import gradient
+
+HOLDOUT_EVERY = 8
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "error_weight gradient": {"error_weight": "gradient"},
+    "error_weight error": {"error_weight": "error"},
+    "adversarial 0.5": {"adversarial": 0.5},
+    "perceptual 1": {"perceptual": 1.0},
+    "gradient, adversarial 0.2": {"error_weight": "gradient", "adversarial": 0.2},
+}
+"""Options of `wm-train` by row; all others are the same."""
+
+
+def edge_error(batch: CodedBatch) -> torch.Tensor:
+    """Σ |∇x - ∇x̂| of each frame: (B,)."""
+    return (gradient(batch.x) - gradient(batch.reconstruction)).abs().flatten(start_dim=1).sum(dim=1)
+
+
+def edges(batch: CodedBatch) -> torch.Tensor:
+    """Σ ∇x of each frame: (B,)."""
+    return gradient(batch.x).flatten(start_dim=1).sum(dim=1)
+
+
+def made_edges(batch: CodedBatch) -> torch.Tensor:
+    """Σ ∇x̂ of each frame: (B,)."""
+    return gradient(batch.reconstruction).flatten(start_dim=1).sum(dim=1)
+
+
+MEASURES = {"ssim": ssim, "edge_error": edge_error, "edges": edges, "made_edges": made_edges}
+
+
+def settings(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All that a training of this row is told, but where it reads and writes."""
+    own = LOSSES[name]
+    start = {"adversarial_start": arguments.steps // 4} if {"adversarial", "perceptual"} & own.keys() else {}
+    common = {"steps": arguments.steps, "batch_size": arguments.batch_size, "seed": arguments.seed, "device": arguments.device}
+    return {**common, "beta_warmup_steps": arguments.steps // 4, "holdout_every": HOLDOUT_EVERY, **own, **start}
+
+
+def measure(path: Path, dataset: Rollouts, limit: int, device: torch.device) -> dict[str, float]:
+    """The figures of one row, on at most `limit` frames of the held-out episodes, evenly spaced."""
+    model = load_vae(path).model.to(device)
+    sample = read_sample(dataset, model, holdout_every=HOLDOUT_EVERY, limit=limit, progress=Silent())
+    scores = score_frames(model, sample.frames, device, measures=MEASURES)
+    total = {name: float(scores.measures[name].sum()) for name in MEASURES}
+    return {
+        "psnr": float(scores.psnr.mean()),
+        "ssim": float(scores.measures["ssim"].mean()),
+        "kept": total["made_edges"] / total["edges"],
+        "edge_error": total["edge_error"] / total["edges"],
+        "frames": len(sample),
+    }
+
+
+def step_seconds(arguments: argparse.Namespace, rounds: int = 8) -> dict[str, float]:
+    """The fastest step of each row, with its discriminator at work; the rows take turns."""
+    runs = {}
+    for name in arguments.losses:
+        told = settings(name, arguments)
+        runs[name] = training(arguments.data, **(told | ({"adversarial_start": 0} if "adversarial_start" in told else {})))
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    with contextlib.ExitStack() as stack:
+        batches = {name: stack.enter_context(contextlib.closing(run.batches())) for name, run in runs.items()}
+        for _ in range(rounds):
+            for name, run in runs.items():
+                batch = next(batches[name])
+                start = time.perf_counter()
+                float(run.take_step(batch)["loss"])
+                seconds[name].append(time.perf_counter() - start)
+    return {name: min(times[1:]) for name, times in seconds.items()}
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """The figures as Markdown."""
+    heads = ["losses", "PSNR", "SSIM", "edges kept", "edge error", "a step"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    fastest = next(iter(rows.values()))["seconds"]
+    for name, row in rows.items():
+        cells = [name, f"{row['psnr']:.2f} dB", f"{row['ssim']:.4f}", f"{row['kept']:.1%}", f"{row['edge_error']:.1%}"]
+        lines.append("| " + " | ".join([*cells, f"{row['seconds'] / fastest:.2f}x"]) + " |")
+    return "\n".join(lines)
+
+
+def describe(arguments: argparse.Namespace, dataset: Rollouts, frames: float) -> str:
+    """Hardware, versions, data, settings and date."""
+    where = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
+    return (
+        f"{describe_machine('torch', 'torchmetrics', 'numpy')}\n"
+        f"{dataset.num_episodes} episodes, {dataset.num_rows} frames of {dataset.spec.env}, {dataset.spec.policy}\n"
+        f"{arguments.steps} steps of {arguments.batch_size} frames on {where}, seed {arguments.seed}; "
+        f"{frames:.0f} held-out frames\n"
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="CarRacing rollouts that wm-collect wrote")
+    parser.add_argument("--out", type=Path, required=True, help="each row trains into a directory of its name here")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=list(LOSSES))
+    parser.add_argument("--frames", type=int, default=1000, help="held-out frames to measure on")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    dataset = require_dataset(arguments.data, RolloutSpec)
+    seconds = step_seconds(arguments)
+    rows: dict[str, dict[str, float]] = {}
+    for name in arguments.losses:
+        out = arguments.out / name.replace(" ", "_").replace(",", "")
+        train(TrainConfig(data=arguments.data, out=out, **settings(name, arguments)))
+        rows[name] = measure(out, dataset, arguments.frames, torch.device(arguments.device)) | {"seconds": seconds[name]}
+        print(f"{name}: {rows[name]}", flush=True)
+    report = f"{describe(arguments, dataset, rows[name]['frames'])}\n{table(rows)}\n"
+    (arguments.out / "table.md").write_text(report)
+    print(f"\n{report}", end="")
+
+
+if __name__ == "__main__":
+    main()
