@@ -143,6 +143,13 @@ def train_small(out: Path) -> object:
     return train(TrainConfig(data=out.parent / "rollouts", out=out, holdout_every=2, log_every=1, device="cpu", **settings))
 
 
+def train_sharply(out: Path) -> object:
+    settings = {"steps": 4, "batch_size": 4, "latent_dim": 2, "architecture": "mlp", "checkpoint_every": 1}
+    losses = {"error_weight": "gradient", "adversarial": 0.5, "adversarial_start": 1, "perceptual": 0.1}
+    files = {"data": out.parent / "rollouts", "out": out}
+    return train(TrainConfig(**files, holdout_every=2, log_every=1, device="cpu", **settings, **losses))
+
+
 def encode_small(out: Path) -> object:
     return encode(EncodeConfig(data=out.parent / "rollouts", vae=out.parent / "vae", out=out, device="cpu"))
 
@@ -250,6 +257,7 @@ STAGES = {
     "linkless": Stage(collect_without_links, dataset_content, functools.partial(whole_dataset, names_are_taken=True)),
     "recover": Stage(lambda out: collect(stamp_config(out, **SMALL)), dataset_content, lambda out: None, break_dataset),
     "train": Stage(train_small, training_content, whole_training, reads=("rollouts",), imports=TRAINING),
+    "sharp": Stage(train_sharply, training_content, whole_training, reads=("rollouts",), imports=TRAINING),
     "encode": Stage(encode_small, dataset_content, whole_dataset, reads=("rollouts", "vae")),
     "select": Stage(select_small, dataset_content, whole_dataset, reads=("rollouts",)),
     "eval": Stage(

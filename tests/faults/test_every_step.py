@@ -27,6 +27,7 @@ SOME = {
         "encode": 8,
         "select": 10,
         "train": 20,
+        "sharp": 20,
         "eval": 21,
         "minari": 4,
         "pipeline": 80,

@@ -24,32 +24,36 @@ dist.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=rank, 
 from worldmodel_v.training.share import Share
 share = Share(rank, size)
 agreed = [share.agree(rank == 0, torch.device("cpu")), share.agree(rank == 1, torch.device("cpu"))]
-terms, weights = steps(data, share)
+terms, weights = steps(data, share, **json.loads(sys.argv[5]))
 torch.save(weights, out / f"{rank}.pt")
 (out / f"{rank}.json").write_text(json.dumps({"terms": terms, "agreed": agreed}))
 dist.destroy_process_group()
 """
 NUM_STEPS = 8
+AGAINST_BLUR = {"error_weight": "error", "adversarial": 0.1, "adversarial_start": 2, "perceptual": 0.1}
 
 
-def steps(data: Path, share: Share = ALONE) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
+def steps(data: Path, share: Share = ALONE, **losses: object) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     """The terms of some steps with batches of 12, and the weights and the learned σ after them.
 
     The floor stands where the means over the whole batch are above it for some latents and those over a part for others.
     """
     small = {"batch_size": 12, "latent_dim": 8, "learning_rate": 1e-4, "beta_warmup_steps": 4, "holdout_every": 4}
     recipe = {"architecture": "conv", "likelihood": "calibrated", "free_bits": 0.01, "condition": ("action",)}
-    settings = TrainConfig(data=data, out=Path(), **small, **recipe)  # type: ignore[arg-type]
+    settings = TrainConfig(data=data, out=Path(), **small, **recipe, **losses)  # type: ignore[arg-type]
     run = TrainingRun(settings, {}, resolve_device("cpu"), open_dataset(data), None, share)
     batches = run.batches()
     terms = [{name: float(value) for name, value in run.take_step(next(batches)).items()} for _ in range(NUM_STEPS)]
     batches.close()
-    return terms, run.model.state_dict()
+    return terms, run.model.state_dict() | run.extras.tensors()
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_processes_together_make_the_steps_of_one(tiny_rollouts: Path, tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(("size", "losses"), [(2, {}), (2, AGAINST_BLUR), pytest.param(3, {}, marks=pytest.mark.slow)], ids=str)
+def test_processes_together_make_the_steps_of_one(
+    tiny_rollouts: Path, tmp_path: Path, size: int, losses: dict[str, object]
+) -> None:
     """To within the order of float32 sums: a relative 1e-5 in each term of eight steps, and a tenth of one update in weights.
+    (A generator's loss is a mean of scores around 0, so it also has an absolute 1e-6.)
 
     All processes end with the same weights, bit for bit.
     """
@@ -59,13 +63,13 @@ def test_processes_together_make_the_steps_of_one(tiny_rollouts: Path, tmp_path:
         " for r in range(int(sys.argv[2]))]\n"
         "assert not any([process.wait() for process in processes])"
     )
-    run_python(launch, RANK, size, tiny_rollouts, tmp_path)
-    alone, weights = steps(tiny_rollouts)
+    run_python(launch, RANK, size, tiny_rollouts, tmp_path, json.dumps(losses))
+    alone, weights = steps(tiny_rollouts, **losses)
     for rank in range(size):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["agreed"] == [True, False]
         for here, there in zip(alone, found["terms"], strict=True):
-            assert there == pytest.approx(here, rel=1e-5)
+            assert there == pytest.approx(here, rel=1e-5, abs=1e-6 if losses else None)
         there = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, first in torch.load(tmp_path / "0.pt", weights_only=True).items():
             torch.testing.assert_close(there[name], first, rtol=0, atol=0)

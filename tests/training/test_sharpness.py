@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.commands import run
 from tests.training.test_train import config, lines
 from worldmodel_v.autoencoders import Batch, registry
 from worldmodel_v.autoencoders.reconstruction import reconstructed
@@ -371,3 +372,41 @@ class TestHealth:
             "step 1200: the discriminator wins, its loss is 0.020 over 200 steps: it tells every reconstruction from a frame, "
             "so the decoder learns nothing from it; lower adversarial, or let it start later (adversarial_start)"
         )
+
+
+def test_a_whole_training_from_the_command_line_and_its_report(stamp_rollouts: Path, tmp_path: Path) -> None:
+    """30 steps with all losses, interrupted by nothing; the report names them and draws their curves."""
+    out, eval_ = tmp_path / "vae", tmp_path / "eval"
+    words = ["--data", stamp_rollouts, "--device", "cpu"]
+    training = [
+        "--out",
+        out,
+        "--steps",
+        30,
+        "--batch-size",
+        16,
+        "--architecture",
+        "conv",
+        "--holdout-every",
+        4,
+        "--log-every",
+        5,
+    ]
+    losses = ["--error-weight", "gradient", "--adversarial", 0.5, "--adversarial-start", 10, "--perceptual", 0.1]
+    finished = run("wm-train", *words, *training, *losses)
+    assert "no bound of log p(x) any more" in finished.stdout + finished.stderr
+    last = lines(out, "train")[-1]
+    assert {
+        "minimised",
+        "weighted_error",
+        "perceptual",
+        "generator_loss",
+        "adversarial_weight",
+        "discriminator_loss",
+    } <= last.keys()
+    run("wm-eval", *words, "--vae", out, "--out", eval_, "--frames", 100)
+    page = (eval_ / "report.html").read_text()
+    assert (
+        "error_weight gradient, adversarial 0.5, adversarial_start 10, perceptual 0.1, perceptual_network discriminator" in page
+    )
+    assert "says nothing)" in page

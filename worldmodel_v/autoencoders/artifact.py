@@ -44,6 +44,9 @@ ENTRY = "autoencoder"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 """The file that a training keeps until it is finished."""
 
+EXTRA_LOSSES = ("error_weight", "adversarial", "adversarial_start", "perceptual", "perceptual_network")
+"""The settings of losses beside the autoencoder's own. A training records those that have an effect."""
+
 MAX_FILE_BYTES = 4 << 30
 """The largest file that is read into memory; the default VAE has 5 MB, its checkpoint 15 MB."""
 
@@ -130,6 +133,9 @@ class Training(NamedTuple):
     selected_from: tuple[str, ...] = ()
     """The `spec_hash` of each collection, if its data were selected."""
 
+    losses: tuple[str, ...] = ()
+    """The losses beside the autoencoder's own, in words: "adversarial 0.5"."""
+
 
 def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
     """The bytes of `vae.safetensors`."""
@@ -179,6 +185,7 @@ def read_training(path: Path) -> Training:
             data_spec_hash=str(settings["data_spec_hash"]),
             steps=int(content["steps"]),
             selected_from=tuple(str(each["spec_hash"]) for each in _selected_from(content)),
+            losses=tuple(f"{name} {_plain_setting(settings[name])}" for name in EXTRA_LOSSES if name in settings),
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelNotUsable(
@@ -186,6 +193,12 @@ def read_training(path: Path) -> Training:
             where=file,
             remedy=f"run the wm-train command of {path} again, which writes it anew",
         ) from None
+
+
+def _plain_setting(value: Any) -> str:
+    if not isinstance(value, str | int | float) or not is_name(str(value)):
+        raise ValueError(f"a setting of its losses is {value!r:.100}")
+    return str(value)
 
 
 def _selected_from(content: dict[str, Any]) -> list[dict[str, Any]]:

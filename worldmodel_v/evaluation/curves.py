@@ -24,10 +24,17 @@ TITLES = {
     "elbo_nats": "ELBO of held-out frames (nats)",
     "kl_nats": "KL of held-out frames (nats)",
     "perplexity": "Perplexity of the codes of held-out frames",
+    "minimised": "Loss with what is added to it",
+    "weighted_error": "Weighted errors of the training's batches",
+    "perceptual": "Distance of features, without its weight",
+    "generator_loss": "Generator's loss, without its weight",
+    "adversarial_weight": "Weight of the generator's loss",
+    "discriminator_loss": "Discriminator's loss (0: it wins, 1: it says nothing)",
 }
 """Of the figures that have a curve, in this order."""
 
-FIGURES = {"train": ("loss",), "held-out": ("psnr_db", "elbo_nats", "kl_nats", "perplexity")}
+_ADDED = ("minimised", "weighted_error", "perceptual", "generator_loss", "adversarial_weight", "discriminator_loss")
+FIGURES = {"train": ("loss", *_ADDED), "held-out": ("psnr_db", "elbo_nats", "kl_nats", "perplexity")}
 """A group of lines -> its figures that have a curve."""
 
 

@@ -53,6 +53,9 @@ class Provenance:
     policy: str
     heldout_episodes: int
     training_steps: int
+    losses: tuple[str, ...]
+    """Those beside the autoencoder's own."""
+
     trained_on_this: bool
     """Whether the VAE was trained on the other episodes of the same rollouts."""
 
@@ -356,6 +359,7 @@ def _facts(provenance: Provenance) -> dict[str, str]:
         "autoencoder": f"{provenance.kind}, {provenance.vae}, {provenance.training_steps:,} steps",
         "its SHA-256": identity["vae_sha256"],
         "model": ", ".join(f"{name} {_plain(value)}" for name, value in provenance.model.items()),
+        **({"losses beside its own": _plain(provenance.losses)} if provenance.losses else {}),
         "data": f"{provenance.data}, {identity['data_rows']:,} rows, {provenance.heldout_episodes} episodes held out",
         "their spec hash": identity["data_spec_hash"],
         "environment, policy": f"{provenance.env}, {provenance.policy}",

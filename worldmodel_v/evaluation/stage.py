@@ -290,6 +290,7 @@ def _provenance(
         policy=dataset.spec.policy,
         heldout_episodes=len(heldout),
         training_steps=training.steps,
+        losses=training.losses,
         trained_on_this=has_trained_on(training, dataset),
         identity=identity,
         model=asdict(vae.model.config),

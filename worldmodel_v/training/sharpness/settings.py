@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from worldmodel_v.autoencoders import Autoencoder
+from worldmodel_v.autoencoders.artifact import EXTRA_LOSSES
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.surface import option
 from worldmodel_v.training.extras import ExtraLoss, Extras, require_reconstructions
@@ -17,9 +18,6 @@ from worldmodel_v.training.sharpness.perceptual import DISCRIMINATOR, OwnPercept
 
 if TYPE_CHECKING:
     from worldmodel_v.training.config import LoopConfig
-
-NAMES = ("error_weight", "adversarial", "adversarial_start", "perceptual", "perceptual_network")
-"""The fields of `LoopConfig`."""
 
 
 def require_losses(config: "LoopConfig") -> None:
@@ -49,7 +47,7 @@ def sources_of(config: "LoopConfig") -> dict[str, str]:
 def without_effect(config: "LoopConfig") -> set[str]:
     """The options that change nothing in this training. They are not recorded, so a plain training is the one it was before
     there were any."""
-    idle = {name for name in NAMES if getattr(config, name) == _defaults(config)[name]}
+    idle = {name for name in EXTRA_LOSSES if getattr(config, name) == _defaults(config)[name]}
     kept = {"adversarial_start"} if _has_discriminator(config) else set()
     return idle - (kept | ({"perceptual_network"} if config.perceptual else set()))
 
@@ -84,7 +82,7 @@ def _has_discriminator(config: "LoopConfig") -> bool:
 
 
 def _defaults(config: "LoopConfig") -> dict[str, Any]:
-    return {each.name: each.default for each in fields(config) if each.name in NAMES}
+    return {each.name: each.default for each in fields(config) if each.name in EXTRA_LOSSES}
 
 
 def _refuse(config: "LoopConfig", field: str, why: str) -> None:
