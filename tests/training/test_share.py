@@ -53,7 +53,8 @@ def test_processes_together_make_the_steps_of_one(
     tiny_rollouts: Path, tmp_path: Path, size: int, losses: dict[str, object]
 ) -> None:
     """To within the order of float32 sums: a relative 1e-5 in each term of eight steps, and a tenth of one update in weights.
-    (A generator's loss is a mean of scores around 0, so it also has an absolute 1e-6.)
+    (A generator's loss is a mean of scores around 0, so it also has an absolute 1e-5. A discriminator's weights may differ by
+    half of one update, because Adam makes whole updates of the smallest gradients.)
 
     All processes end with the same weights, bit for bit.
     """
@@ -69,11 +70,12 @@ def test_processes_together_make_the_steps_of_one(
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["agreed"] == [True, False]
         for here, there in zip(alone, found["terms"], strict=True):
-            assert there == pytest.approx(here, rel=1e-5, abs=1e-6 if losses else None)
+            assert there == pytest.approx(here, rel=1e-5, abs=1e-5 if losses else None)
         there = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, first in torch.load(tmp_path / "0.pt", weights_only=True).items():
             torch.testing.assert_close(there[name], first, rtol=0, atol=0)
-            torch.testing.assert_close(there[name], weights[name], rtol=0, atol=1e-5)
+            atol = 1e-4 if name.startswith("discriminator.") else 1e-5
+            torch.testing.assert_close(there[name], weights[name], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
