@@ -1,5 +1,6 @@
 """Losses against blur: exact values, what they do to a step, and which they refuse."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 from tests.commands import run
 from tests.training.test_train import config, lines
 from worldmodel_v.autoencoders import Batch, registry
+from worldmodel_v.autoencoders.artifact import read_training
 from worldmodel_v.autoencoders.reconstruction import reconstructed
 from worldmodel_v.data import read_frames
 from worldmodel_v.errors import ConfigError, ModelNotUsable, OutputNotUsable
@@ -408,3 +410,23 @@ def test_a_whole_training_from_the_command_line_and_its_report(stamp_rollouts: P
         "error_weight gradient, adversarial 0.5, adversarial_start 10, perceptual 0.1, perceptual_network discriminator" in page
     )
     assert "says nothing)" in page
+
+
+def test_the_watch_of_a_training_warns_of_it_once() -> None:
+    from tests.training.test_health import watch
+
+    watcher, said = watch()
+    for step in range(1000, 2000, 20):
+        watcher.losses(step, {"discriminator_loss": 0.001})
+    assert len(said) == 1
+    assert said[0].startswith("warning: step 1200: the discriminator wins")
+
+
+def test_settings_of_losses_that_a_stranger_wrote_are_refused(tmp_path: Path) -> None:
+    settings = {"holdout_every": 4, "data_spec_hash": "f" * 64, "error_weight": "gradient", "adversarial": 0.5}
+    (tmp_path / "config.json").write_text(json.dumps({"steps": 5, "training": settings}))
+    assert read_training(tmp_path).losses == ("error_weight gradient", "adversarial 0.5")
+    for odd in (["gradient"], "a\nb", "x" * 300):
+        (tmp_path / "config.json").write_text(json.dumps({"steps": 5, "training": settings | {"error_weight": odd}}))
+        with pytest.raises(ModelNotUsable, match="a setting of its losses is"):
+            read_training(tmp_path)

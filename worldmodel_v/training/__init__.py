@@ -1,9 +1,9 @@
 """Frames -> a VAE.
 
 The loop (`trainer`) and its settings (`config`), a step (`run`), several cores (`parts`) and several processes taking it
-together (`share`, `distributed`), its optimiser (`optimizers`) and what changes with the step (`schedules`), its state
-(`checkpoint`, `best`), its record (`metrics`), its health (`health`), what it leaves (`publication`). `open_training` is for a
-loop of one's own.
+together (`share`, `distributed`), its optimiser (`optimizers`) and what changes with the step (`schedules`), losses beside the
+autoencoder's own (`extras`, and those against blur in `sharpness`), its state (`checkpoint`, `best`), its record (`metrics`),
+its health (`health`), what it leaves (`publication`). `open_training` is for a loop of one's own.
 """
 
 from worldmodel_v.training.config import LoopConfig, TrainConfig, train_config
