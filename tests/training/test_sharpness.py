@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from tests.commands import run
+from tests.extending.my_tokenizer import Tokenizer
 from tests.training.test_train import config, lines
-from worldmodel_v.autoencoders import Batch, registry
+from worldmodel_v.autoencoders import Batch, Loss, Reconstructed, registry
 from worldmodel_v.autoencoders.artifact import read_training
 from worldmodel_v.autoencoders.reconstruction import reconstructed
 from worldmodel_v.data import read_frames
@@ -351,9 +352,28 @@ class TestRefusals:
             train(config(tiny_rollouts, tmp_path / "vae", error_weight="error"))
 
 
-def own_config(data: Path, out: Path, **settings: object) -> LoopConfig:
-    common = {"steps": 4, "batch_size": 8, "holdout_every": 4, "device": "cpu"}
-    return train_config(TOKENIZER)(data=data, out=out, **common, **settings)  # type: ignore[no-any-return]
+def own_config(data: Path, out: Path, kind: str = TOKENIZER, **settings: object) -> LoopConfig:
+    common = {"steps": 4, "batch_size": 8, "holdout_every": 4, "device": "cpu", "log_every": 1}
+    return train_config(kind)(data=data, out=out, **common, **settings)  # type: ignore[no-any-return]
+
+
+class Drawing(Tokenizer):
+    """A user's own autoencoder that gives its reconstructions."""
+
+    def loss(self, batch: Batch) -> Loss:
+        features = self.encoder(batch.x)
+        frames = self.decoder(features + (features.round() - features).detach())
+        errors = (frames - batch.x).square()
+        return Loss(errors.flatten(1).sum(1).mean(), {}, lambda: Reconstructed(frames, errors))
+
+
+def test_an_autoencoder_of_ones_own_that_gives_its_reconstructions_takes_all_losses(
+    tiny_rollouts: Path, tmp_path: Path
+) -> None:
+    train(own_config(tiny_rollouts, tmp_path / "vae", f"{__name__}:Drawing", **ALL))
+    last = lines(tmp_path / "vae", "train")[-1]
+    added = 0.1 * last["perceptual"] + last["adversarial_weight"] * last["generator_loss"]
+    assert last["minimised"] == pytest.approx(last["weighted_error"] + added, rel=1e-4)
 
 
 class TestHealth:
