@@ -1,10 +1,11 @@
 """The built-in autoencoders after the same steps on the same frames, and a world model over tokens, as Markdown.
 
-    python benchmarks/tokens.py [--out DIR] [--steps N] [--transformer-steps N]
+    python benchmarks/tokens.py [--out DIR] [--steps N] [--transformer-steps N] [--kinds gaussian spatial …]
 
 40 episodes of CarRacing, every 8th held out; each autoencoder with its defaults, batches of 32 frames, one run. Figures are
-those of `wm-eval`. They are no comparison at equal rate: the autoencoders store different numbers of bits. The transformer of
-`examples/train_token_transformer.py` is trained on the tokens of `fsq`. A second run with the same --out continues.
+those of `wm-eval`. They are no comparison at equal rate: the autoencoders store different numbers of bits. If `fsq` is among
+the kinds, the transformer of `examples/train_token_transformer.py` is trained on its tokens. A second run with the same --out
+continues.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from _machine import describe_machine
 from _rollouts import collect_rollouts
 
+from worldmodel_v.autoencoders.registry import BUILT_IN
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.evaluation import EvalConfig, evaluate
 from worldmodel_v.evaluation.stage import Summary
@@ -62,13 +64,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where all of it goes; by default a temporary directory")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--transformer-steps", type=int, default=150)
+    parser.add_argument("--kinds", nargs="+", choices=BUILT_IN, default=list(BUILT_IN), help="by default all")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         rollouts = collect_rollouts(folder / "rollouts")
-        rows = [row(kind, measured(kind, rollouts, folder, options.steps)) for kind in ("gaussian", "fsq", "vq", "categorical")]
+        rows = [row(kind, measured(kind, rollouts, folder, options.steps)) for kind in options.kinds]
         print(describe_machine("torch", "numpy"))
-        print("\n".join([HEAD, *rows]), forecasts(rollouts, folder, options.transformer_steps), sep="\n\n")
+        print("\n".join([HEAD, *rows]))
+        if "fsq" in options.kinds:
+            print("", forecasts(rollouts, folder, options.transformer_steps), sep="\n")
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ from mkdocs.structure.pages import Page
 import worldmodel_v
 from worldmodel_v.autoencoders import AutoencoderConfig
 from worldmodel_v.autoencoders.gaussian import VAEConfig
+from worldmodel_v.autoencoders.gaussian.ladder import LadderConfig
+from worldmodel_v.autoencoders.gaussian.spatial import SpatialConfig
 from worldmodel_v.autoencoders.tokens.categorical import CategoricalConfig
 from worldmodel_v.autoencoders.tokens.fsq import FSQConfig
 from worldmodel_v.autoencoders.tokens.vq import VQConfig
@@ -58,7 +60,7 @@ SUBCOMMANDS = {"wm-export": CHOICES, "wm-import": RECORDINGS}
 CONFIGS: tuple[type[Any], ...] = (
     *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, SelectConfig),
     *(*IMPORT_FORMATS.values(), *FORMATS.values(), ModelExportConfig, HubConfig),
-    *(CollectionConfig, AutoencoderConfig, VAEConfig, FSQConfig, VQConfig, CategoricalConfig),
+    *(CollectionConfig, AutoencoderConfig, VAEConfig, SpatialConfig, LadderConfig, FSQConfig, VQConfig, CategoricalConfig),
 )
 """In the order of the page."""
 

@@ -201,7 +201,7 @@ class Driver:
     @property
     def num_parameters(self) -> int:
         """P: the weights and the bias of each action."""
-        num_seen = self.encoder.latent_shapes["mu"][0] + (self.rnn.lstm.hidden_size if self.rnn else 0)
+        num_seen = math.prod(self.encoder.latent_shapes["mu"]) + (self.rnn.lstm.hidden_size if self.rnn else 0)
         return self.space.shape[0] * (num_seen + 1)
 
     def __call__(self, job: Job) -> Driven:
@@ -227,7 +227,8 @@ class Driver:
     @torch.inference_mode()
     def step(self, busy: list[Slot], state: State, patience: int) -> State:
         """One step of all: look, act, and let M know."""
-        z_NZ = self.encoder(np.stack([slot.frame for slot in busy]), preprocessed=False).mu
+        mu = self.encoder(np.stack([slot.frame for slot in busy]), preprocessed=False).mu
+        z_NZ = mu.reshape(len(busy), -1)
         seen_NX = np.concatenate([z_NZ, state[0][0].numpy(), np.ones((len(busy), 1), np.float32)], axis=1)
         weights_NAX = np.stack([slot.controller_P for slot in busy]).reshape(len(busy), -1, seen_NX.shape[1])
         action_NA = np.einsum("nax,nx->na", weights_NAX, seen_NX)

@@ -34,7 +34,7 @@ from torch.distributions import Categorical, Distribution, MixtureSameFamily, No
 from torch.nn import functional
 
 from worldmodel_v.autoencoders import artifact
-from worldmodel_v.autoencoders.gaussian import VAE, load_vae
+from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder, load_vae
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.device import resolve_device
@@ -306,7 +306,7 @@ def measure(forecasters: dict[str, Forecaster], data: LatentSequences, device: t
 
 
 @torch.no_grad()
-def dream(model: MdnRnn, vae: VAE, data: LatentSequences, config: MdnRnnConfig, device: torch.device) -> bytes:
+def dream(model: MdnRnn, vae: GaussianAutoencoder, data: LatentSequences, config: MdnRnnConfig, device: torch.device) -> bytes:
     """A GIF of how a window of `data` goes on: left as recorded, right as dreamed given the recorded actions."""
     window, warmup = moved(data.batch(np.array([len(data) // 2])), device), config.length
     z_BLZ, action = window["z"], window["action"]
@@ -385,8 +385,9 @@ def load_mdn_rnn(folder: Path, vae: Path) -> MdnRnn:
 
 
 def moved(window: Window, device: torch.device) -> Window:
-    """All columns on a device."""
-    return {name: column.to(device) for name, column in window.items()}
+    """All columns on a device; latents that are a map become a vector."""
+    vectors = {name: window[name].flatten(start_dim=2) for name in ("z", "next_z") if name in window}
+    return {name: column.to(device) for name, column in (window | vectors).items()}
 
 
 def mean_and_std(values_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -31,14 +31,14 @@ def test_less_is_better_where_it_is_the_lower_one(value: float, expected: str) -
     ],
 )
 def test_silent_latents_are_counted(active: int, tone: str, text: str) -> None:
-    found = verdicts.on_activity(active, 32, beta=1.0)
+    found = verdicts.on_activity(active, 32, beta=1.0, sizes={"latent_dim": 32})
     assert found.tone == tone
     assert found.text.startswith(text)
 
 
 def test_silent_latents_are_no_fault_where_a_high_beta_asks_for_them() -> None:
-    assert verdicts.on_activity(3, 32, beta=4.0).tone == "note"
-    assert verdicts.on_activity(0, 32, beta=4.0).tone == "bad"
+    assert verdicts.on_activity(3, 32, beta=4.0, sizes={"latent_dim": 32}).tone == "note"
+    assert verdicts.on_activity(0, 32, beta=4.0, sizes={"latent_dim": 32}).tone == "bad"
 
 
 def aggregated(kl_nats: float) -> AggregatedPosterior:
@@ -131,5 +131,5 @@ def test_codes_are_judged_by_the_bits_that_are_used(bits: float, tone: str, text
 
 
 def test_only_a_vae_is_told_to_change_what_it_has() -> None:
-    assert "lower beta or raise latent_dim" in verdicts.on_fidelity(20.0, 0.5, is_vae=True).text
-    assert "beta" not in verdicts.on_fidelity(20.0, 0.5, is_vae=False).text
+    assert "lower beta or raise latent_dim" in verdicts.on_fidelity(20.0, 0.5, ["latent_dim"]).text
+    assert "beta" not in verdicts.on_fidelity(20.0, 0.5).text

@@ -12,7 +12,11 @@ import itertools
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.surface import option
 
 SMALLEST_BOTTOM = 4
 """The default of the smallest side: 64x64 ends at 4x4, other sizes at 4 to 7 rows and columns."""
@@ -72,6 +76,26 @@ def halvings(frame_shape: Shape, smallest: int = SMALLEST_BOTTOM) -> list[Halvin
         found.append(Halving(shape, (shape[0] // height, shape[1] // width), (height, width)))
         shape = found[-1].after
     return found
+
+
+def require_grid(frame_shape: Shape, grid: int, *, field: str, what: str) -> None:
+    """Raise ConfigError if frames do not have so many places along their shorter side after a halving."""
+    most = min(frame_shape) // 2
+    if grid > most:
+        raise ConfigError(
+            f"frames of {frame_shape[0]}x{frame_shape[1]} have at most {most} {what} along a side",
+            field=field,
+            got=grid,
+            remedy=f"ask for fewer, or collect with another {option('frame_size')}",
+        )
+
+
+def beside_everywhere(maps_BChw: Tensor, values_BK: Tensor | None) -> Tensor:
+    """The maps with the values appended at every place: (B, C + K, h, w)."""
+    if values_BK is None:
+        return maps_BChw
+    everywhere = values_BK[:, :, None, None].expand(-1, -1, *maps_BChw.shape[2:])
+    return torch.cat([maps_BChw, everywhere.to(maps_BChw.dtype)], dim=1)
 
 
 def residual_network(stages: list[Halving], channels: int) -> Network:

@@ -16,6 +16,8 @@ from worldmodel_v.untrusted import canonical_json, require_types
 
 BUILT_IN = {
     "gaussian": "worldmodel_v.autoencoders.gaussian.vae:VAE",
+    "spatial": "worldmodel_v.autoencoders.gaussian.spatial:SpatialVAE",
+    "ladder": "worldmodel_v.autoencoders.gaussian.ladder:LadderVAE",
     "fsq": "worldmodel_v.autoencoders.tokens.fsq:FSQ",
     "vq": "worldmodel_v.autoencoders.tokens.vq:VQ",
     "categorical": "worldmodel_v.autoencoders.tokens.categorical:Categorical",

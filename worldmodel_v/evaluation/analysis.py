@@ -89,6 +89,12 @@ class GaussianFindings(Findings):
     has_learned_sigma: bool
     """Whether training has fitted the likelihood's standard deviation."""
 
+    sizes: dict[str, int]
+    """The settings that say how many latents there are."""
+
+    own_figures: Figures
+    """Those of `heldout` that only this kind of VAE has."""
+
     bound: Bound
     kl_per_latent: list[float]
     active: list[bool]
@@ -161,7 +167,7 @@ class GaussianMaterial(Material):
     @property
     def mu(self) -> np.ndarray:
         """float64 (N, Z)"""
-        return self.scores.latents["mu"].numpy()
+        return posterior_of(self.scores.latents).mu.numpy()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,16 +205,19 @@ def analyse(
         return tokens, TokenMaterial(coder=coder, prior=prior, **beside)
     if not (isinstance(coder, GaussianCoder) and isinstance(prior, Prior)):
         return Findings(**common), Material(coder=coder, **beside)
+    mu = posterior_of(scores.latents).mu.numpy()
     findings = GaussianFindings(
         **common,
         beta=coder.model.config.beta,
+        sizes={name: getattr(coder.model.config, name) for name in coder.model.sizes},
+        own_figures=coder.model.own_figures(scores),
         has_learned_sigma=coder.model.config.likelihood == "calibrated",
         bound=bound(scores, sigma_of(coder.model)),
         kl_per_latent=kl_per_latent(scores).tolist(),
         active=active_latents(scores).tolist(),
         aggregated=aggregate(posterior_of(scores.latents)),
         prior=prior.fit,
-        disentanglement=disentangle(scores.latents["mu"].numpy(), recorded) if len(recorded) else None,
+        disentanglement=disentangle(mu, recorded) if len(recorded) else None,
         attributes=_attributes(sample, scores, coder, factors),
     )
     return findings, GaussianMaterial(coder=coder, prior=prior, **beside)
@@ -217,7 +226,7 @@ def analyse(
 def _prior(sample: Sample, scores: Scores, coder: Coder, config: EvalConfig) -> Prior | TokenPrior | None:
     """The prior that is fitted to the latents; None for an autoencoder of neither kind, and for too many tokens."""
     if isinstance(coder, GaussianCoder):
-        mu, logvar = (scores.latents[name].numpy() for name in ("mu", "logvar"))
+        mu, logvar = (values.numpy() for values in posterior_of(scores.latents))
         return fit_prior(config.prior, mu, logvar, sample.episode, config.seed)
     if isinstance(coder.model, Tokenizer) and math.prod(coder.model.token_shape) <= MOST_TOKENS:
         return fit_token_prior(scores.latents[TOKENS], coder.model.num_values, sample.episode, config.seed)
@@ -258,7 +267,7 @@ def _by_episode(sample: Sample, scores: Scores) -> list[EpisodeFidelity]:
 
 def _attributes(sample: Sample, scores: Scores, coder: GaussianCoder, factors: Factors) -> list[Attribute]:
     """The regressions; for edited factors, also whether edited frames show the change."""
-    mu = scores.latents["mu"].numpy()
+    mu = posterior_of(scores.latents).mu.numpy()
     attributes = fit_attributes(mu, active_latents(scores).numpy(), factors, sample.episode)
     edited = [attribute.factor for attribute in choose_edits(attributes, factors)]
     some = evenly_spaced(len(mu), EDITED_FRAMES)

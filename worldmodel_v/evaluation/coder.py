@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from worldmodel_v.autoencoders import Autoencoder
-from worldmodel_v.autoencoders.gaussian import VAE
+from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder
 from worldmodel_v.evaluation.conditions import as_arguments
 from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.evaluation.metrics import BATCH_SIZE, model_input
@@ -60,17 +60,17 @@ class Coder:
 
 @dataclass(frozen=True)
 class GaussianCoder(Coder):
-    """The coder of a VAE, whose latent is one vector."""
+    """The coder of a VAE, whose latents are taken as one vector."""
 
-    model: VAE
+    model: GaussianAutoencoder
 
     @property
     def latent_dim(self) -> int:
-        return self.model.config.latent_dim
+        return self.model.latent_dim
 
     def encode_mu(self, frames_nHWC: np.ndarray, condition_nK: np.ndarray) -> np.ndarray:
         """mu of uint8 frames: float32 (n, Z)."""
-        return self.encode(frames_nHWC, condition_nK)["mu"]
+        return self.encode(frames_nHWC, condition_nK)["mu"].reshape(len(frames_nHWC), -1)
 
     def decode_z(self, z_nZ: np.ndarray, condition_nK: np.ndarray) -> np.ndarray:
         """The mean frames of latents: uint8 (n, H, W, 3)."""

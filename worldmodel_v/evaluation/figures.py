@@ -92,8 +92,8 @@ def _of_a_gaussian(
 
 def on_fidelity(findings: Findings) -> Verdict:
     """How close reconstructions are."""
-    is_vae = isinstance(findings, GaussianFindings)
-    return verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim, is_vae=is_vae)
+    sizes = findings.sizes if isinstance(findings, GaussianFindings) else {}
+    return verdicts.on_fidelity(findings.fidelity.psnr_db, findings.fidelity.ssim, sizes)
 
 
 def draw_reconstructions(findings: Findings, material: Material) -> Figure:

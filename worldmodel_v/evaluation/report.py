@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from worldmodel_v.autoencoders.base import readable_figures
+from worldmodel_v.autoencoders.base import Figures, readable_figures
 from worldmodel_v.autoencoders.tokens import CodeUse
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation import verdicts
@@ -201,14 +201,20 @@ def _further_tiles(findings: Findings) -> list[Tile]:
         own = {
             name: value for name, value in findings.heldout.items() if name not in ("num_frames", "psnr_db", "squared_error")
         }
-        return [Tile(name, value, "", "as the autoencoder says") for name, value in readable_figures(own).items()]
+        return _tiles_of(own)
     bound, active, size = findings.bound, int(findings.heldout["active_units"]), int(findings.heldout["latent_dim"])
     return [
         Tile("KL", f"{bound.kl_nats:.1f}", "nats", "what the latent says about a frame"),
         Tile("ELBO", f"{bound.elbo_nats:,.0f}".replace("-", "−"), "nats", "every constant included"),
         Tile("Bits per dim.", f"{bound.bits_per_dimension:.3f}", "", _bits_note(bound.sigma)),
         Tile("Active latents", f"{active}", f"of {size}", "whose mean varies"),
+        *_tiles_of(findings.own_figures),
     ]
+
+
+def _tiles_of(figures: Figures) -> list[Tile]:
+    """Figures under the names that the autoencoder gives them."""
+    return [Tile(name, value, "", "as the autoencoder says") for name, value in readable_figures(figures).items()]
 
 
 def _token_tiles(codes: CodeUse) -> list[Tile]:
@@ -246,7 +252,8 @@ def _in_short(findings: Findings) -> list[Verdict]:
 
 
 def _on_activity(findings: GaussianFindings) -> Verdict:
-    return verdicts.on_activity(int(findings.heldout["active_units"]), int(findings.heldout["latent_dim"]), findings.beta)
+    active, size = int(findings.heldout["active_units"]), int(findings.heldout["latent_dim"])
+    return verdicts.on_activity(active, size, findings.beta, findings.sizes)
 
 
 def _psnr_chart(findings: Findings) -> Chart | None:

@@ -18,7 +18,7 @@ from worldmodel_v import __version__
 from worldmodel_v.autoencoders import Autoencoder, Trained, load
 from worldmodel_v.autoencoders.artifact import Training, read_training
 from worldmodel_v.autoencoders.base import Scores
-from worldmodel_v.autoencoders.gaussian import VAE
+from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder
 from worldmodel_v.data import Split
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
@@ -126,7 +126,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None) -> Evaluation
     sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
     scores = _score(vae, sample, device, config.seed, progress)
     _require_finite(scores, sample, config.vae)
-    coder = GaussianCoder(vae.model, device) if isinstance(vae.model, VAE) else Coder(vae.model, device)
+    coder = _coder(vae.model, device)
     findings, material = analyse(sample, scores, coder, config, profile_of(dataset.spec.env))
     figures, left_out = _draw(findings, material, config.seed, progress)
     metrics = _metrics(identity, vae, training, findings, left_out)
@@ -185,6 +185,10 @@ def _refuse_foreign_directory(out: Path, identity: dict[str, Any]) -> None:
 
 
 # The work
+
+
+def _coder(model: Autoencoder, device: torch.device) -> Coder:
+    return GaussianCoder(model, device) if isinstance(model, GaussianAutoencoder) else Coder(model, device)
 
 
 def _score(vae: Trained[Autoencoder], sample: Sample, device: torch.device, seed: int, progress: Progress) -> Scores:

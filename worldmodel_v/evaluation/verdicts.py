@@ -6,6 +6,7 @@ dynamics model learns their distribution; with beta above 1, silent latents are 
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,9 +44,10 @@ def graded(value: float, good: float, fair: float, worst: Tone = "bad") -> Tone:
     return "fair" if sign * value >= sign * fair else worst
 
 
-def on_fidelity(psnr_db: float, ssim: float, *, is_vae: bool) -> Verdict:
-    """How close reconstructions are."""
-    more = f"lower {option('beta')} or raise {option('latent_dim')}" if is_vae else "or let it store more of a frame"
+def on_fidelity(psnr_db: float, ssim: float, sizes: Iterable[str] = ()) -> Verdict:
+    """How close reconstructions are; `sizes` are the settings of a VAE that say how many latents there are."""
+    raised = " or ".join(option(name) for name in sizes)
+    more = f"lower {option('beta')} or raise {raised}" if raised else "or let it store more of a frame"
     tone = graded(psnr_db, 30.0, 25.0)
     words = {
         "good": "close on average; what is small and rare counts little in these figures, so look for it in the pictures",
@@ -55,8 +57,8 @@ def on_fidelity(psnr_db: float, ssim: float, *, is_vae: bool) -> Verdict:
     return Verdict(tone, f"With {psnr_db:.1f} dB and an SSIM of {ssim:.3f}, reconstructions of unseen episodes are {words}.")
 
 
-def on_activity(active: int, latent_dim: int, beta: float) -> Verdict:
-    """Whether latents are used, or have collapsed onto the prior."""
+def on_activity(active: int, latent_dim: int, beta: float, sizes: Mapping[str, int]) -> Verdict:
+    """Whether latents are used, or have collapsed onto the prior; `sizes` are the settings that say how many there are."""
     silent = latent_dim - active
     if active == 0:
         return Verdict(
@@ -68,7 +70,9 @@ def on_activity(active: int, latent_dim: int, beta: float) -> Verdict:
         return Verdict("good", f"All {latent_dim} latents carry information; none has collapsed.")
     tone: Tone = "note" if beta > 1 else "fair" if 2 * active >= latent_dim else "bad"
     verb = "latents is" if silent == 1 else "latents are"
-    remedy = f"A {option('latent_dim')} of {active} would do as well, or a lower {option('beta')} would use them."
+    smaller = " or ".join(option(name) for name in sizes)
+    fewer = f"A {smaller} of {active}" if list(sizes.values()) == [latent_dim] else f"A smaller {smaller}"
+    remedy = f"{fewer} would do as well, or a lower {option('beta')} would use them."
     return Verdict(tone, f"{silent} of {latent_dim} {verb} silent. {remedy}")
 
 

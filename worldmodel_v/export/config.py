@@ -64,6 +64,13 @@ class ExportConfig(ABC):
                 f"{missing[0]}; wm-export npz holds any",
                 where=self.name,
             )
+        shape = source.schema[self.needs[0]].row_shape if self.needs else ()
+        if len(shape) > 1:
+            raise ConfigError(
+                f"holds the latents {' and '.join(self.needs)} as vectors, in {self.data} they are maps of {list(shape)}; "
+                "wm-export npz holds any",
+                where=self.name,
+            )
 
     def check(self, source: Source[Any]) -> None:  # noqa: B027  (most formats hold any dataset)
         """Raise UsageError, before anything is written, if this dataset cannot be exported with these options."""

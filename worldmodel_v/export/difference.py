@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from worldmodel_v.autoencoders import output_to_frames
-from worldmodel_v.autoencoders.gaussian import VAE
+from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder
 from worldmodel_v.encoding import encode_frames
 from worldmodel_v.errors import ModelFailed
 from worldmodel_v.export.formats import Arrays, Runner
@@ -33,7 +33,7 @@ class Probe:
 
     encoder_inputs: Arrays
     latents: Arrays
-    """mu, logvar: float32 (n, Z)"""
+    """mu, logvar: float32 (n, Z) or (n, h, w, c)"""
 
     decoder_inputs: Arrays
     """mu, and for a conditional VAE the condition."""
@@ -42,7 +42,7 @@ class Probe:
     """uint8 (n, H, W, 3): what is decoded from mu."""
 
 
-def probe(model: VAE, inputs: Arrays) -> Probe:
+def probe(model: GaussianAutoencoder, inputs: Arrays) -> Probe:
     """Run the original on frames, uint8 (n, H, W, 3), and for a conditional VAE their conditions, float32 (n, K)."""
     cpu = torch.device("cpu")
 
@@ -53,7 +53,7 @@ def probe(model: VAE, inputs: Arrays) -> Probe:
     def decode(z: np.ndarray, condition: np.ndarray | None = None) -> Arrays:
         with torch.inference_mode():
             told = None if condition is None else torch.from_numpy(condition)
-            return (output_to_frames(model.decode_z(torch.from_numpy(z), told)).numpy(),)
+            return (output_to_frames(model.decode({"mu": torch.from_numpy(z)}, told)).numpy(),)
 
     latents = in_batches(encode, inputs)
     decoder_inputs = (latents[0], *inputs[1:])

@@ -12,6 +12,7 @@ import yaml
 from worldmodel_v import __version__
 from worldmodel_v.autoencoders.artifact import Description, Training
 from worldmodel_v.autoencoders.base import readable_figures
+from worldmodel_v.autoencoders.gaussian import is_vae
 from worldmodel_v.origins import originals_of
 from worldmodel_v.schema import Column
 from worldmodel_v.spec import LatentSpec
@@ -107,7 +108,7 @@ def model_card(facts: ModelFacts) -> str:
     head = {
         **({"license": facts.license} if facts.license else {}),
         "library_name": "worldmodel_v",
-        "tags": ["worldmodel_v", "world-models", "autoencoder", *(["vae"] if described.kind == "gaussian" else [])],
+        "tags": ["worldmodel_v", "world-models", "autoencoder", *(["vae"] if is_vae(described.kind) else [])],
     }
     figures = readable_figures({name: value for name, value in facts.heldout.items() if name != "num_frames"})
     picture = f"\n![Held-out frames above their reconstructions]({RECONSTRUCTIONS_NAME})\n" if figures else ""
@@ -121,8 +122,8 @@ def model_card(facts: ModelFacts) -> str:
         "held out": f"every {facts.training.holdout_every}th episode",
         **{f"{name}, held-out frames": value for name, value in figures.items()},
     }
-    load = "load_vae(path)" if described.kind == "gaussian" else f'load(path, autoencoder="{described.kind}")'
-    home = "worldmodel_v" if described.kind == "gaussian" else "worldmodel_v.autoencoders"
+    load = "load_vae(path)" if is_vae(described.kind) else f'load(path, autoencoder="{described.kind}")'
+    home = "worldmodel_v" if is_vae(described.kind) else "worldmodel_v.autoencoders"
     return f"""{_head(head)}
 # {facts.repo.partition("/")[2]}
 {picture}

@@ -19,7 +19,7 @@ import torch
 
 from worldmodel_v import __version__
 from worldmodel_v.autoencoders.artifact import Trained, read_training
-from worldmodel_v.autoencoders.gaussian import VAE, load_vae
+from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder, load_vae
 from worldmodel_v.data import Split, condition_reader, read_conditions, read_frames
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.errors import ConfigError, ModelFailed, one_line
@@ -155,7 +155,7 @@ def export_model(config: ModelExportConfig, progress: Progress | None = None) ->
     return ModelExportReport(out=config.out, vae_sha256=vae.sha256, checked_frames=len(expected.frames), files=tuple(files))
 
 
-def _encoder_inputs(dataset: Rollouts, vae: Trained[VAE], wanted: Callable[[int], bool], limit: int) -> Arrays:
+def _encoder_inputs(dataset: Rollouts, vae: Trained[GaussianAutoencoder], wanted: Callable[[int], bool], limit: int) -> Arrays:
     """Inputs of the encoder, evenly spaced over the wanted episodes: frames, and for a conditional VAE their conditions."""
     frames = read_frames(dataset, wanted, limit)
     condition = condition_reader(vae.model.config.condition, vae.model.config.condition_dim)
@@ -205,7 +205,9 @@ def _write(part: Part, name: FormatName, file: Path, calibration: Arrays) -> Run
             return run_onnx(file)
 
 
-def _description(vae: Trained[VAE], dataset: Rollouts, halves: tuple[Part, ...], files: list[ExportedFile]) -> dict[str, Any]:
+def _description(
+    vae: Trained[GaussianAutoencoder], dataset: Rollouts, halves: tuple[Part, ...], files: list[ExportedFile]
+) -> dict[str, Any]:
     """The content of `model.json`, without the data that the files were checked on."""
     packages = ["torch", *dict.fromkeys(package for file in files for package in PACKAGES[file.format])]
     return {

@@ -130,7 +130,7 @@ class LoopConfig:
     """Stop after a checkpoint if the latents have collapsed; without it there is only a warning."""
 
     autoencoder: str = registry.DEFAULT
-    """gaussian: a VAE; fsq, vq, categorical: tokens; or module:Class of your own (see worldmodel_v.autoencoders)."""
+    """gaussian, spatial, ladder: VAEs; fsq, vq, categorical: tokens; or module:Class (see worldmodel_v.autoencoders)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", to_place(self.data))

@@ -120,7 +120,7 @@ class KnownModel:
     def __init__(self, likelihood: str) -> None:
         self.config = SimpleNamespace(likelihood=likelihood)
 
-    def posterior(self, x: torch.Tensor, condition: None) -> Posterior:
+    def posterior(self, x: torch.Tensor, condition: None, noise: None) -> Posterior:
         return Posterior(torch.ones(len(x), 3), torch.zeros(len(x), 3))
 
     def decode_logits(self, z: torch.Tensor, condition: None) -> torch.Tensor:

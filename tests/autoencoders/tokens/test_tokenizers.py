@@ -13,7 +13,7 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.training import train_config
 from worldmodel_v.training.health import GRACE_STEPS, Watch
 
-KINDS = [name for name in registry.BUILT_IN if name != "gaussian"]
+KINDS = [name for name in registry.BUILT_IN if issubclass(registry.autoencoder_class(name), Tokenizer)]
 SMALL: dict[str, dict[str, Any]] = {
     "fsq": {"levels": (5, 5, 4), "token_grid": 4},
     "vq": {"codebook_size": 100, "code_dim": 8, "token_grid": 4},

@@ -30,7 +30,7 @@ def kl_per_latent(scores: Scores) -> torch.Tensor:
 def active_latents(scores: Scores) -> torch.Tensor:
     """Which latents are active: the variance of their mean over the frames is above 0.01 (Burda et al. 2016,
     arXiv:1509.00519): bool (Z,)."""
-    return scores.latents["mu"].var(dim=0, unbiased=False) > ACTIVE_VARIANCE
+    return posterior_of(scores.latents).mu.var(dim=0, unbiased=False) > ACTIVE_VARIANCE
 
 
 def figures(scores: Scores) -> Figures:
@@ -39,7 +39,7 @@ def figures(scores: Scores) -> Figures:
     return {
         "kl_nats": float(kl_per_latent(scores).sum()),
         "active_units": int(active_latents(scores).sum()),
-        "latent_dim": scores.latents["mu"].shape[1],
+        "latent_dim": scores.latents["mu"][0].numel(),
     }
 
 

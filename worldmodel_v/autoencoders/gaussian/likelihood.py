@@ -20,7 +20,7 @@ from worldmodel_v.autoencoders.base import CodedBatch, Measure, Scores
 from worldmodel_v.autoencoders.gaussian.posterior import gaussian_kl, posterior_of
 
 if TYPE_CHECKING:
-    from worldmodel_v.autoencoders.gaussian.vae import VAE
+    from worldmodel_v.autoencoders.gaussian.vae import GaussianAutoencoder
 
 LEVELS = 256
 
@@ -44,7 +44,7 @@ class Bound:
     """Standard deviation of a Gaussian likelihood; None for Bernoulli."""
 
 
-def sampled_log_likelihood(model: "VAE", generator: torch.Generator) -> Measure:
+def sampled_log_likelihood(model: "GaussianAutoencoder", generator: torch.Generator) -> Measure:
     """A measure: log p(x|z) of each frame, (B,), for one z ~ q(z|x) drawn with `generator`, which is on the model's device."""
 
     def measure(batch: CodedBatch) -> Callable[[], torch.Tensor]:
@@ -63,7 +63,7 @@ def log_likelihood(logits_BCHW: torch.Tensor, x_BCHW: torch.Tensor, sigma: float
     return -squared_error / (2 * sigma**2) - x.shape[1] * (0.5 * math.log(2 * math.pi) + math.log(sigma))
 
 
-def sigma_of(model: "VAE") -> float | None:
+def sigma_of(model: "GaussianAutoencoder") -> float | None:
     """The standard deviation of a Gaussian likelihood, fixed or learned; None for Bernoulli."""
     return None if model.config.likelihood == "bernoulli" else float(model.sigma)
 

@@ -22,7 +22,7 @@ from worldmodel_v.autoencoders.gaussian.posterior import gaussian_kl
 from worldmodel_v.autoencoders.reconstruction import bernoulli_nll, gaussian_nll
 
 if TYPE_CHECKING:
-    from worldmodel_v.autoencoders.gaussian.vae import VAE
+    from worldmodel_v.autoencoders.gaussian.vae import GaussianAutoencoder
 
 
 def alone(mean: torch.Tensor) -> torch.Tensor:
@@ -48,13 +48,16 @@ class Elbo(NamedTuple):
     logits: torch.Tensor | None = None
     """(B, C, H, W): the reconstructions before the sigmoid."""
 
+    kl_per_latent: torch.Tensor = torch.zeros(0)
+    """(Z,), without gradient: the KL of each latent."""
+
     def loss(self, beta: float) -> torch.Tensor:
         """What is minimised: reconstruction + beta * KL (Higgins et al. 2017; beta = 1 is the VAE)."""
         return self.reconstruction + beta * self.kl_penalty
 
 
 def elbo(
-    model: "VAE",
+    model: "GaussianAutoencoder",
     x_BCHW: torch.Tensor,
     noise: torch.Tensor | torch.Generator | None = None,
     condition_BK: torch.Tensor | None = None,
@@ -68,7 +71,7 @@ def elbo(
     If several processes share a batch, `across` turns the mean over this process's part into the mean over the whole batch.
     The floor of `free_bits` and the squared error are computed from the whole batch.
     """
-    posterior = model.posterior(x_BCHW, condition_BK)
+    posterior = model.posterior(x_BCHW, condition_BK, noise)
     logits = model.decode_logits(posterior.sample(noise), condition_BK)
     squared_error = None
     if model.config.likelihood == "bernoulli":
@@ -80,7 +83,8 @@ def elbo(
         squared_error = across(squared_error_B.detach().mean()) / num_values
     kl_BZ = gaussian_kl(posterior)
     penalty = kl_penalty(kl_BZ, free_bits, kl_tolerance, across)
-    return Elbo(reconstruction_B.mean(), kl_BZ.sum(dim=1).mean(), penalty, squared_error, logits)
+    per_latent = kl_BZ.detach().mean(dim=0)
+    return Elbo(reconstruction_B.mean(), kl_BZ.sum(dim=1).mean(), penalty, squared_error, logits, per_latent)
 
 
 def kl_penalty(

@@ -41,8 +41,8 @@ def gaussian_kl(posterior: Posterior) -> torch.Tensor:
 
 
 def posterior_of(latents: Latents) -> Posterior:
-    """The posteriors that a VAE's columns hold."""
-    return Posterior(latents["mu"], latents["logvar"])
+    """The posteriors that a VAE's columns hold: a map of latents as one vector, (B, Z)."""
+    return Posterior(*(latents[name].flatten(start_dim=1) for name in ("mu", "logvar")))
 
 
 @dataclass(frozen=True, kw_only=True)

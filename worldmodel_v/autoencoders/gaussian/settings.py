@@ -1,4 +1,4 @@
-"""What a user sets of the VAE: the only place where these settings are declared."""
+"""What a user sets of the VAE: the only place where these settings are declared. `spatial` and `ladder` have further ones."""
 
 import math
 from dataclasses import dataclass
@@ -19,14 +19,19 @@ UNIT_WEIGHT_SIGMA = math.sqrt(0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class VAESettings(AutoencoderSettings):
-    """The network, its loss, and how the weight of the KL changes with the step."""
+class NetworkSettings(AutoencoderSettings):
+    """The network around a latent that is one vector."""
 
     latent_dim: Annotated[int, Interval(ge=1, le=MAX_LATENT_DIM)] = 32
     """Size of the latent z."""
 
     architecture: ArchitectureName = "resnet"
     """resnet: residual blocks; conv: stride-2 convolutions; ha2018: the paper's (64x64 only); mlp: for frames up to 64x64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianSettings(AutoencoderSettings):
+    """The loss of all autoencoders with Gaussian latents, and how the weight of the KL changes with the step."""
 
     likelihood: Likelihood = "calibrated"
     """calibrated: squared errors with a learned sigma; gaussian: with a fixed one; bernoulli: binary cross-entropy."""
@@ -88,3 +93,8 @@ class VAESettings(AutoencoderSettings):
                 got=self.beta_cycles,
                 remedy=f"ask for more, or lower {option('beta_warmup_steps')}",
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAESettings(GaussianSettings, NetworkSettings):
+    """The network and its loss."""

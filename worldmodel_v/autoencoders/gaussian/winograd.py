@@ -30,7 +30,7 @@ from torch import nn
 from worldmodel_v.autoencoders.blocks import ResidualBlock
 
 if TYPE_CHECKING:
-    from worldmodel_v.autoencoders.gaussian.vae import VAE
+    from worldmodel_v.autoencoders.gaussian.vae import GaussianAutoencoder
 
 TILES_AT_ONCE = 64
 MAX_TILES = 256
@@ -52,7 +52,7 @@ G2 = np.array([[1 / 2, 0], [-1 / 2, -1 / 2], [-1 / 6, 1 / 6], [1 / 6, 1 / 3], [0
 """(5, 2): transforms a column of a 2x2 kernel into the basis of F(4, 2)."""
 
 
-def with_fast_convolutions(model: "VAE") -> "VAE":
+def with_fast_convolutions(model: "GaussianAutoencoder") -> "GaussianAutoencoder":
     """A copy of the VAE with fast convolutions in its encoder, in float32 on the CPU; the VAE itself if none can be fast.
 
     It needs numba and SciPy; if they are not installed, the VAE itself is returned.

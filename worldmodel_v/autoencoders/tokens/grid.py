@@ -16,10 +16,8 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from worldmodel_v.autoencoders.base import AutoencoderConfig, Latents
-from worldmodel_v.autoencoders.blocks import halvings, residual_network
+from worldmodel_v.autoencoders.blocks import beside_everywhere, halvings, require_grid, residual_network
 from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS, Tokenizer, TokenSettings, require_frame_shape
-from worldmodel_v.errors import ConfigError
-from worldmodel_v.surface import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +35,7 @@ class GridConfig(GridSettings, AutoencoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_frame_shape(self)
-        most = min(self.frame_shape) // 2
-        if self.token_grid > most:
-            raise ConfigError(
-                f"frames of {self.frame_height}x{self.frame_width} have at most {most} tokens along a side",
-                field="token_grid",
-                got=self.token_grid,
-                remedy=f"ask for fewer, or collect with another {option('frame_size')}",
-            )
+        require_grid(self.frame_shape, self.token_grid, field="token_grid", what="tokens")
 
 
 class GridTokenizer(Tokenizer):
@@ -86,8 +77,4 @@ class GridTokenizer(Tokenizer):
 
     def _beside(self, maps_BChw: Tensor, condition_BK: Tensor | None) -> Tensor:
         """The maps with the standardised condition appended at every place."""
-        standardised = self.standardised(condition_BK)
-        if standardised is None:
-            return maps_BChw
-        everywhere = standardised[:, :, None, None].expand(-1, -1, *maps_BChw.shape[2:])
-        return torch.cat([maps_BChw, everywhere.to(maps_BChw.dtype)], dim=1)
+        return beside_everywhere(maps_BChw, self.standardised(condition_BK))
