@@ -170,6 +170,16 @@ def test_each_baseline_scores_as_its_formula_does(example: ModuleType) -> None:
         assert scores[name] == pytest.approx([latents, rewards, log_loss], rel=1e-5), name
 
 
+def test_latents_that_are_a_map_become_vectors_row_by_row(example: ModuleType) -> None:
+    window = some_window()
+    maps = {name: torch.randn(2, 8, 4, 6, 3) for name in ("z", "next_z")}
+    moved = example.moved(window | maps, torch.device("cpu"))
+    for name, values in maps.items():
+        assert moved[name].shape == (2, 8, 72)
+        assert torch.equal(moved[name][..., 3 * (6 * 1 + 2) : 3 * (6 * 1 + 3)], values[:, :, 1, 2])
+    assert all(moved[name] is column for name, column in window.items() if name not in maps)
+
+
 def test_a_forecast_of_the_whole_window_is_that_of_its_steps_one_by_one(example: ModuleType) -> None:
     window = some_window()
     model = example.MdnRnn(window, TWO_ACTIONS)

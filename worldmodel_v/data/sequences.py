@@ -37,8 +37,8 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
     An item, or a batch with B in front, holds, whatever the dtype of the stored latents:
 
     - `z` float32 (L, Z), `next_z` float32 (L, Z): the latent before and after each action, one draw of each row (they mostly
-      share memory: change neither in place); latents without a distribution have their own names instead, `tokens` and
-      `next_tokens`, whole numbers as int64;
+      share memory: change neither in place), and (L, h, w, c) where they are a map; latents without a distribution have
+      their own names instead, `tokens` and `next_tokens`, whole numbers as int64;
     - `action` float32 (L, A), or int64: (L,) for discrete actions, (L, A) for several whole numbers (see `action_space`);
     - `reward` float32 (L,);
     - `terminated`, `truncated` bool (L,): whether that action ended the episode, and in which way;
