@@ -36,6 +36,12 @@ def test_silent_latents_are_counted(active: int, tone: str, text: str) -> None:
     assert found.text.startswith(text)
 
 
+def test_what_would_make_a_map_or_levels_smaller_or_larger_is_named_by_their_settings() -> None:
+    text = verdicts.on_activity(200, 256, beta=1.0, sizes={"latent_channels": 4, "latent_grid": 8}).text
+    assert "56 of 256 latents are silent. A smaller latent_channels or latent_grid would do as well" in text
+    assert "lower beta or raise top_dim or bottom_dim" in verdicts.on_fidelity(20.0, 0.5, ["top_dim", "bottom_dim"]).text
+
+
 def test_silent_latents_are_no_fault_where_a_high_beta_asks_for_them() -> None:
     assert verdicts.on_activity(3, 32, beta=4.0, sizes={"latent_dim": 32}).tone == "note"
     assert verdicts.on_activity(0, 32, beta=4.0, sizes={"latent_dim": 32}).tone == "bad"
