@@ -20,7 +20,7 @@ def made(**changes: object) -> LadderVAE:
 
 
 def weighted(bottom_up: Estimates, prior: Estimates) -> Normal:
-    """The paper's posterior of z_bottom, equations 16 and 17."""
+    """The paper's posterior of z_bottom."""
     precisions = [torch.exp(-estimate.logvar) for estimate in (bottom_up, prior)]
     variance = 1 / sum(precisions)
     return Normal(variance * (precisions[0] * bottom_up.mean + precisions[1] * prior.mean), variance.sqrt())

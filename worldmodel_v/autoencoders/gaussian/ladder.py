@@ -6,9 +6,9 @@ Legend: B batch, C channels, H, W frame, T latents of the top level, L of the bo
     top-down:   p(z_top) = N(0, I),  p(z_bottom|z_top) = N(m, s²),  p(x|z_bottom)
     posterior:  q(z_bottom|z_top, x) = N(μ, v),  1/v = 1/ŝ² + 1/s²,  μ = v (m̂/ŝ² + m/s²)
 
-Source: Sønderby et al. 2016 (arXiv:1602.02282), equations 11 to 17: the two estimates of z_bottom are weighted by their
-precisions. The paper predicts σ by softplus and normalises batches; here it is log σ² as everywhere in this package, and a
-frame's latents do not depend on its batch. Its warm-up of the KL is `--beta-warmup-steps`.
+Source: Sønderby et al. 2016 (arXiv:1602.02282), section 2: the two estimates of z_bottom are weighted by
+their precisions. The paper predicts σ² by softplus and normalises batches; here it is log σ² as everywhere in this package,
+and a frame's latents do not depend on its batch. Its warm-up of the KL is `--beta-warmup-steps`.
 
 **What is stored.** `mu` and `logvar` are (N, Z): first the top level, then the bottom level in units of its prior given the
 top, u = (z_bottom - m) / s. With r = log ŝ² - log s², the posterior of u is N((m̂ - m)/s · sigmoid(-r), sigmoid(r)). The KL does

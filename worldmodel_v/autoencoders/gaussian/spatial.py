@@ -4,9 +4,9 @@ Legend: B batch, C channels, H, W frame, h, w places, c channels of the latent, 
 
     q(z|x) = Π N(z_ijk; mu_ijk, σ²_ijk),   p(z) = N(0, I),   loss = -log p(x|z) + β Σ_ijk KL(q(z_ijk|x) || p(z_ijk))
 
-Source: Rombach et al. 2022 (arXiv:2112.10752), section 3.1 and appendix G ("KL-reg"). It has the network of the tokens'
-`grid`, without linear layers: 1x1 convolutions lead to mu and log σ² at each place, and back. Columns are (h, w, c), with the
-channels last as in frames. Likelihood, KL, annealing and floors are those of the VAE with one vector.
+Source: Rombach et al. 2022 (arXiv:2112.10752), section 3.1 ("KL-reg"). It has the network of the tokens' `grid`, without
+linear layers: 1x1 convolutions lead to mu and log σ² at each place, and back. Columns are (h, w, c), with the channels last as
+in frames. Likelihood, KL, annealing and floors are those of the VAE with one vector.
 
 It is a kind of its own and no setting of `gaussian`: two of its architectures have no map, and the files of a VAE with one
 vector stay as they are.
