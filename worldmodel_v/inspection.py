@@ -5,7 +5,7 @@ whole; in files of lines, an incomplete last line is ignored. For a dataset behi
 process works on it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import DatasetNotUsable, VerificationFailed
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ROLLOUTS, Column
-from worldmodel_v.spec import LatentSpec, RolloutSpec, Spec
+from worldmodel_v.selection import open_rollouts
+from worldmodel_v.spec import LatentSpec, Spec
 from worldmodel_v.storage import Dataset, Location, files, open_dataset, to_place, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, latest_entry
@@ -82,7 +83,7 @@ def judge_alignment(path: Location, progress: Progress | None = None) -> dict[st
     return facts | {"evidence": verdict.evidence}
 
 
-def require_binding(latents_path: Location, *, data: Location | None, vae: str | Path | None) -> None:
+def require_binding(latents_path: Location, *, data: Location | Iterable[Location] | None, vae: str | Path | None) -> None:
     """Raise DatasetNotUsable unless the latents were made from these rollouts and by this VAE (each checked if given)."""
     latents = open_dataset(latents_path, LatentSpec)
     if vae is not None:
@@ -99,7 +100,7 @@ def require_binding(latents_path: Location, *, data: Location | None, vae: str |
     if data is not None:
         from worldmodel_v.encoding.stage import require_current
 
-        require_current(latents, open_dataset(data, RolloutSpec))
+        require_current(latents, open_rollouts(data))
 
 
 def preview(path: Location) -> np.ndarray:

@@ -889,6 +889,7 @@ def test_an_empty_argument_is_no_directory(
     ("program", "words", "option"),
     [
         ("wm-train", ("--data", "a", "--out", "b", "--data", "c"), "--data"),
+        ("wm-export", ("npz", "--data", "a", "--out", "b", "--data", "c"), "--data"),
         ("wm-encode", ("--data=a", "--data", "c", "--vae", "v", "--out", "b"), "--data"),
         ("wm-collect", ("--out", "b", "--frame-size", "64", "--frame_size=32"), "--frame-size"),
         ("wm-train", ("--data", "a", "--out", "b", "--condition", "action", "--condition", "velocity_x"), "--condition"),
@@ -905,7 +906,8 @@ def test_an_option_that_is_given_twice(
 ) -> None:
     """Of which a parser would silently take the last."""
     refuse = Refusal(monkeypatch, capsys)
-    several = "; wm-select makes one dataset of several" if option == "--data" and program != "wm-select" else ""
+    one, more = "; wm-select makes one dataset of several", ", with all datasets after it: --data A B"
+    several = "" if option != "--data" else one if program == "wm-export" else more
     assert refuse(program, *words) == f"{program}: {option}: is given 2 times; give it once{several}\n"
 
 

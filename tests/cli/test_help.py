@@ -163,9 +163,9 @@ def following(commands: Any, *about: SimpleNamespace) -> list[str]:
 def test_each_stage_suggests_a_whole_command() -> None:
     folder = Path("my runs")
     collected = SimpleNamespace(out=folder / "rollouts")
-    trained = SimpleNamespace(out=folder / "vae", data=folder / "rollouts", autoencoder="gaussian")
-    evaluated = SimpleNamespace(out=folder / "eval", vae=folder / "vae", data=folder / "rollouts", autoencoder="mine:Own")
-    encoded = SimpleNamespace(out=Path("latents"), vae=folder / "vae", data="https://host/r", autoencoder="gaussian")
+    trained = SimpleNamespace(out=folder / "vae", data=(folder / "rollouts",), autoencoder="gaussian")
+    evaluated = SimpleNamespace(out=folder / "eval", vae=folder / "vae", data=(folder / "rollouts",), autoencoder="mine:Own")
+    encoded = SimpleNamespace(out=Path("latents"), vae=folder / "vae", data=("https://host/r",), autoencoder="gaussian")
     train = "wm-train --data 'my runs/rollouts' --out 'my runs/vae'"
     both = "--data 'my runs/rollouts' --vae 'my runs/vae'"
     encode = f"wm-encode {both} --out 'my runs/latents'"

@@ -109,7 +109,7 @@ class More(VAE):
 def test_another_autoencoder_has_its_own_settings_beside_those_of_the_loop() -> None:
     own = train_config(TOKENIZER)(data="data", out="out", levels=3, steps=7)
     assert isinstance(own, LoopConfig)
-    assert (own.autoencoder, own.levels, own.steps, own.data) == (TOKENIZER, 3, 7, Path("data"))
+    assert (own.autoencoder, own.levels, own.steps, own.data) == (TOKENIZER, 3, 7, (Path("data"),))
     assert own.identity()["levels"] == 3
     assert "latent_dim" not in own.identity()
     with pytest.raises(ConfigError, match=r"^levels: expected 2 to 40, got 41$"):

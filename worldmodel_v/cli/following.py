@@ -24,7 +24,7 @@ def after_collect(config: Any, report: Any) -> Iterator[list[object]]:
 
 def after_train(config: Any, report: Any) -> Iterator[list[object]]:
     """Evaluation and encoding of the rollouts that it was trained on."""
-    both = ["--data", config.data, "--vae", config.out, *_own(config)]
+    both = ["--data", *config.data, "--vae", config.out, *_own(config)]
     yield ["wm-eval", *both, "--out", _beside(config.out, "vae", "eval")]
     yield ["wm-encode", *both, "--out", _beside(config.out, "vae", "latents")]
 
@@ -32,12 +32,12 @@ def after_train(config: Any, report: Any) -> Iterator[list[object]]:
 def after_eval(config: Any, report: Any) -> Iterator[list[object]]:
     """Encoding."""
     latents = _beside(config.out, "eval", "latents")
-    yield ["wm-encode", "--data", config.data, "--vae", config.vae, *_own(config), "--out", latents]
+    yield ["wm-encode", "--data", *config.data, "--vae", config.vae, *_own(config), "--out", latents]
 
 
 def after_encode(config: Any, report: Any) -> Iterator[list[object]]:
     """A check of every byte, and of what the latents were made of."""
-    yield ["wm-inspect", config.out, "--verify", "--data", config.data, "--vae", config.vae]
+    yield ["wm-inspect", config.out, "--verify", "--data", *config.data, "--vae", config.vae]
 
 
 def after_import(config: Any, report: Any) -> Iterator[list[object]]:

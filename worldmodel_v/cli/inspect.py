@@ -46,8 +46,8 @@ class InspectConfig:
     episode: Annotated[int, Ge(0)] = 0
     """Which episode the video shows."""
 
-    data: str | Path | None = None
-    """For latents: check that they were made from these rollouts; a directory, or its URL."""
+    data: tuple[str | Path, ...] = ()
+    """For latents: check that they were made from these rollouts, in the order that wm-encode had; directories or URLs."""
 
     vae: Path | None = None
     """For latents: check that this VAE made them."""
@@ -80,8 +80,8 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     if config.alignment:
         checked["alignment"] = inspection.judge_alignment(config.path, progress)
     facts = inspection.describe_run(config.path) if config.state else inspection.describe(config.path)
-    if config.data is not None or config.vae is not None:
-        inspection.require_binding(config.path, data=config.data, vae=config.vae)
+    if config.data or config.vae is not None:
+        inspection.require_binding(config.path, data=config.data or None, vae=config.vae)
     if config.preview is not None:
         publish(config.preview, to_png(inspection.preview(config.path)))
         checked["preview"] = str(config.preview)

@@ -41,6 +41,9 @@ from worldmodel_v.untrusted import printable
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
+TAKE_SEVERAL = ("wm-train", "wm-encode", "wm-eval", "wm-select", "wm-inspect")
+"""The commands whose `--data` takes several datasets."""
+
 _NO_VALUE = re.compile("--[^=]+=")
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -192,9 +195,20 @@ def _examples_after_help(program: str, words: Sequence[str]) -> Iterator[None]:
 
 def _constructors() -> ConstructorRegistry:
     """How tyro reads what the config itself parses: as text. (A Path would remove a slash from a URL.)"""
-    from worldmodel_v.storage import LocalPath  # which the config has imported
+    from worldmodel_v.storage import LocalPath, Locations  # which the config has imported
 
     metavars: list[tuple[Any, str]] = [(str | Path, "PATH|URL"), (LocalPath, "PATH"), (dict[str, Any], "JSON")]
+
+    def several_as_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        if info.type != Locations:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="[PATH|URL [PATH|URL ...]]",
+            instance_from_str=tuple,
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda value: list(map(str, value)),
+        )
 
     def as_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
         metavar = next((shown for kind, shown in metavars if info.type == kind), None)
@@ -210,6 +224,7 @@ def _constructors() -> ConstructorRegistry:
 
     registry = ConstructorRegistry()
     registry.primitive_rule(as_text)
+    registry.primitive_rule(several_as_text)
     return registry
 
 
@@ -267,9 +282,14 @@ def _require_once(program: str, words: Sequence[str]) -> None:
     fields = [field for _, field in options]
     for name, field in options:
         if fields.count(field) > 1:
-            several = "; wm-select makes one dataset of several" if field == "data" and program != "wm-select" else ""
             what = f"{name.replace('_', '-')}: is given {fields.count(field)} times"
-            raise ConfigError(what, remedy=f"give it once{several}")
+            raise ConfigError(what, remedy=f"give it once{_of_datasets(program) if field == 'data' else ''}")
+
+
+def _of_datasets(program: str) -> str:
+    if program in TAKE_SEVERAL:
+        return ", with all datasets after it: --data A B"
+    return "; wm-select makes one dataset of several"
 
 
 def _refusal(error: OSError, out: Path | None) -> WorldModelError:

@@ -80,7 +80,7 @@ def find_chunks(dataset: Rollouts, wanted: Callable[[int], bool]) -> ChunkTable:
         layouts.append((entry, layout))
     if not parts:
         raise DatasetNotUsable(
-            f"none of its {dataset.num_episodes} episodes is wanted", where=dataset.path, remedy="collect more"
+            f"none of its {dataset.num_episodes} episodes is wanted", where=dataset.name, remedy="collect more"
         )
     shards, numbers, places, masks, counts = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return ChunkTable(dataset, tuple(layouts), shards.astype(np.int32), numbers.astype(np.int32), places, masks, counts)

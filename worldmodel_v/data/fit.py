@@ -16,7 +16,7 @@ def require_fit(vae: Trained[Autoencoder], rollouts: Rollouts, vae_path: Path, o
     wanted, found = vae.model.config.frame_shape, (rollouts.spec.frame_height, rollouts.spec.frame_width)
     if wanted != found:
         raise ModelNotUsable(
-            f"the VAE takes {wanted[0]}x{wanted[1]} frames, {rollouts.path} holds {found[0]}x{found[1]}",
+            f"the VAE takes {wanted[0]}x{wanted[1]} frames, {rollouts.name} holds {found[0]}x{found[1]}",
             where=vae_path,
             remedy=f"collect with {option('frame_size', frame_size_text(*wanted))}, or {otherwise}",
         )

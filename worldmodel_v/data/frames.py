@@ -73,7 +73,7 @@ class FrameStream:
         """Frames in one epoch."""
 
     def __repr__(self) -> str:
-        return f"FrameStream({str(self._table.dataset.path)!r}: {self.num_frames} frames, in batches of {self._batch_size})"
+        return f"FrameStream({self._table.dataset.name!r}: {self.num_frames} frames, in batches of {self._batch_size})"
 
     def __iter__(self) -> Iterator[FrameBatch]:
         num_places = min(len(self._table), self._num_chunks + -(-self._num_chunks // PARTS))

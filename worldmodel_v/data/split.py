@@ -43,10 +43,10 @@ class Split:
         held_out = sum(map(self.is_held_out, self._numbers))
         if held_out in (0, len(self._numbers)):
             raise DatasetNotUsable(
-                f"was selected from other datasets; by the numbers there, every {self.holdout_every}th held out are "
+                f"is made of other datasets; by the numbers there, every {self.holdout_every}th held out are "
                 f"{held_out} of its {len(self._numbers)} episodes, and both sides need some",
-                where=self._dataset.path,
-                remedy=f"choose another {option('holdout_every')}, or select more",
+                where=self._dataset.name,
+                remedy=f"choose another {option('holdout_every')}, or give more episodes",
             )
 
 

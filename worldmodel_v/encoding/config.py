@@ -9,7 +9,7 @@ from worldmodel_v.encoding.inference import Precision
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.execution import Executor, RayPool, WorkerSettings, refuse_idle_address
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import LocalPath, Location, to_place
+from worldmodel_v.storage import LocalPath, Locations
 from worldmodel_v.surface import option
 
 MAX_BATCH_SIZE = 1 << 20
@@ -18,14 +18,14 @@ MAX_BATCH_SIZE = 1 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeConfig:
-    """Encode every episode of a rollout dataset into a latent sequence: for a VAE mu and logvar, with the other columns.
+    """Encode every episode of rollout datasets into a latent sequence: for a VAE mu and logvar, with the other columns.
 
     Each rollout shard gives one latent shard, which records the hashes of the rollout shard and of the VAE. Run the same
     command again to encode what is new; another VAE or other rollouts are refused for the same directory.
     """
 
-    data: Location
-    """The rollouts that wm-collect wrote: a directory, or its URL."""
+    data: Locations = Locations()
+    """The rollouts that wm-collect wrote, one dataset or several that agree as for wm-select; directories or URLs."""
 
     vae: LocalPath = LocalPath()
     """The directory that wm-train wrote."""
@@ -67,7 +67,6 @@ class EncodeConfig:
         )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", to_place(self.data))
         require_settings(self)
         refuse_idle_address(self.address, self.workers)
         if self.workers > 0 and self.device.startswith("cuda:"):

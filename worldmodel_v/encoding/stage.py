@@ -24,8 +24,9 @@ from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, begin
 from worldmodel_v.schema import latent_schema
-from worldmodel_v.spec import LatentSpec, RolloutSpec
-from worldmodel_v.storage import DatasetWriter, IndexEntry, Latents, Rollouts, require_dataset
+from worldmodel_v.selection import open_rollouts
+from worldmodel_v.spec import LatentSpec
+from worldmodel_v.storage import DatasetWriter, IndexEntry, Latents, Rollouts
 from worldmodel_v.surface import taken_along
 from worldmodel_v.telemetry import Tally
 
@@ -58,7 +59,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
     the shard's bytes, with as many threads as PyTorch has there.
     """
     progress = shown(progress)
-    rollouts = require_dataset(config.data, RolloutSpec)
+    rollouts = open_rollouts(config.data, progress)
     weights = artifact.read_weights(config.vae)
     vae = artifact.from_bytes(weights, str(config.vae), config.autoencoder)
     require_fit(vae, rollouts, config.vae, "train a VAE on these rollouts")
@@ -93,11 +94,13 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
 
 def require_current(latents: Latents, rollouts: Rollouts) -> None:
     """Raise DatasetNotUsable if a latent shard was not made from the current rollout shard of its number."""
-    sources = {entry.shard: entry.sha256 for entry in rollouts.entries}
+    sources = {entry.shard: entry for entry in rollouts.entries}
     for entry in latents.entries:
-        if sources.get(entry.shard) != entry.source_sha256:
+        source = sources.get(entry.shard)
+        if source is None or rollouts.hashed(source).sha256 != entry.source_sha256:
+            place = rollouts.name if source is None else f"the {rollouts.shard_path(source)} that is there"
             raise DatasetNotUsable(
-                f"was not encoded from the {rollouts.path / entry.name} that is there",
+                f"was not encoded from {place}",
                 where=latents.path / entry.name,
                 remedy="encode into a new directory",
             )
@@ -172,7 +175,8 @@ def _by_workers(
 def _sources(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[Source]:
     """The shards, each opened when the encoder asks for it; raises ShardDamaged."""
     for entry in missing:
-        yield Source(entry, rollouts.open_verified(entry))
+        shard = rollouts.open_verified(entry)
+        yield Source(rollouts.hashed(entry), shard)
 
 
 def _tasks(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[EncodeTask]:
@@ -180,4 +184,4 @@ def _tasks(rollouts: Rollouts, missing: list[IndexEntry]) -> Iterator[EncodeTask
     for entry in missing:
         image = rollouts.image(entry)
         rollouts.open_shard(entry, image).close()
-        yield EncodeTask(entry, image, str(rollouts.shard_path(entry)))
+        yield EncodeTask(rollouts.hashed(entry), image, str(rollouts.shard_path(entry)))

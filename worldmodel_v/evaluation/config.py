@@ -8,7 +8,7 @@ from annotated_types import Ge, Lt
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.evaluation.prior import Kind
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import LocalPath, Location, to_place
+from worldmodel_v.storage import LocalPath, Locations
 
 MIN_FRAMES = 10
 """With fewer frames, correlations and maps of the latents mean nothing."""
@@ -25,8 +25,8 @@ class EvalConfig:
     vae: LocalPath = LocalPath()
     """The directory that wm-train wrote."""
 
-    data: Location
-    """The rollouts that the VAE was trained on, or others: a directory, or its URL."""
+    data: Locations = Locations()
+    """The rollouts that the VAE was trained on, or others, one dataset or several; directories or URLs."""
 
     out: LocalPath = LocalPath()
     """Where the report goes: a new or empty directory, or an evaluation of the same VAE and data."""
@@ -53,7 +53,6 @@ class EvalConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", to_place(self.data))
         require_settings(self)
         if repeated := [name for name in self.factors if self.factors.count(name) > 1]:
             raise ConfigError(f"names {repeated[0]!r} twice", field="factors", got=self.factors)

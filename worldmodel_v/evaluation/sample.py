@@ -83,7 +83,7 @@ def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, li
     if total < MIN_FRAMES:
         raise DatasetNotUsable(
             f"its held-out episodes (every {holdout_every}th) have {total} frames, {MIN_FRAMES} are needed",
-            where=dataset.path,
+            where=dataset.name,
             remedy="collect more episodes",
         )
     picked = evenly_spaced(total, limit)

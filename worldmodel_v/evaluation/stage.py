@@ -35,8 +35,8 @@ from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
 from worldmodel_v.progress import Progress
-from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import Rollouts, files, require_dataset
+from worldmodel_v.selection import open_rollouts
+from worldmodel_v.storage import Rollouts, files
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.directory import read_object, refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
@@ -113,7 +113,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None) -> Evaluation
     require_packages()
     progress = shown(progress)
     device = resolve_device(config.device)
-    dataset = require_dataset(config.data, RolloutSpec)
+    dataset = open_rollouts(config.data, progress)
     vae = load(config.vae, config.autoencoder)
     require_fit(vae, dataset, config.vae, "give the rollouts that it was trained on")
     training = read_training(config.vae)
@@ -289,7 +289,7 @@ def _provenance(
     return Provenance(
         vae=str(config.vae),
         kind=vae.model.kind,
-        data=str(config.data),
+        data=dataset.name,
         env=dataset.spec.env,
         policy=dataset.spec.policy,
         heldout_episodes=len(heldout),

@@ -119,6 +119,7 @@ def model_card(facts: ModelFacts) -> str:
         "sha256": described.sha256,
         "steps of training": f"{facts.training.steps:,}",
         "trained on the dataset": facts.training.data_spec_hash,
+        **({"which is made of": ", ".join(facts.training.selected_from)} if facts.training.selected_from else {}),
         "held out": f"every {facts.training.holdout_every}th episode",
         **{f"{name}, held-out frames": value for name, value in figures.items()},
     }

@@ -25,7 +25,7 @@ OF_LATENTS = ("vae_sha256", "dtype", "precision")
 NAMED_TOGETHER = ("env", "policy")
 
 
-def require_agreement(datasets: Sequence[Source]) -> None:
+def require_agreement(datasets: Sequence[Source], remedy: str = "select from them apart") -> None:
     """Raise DatasetNotUsable, which names the fields, if a dataset does not go together with the first one."""
     first = datasets[0]
     for dataset in datasets[1:]:
@@ -37,7 +37,7 @@ def require_agreement(datasets: Sequence[Source]) -> None:
             differing = differences(_of_rows(first.spec), _of_rows(dataset.spec), words)
             differing = differing or schema_differences(first.schema, dataset.schema, words)
         if differing:
-            raise DatasetNotUsable("; ".join(differing), where=dataset.path, remedy="select from them apart")
+            raise DatasetNotUsable("; ".join(differing), where=dataset.path, remedy=remedy)
 
 
 def merge_originals(datasets: Sequence[Source]) -> tuple[list[Original], list[list[int]]]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
@@ -11,7 +10,7 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.selection.choice import Choice, parse_ranges, parse_share, ranges_text
 from worldmodel_v.selection.condition import parse_condition
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import LocalPath, Location, to_place
+from worldmodel_v.storage import LocalPath, Locations
 from worldmodel_v.storage.directory import require_outside
 from worldmodel_v.surface import option
 
@@ -24,7 +23,7 @@ class SelectConfig:
     Nothing is changed in the datasets. The new one says of each episode what made it.
     """
 
-    data: tuple[Location, ...]
+    data: Locations = Locations()
     """The datasets, of one kind and schema, which wm-collect, wm-encode or wm-select wrote; directories or URLs."""
 
     out: LocalPath = LocalPath()
@@ -74,15 +73,11 @@ class SelectConfig:
         return {name: value for name, value in asked.items() if value is not None}
 
     def __post_init__(self) -> None:
-        data = (self.data,) if isinstance(self.data, str | Path) else self.data
-        object.__setattr__(self, "data", tuple(map(to_place, data)))
         require_settings(self)
-        if not self.data:
-            raise ConfigError(field="data", expected="at least one dataset", got=self.data)
         _ = self.choice
         if self.seed is not None and self.share is self.sample is None:
             raise ConfigError(
                 "draws nothing", field="seed", got=self.seed, remedy=f"give {option('share')} or {option('sample')}"
             )
         for place in self.data:
-            require_outside(self.out, to_place(place), f"lies in {place}, which is only read")
+            require_outside(self.out, place, f"lies in {place}, which is only read")

@@ -11,7 +11,7 @@ from worldmodel_v.storage.pixels import PixelLayout
 from worldmodel_v.storage.set_aside import SetAside
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.shard_writer import build_shard, copy_shard
-from worldmodel_v.storage.store import LocalPath, Location, OpenFile, Place, to_place
+from worldmodel_v.storage.store import LocalPath, Location, Locations, OpenFile, Place, to_place, to_places
 from worldmodel_v.storage.verify import verify
 from worldmodel_v.storage.writer import DatasetWriter
 
@@ -22,6 +22,7 @@ __all__ = [
     "Latents",
     "LocalPath",
     "Location",
+    "Locations",
     "OpenFile",
     "PixelLayout",
     "Place",
@@ -33,5 +34,6 @@ __all__ = [
     "open_dataset",
     "require_dataset",
     "to_place",
+    "to_places",
     "verify",
 ]

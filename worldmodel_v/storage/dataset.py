@@ -64,12 +64,17 @@ class Dataset(Generic[S]):
 
     def __repr__(self) -> str:
         kind = self.format.rpartition("/")[2]
-        return f"Dataset({str(self.path)!r}: {kind}, {self.num_episodes} episodes, {self.num_rows} rows)"
+        return f"Dataset({self.name!r}: {kind}, {self.num_episodes} episodes, {self.num_rows} rows)"
 
     def _repr_html_(self) -> str:
         from worldmodel_v.storage.html import dataset_html
 
         return dataset_html(self)
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its path."""
+        return str(self.path)
 
     @property
     def format(self) -> str:
@@ -197,6 +202,10 @@ class Dataset(Generic[S]):
             shard.close()
             raise
         return shard
+
+    def hashed(self, entry: IndexEntry) -> IndexEntry:
+        """The entry with the SHA-256 of `image`: itself, in a dataset that is in one directory."""
+        return entry
 
     def image(self, entry: IndexEntry) -> bytes:
         """All bytes of a committed shard; raises ShardDamaged if their size or SHA-256 differs from the index."""

@@ -6,7 +6,7 @@ Opening a shard checks all of it and costs two milliseconds, as much as four chu
 shards keeps the chunks' places (`pixel_places`) and reads them from an `OpenFile`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -68,6 +68,13 @@ class Shard:
     def from_bytes(cls, image: bytes, schema: Schema, source: str = "shard in memory") -> Self:
         """Open the bytes of a shard, as `build_shard` makes them; raises ShardDamaged if they are not a valid shard."""
         return cls(lambda offset, size: image[offset : offset + size], len(image), schema, source)
+
+    def numbered(self, first_episode: int, origins: Sequence[Origin]) -> Self:
+        """Itself, whose episodes have other numbers and origins: those of a dataset that reads this shard as one of its own.
+        The rows of its column `ep_idx` stay as they are."""
+        self.episode_ids = np.arange(first_episode, first_episode + self.num_episodes, dtype=np.int64)
+        self.origins: tuple[Origin, ...] | None = tuple(origins)
+        return self
 
     # What is in it
 

@@ -11,7 +11,7 @@ position, and each read costs several times as much.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, overload
@@ -77,6 +77,11 @@ def to_place(location: Location) -> Place:
     return Path(location)
 
 
+def to_places(given: Location | Iterable[Location]) -> tuple[Place, ...]:
+    """One location, or several, as `to_place` makes each."""
+    return tuple(map(to_place, (given,) if isinstance(given, str | Path) else given))
+
+
 def store_of(place: Place) -> Store:
     """The store that reads a place."""
     return RemoteStore() if isinstance(place, RemotePath) else LocalStore()
@@ -111,6 +116,33 @@ class LocalPath:
                 remedy="give a local directory, and copy it yourself",
             )
         config.__dict__[self._name] = Path(path)
+
+
+class Locations:
+    """The type of a config's field that names datasets: one or several are given, and it is a tuple of places when it is read.
+
+    `data: Locations = Locations()` has no default. None at all raises ConfigError.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, config: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, config: object, owner: type) -> tuple[Place, ...]: ...
+
+    def __get__(self, config: object | None, owner: type) -> Any:
+        if config is None:
+            raise AttributeError(f"{owner.__name__}.{self._name} has no default")  # which dataclasses ask for
+        return config.__dict__[self._name]
+
+    def __set__(self, config: object, given: Location | Iterable[Location]) -> None:
+        places = to_places(given)
+        if not places:
+            raise ConfigError(field=self._name, expected="at least one dataset", got=places)
+        config.__dict__[self._name] = places
 
 
 def _is_url(path: Location) -> bool:

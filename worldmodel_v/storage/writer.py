@@ -226,7 +226,7 @@ def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
     fields = "; ".join(
         differences(_by_part(chosen_there), _by_part(chosen))
         or differences(_by_option(imported_there), _by_option(imported))
-        or differences(there, asked)
+        or differences(_by_source(there), _by_source(asked))
         or schema_differences(recorded.schema, spec.schema)
     )
     raise OutputNotUsable(
@@ -245,6 +245,14 @@ def _by_part(selection: dict[str, Any]) -> dict[str, Any]:
         if name != "selection"
     }
     return parts | of_datasets
+
+
+def _by_source(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which those of the rollouts have names as `source.seed` and `source.selection.datasets[0].spec_hash`."""
+    source = settings.get("source", {})
+    parts = {name: value for name, value in source.items() if name != "selection"} | _by_part(source.get("selection", {}))
+    own = {name: value for name, value in settings.items() if name != "source"}
+    return own | {f"source.{name}": value for name, value in parts.items()}
 
 
 def _by_option(imported: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from worldmodel_v.autoencoders import registry
 from worldmodel_v.autoencoders.gaussian import VAESettings
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import LocalPath, Location, to_place
+from worldmodel_v.storage import LocalPath, Locations
 from worldmodel_v.surface import option
 from worldmodel_v.training.optimizers import source_of
 from worldmodel_v.training.schedules import Schedule
@@ -33,8 +33,8 @@ class LoopConfig:
     """What the training loop is told, whatever it trains. The settings of the autoencoder stand beside these: `TrainConfig` has
     those of the VAE, and `train_config` gives the class for any other."""
 
-    data: Location
-    """The rollouts that wm-collect wrote: a directory, or its URL."""
+    data: Locations = Locations()
+    """The rollouts that wm-collect wrote, one dataset or several that agree as for wm-select; directories or URLs."""
 
     out: LocalPath = LocalPath()
     """Where weights, checkpoint, metrics and pictures go."""
@@ -133,7 +133,6 @@ class LoopConfig:
     """gaussian, spatial, ladder: VAEs; fsq, vq, categorical: tokens; or module:Class (see worldmodel_v.autoencoders)."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", to_place(self.data))
         if self.max_grad_norm == math.inf:
             raise ConfigError(
                 field="max_grad_norm",

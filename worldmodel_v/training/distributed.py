@@ -27,8 +27,7 @@ from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster, end_of_local_ray, require_local_ray
 from worldmodel_v.execution.ray_errors import first_line, lack_of_a_module
 from worldmodel_v.own_modules import folder, look_in
-from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import require_dataset, to_place
+from worldmodel_v.selection import open_rollouts
 from worldmodel_v.surface import Surface, current, worded
 from worldmodel_v.training.checkpoint import Checkpoint
 from worldmodel_v.training.config import LoopConfig, train_config
@@ -112,7 +111,7 @@ class _Workers:
             config.device == "auto" and ray.cluster_resources().get("GPU", 0) >= config.num_workers
         )
         job = _Job(
-            config={**vars(config), "data": to_place(config.data).absolute()},
+            config={**vars(config), "data": [place.absolute() for place in config.data]},
             settings=run.settings,
             num_rows=run.dataset.num_rows,
             device="cuda" if use_gpu else "cpu",
@@ -230,11 +229,11 @@ def _take_steps(job: _Job, share: Share) -> None:
     from ray.train.torch import get_device
 
     config: LoopConfig = train_config(job.config["autoencoder"])(**job.config)
-    dataset = require_dataset(config.data, RolloutSpec)
+    dataset = open_rollouts(config.data)
     found, expected = (dataset.spec_hash, dataset.num_rows), (job.settings["data_spec_hash"], job.num_rows)
     if found != expected:
         raise DatasetNotUsable(
-            "on a worker's node it is not the dataset of the driver", where=config.data, remedy="copy that one there"
+            "on a worker's node it is not the dataset of the driver", where=dataset.name, remedy="copy that one there"
         )
     start = ray.get(job.checkpoint)
     checkpoint = None if start is None else Checkpoint.from_bytes(start, "the driver")

@@ -107,7 +107,7 @@ def require_varied_frames(dataset: Rollouts) -> None:
     if _are_identical(frames):
         raise DatasetNotUsable(
             f"all of {len(frames)} frames from all over it are identical, so there is nothing to learn",
-            where=dataset.path,
+            where=dataset.name,
             remedy=f"look at them with wm-inspect {dataset.path} --preview FILE, and collect again from an environment that "
             "draws",
         )

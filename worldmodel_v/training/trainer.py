@@ -25,8 +25,8 @@ from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, begin
-from worldmodel_v.spec import RolloutSpec, differences
-from worldmodel_v.storage import require_dataset
+from worldmodel_v.selection import open_rollouts
+from worldmodel_v.spec import differences
 from worldmodel_v.storage.directory import refuse_foreign_names
 from worldmodel_v.storage.lock import LOCK_NAME, locked_directory
 from worldmodel_v.storage.publish import remove, remove_temporaries
@@ -113,7 +113,7 @@ def open_training(config: LoopConfig) -> Iterator[TrainingRun]:
     publishes the result.
     """
     device = _own_device(config)
-    dataset = require_dataset(config.data, RolloutSpec)
+    dataset = open_rollouts(config.data)
     Split(dataset, config.holdout_every).require_both()
     require_trainable(config, dataset)
     require_varied_frames(dataset)
