@@ -37,8 +37,9 @@ def test_what_reads_takes_a_url_or_a_path(config: type, tmp_path: Path) -> None:
     vae = ["--vae", "vae"] if "vae" in config.__dataclass_fields__ else []
     for words, expected in ((f"{URL}/", URL), ("there//rollouts", Path("there/rollouts"))):
         parsed, _ = parse("wm", config, args=["--data", words, *vae, "--out", str(tmp_path)])
-        assert parsed.data == ((expected,) if config in (TrainConfig, EncodeConfig, EvalConfig) else expected)
-        assert type(parsed.data) is type(remote.RemotePath(URL) if expected == URL else Path())
+        (place,) = parsed.data if config in (TrainConfig, EncodeConfig, EvalConfig) else (parsed.data,)
+        assert place == expected
+        assert type(place) is type(remote.RemotePath(URL) if expected == URL else Path())
 
 
 def test_inspect_takes_urls(capsys: pytest.CaptureFixture[str]) -> None:

@@ -204,7 +204,7 @@ def _constructors() -> ConstructorRegistry:
             return None
         return PrimitiveConstructorSpec(
             nargs="*",
-            metavar="[PATH|URL [PATH|URL ...]]",
+            metavar="PATH|URL [PATH|URL ...]",
             instance_from_str=tuple,
             is_instance=lambda value: isinstance(value, tuple),
             str_from_instance=lambda value: list(map(str, value)),
