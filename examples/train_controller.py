@@ -16,6 +16,10 @@ The same command continues a run that was stopped, and a larger --generations go
 Legend: N controllers or environments, X what a controller sees, A action size, P parameters.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that wait leave the cores to others
+
 import hashlib
 import io
 import json

@@ -14,6 +14,10 @@ there; the paper's code for Doom weighs ends tenfold, after which the forecast i
 Legend: B batch, L window length in transitions, Z latent, A action, K Gaussians in a mixture.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that wait leave the cores to others
+
 import io
 import json
 import math

@@ -6,6 +6,10 @@
 All that changes in a training script of your own is the name of the environment.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that wait leave the cores to others
+
 import argparse
 import time
 

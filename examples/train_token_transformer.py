@@ -15,6 +15,10 @@ arXiv:2209.00588).
 Legend: B batch, L window length in transitions, P tokens of a frame, V values of a token, D width.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that wait leave the cores to others
+
 import json
 import math
 from collections.abc import Callable

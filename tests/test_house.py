@@ -189,3 +189,13 @@ def test_training_and_encoding_need_no_ray_gymnasium_or_tensorboard() -> None:
 def test_every_public_name_is_there() -> None:
     for name in worldmodel_v.__all__:
         assert getattr(worldmodel_v, name) is not None
+
+
+EXAMPLES = [file for file in sorted((ROOT.parent / "examples").glob("*.py")) if "import torch" in file.read_text()]
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_an_example_lets_threads_that_wait_sleep_as_the_commands_do(file: Path) -> None:
+    imports = re.finditer(r"^(?:import|from) (\w+)", file.read_text(), flags=re.MULTILINE)
+    first = next(found for found in imports if found[1] not in sys.stdlib_module_names)
+    assert 'os.environ.setdefault("OMP_WAIT_POLICY", "passive")' in file.read_text()[: first.start()]
