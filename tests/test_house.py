@@ -14,6 +14,7 @@ import worldmodel_v
 ROOT = Path(worldmodel_v.__file__).parent
 ROOMS = (
     *(
+        "words",
         "surface",
         "interrupts",
         "process",

@@ -26,6 +26,7 @@ from worldmodel_v.storage.lock import Run, began, is_at_work, read_run
 from worldmodel_v.storage.publish import TEMPORARY_PREFIX
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.untrusted import printable
+from worldmodel_v.words import counted
 
 MODEL_NAMES = ("vae.safetensors", "checkpoint.safetensors")
 PREVIEW_EPISODES = 6
@@ -72,7 +73,8 @@ def require_intact(path: Location, progress: Progress | None = None) -> str:
     dataset = _require_dataset(path, "verify")
     if findings := verify(dataset, progress):
         raise VerificationFailed("\n".join(map(printable, findings)))
-    return f"{len(dataset.entries)} shards, {dataset.num_episodes} episodes, {dataset.num_rows} rows: every byte as indexed"
+    sizes = {"shard": len(dataset.entries), "episode": dataset.num_episodes, "row": dataset.num_rows}
+    return f"{', '.join(counted(number, noun) for noun, number in sizes.items())}: every byte as indexed"
 
 
 def judge_alignment(path: Location, progress: Progress | None = None) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def _describe_run_of_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
             {
                 "episode": episode.episode,
                 "seed": episode.seed,
-                "shard": f"{episode.shard} ({episode.num_episodes} episodes from {episode.first_episode})",
+                "shard": f"{episode.shard} ({counted(episode.num_episodes, 'episode')} from {episode.first_episode})",
                 "tries": episode.tries,
                 "reason": episode.reason,
             }

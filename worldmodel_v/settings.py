@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
+from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt
 
 from worldmodel_v.errors import ConfigError
 
@@ -41,7 +41,8 @@ def _bounds(hint: Any) -> list[Any]:
     """The bounds of an Annotated type (Ge, Gt, Le, Lt), the lower one first."""
     if get_origin(hint) is not Annotated:
         return []
-    return [bound for each in get_args(hint)[1:] for bound in (each if isinstance(each, GroupedMetadata) else [each])]
+    given = [each for each in get_args(hint)[1:] if isinstance(each, BaseMetadata | GroupedMetadata)]
+    return [bound for each in given for bound in (each if isinstance(each, GroupedMetadata) else [each])]
 
 
 def _listed(choices: Sequence[Any]) -> str:

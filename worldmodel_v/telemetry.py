@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldmodel_v.progress import Progress, Silent
+from worldmodel_v.words import counted
 
 if TYPE_CHECKING:  # importing it loads h5py
     from worldmodel_v.storage import IndexEntry
@@ -63,7 +64,7 @@ class Tally:
         self.measure(shards_left=self.values["shards_left"] - 1)
         self._progress.event(
             "shard_committed",
-            f"{self.stage}: shard {entry.shard} committed: {episodes} episodes, {rows} rows, {num_bytes} bytes, "
+            f"{self.stage}: shard {entry.shard} committed: {counted(episodes, 'episode')}, {rows} rows, {num_bytes} bytes, "
             f"{entry.sha256[:12]}…",
             stage=self.stage,
             shard=entry.shard,

@@ -16,6 +16,7 @@ import pytest
 from tests.commands import BIN, committed, options, run, start, wait_until
 from worldmodel_v.cli.progress import open_progress
 from worldmodel_v.storage import open_dataset
+from worldmodel_v.words import counted
 
 STAMP = {"env": "worldmodel_v/Stamp-v0", "episodes": 5, "episodes_per_shard": 2, "seed": 7, "policy": "random"}
 JSON = ("--log-format", "json")
@@ -66,7 +67,7 @@ def test_the_same_in_text_is_one_line_for_each_and_quiet_is_none(tmp_path: Path)
     told = [line.partition("collect: ")[2] for line in lines]
     assert told[0] == f"5 of 5 episodes to come into {out} (settings {open_dataset(out).spec_hash[:12]}…)"
     assert told[1:4] == [
-        f"shard {entry.shard} committed: {entry.num_episodes} episodes, {entry.num_rows} rows, {entry.bytes} bytes, "
+        f"shard {entry.shard} committed: {counted(entry.num_episodes, 'episode')}, {entry.num_rows} rows, {entry.bytes} bytes, "
         f"{entry.sha256[:12]}…"
         for entry in entries
     ]

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import make_dataclass
+from dataclasses import fields, make_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from worldmodel_v.cli.all import COMMANDS, module_of
 from worldmodel_v.cli.all import main as all_commands
 from worldmodel_v.cli.examples import EXAMPLES
 from worldmodel_v.cli.following import TRAINS_FROM, after_collect, after_encode, after_eval, after_train, in_one_line
-from worldmodel_v.cli.main import parse
+from worldmodel_v.cli.main import Output, parse
 from worldmodel_v.cli.pipeline import _following, _without_changes
 from worldmodel_v.cli.train import config_of
 from worldmodel_v.errors import ConfigError
@@ -94,6 +94,22 @@ def test_a_flag_that_turns_something_off_says_what_it_does_itself(capsys: pytest
         parse("wm-train", TrainConfig, args=["--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--no-resume Start from step 0 and replace" in text
+
+
+@pytest.mark.parametrize("program", CONFIGS)
+def test_a_switch_and_an_empty_value_show_no_default(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(program, CONFIGS[program], args=["--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--quiet Print only the result and errors. --log-format" in text
+    assert not re.search(r"\(default: (True|False|None|'\{\}'|'')?\)|\(\)", text)
+    number = {field.name for field in fields(CONFIGS[program]) if type(field.default) is int}
+    assert not number or "(default: " in text
+
+
+def test_what_is_parsed_is_of_the_class_itself(tmp_path: Path) -> None:
+    config, output = parse("wm-encode", CONFIGS["wm-encode"], args=["--data", "a", "--vae", "b", "--out", "c"])
+    assert (type(config), type(output)) == (CONFIGS["wm-encode"], Output)
 
 
 def test_the_help_lists_the_settings_of_the_autoencoder_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:

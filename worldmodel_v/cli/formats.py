@@ -6,7 +6,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from worldmodel_v.cli.main import leave_with_error, parse, spelled
+from worldmodel_v.cli.main import leave_with_error, parse
 from worldmodel_v.errors import ConfigError
 
 
@@ -42,5 +42,5 @@ def run_format(
 
 def _any_of(configs: Mapping[str, type[Any]]) -> Any:
     """All formats as subcommands, as the completion of a shell has them."""
-    subcommands = [Annotated[spelled(config), tyro.conf.subcommand(name)] for name, config in configs.items()]
+    subcommands = [Annotated[config, tyro.conf.subcommand(name)] for name, config in configs.items()]
     return Union[tuple(subcommands)]  # noqa: UP007

@@ -10,7 +10,6 @@ import errno
 import functools
 import inspect
 import itertools
-import json
 import os
 import re
 import sys
@@ -18,14 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from worldmodel_v import __version__
 from worldmodel_v.cli.examples import examples_of
 from worldmodel_v.cli.following import Following, in_one_line
+from worldmodel_v.cli.options import as_declared, constructors, spelled
 from worldmodel_v.cli.progress import open_progress, print_json_event
 from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.cli.terminal import print_json, print_line, print_lines, take_streams
@@ -138,7 +137,7 @@ def parse(
     name = f"{program} {subcommand}".strip()
 
     def command(config: Any, output: Any) -> tuple[Any, Any]:
-        return config, output
+        return as_declared(config), as_declared(output)
 
     try:
         words = sys.argv[1:] if args is None else args
@@ -149,9 +148,9 @@ def parse(
         found = spelled(config_class(words) if inspect.isfunction(config_class) else config_class)
         command.__annotations__ = {
             "config": tyro.conf.OmitArgPrefixes[found],  # type: ignore[misc, valid-type]
-            "output": tyro.conf.OmitArgPrefixes[Output],
+            "output": tyro.conf.OmitArgPrefixes[spelled(Output)],  # type: ignore[misc]
         }
-        with _constructors(), _written_to_standard_output(program, DEFAULT_OUTPUT), _examples_after_help(name, words):
+        with constructors(), _written_to_standard_output(program, DEFAULT_OUTPUT), _examples_after_help(name, words):
             parse_words = functools.partial(tyro.cli, command, prog=name, description="", config=PARSING)
             if (shown := list(map(printable, words))) != list(words):
                 with suppress(WorldModelError):
@@ -159,19 +158,6 @@ def parse(
             return parse_words(args=words)
     except WorldModelError as error:
         leave_with_error(program, error, _output_asked_for(args))
-
-
-def spelled(config_class: Any) -> Any:
-    """The class with its options as a command line has them: a field that Python's grammar makes `from_` is `--from`."""
-    fields = dataclasses.fields(config_class) if dataclasses.is_dataclass(config_class) else ()
-    named = [
-        (each.name, Annotated[each.type, tyro.conf.arg(name=each.name.rstrip("_"))], each)
-        for each in fields
-        if each.name.endswith("_")
-    ]
-    if not named:
-        return config_class
-    return dataclasses.make_dataclass(config_class.__name__, named, bases=(config_class,), frozen=True, kw_only=True)
 
 
 def print_version(program: str) -> NoReturn:
@@ -191,41 +177,6 @@ def _examples_after_help(program: str, words: Sequence[str]) -> Iterator[None]:
         if not end.code and not {"-h", "--help"}.isdisjoint(words):
             print_lines(examples_of(program, words))
         raise
-
-
-def _constructors() -> ConstructorRegistry:
-    """How tyro reads what the config itself parses: as text. (A Path would remove a slash from a URL.)"""
-    from worldmodel_v.storage import LocalPath, Locations  # which the config has imported
-
-    metavars: list[tuple[Any, str]] = [(str | Path, "PATH|URL"), (LocalPath, "PATH"), (dict[str, Any], "JSON")]
-
-    def several_as_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type != Locations:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="PATH|URL [PATH|URL ...]",
-            instance_from_str=tuple,
-            is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda value: list(map(str, value)),
-        )
-
-    def as_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        metavar = next((shown for kind, shown in metavars if info.type == kind), None)
-        if metavar is None:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=metavar,
-            instance_from_str=lambda words: words[0],
-            is_instance=lambda value: isinstance(value, str | Path | dict),
-            str_from_instance=lambda value: [json.dumps(value) if isinstance(value, dict) else str(value)],
-        )
-
-    registry = ConstructorRegistry()
-    registry.primitive_rule(as_text)
-    registry.primitive_rule(several_as_text)
-    return registry
 
 
 def _output_asked_for(args: Sequence[str] | None) -> Output:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from worldmodel_v.cli.tables import NOTHING, add_facts, facts_table, in_words, rounded
 from worldmodel_v.cli.terminal import plain, results
+from worldmodel_v.words import counted
 
 HEAD = ("kind", "path", "episodes", "rows", "shards", "bytes", "bytes_per_row")
 PER_POLICY = ("tiles_visited", "full_laps", "off_road", "spinning", "standing")
@@ -62,13 +63,13 @@ def print_overview(facts: dict[str, Any]) -> None:
 
 def _content(facts: Mapping[str, Any]) -> str:
     """The sizes of a dataset."""
-    shards = f"{facts['shards']:,} shards of {facts['bytes'] / 1e6:,.1f} MB"
-    return f"{facts['episodes']:,} episodes, {facts['rows']:,} frames, {shards}"
+    shards = f"{counted(facts['shards'], 'shard', ',')} of {facts['bytes'] / 1e6:,.1f} MB"
+    return f"{counted(facts['episodes'], 'episode', ',')}, {counted(facts['rows'], 'frame', ',')}, {shards}"
 
 
 def _state(run: Mapping[str, Any], unit: str) -> str:
     wanted = "" if run["wanted"] is None else f" of {run['wanted']:,}"
-    halves = f"; {len(run['temporaries'])} files half-written" if run["temporaries"] else ""
+    halves = f"; {counted(len(run['temporaries']), 'file')} half-written" if run["temporaries"] else ""
     return f"{run['state']}: {run['done']:,}{wanted} {unit}{halves}"
 
 
@@ -111,7 +112,7 @@ def _without_import(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str,
 
 def _import_text(imported: Mapping[str, Any]) -> str:
     """In one line; `--json` names every file."""
-    files = f"{imported['num_files']:,} files (list {imported['files_sha256'][:12]}…)"
+    files = f"{counted(imported['num_files'], 'file', ',')} (list {imported['files_sha256'][:12]}…)"
     licence = f"licence {imported['licence']}" if imported["licence"] else "no licence named"
     lacks = f"lacks {', '.join(imported['lacks'])}" if imported["lacks"] else "lacks nothing"
     return f"from {imported['format']}, {files}, {licence}, {lacks}"

@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from worldmodel_v.cli.terminal import plain, results
+from worldmodel_v.words import counted
 
 SHA256 = re.compile("[0-9a-f]{64}")
 NOTHING: tuple[Any, ...] = (None, [], (), {}, "{}")
@@ -41,7 +42,9 @@ def print_hub_export(report: Any) -> None:
     """Print what was written for the Hub, and where it is or how it gets there."""
     console = results()
     console.print("done", style="bold")
-    console.print(plain(f"{report.out}  {report.kind}: {report.files} files, {report.bytes / 1e6:.1f} MB"), soft_wrap=True)
+    console.print(
+        plain(f"{report.out}  {report.kind}: {counted(report.files, 'file')}, {report.bytes / 1e6:.1f} MB"), soft_wrap=True
+    )
     for note in report.notes:
         console.print(plain(f"- {note}"), soft_wrap=True)
     console.print(plain(f"uploaded to {report.url}" if report.url else f"upload it: {report.upload_with}"), soft_wrap=True)
@@ -54,7 +57,7 @@ def print_pipeline(report: Any) -> None:
     console = results()
     heldout = report.train.heldout
     figures = readable_figures({name: value for name, value in heldout.items() if name != "num_frames"})
-    title = f"The autoencoder on {heldout['num_frames']} frames of held-out episodes"
+    title = f"The autoencoder on {counted(heldout['num_frames'], 'frame')} of held-out episodes"
     quality = Table(title=title, title_justify="left", show_header=False)
     quality.add_column(style="bold")
     quality.add_column(justify="right")
@@ -63,12 +66,12 @@ def print_pipeline(report: Any) -> None:
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(quality)
     made = {
-        report.collect.out: f"rollouts: {report.collect.episodes} episodes, {report.collect.frames} frames",
+        report.collect.out: f"rollouts: {counted(report.collect.episodes, 'episode')}, {report.collect.frames} frames",
         report.preview: "frames of some of the rollouts",
-        report.train.out: f"autoencoder: {report.train.steps} steps",
+        report.train.out: f"autoencoder: {counted(report.train.steps, 'step')}",
         report.train.picture: "held-out frames above their reconstructions",
         **({report.eval.page: "what its latents are worth, one page"} if report.eval else {}),
-        report.encode.out: f"latents: {report.encode.episodes} sequences, {report.encode.rows} rows",
+        report.encode.out: f"latents: {counted(report.encode.episodes, 'sequence')}, {counted(report.encode.rows, 'row')}",
     }
     for path, what in made.items():
         console.print(plain(f"{path}  {what}"), soft_wrap=True)
@@ -78,7 +81,7 @@ def print_evaluation(report: Any) -> None:
     """Print how good the latents of a VAE are, and where the page is."""
     console, summary = results(), report.summary
     table = Table(
-        title=f"The autoencoder on {summary.num_frames} frames of {summary.num_episodes} held-out episodes",
+        title=f"The autoencoder on {counted(summary.num_frames, 'frame')} of {summary.num_episodes} held-out episodes",
         title_justify="left",
         show_header=False,
     )
@@ -116,7 +119,7 @@ def _add_token_rows(table: Table, summary: Any) -> None:
 def print_export(report: Any) -> None:
     """Print what an export wrote, how its rows align, and what its format does not hold."""
     console = results()
-    what = f"{report.episodes} episodes, {report.rows} rows, {report.bytes / 1e6:.1f} MB"
+    what = f"{counted(report.episodes, 'episode')}, {counted(report.rows, 'row')}, {report.bytes / 1e6:.1f} MB"
     console.print("done", style="bold")
     console.print(plain(f"{report.out}  {report.format}: {what}"), soft_wrap=True)
     console.print(plain(f"rows: {report.alignment}"), soft_wrap=True)
@@ -129,7 +132,7 @@ def print_import(report: Any) -> None:
     """Print what an import made, what the recording lacks, and where its actions are."""
     console = results()
     console.print("done", style="bold")
-    what = f"{report.episodes} episodes, {report.frames} frames ({report.new_episodes} new episodes)"
+    what = f"{counted(report.episodes, 'episode')}, {report.frames} frames ({counted(report.new_episodes, 'new episode')})"
     console.print(plain(f"{report.out}  from {report.format}: {what}"), soft_wrap=True)
     if report.alignment:
         console.print(plain(f"actions: {report.alignment}"), soft_wrap=True)

@@ -53,6 +53,7 @@ from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
 from worldmodel_v.surface import option, taken_along
 from worldmodel_v.telemetry import Tally
+from worldmodel_v.words import are, counted
 
 SMALLEST_SHARD_BYTES_PER_PIXEL_BYTE = 1 / 100
 """CarRacing compresses to a tenth. A disk without room for even a hundredth of one shard is refused before any write."""
@@ -179,7 +180,7 @@ def collect_into(
         if set_aside := [episode for episode in dataset.set_aside() if episode.first_episode < config.episodes]:
             raise _some_set_aside(config, dataset, set_aside, stage)
     report = CollectReport(out=config.out, episodes=dataset.num_episodes, frames=dataset.num_rows, new_episodes=new_episodes)
-    message = f"{stage}: {report.episodes} episodes, {report.frames} frames ({new_episodes} new episodes)"
+    message = f"{stage}: {counted(report.episodes, 'episode')}, {report.frames} frames ({counted(new_episodes, 'new episode')})"
     progress.event("finished", message, stage=stage, **asdict(report))
     return report
 
@@ -342,15 +343,16 @@ def _refuse_to_go_on(failures_in_turn: int, failure: Failure) -> None:
 def _some_set_aside(config: CollectionConfig, dataset: Dataset, set_aside: list[SetAside], stage: Stage) -> EpisodesSetAside:
     """What is there, what is missing and why, and what can be done about it."""
     missing = {episode.shard: episode.num_episodes for episode in set_aside}
+    there, absent = dataset.num_episodes, sum(missing.values())
     shown = [
-        f"episode {episode.episode} (seed {episode.seed}, tried {episode.tries} times): {episode.reason}"
+        f"episode {episode.episode} (seed {episode.seed}, tried {counted(episode.tries, 'time')}): {episode.reason}"
         for episode in set_aside[:EPISODES_IN_REPORT]
     ]
     more = [f"and {len(set_aside) - len(shown)} more, which wm-inspect lists"] if len(shown) < len(set_aside) else []
     elsewhere = f"; or collect with another {option('seed')} into another directory" if stage == "collect" else ""
     return EpisodesSetAside(
-        f"{dataset.num_episodes} episodes are committed, {sum(missing.values())} are set aside with "
-        f"{len(missing)} {'shard' if len(missing) == 1 else 'shards'}: {'; '.join(shown + more)}",
+        f"{counted(there, 'episode')} {are(there)} committed, {absent} {are(absent)} set aside with "
+        f"{counted(len(missing), 'shard')}: {'; '.join(shown + more)}",
         where=config.out,
         remedy=f"mend the cause and run the same command again: it tries what is set aside anew{elsewhere}",
     )

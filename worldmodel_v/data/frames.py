@@ -26,6 +26,7 @@ from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.data.order import PARTS, stretches
 from worldmodel_v.data.pool import ChunkPool, Condition
 from worldmodel_v.storage import Rollouts
+from worldmodel_v.words import counted
 
 POOL_BYTES = 256 << 20
 MAX_READER_THREADS = 16
@@ -73,7 +74,9 @@ class FrameStream:
         """Frames in one epoch."""
 
     def __repr__(self) -> str:
-        return f"FrameStream({self._table.dataset.name!r}: {self.num_frames} frames, in batches of {self._batch_size})"
+        return (
+            f"FrameStream({self._table.dataset.name!r}: {counted(self.num_frames, 'frame')}, in batches of {self._batch_size})"
+        )
 
     def __iter__(self) -> Iterator[FrameBatch]:
         num_places = min(len(self._table), self._num_chunks + -(-self._num_chunks // PARTS))

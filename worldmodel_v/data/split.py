@@ -16,6 +16,7 @@ from worldmodel_v.origins import collections_of, is_selected
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset, Latents, Location
 from worldmodel_v.surface import option
+from worldmodel_v.words import counted
 
 
 class Split:
@@ -59,7 +60,8 @@ def require_split(path: Location, num_episodes: int, holdout_every: int) -> None
     """Raise DatasetNotUsable if one side of the split would have no episode."""
     if num_episodes < holdout_every or num_episodes < 2:
         raise DatasetNotUsable(
-            f"has {num_episodes} episodes; holding out every {holdout_every}th needs at least {max(2, holdout_every)}",
+            f"has {counted(num_episodes, 'episode')}; holding out every {holdout_every}th needs at least "
+            f"{max(2, holdout_every)}",
             where=path,
             remedy=f"collect more, or lower {option('holdout_every')} (2 or more)",
         )

@@ -29,6 +29,7 @@ from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import DatasetWriter, IndexEntry, Latents, Rollouts
 from worldmodel_v.surface import taken_along
 from worldmodel_v.telemetry import Tally
+from worldmodel_v.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
         new_rows = _encode_shards(config, settings, rollouts, missing, executor, writer, progress)
         latents = writer.dataset()
     report = EncodeReport(out=config.out, episodes=latents.num_episodes, rows=latents.num_rows, new_rows=new_rows)
-    progress.event("finished", f"encode: {report.rows} latents ({new_rows} new)", stage="encode", **asdict(report))
+    progress.event("finished", f"encode: {counted(report.rows, 'latent')} ({new_rows} new)", stage="encode", **asdict(report))
     return report
 
 

@@ -31,7 +31,7 @@ def evaluate_frames(
     condition_NK: np.ndarray | None = None,
 ) -> Figures:
     """Evaluate on uint8 frames (N, H, W, 3), in float32; leaves the model in evaluation mode."""
-    return summarise(model, score_frames(model, frames_NHWC, device, progress, condition_NK))
+    return summarise(model, score_frames(model, frames_NHWC, device, progress, condition_NK, title="held-out figures"))
 
 
 @plain_tensors()
@@ -43,9 +43,11 @@ def score_frames(
     condition_NK: np.ndarray | None = None,
     measures: Mapping[str, Measure] | None = None,
     seed: int = 0,
+    title: str = "evaluate",
 ) -> Scores:
     """Encode and decode every frame once, and apply `measures` and the autoencoder's own measures to each, with noise from
-    `seed`. Leaves the model in evaluation mode. On a CPU, batches are computed in threads (`threads`)."""
+    `seed`; `title` is that of the progress. Leaves the model in evaluation mode. On a CPU, batches are computed in threads
+    (`threads`)."""
     model.eval()
     condition_NK = np.zeros((len(frames_NHWC), 0), np.float32) if condition_NK is None else condition_NK
     plain: dict[str, Measure] = {"squared_error": squared_error, **(measures or {})}
@@ -64,7 +66,7 @@ def score_frames(
         latents = {name: (rows.double() if rows.is_floating_point() else rows).cpu() for name, rows in batch.latents.items()}
         return _Scored(latents, found, batch.x[0].numel())
 
-    task = (progress or Silent()).task("evaluate", len(frames_NHWC), "frames")
+    task = (progress or Silent()).task(title, len(frames_NHWC), "frames")
     at_once = num_threads(len(frames_NHWC) // BATCH_SIZE, device)
     scored: list[_Scored] = []
     for batch in in_threads(score, _turns(len(frames_NHWC)), at_once):

@@ -22,6 +22,7 @@ from worldmodel_v.evaluation.figures import Figure, on_fidelity
 from worldmodel_v.evaluation.scales import readable
 from worldmodel_v.evaluation.verdicts import Verdict
 from worldmodel_v.untrusted import printable
+from worldmodel_v.words import counted
 
 if TYPE_CHECKING:
     import jinja2
@@ -264,7 +265,7 @@ def _psnr_chart(findings: Findings) -> Chart | None:
         [item.fidelity.psnr_db for item in episodes],
         [str(item.episode) for item in episodes],
         unit="dB",
-        describes=f"PSNR of {len(episodes)} episodes, from {episodes[0].fidelity.psnr_db:.1f} "
+        describes=f"PSNR of {counted(len(episodes), 'episode')}, from {episodes[0].fidelity.psnr_db:.1f} "
         f"to {episodes[-1].fidelity.psnr_db:.1f} dB",
     )
 
@@ -363,11 +364,11 @@ def _left_out(left_out: dict[str, str], findings: Findings) -> dict[str, str]:
 def _facts(provenance: Provenance) -> dict[str, str]:
     identity = provenance.identity
     return {
-        "autoencoder": f"{provenance.kind}, {provenance.vae}, {provenance.training_steps:,} steps",
+        "autoencoder": f"{provenance.kind}, {provenance.vae}, {counted(provenance.training_steps, 'step', ',')}",
         "its SHA-256": identity["vae_sha256"],
         "model": ", ".join(f"{name} {_plain(value)}" for name, value in provenance.model.items()),
         **({"losses beside its own": _plain(provenance.losses)} if provenance.losses else {}),
-        "data": f"{provenance.data}, {identity['data_rows']:,} rows, {provenance.heldout_episodes} episodes held out",
+        "data": f"{provenance.data}, {identity['data_rows']:,} rows, held-out episodes: {provenance.heldout_episodes}",
         "their spec hash": identity["data_spec_hash"],
         "environment, policy": f"{provenance.env}, {provenance.policy}",
         "held out": f"one episode in {identity['holdout_every']}",

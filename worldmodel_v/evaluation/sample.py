@@ -25,6 +25,7 @@ from worldmodel_v.origins import collections_of
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Rollouts, Shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
+from worldmodel_v.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, li
     total = sum(len(rows) for _, rows in _heldout_rows(dataset, split))
     if total < MIN_FRAMES:
         raise DatasetNotUsable(
-            f"its held-out episodes (every {holdout_every}th) have {total} frames, {MIN_FRAMES} are needed",
+            f"its held-out episodes (every {holdout_every}th) have {counted(total, 'frame')}, {MIN_FRAMES} are needed",
             where=dataset.name,
             remedy="collect more episodes",
         )

@@ -20,6 +20,7 @@ from worldmodel_v.storage import Dataset
 from worldmodel_v.storage.layout import ALIGNMENT
 from worldmodel_v.training.publication import PICTURE_NAME as RECONSTRUCTIONS_NAME
 from worldmodel_v.untrusted import printable, shortened
+from worldmodel_v.words import counted
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "preview.png"
@@ -67,7 +68,7 @@ def dataset_card(facts: DatasetFacts) -> str:
 
 ![{picture}]({PICTURE_NAME})
 
-{kind.capitalize()} for a world model: {dataset.num_episodes:,} episodes, {dataset.num_rows:,} rows.
+{kind.capitalize()} for a world model: {counted(dataset.num_episodes, "episode", ",")}, {dataset.num_rows:,} rows.
 
 ## Load it
 

@@ -54,7 +54,7 @@ class ImportConfig(ABC):
     """stretch: fill the frame; letterbox: keep the aspect ratio, with black borders."""
 
     alignment: bool = True
-    """Judge in the end whether the actions are in the right rows, as wm-inspect does; some seconds."""
+    """Do not judge in the end whether the actions are in the right rows, as wm-inspect does (in Python: alignment=False)."""
 
     name: ClassVar[str]
     """Its name on the command line."""

@@ -24,6 +24,7 @@ from worldmodel_v.selection.condition import ENDINGS
 from worldmodel_v.selection.episodes import EpisodeTable, Source, list_episodes
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage.dataset import MAX_SPEC_BYTES
+from worldmodel_v.words import are, counted
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def _refuse_twice(datasets: Sequence[Source], table: EpisodeTable, places: np.nd
         spec_hash = originals[origin]["spec_hash"]
         paths = [str(datasets[source].path) for source in table.source[places[(pairs == twice[0]).all(axis=1)]].tolist()]
         raise DatasetNotUsable(
-            f"{len(twice)} episodes are chosen twice, such as episode {episode} of the collection {spec_hash[:12]}…, which is "
-            f"in {' and in '.join(paths)}",
+            f"{counted(len(twice), 'episode')} {are(len(twice))} chosen twice, such as episode {episode} of the collection "
+            f"{spec_hash[:12]}…, which is in {' and in '.join(paths)}",
             remedy="name each dataset once, or choose other parts of them with wm-select",
         )
 

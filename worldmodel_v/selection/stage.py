@@ -25,6 +25,7 @@ from worldmodel_v.selection.plan import Plan, PlannedShard, by_shard, make_plan
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, copy_shard, require_dataset
 from worldmodel_v.telemetry import Tally
+from worldmodel_v.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,7 @@ def select(config: SelectConfig, progress: Progress | None = None) -> SelectRepo
         copied_shards=sum(planned.is_whole for planned in plan.shards),
         new_episodes=sum(len(planned.places) for planned in missing),
     )
-    message = f"select: {report.episodes} of {report.chosen_from} episodes ({report.new_episodes} new)"
+    message = f"select: {report.episodes} of {counted(report.chosen_from, 'episode')} ({report.new_episodes} new)"
     progress.event("finished", message, stage="select", **asdict(report))
     return report
 

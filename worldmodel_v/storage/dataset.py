@@ -30,6 +30,7 @@ from worldmodel_v.storage.set_aside import SetAside, read_set_aside
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.store import Location, OpenFile, Place, store_of, to_place
 from worldmodel_v.untrusted import parse_object
+from worldmodel_v.words import counted
 
 if TYPE_CHECKING:
     import pandas
@@ -64,7 +65,7 @@ class Dataset(Generic[S]):
 
     def __repr__(self) -> str:
         kind = self.format.rpartition("/")[2]
-        return f"Dataset({self.name!r}: {kind}, {self.num_episodes} episodes, {self.num_rows} rows)"
+        return f"Dataset({self.name!r}: {kind}, {counted(self.num_episodes, 'episode')}, {counted(self.num_rows, 'row')})"
 
     def _repr_html_(self) -> str:
         from worldmodel_v.storage.html import dataset_html
@@ -241,7 +242,9 @@ class Dataset(Generic[S]):
             if entry.first_episode <= episode_id < entry.end_episode:
                 with self.open_shard(entry) as shard:
                     return shard.episode(episode_id - entry.first_episode)
-        raise DatasetNotUsable(f"episode {episode_id} is not there; it has {self.num_episodes} episodes", where=self.path)
+        raise DatasetNotUsable(
+            f"episode {episode_id} is not there; it has {counted(self.num_episodes, 'episode')}", where=self.path
+        )
 
 
 Rollouts = Dataset[RolloutSpec]

@@ -14,6 +14,7 @@ import numpy as np
 from worldmodel_v.errors import WorldModelError
 from worldmodel_v.spec import RolloutSpec, Spec
 from worldmodel_v.untrusted import printable, shortened
+from worldmodel_v.words import counted
 
 if TYPE_CHECKING:
     from worldmodel_v.storage.dataset import Dataset
@@ -44,9 +45,10 @@ def as_html(facts: Mapping[str, str], picture: Callable[[], bytes] | None = None
 def dataset_html(dataset: "Dataset[Spec]") -> str:
     """What a dataset is, and its picture."""
     spec = dataset.spec
+    holds = f"{counted(dataset.num_episodes, 'episode', ',')}, {dataset.num_rows:,} rows"
     facts = {
-        "path": str(dataset.path),
-        "holds": f"{spec.format.rpartition('/')[2]}: {dataset.num_episodes:,} episodes, {dataset.num_rows:,} rows",
+        "path": dataset.name,
+        "holds": f"{spec.format.rpartition('/')[2]}: {holds}",
         "columns": ", ".join(f"{column.name} {column.dtype}{list(column.row_shape)}" for column in spec.schema.columns),
     }
     if isinstance(spec, RolloutSpec):

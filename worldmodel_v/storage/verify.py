@@ -13,6 +13,7 @@ from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, rea
 from worldmodel_v.storage.lock import is_at_work, read_run
 from worldmodel_v.storage.reading import readable
 from worldmodel_v.storage.store import Place
+from worldmodel_v.words import are, counted
 
 
 def verify(dataset: Dataset[Spec], progress: Progress | None = None) -> list[str]:
@@ -79,6 +80,7 @@ def _missing_episodes(path: Place, entries: Sequence[IndexEntry]) -> list[str]:
     if first_absent is None:
         return []
     return [
-        f"{path}: {num_absent} episodes between the committed ones are missing, the first is {first_absent}; "
+        f"{path}: {counted(num_absent, 'episode')} between the committed ones {are(num_absent)} missing, the first is "
+        f"{first_absent}; "
         "run the same command again to complete it"
     ]

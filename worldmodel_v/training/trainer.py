@@ -48,6 +48,7 @@ from worldmodel_v.training.publication import (
 from worldmodel_v.training.run import StepTerms, TrainingRun, require_trainable
 from worldmodel_v.training.trackers import TRACKER_FOLDER, TRACKER_NAME, TRACKERS, Tracking, require_tracker
 from worldmodel_v.untrusted import canonical_json
+from worldmodel_v.words import counted
 
 QUICK_EVALUATION_FRAMES = 256
 OWN_NAMES = {
@@ -92,7 +93,7 @@ def train(config: LoopConfig, progress: Progress | None = None) -> TrainReport:
             _train_to_the_end(run, progress)
         run.require_own_directory()
         heldout = published_evaluation(run) or publish_vae(run, progress)
-    message = f"train: {run.step} steps ({run.step - first_step} new)"
+    message = f"train: {counted(run.step, 'step')} ({run.step - first_step} new)"
     done: dict[str, Any] = {"out": config.out, "steps": run.step, "new_steps": run.step - first_step, **heldout}
     progress.event("finished", message, stage="train", **done)
     return TrainReport(
@@ -238,7 +239,7 @@ def _own_checkpoint(config: LoopConfig, settings: dict[str, Any]) -> Checkpoint 
         )
     if checkpoint.step > config.steps:
         raise OutputNotUsable(
-            f"has trained {checkpoint.step} steps, {config.steps} asked",
+            f"has trained {counted(checkpoint.step, 'step')}, {config.steps} asked",
             where=config.out,
             remedy=f"ask for at least {checkpoint.step}, or give another directory",
         )

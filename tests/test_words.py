@@ -1,0 +1,21 @@
+"""A count agrees with its number."""
+
+from pathlib import Path
+
+from tests.selection.made import selected, write_rollouts
+from worldmodel_v.inspection import require_intact
+from worldmodel_v.storage import open_dataset
+from worldmodel_v.words import are, counted
+
+
+def test_a_noun_and_a_verb_agree_with_their_number() -> None:
+    assert [counted(number, "shard") for number in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
+    assert counted(4000, "row", ",") == "4,000 rows"
+    assert [are(number) for number in (0, 1, 2)] == ["are", "is", "are"]
+
+
+def test_a_dataset_of_one_says_so(tmp_path: Path) -> None:
+    data = write_rollouts(tmp_path / "one", 1)
+    assert require_intact(data) == "1 shard, 1 episode, 5 rows: every byte as indexed"
+    assert repr(open_dataset(data)).endswith(": rollouts, 1 episode, 5 rows)")
+    assert selected(tmp_path / "out", data).shards == 1
