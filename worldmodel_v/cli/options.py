@@ -24,7 +24,10 @@ def spelled(config_class: Any) -> Any:
     hints = get_type_hints(config_class, include_extras=True)
     fields = [each for each in dataclasses.fields(config_class) if each.name.endswith("_") or _hint(each) is not None]
     named = [(each.name, Annotated[hints[each.name], _option(each)], copy(each)) for each in fields]
-    return dataclasses.make_dataclass(config_class.__name__, named, bases=(config_class,), frozen=True, kw_only=True)
+    about = {"__doc__": config_class.__doc__}
+    return dataclasses.make_dataclass(
+        config_class.__name__, named, bases=(config_class,), namespace=about, frozen=True, kw_only=True
+    )
 
 
 def as_declared(config: Config) -> Config:

@@ -283,7 +283,7 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
     rows = []
     for attribute in edited:
         a_step = writable(readable(attribute.change_per_sigma, material.units.get(attribute.factor, "")))
-        label = f"{_plain(attribute.factor)}\nR2 {attribute.r2:.2f}\n+{a_step}\na step"
+        label = f"{_plain(attribute.factor)}\n{attribute.r2:.0%} explained\n+{a_step}\na step"
         for i, walk in enumerate(edit(material.mu[picked], attribute)):
             condition = material.sample.condition[picked[[i]]].repeat(len(walk), axis=0)
             frames = np.concatenate([material.sample.frames[picked[[i]]], material.coder.decode_z(walk, condition)])
@@ -295,7 +295,8 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
         alt=f"Frames changed along the directions of {', '.join(item.factor for item in edited)}.",
         look_for="A linear regression reads a factor from the latents; frames are moved along the direction in which frames of "
         "high and low values differ, by up to two standard deviations of what is read. What changes should be what goes "
-        "with the factor, and the rest should stay.",
+        "with the factor, and the rest should stay. The percentage is the regression's R²: what it explains of the factor's "
+        "variance.",
         verdict=verdicts.on_edits(edited),
     )
 
