@@ -103,7 +103,7 @@ def test_a_switch_and_an_empty_value_show_no_default(program: str, capsys: pytes
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--quiet Print only the result and errors. --log-format" in text
     assert " ".join(inspect.getdoc(CONFIGS[program]).split())[:60] in text
-    assert not re.search(r"\(default: (True|False|None|'\{\}'|'')?\)|\(\)", text)
+    assert not re.search(r"\(default: (True|False|None|'\{\}'|'')?\)", text)
     number = {field.name for field in fields(CONFIGS[program]) if type(field.default) is int}
     assert not number or "(default: " in text
 
