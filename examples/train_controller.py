@@ -54,9 +54,6 @@ with warnings.catch_warnings(action="ignore"):  # about matplotlib, which nothin
 
 TEST_TRACKS, CHOICE_TRACKS = range(100), range(100, 200)
 FIRST_TRAINING_TRACK, LAST_TRACK = 1000, 2**31 - 1
-PARTS = 2
-"""Into how many parts for each worker a job is split: the fastest worker takes one more."""
-
 STEP_SIZE = 0.1
 """CMA-ES's standard deviation at the start."""
 
@@ -101,8 +98,8 @@ class ControllerConfig:
     address: str | None = None
     """The Ray cluster of the workers: auto, HOST:PORT or ray://HOST:PORT; else RAY_ADDRESS, else one on this machine."""
 
-    envs: int = 16
-    """Environments that a worker steps at once."""
+    envs: int = 64
+    """Environments that a worker steps at once, so that V and M see as many frames in a batch."""
 
     seed: int = 0
     """Seeds the search and its tracks."""
@@ -193,7 +190,7 @@ class Driver:
         trained = artifact.load(vae)
         if trained.trained_on is None:
             raise ModelNotUsable("does not say which environment its frames came from", where=vae)
-        self.encoder = Encoder(trained, torch.device("cpu"), str(vae))
+        self.encoder = Encoder(trained, torch.device("cpu"), str(vae), for_batches=True)
         self.rnn = load_mdn_rnn(rnn, vae) if rnn else None
         env_id = trained.trained_on.env
         self.slots = [Slot(env_id) for _ in range(num_envs)]
@@ -233,15 +230,19 @@ class Driver:
         """One step of all: look, act, and let M know."""
         mu = self.encoder(np.stack([slot.frame for slot in busy]), preprocessed=False).mu
         z_NZ = mu.reshape(len(busy), -1)
-        seen_NX = np.concatenate([z_NZ, state[0][0].numpy(), np.ones((len(busy), 1), np.float32)], axis=1)
-        weights_NAX = np.stack([slot.controller_P for slot in busy]).reshape(len(busy), -1, seen_NX.shape[1])
-        action_NA = np.einsum("nax,nx->na", weights_NAX, seen_NX)
-        action_NA = np.clip(action_NA, self.space.low, self.space.high).astype(np.float32)
+        action_NA = self.act(busy, z_NZ, state)
         for slot, action_A in zip(busy, action_NA, strict=True):
             slot.step(action_A, patience)
         if self.rnn is None:
             return state
         return self.rnn.remember(torch.from_numpy(z_NZ)[:, None], torch.from_numpy(action_NA)[:, None], state)[1]
+
+    def act(self, busy: list[Slot], z_NZ: np.ndarray, state: State) -> np.ndarray:
+        """What each controller does, float32 (N, A)."""
+        seen_NX = np.concatenate([z_NZ, state[0][0].numpy(), np.ones((len(busy), 1), np.float32)], axis=1)
+        weights_NAX = np.stack([slot.controller_P for slot in busy]).reshape(len(busy), -1, seen_NX.shape[1])
+        action_NA = np.einsum("nax,nx->na", weights_NAX, seen_NX)
+        return np.clip(action_NA, self.space.low, self.space.high).astype(np.float32)
 
     def no_state(self, num: int) -> State:
         """M's state before an episode; without M it has no values."""
@@ -329,7 +330,7 @@ def search(config: ControllerConfig, size: int, history: History, drive: Drive, 
 
 @contextmanager
 def drivers(config: ControllerConfig, progress: Progress) -> Iterator[Drive]:
-    """What drives a job: this process, or the workers, each of which takes parts of it."""
+    """What drives a job: this process, or the workers, each of which takes a part of it."""
     if not config.workers:
         yield Driver(config.vae, config.rnn, config.envs)
         return
@@ -345,11 +346,8 @@ def drivers(config: ControllerConfig, progress: Progress) -> Iterator[Drive]:
 
         def drive(job: Job) -> Driven:
             parts = [
-                job._replace(
-                    controllers=job.controllers[i :: PARTS * config.workers],
-                    tracks=job.tracks[i :: PARTS * config.workers],
-                )
-                for i in range(PARTS * config.workers)
+                job._replace(controllers=job.controllers[i :: config.workers], tracks=job.tracks[i :: config.workers])
+                for i in range(config.workers)
             ]
             return together(list(pool.map(lambda driver, part: driver.__call__.remote(part), parts)))
 

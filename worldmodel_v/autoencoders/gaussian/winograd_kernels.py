@@ -18,6 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from worldmodel_v.autoencoders.gaussian.products import (
+    BLOCK_ROWS,
+    BLOCK_VECTORS,
+    LANES,
+    multiply_blocks,
+    multiply_narrow_blocks,
+)
 from worldmodel_v.compiler import njit
 
 NUM_GROUPS = 8
@@ -103,13 +110,15 @@ def block_kernel(channels: int, width: int, tiles: int) -> Callable:
         at_once = len(padded)
         for start in range(0, len(x), at_once):
             some = x[start : start + at_once]
+            num = len(some)  # fewer at the end
+            filled = num * tiles // at_once
             _activate(some, first, padded, scratch, channels, width, IN_ORDER)
-            _cut(padded, flat_v, scratch, channels, width, tiles)
-            _multiply(v, first.weights, m)
-            _join(flat_m, first.bias, between, scratch, 6, channels, width, tiles, APART, INTO)
-            _activate(between, second, padded, scratch, channels, width, APART)
-            _cut(padded, flat_v, scratch, channels, width, tiles)
-            _multiply(v, second.weights, m)
+            _cut(padded[:num], flat_v, scratch, channels, width, tiles)
+            _multiply(v, first.weights, m, filled)
+            _join(flat_m, first.bias, between[:num], scratch, 6, channels, width, tiles, APART, INTO)
+            _activate(between[:num], second, padded, scratch, channels, width, APART)
+            _cut(padded[:num], flat_v, scratch, channels, width, tiles)
+            _multiply(v, second.weights, m, filled)
             _join(flat_m, second.bias, some, scratch, 6, channels, width, tiles, IN_ORDER, ONTO)
 
     return block
@@ -129,19 +138,28 @@ def halving_kernel(channels: int, width: int, out_channels: int, tiles: int) -> 
         flat_v, flat_m = v.reshape(-1), m.reshape(-1)
         at_once = tiles * 16 // (out.shape[1] * (width // 2))
         for start in range(0, len(x), at_once):
-            _halving_cut(x[start : start + at_once], flat_v, zeros, scratch, channels, width, tiles)
-            _multiply(v, weights, m)
             some = out[start : start + at_once]
+            _halving_cut(x[start : start + at_once], flat_v, zeros, scratch, channels, width, tiles)
+            _multiply(v, weights, m, len(some) * tiles // at_once)
             _join(flat_m, bias, some, scratch_out, 5, out_channels, width // 2, tiles, IN_ORDER, INTO)
 
     return halving
 
 
 @compiled
-def _multiply(v, weights, m):  # type: ignore[no-untyped-def]
-    """m = v times the weights, place by place."""
-    for p in range(len(v)):
-        np.dot(v[p], weights[p], m[p])
+def _multiply(v, weights, m, filled):  # type: ignore[no-untyped-def]
+    """m = v times the weights, place by place, for the `filled` first tiles at least."""
+    places, tiles, inner = v.shape
+    columns = m.shape[2]
+    rows = min(tiles, (filled + BLOCK_ROWS - 1) // BLOCK_ROWS * BLOCK_ROWS)
+    in_blocks = rows % BLOCK_ROWS == 0
+    for p in range(places):
+        if in_blocks and columns % (LANES * BLOCK_VECTORS) == 0:
+            multiply_blocks(v[p], weights[p], m[p], rows, inner, columns)
+        elif in_blocks and columns % LANES == 0:
+            multiply_narrow_blocks(v[p], weights[p], m[p], rows, inner, columns)
+        else:
+            np.dot(v[p], weights[p], m[p])
 
 
 # The algorithm's bases: Lavin and Gray's for F(4, 3), with the points 0, 1, -1, 2, -2 and infinity; without -2 for F(4, 2)
