@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 OUT ?= runs/quickstart
 MINUTES ?= 1
 JOBS ?= 2
+GENERATIONS ?= 200
 
 export SDL_VIDEODRIVER ?= dummy
 export OMP_WAIT_POLICY ?= passive
@@ -21,6 +22,14 @@ run: $(INSTALLED) ## Real CarRacing to latents in a few minutes; again: continue
 	$(BIN)/wm-pipeline run pipelines/quickstart.yaml --out $(OUT)
 
 example: run ## Train an MDN-RNN on the latents of `make run`
+	$(BIN)/python examples/train_mdn_rnn.py --latents $(OUT)/latents --vae $(OUT)/vae --out $(OUT)/mdn_rnn
+
+drive: $(OUT)/mdn_rnn/metrics.json ## From nothing to a driving car, in some three hours on two cores; again: continues
+	$(BIN)/python examples/train_controller.py --vae $(OUT)/vae --rnn $(OUT)/mdn_rnn --out $(OUT)/controller --generations $(GENERATIONS)
+	$(BIN)/python examples/watch_controller.py --vae $(OUT)/vae --rnn $(OUT)/mdn_rnn --controller $(OUT)/controller
+	@echo "See $(OUT)/controller/drive.gif, and the score in scores.json beside it"
+
+$(OUT)/mdn_rnn/metrics.json: | run
 	$(BIN)/python examples/train_mdn_rnn.py --latents $(OUT)/latents --vae $(OUT)/vae --out $(OUT)/mdn_rnn
 
 test: lint types ## Lint, types, and every test but the slow ones, in JOBS (2) processes
@@ -67,4 +76,4 @@ $(INSTALLED): constraints.txt pyproject.toml
 clean: ## Remove .venv and caches (not runs/)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help run example test test-slow test-all fuzz lint types docs install clean
+.PHONY: help run example drive test test-slow test-all fuzz lint types docs install clean

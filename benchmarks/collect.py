@@ -275,7 +275,8 @@ def take_drawing_apart(step_count: int, title: str) -> None:
     scene = env._scene
     score = fast_env._score(f"{env.reward:04.0f}")
     scene.observe(env.car, env.t)
-    arguments = (scene.work, scene.world, scene.car_shape, scene.state)
+    work = fast_env.workspace(len(scene.world.quads))
+    arguments = (work, scene.world, scene.car_shape, scene.state)
     listed = kernels.list_polygons(*arguments)
     frame_HWC = np.empty((kernels.FRAME_H, kernels.FRAME_W, 3), dtype=np.uint8)
     text = (score.grey_HW, score.left, score.top, frame_HWC)
@@ -283,7 +284,7 @@ def take_drawing_apart(step_count: int, title: str) -> None:
         "take down the car's state (Python)": microseconds(lambda: scene.observe(env.car, env.t)),
         "format and look up the score": microseconds(lambda: fast_env._score(f"{env.reward:04.0f}")),
         "transform, cull, scan convert": microseconds(lambda: kernels.list_polygons(*arguments)),
-        "paint and filter the cells": microseconds(lambda: kernels.draw_bands(scene.work, *text)),
+        "paint and filter the cells": microseconds(lambda: kernels.draw_bands(work, *text)),
         "whole observation": microseconds(lambda: env._render("state_pixels")),
     }
     print(f"\nDrawing the same frame again, {title} ({listed} polygons in sight), microseconds")

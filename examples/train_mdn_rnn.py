@@ -325,20 +325,20 @@ def dream(model: MdnRnn, vae: GaussianAutoencoder, data: LatentSequences, config
     return to_gif(np.concatenate([left, gap, right], axis=2))
 
 
-def to_gif(frames_NHWC: np.ndarray) -> bytes:
-    """The bytes of a looping GIF, magnified; one palette for all frames, so that nothing flickers, with its rare colours."""
+def to_gif(frames_NHWC: np.ndarray, labels: tuple[str, str] = ("recorded", "dreamed")) -> bytes:
+    """The bytes of a looping GIF of two panels, magnified; one palette for all frames, so that nothing flickers, with its rare colours."""
     height, width = frames_NHWC.shape[1:3]
     strip = Image.fromarray(frames_NHWC.reshape(-1, width, 3)).quantize(
         COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE
     )
     parts = [strip.crop((0, top, width, top + height)) for top in range(0, strip.height, height)]
-    first, *rest = (labelled(part.resize((PANEL_SCALE * width, PANEL_SCALE * height))) for part in parts)
+    first, *rest = (labelled(part.resize((PANEL_SCALE * width, PANEL_SCALE * height)), labels) for part in parts)
     buffer = io.BytesIO()
     first.save(buffer, format="GIF", save_all=True, append_images=rest, duration=FRAME_MS, loop=0)
     return buffer.getvalue()
 
 
-def labelled(panels: Image.Image) -> Image.Image:
+def labelled(panels: Image.Image, labels: tuple[str, str]) -> Image.Image:
     """Both panels below what they are, in the palette's own lightest and darkest colour."""
     palette = panels.getpalette() or []
     light = np.reshape(palette, (-1, 3)).sum(axis=1)
@@ -347,7 +347,7 @@ def labelled(panels: Image.Image) -> Image.Image:
     picture.paste(panels, (0, LABEL_HEIGHT))
     draw = ImageDraw.Draw(picture)
     draw.fontmode = "1"
-    for name, share in {"recorded": 1 / 4, "dreamed": 3 / 4}.items():
+    for name, share in zip(labels, (1 / 4, 3 / 4), strict=True):
         at = (share * picture.width, LABEL_HEIGHT / 2)
         draw.text(at, name, int(light.argmin()), ImageFont.load_default(LABEL_HEIGHT * 2 // 3), anchor="mm")
     return picture

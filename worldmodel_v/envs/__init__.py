@@ -19,6 +19,7 @@ if FAST_CAR_RACING_ENV_ID not in gymnasium.registry:
     gymnasium.register(
         FAST_CAR_RACING_ENV_ID,
         entry_point="worldmodel_v.envs.fast_car_racing:FastCarRacing",
+        vector_entry_point="worldmodel_v.envs.fast_car_racing.vector:FastCarRacingVector",
         max_episode_steps=1000,
         reward_threshold=900,
     )

@@ -31,6 +31,7 @@ Anything but ``state_pixels`` is drawn by the inherited pygame path.
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ SCORE_CENTRE = (60, WINDOW_H - WINDOW_H * 2.5 / 40.0)
 SCORES_KEPT = 2048  # about 5 kB each
 START_ZOOM = 0.1
 GRASS_RANGE = range(-20, 20, 2)
+SPARE_POLYGONS = 200  # in the workspace, for longer tracks to come
 
 
 class _Score(NamedTuple):
@@ -143,12 +145,24 @@ def _car_shape(car: Car) -> kernels.CarShape:
     )
 
 
+_of_thread = threading.local()
+
+
+def workspace(static_polygons: int) -> kernels.Workspace:
+    """The scratch memory of all drawing in this thread, for worlds of so many polygons at least: with many environments, each
+    one's own would not be in the core's cache when it is needed."""
+    if getattr(_of_thread, "capacity", 0) < static_polygons:
+        _of_thread.capacity = static_polygons + SPARE_POLYGONS
+        _of_thread.work = kernels.make_workspace(_of_thread.capacity)
+    work: kernels.Workspace = _of_thread.work
+    return work
+
+
 class _Scene:
     """What the drawing keeps between the frames of one episode."""
 
     def __init__(self, env: CarRacing) -> None:
         self.world = _build_world(env)
-        self.work = kernels.make_workspace(len(self.world.quads))
         self.state = np.zeros(kernels.STATE_FIELDS)
         self.car: Car | None = None
         self.car_shape: kernels.CarShape | None = None
@@ -176,7 +190,7 @@ class _Scene:
         """Draw the moment recorded last, as a new (96, 96, 3) array."""
         frame_HWC = np.empty((STATE_H, STATE_W, 3), dtype=np.uint8)
         kernels.draw_frame(
-            self.work,
+            workspace(len(self.world.quads)),
             self.world,
             self.car_shape,
             self.state,
