@@ -3,9 +3,9 @@
     python benchmarks/loop.py [--vae runs/quickstart/vae] [--rnn runs/quickstart/mdn_rnn] [--envs N] [--steps N] [--rounds N]
 
 The loop is that of `examples/train_controller.py` on one core: many environments step at once, and V and M see their frames in
-one batch. The plain loop steps Gymnasium's own CarRacing-v3, one environment at a time, with V as PyTorch computes it. Both have
-the same weights and the same kind of controllers, those of the search's first generation. Times are CPU time of the process:
-medians over rounds, in which all take turns. The first second of an episode, in which the camera zooms, is not measured.
+one batch. The plain loop steps Gymnasium's own CarRacing-v3, one environment at a time, with V as PyTorch computes it. Both
+have the same weights and the same kind of controllers, those of the search's first generation. Times are CPU time of the
+process: medians over rounds, in which all take turns. The first second of an episode, when the camera zooms, does not count.
 """
 
 from __future__ import annotations

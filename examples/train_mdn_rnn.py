@@ -326,7 +326,7 @@ def dream(model: MdnRnn, vae: GaussianAutoencoder, data: LatentSequences, config
 
 
 def to_gif(frames_NHWC: np.ndarray, labels: tuple[str, str] = ("recorded", "dreamed")) -> bytes:
-    """The bytes of a looping GIF of two panels, magnified; one palette for all frames, so that nothing flickers, with its rare colours."""
+    """The bytes of a looping GIF of two panels, magnified. All frames share a palette, with its rare colours."""
     height, width = frames_NHWC.shape[1:3]
     strip = Image.fromarray(frames_NHWC.reshape(-1, width, 3)).quantize(
         COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE

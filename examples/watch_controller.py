@@ -1,6 +1,7 @@
 """A GIF of what a controller of `train_controller.py` drives, beside what V and M dream of it.
 
-    python examples/watch_controller.py --vae runs/quickstart/vae --rnn runs/quickstart/mdn_rnn --controller runs/quickstart/controller
+    cd runs/quickstart
+    python ../../examples/watch_controller.py --vae vae --rnn mdn_rnn --controller controller
 
 Both sides begin alike: for --start steps the controller drives in the environment. From there the left one goes on, and the
 right one dreams: M draws the next latent, C acts on it, and V decodes it.
@@ -98,7 +99,8 @@ def watch(config: WatchConfig, progress: Progress) -> Report:
 
 def drive(driver: Driver, slot: Slot, state: State, preprocessing: Preprocessing, num_steps: int) -> np.ndarray:
     """The frames that V sees while the controller drives on, uint8 (T, H, W, 3)."""
-    preprocess, frames = frame_preprocessor(slot.frame.shape, preprocessing), []
+    preprocess = frame_preprocessor(slot.frame.shape, preprocessing)
+    frames: list[np.ndarray] = []
     while len(frames) < num_steps and not slot.has_ended:
         frames.append(preprocess(slot.frame))
         state = driver.step([slot], state, 0)
@@ -108,6 +110,7 @@ def drive(driver: Driver, slot: Slot, state: State, preprocessing: Preprocessing
 def dream(driver: Driver, slot: Slot, state: State, vae: VAE, config: WatchConfig) -> np.ndarray:
     """As many frames that nobody drove, uint8 (T, H, W, 3); the first is V's picture of the last one seen."""
     z_NZ = torch.from_numpy(driver.encoder(slot.frame[None], preprocessed=False).mu)
+    assert driver.rnn is not None
     latents = []
     for _ in range(config.steps):
         latents.append(z_NZ)

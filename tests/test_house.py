@@ -38,8 +38,9 @@ ROOMS = (
 """Each may import from those before it."""
 
 ONNX = {"export", "policies/onnx.py"}
+COMPILED = ("winograd_kernels", "products")
 ONLY_THERE = {
-    **{"numba": {"kernel_cache", "compiler", "envs", "autoencoders/gaussian/winograd_kernels.py"}},
+    "numba": {"kernel_cache", "compiler", "envs", *(f"autoencoders/gaussian/{file}.py" for file in COMPILED)},
     "ray": {*(f"execution/{file}.py" for file in ("connection", "metrics", "ray_pool")), "jobs", "training/distributed.py"},
     **{"h5py": {"storage"}, "hdf5plugin": {"storage"}},
     **{"av": {"importing/decoding.py", "evaluation/video.py"}, "lance": {"importing/swm_rows.py", "export/lance.py"}},

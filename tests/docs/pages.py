@@ -36,7 +36,11 @@ NOT_RUN = {
     "docs/howto/import.md": {"wm-import lerobot": "needs a download; tests/importing/test_lerobot.py writes one of its own"},
     "docs/howto/python.md": {"pip install jupyterlab": INSTALLS},
     "docs/howto/car_racing.md": {"pip install stable-baselines3": "tests/integration/test_example.py runs it"},
-    "docs/howto/drive.md": {"pip install": "tests/integration/test_controller_example.py runs it"},
+    "docs/howto/drive.md": {
+        "pip install": "tests/integration/test_controller_example.py runs it",
+        "make drive": "takes hours; tests/integration/test_controller_example.py runs its commands",
+        "python examples/watch_controller.py": "tests/integration/test_controller_example.py runs it",
+    },
     "docs/howto/cluster.md": {"ray start": CLUSTER, "ray job submit": CLUSTER, "kubectl": CLUSTER},
     "docs/howto/tokens.md": {
         "python benchmarks/": MINUTES,
@@ -57,7 +61,18 @@ NOT_RUN = {
     },
     **{
         f"docs/benchmarks/{name}.md": {"python benchmarks/": MINUTES}
-        for name in ("alignment", "collect", "encode", "importing", "latents", "policies", "scale", "train", "worlds")
+        for name in (
+            "alignment",
+            "collect",
+            "driving",
+            "encode",
+            "importing",
+            "latents",
+            "policies",
+            "scale",
+            "train",
+            "worlds",
+        )
     },
 }
 """Page -> how a block begins -> why no test runs it. Its options are compared with the parsers all the same."""

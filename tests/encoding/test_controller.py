@@ -11,9 +11,10 @@ import worldmodel_v
 from tests.builders import run_python
 from tests.conftest import stamp_config
 from worldmodel_v.autoencoders import save
-from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.collection import CollectConfig, collect
-from worldmodel_v.encoding import EncodeConfig, Encoder, encode
+from worldmodel_v.encoding import EncodeConfig, Encoder, encode, inference_encoder
+from worldmodel_v.encoding.inference import reproducible_arithmetic
 from worldmodel_v.envs import ImageEnv, make_image_env
 from worldmodel_v.errors import FramesNotUsable, ModelNotUsable
 from worldmodel_v.storage import open_dataset
@@ -91,6 +92,19 @@ def test_any_memory_layout_gives_the_same(driving: Path) -> None:
     raw = np.random.default_rng(0).integers(0, 256, (4, 96, 96, 3), dtype=np.uint8)
     for frames in (recorded, raw):
         require_any_layout(encoder, frames)
+
+
+def test_batches_are_encoded_as_wm_encode_does_and_as_one_by_one(driving: Path) -> None:
+    frames = open_dataset(driving / "rollouts").episode(0).pixels[:19]
+    plain, for_batches = Encoder.load(driving / "vae"), Encoder.load(driving / "vae", for_batches=True)
+    expected, found = plain(frames), for_batches(frames)
+    np.testing.assert_allclose(found.mu, expected.mu, atol=1e-5)
+    np.testing.assert_allclose(found.logvar, expected.logvar, atol=1e-5)
+    np.testing.assert_array_equal(found.mu, for_batches(frames.copy()).mu)
+    np.testing.assert_allclose(for_batches(frames[3]).mu, expected.mu[3], atol=1e-5)
+    encode_batch = inference_encoder(load_vae(driving / "vae").model, torch.device("cpu"))
+    with reproducible_arithmetic():
+        np.testing.assert_array_equal(found.mu, encode_batch(torch.from_numpy(frames), None)["mu"].numpy())
 
 
 def require_any_layout(encoder: Encoder, frames: np.ndarray) -> None:

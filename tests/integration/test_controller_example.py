@@ -1,12 +1,14 @@
 """The controller's example on the toy world, whose return says which actions were taken."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.builders import imported
 from tests.commands import run
@@ -45,6 +47,36 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, stamp_vae: Path, rnn: Pat
     out = tmp_path_factory.mktemp("unbroken") / "out"
     train(stamp_vae, out, rnn=rnn)
     return out
+
+
+def commands_of_make(out: Path) -> list[list[str]]:
+    """What `make drive` runs with Python in a folder where M is already trained."""
+    printed = subprocess.run(
+        ["make", "--dry-run", "drive", f"OUT={out}"], cwd=EXAMPLES.parent, check=True, capture_output=True, text=True
+    ).stdout
+    lines = [line.split() for line in printed.splitlines() if line.startswith(".venv/bin/python examples/")]
+    return [line[1:] for line in lines]
+
+
+def test_make_drive_trains_a_controller_and_records_it(stamp_vae: Path, rnn: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    (first, *_) = commands_of_make(out)
+    assert first[0] == "examples/train_mdn_rnn.py"
+    out.mkdir()
+    (out / "vae").symlink_to(stamp_vae)
+    (out / "mdn_rnn").symlink_to(rnn)
+    train_command, watch_command = commands_of_make(out)
+    generations = train_command.index("--generations")
+    train_command[generations + 1] = "2"
+    run(EXAMPLES.parent / train_command[0], *train_command[1:], *words(SHORT | {"--workers": 0}))
+    printed, _ = run(EXAMPLES.parent / watch_command[0], *watch_command[1:], "--start", "3", "--steps", "5", "--json")
+    report = json.loads(printed)
+    assert (report["gif"], report["steps"]) == (str(out / "controller" / "drive.gif"), 5)
+    with Image.open(report["gif"]) as gif:
+        assert gif.n_frames == 5
+    for more, text in ((["--start", "500"], "fewer steps than the episode has"), (["--temperature", "0"], "a positive number")):
+        _, said = run(EXAMPLES.parent / watch_command[0], *watch_command[1:], *more, code=2)
+        assert text in said
 
 
 def by_hand(vae: Path, rnn: Path | None, controller_P: np.ndarray, track: int) -> tuple[float, int]:

@@ -7,8 +7,8 @@ spends half of its time on page faults for fresh memory.
 
 - batches of 64 in eager fp32, freed memory kept (`keep_freed_memory`), convolutions by Winograd's algorithm (`winograd`): this
   is used.
-- the same with PyTorch's convolutions: 0.53 of that. The convolutions take nine tenths of the time and reach 100 to 145
-  GFLOP/s, the limit of the core, so only fewer products are faster. The points below were measured with these convolutions.
+- the same with PyTorch's convolutions: 0.53 of that, and 0.4 to 0.5 since `products`. They take nine tenths of the time and
+  reach 100 to 145 GFLOP/s. The points below were measured with these convolutions.
 - without keeping freed memory: a fifth slower; batches of 32 in this way: a twentieth slower.
 - NCHW instead of channels_last: the same, once there are no page faults.
 - one batch for each core, instead of one batch with its operators split among the cores: a third faster on two cores.
@@ -35,7 +35,7 @@ Precision = Literal["fp32", "bf16"]
 FrameEncoder = Callable[[torch.Tensor, torch.Tensor | None], Latents]
 """(uint8 (B, H, W, 3), float32 (B, K) or None; on any device) -> the autoencoder's columns, on its device."""
 
-FRAMES_AT_FIRST = 16
+FRAMES_AT_FIRST = 8
 """The smallest batch that uses the compiled convolutions."""
 
 MALLOC_TRIM_THRESHOLD, MALLOC_MMAP_THRESHOLD = -1, -3  # malloc.h

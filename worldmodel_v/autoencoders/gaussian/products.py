@@ -3,9 +3,9 @@
 Legend: T tiles (rows), K channels in, N channels out.
 
 A BLAS packs both matrices before it multiplies, which pays for large ones. Here a product has 64 rows and 16 to 128 columns,
-and all lie in the cache: on a core of AMD's Zen 5, OpenBLAS reaches 60 to 90 GFLOP/s, and this 150 to 240 (with AVX2 alone 57 and
-98). A block of the result stays in registers while its row and column are multiplied; `BLOCK_ROWS` and `BLOCK_VECTORS` say how
-many fit. Each element is summed in the order of K, so it does not depend on its row.
+and all lie in the cache: on a core of AMD's Zen 5, OpenBLAS reaches 60 to 90 GFLOP/s, and this 150 to 240 (for 16 columns with
+AVX2 alone 57 and 98). A block of the result stays in registers while its rows and columns are multiplied; `BLOCK_ROWS` and
+`BLOCK_VECTORS` say how large it is. Each element is summed in the order of K, so it does not depend on its row.
 
 LLVM translates the vectors for the processor that it finds. Nothing is checked against the arrays' bounds. Numba's cache does
 not notice a change in this file: delete `__pycache__`.
@@ -32,7 +32,7 @@ CONTRACT = ("contract",)  # multiply and add in one instruction, where there is 
 
 @intrinsic
 def multiply_blocks(_: Any, v: Any, weights: Any, m: Any, tiles: Any, inner: Any, columns: Any) -> Any:
-    """m (T N,) = v (T K,) times weights (K, N): contiguous float32. T is a multiple of BLOCK_ROWS, N of LANES * BLOCK_VECTORS."""
+    """m (T, N) = v (T, K) times weights (K, N), all contiguous float32. T is a multiple of BLOCK_ROWS, N of a block's width."""
     return types.void(v, weights, m, types.int64, types.int64, types.int64), _generator(BLOCK_VECTORS)
 
 
@@ -46,7 +46,8 @@ def _generator(vectors: int) -> Any:
     """Writes the code of a product in blocks of BLOCK_ROWS rows and so many vectors."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        arrays = [context.make_array(kind)(context, builder, array).data for kind, array in zip(signature.args[:3], arguments)]
+        kinds = zip(signature.args[:3], arguments[:3], strict=True)
+        arrays = [context.make_array(kind)(context, builder, array).data for kind, array in kinds]
         tiles, inner, columns = arguments[3:]
         sums = [[cgutils.alloca_once(builder, VECTOR) for _ in range(vectors)] for _ in range(BLOCK_ROWS)]
         with (
@@ -86,5 +87,5 @@ def _vector_at(builder: Any, floats: Any, at: Any, j: int) -> Any:
 
 def _splat(builder: Any, value: Any) -> Any:
     """A vector of equal elements."""
-    single = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), value, I32(0))
-    return builder.shuffle_vector(single, ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.VectorType(I32, LANES), [0] * LANES))
+    undefined, order = ir.Constant(VECTOR, ir.Undefined), ir.Constant(ir.VectorType(I32, LANES), [0] * LANES)
+    return builder.shuffle_vector(builder.insert_element(undefined, value, I32(0)), undefined, order)

@@ -11,10 +11,10 @@ memory for GroupNorm and SiLU twice each.
 
 It is float32 arithmetic, summed in another order. The basis itself loses a digit, but here GroupNorm subtracts the mean
 before it squares; PyTorch's GroupNorm does not, and loses more. A frame's latents do not depend on the other frames of its
-batch. But their last digits depend on two things. One is the frame's place in the batch: some kernels of OpenBLAS (Haswell's)
-sum a row's products in an order that depends on the row's number. The other is the size of the batch: fewer than
-`SMALLEST_BATCH` frames, and maps of more than `MAX_TILES` tiles, use PyTorch's convolutions, which are faster there. The
-first use compiles for half a minute; the result is kept.
+batch. But their last digits depend on two things. One is the frame's place in the batch, for PyTorch's layers around these
+blocks and for widths that `products` does not take: some kernels of OpenBLAS (Haswell's) sum a row's products in an order
+that depends on the row's number. The other is the size of the batch: fewer than `SMALLEST_BATCH` frames, and maps of more
+than `MAX_TILES` tiles, use PyTorch's convolutions. The first use compiles for half a minute; the result is kept.
 
 Rejected: F(2x2, 3x3), with 64 products for the same tile; Winograd in PyTorch's operations, whose memory traffic costs as
 much time as the fewer products save; the first convolution, because three channels are too few.
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 TILES_AT_ONCE = 64
 MAX_TILES = 256
-SMALLEST_BATCH = 16
+SMALLEST_BATCH = 8
 
 G3 = np.array(
     [
