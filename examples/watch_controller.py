@@ -17,7 +17,7 @@ import torch
 from train_controller import Driver, Slot
 from train_mdn_rnn import PANEL_GAP, State, to_gif
 
-from worldmodel_v.autoencoders.gaussian import VAE, load_vae
+from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder, load_vae
 from worldmodel_v.cli.main import run
 from worldmodel_v.envs import frame_preprocessor
 from worldmodel_v.errors import ConfigError, ModelNotUsable
@@ -107,9 +107,9 @@ def drive(driver: Driver, slot: Slot, state: State, preprocessing: Preprocessing
     return np.stack(frames)
 
 
-def dream(driver: Driver, slot: Slot, state: State, vae: VAE, config: WatchConfig) -> np.ndarray:
+def dream(driver: Driver, slot: Slot, state: State, vae: GaussianAutoencoder, config: WatchConfig) -> np.ndarray:
     """As many frames that nobody drove, uint8 (T, H, W, 3); the first is V's picture of the last one seen."""
-    z_NZ = torch.from_numpy(driver.encoder(slot.frame[None], preprocessed=False).mu)
+    z_NZ = torch.from_numpy(driver.encoder(slot.frame[None], preprocessed=False).mu.reshape(1, -1))
     assert driver.rnn is not None
     latents = []
     for _ in range(config.steps):
