@@ -49,6 +49,7 @@ from worldmodel_v.export.model import ModelExportConfig
 from worldmodel_v.importing import FORMATS as IMPORT_FORMATS
 from worldmodel_v.selection import SelectConfig
 from worldmodel_v.training import TrainConfig
+from worldmodel_v.view import ViewConfig
 
 ROOT = Path(__file__).parents[1]
 COMMANDS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
@@ -58,7 +59,7 @@ SUBCOMMANDS = {"wm-export": CHOICES, "wm-import": RECORDINGS}
 """A command that chooses its parser by itself -> the words that choose; other parsers know their subcommands."""
 
 CONFIGS: tuple[type[Any], ...] = (
-    *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, SelectConfig),
+    *(CollectConfig, TrainConfig, EvalConfig, EncodeConfig, ViewConfig, SelectConfig),
     *(*IMPORT_FORMATS.values(), *FORMATS.values(), ModelExportConfig, HubConfig),
     *(CollectionConfig, AutoencoderConfig, VAEConfig, SpatialConfig, LadderConfig, FSQConfig, VQConfig, CategoricalConfig),
 )

@@ -32,7 +32,8 @@ ROOMS = (
     *("preprocessing", "profiles", "schema", "spec", "origins", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collection", "device", "autoencoders", "data", "selection"),
-    *("evaluation", "training", "encoding", "export", "alignment", "importing", "inspection", "pipeline", "cli", "__main__"),
+    *("evaluation", "training", "encoding", "view", "export", "alignment", "importing"),
+    *("inspection", "pipeline", "cli", "__main__"),
     *("collect", "train", "encode", "evaluate"),
 )
 """Each may import from those before it."""
@@ -48,7 +49,7 @@ ONLY_THERE = {
 }
 """A library -> the rooms, or files, that may import it."""
 
-KNOW_THE_GAUSSIAN = {"autoencoders/gaussian", "evaluation", "export", "training/config.py"}
+KNOW_THE_GAUSSIAN = {"autoencoders/gaussian", "evaluation", "export", "view", "training/config.py"}
 """Where it may be imported, and its columns called by name; training/config.py puts its settings beside the loop's."""
 
 

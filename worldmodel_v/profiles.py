@@ -21,6 +21,9 @@ class Profile:
     zoom_rows: int
     """How many rows at an episode's start the camera needs to reach its place; these rows are also evaluated separately."""
 
+    action_names: tuple[str, ...]
+    """What the numbers of an action are."""
+
     state_names: tuple[str, ...]
     """The factors of its ground truth."""
 
@@ -32,6 +35,7 @@ CAR_RACING = Profile(
     sides=(96, 96),
     crop="0:84,0:96",  # the paper's: the 84 rows above the indicator panel
     zoom_rows=50,
+    action_names=("steering", "gas", "brake"),
     state_names=(
         *("position_x", "position_y", "angle", "velocity_x", "velocity_y", "angular_velocity", "steering_angle"),
         *("wheel_speed_front_left", "wheel_speed_front_right", "wheel_speed_rear_left", "wheel_speed_rear_right"),

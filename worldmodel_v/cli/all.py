@@ -9,7 +9,7 @@ from worldmodel_v.cli.terminal import print_lines
 from worldmodel_v.errors import ConfigError
 
 PROGRAM = "python -m worldmodel_v"
-COMMANDS = ("collect", "import", "train", "eval", "encode", "select", "export", "inspect", "pipeline")
+COMMANDS = ("collect", "import", "train", "eval", "encode", "view", "select", "export", "inspect", "pipeline")
 MODULES = {"import": "importing"}
 """The module of a command whose name is no name in Python."""
 

@@ -13,6 +13,10 @@ EXAMPLES = {
     ),
     "wm-eval": ("wm-eval --vae runs/vae --data runs/rollouts --out runs/eval",),
     "wm-encode": ("wm-encode --data runs/rollouts --vae runs/vae --out runs/latents",),
+    "wm-view": (
+        "wm-view --vae runs/vae --data runs/rollouts --out view.html",
+        "wm-view --vae runs/vae --data runs/rollouts --rnn runs/mdn_rnn --out view.html",
+    ),
     "wm-select": (
         "wm-select --data runs/rollouts runs/more --out runs/both",
         'wm-select --data runs/rollouts --out runs/driven --where "return > 100 and length < 900"',

@@ -120,7 +120,7 @@ def _columns(shard: Shard, rows: np.ndarray, model: Autoencoder) -> dict[str, An
     position = np.searchsorted(shard.ep_offset, rows, side="right") - 1
     state = shard.rows("state") if shard.state_names else np.zeros((shard.num_rows, 0), np.float32)
     return {
-        "frames": _as_seen(_frames(shard, rows), model),
+        "frames": as_seen(_frames(shard, rows), model),
         "episode": shard.episode_ids[position].astype(np.int64),
         "row": rows - shard.ep_offset[position],
         "action": shard.rows("action")[rows],
@@ -130,7 +130,7 @@ def _columns(shard: Shard, rows: np.ndarray, model: Autoencoder) -> dict[str, An
     }
 
 
-def _as_seen(frames_NHWC: np.ndarray, model: Autoencoder) -> np.ndarray:
+def as_seen(frames_NHWC: np.ndarray, model: Autoencoder) -> np.ndarray:
     """The frames as the VAE sees them: for a VAE with a single channel they are grey, so missing colours are no error."""
     if model.config.channels == 3:
         return frames_NHWC
