@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from tests.builders import files_in
-from worldmodel_v.cli import collect, encode, export, importing, inspect, pipeline, select, train
+from worldmodel_v.cli import collect, encode, export, importing, inspect, pipeline, select, train, view
 from worldmodel_v.cli import eval as evaluation
 from worldmodel_v.collection import CollectConfig
 from worldmodel_v.collection import collect as collect_into
@@ -29,6 +29,7 @@ MAINS: dict[str, Callable[[], None]] = {
     "wm-collect": collect.main,
     "wm-train": train.main,
     "wm-encode": encode.main,
+    "wm-view": view.main,
     "wm-eval": evaluation.main,
     "wm-select": select.main,
     "wm-export": export.main,

@@ -25,12 +25,14 @@ from worldmodel_v.pipeline import STAGES
 from worldmodel_v.selection import SelectConfig
 from worldmodel_v.training import TrainConfig, train_config
 from worldmodel_v.training.trainer import OWN_NAMES
+from worldmodel_v.view import ViewConfig
 
 CONFIGS = {
     "wm-collect": CollectConfig,
     "wm-train": TrainConfig,
     "wm-encode": EncodeConfig,
     "wm-eval": EvalConfig,
+    "wm-view": ViewConfig,
     "wm-select": SelectConfig,
     "wm-inspect": InspectConfig,
     **{f"wm-import {name}": config for name, config in IMPORT_FORMATS.items()},

@@ -22,7 +22,7 @@ FLAGS = (
 NUM_CURVES = 1
 """The loss: its training measured held-out frames only once."""
 
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 class Page(HTMLParser):

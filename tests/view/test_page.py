@@ -1,0 +1,184 @@
+"""What is in a page, how large it is, that strangers' text stays text, and that it appears whole or not at all."""
+
+import base64
+import gzip
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.builders import FullDisk
+from tests.cli.test_bad_input import Refusal
+from tests.evaluation.conftest import write_rollouts, write_vae
+from tests.evaluation.test_report import Page
+from tests.view.conftest import WriteRnn, data_of
+from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.tokens.fsq import FSQ, FSQConfig
+from worldmodel_v.errors import ConfigError, WriteFailed
+from worldmodel_v.storage import open_dataset
+from worldmodel_v.view import ViewConfig, ViewReport, stage, view
+from worldmodel_v.view.config import MAX_BYTES
+from worldmodel_v.view.episodes import shares
+from worldmodel_v.view.page import MARK, as_json
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;\u2028"
+
+
+def test_it_is_one_file_that_names_no_other(stamp_page: ViewReport) -> None:
+    content = stamp_page.page.read_bytes()
+    assert content.startswith(MARK)
+    assert len(content) <= MAX_BYTES
+    assert stamp_page.megabytes == round(len(content) / 1e6, 2)
+    page = Page(content.decode())
+    assert {name for tag, attributes in page.elements for name in attributes if name in ("src", "href")} == {"href"}
+    links = [attributes["href"] for _, attributes in page.elements if "href" in attributes]
+    assert links == ["#episodes", "#latents", "#dream"]
+
+
+def test_every_element_has_a_name_for_screen_readers(stamp_page: ViewReport) -> None:
+    page = Page(stamp_page.page.read_text())
+    labelled = {attributes["for"] for tag, attributes in page.elements if tag == "label"}
+    for tag, attributes in page.elements:
+        if tag in ("input", "select"):
+            assert attributes.get("aria-label") or attributes["id"] in labelled
+        if tag == "canvas" and attributes.get("aria-hidden") != "true":
+            assert attributes["role"] == "img"
+
+
+def test_the_policy_allows_its_own_style_and_scripts_alone(stamp_page: ViewReport) -> None:
+    text = stamp_page.page.read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1].replace("&#39;", "'")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-inline" not in policy
+    contents = re.findall(r"<(?:style|script)>(.*?)</(?:style|script)>", text, flags=re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(content.encode()).digest()).decode() for content in contents]
+    assert len(hashes) == 3
+    assert re.findall(r"'sha256-([^']+)'", policy) == [*hashes[1:], hashes[0]]
+    assert " style=" not in text.partition("<body>")[2].partition("<script")[0]
+
+
+def test_frames_are_the_recorded_ones_to_the_bit(stamp_page: ViewReport, stamp_rollouts: Path) -> None:
+    data = data_of(stamp_page.page)
+    assert [each["episode"] for each in data["episodes"]] == [3, 7, 0, 6]
+    assert [each["heldOut"] for each in data["episodes"]] == [True, True, False, False]
+    dataset = open_dataset(stamp_rollouts)
+    for shown in data["episodes"]:
+        pictures = [Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB") for text in shown["recorded"]]
+        frames = np.concatenate([np.asarray(picture) for picture in pictures]).reshape(-1, 64, 64, 3)
+        episode = dataset[shown["episode"]]
+        np.testing.assert_array_equal(frames, episode.pixels)
+        actions = np.frombuffer(gzip.decompress(base64.b64decode(shown["action"])), "<f4")
+        np.testing.assert_array_equal(actions.reshape(len(frames), -1)[:-1], episode.action.reshape(len(frames), -1)[:-1])
+        assert np.isnan(actions[-1])
+
+
+def test_latents_are_ordered_by_their_kl(stamp_page: ViewReport) -> None:
+    latents = data_of(stamp_page.page)["latents"]
+    assert [latents["kl"][i] for i in latents["order"]] == sorted(latents["kl"], reverse=True)
+    assert len(latents["order"]) == len(latents["std"]) == 8
+
+
+def test_a_page_has_as_many_frames_as_it_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, stamp_page: ViewReport, stamp_vae: Path, stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    whole, folder = len(stamp_page.page.read_bytes()), stamp_page.page.parent
+    taken = sum(len(text) for each in data_of(stamp_page.page)["episodes"] for text in each["recorded"])
+    config = ViewConfig(vae=stamp_vae, data=stamp_rollouts, rnn=folder, out=tmp_path / "page.html", device="cpu")
+    monkeypatch.setattr(stage, "MAX_BYTES", whole - taken // 2)
+    report = view(config)
+    assert len(report.page.read_bytes()) <= whole - taken // 2
+    assert 8 <= report.frames < stamp_page.frames
+    assert data_of(report.page)["episodes"][0]["ending"] == "cut"
+    monkeypatch.setattr(stage, "MAX_BYTES", 600_000)
+    with pytest.raises(ConfigError, match="4 episodes are too many for a page of 0 MB"):
+        view(config)
+
+
+def test_what_short_episodes_leave_goes_to_longer_ones() -> None:
+    assert shares({7: 100, 8: 10, 9: 60}, 100) == {7: 45, 8: 10, 9: 45}
+    assert shares({7: 5, 8: 6}, 100) == {7: 5, 8: 6}
+
+
+def test_text_from_strangers_stays_text(tmp_path: Path) -> None:
+    data = write_rollouts(tmp_path / "data", spec={"env": HOSTILE, "policy": HOSTILE})
+    vae = write_vae(tmp_path / "vae", data)
+    report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
+    text = report.page.read_text()
+    assert "alert(1)</script>" not in text
+    assert "<img" not in text
+    assert data_of(report.page)["title"] == HOSTILE
+    assert len(re.findall("<script", text)) == 4
+
+
+def test_json_in_a_script_cannot_end_it() -> None:
+    assert "<" not in as_json({"a": "<!--<script>"})
+
+
+def test_tokens_have_their_episodes_alone(tmp_path: Path) -> None:
+    data = write_rollouts(tmp_path / "data")
+    vae = write_vae(tmp_path / "vae", data)
+    (vae / "vae.safetensors").write_bytes(save(FSQ(FSQConfig(frame_height=8, frame_width=8, token_grid=4))))
+    report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
+    assert report.latents == "left out: its autoencoder is fsq, whose latents are no vector with a Gaussian for each number"
+    shown = data_of(report.page)
+    assert shown["latents"]["absent"] in report.latents
+    assert all(episode["decoded"] for episode in shown["episodes"])
+    with pytest.raises(ConfigError, match="dreams of vectors with a Gaussian for each number, which fsq does not have"):
+        view(ViewConfig(vae=vae, data=data, out=tmp_path / "other.html", rnn=tmp_path, device="cpu"))
+
+
+def test_a_decoder_that_is_too_large_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, write_rnn: WriteRnn, stamp_vae: Path, stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stage, "MAX_DECODER_BYTES", 1000)
+    report = view(ViewConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / "page.html", device="cpu"))
+    assert re.fullmatch(r"left out: its decoder would take \d of the 8 MB of a page", report.latents)
+    assert all(episode["decoded"] for episode in data_of(report.page)["episodes"])
+    with pytest.raises(ConfigError, match="a dream needs the decoder in the page, which is not possible"):
+        view(ViewConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / "page.html", rnn=write_rnn(), device="cpu"))
+
+
+@pytest.mark.parametrize("kind", ["open", "write", "fsync file", "rename"])
+def test_a_full_disk_leaves_the_older_page(
+    monkeypatch: pytest.MonkeyPatch, stamp_vae: Path, stamp_rollouts: Path, tmp_path: Path, kind: str
+) -> None:
+    out = tmp_path / "page.html"
+    out.write_bytes(MARK + b"older")
+    config = ViewConfig(vae=stamp_vae, data=stamp_rollouts, out=out, episodes=1, frames=4, device="cpu")
+    with monkeypatch.context() as patch:
+        disk = FullDisk(patch, kind, 1)
+        with pytest.raises(WriteFailed, match="nothing half-written is visible"):
+            view(config)
+        assert disk.failed
+    assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
+    assert out.read_bytes() == MARK + b"older"
+    view(config)
+    assert len(out.read_bytes()) > 100_000
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("page.htm", "--out: expected a name that ends in .html, got '?"),
+        ("absent/page.html", "its folder is not there; make it first"),
+        ("mine.html", "is there and is no page of wm-view, so it is not replaced"),
+    ],
+)
+def test_a_place_that_cannot_hold_the_page(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stamp_vae: Path,
+    stamp_rollouts: Path,
+    tmp_path: Path,
+    name: str,
+    message: str,
+) -> None:
+    (tmp_path / "mine.html").write_text("<!doctype html>\nmine")
+    refuse = Refusal(monkeypatch, capsys)
+    line = refuse("wm-view", "--quiet", "--vae", stamp_vae, "--data", stamp_rollouts, "--out", tmp_path / name)
+    assert re.search(message, line)
+    assert (tmp_path / "mine.html").read_text() == "<!doctype html>\nmine"
