@@ -1,4 +1,4 @@
-# make run    sets itself up, then runs the whole pipeline on real CarRacing: collect, train, eval, encode, verify
+# make run    sets itself up, then runs the whole pipeline on real CarRacing: collect, train, eval, encode, verify, view
 # make test   sets itself up, then lint, types and tests
 
 PYTHON ?= python3
@@ -20,9 +20,12 @@ help: ## List the targets
 
 run: $(INSTALLED) ## Real CarRacing to latents in a few minutes; again: continues, or says that all is done
 	$(BIN)/wm-pipeline run pipelines/quickstart.yaml --out $(OUT)
+	@test $(OUT)/view.html -nt $(OUT)/vae/vae.safetensors \
+	  || $(BIN)/wm-view --vae $(OUT)/vae --data $(OUT)/rollouts --out $(OUT)/view.html
 
-example: run ## Train an MDN-RNN on the latents of `make run`
+example: run ## Train an MDN-RNN on the latents of `make run`, and put its dream into the page
 	$(BIN)/python examples/train_mdn_rnn.py --latents $(OUT)/latents --vae $(OUT)/vae --out $(OUT)/mdn_rnn
+	$(BIN)/wm-view --vae $(OUT)/vae --data $(OUT)/rollouts --rnn $(OUT)/mdn_rnn --out $(OUT)/view.html
 
 drive: $(OUT)/mdn_rnn/metrics.json ## From nothing to a driving car, in some three hours on two cores; again: continues
 	$(BIN)/python examples/train_controller.py --vae $(OUT)/vae --rnn $(OUT)/mdn_rnn --out $(OUT)/controller --generations $(GENERATIONS)

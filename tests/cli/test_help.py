@@ -190,7 +190,8 @@ def test_each_stage_suggests_a_whole_command() -> None:
         train: following(after_collect, collected, SimpleNamespace(episodes=10)),
         f"{train} --holdout-every 9": following(after_collect, collected, SimpleNamespace(episodes=9)),
         f"wm-eval {both} --out 'my runs/eval'\n{encode}": following(after_train, trained, trained),
-        f"wm-encode {both} --autoencoder mine:Own --out 'my runs/latents'": following(after_eval, evaluated, evaluated),
+        f"wm-encode {both} --autoencoder mine:Own --out 'my runs/latents'\n"
+        f"wm-view {both} --autoencoder mine:Own --out 'my runs/view.html'": following(after_eval, evaluated, evaluated),
         "wm-inspect latents --verify --data https://host/r --vae 'my runs/vae'": following(after_encode, encoded, encoded),
     }
     for lines, found in suggested.items():
@@ -199,7 +200,7 @@ def test_each_stage_suggests_a_whole_command() -> None:
             assert_parses(shlex.split(line))
     assert following(after_collect, collected, SimpleNamespace(episodes=1)) == []
     unnamed = EvalConfig(vae=folder / "vae", data=folder / "rollouts", out=folder / "eval")
-    assert following(after_eval, unnamed, unnamed) == [encode]
+    assert following(after_eval, unnamed, unnamed)[0] == encode
     other = following(after_collect, SimpleNamespace(out=Path("pong")), SimpleNamespace(episodes=99))
     assert other == ["wm-train --data pong --out pong-vae"]
     assert TrainConfig.holdout_every == TRAINS_FROM

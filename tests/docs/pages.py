@@ -41,6 +41,7 @@ NOT_RUN = {
         "make drive": "takes hours; tests/integration/test_controller_example.py runs its commands",
         "python examples/watch_controller.py": "tests/integration/test_controller_example.py runs it",
     },
+    "docs/howto/view.md": {"make example": "tests/view/test_browser.py drives in a page"},
     "docs/howto/cluster.md": {"ray start": CLUSTER, "ray job submit": CLUSTER, "kubectl": CLUSTER},
     "docs/howto/tokens.md": {
         "python benchmarks/": MINUTES,
@@ -71,6 +72,7 @@ NOT_RUN = {
             "policies",
             "scale",
             "train",
+            "view",
             "worlds",
         )
     },

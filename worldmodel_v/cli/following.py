@@ -30,9 +30,11 @@ def after_train(config: Any, report: Any) -> Iterator[list[object]]:
 
 
 def after_eval(config: Any, report: Any) -> Iterator[list[object]]:
-    """Encoding."""
-    latents = _beside(config.out, "eval", "latents")
-    yield ["wm-encode", "--data", *config.data, "--vae", config.vae, *_own(config), "--out", latents]
+    """Encoding, and a page to look into the VAE."""
+    latents, page = _beside(config.out, "eval", "latents"), _beside(config.out, "eval", "view").with_suffix(".html")
+    both = ["--data", *config.data, "--vae", config.vae, *_own(config)]
+    yield ["wm-encode", *both, "--out", latents]
+    yield ["wm-view", *both, "--out", page]
 
 
 def after_encode(config: Any, report: Any) -> Iterator[list[object]]:

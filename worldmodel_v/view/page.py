@@ -16,7 +16,7 @@ from worldmodel_v.view.packing import as_base64
 SCRIPTS = ("data.js", "network.js", "drawing.js", "controls.js", "episodes.js", "latents.js", "dream.js", "main.js")
 """In the order in which they run, as one script."""
 
-MARK = b'<!doctype html>\n<!-- made by wm-view of worldmodel_v -->\n'
+MARK = b"<!doctype html>\n<!-- made by wm-view of worldmodel_v -->\n"
 """How every page begins."""
 
 

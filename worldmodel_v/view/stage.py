@@ -103,7 +103,8 @@ def _require_page_or_nothing(out: Path) -> None:
         return
     with files.open_stream(out) as file:
         if file.read(len(MARK)) != MARK:
-            raise ConfigError("is there and is no page of wm-view, so it is not replaced", field="out", got=out)
+            what = "is there and is no page of wm-view, so it is not replaced"
+            raise ConfigError(what, field="out", got=out, remedy="give a new file")
 
 
 def _mdn_rnn(config: ViewConfig, vae: Trained[Autoencoder], dataset: Rollouts) -> MdnRnn | None:

@@ -55,7 +55,8 @@ function readable(value) {
   return (size >= 100 ? value.toFixed(0) : size >= 10 ? value.toFixed(1) : value.toFixed(2)).replace("-", "−");
 }
 
-const LANE = 40, LABELS = 104, FIGURES = 58;
+const LANE = 40, FIGURES = 58;
+const labelsOf = (width) => (width < 500 ? 70 : 104);
 
 // Lanes below each other, one for each series, with one cursor; a click or drag calls `seek` with a row.
 class Traces {
@@ -64,7 +65,7 @@ class Traces {
     this.lanes = [];
     this.cursor = 0;
     const toRow = (event) => {
-      const box = canvas.getBoundingClientRect(), share = (event.clientX - box.left - LABELS) / (box.width - LABELS - FIGURES);
+      const box = canvas.getBoundingClientRect(), share = (event.clientX - box.left - labelsOf(box.width)) / (box.width - labelsOf(box.width) - FIGURES);
       seek(Math.round(Math.min(1, Math.max(0, share)) * (this.lanes[0].values.length - 1)));
     };
     canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); toRow(event); });
@@ -88,7 +89,7 @@ class Traces {
     pen.font = "13px system-ui, sans-serif";
     pen.textBaseline = "middle";
     this.lanes.forEach((lane, i) => this.drawLane(pen, lane, i * LANE, width));
-    const x = LABELS + (width - LABELS - FIGURES) * this.share(this.cursor);
+    const labels = labelsOf(width), x = labels + (width - labels - FIGURES) * this.share(this.cursor);
     pen.fillStyle = colour("--ink");
     pen.fillRect(x - 0.75, 0, 1.5, height);
   }
@@ -98,25 +99,25 @@ class Traces {
   }
 
   drawLane(pen, lane, top, width) {
-    const right = width - FIGURES, middle = top + LANE / 2;
+    const labels = labelsOf(width), right = width - FIGURES, middle = top + LANE / 2;
     pen.fillStyle = colour("--line");
     pen.fillRect(0, top + LANE - 1, width, 1);
     pen.fillStyle = colour("--soft");
     pen.textAlign = "left";
-    pen.fillText(lane.name, 0, middle, LABELS - 10);
+    pen.fillText(lane.name, 0, middle, labels - 8);
     pen.textAlign = "right";
     pen.fillStyle = colour("--ink");
     pen.fillText(readable(lane.values[this.cursor]), width, middle);
     const finite = lane.values.filter(Number.isFinite), low = Math.min(0, ...finite), high = Math.max(0, ...finite);
     const y = (value) => top + LANE - 7 - ((value - low) / (high - low || 1)) * (LANE - 13);
     pen.fillStyle = colour("--line");
-    pen.fillRect(LABELS, y(0), right - LABELS, 1);
+    pen.fillRect(labels, y(0), right - labels, 1);
     pen.strokeStyle = colour(lane.colour);
     pen.lineWidth = 1.4;
     pen.beginPath();
     lane.values.forEach((value, row) => {
       if (!Number.isFinite(value)) return;
-      const x = LABELS + (right - LABELS) * this.share(row);
+      const x = labels + (right - labels) * this.share(row);
       if (row && lane.isSteps) pen.lineTo(x, y(lane.values[row - 1]));
       pen[row ? "lineTo" : "moveTo"](x, y(value));
     });

@@ -29,7 +29,8 @@ class DreamPart {
   addPads() {
     for (const move of page.actions.keys) {
       const name = this.nameOf(move), pad = element("button", { type: "button", "aria-label": name, title: name, class: `pad ${move.key}` });
-      pad.append(ARROWS[move.key]);
+      const short = page.actions.kind === "discrete" ? name : page.actions.names[move.part];
+      pad.append(ARROWS[move.key], element("span", { class: "small" }, short));
       pad.addEventListener("pointerdown", (event) => {
         event.preventDefault();
         pad.setPointerCapture(event.pointerId);
@@ -41,7 +42,7 @@ class DreamPart {
   }
 
   nameOf({ part, value }) {
-    return `${page.actions.names[part]} ${readable(value)}`;
+    return `${page.actions.names[part]} ${page.actions.kind === "continuous" ? readable(value) : value}`;
   }
 
   // A slider for each part, which shows where the keys have put it and takes what no key reaches.

@@ -25,15 +25,13 @@ class LatentsPart {
     const { kl, mean, std } = this.about, low = mean[latent] - SPREAD * std[latent], high = mean[latent] + SPREAD * std[latent];
     const id = `z${latent}`, value = element("output", { for: id });
     const input = element("input", { type: "range", id, min: low, max: high, step: (high - low) / 400 });
-    const share = kl[latent] / Math.max(...kl), meter = element("span", { class: "meter", "aria-hidden": "true" }, element("i"));
-    meter.firstChild.style.width = `${100 * share}%`;
     const label = element("label", { for: id }, id, element("span", { class: "small" }, `${readable(kl[latent])} nats`));
     input.addEventListener("input", () => {
       this.z[latent] = Number(input.value);
       value.textContent = readable(this.z[latent]);
       this.draw();
     });
-    return { latent, input, value, low, high, row: element("div", { class: "slider" }, label, meter, input, value) };
+    return { latent, input, value, low, high, row: element("div", { class: "slider" }, label, input, value) };
   }
 
   // Begin at the frame of part one, and interpolate from it to one of another episode, or of its other end.
