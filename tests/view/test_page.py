@@ -13,11 +13,13 @@ from PIL import Image
 
 from tests.builders import FullDisk
 from tests.cli.test_bad_input import Refusal
+from tests.conftest import stamp_config
 from tests.evaluation.conftest import write_rollouts, write_vae
 from tests.evaluation.test_report import Page
 from tests.view.conftest import WriteRnn, data_of
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.tokens.fsq import FSQ, FSQConfig
+from worldmodel_v.collection import collect
 from worldmodel_v.errors import ConfigError, WriteFailed
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.view import ViewConfig, ViewReport, stage, view
@@ -64,7 +66,7 @@ def test_the_policy_allows_its_own_style_and_scripts_alone(stamp_page: ViewRepor
 def test_frames_are_the_recorded_ones_to_the_bit(stamp_page: ViewReport, stamp_rollouts: Path) -> None:
     data = data_of(stamp_page.page)
     assert [each["episode"] for each in data["episodes"]] == [3, 7, 0, 6]
-    assert [each["heldOut"] for each in data["episodes"]] == [True, True, False, False]
+    assert [each["kind"] for each in data["episodes"]] == ["held out", "held out", "trained on", "trained on"]
     dataset = open_dataset(stamp_rollouts)
     for shown in data["episodes"]:
         pictures = [Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB") for text in shown["recorded"]]
@@ -74,6 +76,13 @@ def test_frames_are_the_recorded_ones_to_the_bit(stamp_page: ViewReport, stamp_r
         actions = np.frombuffer(gzip.decompress(base64.b64decode(shown["action"])), "<f4")
         np.testing.assert_array_equal(actions.reshape(len(frames), -1)[:-1], episode.action.reshape(len(frames), -1)[:-1])
         assert np.isnan(actions[-1])
+
+
+def test_no_episode_of_other_rollouts_was_trained_on(stamp_vae: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    collect(stamp_config(other, seed=8, episodes=3))
+    report = view(ViewConfig(vae=stamp_vae, data=other, out=tmp_path / "page.html", device="cpu"))
+    assert [each["kind"] for each in data_of(report.page)["episodes"]] == ["not from its training"] * 3
 
 
 def test_latents_are_ordered_by_their_kl(stamp_page: ViewReport) -> None:
@@ -164,6 +173,7 @@ def test_a_full_disk_leaves_the_older_page(
     ("name", "message"),
     [
         ("page.htm", "--out: expected a name that ends in .html, got '?"),
+        ("page.html --frames 7", "--frames 7: 4 episodes need at least 2 frames each; ask for 8 or more"),
         ("absent/page.html", "its folder is not there; make it first"),
         ("mine.html", "is there and is no page of wm-view, so it is not replaced"),
     ],
@@ -179,6 +189,6 @@ def test_a_place_that_cannot_hold_the_page(
 ) -> None:
     (tmp_path / "mine.html").write_text("<!doctype html>\nmine")
     refuse = Refusal(monkeypatch, capsys)
-    line = refuse("wm-view", "--quiet", "--vae", stamp_vae, "--data", stamp_rollouts, "--out", tmp_path / name)
+    line = refuse("wm-view", "--quiet", "--vae", stamp_vae, "--data", stamp_rollouts, "--out", *f"{tmp_path}/{name}".split())
     assert re.search(message, line)
     assert (tmp_path / "mine.html").read_text() == "<!doctype html>\nmine"

@@ -13,6 +13,9 @@ from worldmodel_v.storage import LocalPath, Location, to_place
 MAX_BYTES = 8_000_000
 """The largest page: some mail servers and chats take no more than 10 MB."""
 
+MIN_ROWS = 2
+"""Of each episode: with fewer there is nothing to play."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConfig:
@@ -51,3 +54,6 @@ class ViewConfig:
         require_settings(self)
         if self.out.suffix != ".html":
             raise ConfigError(field="out", expected="a name that ends in .html", got=self.out)
+        if self.frames < MIN_ROWS * self.episodes:
+            what = f"{self.episodes} episodes need at least {MIN_ROWS} frames each"
+            raise ConfigError(what, field="frames", got=self.frames, remedy=f"ask for {MIN_ROWS * self.episodes} or more")

@@ -3,20 +3,24 @@
 Legend: T rows, A action, H, W, K size of the condition.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from worldmodel_v.autoencoders.artifact import Training
 from worldmodel_v.data import Split
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.coder import Coder
 from worldmodel_v.evaluation.conditions import condition_rows
-from worldmodel_v.evaluation.sample import as_seen
+from worldmodel_v.evaluation.sample import as_seen, has_trained_on
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Rollouts, Shard
 from worldmodel_v.view.packing import numbers, strips
+
+Kind = Literal["held out", "trained on", "not from its training"]
+"""What an episode was in the training of the autoencoder; the last is for other rollouts than those that it was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,7 @@ class Excerpt:
     """The first rows of an episode, and what the autoencoder makes of them."""
 
     episode: int
-    is_held_out: bool
+    kind: Kind
     num_rows: int
     """Of the whole episode."""
 
@@ -71,7 +75,7 @@ class Excerpt:
         ending = "terminated" if self.terminated else "truncated" if self.truncated else "open"
         return {
             "episode": self.episode,
-            "heldOut": self.is_held_out,
+            "kind": self.kind,
             "rows": len(self),
             "allRows": self.num_rows,
             "ending": ending if is_whole else "cut",
@@ -84,29 +88,37 @@ class Excerpt:
 
 
 def read_excerpts(
-    dataset: Rollouts, coder: Coder, *, holdout_every: int, num_episodes: int, num_frames: int, progress: Progress
+    dataset: Rollouts, coder: Coder, kind_of: Callable[[int], Kind], num_episodes: int, num_frames: int, progress: Progress
 ) -> list[Excerpt]:
-    """At most so many episodes, held-out ones first, and frames in all; raises ShardDamaged or ModelNotUsable."""
-    split = Split(dataset, holdout_every)
-    chosen = choose_episodes(dataset, split, num_episodes)
+    """At most so many episodes, those first that were not trained on, and frames in all; raises ShardDamaged or
+    ModelNotUsable."""
+    chosen = choose_episodes(dataset, kind_of, num_episodes)
     lengths = {episode: _num_rows(dataset, episode) for episode in chosen}
     rows = shares(lengths, num_frames)
     task = progress.task("decode", sum(rows.values()), "frames")
     excerpts = []
     for episode in chosen:
-        excerpts.append(_read(dataset, episode, rows[episode], coder, is_held_out=split.is_held_out(episode)))
+        excerpts.append(_read(dataset, episode, rows[episode], coder, kind_of(episode)))
         task.advance(rows[episode])
     task.close()
     return excerpts
 
 
-def choose_episodes(dataset: Rollouts, split: Split, wanted: int) -> list[int]:
-    """Numbers of episodes, evenly spaced over the held-out ones, then over the others."""
-    numbers_ = [episode for entry in dataset.entries for episode in range(entry.first_episode, entry.end_episode)]
-    held_out = [episode for episode in numbers_ if split.is_held_out(episode)]
-    others = [episode for episode in numbers_ if not split.is_held_out(episode)]
-    chosen = [held_out[i] for i in evenly_spaced(len(held_out), wanted)]
-    return [*chosen, *(others[i] for i in evenly_spaced(len(others), wanted - len(chosen)))]
+def kinds(dataset: Rollouts, training: Training) -> Callable[[int], Kind]:
+    """What each episode of a dataset was in a training."""
+    if not has_trained_on(training, dataset):
+        return lambda episode: "not from its training"
+    split = Split(dataset, training.holdout_every)
+    return lambda episode: "held out" if split.is_held_out(episode) else "trained on"
+
+
+def choose_episodes(dataset: Rollouts, kind_of: Callable[[int], Kind], wanted: int) -> list[int]:
+    """Numbers of episodes, evenly spaced over those that were not trained on, then over the others."""
+    everyone = [episode for entry in dataset.entries for episode in range(entry.first_episode, entry.end_episode)]
+    unseen = [episode for episode in everyone if kind_of(episode) != "trained on"]
+    seen = [episode for episode in everyone if kind_of(episode) == "trained on"]
+    chosen = [unseen[i] for i in evenly_spaced(len(unseen), wanted)]
+    return [*chosen, *(seen[i] for i in evenly_spaced(len(seen), wanted - len(chosen)))]
 
 
 def shares(lengths: Mapping[int, int], total: int) -> dict[int, int]:
@@ -141,7 +153,7 @@ def _num_rows(dataset: Rollouts, episode: int) -> int:
         return _place(shard, episode)[1]
 
 
-def _read(dataset: Rollouts, episode: int, rows: int, coder: Coder, *, is_held_out: bool) -> Excerpt:
+def _read(dataset: Rollouts, episode: int, rows: int, coder: Coder, kind: Kind) -> Excerpt:
     with _shard_of(dataset, episode) as shard:
         start, length = _place(shard, episode)
         stop = start + rows
@@ -150,7 +162,7 @@ def _read(dataset: Rollouts, episode: int, rows: int, coder: Coder, *, is_held_o
         latents = coder.encode(frames, condition)
         return Excerpt(
             episode=episode,
-            is_held_out=is_held_out,
+            kind=kind,
             num_rows=length,
             frames=frames,
             decoded=coder.decode(latents, condition),

@@ -24,9 +24,9 @@ from worldmodel_v.storage import Rollouts, files, require_dataset
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.surface import option
 from worldmodel_v.view.actions import actions_for_page
-from worldmodel_v.view.config import MAX_BYTES, ViewConfig
+from worldmodel_v.view.config import MAX_BYTES, MIN_ROWS, ViewConfig
 from worldmodel_v.view.dream import MdnRnn, read_mdn_rnn
-from worldmodel_v.view.episodes import Excerpt, read_excerpts, shortened
+from worldmodel_v.view.episodes import Excerpt, kinds, read_excerpts, shortened
 from worldmodel_v.view.latents import PageDecoder, latents_for_page, page_decoder
 from worldmodel_v.view.network import NotConvertible
 from worldmodel_v.view.packing import Weights, frames_in_a_strip
@@ -34,9 +34,6 @@ from worldmodel_v.view.page import MARK, render
 
 MAX_DECODER_BYTES = 5_000_000
 """As text in the page; the rest is for frames, the MDN-RNN, and the library, which takes 0.4 MB."""
-
-MIN_ROWS = 2
-"""Of each episode: with fewer there is nothing to play."""
 
 MARGIN = 0.97
 """Of the room that frames have: pictures of fewer frames take a little more each."""
@@ -75,10 +72,10 @@ def view(config: ViewConfig, progress: Progress | None = None) -> ViewReport:
     excerpts = read_excerpts(
         dataset,
         Coder(vae.model.to(device), device),
-        holdout_every=read_training(config.vae).holdout_every,
-        num_episodes=config.episodes,
-        num_frames=config.frames,
-        progress=progress,
+        kinds(dataset, read_training(config.vae)),
+        config.episodes,
+        config.frames,
+        progress,
     )
     vae.model.cpu()
     decoder = _decoder(config, vae.model, excerpts)

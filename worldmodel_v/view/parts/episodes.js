@@ -22,8 +22,7 @@ class EpisodesPart {
   }
 
   episodeButton(episode) {
-    const kind = episode.heldOut ? "held out" : "trained on";
-    const label = element("span", { class: "small" }, `${kind}, ${episode.rows} frames`);
+    const label = element("span", { class: "small" }, `${episode.kind}, ${episode.rows} frames`);
     return element("button", { type: "button", onclick: () => this.open(episode) }, `Episode ${episode.episode}`, label);
   }
 
@@ -56,8 +55,9 @@ class EpisodesPart {
       terminated: "It ends where the world ended it.", truncated: "It ends at the limit of steps.", open: "It has no recorded end.",
       cut: `Shown are the first ${episode.rows} of its ${episode.allRows} frames.`,
     };
-    const total = episode.reward.reduce((sum, value) => sum + (Number.isFinite(value) ? value : 0), 0);
-    byId("about").textContent = `${endings[episode.ending]} Mean error ${readable(mean)} grey levels, rewards shown ${readable(total)} in all.`;
+    const rewards = episode.reward.filter(Number.isFinite), total = rewards.reduce((sum, value) => sum + value, 0);
+    const of = rewards.length ? `, sum of rewards ${readable(total)}` : "";
+    byId("about").textContent = `${endings[episode.ending]} Mean error ${readable(mean)} grey levels${of}.`;
   }
 
   // Rows whose reward stands out: above the median by more than a standard deviation.
