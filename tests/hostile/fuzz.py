@@ -37,6 +37,7 @@ from hypothesis import strategies as st
 
 from tests.builders import made_latent_schema, made_rollout_schema, make_episode, make_latents, make_shard, rollout_spec
 from tests.hostile.pieces import mended, pieces_of
+from tests.view.conftest import mdn_rnn_bytes
 from worldmodel_v.autoencoders.artifact import from_bytes, save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.errors import ShardDamaged, WorldModelError
@@ -45,11 +46,13 @@ from worldmodel_v.policies import StableBaselinesPolicy
 from worldmodel_v.policies.checkpoint import _read_weights, torch_threads_kept
 from worldmodel_v.policies.expression import parse_policy
 from worldmodel_v.policies.torch_file import tensors_in
+from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage import DatasetWriter, Shard, build_shard, open_dataset, verify
 from worldmodel_v.storage.index import IndexEntry, read_index
 from worldmodel_v.storage.set_aside import SET_ASIDE_NAME, SetAside, read_set_aside, write_set_aside
 from worldmodel_v.training.checkpoint import Checkpoint
 from worldmodel_v.untrusted import parse_object
+from worldmodel_v.view.dream import read_mdn_rnn
 
 MAX_SECONDS = 5
 """Of computing, for one input: far more than any takes; on a busy machine too, where another clock would run on."""
@@ -139,6 +142,10 @@ PICKLE_TOKENS = [
 # What each parser does with a file, and what must hold
 
 
+RNN_VAE = "a" * 64
+RNN_ACTIONS = {"type": "Box", "dtype": "float32", "shape": [2], "low": -1, "high": 1}
+
+
 def read_shard(content: bytes, folder: Path) -> None:
     """All that can be asked of a shard."""
     path = folder / "000000.h5"
@@ -198,6 +205,13 @@ def read_weights(content: bytes, _: Path) -> None:
     """A VAE, which must then be one."""
     vae = from_bytes(content, "vae.safetensors")
     assert min(vae.model.config.frame_shape) >= 8
+
+
+def read_rnn(content: bytes, folder: Path) -> None:
+    """An MDN-RNN for a page, which must then fit the VAE and the actions."""
+    (folder / "mdn_rnn.safetensors").write_bytes(content)
+    model = read_mdn_rnn(folder, vae_sha256=RNN_VAE, latent_dim=3, actions=ActionSpace(RNN_ACTIONS))
+    assert model.tensors["head.weight"].shape == (2 + 9 * model.mixtures, model.hidden)
 
 
 def read_checkpoint(content: bytes, _: Path) -> None:
@@ -399,6 +413,7 @@ TARGETS: dict[str, tuple[Callable[[bytes, Path], None], st.SearchStrategy[bytes]
     "note": (read_note, texts(_note, [*JSON_TOKENS, b'"shard": 0', b'"reason"'])),
     "description": (read_description, texts(_description, JSON_TOKENS)),
     "weights": (read_weights, tensors(functools.cache(lambda: save(VAE(SMALL))))),
+    "rnn": (read_rnn, tensors(functools.cache(lambda: mdn_rnn_bytes(ActionSpace(RNN_ACTIONS), RNN_VAE, latent_dim=3)))),
     "checkpoint": (read_checkpoint, tensors(_checkpoint)),
     "pipeline": (read_pipeline, texts(PIPELINE.read_bytes, YAML_TOKENS)),
     "sb3": (read_sb3, texts(_sb3_data, [*JSON_TOKENS, b'"_shape"', b"Discrete", b'"n"', b'"nvec"', b"[inf]"])),

@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 
 from worldmodel_v.autoencoders.artifact import describe
+from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.view import ViewConfig, ViewReport, view
 
@@ -17,9 +18,15 @@ HIDDEN, MIXTURES = 6, 3
 WriteRnn = Callable[..., Path]
 
 
-def mdn_rnn_file(vae: Path, data: Path, *, latent_dim: int = 8, about: dict[str, object] | None = None) -> bytes:
-    """What the example would write of an untrained model: random weights of a small size."""
-    actions = open_dataset(data).schema.actions
+def mdn_rnn_file(vae: Path, data: Path, **changes: object) -> bytes:
+    """What the example would write of an untrained model of this VAE: random weights of a small size."""
+    return mdn_rnn_bytes(open_dataset(data).schema.actions, describe(vae).sha256, **changes)
+
+
+def mdn_rnn_bytes(
+    actions: ActionSpace, vae_sha256: str, *, latent_dim: int = 8, about: dict[str, object] | None = None
+) -> bytes:
+    """The same of a VAE of which only the hash is known."""
     draw = np.random.default_rng(0)
     outputs = 2 + 3 * latent_dim * MIXTURES
     shapes = {
@@ -37,7 +44,7 @@ def mdn_rnn_file(vae: Path, data: Path, *, latent_dim: int = 8, about: dict[str,
     }
     tensors = {name: np.array(np.abs(draw.normal(0.5, 0.3, shape)), np.float32) for name, shape in shapes.items()}
     tensors["usual_termination"] = np.array(-6.0, np.float32)
-    told = {"action_space": actions.record, "vae_sha256": describe(vae).sha256} | (about or {})
+    told = {"action_space": actions.record, "vae_sha256": vae_sha256} | (about or {})
     return safetensors.numpy.save(tensors, {"about": json.dumps(told)})
 
 

@@ -22,6 +22,7 @@ from worldmodel_v.autoencoders import frames_to_input, output_to_frames
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.evaluation.walks import interpolate
 from worldmodel_v.storage import open_dataset
+from worldmodel_v.untrusted import printable
 from worldmodel_v.view import ViewConfig, ViewReport, view
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
@@ -217,6 +218,6 @@ def test_strangers_text_is_only_text(tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "data", spec={"env": HOSTILE, "policy": HOSTILE})
     report = view(ViewConfig(vae=write_vae(tmp_path / "vae", data), data=data, out=tmp_path / "page.html", device="cpu"))
     with Browser(report.page, tmp_path / "profile") as browser:
-        assert browser.value("document.querySelector('#facts').textContent").count(HOSTILE) == 2
+        assert browser.value("document.querySelector('#facts').textContent").count(printable(HOSTILE)) == 2
         assert browser.value("document.querySelectorAll('script').length") == 4
         assert browser.complaints == []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.builders import FullDisk
@@ -18,10 +19,12 @@ from tests.evaluation.conftest import write_rollouts, write_vae
 from tests.evaluation.test_report import Page
 from tests.view.conftest import WriteRnn, data_of
 from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.autoencoders.tokens.fsq import FSQ, FSQConfig
 from worldmodel_v.collection import collect
-from worldmodel_v.errors import ConfigError, WriteFailed
+from worldmodel_v.errors import ConfigError, ModelFailed, WriteFailed
 from worldmodel_v.storage import open_dataset
+from worldmodel_v.untrusted import printable
 from worldmodel_v.view import ViewConfig, ViewReport, stage, view
 from worldmodel_v.view.config import MAX_BYTES
 from worldmodel_v.view.episodes import shares
@@ -119,8 +122,24 @@ def test_text_from_strangers_stays_text(tmp_path: Path) -> None:
     text = report.page.read_text()
     assert "alert(1)</script>" not in text
     assert "<img" not in text
-    assert data_of(report.page)["title"] == HOSTILE
+    assert data_of(report.page)["title"] == printable(HOSTILE)
     assert len(re.findall("<script", text)) == 4
+
+
+def test_a_page_inside_of_what_it_shows_is_refused(stamp_vae: Path, stamp_rollouts: Path) -> None:
+    for place in (stamp_vae, stamp_rollouts):
+        with pytest.raises(ConfigError, match="lies in a directory that is only read; give a directory outside of it"):
+            ViewConfig(vae=stamp_vae, data=stamp_rollouts, out=place / "page.html")
+
+
+def test_weights_that_give_nan_are_refused(tmp_path: Path) -> None:
+    data = write_rollouts(tmp_path / "data")
+    model = VAE(VAEConfig(frame_height=8, frame_width=8, latent_dim=3))
+    torch.nn.init.constant_(model.to_posterior.bias, float("nan"))
+    vae = write_vae(tmp_path / "vae", data, model=model)
+    with pytest.raises(ModelFailed, match="mu is NaN or infinite in episode 1; its weights are not usable"):
+        view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_json_in_a_script_cannot_end_it() -> None:
@@ -145,7 +164,7 @@ def test_a_decoder_that_is_too_large_is_left_out(
 ) -> None:
     monkeypatch.setattr(stage, "MAX_DECODER_BYTES", 1000)
     report = view(ViewConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / "page.html", device="cpu"))
-    assert re.fullmatch(r"left out: its decoder would take \d of the 8 MB of a page", report.latents)
+    assert re.fullmatch(r"left out: its decoder would take \d\.\d MB, for which a page has no room", report.latents)
     assert all(episode["decoded"] for episode in data_of(report.page)["episodes"])
     with pytest.raises(ConfigError, match="a dream needs the decoder in the page, which is not possible"):
         view(ViewConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / "page.html", rnn=write_rnn(), device="cpu"))

@@ -10,6 +10,7 @@ import numpy as np
 
 from worldmodel_v.profiles import profile_of
 from worldmodel_v.schema import ActionSpace, Schema
+from worldmodel_v.untrusted import printable
 
 LEFT, RIGHT, UP, DOWN = "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"
 
@@ -25,7 +26,7 @@ def actions_for_page(env: str, schema: Schema, recorded_NA: np.ndarray) -> dict[
     rest = np.clip(0.0, low, high) if space.kind != "discrete" else low
     return {
         "kind": space.kind,
-        "names": list(names),
+        "names": [printable(name) for name in names],
         "low": low.tolist(),
         "high": high.tolist(),
         "rest": rest.tolist(),

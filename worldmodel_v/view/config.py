@@ -9,6 +9,7 @@ from annotated_types import Ge
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import LocalPath, Location, to_place
+from worldmodel_v.storage.directory import require_outside
 
 MAX_BYTES = 8_000_000
 """The largest page: some mail servers and chats take no more than 10 MB."""
@@ -54,6 +55,9 @@ class ViewConfig:
         require_settings(self)
         if self.out.suffix != ".html":
             raise ConfigError(field="out", expected="a name that ends in .html", got=self.out)
+        for place in (self.vae, self.data):
+            if isinstance(place, Path):
+                require_outside(self.out, place, "lies in a directory that is only read")
         if self.frames < MIN_ROWS * self.episodes:
             what = f"{self.episodes} episodes need at least {MIN_ROWS} frames each"
             raise ConfigError(what, field="frames", got=self.frames, remedy=f"ask for {MIN_ROWS * self.episodes} or more")

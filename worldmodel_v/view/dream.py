@@ -17,7 +17,7 @@ from worldmodel_v.autoencoders.artifact import INVALID, metadata, read_file
 from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.storage import files
-from worldmodel_v.untrusted import parse_object
+from worldmodel_v.untrusted import parse_object, shortened
 from worldmodel_v.view.packing import Weights
 
 WEIGHTS_NAME = "mdn_rnn.safetensors"
@@ -60,7 +60,7 @@ def read_mdn_rnn(folder: Path, *, vae_sha256: str, latent_dim: int, actions: Act
         what = f"knows the latents of another VAE, {str(known_vae)[:12]}…; this one is {vae_sha256[:12]}…"
         raise ModelNotUsable(what, where=file, remedy=REMEDY)
     if known_actions.record != actions.record:
-        expected, got = (json.dumps(space.record) for space in (actions, known_actions))
+        expected, got = (shortened(json.dumps(space.record)) for space in (actions, known_actions))
         raise ModelNotUsable(
             "knows other actions", where=file, expected=expected, got=got, remedy="give data of the same actions"
         )

@@ -44,18 +44,18 @@ def render(content: dict[str, Any]) -> bytes:
         )
     )
     page = environment.get_template("page.html").render(
-        policy=jinja2_safe(policy),
-        style=jinja2_safe(style),
-        library=jinja2_safe(library),
-        script=jinja2_safe(script),
-        data=jinja2_safe(as_json(content)),
+        policy=_as_it_is(policy),
+        style=_as_it_is(style),
+        library=_as_it_is(library),
+        script=_as_it_is(script),
+        data=_as_it_is(as_json(content)),
         wasm=as_base64(_asset("vendor", "tf.wasm.gz")),
         title=content["title"],
     )
     return MARK + page.encode()
 
 
-def jinja2_safe(text: str) -> Any:
+def _as_it_is(text: str) -> Any:
     """A text of this package, or JSON without markup, that the template puts in as it is."""
     import markupsafe
 

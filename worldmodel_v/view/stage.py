@@ -13,7 +13,7 @@ from worldmodel_v.autoencoders.artifact import read_training
 from worldmodel_v.autoencoders.gaussian import VAE
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import ConfigError, PackageMissing
+from worldmodel_v.errors import ConfigError, ModelFailed, PackageMissing
 from worldmodel_v.evaluation.coder import Coder
 from worldmodel_v.evaluation.colours import INFERNO
 from worldmodel_v.notebook import shown
@@ -23,6 +23,7 @@ from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import Rollouts, files, require_dataset
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.surface import option
+from worldmodel_v.untrusted import printable
 from worldmodel_v.view.actions import actions_for_page
 from worldmodel_v.view.config import MAX_BYTES, MIN_ROWS, ViewConfig
 from worldmodel_v.view.dream import MdnRnn, read_mdn_rnn
@@ -59,7 +60,7 @@ def view(config: ViewConfig, progress: Progress | None = None) -> ViewReport:
     """Write the page `config.out` on the autoencoder `config.vae` and episodes of `config.data`.
 
     Raises UsageError (PackageMissing, ConfigError, ModelNotUsable, DatasetNotUsable, ShardDamaged) before anything is written,
-    WriteFailed if the disk fails. An older page is replaced in one step.
+    ModelFailed if the autoencoder gives NaN, WriteFailed if the disk fails. An older page is replaced in one step.
     """
     _require_packages()
     progress = shown(progress)
@@ -78,6 +79,7 @@ def view(config: ViewConfig, progress: Progress | None = None) -> ViewReport:
         progress,
     )
     vae.model.cpu()
+    _require_finite(config, excerpts)
     decoder = _decoder(config, vae.model, excerpts)
     page, excerpts = _largest_page(config, vae, dataset, excerpts, decoder, rnn)
     publish(config.out, page)
@@ -104,6 +106,15 @@ def _require_page_or_nothing(out: Path) -> None:
             raise ConfigError(what, field="out", got=out, remedy="give a new file")
 
 
+def _require_finite(config: ViewConfig, excerpts: Sequence[Excerpt]) -> None:
+    """Raise ModelFailed, naming the first episode, unless every latent is finite."""
+    for excerpt in excerpts:
+        for name, values in excerpt.latents.items():
+            if not np.isfinite(values).all():
+                what = f"{name} is NaN or infinite in episode {excerpt.episode}; its weights are not usable"
+                raise ModelFailed(what, where=config.vae, remedy="train it again, with a lower learning rate")
+
+
 def _mdn_rnn(config: ViewConfig, vae: Trained[Autoencoder], dataset: Rollouts) -> MdnRnn | None:
     if config.rnn is None:
         return None
@@ -119,7 +130,7 @@ def _decoder(config: ViewConfig, model: Autoencoder, excerpts: Sequence[Excerpt]
     try:
         decoder = page_decoder(model, excerpts)
         if (size := len(decoder.weights.packed(decoder.precision)["data"])) > MAX_DECODER_BYTES:
-            raise NotConvertible(f"its decoder would take {size / 1e6:.0f} of the {MAX_BYTES / 1e6:.0f} MB of a page")
+            raise NotConvertible(f"its decoder would take {size / 1e6:.1f} MB, for which a page has no room")
         return decoder
     except NotConvertible as error:
         if config.rnn is None:
@@ -170,15 +181,8 @@ def _about(
     height, width = vae.model.config.frame_shape
     recorded = np.concatenate([each.action for each in excerpts])
     return {
-        "title": dataset.spec.env,
-        "facts": {
-            "autoencoder": f"{vae.model.kind}, {config.vae}",
-            "its SHA-256": vae.sha256,
-            "data": str(config.data),
-            "environment": dataset.spec.env,
-            "policy": dataset.spec.policy,
-            "MDN-RNN": str(config.rnn) if rnn else "none",
-        },
+        "title": printable(dataset.spec.env),
+        "facts": {name: printable(text) for name, text in _facts(config, vae, dataset).items()},
         "height": height,
         "width": width,
         "stripFrames": frames_in_a_strip(height),
@@ -186,6 +190,17 @@ def _about(
         "actions": actions_for_page(dataset.spec.env, dataset.schema, recorded),
         "latents": {"absent": decoder} if isinstance(decoder, str) else decoder.for_page(),
         "dream": _dream(rnn) if rnn else None,
+    }
+
+
+def _facts(config: ViewConfig, vae: Trained[Autoencoder], dataset: Rollouts) -> dict[str, str]:
+    return {
+        "autoencoder": f"{vae.model.kind}, {config.vae}",
+        "its SHA-256": vae.sha256,
+        "data": str(config.data),
+        "environment": dataset.spec.env,
+        "policy": dataset.spec.policy,
+        "MDN-RNN": str(config.rnn or "none"),
     }
 
 
