@@ -866,6 +866,7 @@ REQUIRED = {
     "wm-train": "--data x --out x",
     "wm-encode": "--data x --vae x --out x",
     "wm-eval": "--data x --vae x --out x",
+    "wm-view": "--data x --vae x --out x.html",
     "wm-select": "--data a --out b",
     "wm-export": "npz --data x --out y",
     "wm-import": "npz --from x --out y",
