@@ -221,3 +221,15 @@ def test_strangers_text_is_only_text(tmp_path: Path) -> None:
         assert browser.value("document.querySelector('#facts').textContent").count(printable(HOSTILE)) == 2
         assert browser.value("document.querySelectorAll('script').length") == 4
         assert browser.complaints == []
+
+
+def test_a_browser_that_cannot_run_the_networks_says_so_and_shows_the_frames(stamp_page: ViewReport, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(stamp_page.page.read_text().replace(" 'wasm-unsafe-eval'", "", 1))
+    with Browser(page, tmp_path / "profile") as browser:
+        for part in ("latents", "dream"):
+            said = browser.value(f"document.getElementById('{part}-absent').textContent")
+            assert said.startswith("This browser cannot run the networks (")
+            assert browser.value(f"document.getElementById('{part}-body').hidden")
+        assert browser.value("document.getElementById('recorded').width") == 64
+        assert browser.value("document.getElementById('decoded').closest('figure').hidden")

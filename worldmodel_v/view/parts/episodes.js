@@ -84,6 +84,7 @@ class EpisodesPart {
     here.row = Math.min(Math.max(0, row), episode.rows - 1);
     const recorded = episode.frames.at(here.row), decoded = episode.decodedAt(here.row, this.decoder);
     drawFrame(byId("recorded"), recorded);
+    for (const name of ["decoded", "difference"]) byId(name).closest("figure").hidden = !decoded;
     if (decoded) {
       drawFrame(byId("decoded"), decoded);
       drawFrame(byId("difference"), differenceOf(recorded, decoded));

@@ -1,7 +1,9 @@
 // The networks, computed by TensorFlow.js on WebAssembly. Maps are [1, height, width, channels].
 
 async function startLibrary() {
-  await tf.start(await unzipped(document.getElementById("wasm").textContent.trim()));
+  const wasm = await unzipped(document.getElementById("wasm").textContent.trim());
+  await WebAssembly.compile(wasm);  // throws where it is not allowed, which the library would wait for
+  await tf.start(wasm);
 }
 
 function placed(place, buffer) {
