@@ -1,0 +1,161 @@
+"""What one recipe's latents hold of CarRacing, what they cost, and how far a dynamics model follows them; see `dreams.py`.
+
+Legend: N frames, S dreams, H their steps, K variables of the state, F features of a latent.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _dreaming import WARM_UP, Dynamics, dream, error_curves, features_of, learn_dynamics
+from _road import NAMES, ROAD, road_of
+from _small_things import CLASSES, class_measures, edge_psnr, recall_precision_f1
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from worldmodel_v.autoencoders import Autoencoder, frames_to_input
+from worldmodel_v.autoencoders.tokens.tokenizer import Tokenizer
+from worldmodel_v.data import Split
+from worldmodel_v.evaluation.metrics import score_frames, ssim
+from worldmodel_v.evaluation.sample import Sample, read_sample
+from worldmodel_v.profiles import CAR_RACING
+from worldmodel_v.progress import Silent
+from worldmodel_v.storage import open_dataset
+
+ENV = "worldmodel_v/CarRacing-v3"
+HOLDOUT_EVERY = 5
+HORIZON, START_EVERY = 100, 10
+SCORED_FRAMES, TIMED_FRAMES = 2000, 512
+CPU = torch.device("cpu")
+RIDGES = 10.0 ** np.arange(-1, 6)
+
+# What the latents hold
+
+
+def picture_figures(model: Autoencoder, sample: Sample) -> dict[str, float]:
+    """Of reconstructions of held-out frames after the zoom-in."""
+    measures = {"ssim": ssim, "edges": edge_psnr, **class_measures()}
+    scores = score_frames(model, sample.frames, CPU, condition_NK=sample.condition, measures=measures)
+    total = {name: float(values.sum()) for name, values in scores.measures.items()}
+    figures = {"PSNR": float(scores.psnr.mean())}
+    figures |= {"SSIM": total["ssim"] / len(sample), "PSNR at edges": total["edges"] / len(sample)}
+    for name in CLASSES:
+        found = recall_precision_f1(*(total[f"{name}_{count}"] for count in ("there", "found", "both")))
+        figures |= {f"{name} {what}": value for what, value in zip(("recall", "precision", "F1"), found, strict=True)}
+    own = model.figures(scores)
+    rate = own["kl_nats"] if "kl_nats" in own else own["entropy_bits"] * np.log(2)
+    return {**figures, "rate, nats": float(rate)}
+
+
+def held_out_sample(data: Path, model: Autoencoder) -> Sample:
+    """Frames of the held-out episodes, evenly spaced, without those in which the camera zooms in."""
+    sample = read_sample(open_dataset(data), model, holdout_every=HOLDOUT_EVERY, limit=SCORED_FRAMES, progress=Silent())
+    after = sample.row >= CAR_RACING.zoom_rows
+    columns = {name: values[after] for name, values in vars(sample).items() if name != "state_names"}
+    return Sample(state_names=sample.state_names, **columns)
+
+
+def microseconds_a_frame(model: Autoencoder, sample: Sample) -> float:
+    """Processor time of encoding in batches of 64, in one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ready = model.for_inference(CPU, "fp32")
+    x = frames_to_input(torch.from_numpy(sample.frames[:TIMED_FRAMES]), model.config.channels)
+    with torch.no_grad():
+        ready.encode(x[:64])
+        start = time.process_time()
+        for batch in x.split(64):
+            ready.encode(batch)
+        seconds = time.process_time() - start
+    torch.set_num_threads(threads)
+    return 1e6 * seconds / len(x)
+
+
+def storage(latents: Path) -> tuple[str, int]:
+    """What is stored of a frame, in words, and its bytes."""
+    columns = open_dataset(latents).schema.by_role("latent")
+    sizes = [int(np.prod(column.row_shape)) for column in columns]
+    bytes_a_frame = sum(size * np.dtype(column.dtype).itemsize for size, column in zip(sizes, columns, strict=True))
+    values = columns[0].num_values
+    return (f"{sizes[0]} numbers" if values is None else f"{sizes[0]} tokens of {values}"), bytes_a_frame
+
+
+# The probe and the dreams
+
+
+def episodes_of(latents: Path, model: Autoencoder) -> dict[bool, list[dict[str, Any]]]:
+    """Held out or not -> for each episode its latents, features, actions, state on the road, and the rows near the road."""
+    dataset = open_dataset(latents)
+    split, names = Split(dataset, HOLDOUT_EVERY), [column.name for column in dataset.schema.by_role("latent")]
+    found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for episode in dataset:
+        columns = {name: episode.columns[name] for name in names}
+        road, near = road_of(ENV, episode)
+        latent = columns[names[0]]
+        latent = torch.from_numpy(latent.astype(np.int64) if isinstance(model, Tokenizer) else latent.astype(np.float32))
+        of_episode = {"latent": latent.flatten(start_dim=1), "features": features_of(model, columns).numpy()}
+        of_episode |= {"action": torch.from_numpy(episode.columns["action"]), "road": road, "near": near}
+        found[split.is_held_out(episode.episode_id)].append(of_episode)
+    return found
+
+
+def near_road(episodes: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Features and state of all rows near the road."""
+    features, road = ([each[name][each["near"]] for each in episodes] for name in ("features", "road"))
+    return np.concatenate(features), np.concatenate(road)
+
+
+def dream_figures(latents: Path, model: Autoencoder, dynamics_steps: int, seed: int) -> dict[str, Any]:
+    """The probe, the dynamics model and its dreams."""
+    episodes = episodes_of(latents, model)
+    (x, y), (test_x, test_y) = near_road(episodes[False]), near_road(episodes[True])
+    probe = make_pipeline(StandardScaler(), RidgeCV(RIDGES)).fit(x, y)
+    r2 = dict(zip(NAMES, map(float, r2_score(test_y, probe.predict(test_x), multioutput="raw_values")), strict=True))
+    dynamics, nats = learn_dynamics(latents, model, dynamics_steps, seed)
+    starts = [(each, row) for each in episodes[True] for row in starts_of(each["near"])]
+    curves = dream_curves(probe, dynamics, starts, y.std(axis=0), seed)
+    return {
+        **{"probe R²": float(np.mean([r2[name] for name in ROAD])), "steering R²": r2["steering"], "R²": r2},
+        **{"dreams": len(starts), "curves": {name: as_lists(found) for name, found in curves.items()}},
+        **{f"nats over {name}": nats[name] - nats["nll"] for name in ("constant", "staying")},
+        "nats": nats,
+    }
+
+
+def as_lists(curves_HK: np.ndarray) -> dict[str, list[float]]:
+    """By variable, and "all"."""
+    return dict(zip([*ROAD, "all"], np.round(curves_HK.T, 4).tolist(), strict=True))
+
+
+def starts_of(near_T: np.ndarray) -> list[int]:
+    """First rows of dreams: the car stays near the road until the last step."""
+    rows = WARM_UP + HORIZON
+    return [row for row in range(0, len(near_T) - rows + 1, START_EVERY) if near_T[row : row + rows].all()]
+
+
+def dream_curves(
+    probe: Pipeline, dynamics: Dynamics, starts: list[tuple[dict[str, Any], int]], std_K: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """`error_curves` of dreams, of what stays, and of the real latents: (H, variables + 1) each."""
+    if not starts:
+        raise SystemExit("no held-out episode stays near the road for long enough: ask for more --frames")
+
+    def windows(name: str) -> np.ndarray:
+        return np.stack([np.asarray(each[name][row : row + WARM_UP + HORIZON]) for each, row in starts])
+
+    def read(features_SHF: np.ndarray) -> np.ndarray:
+        flat = probe.predict(features_SHF.reshape(-1, features_SHF.shape[-1]))
+        return flat.reshape(*features_SHF.shape[:2], -1)[..., :visible]
+
+    visible = len(ROAD)
+    latent, action = (torch.from_numpy(windows(name)) for name in ("latent", "action"))
+    dreamed = dream(dynamics, latent[:, :WARM_UP], action, HORIZON, seed).numpy()
+    real, true = read(windows("features")), windows("road")[..., :visible]
+    last, after = slice(WARM_UP - 1, WARM_UP), slice(WARM_UP, None)
+    readings = {"dream": read(dreamed), "real latents": real[:, after]}
+    readings |= {"latent stays": real[:, last], "state stays": true[:, last]}
+    return {name: error_curves(found, true[:, after], std_K[:visible]) for name, found in readings.items()}

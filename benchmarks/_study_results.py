@@ -1,0 +1,150 @@
+"""The results of `dreams.py`: a file of JSON lines, one for each recipe and seed, and the tables made from it alone."""
+
+import json
+import math
+import os
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+Result = dict[str, Any]
+
+REFERENCE = "ha2018"
+THRESHOLD = 0.5
+"""The error that ends a horizon, in standard deviations: the mean has an error of 1, and at 0.5 a quarter of the variance is
+left."""
+TOGETHER = ("PSNR", "PSNR at edges", "kerb recall", "kerb F1", "probe R²", "steering R²", "rate, nats")
+"""The figures that are compared with the dream's horizon."""
+GAINS = ("nats over constant", "nats over staying")
+
+
+def read_results(path: Path) -> list[Result]:
+    """The lines of a results file, without a last one that an interruption cut short. Raises SystemExit if another is no JSON,
+    or if the budgets differ."""
+    results: list[Result] = []
+    for number, line in enumerate(whole_lines(path).splitlines(), start=1):
+        try:
+            results.append(json.loads(line))
+        except ValueError:
+            raise SystemExit(f"{path}:{number} is no JSON: remove the line") from None
+        if results[-1]["budget"] != results[0]["budget"]:
+            raise SystemExit(f"{path}:{number} has another budget than the lines before it: remove the line")
+    return results
+
+
+def whole_lines(path: Path) -> bytes:
+    """The bytes of a file up to its last line break."""
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def append_result(path: Path, result: Result) -> None:
+    """Add a line, in the place of one that was cut short, and wait until it is on the disk."""
+    with path.open("ab") as file:
+        file.truncate(len(whole_lines(path)))
+        file.write(json.dumps(result).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def is_done(results: list[Result], recipe: str, seed: int, settings: dict[str, Any]) -> bool:
+    """Whether this was measured; raises SystemExit if it was with other settings."""
+    for result in results:
+        if (result["recipe"], result["seed"]) == (recipe, seed):
+            if result["settings"] != settings:
+                raise SystemExit(f"{recipe} was measured with {result['settings']}, not {settings}: give another --out")
+            return True
+    return False
+
+
+def by_recipe(results: list[Result], threshold: float = THRESHOLD) -> dict[str, list[dict[str, Any]]]:
+    """The figures of each recipe, with horizons: a dict for each seed."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        found.setdefault(result["recipe"], []).append(with_horizons(result["figures"], threshold))
+    return found
+
+
+def with_horizons(figures: dict[str, Any], threshold: float) -> dict[str, Any]:
+    """The figures, and what follows from their curves: horizons of dreams, overall and by variable, and of what stays."""
+    curves = figures["curves"]
+    dreamed = {f"horizon, {name}": horizon(curve, threshold) for name, curve in curves["dream"].items()}
+    stays = {name: horizon(curves[name]["all"], threshold) for name in ("latent stays", "state stays")}
+    read_error = float(np.sqrt(np.square(curves["real latents"]["all"]).mean()))
+    return {**figures, **dreamed, **stays, "horizon": dreamed["horizon, all"], "read error": read_error}
+
+
+def horizon(curve_H: list[float], threshold: float) -> int:
+    """How many steps a dream can be followed: those before the error first exceeds the threshold. If it never does, H, which is
+    then a lower bound."""
+    beyond = np.flatnonzero(~(np.array(curve_H) <= threshold))
+    return int(beyond[0]) if len(beyond) else len(curve_H)
+
+
+# Tables
+
+
+def cell(values: list[float], digits: int, most: float = math.inf) -> str:
+    """The mean over seeds, with the lowest and highest if they differ; with ">" if one of them reaches `most`."""
+    if any(map(math.isnan, values)):
+        return "–"
+    low, mean, high = (f"{value:.{digits}f}" for value in (min(values), statistics.mean(values), max(values)))
+    start = ">" if max(values) >= most else ""
+    return f"{start}{mean}" if low == high else f"{start}{mean} ({low}–{high})"
+
+
+def markdown(heads: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def contents_table(recipes: dict[str, list[dict[str, Any]]]) -> str:
+    """What the latents hold: pictures, small things, rate, state, and what they cost."""
+    columns = {"PSNR": 2, "SSIM": 3, "PSNR at edges": 2, "kerb recall": 2, "kerb F1": 2, "car F1": 2}
+    columns |= {"rate, nats": 1, "probe R²": 2, "steering R²": 2, "bytes a frame": 0, "encoding, µs": 0}
+    rows = [
+        [name, seeds[0]["latent"], *(cell([seed[each] for seed in seeds], digits) for each, digits in columns.items())]
+        for name, seeds in recipes.items()
+    ]
+    return markdown(["recipe", "latent", *columns], rows)
+
+
+def dreams_table(recipes: dict[str, list[dict[str, Any]]], most: int) -> str:
+    """How far one can dream: the horizon overall and by variable, beside what stays, and the NLL."""
+    variables = [name for name in next(iter(recipes.values()))[0]["curves"]["dream"] if name != "all"]
+    heads = ["recipe", "horizon, steps", f"over {REFERENCE}", "latent stays", "error of real latents", *variables]
+    means = dict(zip(recipes, over_seeds(recipes, "horizon"), strict=True))
+    reference = means.get(REFERENCE, 0)
+    rows = []
+    for name, seeds in recipes.items():
+        ratio = f"{means[name] / reference:.1f}×" if reference else "–"
+        row = [name, cell([seed["horizon"] for seed in seeds], 0, most), ratio]
+        row += [cell([seed["latent stays"] for seed in seeds], 0, most), cell([seed["read error"] for seed in seeds], 2)]
+        row += [cell([seed[f"horizon, {variable}"] for seed in seeds], 0, most) for variable in variables]
+        rows.append([*row, *(cell([seed[each] for seed in seeds], 1) for each in GAINS)])
+    return markdown([*heads, *GAINS], rows)
+
+
+def together_table(recipes: dict[str, list[dict[str, Any]]]) -> str:
+    """Spearman's rank correlation of each figure with the horizon, over recipes."""
+    rows = []
+    for name in TOGETHER:
+        rho, p = rank_correlation(over_seeds(recipes, name), over_seeds(recipes, "horizon"))
+        rows.append([name, "–", "–"] if math.isnan(rho) else [name, f"{rho:+.2f}", f"{p:.3f}"])
+    return markdown(["figure", "Spearman's ρ with the horizon", "p"], rows)
+
+
+def over_seeds(recipes: dict[str, list[dict[str, Any]]], name: str) -> list[float]:
+    """The mean of a figure over the seeds of each recipe."""
+    return [statistics.mean(seed[name] for seed in seeds) for seeds in recipes.values()]
+
+
+def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
+    """Spearman's ρ and its p; NaN with fewer than three pairs, or if one of both is constant. Pairs with NaN are left out."""
+    pairs = [(a, b) for a, b in zip(x, y, strict=True) if not math.isnan(a + b)]
+    if len(pairs) < 3 or any(len(set(each)) == 1 for each in zip(*pairs, strict=True)):
+        return math.nan, math.nan
+    found = spearmanr(*zip(*pairs, strict=True))
+    return float(found.statistic), float(found.pvalue)
