@@ -127,6 +127,15 @@ def features_of(model: Autoencoder, columns: dict[str, np.ndarray]) -> torch.Ten
     return torch.from_numpy(columns["mu"]).float().flatten(start_dim=1)
 
 
+def draws_of(model: Autoencoder, columns: dict[str, np.ndarray], generator: torch.Generator) -> torch.Tensor:
+    """What the dynamics model sees of stored latents: a draw of z, or `features_of` tokens: float32 (T, F)."""
+    features = features_of(model, columns)
+    if isinstance(model, Tokenizer):
+        return features
+    std = torch.from_numpy(columns["logvar"]).float().flatten(start_dim=1).mul(0.5).exp()
+    return features + std * torch.randn(features.shape, generator=generator)
+
+
 def flat(window: Window) -> Window:
     """A window whose latents, whatever their shape, are rows: (B, L, Z) or (B, L, P)."""
     names = ("z", "next_z", TOKENS, "next_tokens")

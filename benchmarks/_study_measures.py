@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _dreaming import WARM_UP, Dynamics, dream, error_curves, features_of, learn_dynamics
+from _dreaming import WARM_UP, Dynamics, draws_of, dream, error_curves, features_of, learn_dynamics
 from _road import NAMES, ROAD, road_of
 from _small_things import CLASSES, class_measures, edge_psnr, recall_precision_f1
 from sklearn.linear_model import RidgeCV
@@ -92,38 +92,52 @@ def episodes_of(latents: Path, model: Autoencoder) -> dict[bool, list[dict[str, 
     dataset = open_dataset(latents)
     split, names = Split(dataset, HOLDOUT_EVERY), [column.name for column in dataset.schema.by_role("latent")]
     found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    generator = torch.Generator().manual_seed(0)
     for episode in dataset:
         columns = {name: episode.columns[name] for name in names}
         road, near = road_of(ENV, episode)
         latent = columns[names[0]]
         latent = torch.from_numpy(latent.astype(np.int64) if isinstance(model, Tokenizer) else latent.astype(np.float32))
         of_episode = {"latent": latent.flatten(start_dim=1), "features": features_of(model, columns).numpy()}
+        of_episode["draws"] = draws_of(model, columns, generator).numpy()
         of_episode |= {"action": torch.from_numpy(episode.columns["action"]), "road": road, "near": near}
         found[split.is_held_out(episode.episode_id)].append(of_episode)
     return found
 
 
-def near_road(episodes: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Features and state of all rows near the road."""
-    features, road = ([each[name][each["near"]] for each in episodes] for name in ("features", "road"))
-    return np.concatenate(features), np.concatenate(road)
+def near_road(episodes: list[dict[str, Any]], name: str) -> np.ndarray:
+    """A column of all rows near the road."""
+    return np.concatenate([each[name][each["near"]] for each in episodes])
+
+
+def fitted_probe(episodes: dict[bool, list[dict[str, Any]]], column: str) -> tuple[Pipeline, dict[str, float]]:
+    """Ridge regression from a column to the state, and its R² by variable on held-out episodes."""
+    (x, y), (test_x, test_y) = ((near_road(each, column), near_road(each, "road")) for each in episodes.values())
+    probe = make_pipeline(StandardScaler(), RidgeCV(RIDGES)).fit(x, y)
+    r2 = r2_score(test_y, probe.predict(test_x), multioutput="raw_values")
+    return probe, dict(zip(NAMES, map(float, r2), strict=True))
 
 
 def dream_figures(latents: Path, model: Autoencoder, dynamics_steps: int, seed: int) -> dict[str, Any]:
-    """The probe, the dynamics model and its dreams."""
+    """The probes, the dynamics model and its dreams."""
     episodes = episodes_of(latents, model)
-    (x, y), (test_x, test_y) = near_road(episodes[False]), near_road(episodes[True])
-    probe = make_pipeline(StandardScaler(), RidgeCV(RIDGES)).fit(x, y)
-    r2 = dict(zip(NAMES, map(float, r2_score(test_y, probe.predict(test_x), multioutput="raw_values")), strict=True))
+    _, of_means = fitted_probe(episodes, "features")
+    probe, of_draws = fitted_probe(episodes, "draws")
     dynamics, nats = learn_dynamics(latents, model, dynamics_steps, seed)
     starts = [(each, row) for each in episodes[True] for row in starts_of(each["near"])]
-    curves = dream_curves(probe, dynamics, starts, y.std(axis=0), seed)
+    curves = dream_curves(probe, dynamics, starts, near_road(episodes[False], "road").std(axis=0), seed)
     return {
-        **{"probe R²": float(np.mean([r2[name] for name in ROAD])), "steering R²": r2["steering"], "R²": r2},
-        **{"dreams": len(starts), "curves": {name: as_lists(found) for name, found in curves.items()}},
+        **{"probe R²": over_road(of_means), "R² of draws": over_road(of_draws), "steering R²": of_means["steering"]},
+        **{"R²": {"mean": of_means, "draws": of_draws}, "dreams": len(starts)},
+        "curves": {name: as_lists(found) for name, found in curves.items()},
         **{f"nats over {name}": nats[name] - nats["nll"] for name in ("constant", "staying")},
         "nats": nats,
     }
+
+
+def over_road(r2: dict[str, float]) -> float:
+    """The mean over the variables of the road."""
+    return float(np.mean([r2[name] for name in ROAD]))
 
 
 def as_lists(curves_HK: np.ndarray) -> dict[str, list[float]]:

@@ -16,8 +16,8 @@ REFERENCE = "ha2018"
 THRESHOLD = 0.5
 """The error that ends a horizon, in standard deviations: the mean has an error of 1, and at 0.5 a quarter of the variance is
 left."""
-TOGETHER = ("PSNR", "PSNR at edges", "kerb recall", "kerb F1", "probe R²", "steering R²", "rate, nats")
-"""The figures that are compared with the dream's horizon."""
+TOGETHER = ("PSNR", "PSNR at edges", "kerb recall", "kerb F1", "probe R²", "R² of draws", "steering R²", "rate, nats")
+"""The figures that are compared with those of the dreams."""
 GAINS = ("nats over constant", "nats over staying")
 
 
@@ -74,7 +74,13 @@ def with_horizons(figures: dict[str, Any], threshold: float) -> dict[str, Any]:
     dreamed = {f"horizon, {name}": horizon(curve, threshold) for name, curve in curves["dream"].items()}
     stays = {name: horizon(curves[name]["all"], threshold) for name in ("latent stays", "state stays")}
     read_error = float(np.sqrt(np.square(curves["real latents"]["all"]).mean()))
-    return {**figures, **dreamed, **stays, "horizon": dreamed["horizon, all"], "read error": read_error}
+    overall = {"horizon": dreamed["horizon, all"], "known": known_steps(curves["dream"]["all"])}
+    return {**figures, **dreamed, **stays, **overall, "read error": read_error}
+
+
+def known_steps(curve_H: list[float]) -> float:
+    """The share of the state's variance that a dream knows, 1 - error², or 0 where that is negative, summed over its steps."""
+    return float(np.clip(1 - np.square(curve_H), 0, None).sum())
 
 
 def horizon(curve_H: list[float], threshold: float) -> int:
@@ -103,7 +109,7 @@ def markdown(heads: list[str], rows: list[list[str]]) -> str:
 def contents_table(recipes: dict[str, list[dict[str, Any]]]) -> str:
     """What the latents hold: pictures, small things, rate, state, and what they cost."""
     columns = {"PSNR": 2, "SSIM": 3, "PSNR at edges": 2, "kerb recall": 2, "kerb F1": 2, "car F1": 2}
-    columns |= {"rate, nats": 1, "probe R²": 2, "steering R²": 2, "bytes a frame": 0, "encoding, µs": 0}
+    columns |= {"rate, nats": 1, "probe R²": 2, "R² of draws": 2, "steering R²": 2, "bytes a frame": 0, "encoding, µs": 0}
     rows = [
         [name, seeds[0]["latent"], *(cell([seed[each] for seed in seeds], digits) for each, digits in columns.items())]
         for name, seeds in recipes.items()
@@ -114,26 +120,31 @@ def contents_table(recipes: dict[str, list[dict[str, Any]]]) -> str:
 def dreams_table(recipes: dict[str, list[dict[str, Any]]], most: int) -> str:
     """How far one can dream: the horizon overall and by variable, beside what stays, and the NLL."""
     variables = [name for name in next(iter(recipes.values()))[0]["curves"]["dream"] if name != "all"]
-    heads = ["recipe", "horizon, steps", f"over {REFERENCE}", "latent stays", "error of real latents", *variables]
-    means = dict(zip(recipes, over_seeds(recipes, "horizon"), strict=True))
-    reference = means.get(REFERENCE, 0)
+    heads = ["recipe", "horizon, steps", f"over {REFERENCE}", "known steps", f"over {REFERENCE}"]
+    heads += ["latent stays", "error of real latents", *variables, *GAINS]
     rows = []
     for name, seeds in recipes.items():
-        ratio = f"{means[name] / reference:.1f}×" if reference else "–"
-        row = [name, cell([seed["horizon"] for seed in seeds], 0, most), ratio]
+        row = [name, cell([seed["horizon"] for seed in seeds], 0, most), ratio(recipes, name, "horizon")]
+        row += [cell([seed["known"] for seed in seeds], 1), ratio(recipes, name, "known")]
         row += [cell([seed["latent stays"] for seed in seeds], 0, most), cell([seed["read error"] for seed in seeds], 2)]
         row += [cell([seed[f"horizon, {variable}"] for seed in seeds], 0, most) for variable in variables]
         rows.append([*row, *(cell([seed[each] for seed in seeds], 1) for each in GAINS)])
-    return markdown([*heads, *GAINS], rows)
+    return markdown(heads, rows)
+
+
+def ratio(recipes: dict[str, list[dict[str, Any]]], name: str, figure: str) -> str:
+    """A recipe's figure over the reference's, if it was run and is not 0."""
+    means = dict(zip(recipes, over_seeds(recipes, figure), strict=True))
+    return f"{means[name] / means[REFERENCE]:.1f}×" if means.get(REFERENCE) else "–"
 
 
 def together_table(recipes: dict[str, list[dict[str, Any]]]) -> str:
-    """Spearman's rank correlation of each figure with the horizon, over recipes."""
+    """Spearman's rank correlation over recipes, and its p, of each figure with the two of the dreams."""
     rows = []
     for name in TOGETHER:
-        rho, p = rank_correlation(over_seeds(recipes, name), over_seeds(recipes, "horizon"))
-        rows.append([name, "–", "–"] if math.isnan(rho) else [name, f"{rho:+.2f}", f"{p:.3f}"])
-    return markdown(["figure", "Spearman's ρ with the horizon", "p"], rows)
+        found = [rank_correlation(over_seeds(recipes, name), over_seeds(recipes, of)) for of in ("horizon", "known")]
+        rows.append([name, *("–" if math.isnan(rho) else f"{rho:+.2f} (p = {p:.3f})" for rho, p in found)])
+    return markdown(["Spearman's ρ over recipes", "with the horizon", "with the known steps"], rows)
 
 
 def over_seeds(recipes: dict[str, list[dict[str, Any]]], name: str) -> list[float]:

@@ -14,12 +14,14 @@ frame, except the controls of size, which are named for theirs. Tokens are compa
 - Rate: the KL in nats; for tokens, the entropy of the codes at each place, also in nats.
 - Probe: R² of ridge regression from mu, or from what the decoder gets for the tokens, to the car's place on the road
   (`_road.py`): fitted on the training episodes, measured on the others, on rows near the road. "probe R²" is the mean over the
-  road's three variables. Steering is apart: a frame shows it in two pixels.
-- Dreams (`_dreaming.py`): from 16 real latents on, with the recorded actions. The probe reads the road off each dreamed
-  latent. The error is relative to the true state, in standard deviations of each variable, root mean square over dreams and
-  variables. The horizon is the number of steps before it exceeds --threshold. Rejected: the distance from the probe's reading
-  of the real latents, by which latents that know nothing would never drift. "error of real latents" is that of this reading: a
-  dream starts from it. "latent stays" is the horizon if the last real latent is read at every step.
+  road's three variables. Steering is apart: a frame shows it in two pixels. "R² of draws" is the same from draws of z, as a
+  dynamics model learns from them: it may be far lower, as noise hides what lies in numbers of small spread.
+- Dreams (`_dreaming.py`): from 16 real latents on, with the recorded actions. A probe that was fitted to draws reads the road
+  off each expected latent. The error is relative to the true state, in standard deviations of each variable, root mean square
+  over dreams and variables. The horizon is the number of steps before it exceeds --threshold. "known steps" is the share of
+  variance that the dream knows, 1 - error², summed over its steps: it needs no threshold. Rejected: the distance from the
+  reading of the real latents, by which latents that know nothing would never drift. "error of real latents" is that of this
+  reading. "latent stays" is the horizon if the last real latent is read at every step.
 - NLL: nats a frame that the dynamics model gains over a fitted density that knows nothing of the past, and over one in which
   nothing moves. Recipes differ in what is forecast (draws of z, tokens), so they compare within a kind.
 - Cost: processor time of encoding a frame, in one thread; bytes as wm-encode stores them.

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from worldmodel_v.autoencoders.base import CodedBatch
+from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
+from worldmodel_v.autoencoders.tokens.fsq import FSQ, FSQConfig
 from worldmodel_v.profiles import CAR_RACING
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
@@ -208,6 +210,32 @@ def test_a_horizon_ends_before_the_first_step_beyond_the_threshold(dreams: Modul
     assert horizon(curve, 0.5) == steps
 
 
+def test_known_steps_are_the_share_of_variance_that_is_known(dreams: ModuleType) -> None:
+    from _study_results import known_steps
+
+    assert known_steps([0.0, 0.5, 1.0, 2.0]) == pytest.approx(1.75)
+
+
+def test_draws_have_the_spread_of_the_posterior_and_a_seed(dreams: ModuleType) -> None:
+    from _dreaming import draws_of
+
+    model = VAE(VAEConfig(frame_height=16, frame_width=16, architecture="mlp", latent_dim=2))
+    columns = {"mu": np.full((4000, 2), 3, np.float16), "logvar": np.log(np.full((4000, 2), 0.25)).astype(np.float16)}
+    first, again = (draws_of(model, columns, torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.mean().item() == pytest.approx(3, abs=0.03)
+    assert first.std().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_tokens_are_read_as_what_the_decoder_gets(dreams: ModuleType) -> None:
+    from _dreaming import features_of
+
+    model = FSQ(FSQConfig(frame_height=16, frame_width=16, levels=(3, 3), token_grid=2))
+    tokens = np.array([[[0, 8], [4, 5]]], np.uint8)
+    found = features_of(model, {"tokens": tokens})
+    assert found.tolist() == [[-1, -1, 1, 1, 0, 0, 1, 0]]
+
+
 # Results
 
 
@@ -219,7 +247,9 @@ def result(recipe: str, seed: int, curve: list[float], **figures: float) -> dict
     }
     curves["real latents"] = {"all": [0.25] * 4}
     zeros = dict.fromkeys(("SSIM", "PSNR at edges", "kerb F1", "car F1", "bytes a frame", "encoding, µs"), 0.0)
-    zeros |= dict.fromkeys(("nats over constant", "nats over staying", "kerb recall", "probe R²", "steering R²"), 0.0)
+    zeros |= dict.fromkeys(
+        ("nats over constant", "nats over staying", "kerb recall", "probe R²", "R² of draws", "steering R²"), 0.0
+    )
     rest = {"latent": "32 numbers", "curves": curves, "frames scored": 10, "dreams": 5, "PSNR": 20.0, "rate, nats": 1.0}
     budget = {"frames": 1, "steps": 1, "batch size": 1, "dynamics steps": 1}
     head = {"recipe": recipe, "seed": seed, "settings": {}, "budget": budget, "seconds": 1, "machine": "a machine"}
@@ -283,9 +313,9 @@ def test_the_tables_come_from_the_results_alone(
     assert "3 recipes, 1 or 2 seeds" in printed
     assert "This is a small budget" in printed
     assert "| ha2018 | 32 numbers | 21.00 (20.00–22.00) |" in printed
-    assert "| ha2018 | 2 (1–2) | 1.0× | 0 | 0.25 | 2 (1–2) |" in printed
-    assert "| fsq | 3 | 2.0× | 0 | 0.25 | 3 |" in printed
-    assert "| PSNR | +1.00 |" in printed
+    assert "| ha2018 | 2 (1–2) | 1.0× | 2.0 (1.6–2.4) | 1.0× | 0 | 0.25 | 2 (1–2) |" in printed
+    assert "| fsq | 3 | 2.0× | 3.2 | 1.6× | 0 | 0.25 | 3 |" in printed
+    assert "| PSNR | +1.00 (p = 0.000) | +1.00 (p = 0.000) |" in printed
     assert "| SSIM |" not in printed.split("Spearman")[1]
     assert "| kerb recall | – | – |" in printed
     monkeypatch.setattr(sys, "argv", ["dreams.py", "--out", str(tmp_path), "--report", "--threshold", "0.7"])

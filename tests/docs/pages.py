@@ -65,6 +65,7 @@ NOT_RUN = {
         for name in (
             "alignment",
             "collect",
+            "dreams",
             "driving",
             "encode",
             "importing",
