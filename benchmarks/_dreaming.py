@@ -127,13 +127,12 @@ def features_of(model: Autoencoder, columns: dict[str, np.ndarray]) -> torch.Ten
     return torch.from_numpy(columns["mu"]).float().flatten(start_dim=1)
 
 
-def draws_of(model: Autoencoder, columns: dict[str, np.ndarray], generator: torch.Generator) -> torch.Tensor:
-    """What the dynamics model sees of stored latents: a draw of z, or `features_of` tokens: float32 (T, F)."""
-    features = features_of(model, columns)
-    if isinstance(model, Tokenizer):
-        return features
-    std = torch.from_numpy(columns["logvar"]).float().flatten(start_dim=1).mul(0.5).exp()
-    return features + std * torch.randn(features.shape, generator=generator)
+def draws_of(features_TF: torch.Tensor, columns: dict[str, np.ndarray], generator: torch.Generator) -> torch.Tensor:
+    """What the dynamics model sees of stored latents: a draw of z, or for tokens the features as they are: float32 (T, F)."""
+    if "logvar" not in columns:
+        return features_TF
+    std_TF = torch.from_numpy(columns["logvar"]).float().flatten(start_dim=1).mul(0.5).exp()
+    return features_TF + std_TF * torch.randn(features_TF.shape, generator=generator)
 
 
 def flat(window: Window) -> Window:

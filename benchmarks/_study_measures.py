@@ -18,12 +18,14 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from worldmodel_v.autoencoders import Autoencoder, frames_to_input
-from worldmodel_v.autoencoders.tokens.tokenizer import Tokenizer
+from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS, Tokenizer
 from worldmodel_v.data import Split
+from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.metrics import score_frames, ssim
 from worldmodel_v.evaluation.sample import Sample, read_sample
 from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.progress import Silent
+from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 
 ENV = "worldmodel_v/CarRacing-v3"
@@ -31,7 +33,10 @@ HOLDOUT_EVERY = 5
 HORIZON, START_EVERY = 100, 10
 SCORED_FRAMES, TIMED_FRAMES = 2000, 512
 CPU = torch.device("cpu")
+PROBE_ROWS, MAX_DREAMS = 20_000, 256
 RIDGES = 10.0 ** np.arange(-1, 6)
+
+Columns = dict[str, np.ndarray]
 
 # What the latents hold
 
@@ -87,30 +92,40 @@ def storage(latents: Path) -> tuple[str, int]:
 # The probe and the dreams
 
 
-def episodes_of(latents: Path, model: Autoencoder) -> dict[bool, list[dict[str, Any]]]:
-    """Held out or not -> for each episode its latents, features, actions, state on the road, and the rows near the road."""
+def episodes_of(latents: Path, model: Autoencoder) -> dict[bool, list[Columns]]:
+    """The columns of each episode, by whether it is held out; of the others only as many rows as the probe needs."""
     dataset = open_dataset(latents)
-    split, names = Split(dataset, HOLDOUT_EVERY), [column.name for column in dataset.schema.by_role("latent")]
-    found: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    generator = torch.Generator().manual_seed(0)
+    split, generator = Split(dataset, HOLDOUT_EVERY), torch.Generator().manual_seed(0)
+    stride = max(1, dataset.num_rows // PROBE_ROWS)
+    found: dict[bool, list[Columns]] = {False: [], True: []}
     for episode in dataset:
-        columns = {name: episode.columns[name] for name in names}
-        road, near = road_of(ENV, episode)
-        latent = columns[names[0]]
-        latent = torch.from_numpy(latent.astype(np.int64) if isinstance(model, Tokenizer) else latent.astype(np.float32))
-        of_episode = {"latent": latent.flatten(start_dim=1), "features": features_of(model, columns).numpy()}
-        of_episode["draws"] = draws_of(model, columns, generator).numpy()
-        of_episode |= {"action": torch.from_numpy(episode.columns["action"]), "road": road, "near": near}
-        found[split.is_held_out(episode.episode_id)].append(of_episode)
+        held_out = split.is_held_out(episode.episode_id)
+        found[held_out].append(columns_of(episode, model, slice(None, None, 1 if held_out else stride), generator))
     return found
 
 
-def near_road(episodes: list[dict[str, Any]], name: str) -> np.ndarray:
+def columns_of(episode: Episode, model: Autoencoder, rows: slice, generator: torch.Generator) -> Columns:
+    """Of some rows of an episode: its latents as the dynamics model takes them, what probes read of them and of a draw, the
+    actions, the state on the road, and whether the car is near it."""
+    columns = {column.name: episode.columns[column.name][rows] for column in episode.schema.by_role("latent")}
+    features = features_of(model, columns)
+    latent = columns[TOKENS].astype(np.int64) if isinstance(model, Tokenizer) else columns["mu"].astype(np.float32)
+    road, near = road_of(ENV, episode)
+    return {
+        "latent": latent.reshape(len(latent), -1),
+        "features": features.numpy(),
+        "draws": draws_of(features, columns, generator).numpy(),
+        "action": episode.columns["action"][rows],
+        **{"road": road[rows], "near": near[rows]},
+    }
+
+
+def near_road(episodes: list[Columns], name: str) -> np.ndarray:
     """A column of all rows near the road."""
     return np.concatenate([each[name][each["near"]] for each in episodes])
 
 
-def fitted_probe(episodes: dict[bool, list[dict[str, Any]]], column: str) -> tuple[Pipeline, dict[str, float]]:
+def fitted_probe(episodes: dict[bool, list[Columns]], column: str) -> tuple[Pipeline, dict[str, float]]:
     """Ridge regression from a column to the state, and its R² by variable on held-out episodes."""
     (x, y), (test_x, test_y) = ((near_road(each, column), near_road(each, "road")) for each in episodes.values())
     probe = make_pipeline(StandardScaler(), RidgeCV(RIDGES)).fit(x, y)
@@ -124,7 +139,7 @@ def dream_figures(latents: Path, model: Autoencoder, dynamics_steps: int, seed: 
     _, of_means = fitted_probe(episodes, "features")
     probe, of_draws = fitted_probe(episodes, "draws")
     dynamics, nats = learn_dynamics(latents, model, dynamics_steps, seed)
-    starts = [(each, row) for each in episodes[True] for row in starts_of(each["near"])]
+    starts = starts_of(episodes[True])
     curves = dream_curves(probe, dynamics, starts, near_road(episodes[False], "road").std(axis=0), seed)
     return {
         **{"probe R²": over_road(of_means), "R² of draws": over_road(of_draws), "steering R²": of_means["steering"]},
@@ -145,21 +160,23 @@ def as_lists(curves_HK: np.ndarray) -> dict[str, list[float]]:
     return dict(zip([*ROAD, "all"], np.round(curves_HK.T, 4).tolist(), strict=True))
 
 
-def starts_of(near_T: np.ndarray) -> list[int]:
-    """First rows of dreams: the car stays near the road until the last step."""
-    rows = WARM_UP + HORIZON
-    return [row for row in range(0, len(near_T) - rows + 1, START_EVERY) if near_T[row : row + rows].all()]
+def starts_of(episodes: list[Columns]) -> list[tuple[Columns, int]]:
+    """Episodes and first rows of dreams, during which the car stays near the road, evenly spaced. Raises SystemExit."""
+    length = WARM_UP + HORIZON
+    starts = [(each, row) for each in episodes for row in range(0, len(each["near"]) - length + 1, START_EVERY)]
+    near = [(each, row) for each, row in starts if each["near"][row : row + length].all()]
+    if not near:
+        raise SystemExit("no held-out episode stays near the road for long enough: ask for more --frames")
+    return [near[i] for i in evenly_spaced(len(near), MAX_DREAMS)]
 
 
 def dream_curves(
-    probe: Pipeline, dynamics: Dynamics, starts: list[tuple[dict[str, Any], int]], std_K: np.ndarray, seed: int
+    probe: Pipeline, dynamics: Dynamics, starts: list[tuple[Columns, int]], std_K: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
     """`error_curves` of dreams, of what stays, and of the real latents: (H, variables + 1) each."""
-    if not starts:
-        raise SystemExit("no held-out episode stays near the road for long enough: ask for more --frames")
 
     def windows(name: str) -> np.ndarray:
-        return np.stack([np.asarray(each[name][row : row + WARM_UP + HORIZON]) for each, row in starts])
+        return np.stack([each[name][row : row + WARM_UP + HORIZON] for each, row in starts])
 
     def read(features_SHF: np.ndarray) -> np.ndarray:
         flat = probe.predict(features_SHF.reshape(-1, features_SHF.shape[-1]))

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from worldmodel_v.autoencoders.base import CodedBatch
-from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.autoencoders.tokens.fsq import FSQ, FSQConfig
 from worldmodel_v.profiles import CAR_RACING
 
@@ -219,12 +218,25 @@ def test_known_steps_are_the_share_of_variance_that_is_known(dreams: ModuleType)
 def test_draws_have_the_spread_of_the_posterior_and_a_seed(dreams: ModuleType) -> None:
     from _dreaming import draws_of
 
-    model = VAE(VAEConfig(frame_height=16, frame_width=16, architecture="mlp", latent_dim=2))
-    columns = {"mu": np.full((4000, 2), 3, np.float16), "logvar": np.log(np.full((4000, 2), 0.25)).astype(np.float16)}
-    first, again = (draws_of(model, columns, torch.Generator().manual_seed(0)) for _ in range(2))
+    mu, logvar = torch.full((4000, 2), 3.0), np.log(np.full((4000, 2), 0.25)).astype(np.float16)
+    first, again = (draws_of(mu, {"logvar": logvar}, torch.Generator().manual_seed(0)) for _ in range(2))
     assert torch.equal(first, again)
     assert first.mean().item() == pytest.approx(3, abs=0.03)
     assert first.std().item() == pytest.approx(0.5, abs=0.02)
+    assert draws_of(mu, {}, torch.Generator()) is mu
+
+
+def test_dreams_begin_where_the_car_stays_near_the_road(dreams: ModuleType) -> None:
+    from _dreaming import WARM_UP
+    from _study_measures import HORIZON, MAX_DREAMS, starts_of
+
+    near = np.ones(WARM_UP + HORIZON + 25, bool)
+    near[5] = False
+    episode = {"near": near}
+    assert [row for _, row in starts_of([episode])] == [10, 20]
+    assert len(starts_of([episode] * MAX_DREAMS)) == MAX_DREAMS
+    with pytest.raises(SystemExit, match="more --frames"):
+        starts_of([{"near": ~near}])
 
 
 def test_tokens_are_read_as_what_the_decoder_gets(dreams: ModuleType) -> None:
