@@ -3,7 +3,8 @@
 For vectors it is the example's MDN-RNN; for tokens the same LSTM, whose head gives the values of each token. Both forecast all
 parts of the next latent independently given the past, both take the same number of windows and steps, and both are dreamed
 with in the same way: after a warm-up on real latents, each forecast is drawn from (temperature 1) and the draw is the next
-input, beside the recorded actions. What is read off a forecast is its expected latent, as mu is read off a frame.
+input, beside the recorded actions. What is read off a forecast is its expected latent, as mu is read off a frame, averaged
+over four dreams: a single one that knows nothing any more is further from the truth than the mean is.
 
 Legend: B batch, L transitions of a window, Z numbers of a latent, P tokens of a frame, V values of a token, D numbers that the
 decoder gets for a token, F = P·D or Z features of a latent, S dreams, H their steps, K variables of the state.
@@ -34,8 +35,8 @@ LENGTH, BATCH = 24, 16
 FIT_WINDOWS = 256
 EMBEDDING = 16
 LEARNING_RATES = {"vectors": 6e-3, "tokens": 3e-3}
-WARM_UP = 16
-"""Real latents that a dream begins with."""
+WARM_UP, DREAMS = 16, 4
+"""Real latents that a dream begins with, and dreams from each start."""
 
 
 class Vectors(MdnRnn):
@@ -174,15 +175,19 @@ def measured(nlls: dict[str, Any], data: LatentSequences) -> dict[str, float]:
 
 @torch.no_grad()
 def dream(dynamics: Dynamics, latents: torch.Tensor, action: torch.Tensor, num_steps: int, seed: int) -> torch.Tensor:
-    """The expected features of each dreamed latent, (S, H, F): `latents` (S, WARM_UP, …) are real, and dream step h is the
-    latent that action row WARM_UP + h - 1 leads to, so `action` needs WARM_UP + H - 1 rows."""
+    """The expected features of each dreamed latent, (S, H, F), the mean of `DREAMS` dreams from each start.
+
+    `latents` (S, WARM_UP, …) are real. Dream step h is the latent that action row WARM_UP + h - 1 leads to, so `action` needs
+    WARM_UP + H - 1 rows.
+    """
     torch.manual_seed(seed)
     rows = WARM_UP - 1
+    latents, action = (values.repeat(DREAMS, *[1] * (values.ndim - 1)) for values in (latents, action))
     _, _, state = dynamics.step(latents[:, :rows], action[:, :rows], None)
     now, seen = latents[:, rows:], []
     for t in range(rows, rows + num_steps):
         coming, expected, state = dynamics.step(now, action[:, t : t + 1], state)
-        seen.append(expected)
+        seen.append(expected.unflatten(0, (DREAMS, -1)).mean(dim=0))
         now = coming.sample()
     return torch.cat(seen, dim=1)
 

@@ -228,13 +228,13 @@ def test_draws_have_the_spread_of_the_posterior_and_a_seed(dreams: ModuleType) -
 
 def test_dreams_begin_where_the_car_stays_near_the_road(dreams: ModuleType) -> None:
     from _dreaming import WARM_UP
-    from _study_measures import HORIZON, MAX_DREAMS, starts_of
+    from _study_measures import HORIZON, MAX_STARTS, starts_of
 
     near = np.ones(WARM_UP + HORIZON + 25, bool)
     near[5] = False
     episode = {"near": near}
     assert [row for _, row in starts_of([episode])] == [10, 20]
-    assert len(starts_of([episode] * MAX_DREAMS)) == MAX_DREAMS
+    assert len(starts_of([episode] * MAX_STARTS)) == MAX_STARTS
     with pytest.raises(SystemExit, match="more --frames"):
         starts_of([{"near": ~near}])
 
