@@ -316,7 +316,7 @@ def test_the_tables_come_from_the_results_alone(
         result("fsq", 0, late, PSNR=30.0),
         result("ha2018", 0, [0.1, 0.9, 0.9, 0.9], PSNR=20.0),
         result("ha2018", 1, [0.1, 0.1, 0.9, 0.9], PSNR=22.0),
-        result("conv", 0, [0.1, 0.1, 0.6, 0.9], PSNR=25.0),
+        result("conv", 0, [0.1, 0.1, 0.8, 0.9], PSNR=25.0),
     ):
         append_result(tmp_path / "results.jsonl", line)
     monkeypatch.setattr(sys, "argv", ["dreams.py", "--out", str(tmp_path), "--report"])
@@ -330,7 +330,7 @@ def test_the_tables_come_from_the_results_alone(
     assert "| PSNR | +1.00 (p = 0.000) | +1.00 (p = 0.000) |" in printed
     assert "| SSIM |" not in printed.split("Spearman")[1]
     assert "| kerb recall | – | – |" in printed
-    monkeypatch.setattr(sys, "argv", ["dreams.py", "--out", str(tmp_path), "--report", "--threshold", "0.7"])
+    monkeypatch.setattr(sys, "argv", ["dreams.py", "--out", str(tmp_path), "--report", "--threshold", "0.85"])
     dreams.main()
     assert "| conv | 3 | 2.0× |" in capsys.readouterr().out
 
