@@ -140,7 +140,7 @@ def dream_figures(latents: Path, model: Autoencoder, dynamics_steps: int, seed: 
     probe, of_draws = fitted_probe(episodes, "draws")
     dynamics, nats = learn_dynamics(latents, model, dynamics_steps, seed)
     starts = starts_of(episodes[True])
-    curves = dream_curves(probe, dynamics, starts, near_road(episodes[False], "road").std(axis=0), seed)
+    curves = dream_curves(probe, dynamics, starts, near_road(episodes[False], "road"), seed)
     return {
         **{"probe R²": over_road(of_means), "R² of draws": over_road(of_draws), "steering R²": of_means["steering"]},
         **{"R²": {"mean": of_means, "draws": of_draws}, "dreams": len(starts)},
@@ -171,9 +171,10 @@ def starts_of(episodes: list[Columns]) -> list[tuple[Columns, int]]:
 
 
 def dream_curves(
-    probe: Pipeline, dynamics: Dynamics, starts: list[tuple[Columns, int]], std_K: np.ndarray, seed: int
+    probe: Pipeline, dynamics: Dynamics, starts: list[tuple[Columns, int]], known_NK: np.ndarray, seed: int
 ) -> dict[str, np.ndarray]:
-    """`error_curves` of dreams, of what stays, and of the real latents: (H, variables + 1) each."""
+    """`error_curves` of dreams, of the real latents, of what stays, and of the mean of the state in the training episodes
+    (known_NK): (H, variables + 1) each."""
 
     def windows(name: str) -> np.ndarray:
         return np.stack([each[name][row : row + WARM_UP + HORIZON] for each, row in starts])
@@ -189,4 +190,6 @@ def dream_curves(
     last, after = slice(WARM_UP - 1, WARM_UP), slice(WARM_UP, None)
     readings = {"dream": read(dreamed), "real latents": real[:, after]}
     readings |= {"latent stays": real[:, last], "state stays": true[:, last]}
-    return {name: error_curves(found, true[:, after], std_K[:visible]) for name, found in readings.items()}
+    readings["mean"] = known_NK[:, :visible].mean(axis=0)
+    std_K = known_NK[:, :visible].std(axis=0)
+    return {name: error_curves(found, true[:, after], std_K) for name, found in readings.items()}

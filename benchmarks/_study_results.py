@@ -14,8 +14,9 @@ Result = dict[str, Any]
 
 REFERENCE = "ha2018"
 THRESHOLD = 0.75
-"""The error that ends a horizon, in standard deviations: whoever always says the mean has an error of 1. Early in a training,
-readings of the real latents have 0.6."""
+"""The error that ends a horizon, in standard deviations: saying the mean of the state has an error of about 1."""
+MIN_RECIPES = 5
+"""With fewer, ranks agree by chance."""
 TOGETHER = ("PSNR", "PSNR at edges", "kerb recall", "kerb F1", "probe R²", "R² of draws", "steering R²", "rate, nats")
 """The figures that are compared with those of the dreams."""
 GAINS = ("nats over constant", "nats over staying")
@@ -74,13 +75,14 @@ def with_horizons(figures: dict[str, Any], threshold: float) -> dict[str, Any]:
     dreamed = {f"horizon, {name}": horizon(curve, threshold) for name, curve in curves["dream"].items()}
     stays = {name: horizon(curves[name]["all"], threshold) for name in ("latent stays", "state stays")}
     read_error = float(np.sqrt(np.square(curves["real latents"]["all"]).mean()))
-    overall = {"horizon": dreamed["horizon, all"], "known": known_steps(curves["dream"]["all"])}
+    overall = {"horizon": dreamed["horizon, all"], "known": known_steps(curves["dream"]["all"], curves["mean"]["all"])}
     return {**figures, **dreamed, **stays, **overall, "read error": read_error}
 
 
-def known_steps(curve_H: list[float]) -> float:
-    """The share of the state's variance that a dream knows, 1 - error², or 0 where that is negative, summed over its steps."""
-    return float(np.clip(1 - np.square(curve_H), 0, None).sum())
+def known_steps(dream_H: list[float], mean_H: list[float]) -> float:
+    """The share of the state's variance that dreams know, summed over their steps: 1 minus their squared error over that of the
+    mean on the same rows, or 0 where that is negative."""
+    return float(np.clip(1 - np.square(dream_H) / np.square(mean_H), 0, None).sum())
 
 
 def horizon(curve_H: list[float], threshold: float) -> int:
@@ -153,9 +155,9 @@ def over_seeds(recipes: dict[str, list[dict[str, Any]]], name: str) -> list[floa
 
 
 def rank_correlation(x: list[float], y: list[float]) -> tuple[float, float]:
-    """Spearman's ρ and its p; NaN with fewer than three pairs, or if one of both is constant. Pairs with NaN are left out."""
+    """Spearman's ρ and its p; NaN for fewer than `MIN_RECIPES`, or if one of both is constant. Pairs with NaN are left out."""
     pairs = [(a, b) for a, b in zip(x, y, strict=True) if not math.isnan(a + b)]
-    if len(pairs) < 3 or any(len(set(each)) == 1 for each in zip(*pairs, strict=True)):
+    if len(pairs) < MIN_RECIPES or any(len(set(each)) == 1 for each in zip(*pairs, strict=True)):
         return math.nan, math.nan
     found = spearmanr(*zip(*pairs, strict=True))
     return float(found.statistic), float(found.pvalue)

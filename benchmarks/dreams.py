@@ -19,7 +19,8 @@ frame, except the controls of size, which are named for theirs. Tokens are compa
 - Dreams (`_dreaming.py`): from 16 real latents on, with the recorded actions. A probe that was fitted to draws reads the road
   off each expected latent, averaged over four dreams. The error is relative to the true state, in standard deviations of each
   variable, root mean square over starts and variables. The horizon is the number of steps before it exceeds --threshold.
-  "known steps" is the share of variance that the dream knows, 1 - error², summed over its steps: it needs no threshold.
+  "known steps" is the share of variance that dreams know, 1 - error² / error² of the mean, summed over their steps: it needs no
+  threshold.
   Rejected: the distance from the reading of the real latents, by which latents that know nothing would never drift. "error of
   real latents" is that of this reading. "latent stays" is the horizon if the last real latent is read at every step.
 - NLL: nats a frame that the dynamics model gains over a fitted density that knows nothing of the past, and over one in which

@@ -212,7 +212,8 @@ def test_a_horizon_ends_before_the_first_step_beyond_the_threshold(dreams: Modul
 def test_known_steps_are_the_share_of_variance_that_is_known(dreams: ModuleType) -> None:
     from _study_results import known_steps
 
-    assert known_steps([0.0, 0.5, 1.0, 2.0]) == pytest.approx(1.75)
+    assert known_steps([0.0, 0.5, 1.0, 2.0], [1.0] * 4) == pytest.approx(1.75)
+    assert known_steps([0.5, 0.5], [0.5, 1.0]) == pytest.approx(0.75)
 
 
 def test_draws_have_the_spread_of_the_posterior_and_a_seed(dreams: ModuleType) -> None:
@@ -257,7 +258,7 @@ def result(recipe: str, seed: int, curve: list[float], **figures: float) -> dict
         "latent stays": {"all": [1.0] * 4},
         "state stays": {"all": [0.1, 1, 1, 1]},
     }
-    curves["real latents"] = {"all": [0.25] * 4}
+    curves |= {"real latents": {"all": [0.25] * 4}, "mean": {"all": [1.0] * len(curve)}}
     zeros = dict.fromkeys(("SSIM", "PSNR at edges", "kerb F1", "car F1", "bytes a frame", "encoding, µs"), 0.0)
     zeros |= dict.fromkeys(
         ("nats over constant", "nats over staying", "kerb recall", "probe R²", "R² of draws", "steering R²"), 0.0
@@ -317,12 +318,14 @@ def test_the_tables_come_from_the_results_alone(
         result("ha2018", 0, [0.1, 0.9, 0.9, 0.9], PSNR=20.0),
         result("ha2018", 1, [0.1, 0.1, 0.9, 0.9], PSNR=22.0),
         result("conv", 0, [0.1, 0.1, 0.8, 0.9], PSNR=25.0),
+        result("mlp", 0, [0.9, 0.9, 0.9, 0.9], PSNR=10.0),
+        result("vq", 0, [0.1, 0.1, 0.1, 0.1], PSNR=31.0),
     ):
         append_result(tmp_path / "results.jsonl", line)
     monkeypatch.setattr(sys, "argv", ["dreams.py", "--out", str(tmp_path), "--report"])
     dreams.main()
     printed = capsys.readouterr().out
-    assert "3 recipes, 1 or 2 seeds" in printed
+    assert "5 recipes, 1 or 2 seeds" in printed
     assert "This is a small budget" in printed
     assert "| ha2018 | 32 numbers | 21.00 (20.00–22.00) |" in printed
     assert "| ha2018 | 2 (1–2) | 1.0× | 2.0 (1.6–2.4) | 1.0× | 0 | 0.25 | 2 (1–2) |" in printed
@@ -345,9 +348,9 @@ def test_a_horizon_that_never_ends_is_a_lower_bound(dreams: ModuleType) -> None:
 def test_ranks_are_compared_without_what_is_not_a_number(dreams: ModuleType) -> None:
     from _study_results import rank_correlation
 
-    assert rank_correlation([1, 2, 3, math.nan], [3.0, 2, 1, 5])[0] == -1
-    assert all(map(math.isnan, rank_correlation([1, 1, 1], [1, 2, 3])))
-    assert all(map(math.isnan, rank_correlation([1, 2], [1, 2])))
+    assert rank_correlation([1, 2, 3, 4, 5, math.nan], [5.0, 4, 3, 2, 1, 9])[0] == pytest.approx(-1)
+    assert all(map(math.isnan, rank_correlation([1.0] * 5, [1.0, 2, 3, 4, 5])))
+    assert all(map(math.isnan, rank_correlation([1, 2, 3, 4, math.nan], [1, 2, 3, 4, 5])))
 
 
 @pytest.mark.slow
