@@ -146,7 +146,7 @@ def report(out: Path, threshold: float) -> str:
     words = ", ".join(f"{name} {value}" for name, value in budget.items())
     about = (
         f"{results[-1]['machine']}\n{words}; {len(recipes)} recipes, {' or '.join(map(str, sorted(seeds)))} seeds; "
-        f"{first['frames scored']} held-out frames, {first['dreams']} dreams of {HORIZON} steps; "
+        f"{first['frames scored']} held-out frames, dreams of {HORIZON} steps from {first['dreams']} starts; "
         f"the state itself, if it stays, is off by more than {threshold} standard deviations after {first['state stays']} steps"
     )
     if is_small(budget, recipes):
