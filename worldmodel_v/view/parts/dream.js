@@ -14,6 +14,9 @@ class DreamPart {
     this.addPads();
     this.addMeters();
     const area = byId("dream");
+    byId("dream-play").addEventListener("click", (event) => {
+      if (event.detail > 0) byId("dreamed").focus({ preventScroll: true });  // some browsers give a clicked button no keys
+    });
     area.addEventListener("keydown", (event) => this.onKey(event, true));
     area.addEventListener("keyup", (event) => this.onKey(event, false));
     addEventListener("blur", () => this.held.clear());
