@@ -8,7 +8,7 @@ from annotated_types import Ge
 
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
-from worldmodel_v.storage import LocalPath, Location, to_place
+from worldmodel_v.storage import LocalPath, Locations
 from worldmodel_v.storage.directory import require_outside
 
 MAX_BYTES = 8_000_000
@@ -29,8 +29,8 @@ class ViewConfig:
     vae: LocalPath = LocalPath()
     """The directory that wm-train wrote."""
 
-    data: Location
-    """Rollouts to show, held-out episodes first: a directory, or its URL."""
+    data: Locations = Locations()
+    """Rollouts to show, held-out episodes first, one dataset or several; directories or URLs."""
 
     out: LocalPath = LocalPath()
     """The page, a file whose name ends in .html; an older page of wm-view is replaced."""
@@ -51,11 +51,10 @@ class ViewConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", to_place(self.data))
         require_settings(self)
         if self.out.suffix != ".html":
             raise ConfigError(field="out", expected="a name that ends in .html", got=self.out)
-        for place in (self.vae, self.data):
+        for place in (self.vae, *self.data):
             if isinstance(place, Path):
                 require_outside(self.out, place, "lies in a directory that is only read")
         if self.frames < MIN_ROWS * self.episodes:

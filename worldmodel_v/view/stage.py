@@ -19,8 +19,8 @@ from worldmodel_v.evaluation.colours import INFERNO
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress
-from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import Rollouts, files, require_dataset
+from worldmodel_v.selection import open_rollouts
+from worldmodel_v.storage import Rollouts, files
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.surface import option
 from worldmodel_v.untrusted import printable
@@ -66,7 +66,7 @@ def view(config: ViewConfig, progress: Progress | None = None) -> ViewReport:
     progress = shown(progress)
     _require_page_or_nothing(config.out)
     device = resolve_device(config.device)
-    dataset = require_dataset(config.data, RolloutSpec)
+    dataset = open_rollouts(config.data, progress)
     vae = load(config.vae, config.autoencoder)
     require_fit(vae, dataset, config.vae, "give the rollouts that it was trained on")
     rnn = _mdn_rnn(config, vae, dataset)
@@ -197,7 +197,7 @@ def _facts(config: ViewConfig, vae: Trained[Autoencoder], dataset: Rollouts) -> 
     return {
         "autoencoder": f"{vae.model.kind}, {config.vae}",
         "its SHA-256": vae.sha256,
-        "data": str(config.data),
+        "data": ", ".join(map(str, config.data)),
         "environment": dataset.spec.env,
         "policy": dataset.spec.policy,
         "MDN-RNN": str(config.rnn or "none"),
