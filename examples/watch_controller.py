@@ -9,6 +9,10 @@ right one dreams: M draws the next latent, C acts on it, and V decodes it.
 Legend: N = 1 environment, Z latent, A action, P parameters.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads that wait leave the cores to others
+
 from dataclasses import dataclass
 from pathlib import Path
 
