@@ -79,7 +79,7 @@ def test_a_pipeline_continues_what_was_interrupted_between_and_within_stages(tmp
 @pytest.mark.parametrize("name", ["quickstart", "paper", "cluster"])
 def test_the_pipelines_that_ship_are_valid(name: str, tmp_path: Path) -> None:
     pipeline = load_pipeline(ROOT / "pipelines" / f"{name}.yaml", tmp_path)
-    assert pipeline.encode.data == pipeline.train.data == pipeline.collect.out == tmp_path / "rollouts"
+    assert pipeline.encode.data == pipeline.train.data == (pipeline.collect.out,) == (tmp_path / "rollouts",)
     assert pipeline.collect.episodes >= pipeline.train.holdout_every
 
 
