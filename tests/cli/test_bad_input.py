@@ -779,7 +779,7 @@ def test_a_closed_pipe_ends_a_command_quietly(stamp_rollouts: Path) -> None:
         ["sh", "-c", f"{wm_inspect} {stamp_rollouts} | head -1"], capture_output=True, text=True, check=True
     )
     assert finished.stdout.startswith("rollouts ")
-    assert finished.stderr == ""
+    assert [line for line in finished.stderr.splitlines() if ": at work, " not in line] == []  # on a busy machine it says so
 
 
 def test_a_run_whose_events_nobody_reads_any_more_goes_on(tmp_path: Path) -> None:
