@@ -30,8 +30,7 @@ torch.save(weights, out / f"{rank}.pt")
 dist.destroy_process_group()
 """
 NUM_STEPS = 8
-FIRST = 2
-AGAINST_BLUR = {"error_weight": "error", "adversarial": 0.1, "adversarial_start": FIRST, "perceptual": 0.1}
+AGAINST_BLUR = {"error_weight": "error", "adversarial": 0.1, "adversarial_start": 2, "perceptual": 0.1}
 
 
 def steps(data: Path, share: Share = ALONE, **losses: object) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
@@ -54,8 +53,8 @@ def test_processes_together_make_the_steps_of_one(
     tiny_rollouts: Path, tmp_path: Path, size: int, losses: dict[str, object]
 ) -> None:
     """To within the order of float32 sums: a relative 1e-5 in each term of eight steps, and a tenth of one update in weights.
-    (Of a discriminator Adam makes whole updates of the smallest gradients, whose signs follow the order of sums. So from its
-    second step on terms are compared to within 2%, few of its weights may differ by half of one update, and others by one.)
+    (A generator's loss is a mean of scores around 0, so it also has an absolute 1e-4; a discriminator's weights may differ by
+    half of one update, because Adam makes whole updates of the smallest gradients.)
 
     All processes end with the same weights, bit for bit.
     """
@@ -70,17 +69,13 @@ def test_processes_together_make_the_steps_of_one(
     for rank in range(size):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
         assert found["agreed"] == [True, False]
-        for step, (here, there) in enumerate(zip(alone, found["terms"], strict=True)):
-            has_learned = bool(losses) and step > FIRST
-            within = {"rel": 2e-2, "abs": 2e-3} if has_learned else {"rel": 1e-5}
-            assert there == pytest.approx(here, **within), step
+        for here, there in zip(alone, found["terms"], strict=True):
+            assert there == pytest.approx(here, rel=1e-5, abs=1e-4 if losses else None)
         there = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         for name, first in torch.load(tmp_path / "0.pt", weights_only=True).items():
             torch.testing.assert_close(there[name], first, rtol=0, atol=0)
-            if name.startswith("discriminator."):
-                assert ((there[name] - weights[name]).abs() > 1e-4).float().mean() < 0.1, name
-            else:
-                torch.testing.assert_close(there[name], weights[name], rtol=0, atol=1e-4 if losses else 1e-5)
+            atol = 1e-4 if name.startswith("discriminator.") else 1e-5
+            torch.testing.assert_close(there[name], weights[name], rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])

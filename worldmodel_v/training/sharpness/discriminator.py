@@ -5,7 +5,8 @@ Legend: B batch, C channels, H, W frame, h, w patches.
 It is a PatchGAN (Isola et al. 2017, arXiv:1611.07004): convolutions that judge overlapping patches, here of 38x38 pixels, one
 score each. Spectral norm (Miyato et al. 2018, arXiv:1802.05957) keeps the largest singular value of every layer's matrix at 1,
 so its scores cannot grow without bound; there is no batch norm, so frames are judged one by one. It is narrow (32 to 128
-channels), because it runs three times a step. It computes in float32, for any autocast.
+channels), because it runs three times a step. It computes in float32, for any autocast. A score has no bias: as long as all
+scores lie within the margin, its gradient would be the rounding of a sum that is zero, and Adam makes whole updates of that.
 
     hinge loss = (mean max(0, 1 - D(x)) + mean max(0, 1 + D(x̂))) / 2        (Lim & Ye 2017, arXiv:1705.02894)
 
@@ -43,7 +44,7 @@ class Discriminator(nn.Module):
             spectral_norm(nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1))
             for before, after in zip(widths, WIDTHS, strict=False)
         )
-        self.score = spectral_norm(nn.Conv2d(WIDTHS[-1], 1, kernel_size=3, padding=1))
+        self.score = spectral_norm(nn.Conv2d(WIDTHS[-1], 1, kernel_size=3, padding=1, bias=False))
 
     def forward(self, x_BCHW: Tensor) -> Judgement:
         """Judge frames in [0, 1]. In training mode each call is a step of the power iterations for the spectral norms."""
