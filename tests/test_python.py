@@ -55,7 +55,7 @@ SEEN = [
         "ExportReport",
         "HubReport",
     ),
-    *("dict[str, torch._tensor.Tensor]", "Encoder", "VAE", "Path", "Path"),
+    *("dict[str, torch._tensor.Tensor]", "Encoder", "GaussianAutoencoder", "Path", "Path"),
 ]
 
 
