@@ -897,6 +897,8 @@ def test_an_empty_argument_is_no_directory(
         ("wm-train", ("--data", "a", "--out", "b", "--condition", "action", "--condition", "velocity_x"), "--condition"),
         ("wm-export", ("npz", "--data", "a", "--out", "b", "--out", "c"), "--out"),
         ("wm-select", ("--data", "a", "--data", "b", "--out", "c"), "--data"),
+        ("wm-view", ("--data", "a", "--data", "b", "--vae", "v", "--out", "c.html"), "--data"),
+        ("wm-inspect", ("latents", "--data", "a", "--data", "b"), "--data"),
     ],
 )
 def test_an_option_that_is_given_twice(

@@ -24,7 +24,7 @@ import tyro
 from worldmodel_v import __version__
 from worldmodel_v.cli.examples import examples_of
 from worldmodel_v.cli.following import Following, in_one_line
-from worldmodel_v.cli.options import as_declared, constructors, spelled
+from worldmodel_v.cli.options import as_declared, constructors, spelled, takes_several
 from worldmodel_v.cli.progress import open_progress, print_json_event
 from worldmodel_v.cli.tables import print_facts
 from worldmodel_v.cli.terminal import print_json, print_line, print_lines, take_streams
@@ -40,9 +40,6 @@ from worldmodel_v.untrusted import printable
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
-TAKE_SEVERAL = ("wm-train", "wm-encode", "wm-eval", "wm-select", "wm-inspect")
-"""The commands whose `--data` takes several datasets."""
-
 _NO_VALUE = re.compile("--[^=]+=")
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -142,10 +139,10 @@ def parse(
     try:
         words = sys.argv[1:] if args is None else args
         _require_text(words)
-        _require_once(program, words)
+        _require_once(words, config_class)
         if "--version" in words:
             print_version(program)
-        found = spelled(config_class(words) if inspect.isfunction(config_class) else config_class)
+        found = spelled(_class_for(words, config_class))
         command.__annotations__ = {
             "config": tyro.conf.OmitArgPrefixes[found],  # type: ignore[misc, valid-type]
             "output": tyro.conf.OmitArgPrefixes[spelled(Output)],  # type: ignore[misc]
@@ -227,18 +224,23 @@ def options_in(words: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, name.removeprefix("--").replace("-", "_").removeprefix("no_")) for name in given]
 
 
-def _require_once(program: str, words: Sequence[str]) -> None:
+def _class_for(words: Sequence[str], config_class: Any) -> Any:
+    """The class itself, or what a function makes of the words."""
+    return config_class(words) if inspect.isfunction(config_class) else config_class
+
+
+def _require_once(words: Sequence[str], config_class: Any) -> None:
     """Raise ConfigError for an option that is given twice: the parser would take the last one and drop the others."""
     options = options_in(words)
     fields = [field for _, field in options]
     for name, field in options:
         if fields.count(field) > 1:
             what = f"{name.replace('_', '-')}: is given {fields.count(field)} times"
-            raise ConfigError(what, remedy=f"give it once{_of_datasets(program) if field == 'data' else ''}")
+            raise ConfigError(what, remedy=f"give it once{_of_datasets(words, config_class) if field == 'data' else ''}")
 
 
-def _of_datasets(program: str) -> str:
-    if program in TAKE_SEVERAL:
+def _of_datasets(words: Sequence[str], config_class: Any) -> str:
+    if takes_several(_class_for(words, config_class), "data"):
         return ", with all datasets after it: --data A B"
     return "; wm-select makes one dataset of several"
 

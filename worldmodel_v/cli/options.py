@@ -6,7 +6,7 @@ import json
 import operator
 from copy import copy
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -34,6 +34,14 @@ def as_declared(config: Config) -> Config:
     """The object itself, as one of the class that `spelled` was given."""
     object.__setattr__(config, "__class__", type(config).__base__)
     return config
+
+
+def takes_several(config_class: Any, field: str) -> bool:
+    """Whether an option takes several values."""
+    from worldmodel_v.storage import Locations
+
+    hint = get_type_hints(config_class).get(field)
+    return hint is Locations or get_origin(hint) is tuple
 
 
 def constructors() -> ConstructorRegistry:
