@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self, overload
+from typing import Any, BinaryIO, Generic, Protocol, Self, TypeVar, overload
 
 import numpy as np
 
@@ -29,6 +29,8 @@ Location = str | Path
 
 Place = Path | RemotePath
 """A location after `to_place`: both kinds print as they were given, and `/` appends a name to both."""
+
+Read = TypeVar("Read")
 
 
 class OpenFile(Protocol):
@@ -87,11 +89,8 @@ def store_of(place: Place) -> Store:
     return RemoteStore() if isinstance(place, RemotePath) else LocalStore()
 
 
-class LocalPath:
-    """The type of a config's field that names a local directory: it is given as text or a Path, and is a Path when it is read.
-
-    `out: LocalPath = LocalPath()` has no default. A URL raises ConfigError.
-    """
+class _Field(Generic[Read]):
+    """The type of a config's field that converts what is given. Subclasses have `__set__`, and say of which type it is read."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -100,12 +99,19 @@ class LocalPath:
     def __get__(self, config: None, owner: type) -> Self: ...
 
     @overload
-    def __get__(self, config: object, owner: type) -> Path: ...
+    def __get__(self, config: object, owner: type) -> Read: ...
 
     def __get__(self, config: object | None, owner: type) -> Any:
         if config is None:
             raise AttributeError(f"{owner.__name__}.{self._name} has no default")  # which dataclasses ask for
         return config.__dict__[self._name]
+
+
+class LocalPath(_Field[Path]):
+    """The type of a config's field that names a local directory: it is given as text or a Path, and is a Path when it is read.
+
+    `out: LocalPath = LocalPath()` has no default. A URL raises ConfigError.
+    """
 
     def __set__(self, config: object, path: str | Path) -> None:
         if _is_url(path):
@@ -118,25 +124,11 @@ class LocalPath:
         config.__dict__[self._name] = Path(path)
 
 
-class Locations:
+class Locations(_Field[tuple[Place, ...]]):
     """The type of a config's field that names datasets: one or several are given, and it is a tuple of places when it is read.
 
     `data: Locations = Locations()` has no default. None at all raises ConfigError.
     """
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    @overload
-    def __get__(self, config: None, owner: type) -> Self: ...
-
-    @overload
-    def __get__(self, config: object, owner: type) -> tuple[Place, ...]: ...
-
-    def __get__(self, config: object | None, owner: type) -> Any:
-        if config is None:
-            raise AttributeError(f"{owner.__name__}.{self._name} has no default")  # which dataclasses ask for
-        return config.__dict__[self._name]
 
     def __set__(self, config: object, given: Location | Iterable[Location]) -> None:
         places = to_places(given)
