@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _machine import describe_machine
+from _training import describe_trainings
 
 from worldmodel_v.autoencoders.gaussian import load_vae
 from worldmodel_v.evaluation.metrics import score_frames, ssim
@@ -101,17 +101,6 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def describe(arguments: argparse.Namespace, dataset: Rollouts, row: dict[str, float]) -> str:
-    """Hardware, versions, data, settings and date."""
-    where = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
-    return (
-        f"{describe_machine('torch', 'torchmetrics', 'numpy')}\n"
-        f"{dataset.num_episodes} episodes, {dataset.num_rows} frames of {dataset.spec.env}, {dataset.spec.policy}\n"
-        f"{arguments.steps} steps of {arguments.batch_size} frames on {where}, Z = 32, seed {arguments.seed}; "
-        f"{row['frames']} held-out frames, {row['frames_after']} of them after the zoom-in\n"
-    )
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="CarRacing rollouts that wm-collect wrote")
@@ -135,7 +124,9 @@ def main() -> None:
         figures = measure(arguments.out / name, dataset, arguments.frames, torch.device(arguments.device))
         rows[name] = {**figures, "seconds": seconds}
         print(f"{name}: {rows[name]['psnr']:.2f} dB, {rows[name]['kl']:.1f} nats, {seconds:.0f} s", flush=True)
-    report = f"{describe(arguments, dataset, rows[name])}\n{table(rows)}\n"
+    row = rows[name]
+    about = f"Z = 32, seed {arguments.seed}; {row['frames']} held-out frames, {row['frames_after']} of them after the zoom-in"
+    report = f"{describe_trainings(arguments, dataset, about)}\n{table(rows)}\n"
     (arguments.out / "table.md").write_text(report)
     print(f"\n{report}", end="")
 

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _machine import describe_machine
-from _training import training
+from _training import describe_trainings, training
 
 from worldmodel_v.autoencoders.base import CodedBatch
 from worldmodel_v.autoencoders.gaussian import load_vae
@@ -135,17 +134,6 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-def describe(arguments: argparse.Namespace, dataset: Rollouts, frames: float) -> str:
-    """Hardware, versions, data, settings and date."""
-    where = torch.cuda.get_device_name() if arguments.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
-    return (
-        f"{describe_machine('torch', 'torchmetrics', 'numpy')}\n"
-        f"{dataset.num_episodes} episodes, {dataset.num_rows} frames of {dataset.spec.env}, {dataset.spec.policy}\n"
-        f"{arguments.steps} steps of {arguments.batch_size} frames on {where}, seed {arguments.seed}; "
-        f"{frames:.0f} held-out frames\n"
-    )
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="CarRacing rollouts that wm-collect wrote")
@@ -170,7 +158,8 @@ def main() -> None:
         train(TrainConfig(data=arguments.data, out=out, **settings(name, arguments)))
         rows[name] = measure(out, dataset, arguments.frames, torch.device(arguments.device)) | {"seconds": seconds[name]}
         print(f"{name}: {rows[name]}", flush=True)
-    report = f"{describe(arguments, dataset, rows[name]['frames'])}\n{table(rows)}\n"
+    about = f"seed {arguments.seed}; {rows[name]['frames']:.0f} held-out frames"
+    report = f"{describe_trainings(arguments, dataset, about)}\n{table(rows)}\n"
     (arguments.out / "table.md").write_text(report)
     print(f"\n{report}", end="")
 
