@@ -102,16 +102,13 @@ def adaptive_weight(made: Made, rec: Tensor, gan: Tensor) -> Tensor:
 
 
 def last_layer(model: Autoencoder) -> nn.Parameter:
-    """The weight of the decoder's last layer: the last matrix or kernel in `model.decoder`, or else of the whole model."""
-    decoder = getattr(model, "decoder", None)
-    within = decoder if isinstance(decoder, nn.Module) else model
-    return [each for each in within.parameters() if each.ndim >= 2][-1]
+    """The weight of the decoder's last layer, which `require_last_layer` has found."""
+    return _matrices(model)[-1]
 
 
 def require_last_layer(model: Autoencoder, frames_BCHW: Tensor) -> None:
     """Raise ConfigError unless the reconstructions depend on what `last_layer` finds."""
-    decoder = getattr(model, "decoder", model)
-    matrices = [each for each in decoder.parameters() if each.ndim >= 2] if isinstance(decoder, nn.Module) else []
+    matrices = _matrices(model)
     found = torch.autograd.grad(frames_BCHW.sum(), matrices[-1:], allow_unused=True) if matrices else [None]
     if found[0] is None:
         raise ConfigError(
@@ -120,3 +117,9 @@ def require_last_layer(model: Autoencoder, frames_BCHW: Tensor) -> None:
             got=model.kind,
             expected="a module `decoder`, whose last weight is that of the last layer",
         )
+
+
+def _matrices(model: Autoencoder) -> list[nn.Parameter]:
+    """The matrices and kernels of `model.decoder`, or of the whole model if it has none of that name."""
+    decoder = getattr(model, "decoder", model)
+    return [each for each in decoder.parameters() if each.ndim >= 2] if isinstance(decoder, nn.Module) else []
