@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 OUT ?= runs/quickstart
 MINUTES ?= 1
 JOBS ?= 2
+LESSONS ?= 32
 GENERATIONS ?= 200
 
 export SDL_VIDEODRIVER ?= dummy
@@ -27,10 +28,14 @@ example: run ## Train an MDN-RNN on the latents of `make run`, and put its dream
 	$(BIN)/python examples/train_mdn_rnn.py --latents $(OUT)/latents --vae $(OUT)/vae --out $(OUT)/mdn_rnn
 	$(BIN)/wm-view --vae $(OUT)/vae --data $(OUT)/rollouts --rnn $(OUT)/mdn_rnn --out $(OUT)/view.html
 
-drive: $(OUT)/mdn_rnn/metrics.json ## From nothing to a driving car, in some three hours on two cores; again: continues
-	$(BIN)/python examples/train_controller.py --vae $(OUT)/vae --rnn $(OUT)/mdn_rnn --out $(OUT)/controller --generations $(GENERATIONS)
+drive: $(OUT)/mdn_rnn/metrics.json ## From nothing to a driving car, in a quarter of an hour on two cores; again: continues
+	$(BIN)/python examples/teach_controller.py --vae $(OUT)/vae --rnn $(OUT)/mdn_rnn --out $(OUT)/controller --lessons $(LESSONS)
 	$(BIN)/python examples/watch_controller.py --vae $(OUT)/vae --rnn $(OUT)/mdn_rnn --controller $(OUT)/controller
 	@echo "See $(OUT)/controller/drive.gif, and the score in scores.json beside it"
+
+evolve: $(OUT)/mdn_rnn/metrics.json ## As drive, but no one teaches: CMA-ES searches, in some three hours; again: continues
+	$(BIN)/python examples/train_controller.py --vae $(OUT)/vae --rnn $(OUT)/mdn_rnn --out $(OUT)/evolved --generations $(GENERATIONS)
+	$(BIN)/python examples/watch_controller.py --vae $(OUT)/vae --rnn $(OUT)/mdn_rnn --controller $(OUT)/evolved
 
 $(OUT)/mdn_rnn/metrics.json: | run
 	$(BIN)/python examples/train_mdn_rnn.py --latents $(OUT)/latents --vae $(OUT)/vae --out $(OUT)/mdn_rnn
@@ -79,4 +84,4 @@ $(INSTALLED): constraints.txt pyproject.toml
 clean: ## Remove .venv and caches (not runs/)
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help run example drive test test-slow test-all fuzz lint types docs install clean
+.PHONY: help run example drive evolve test test-slow test-all fuzz lint types docs install clean

@@ -5,7 +5,8 @@
 The controller is linear, as the paper's: a_t = W [z_t, h_t] + b, cut to the action space's bounds. z_t is the mean that the
 VAE's encoder gives for the frame, h_t the hidden state of the MDN-RNN of `train_mdn_rnn.py` before it sees the frame; without
 --rnn it has z_t alone. CMA-ES finds W and b (Ha & Schmidhuber 2018, arXiv:1803.10122; Hansen 2016, arXiv:1604.00772; the
-library is `cma`). Each worker steps many environments at once, so that V and M see them in one batch.
+library is `cma`). Each worker steps many environments at once, so that V and M see them in one batch. `teach_controller.py`
+finds W and b in minutes where there is a policy to learn from.
 
 No track serves two purposes. The tracks of a generation are drawn anew, from seed 1000 on; every few generations the search's
 mean drives tracks 100 to 199, and the best of these means is kept; at the end it drives tracks 0 to 99 once, and that is the
@@ -24,8 +25,9 @@ import hashlib
 import io
 import json
 import math
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,9 +51,6 @@ from worldmodel_v.progress import Progress
 from worldmodel_v.spec import differences
 from worldmodel_v.storage.publish import publish
 
-with warnings.catch_warnings(action="ignore"):  # about matplotlib, which nothing here needs
-    import cma
-
 TEST_TRACKS, CHOICE_TRACKS = range(100), range(100, 200)
 FIRST_TRAINING_TRACK, LAST_TRACK = 1000, 2**31 - 1
 STEP_SIZE = 0.1
@@ -59,17 +58,60 @@ STEP_SIZE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControllerConfig:
-    """Train a linear controller by CMA-ES on the latents of a VAE, and test it on tracks that it has not seen."""
+class DriveConfig:
+    """What drives, where and how: of each way to find a controller."""
 
     vae: Path
     """The VAE whose latents it sees; it drives in the environment of its frames, with that one's default arguments."""
 
     out: Path
-    """Where controller.npz, scores.json and the state of the search go."""
+    """Where controller.npz, scores.json and what a later run goes on from are written."""
 
     rnn: Path | None = None
     """The MDN-RNN that train_mdn_rnn.py made; without it the controller sees z alone."""
+
+    choice_tracks: int = 32
+    """How many tracks there are for choosing, at most 100."""
+
+    test_tracks: int = 100
+    """How many tracks the final test has, 2 to 100."""
+
+    patience: int = 100
+    """While it learns, an episode ends after so many steps without a positive reward; 0: never."""
+
+    workers: int = 2
+    """Ray workers, one core each; 0: all in this process."""
+
+    address: str | None = None
+    """The Ray cluster of the workers: auto, HOST:PORT or ray://HOST:PORT; else RAY_ADDRESS, else one on this machine."""
+
+    envs: int = 64
+    """Environments that a worker steps at once, so that V and M see as many frames in a batch."""
+
+    seed: int = 0
+    """Seeds what it learns on."""
+
+    def __post_init__(self) -> None:
+        self.require_at_least({"choice_tracks": 1, "test_tracks": 2, "patience": 0, "workers": 0, "envs": 1, "seed": 0})
+        for name in ("choice_tracks", "test_tracks"):
+            if getattr(self, name) > 100:
+                raise ConfigError(field=name, expected="at most 100", got=getattr(self, name))
+
+    def require_at_least(self, bounds: dict[str, int]) -> None:
+        """Raises ConfigError."""
+        for name, bound in bounds.items():
+            if getattr(self, name) < bound:
+                raise ConfigError(field=name, expected=f"at least {bound}", got=getattr(self, name))
+
+    def settings(self, *names: str) -> dict[str, Any]:
+        """What the course of a run depends on: V, M, and these fields; raises ModelNotUsable."""
+        seen = {"vae": artifact.describe(self.vae).sha256, "rnn": self.rnn and sha256_of(self.rnn / WEIGHTS)}
+        return seen | {name: getattr(self, name) for name in ("choice_tracks", "patience", "seed", *names)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerConfig(DriveConfig):
+    """Train a linear controller by CMA-ES on the latents of a VAE, and test it on tracks that it has not seen."""
 
     generations: int = 100
     """Generations of the search, a multiple of --choose-every; a larger number goes on with it."""
@@ -83,43 +125,11 @@ class ControllerConfig:
     choose_every: int = 10
     """Generations after which the search's mean drives the tracks for choosing."""
 
-    choice_tracks: int = 32
-    """How many of these there are, at most 100."""
-
-    test_tracks: int = 100
-    """How many tracks the final test has, 2 to 100."""
-
-    patience: int = 100
-    """In a generation, an episode ends after so many steps without a positive reward; 0: never."""
-
-    workers: int = 2
-    """Ray workers, one core each; 0: all in this process."""
-
-    address: str | None = None
-    """The Ray cluster of the workers: auto, HOST:PORT or ray://HOST:PORT; else RAY_ADDRESS, else one on this machine."""
-
-    envs: int = 64
-    """Environments that a worker steps at once, so that V and M see as many frames in a batch."""
-
-    seed: int = 0
-    """Seeds the search and its tracks."""
-
     def __post_init__(self) -> None:
-        at_least = {"population": 4, "test_tracks": 2, "patience": 0, "workers": 0, "seed": 0}
-        for name in ("generations", "tracks", "choose_every", "choice_tracks", "envs", *at_least):
-            if getattr(self, name) < at_least.get(name, 1):
-                raise ConfigError(field=name, expected=f"at least {at_least.get(name, 1)}", got=getattr(self, name))
-        for name in ("choice_tracks", "test_tracks"):
-            if getattr(self, name) > 100:
-                raise ConfigError(field=name, expected="at most 100", got=getattr(self, name))
+        super().__post_init__()
+        self.require_at_least({"generations": 1, "population": 4, "tracks": 1, "choose_every": 1})
         if self.generations % self.choose_every:
             raise ConfigError(field="generations", expected=f"a multiple of {self.choose_every}", got=self.generations)
-
-    def search(self) -> dict[str, Any]:
-        """What the search's course depends on; raises ModelNotUsable."""
-        seen = {"vae": artifact.describe(self.vae).sha256, "rnn": self.rnn and sha256_of(self.rnn)}
-        fixed = ("population", "tracks", "choose_every", "choice_tracks", "patience", "seed")
-        return seen | {name: getattr(self, name) for name in fixed}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,14 +140,14 @@ class Report:
     standard_error: float
     returns: list[float]
     generation: int
-    """The generation that the controller comes from."""
+    """The generation that the controller comes from; or the lesson."""
 
     choice_mean: float
     """Its mean return on the tracks for choosing, where it was the best."""
 
     generations: int
     frames: int
-    """Steps of the environment in the search, those for choosing included."""
+    """Steps of the environment while it learned, those for choosing included."""
 
 
 class Chosen(NamedTuple):
@@ -148,17 +158,31 @@ class Chosen(NamedTuple):
     controller: np.ndarray
     """(P,)"""
 
+    def or_better(self, other: "Chosen") -> "Chosen":
+        """The other only if it drove better."""
+        return other if other.mean > self.mean else self
+
 
 class Job(NamedTuple):
     """Controllers (N, P), and the track that each drives."""
 
     controllers: np.ndarray
     tracks: list[int]
-    patience: int
+    patience: int = 0
 
 
-Driven = tuple[np.ndarray, int]
-"""The return of each controller on its track, float64 (N,), and the number of steps in all."""
+class Driven(NamedTuple):
+    """What came of a job."""
+
+    returns: np.ndarray
+    """Of each controller on its track, float64 (N,)."""
+
+    frames: int
+    """Steps in all."""
+
+    lessons: Any = 0
+    """What a pupil of `teach_controller.py` learned from; it can be added up."""
+
 
 Drive = Callable[[Job], Driven]
 
@@ -215,7 +239,7 @@ class Driver:
             while idle and waiting:
                 index, (controller_P, track) = waiting.pop(0)
                 busy.append(idle.pop())
-                busy[-1].begin(index, controller_P, track)
+                self.begin(busy[-1], index, controller_P, track)
                 state = joined(state, self.no_state(1))
             state, num_steps = self.step(busy, state, job.patience), num_steps + len(busy)
             for slot in (slot for slot in busy if slot.has_ended):
@@ -223,7 +247,11 @@ class Driver:
                 idle.append(slot)
             going = [i for i, slot in enumerate(busy) if not slot.has_ended]
             busy, state = [busy[i] for i in going], (state[0][:, going], state[1][:, going])
-        return returns_N, num_steps
+        return Driven(returns_N, num_steps)
+
+    def begin(self, slot: Slot, index: int, controller_P: np.ndarray, track: int) -> None:
+        """Start the episode of the job's controller `index`."""
+        slot.begin(index, controller_P, track)
 
     @torch.inference_mode()
     def step(self, busy: list[Slot], state: State, patience: int) -> State:
@@ -238,11 +266,14 @@ class Driver:
         return self.rnn.remember(torch.from_numpy(z_NZ)[:, None], torch.from_numpy(action_NA)[:, None], state)[1]
 
     def act(self, busy: list[Slot], z_NZ: np.ndarray, state: State) -> np.ndarray:
-        """What each controller does, float32 (N, A)."""
+        """What all do: float32 (N, A), inside the bounds of the action space."""
         seen_NX = np.concatenate([z_NZ, state[0][0].numpy(), np.ones((len(busy), 1), np.float32)], axis=1)
+        return np.clip(self.choose(busy, seen_NX), self.space.low, self.space.high).astype(np.float32)
+
+    def choose(self, busy: list[Slot], seen_NX: np.ndarray) -> np.ndarray:
+        """What each controller says, (N, A)."""
         weights_NAX = np.stack([slot.controller_P for slot in busy]).reshape(len(busy), -1, seen_NX.shape[1])
-        action_NA = np.einsum("nax,nx->na", weights_NAX, seen_NX)
-        return np.clip(action_NA, self.space.low, self.space.high).astype(np.float32)
+        return np.einsum("nax,nx->na", weights_NAX, seen_NX)
 
     def no_state(self, num: int) -> State:
         """M's state before an episode; without M it has no values."""
@@ -272,28 +303,42 @@ class History:
 
 def train_controller(config: ControllerConfig, progress: Progress) -> Report:
     """The whole flow: search, choose, test. Raises WorldModelError."""
-    settings = config.search()
+    settings = config.settings("population", "tracks", "choose_every")
     size = Driver(config.vae, config.rnn, 1).num_parameters
     config.out.mkdir(parents=True, exist_ok=True)
     history = History(config.out / "history.jsonl", settings)
     with drivers(config, progress) as drive:
         best = search(config, size, history, drive, progress)
-        returns, _ = drive(Job(np.stack([best.controller] * config.test_tracks), [*TEST_TRACKS[: config.test_tracks]], 0))
+        frames = sum(line["frames"] for line in history.lines[1 : config.generations + 1])
+        return tested(config, best, config.generations, frames, drive)
+
+
+def tested(config: DriveConfig, best: Chosen, generations: int, frames: int, drive: Drive) -> Report:
+    """What the chosen controller drives on the tracks of the test, in scores.json too."""
+    returns = drive(on_all(TEST_TRACKS[: config.test_tracks], best.controller)).returns
     report = Report(
         mean=float(returns.mean()),
         standard_error=float(returns.std(ddof=1) / math.sqrt(len(returns))),
         returns=returns.tolist(),
         generation=best.generation,
         choice_mean=best.mean,
-        generations=config.generations,
-        frames=sum(line["frames"] for line in history.lines[1 : config.generations + 1]),
+        generations=generations,
+        frames=frames,
     )
     publish(config.out / "scores.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
     return report
 
 
+def on_all(tracks: Sequence[int], controller_P: np.ndarray) -> Job:
+    """One controller on many tracks, to their ends."""
+    return Job(np.stack([controller_P] * len(tracks)), list(tracks))
+
+
 def search(config: ControllerConfig, size: int, history: History, drive: Drive, progress: Progress) -> Chosen:
     """The best choice. CMA-ES is told of the generations that `history` knows, which takes no driving."""
+    with warnings.catch_warnings(action="ignore"):  # about matplotlib, which nothing here needs
+        import cma
+
     rng = np.random.default_rng(config.seed)
     options = {
         "popsize": config.population,
@@ -311,15 +356,14 @@ def search(config: ControllerConfig, size: int, history: History, drive: Drive, 
             line = history[generation]
             if is_new := line is None:
                 job = Job(candidates_NP.repeat(config.tracks, axis=0), tracks * config.population, config.patience)
-                returns, frames = drive(job)
-                line = {"means": returns.reshape(config.population, -1).mean(axis=1).tolist(), "frames": frames}
+                driven = drive(job)
+                line = {"means": driven.returns.reshape(config.population, -1).mean(axis=1).tolist(), "frames": driven.frames}
             es.tell([*candidates_NP], [-mean for mean in line["means"]])
             if generation % config.choose_every == 0:
                 if is_new:
-                    tracks = [*CHOICE_TRACKS[: config.choice_tracks]]
-                    returns, frames = drive(Job(np.stack([es.mean] * len(tracks)), tracks, 0))
-                    line |= {"choice": float(returns.mean()), "frames": line["frames"] + frames}
-                best = max(best, Chosen(line["choice"], generation, es.mean.copy()), key=lambda chosen: chosen.mean)
+                    driven = drive(on_all(CHOICE_TRACKS[: config.choice_tracks], es.mean))
+                    line |= {"choice": float(driven.returns.mean()), "frames": line["frames"] + driven.frames}
+                best = best.or_better(Chosen(line["choice"], generation, es.mean.copy()))
                 publish(config.out / "controller.npz", as_npz(best))
             if is_new:
                 history.add(line)
@@ -329,20 +373,21 @@ def search(config: ControllerConfig, size: int, history: History, drive: Drive, 
 
 
 @contextmanager
-def drivers(config: ControllerConfig, progress: Progress) -> Iterator[Drive]:
+def drivers(config: DriveConfig, progress: Progress, kind: type[Driver] = Driver, *settings: Any) -> Iterator[Drive]:
     """What drives a job: this process, or the workers, each of which takes a part of it."""
     if not config.workers:
-        yield Driver(config.vae, config.rnn, config.envs)
+        yield kind(config.vae, config.rnn, config.envs, *settings)
         return
     import ray
     from ray import cloudpickle
     from ray.util import ActorPool
 
-    cloudpickle.register_pickle_by_value(train_mdn_rnn)
+    for example in {train_mdn_rnn, sys.modules[Driver.__module__], sys.modules[kind.__module__]}:
+        cloudpickle.register_pickle_by_value(example)
     with cluster(WorkerSettings(num_workers=config.workers, address=config.address), progress):
-        worker = ray.remote(Driver).options(num_cpus=1, runtime_env={"env_vars": WORKER_ENVIRONMENT})
+        worker = ray.remote(kind).options(num_cpus=1, runtime_env={"env_vars": WORKER_ENVIRONMENT})
         paths = config.vae.absolute(), config.rnn and config.rnn.absolute()
-        pool = ActorPool([worker.remote(*paths, config.envs) for _ in range(config.workers)])
+        pool = ActorPool([worker.remote(*paths, config.envs, *settings) for _ in range(config.workers)])
 
         def drive(job: Job) -> Driven:
             parts = [
@@ -356,18 +401,18 @@ def drivers(config: ControllerConfig, progress: Progress) -> Iterator[Drive]:
 
 def together(driven: list[Driven]) -> Driven:
     """Of a job what its parts came to, which took every k-th controller."""
-    returns_N = np.zeros(sum(len(returns) for returns, _ in driven))
-    for i, (returns, _) in enumerate(driven):
-        returns_N[i :: len(driven)] = returns
-    return returns_N, sum(num_steps for _, num_steps in driven)
+    returns_N = np.zeros(sum(len(part.returns) for part in driven))
+    for i, part in enumerate(driven):
+        returns_N[i :: len(driven)] = part.returns
+    return Driven(returns_N, sum(part.frames for part in driven), sum(part.lessons for part in driven))
 
 
-def sha256_of(rnn: Path) -> str:
-    """Of the weights in a directory of train_mdn_rnn.py; raises ModelNotUsable."""
+def sha256_of(weights: Path) -> str:
+    """Of what train_mdn_rnn.py wrote; raises ModelNotUsable."""
     try:
-        return hashlib.sha256((rnn / WEIGHTS).read_bytes()).hexdigest()
+        return hashlib.sha256(weights.read_bytes()).hexdigest()
     except OSError as error:
-        raise ModelNotUsable(f"cannot be read: {error.strerror}", where=rnn / WEIGHTS, remedy="run train_mdn_rnn.py") from None
+        raise ModelNotUsable(f"cannot be read: {error.strerror}", where=weights, remedy="run train_mdn_rnn.py") from None
 
 
 def joined(state: State, other: State) -> State:

@@ -1,4 +1,4 @@
-"""The controller's example on the toy world, whose return says which actions were taken."""
+"""The controller's examples on the toy world, whose return says which actions were taken."""
 
 import json
 import subprocess
@@ -31,6 +31,25 @@ def rnn(tmp_path_factory: pytest.TempPathFactory, stamp_latents: Path, stamp_vae
     return out
 
 
+COURSE = {"--teacher": f"{__name__}:Steady", "--tracks": 3, "--choose-every": 1}
+COURSE |= {name: SHORT[name] for name in ("--choice-tracks", "--test-tracks", "--envs")}
+
+
+class Steady:
+    """A teacher that always does the same."""
+
+    action = np.array([0.5, -0.25], np.float32)
+
+    def __init__(self, env: Any) -> None:
+        pass
+
+    def reset(self, rng: np.random.Generator) -> None:
+        pass
+
+    def act(self, frame: np.ndarray) -> np.ndarray:
+        return self.action
+
+
 def options(vae: Path, out: Path, **more: Any) -> list[str]:
     named = {f"--{name.replace('_', '-')}": value for name, value in ({"generations": 4, "workers": 0} | more).items()}
     return words({"--vae": vae, "--out": out} | SHORT | named)
@@ -49,10 +68,10 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, stamp_vae: Path, rnn: Pat
     return out
 
 
-def commands_of_make(out: Path) -> list[list[str]]:
+def commands_of_make(out: Path, target: str = "drive") -> list[list[str]]:
     """What `make drive` runs with Python in a folder where M is already trained."""
     printed = subprocess.run(
-        ["make", "--dry-run", "drive", f"OUT={out}"], cwd=EXAMPLES.parent, check=True, capture_output=True, text=True
+        ["make", "--dry-run", target, f"OUT={out}"], cwd=EXAMPLES.parent, check=True, capture_output=True, text=True
     ).stdout
     lines = [line.split() for line in printed.splitlines() if line.startswith(".venv/bin/python examples/")]
     return [line[1:] for line in lines]
@@ -65,10 +84,9 @@ def test_make_drive_trains_a_controller_and_records_it(stamp_vae: Path, rnn: Pat
     out.mkdir()
     (out / "vae").symlink_to(stamp_vae)
     (out / "mdn_rnn").symlink_to(rnn)
-    train_command, watch_command = commands_of_make(out)
-    generations = train_command.index("--generations")
-    train_command[generations + 1] = "2"
-    run(EXAMPLES.parent / train_command[0], *train_command[1:], *words(SHORT | {"--workers": 0}))
+    teach_command, watch_command = commands_of_make(out)
+    assert teach_command[-2] == "--lessons"
+    run(EXAMPLES.parent / teach_command[0], *teach_command[1:-1], 1, *words(COURSE | {"--workers": 0}))
     printed, _ = run(EXAMPLES.parent / watch_command[0], *watch_command[1:], "--start", "3", "--steps", "5", "--json")
     report = json.loads(printed)
     assert (report["gif"], report["steps"]) == (str(out / "controller" / "drive.gif"), 5)
@@ -77,6 +95,18 @@ def test_make_drive_trains_a_controller_and_records_it(stamp_vae: Path, rnn: Pat
     for more, text in ((["--start", "500"], "fewer steps than the episode has"), (["--temperature", "0"], "a positive number")):
         _, said = run(EXAMPLES.parent / watch_command[0], *watch_command[1:], *more, code=2)
         assert text in said
+
+
+def test_make_evolve_searches_a_controller_and_records_it(stamp_vae: Path, rnn: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    out.mkdir()
+    (out / "vae").symlink_to(stamp_vae)
+    (out / "mdn_rnn").symlink_to(rnn)
+    train_command, watch_command = commands_of_make(out, "evolve")
+    assert train_command[-2] == "--generations"
+    run(EXAMPLES.parent / train_command[0], *train_command[1:-1], 2, *words(SHORT | {"--workers": 0}))
+    run(EXAMPLES.parent / watch_command[0], *watch_command[1:], "--start", "3", "--steps", "5")
+    assert (out / "evolved" / "drive.gif").exists()
 
 
 def by_hand(vae: Path, rnn: Path | None, controller_P: np.ndarray, track: int) -> tuple[float, int]:
@@ -142,7 +172,7 @@ def test_a_run_that_goes_on_is_the_unbroken_one(stamp_vae: Path, rnn: Path, unbr
     ],
 )
 def test_what_cannot_go_on_is_refused(changes: dict, text: str, stamp_vae: Path, rnn: Path, unbroken: Path) -> None:
-    _, said = run(EXAMPLES / "train_controller.py", *options(stamp_vae, unbroken, **{"rnn": rnn} | changes), code=2)
+    _, said = run(EXAMPLES / "train_controller.py", *options(stamp_vae, unbroken, **{"rnn": rnn} | changes), "--quiet", code=2)
     assert text in said
     assert len(said.splitlines()) == 1
 
@@ -152,10 +182,90 @@ def test_an_episode_without_reward_ends_in_the_search(stamp_vae: Path) -> None:
     example = imported(EXAMPLES / "train_controller.py", "train_controller")
     driver = example.Driver(stamp_vae, None, 2)
     still = np.zeros((5, driver.num_parameters))
-    returns, num_steps = driver(example.Job(still, [0, 1, 2, 3, 4], 0))
+    returns, num_steps, _ = driver(example.Job(still, [0, 1, 2, 3, 4], 0))
     assert (returns > 0).all()
     assert num_steps > 5 * 20
     for slot in driver.slots:
         slot.env.step = lambda action: (np.zeros((64, 64, 3), np.uint8), -1.0, False, False)
-    returns, num_steps = driver(example.Job(still, [0, 1, 2, 3, 4], 7))
+    returns, num_steps, _ = driver(example.Job(still, [0, 1, 2, 3, 4], 7))
     assert (returns.tolist(), num_steps) == ([-7.0] * 5, 35)
+
+
+def teach(vae: Path, out: Path, **more: Any) -> dict[str, Any]:
+    named = {f"--{name.replace('_', '-')}": value for name, value in ({"lessons": 3, "workers": 0} | more).items()}
+    printed, _ = run(EXAMPLES / "teach_controller.py", *words({"--vae": vae, "--out": out} | COURSE | named), "--json")
+    return json.loads(printed)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory, stamp_vae: Path, rnn: Path) -> Path:
+    out = tmp_path_factory.mktemp("taught") / "out"
+    teach(stamp_vae, out, rnn=rnn)
+    return out
+
+
+def return_of_the_teacher(track: int) -> float:
+    with make_image_env("worldmodel_v/Stamp-v0", {}) as env:
+        env.reset(track)
+        total, ended = 0.0, False
+        while not ended:
+            _, reward, terminated, truncated = env.step(Steady.action)
+            total, ended = total + reward, terminated or truncated
+    return total
+
+
+def test_a_taught_controller_drives_as_its_teacher(stamp_vae: Path, rnn: Path, taught: Path) -> None:
+    scores, chosen = json.loads((taught / "scores.json").read_text()), np.load(taught / "controller.npz")
+    for track, found in enumerate(scores["returns"]):
+        assert found == pytest.approx(by_hand(stamp_vae, rnn, chosen["controller"], track)[0], abs=3)
+        assert found == pytest.approx(return_of_the_teacher(track), abs=60)  # 3 of 256 shades in each of 20 steps
+    course = json.loads((taught / "lessons.json").read_text())
+    lessons, num_seen = course["lessons"], 8 + 256 + 1
+    tracks = np.random.default_rng((0, 1)).integers(1000, 2**31 - 1, 3)
+    assert lessons[0]["mean"] == pytest.approx(np.mean([return_of_the_teacher(int(track)) for track in tracks]))
+    assert np.shape(course["sums"]) == (num_seen, num_seen + 2)
+    choices = [lesson["choice"] for lesson in lessons]
+    assert scores["choice_mean"] == max(choices) == choices[scores["generation"] - 1]
+    assert chosen["controller"].tolist() == lessons[scores["generation"] - 1]["controller"]
+    assert scores["frames"] == sum(lesson["frames"] for lesson in lessons)
+
+
+def test_a_controller_is_taught_by_the_least_squares_of_all_lessons() -> None:
+    imported(EXAMPLES / "train_mdn_rnn.py", "train_mdn_rnn")
+    imported(EXAMPLES / "train_controller.py", "train_controller")
+    example = imported(EXAMPLES / "teach_controller.py", "teach_controller")
+    rng = np.random.default_rng(0)
+    seen_NX = np.concatenate([rng.normal(2, [[1, 10, 0.1, 1]], (500, 4)), np.ones((500, 1))], axis=1)
+    wanted_NA = seen_NX @ rng.normal(size=(5, 3)) + rng.normal(size=(500, 3))
+    pairs_NY = np.concatenate([seen_NX, wanted_NA], axis=1)
+    sums = seen_NX[:200].T @ pairs_NY[:200] + seen_NX[200:].T @ pairs_NY[200:]
+    ridge_X = np.sqrt(example.RIDGE * 500 * (seen_NX**2).mean(axis=0))
+    expected_XA, *_ = np.linalg.lstsq(
+        np.concatenate([seen_NX, np.diag(ridge_X)]), np.concatenate([wanted_NA, np.zeros((5, 3))]), rcond=None
+    )
+    np.testing.assert_allclose(example.taught(sums).reshape(3, 5), expected_XA.T, rtol=1e-9)
+
+
+def test_lessons_that_go_on_are_the_unbroken_ones(stamp_vae: Path, rnn: Path, taught: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    teach(stamp_vae, out, rnn=rnn, lessons=1)
+    teach(stamp_vae, out, rnn=rnn)
+    for name in ("lessons.json", "controller.npz", "scores.json"):
+        assert (out / name).read_bytes() == (taught / name).read_bytes(), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"tracks": 5}, "tracks is 3 there, 5 asked"),
+        ({"choose_every": 2}, "expected a multiple of 2, got 3"),
+        ({"teacher": "drivr"}, "unknown policy 'drivr'"),
+        ({"teacher": "driver"}, "policy driver needs CarRacing with continuous actions"),
+    ],
+)
+def test_lessons_that_cannot_go_on_are_refused(changes: dict, text: str, stamp_vae: Path, rnn: Path, taught: Path) -> None:
+    named = {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    course = COURSE | {"--vae": stamp_vae, "--rnn": rnn, "--out": taught, "--lessons": 3, "--workers": 0} | named
+    _, said = run(EXAMPLES / "teach_controller.py", *words(course), "--quiet", code=2)
+    assert text in said
+    assert len(said.splitlines()) == 1
