@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from tests.autoencoders.tokens.test_tokenizers import frames
+from tests.autoencoders.kinds import frames
 from worldmodel_v.autoencoders import Batch
 from worldmodel_v.autoencoders.base import Scores
 from worldmodel_v.autoencoders.gaussian.ladder import Estimates, LadderConfig, LadderVAE, merged

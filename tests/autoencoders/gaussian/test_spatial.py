@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.autoencoders.tokens.test_tokenizers import frames
+from tests.autoencoders.kinds import frames
 from worldmodel_v.autoencoders import Batch
 from worldmodel_v.autoencoders.base import Scores
 from worldmodel_v.autoencoders.gaussian.spatial import SpatialConfig, SpatialVAE

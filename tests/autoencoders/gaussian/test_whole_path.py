@@ -10,12 +10,11 @@ import pytest
 import torch
 
 from tests import commands
-from tests.autoencoders.tokens.test_whole_path import LOOP, options, rollouts, run
+from tests.autoencoders.whole_path import LOOP, options, run
 from worldmodel_v import Encoder, load_vae, open_dataset
 from worldmodel_v.data import LatentSequences, LatentStream
 from worldmodel_v.training import train, train_config
 
-__all__ = ["rollouts"]
 SMALL: dict[str, dict[str, Any]] = {
     "spatial": {"latent_grid": 2, "latent_channels": 3},
     "ladder": {"top_dim": 3, "bottom_dim": 5},

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Categorical as Reference
 from torch.distributions import kl_divergence
 
-from tests.autoencoders.tokens.test_tokenizers import batch_of, frames, made
+from tests.autoencoders.kinds import batch_of, frames, made
 from worldmodel_v.autoencoders.tokens.categorical import Categorical, drawn, kl_to_uniform, mixed, straight_through
 
 

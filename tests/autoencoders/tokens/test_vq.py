@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.autoencoders.tokens.test_tokenizers import batch_of, frames, made
+from tests.autoencoders.kinds import batch_of, frames, made
 from worldmodel_v.autoencoders.tokens import codebook
 from worldmodel_v.autoencoders.tokens.codebook import DEAD_SHARE, EPS, REVIVAL_STEPS, Codebook
 from worldmodel_v.autoencoders.tokens.vq import VQ

@@ -3,50 +3,26 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tests import commands
-from tests.autoencoders.tokens.test_tokenizers import KINDS, SMALL
+from tests.autoencoders.kinds import SMALL_TOKENIZERS, TOKENIZERS
+from tests.autoencoders.whole_path import LOOP, options, run
 from worldmodel_v import Encoder, open_dataset
-from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.training import train, train_config
 
-LOOP = {"batch_size": 16, "checkpoint_every": 4, "log_every": 2, "holdout_every": 4, "learning_rate": 0.003, "device": "cpu"}
 WORDS_OF_A_VAE = ("KL", "logvar", "posterior", "ELBO", "latent_dim")
 
 
-def run(folder: Path, program: str, *words: object, code: int = 0) -> str:
-    output, errors = commands.run(program, *words, "--quiet", code=code, folder=folder)
-    return output if code == 0 else errors
-
-
-def options(settings: dict[str, Any]) -> list[object]:
-    words: list[object] = []
-    for name, value in settings.items():
-        words += [f"--{name.replace('_', '-')}", *(value if isinstance(value, tuple) else [value])]
-    return words
-
-
-@pytest.fixture(scope="module")
-def rollouts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy world at 16x24: 8 episodes in 3 shards."""
-    out = tmp_path_factory.mktemp("tokens") / "rollouts"
-    settings: dict[str, Any] = {"episodes": 8, "episodes_per_shard": 3, "frame_size": "16x24", "workers": 0}
-    collect(CollectConfig(env="worldmodel_v/Stamp-v0", out=out, **settings))
-    return out
-
-
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=TOKENIZERS)
 def work(request: pytest.FixtureRequest, rollouts: Path) -> tuple[str, Path]:
     """The name of an autoencoder, and a folder in which it was trained and has encoded."""
     kind, folder = request.param, rollouts.parent / request.param
     folder.mkdir()
-    train_words = options(LOOP | SMALL[kind] | {"steps": 12, "publish": "best"})
+    train_words = options(LOOP | SMALL_TOKENIZERS[kind] | {"steps": 12, "publish": "best"})
     run(folder, "wm-train", "--autoencoder", kind, "--data", rollouts, "--out", "vae", *train_words)
     run(folder, "wm-encode", "--data", rollouts, "--vae", "vae", "--out", "latents", "--device", "cpu")
     return kind, folder
@@ -74,8 +50,8 @@ def test_a_training_that_is_continued_is_the_one_that_was_not(work: tuple[str, P
     kind, folder = work
     config = train_config(kind)
     for steps in (5, 12):
-        train(config(data=rollouts, out=folder / "resumed", steps=steps, **LOOP, **SMALL[kind]))
-    train(config(data=rollouts, out=folder / "straight", steps=12, **LOOP, **SMALL[kind]))
+        train(config(data=rollouts, out=folder / "resumed", steps=steps, **LOOP, **SMALL_TOKENIZERS[kind]))
+    train(config(data=rollouts, out=folder / "straight", steps=12, **LOOP, **SMALL_TOKENIZERS[kind]))
     resumed, straight = ((folder / name / "vae.safetensors").read_bytes() for name in ("resumed", "straight"))
     assert resumed == straight
 
