@@ -8,8 +8,8 @@ becomes 11). Rejected: halving the longer side first (four times the arithmetic 
 convolutions an edge that does not exist.
 """
 
-import itertools
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -90,6 +90,11 @@ def require_grid(frame_shape: Shape, grid: int, *, field: str, what: str) -> Non
         )
 
 
+def beside(values_BN: Tensor, values_BK: Tensor | None) -> Tensor:
+    """Vectors with further values appended: (B, N + K)."""
+    return values_BN if values_BK is None else torch.cat([values_BN, values_BK], dim=1)
+
+
 def beside_everywhere(maps_BChw: Tensor, values_BK: Tensor | None) -> Tensor:
     """The maps with the values appended at every place: (B, C + K, h, w)."""
     if values_BK is None:
@@ -103,10 +108,10 @@ def residual_network(stages: list[Halving], channels: int) -> Network:
     convolves; 16 to 128 channels."""
     widths = [channels, *(min(16 << layer, 128) for layer in range(len(stages)))]
     encoder: list[nn.Module] = []
-    for stage, (before, after) in zip(stages, pairs(widths), strict=True):
+    for stage, (before, after) in zip(stages, pairwise(widths), strict=True):
         encoder += [stage.convolution(before, after), ResidualBlock(after)]
     decoder: list[nn.Module] = []
-    for stage, (before, after) in zip(stages[::-1], pairs(widths[::-1]), strict=True):
+    for stage, (before, after) in zip(stages[::-1], pairwise(widths[::-1]), strict=True):
         decoder += [
             *(ResidualBlock(before), *activation(before), nn.Upsample(size=stage.before, mode="nearest")),
             nn.Conv2d(before, after, kernel_size=3, padding=1),
@@ -130,8 +135,3 @@ class ResidualBlock(nn.Module):
 def activation(channels: int) -> tuple[nn.Module, nn.Module]:
     """GroupNorm and SiLU; `channels` is a multiple of 8."""
     return nn.GroupNorm(num_groups=8, num_channels=channels), nn.SiLU()
-
-
-def pairs(widths: list[int]) -> list[tuple[int, int]]:
-    """Each width with the next one."""
-    return list(itertools.pairwise(widths))

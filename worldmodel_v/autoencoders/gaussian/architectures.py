@@ -18,11 +18,12 @@ Powers of two end at 4x4.
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from torch import nn
 
-from worldmodel_v.autoencoders.blocks import Network, Shape, halvings, pairs, residual_network
+from worldmodel_v.autoencoders.blocks import Network, Shape, halvings, residual_network
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import MAX_SIDE, SIDE_STEP
 from worldmodel_v.surface import option
@@ -65,12 +66,12 @@ def _conv(frame_shape: Shape, channels: int) -> Network:
     widths = [channels, *(min(32 << layer, 256) for layer in range(len(stages)))]
     encoder = [
         layer
-        for stage, (before, after) in zip(stages, pairs(widths), strict=True)
+        for stage, (before, after) in zip(stages, pairwise(widths), strict=True)
         for layer in (stage.convolution(before, after), nn.ReLU())
     ]
     decoder = [
         layer
-        for stage, (before, after) in zip(stages[::-1], pairs(widths[::-1]), strict=True)
+        for stage, (before, after) in zip(stages[::-1], pairwise(widths[::-1]), strict=True)
         for layer in (nn.ReLU(), stage.transposed(before, after))
     ]
     bottom = (widths[-1], *stages[-1].after)
@@ -80,11 +81,11 @@ def _conv(frame_shape: Shape, channels: int) -> Network:
 def _ha2018(frame_shape: Shape, channels: int) -> Network:
     encoder = [
         layer
-        for before, after in pairs([channels, 32, 64, 128, 256])
+        for before, after in pairwise([channels, 32, 64, 128, 256])
         for layer in (nn.Conv2d(before, after, kernel_size=4, stride=2), nn.ReLU())
     ]
     decoder: list[nn.Module] = []
-    for (before, after), kernel_size in zip(pairs([1024, 128, 64, 32, channels]), (5, 5, 6, 6), strict=True):
+    for (before, after), kernel_size in zip(pairwise([1024, 128, 64, 32, channels]), (5, 5, 6, 6), strict=True):
         decoder += [nn.ConvTranspose2d(before, after, kernel_size, stride=2), nn.ReLU()]
     return Network(nn.Sequential(*encoder), 2 * 2 * 256, (1024, 1, 1), nn.Sequential(*decoder[:-1]))
 

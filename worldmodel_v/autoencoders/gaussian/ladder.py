@@ -31,9 +31,9 @@ from torch import nn
 from torch.nn import functional
 
 from worldmodel_v.autoencoders.base import Figures, Finding, Scores
-from worldmodel_v.autoencoders.blocks import halvings, residual_network
+from worldmodel_v.autoencoders.blocks import beside, halvings, residual_network
 from worldmodel_v.autoencoders.gaussian.health import active_latents, kl_per_latent
-from worldmodel_v.autoencoders.gaussian.posterior import Posterior
+from worldmodel_v.autoencoders.gaussian.posterior import Noise, Posterior
 from worldmodel_v.autoencoders.gaussian.settings import MAX_LATENT_DIM, GaussianSettings
 from worldmodel_v.autoencoders.gaussian.vae import (
     GaussianAutoencoder,
@@ -104,14 +104,9 @@ class LadderVAE(GaussianAutoencoder):
             from_latent=nn.Linear(bottom + config.condition_dim, math.prod(network.bottom)),
         )
 
-    def posterior(
-        self,
-        x_BCHW: torch.Tensor,
-        condition_BK: torch.Tensor | None = None,
-        noise: torch.Tensor | torch.Generator | None = None,
-    ) -> Posterior:
+    def posterior(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None, noise: Noise = None) -> Posterior:
         """Of both levels: (B, Z). The bottom's is given z_top, drawn with the first T of `noise`, (B, Z), or its mean."""
-        features_BN = self._beside(self.features(x_BCHW).flatten(start_dim=1), condition_BK)
+        features_BN = beside(self.features(x_BCHW).flatten(start_dim=1), self.standardised(condition_BK))
         top = Posterior(*estimates(self.to_top(features_BN)))
         z_top = top.sample(noise[:, : self.config.top_dim]) if isinstance(noise, torch.Tensor) else top.mu
         bottom = merged(estimates(self.to_bottom(features_BN)), self.prior_of_bottom(z_top))
@@ -126,7 +121,7 @@ class LadderVAE(GaussianAutoencoder):
         z_top, u = z_BZ.split((self.config.top_dim, self.config.bottom_dim), dim=1)
         prior = self.prior_of_bottom(z_top)
         z_bottom = prior.mean + torch.exp(0.5 * prior.logvar) * u
-        bottom = self.from_latent(self._beside(z_bottom, condition_BK)).unflatten(1, self._bottom)
+        bottom = self.from_latent(beside(z_bottom, self.standardised(condition_BK))).unflatten(1, self._bottom)
         return self.decoder(bottom.contiguous(memory_format=torch.channels_last)).float()
 
     def latents(self, dtype: str) -> tuple[tuple[Column, ...], tuple[Draw, ...]]:

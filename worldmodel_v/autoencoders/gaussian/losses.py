@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from worldmodel_v.autoencoders.gaussian.posterior import gaussian_kl
+from worldmodel_v.autoencoders.gaussian.posterior import Noise, gaussian_kl
 from worldmodel_v.autoencoders.reconstruction import bernoulli_nll, gaussian_nll
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Elbo(NamedTuple):
 def elbo(
     model: "GaussianAutoencoder",
     x_BCHW: torch.Tensor,
-    noise: torch.Tensor | torch.Generator | None = None,
+    noise: Noise = None,
     condition_BK: torch.Tensor | None = None,
     *,
     free_bits: float = 0.0,

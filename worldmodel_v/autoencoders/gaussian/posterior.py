@@ -14,6 +14,9 @@ import torch
 
 from worldmodel_v.autoencoders.base import Latents
 
+Noise = torch.Tensor | torch.Generator | None
+"""ε ~ N(0, I) of a draw, (B, Z), or the generator that draws it; None stands for PyTorch's own."""
+
 
 class Posterior(NamedTuple):
     """q(z|x) = N(mu, exp(logvar)), a diagonal Gaussian."""
@@ -24,11 +27,8 @@ class Posterior(NamedTuple):
     logvar: torch.Tensor
     """(B, Z): log σ²"""
 
-    def sample(self, noise: torch.Tensor | torch.Generator | None = None) -> torch.Tensor:
-        """z = mu + σ ε with ε ~ N(0, I): the reparameterisation, through which gradients reach mu and logvar.
-
-        `noise` is ε itself, (B, Z), or the generator that draws it.
-        """
+    def sample(self, noise: Noise = None) -> torch.Tensor:
+        """z = mu + σ ε: the reparameterisation, through which gradients reach mu and logvar."""
         if not isinstance(noise, torch.Tensor):
             noise = torch.randn(self.mu.shape, generator=noise, device=self.mu.device, dtype=self.mu.dtype)
         return self.mu + torch.exp(0.5 * self.logvar) * noise

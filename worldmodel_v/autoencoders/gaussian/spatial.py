@@ -22,7 +22,7 @@ from torch import nn
 from worldmodel_v.autoencoders.base import Figures, Finding, Scores
 from worldmodel_v.autoencoders.blocks import beside_everywhere, halvings, require_grid, residual_network
 from worldmodel_v.autoencoders.gaussian.health import active_latents, kl_per_latent
-from worldmodel_v.autoencoders.gaussian.posterior import Posterior
+from worldmodel_v.autoencoders.gaussian.posterior import Noise, Posterior
 from worldmodel_v.autoencoders.gaussian.settings import MAX_LATENT_DIM, GaussianSettings
 from worldmodel_v.autoencoders.gaussian.vae import (
     GaussianAutoencoder,
@@ -93,12 +93,7 @@ class SpatialVAE(GaussianAutoencoder):
             from_latent=nn.Conv2d(config.latent_channels + beside, width, kernel_size=1),
         )
 
-    def posterior(
-        self,
-        x_BCHW: torch.Tensor,
-        condition_BK: torch.Tensor | None = None,
-        noise: torch.Tensor | torch.Generator | None = None,
-    ) -> Posterior:
+    def posterior(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None, noise: Noise = None) -> Posterior:
         """See the base class; the noise changes nothing."""
         features = beside_everywhere(self.features(x_BCHW), self.standardised(condition_BK))
         mu, logvar = self.to_posterior(features).float().permute(0, 2, 3, 1).chunk(2, dim=3)

@@ -34,13 +34,13 @@ from worldmodel_v.autoencoders.base import (
     Score,
     Scores,
 )
-from worldmodel_v.autoencoders.blocks import Network, Shape
+from worldmodel_v.autoencoders.blocks import Network, Shape, beside
 from worldmodel_v.autoencoders.gaussian import health
 from worldmodel_v.autoencoders.gaussian.annealing import annealed_beta
 from worldmodel_v.autoencoders.gaussian.architectures import build_network, require_architecture
 from worldmodel_v.autoencoders.gaussian.likelihood import bound, sampled_log_likelihood, sigma_of
 from worldmodel_v.autoencoders.gaussian.losses import elbo
-from worldmodel_v.autoencoders.gaussian.posterior import Posterior
+from worldmodel_v.autoencoders.gaussian.posterior import Noise, Posterior
 from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
 from worldmodel_v.autoencoders.gaussian.settings import GaussianSettings, VAESettings
 from worldmodel_v.autoencoders.reconstruction import reconstructed
@@ -117,12 +117,7 @@ class GaussianAutoencoder(Autoencoder):
         return 2 * self.variance
 
     @abstractmethod
-    def posterior(
-        self,
-        x_BCHW: torch.Tensor,
-        condition_BK: torch.Tensor | None = None,
-        noise: torch.Tensor | torch.Generator | None = None,
-    ) -> Posterior:
+    def posterior(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None, noise: Noise = None) -> Posterior:
         """The posterior of each frame, always in float32, for any autocast and any dtype of the encoder's weights.
 
         `noise`, (B, Z), is for latents whose posterior depends on how others are drawn; a generator counts as None.
@@ -149,15 +144,9 @@ class GaussianAutoencoder(Autoencoder):
         begins at the config's σ, where the loss is the plain sum of squared errors. Rejected: a parameter log σ: Adam
         changes it by its step size, so it would need thousands of steps to converge.
         """
-        if (
-            self.config.likelihood == "calibrated"
-        ):  # in a new tensor: the gradients of the previous loss may still need this one
+        if self.config.likelihood == "calibrated":
+            # in a new tensor: the gradients of the previous loss may still need this one
             self.variance = self.variance.lerp(squared_error.clamp_min(MIN_SIGMA**2), 1 / CALIBRATION_STEPS)
-
-    def _beside(self, values_BN: torch.Tensor, condition_BK: torch.Tensor | None) -> torch.Tensor:
-        """`values` with the standardised condition appended; raises ModelNotUsable if it is missing or of another size."""
-        standardised = self.standardised(condition_BK)
-        return values_BN if standardised is None else torch.cat([values_BN, standardised], dim=1)
 
     # As an autoencoder
 
@@ -271,20 +260,15 @@ class VAE(GaussianAutoencoder):
         )
         self.in_parts = config.architecture != "mlp"  # whose gradients take as long to add as some rows to compute
 
-    def posterior(
-        self,
-        x_BCHW: torch.Tensor,
-        condition_BK: torch.Tensor | None = None,
-        noise: torch.Tensor | torch.Generator | None = None,
-    ) -> Posterior:
+    def posterior(self, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None = None, noise: Noise = None) -> Posterior:
         """See the base class; the noise changes nothing."""
         features_BN = self.features(x_BCHW).flatten(start_dim=1)
-        mu, logvar = self.to_posterior(self._beside(features_BN, condition_BK)).float().chunk(2, dim=1)
+        mu, logvar = self.to_posterior(beside(features_BN, self.standardised(condition_BK))).float().chunk(2, dim=1)
         return Posterior(mu, bounded_logvar(logvar))
 
     def decode_logits(self, z_BZ: torch.Tensor, condition_BK: torch.Tensor | None = None) -> torch.Tensor:
         """(B, C, H, W) before the sigmoid, in float32 for any autocast."""
-        bottom = self.from_latent(self._beside(z_BZ, condition_BK)).unflatten(1, self._bottom)
+        bottom = self.from_latent(beside(z_BZ, self.standardised(condition_BK))).unflatten(1, self._bottom)
         return self.decoder(bottom.contiguous(memory_format=torch.channels_last)).float()
 
 

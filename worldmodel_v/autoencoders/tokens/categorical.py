@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodel_v.autoencoders.base import AutoencoderConfig, Latents
-from worldmodel_v.autoencoders.blocks import halvings, residual_network
+from worldmodel_v.autoencoders.blocks import beside, halvings, residual_network
 from worldmodel_v.autoencoders.reconstruction import plain_nll
 from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS, Terms, Tokenizer, TokenSettings, require_frame_shape
 from worldmodel_v.surface import option
@@ -89,11 +89,13 @@ class Categorical(Tokenizer):
     def logits(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Tensor:
         """float32 (B, K, C), for any autocast."""
         features_BN = self.encoder(x_BCHW).flatten(start_dim=1).float()
-        return self.to_logits(self._beside(features_BN, condition_BK)).float().unflatten(1, (*self.token_shape, -1))
+        logits = self.to_logits(beside(features_BN, self.standardised(condition_BK)))
+        return logits.float().unflatten(1, (*self.token_shape, -1))
 
     def decode_logits(self, classes_BKC: Tensor, condition_BK: Tensor | None = None) -> Tensor:
         """(B, C, H, W) before the sigmoid, in float32 for any autocast."""
-        bottom = self.from_classes(self._beside(classes_BKC.flatten(start_dim=1), condition_BK)).unflatten(1, self._bottom)
+        values_BN = beside(classes_BKC.flatten(start_dim=1), self.standardised(condition_BK))
+        bottom = self.from_classes(values_BN).unflatten(1, self._bottom)
         return self.decoder(bottom.contiguous(memory_format=torch.channels_last)).float()
 
     def encode(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Latents:
@@ -113,11 +115,6 @@ class Categorical(Tokenizer):
         error_B = plain_nll(self.config.likelihood, logits, x_BCHW)
         kl_B = kl_to_uniform(probs).sum(dim=1)
         return Terms(error_B + self.config.beta * kl_B, {"reconstruction": error_B, "kl": kl_B}, tokens, logits)
-
-    def _beside(self, values_BN: Tensor, condition_BK: Tensor | None) -> Tensor:
-        """`values` with the standardised condition appended."""
-        standardised = self.standardised(condition_BK)
-        return values_BN if standardised is None else torch.cat([values_BN, standardised], dim=1)
 
 
 def mixed(logits: Tensor, unimix: float) -> Tensor:
