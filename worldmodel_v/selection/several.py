@@ -5,7 +5,7 @@ out the same episodes and gives the same weights, and the latents have the same 
 
 What it costs: every shard is opened once, which takes 2 ms each. A training then reads chunks from the datasets' own files.
 Encoding records the SHA-256 of each rollout shard, so it puts together the bytes that `wm-select` would publish, one shard at a
-time: chunks are copied as they are compressed. Measured: 330,000 frames/s of CarRacing, 410 MB/s, on one core (2026-11-29).
+time: chunks are copied as they are compressed.
 Rejected: the SHA-256 of the datasets' own shards, by which latents of several datasets and of their merge would differ.
 """
 
