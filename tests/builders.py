@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import hashlib
 import importlib.util
 import os
 import stat
@@ -10,12 +11,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pytest
 
 from worldmodel_v.autoencoders.gaussian import gaussian_latents
+from worldmodel_v.progress import Silent
 from worldmodel_v.records import Array, Episode
 from worldmodel_v.schema import Schema, latent_schema, rollout_schema
 from worldmodel_v.spec import LatentSpec, RolloutSpec
@@ -203,6 +205,12 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
+def digests(dataset: Path) -> dict[str, str]:
+    """The SHA-256 of every file that holds content."""
+    files = [dataset / "dataset.json", *sorted((dataset / "shards").iterdir())]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
 def is_open(path: Path) -> bool:
     """Whether this process holds the file open."""
     return str(path) in {os.path.realpath(descriptor) for descriptor in Path("/proc/self/fd").iterdir()}
@@ -214,6 +222,26 @@ def run_python(code: str, *arguments: object) -> str:
     finished = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     return finished.stdout.strip()
+
+
+class Sayings(Silent):
+    """What was told: the warnings as lines, and the facts of every event."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        self.events.append((name, facts))
+        if warning:
+            self.lines.append(message)
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+    def facts(self, name: str) -> list[dict[str, Any]]:
+        """Of every event of this name."""
+        return [facts for found, facts in self.events if found == name]
 
 
 class FullDisk:

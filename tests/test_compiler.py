@@ -10,7 +10,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from tests.execution.test_ray_pool import Sayings
+from tests.builders import Sayings
 from worldmodel_v.compiler import compilation_watched, njit
 from worldmodel_v.interrupts import interruptible
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import make_shard, rollout_spec
+from tests.builders import Sayings, make_shard, rollout_spec
 from tests.conftest import stamp_config
-from tests.execution.test_ray_pool import Sayings, deadly
+from tests.execution.test_ray_pool import deadly
 from worldmodel_v.collection import collect
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import WorkerLost

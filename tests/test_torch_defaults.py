@@ -9,7 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.conftest import stamp_config
 from worldmodel_v import Encoder, LatentSequences, LatentStream, load_vae, open_dataset
 from worldmodel_v.collection import collect

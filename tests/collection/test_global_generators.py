@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import torch
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.conftest import stamp_config
 from worldmodel_v.collection import collect
 from worldmodel_v.storage import open_dataset

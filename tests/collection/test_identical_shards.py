@@ -1,21 +1,15 @@
 """The same settings give the same bytes: for 0, 1 and 2 workers, and on real CarRacing."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.builders import digests
 from tests.conftest import stamp_config
 from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.storage import open_dataset, verify
-
-
-def digests(dataset: Path) -> dict[str, str]:
-    """The SHA-256 of every file that holds content."""
-    files = [dataset / "dataset.json", *sorted((dataset / "shards").iterdir())]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 @pytest.mark.usefixtures("local_ray")

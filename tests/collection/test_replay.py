@@ -9,10 +9,9 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import Sayings, digests
 from tests.commands import start
 from tests.conftest import stamp_config
-from tests.execution.test_ray_pool import Sayings
 from worldmodel_v.collection import collect, collect_source
 from worldmodel_v.collection.config import CollectionConfig
 from worldmodel_v.envs.stamp import StampEnv

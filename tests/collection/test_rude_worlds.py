@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.conftest import stamp_config
 from worldmodel_v.collection import collect, collect_source
 from worldmodel_v.collection.config import CollectionConfig

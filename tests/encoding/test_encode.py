@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.conftest import stamp_config
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae

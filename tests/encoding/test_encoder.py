@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.builders import made_latent_schema, made_rollout_schema
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests, made_latent_schema, made_rollout_schema
 from worldmodel_v.autoencoders.artifact import read_weights
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.encoding import EncodeConfig, encode, encode_frames, encoder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.encoding.conftest import NUM_STEPS
 from worldmodel_v.encoding import EncodeConfig, encode, stage
 from worldmodel_v.encoding.encoder import EncoderSettings, EncodeTask, shard_encoder

@@ -11,8 +11,7 @@ from pathlib import Path
 import gymnasium
 import pytest
 
-from tests.builders import files_in
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests, files_in
 from tests.commands import options, start
 from tests.conftest import stamp_config
 from worldmodel_v.collection import CollectConfig, collect

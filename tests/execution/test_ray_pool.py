@@ -11,16 +11,15 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.builders import Sayings
 from tests.cluster.namespaces import wait_until
 from worldmodel_v.errors import ClusterNotUsable, OutputNotUsable, ShardDamaged, WorkerLost
 from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks, ray_pool
 from worldmodel_v.execution.executor import ATTEMPTS
 from worldmodel_v.execution.ray_pool import TASKS_IN_FLIGHT_PER_WORKER
-from worldmodel_v.progress import Silent
 from worldmodel_v.telemetry import Tally
 
 PATIENCE_SECONDS = 60
@@ -74,26 +73,6 @@ def test_what_was_handed_out_before_the_tasks_fail_is_still_done() -> None:
 
 
 # Workers that die, or cannot start
-
-
-class Sayings(Silent):
-    """What was told: the warnings as lines, and the facts of every event."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.events: list[tuple[str, dict[str, Any]]] = []
-
-    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
-        self.events.append((name, facts))
-        if warning:
-            self.lines.append(message)
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
-
-    def facts(self, name: str) -> list[dict[str, Any]]:
-        """Of every event of this name."""
-        return [facts for found, facts in self.events if found == name]
 
 
 def deadly() -> Callable[[str], bytes]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import Sayings, digests
 from tests.conftest import stamp_config
-from tests.execution.test_ray_pool import Sayings
 from tests.extending import threads_executor
 from tests.extending.threads_executor import Threads, collect_and_encode
 from tests.faults.test_set_aside import World, seed_of

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.commands import committed, start, wait_until
 from tests.extending.conftest import command
 from tests.extending.pendulums import Pendulums

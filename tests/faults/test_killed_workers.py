@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import Sayings
 from tests.conftest import stamp_config
-from tests.execution.test_ray_pool import Sayings
 from tests.faults.deadly_worker import MARKS, DeadlyWorker
 from tests.faults.every_step import SMALL, STAGES, dataset_content, make_inputs
 from worldmodel_v.collection import collect, collector

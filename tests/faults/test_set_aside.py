@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import Sayings, digests
 from tests.commands import finish, options, run, start
 from tests.conftest import stamp_config
-from tests.execution.test_ray_pool import Sayings
 from tests.faults.bad_world import LeakyWorld
 from worldmodel_v.collection import CollectConfig, collect, collector, one_by_one
 from worldmodel_v.errors import EpisodeFailed, EpisodesSetAside

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.commands import BIN, committed, environment_here, finish, options, start, wait_until
 from tests.conftest import stamp_config
 from tests.faults.every_step import STAGES, require_same

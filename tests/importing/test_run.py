@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.builders import Sayings
 from tests.conftest import stamp_config
-from tests.execution.test_ray_pool import Sayings
 from tests.export.conftest import write_stamp_latents
 from tests.faults.every_step import dataset_content
 from tests.faults.kills import killed_behind

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.commands import start
 from tests.conftest import stamp_config
 from tests.test_telemetry import of_dataset, when_offered

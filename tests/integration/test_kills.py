@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from tests.commands import committed, finish, options, start, wait_until
 from tests.conftest import stamp_config
 from worldmodel_v.collection import CollectConfig, collect

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import SLOW_STAMP
-from tests.collection.test_identical_shards import digests
+from tests.builders import SLOW_STAMP, digests
 from tests.commands import Process, committed, finish, options, run, start, wait_until
 from worldmodel_v.inspection import describe, describe_run
 from worldmodel_v.storage import open_dataset, verify

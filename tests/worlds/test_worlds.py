@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from tests.collection.test_identical_shards import digests
+from tests.builders import digests
 from worldmodel_v.data.sequences import LatentSequences
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.envs import make_image_env
