@@ -18,9 +18,10 @@ import math
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge
 from train_controller import (
     CHOICE_TRACKS,
     FIRST_TRAINING_TRACK,
@@ -57,18 +58,17 @@ class TeachConfig(DriveConfig):
     teacher: str = "driver(speed=70, curve_speed=40)"
     """A policy, written as for wm-collect."""
 
-    lessons: int = 32
+    lessons: Annotated[int, Ge(1)] = 32
     """Lessons, a multiple of --choose-every; a larger number goes on with them."""
 
-    tracks: int = 16
+    tracks: Annotated[int, Ge(1)] = 16
     """Tracks of a lesson."""
 
-    choose_every: int = 8
+    choose_every: Annotated[int, Ge(1)] = 8
     """Lessons after which the controller drives the tracks for choosing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least({"lessons": 1, "tracks": 1, "choose_every": 1})
         if self.lessons % self.choose_every:
             raise ConfigError(field="lessons", expected=f"a multiple of {self.choose_every}", got=self.lessons)
 

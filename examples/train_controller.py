@@ -31,12 +31,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import gymnasium
 import numpy as np
 import torch
 import train_mdn_rnn
+from annotated_types import Ge, Le
 from train_mdn_rnn import WEIGHTS, State, load_mdn_rnn
 
 from worldmodel_v import Encoder
@@ -48,6 +49,7 @@ from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster
 from worldmodel_v.execution.worker import WORKER_ENVIRONMENT
 from worldmodel_v.progress import Progress
+from worldmodel_v.settings import require_settings
 from worldmodel_v.spec import differences
 from worldmodel_v.storage.publish import publish
 
@@ -70,38 +72,29 @@ class DriveConfig:
     rnn: Path | None = None
     """The MDN-RNN that train_mdn_rnn.py made; without it the controller sees z alone."""
 
-    choice_tracks: int = 32
-    """How many tracks there are for choosing, at most 100."""
+    choice_tracks: Annotated[int, Ge(1), Le(100)] = 32
+    """How many tracks there are for choosing."""
 
-    test_tracks: int = 100
-    """How many tracks the final test has, 2 to 100."""
+    test_tracks: Annotated[int, Ge(2), Le(100)] = 100
+    """How many tracks the final test has."""
 
-    patience: int = 100
+    patience: Annotated[int, Ge(0)] = 100
     """While it learns, an episode ends after so many steps without a positive reward; 0: never."""
 
-    workers: int = 2
+    workers: Annotated[int, Ge(0)] = 2
     """Ray workers, one core each; 0: all in this process."""
 
     address: str | None = None
     """The Ray cluster of the workers: auto, HOST:PORT or ray://HOST:PORT; else RAY_ADDRESS, else one on this machine."""
 
-    envs: int = 64
+    envs: Annotated[int, Ge(1)] = 64
     """Environments that a worker steps at once, so that V and M see as many frames in a batch."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seeds what it learns on."""
 
     def __post_init__(self) -> None:
-        self.require_at_least({"choice_tracks": 1, "test_tracks": 2, "patience": 0, "workers": 0, "envs": 1, "seed": 0})
-        for name in ("choice_tracks", "test_tracks"):
-            if getattr(self, name) > 100:
-                raise ConfigError(field=name, expected="at most 100", got=getattr(self, name))
-
-    def require_at_least(self, bounds: dict[str, int]) -> None:
-        """Raises ConfigError."""
-        for name, bound in bounds.items():
-            if getattr(self, name) < bound:
-                raise ConfigError(field=name, expected=f"at least {bound}", got=getattr(self, name))
+        require_settings(self)
 
     def settings(self, *names: str) -> dict[str, Any]:
         """What the course of a run depends on: V, M, and these fields; raises ModelNotUsable."""
@@ -113,21 +106,20 @@ class DriveConfig:
 class ControllerConfig(DriveConfig):
     """Train a linear controller by CMA-ES on the latents of a VAE, and test it on tracks that it has not seen."""
 
-    generations: int = 100
+    generations: Annotated[int, Ge(1)] = 100
     """Generations of the search, a multiple of --choose-every; a larger number goes on with it."""
 
-    population: int = 32
+    population: Annotated[int, Ge(4)] = 32
     """Controllers in a generation."""
 
-    tracks: int = 4
+    tracks: Annotated[int, Ge(1)] = 4
     """Tracks that each controller of a generation drives; they are the same for all of it."""
 
-    choose_every: int = 10
+    choose_every: Annotated[int, Ge(1)] = 10
     """Generations after which the search's mean drives the tracks for choosing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least({"generations": 1, "population": 4, "tracks": 1, "choose_every": 1})
         if self.generations % self.choose_every:
             raise ConfigError(field="generations", expected=f"a multiple of {self.choose_every}", got=self.generations)
 

@@ -25,11 +25,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import safetensors.torch
 import torch
+from annotated_types import Ge, Gt
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
@@ -42,11 +43,12 @@ from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder, load_vae
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import ConfigError, ModelNotUsable, TrainingFailed
+from worldmodel_v.errors import ModelNotUsable, TrainingFailed
 from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ActionSpace
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.surface import option
 
@@ -77,41 +79,35 @@ class MdnRnnConfig:
     out: Path
     """Where the weights, metrics.json and dream.gif go."""
 
-    steps: int = 1000
+    steps: Annotated[int, Ge(1)] = 1000
     """Optimiser steps."""
 
-    batch_size: int = 32
+    batch_size: Annotated[int, Ge(1)] = 32
     """Windows in a step."""
 
-    length: int = 32
+    length: Annotated[int, Ge(2)] = 32
     """Transitions in a window; shorter episodes do not count."""
 
-    learning_rate: float = 6e-3
+    learning_rate: Annotated[float, Gt(0)] = 6e-3
     """Adam's step size at the start; it falls to zero along a cosine."""
 
     holdout_every: int | None = None
     """Every k-th episode is held out; by default as in the VAE's training, which the latents record."""
 
-    dream_steps: int = 100
+    dream_steps: Annotated[int, Ge(1)] = 100
     """How far it dreams, after --length steps of a held-out episode, which must be as long as both together."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Gt(0)] = 1.0
     """Of the dream: above 1 it is more random, below 1 less."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seeds the weights, the windows, the latents and the dream."""
 
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch_size": 1, "length": 2, "dream_steps": 1, "seed": 0}
-        for name, bound in at_least.items():
-            if getattr(self, name) < bound:
-                raise ConfigError(field=name, expected=f"at least {bound}", got=getattr(self, name))
-        for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(field=name, expected="a positive number", got=getattr(self, name))
+        require_settings(self)
 
 
 @dataclass(frozen=True)

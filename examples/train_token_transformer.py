@@ -25,11 +25,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import safetensors.torch
 import torch
+from annotated_types import Ge, Gt
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -40,11 +41,12 @@ from worldmodel_v.autoencoders import Autoencoder, load
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import ConfigError, DatasetNotUsable
+from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ActionSpace, Column
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.publish import publish
 
@@ -65,41 +67,35 @@ class TransformerConfig:
     out: Path
     """Where metrics.json, transformer.safetensors and dream.gif go."""
 
-    steps: int = 500
+    steps: Annotated[int, Ge(1)] = 500
     """Optimiser steps."""
 
-    batch_size: int = 8
+    batch_size: Annotated[int, Ge(1)] = 8
     """Windows in a step."""
 
-    length: int = 8
+    length: Annotated[int, Ge(2)] = 8
     """Transitions in a window, which is all that a forecast sees; shorter episodes do not count."""
 
-    learning_rate: float = 1e-3
+    learning_rate: Annotated[float, Gt(0)] = 1e-3
     """Adam's step size at the start; it falls to zero along a cosine."""
 
     holdout_every: int | None = None
     """Every k-th episode is held out; by default as in the autoencoder's training, which the latents record."""
 
-    dream_steps: int = 50
+    dream_steps: Annotated[int, Ge(1)] = 50
     """How far it dreams, after --length steps of a held-out episode, which must be as long as both together."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Gt(0)] = 1.0
     """Divides the logits of the dream: above 1 it is more random, below 1 less."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seeds the weights, the windows and the dream."""
 
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     def __post_init__(self) -> None:
-        at_least = {"steps": 1, "batch_size": 1, "length": 2, "dream_steps": 1, "seed": 0}
-        for name, bound in at_least.items():
-            if getattr(self, name) < bound:
-                raise ConfigError(field=name, expected=f"at least {bound}", got=getattr(self, name))
-        for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(field=name, expected="a positive number", got=getattr(self, name))
+        require_settings(self)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: threads tha
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Ge, Gt
 from train_controller import Driver, Slot
 from train_mdn_rnn import PANEL_GAP, State, to_gif
 
@@ -28,6 +30,7 @@ from worldmodel_v.errors import ConfigError, ModelNotUsable
 from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.progress import Progress
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage.publish import publish
 
 
@@ -44,27 +47,23 @@ class WatchConfig:
     controller: Path
     """The directory that train_controller.py wrote."""
 
-    track: int = 0
+    track: Annotated[int, Ge(0)] = 0
     """The track: the seed of the environment's reset."""
 
-    start: int = 60
+    start: Annotated[int, Ge(0)] = 60
     """Steps before the dream begins; in CarRacing the camera zooms for 50."""
 
-    steps: int = 200
+    steps: Annotated[int, Ge(1)] = 200
     """Steps to record, fewer if the episode ends."""
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Gt(0)] = 1.0
     """Of the dream: above 1 it is more random, below 1 less."""
 
-    seed: int = 0
+    seed: Annotated[int, Ge(0)] = 0
     """Seeds the dream."""
 
     def __post_init__(self) -> None:
-        for name, bound in {"track": 0, "start": 0, "steps": 1, "seed": 0}.items():
-            if getattr(self, name) < bound:
-                raise ConfigError(field=name, expected=f"at least {bound}", got=getattr(self, name))
-        if not self.temperature > 0:
-            raise ConfigError(field="temperature", expected="a positive number", got=self.temperature)
+        require_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -166,8 +166,8 @@ def test_a_run_that_goes_on_is_the_unbroken_one(stamp_vae: Path, rnn: Path, unbr
     [
         ({"population": 5}, "population is 4 there, 5 asked"),
         ({"generations": 3}, "expected a multiple of 2, got 3"),
-        ({"choice_tracks": 101}, "expected at most 100, got 101"),
-        ({"test_tracks": 1}, "expected at least 2, got 1"),
+        ({"choice_tracks": 101}, "expected 1 to 100, got 101"),
+        ({"test_tracks": 1}, "expected 2 to 100, got 1"),
         ({"rnn": "nowhere"}, "mdn_rnn.safetensors: cannot be read: No such file or directory; run train_mdn_rnn.py"),
     ],
 )
