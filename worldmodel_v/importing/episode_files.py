@@ -56,11 +56,13 @@ def tables(found: list[Path], place: Path | None) -> list[Path]:
 
 def in_order(paths: Iterable[Path]) -> list[Path]:
     """By their names, the numbers in them as numbers; hidden files are left out."""
-    return sorted((path for path in paths if not path.name.startswith(".")), key=_counted)
+    shown = (path for path in paths if not path.name.startswith("."))
+    return sorted(shown, key=lambda path: (as_counted(path.name), path.name))
 
 
-def _counted(path: Path) -> tuple[list[str | int], str]:
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)], path.name
+def as_counted(text: str) -> list[str | int]:
+    """A key to sort by, in which the numbers of a text are numbers."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def _pictures(folder: Path) -> list[Path]:

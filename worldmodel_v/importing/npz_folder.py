@@ -1,15 +1,13 @@
 """A folder with one `.npz` for each episode: what several formats have in common."""
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.importing.episode_files import as_counted
 from worldmodel_v.importing.npz_files import Header, read_headers
 from worldmodel_v.importing.recording import Recording
 from worldmodel_v.storage.reading import readable
-
-_NUMBER = re.compile(r"(\d+)")
 
 
 class NpzFolder(Recording):
@@ -37,14 +35,11 @@ def npz_files(root: Path, *, below: bool = False) -> tuple[Path, ...]:
     if not root.is_dir():
         raise DatasetNotUsable("no such directory", where=root, remedy="give the directory of the recording")
     found = root.rglob("*.npz") if below else root.glob("*.npz")
-    files = tuple(sorted((path for path in found if not path.name.startswith(".") and path.is_file()), key=_in_order))
+    shown = (path for path in found if not path.name.startswith(".") and path.is_file())
+    files = tuple(sorted(shown, key=lambda path: as_counted(path.as_posix())))
     if not files:
         raise DatasetNotUsable("holds no .npz file", where=root, remedy="give the directory of the recording")
     return files
-
-
-def _in_order(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBER.split(path.as_posix())]
 
 
 def _require(path: Path, headers: dict[str, Header], required: Iterable[str]) -> None:

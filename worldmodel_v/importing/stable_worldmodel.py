@@ -72,9 +72,6 @@ class StableWorldmodelRecording(Recording):
         self._outcome: Outcome = _outcome_of(first, rows.path) if config.outcome == "auto" else config.outcome
         self.lacks, self.notes = self._lacks(first), self._notes(first)
 
-    def where(self, number: int) -> str:
-        return f"{self._rows.path}: episode {number}"
-
     def episode(self, number: int) -> Recorded:
         state = ("state",) if self.state_names else ()
         rows = self._rows.rows(("action", *self._beside, *state, *self._extras), number)

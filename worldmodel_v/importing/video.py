@@ -10,7 +10,6 @@ episode counts as cut there, unless the row before says that it ended. Any other
 
 import functools
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -165,8 +164,5 @@ def _frames(video: Path) -> LazyFrames:
     if video.is_file():
         return LazyFrames(video_shape(video), lambda: (frame for _, frame in video_frames(video)), video)
     pictures = frame_files(video)
-    return LazyFrames((len(pictures), *picture(pictures[0], pictures[0]).shape), lambda: _decode(pictures), video)
-
-
-def _decode(pictures: list[Path]) -> Iterator[np.ndarray]:
-    return (picture(path, path) for path in pictures)
+    shape = (len(pictures), *picture(pictures[0], pictures[0]).shape)
+    return LazyFrames(shape, lambda: (picture(path, path) for path in pictures), video)
