@@ -11,11 +11,11 @@ import torch
 from torch.nn import functional
 
 from worldmodel_v.policies.sb3_zip import ONNX_INSTEAD, SavedModel
+from worldmodel_v.policies.weights import some_names
 
 Layer = Callable[[torch.Tensor], torch.Tensor]
 
 NATURE_CNN_STRIDES = (4, 2, 1)
-NUM_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,7 @@ class _Weights:
     def require_all_taken(self, beside: tuple[str, ...]) -> None:
         """Raise PolicyNotUsable if weights are left that are neither known to stand beside what acts."""
         if left := [name for name in self._left if not name.startswith(beside)]:
-            more = f" and {len(left) - NUM_NAMED} more" if len(left) > NUM_NAMED else ""
-            told = f"its weights {', '.join(f'{name:.100}' for name in left[:NUM_NAMED])}{more} are of no network that is known"
-            raise self._saved.refusal(told, ONNX_INSTEAD)
+            raise self._saved.refusal(f"its weights {some_names(left)} are of no network that is known", ONNX_INSTEAD)
 
     def _take(self, name: str) -> torch.Tensor:
         if name not in self._left:

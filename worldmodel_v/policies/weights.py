@@ -163,10 +163,11 @@ def _misfits(weights: dict[str, Any], network: Mapping[str, Any]) -> str:
         "unexpected": [name for name in weights if name not in network],
         "wrong shape": wrong,
     }
-    return "; ".join(f"{kind} {_some(names)}" for kind, names in kinds.items() if names)
+    return "; ".join(f"{kind} {some_names(names)}" for kind, names in kinds.items() if names)
 
 
-def _some(names: list[str]) -> str:
+def some_names(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
     more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
     return ", ".join(f"{name:.100}" for name in names[:NUM_NAMED]) + more
 
