@@ -1,5 +1,6 @@
-"""Choosing a device, compiling for it, and limiting the threads of matrix products."""
+"""Choosing a device, compiling for it, counting cores, and limiting the threads of matrix products."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -16,6 +17,11 @@ Computation = Callable[..., Any]
 
 SIGNS_OF_TOO_LITTLE_MEMORY = ("out of memory", "can't allocate memory", "size calculation overflowed")
 """Parts of a RuntimeError's text: torch.OutOfMemoryError is one, and the CPU allocator's error has no class of its own."""
+
+
+def num_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def resolve_device(name: str) -> torch.device:

@@ -13,7 +13,6 @@ Legend: N frames, B batch, H, W, C, K condition.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -25,6 +24,7 @@ from worldmodel_v.data.chunks import ROWS, ChunkTable, find_chunks
 from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.data.order import PARTS, stretches
 from worldmodel_v.data.pool import ChunkPool, Condition
+from worldmodel_v.device import num_cores
 from worldmodel_v.storage import Rollouts
 from worldmodel_v.words import counted
 
@@ -135,5 +135,4 @@ def _num_threads(dataset: Rollouts) -> int:
     """A reader thread for each core that this process may use; the maximum for a remote dataset."""
     if dataset.is_remote:
         return MAX_READER_THREADS
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_READER_THREADS)
+    return min(num_cores(), MAX_READER_THREADS)

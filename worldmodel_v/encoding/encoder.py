@@ -16,7 +16,6 @@ On CUDA the threads take turns at two streams. So the copy of one batch and the 
 has the next batch queued before it finishes one. The gain is not measured yet (docs/benchmarks/gpu.md).
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -32,7 +31,7 @@ import torch
 
 from worldmodel_v.autoencoders import Latents, artifact
 from worldmodel_v.data import condition_reader
-from worldmodel_v.device import batch_in_memory, resolve_device
+from worldmodel_v.device import batch_in_memory, num_cores, resolve_device
 from worldmodel_v.encoding.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
 from worldmodel_v.errors import ModelFailed
 from worldmodel_v.records import Episode
@@ -135,7 +134,7 @@ class ShardEncoder:
         self._encode = inference_encoder(model, device, settings.precision, compile=settings.compile)
         wanted = settings.batch_size or BATCH_SIZES[device.type]
         self._batch_size = -(-wanted // PIXEL_CHUNK_ROWS) * PIXEL_CHUNK_ROWS
-        num_threads = min(_num_cores(), MAX_CUDA_THREADS) if self._on_cuda else torch.get_num_threads()
+        num_threads = min(num_cores(), MAX_CUDA_THREADS) if self._on_cuda else torch.get_num_threads()
         self._streams: SimpleQueue[torch.cuda.Stream | None] = SimpleQueue()
         for _ in range(STREAMS if self._on_cuda else num_threads):
             self._streams.put(torch.cuda.Stream(device) if self._on_cuda else None)
@@ -318,7 +317,3 @@ def _taken(sources: Iterator[Source]) -> Source | Exception | None:
         return next(sources, None)
     except Exception as error:
         return error
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
