@@ -190,7 +190,7 @@ def _value(action: argparse.Action) -> str:
     """How its value is written: INT, PATH, or the choices; nothing for a flag."""
     if action.nargs == 0:
         return ""
-    return str(action.metavar or "").replace("{None}|", "").strip("{}").replace(",", "|")
+    return str(action.metavar or "").strip("{}").replace(",", "|")
 
 
 def _help(action: argparse.Action) -> tuple[str, str]:

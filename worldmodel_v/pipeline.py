@@ -363,7 +363,8 @@ def _compose(file: Path) -> yaml.Node:
         text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         remedy = "give a pipeline file such as pipelines/quickstart.yaml"
-        raise ConfigError(f"cannot be read ({error})", where=file, remedy=remedy) from None
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot be read ({why})", where=file, remedy=remedy) from None
     if len(content) > MAX_FILE_BYTES:
         raise ConfigError(f"has more than {MAX_FILE_BYTES} bytes, which no pipeline needs", where=f"{file}:1")
     try:

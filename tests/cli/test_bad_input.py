@@ -119,8 +119,8 @@ def test_an_environment_without_images(collect_refused: Callable[..., str]) -> N
 
 def test_an_unknown_policy(collect_refused: Callable[..., str]) -> None:
     assert (
-        "unknown policy 'bronian': expected one of random, brownian, driver, random-start, mixture, or module:factory"
-        in collect_refused("--policy", "bronian")
+        "unknown policy 'bronian': expected one of random, brownian, driver, random-start, mixture, onnx:FILE, sb3:FILE, or "
+        "module:factory" in collect_refused("--policy", "bronian")
     )
 
 
@@ -737,7 +737,8 @@ def test_a_broken_pipeline_file(refuse: Refusal, tmp_path: Path, text: str, expe
 
 
 def test_a_pipeline_file_that_is_not_there(refuse: Refusal, tmp_path: Path) -> None:
-    assert "cannot be read" in refuse("wm-pipeline", "run", tmp_path / "absent.yaml", "--out", tmp_path / "out")
+    line = refuse("wm-pipeline", "run", tmp_path / "absent.yaml", "--out", tmp_path / "out")
+    assert "absent.yaml: cannot be read (No such file or directory); give a pipeline file such as" in line
 
 
 def test_a_pipeline_into_a_dataset_or_a_vae(refuse: Refusal, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
@@ -925,6 +926,48 @@ def test_an_unknown_option_leaves_with_2(
     assert exit_.value.code == 2
     printed = capsys.readouterr()
     assert "no-such-option" in printed.err + printed.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--out x --episodes three", "Error parsing --episodes: expected a whole number, got 'three'"),
+        ("--out x --max-steps abc", "Error parsing --max-steps: expected a whole number, got 'abc'"),
+        ("--out x --resize nearest", "invalid choice 'nearest' for argument '--resize'"),
+        ("--out x --episods 3", "Unrecognized options: --episods, 3"),
+        ("--episodes 3", "Missing from wm-collect: --out PATH"),
+    ],
+)
+def test_what_the_parser_refuses_is_said_to_people_and_to_programs(
+    words: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*more: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["wm-collect", *words.split(), *more])
+        with pytest.raises(SystemExit) as exit_:
+            collect.main()
+        assert exit_.value.code == 2
+        return capsys.readouterr()
+
+    out, box = refused()
+    assert out == ""
+    assert box.count("\n") > 2
+    assert said in " ".join(box.replace("│", " ").split())
+    out, line = refused("--json")
+    parts = json.loads(out)
+    assert (parts["event"], parts["exit_code"]) == ("failed", 2)
+    assert parts["message"].startswith(said)
+    assert line == f"wm-collect: {parts['message']}\n"
+    out, line = refused("--log-format", "json")
+    assert (out, json.loads(line)["message"]) == ("", parts["message"])
+
+
+def test_a_format_that_is_not_named_is_said_to_programs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["wm-export", "--json"])
+    with pytest.raises(SystemExit):
+        export.main()
+    assert json.loads(capsys.readouterr().out)["message"].startswith("no format is named; expected one of")
 
 
 @pytest.mark.parametrize("program", MAINS)

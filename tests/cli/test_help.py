@@ -25,6 +25,7 @@ from worldmodel_v.cli.following import TRAINS_FROM, after_collect, after_encode,
 from worldmodel_v.cli.main import Output, parse
 from worldmodel_v.cli.pipeline import _following, _without_changes
 from worldmodel_v.cli.train import config_of
+from worldmodel_v.collection import CollectConfig
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.evaluation import EvalConfig
 from worldmodel_v.training import TrainConfig
@@ -106,6 +107,24 @@ def test_a_switch_and_an_empty_value_show_no_default(program: str, capsys: pytes
     assert not re.search(r"\(default: (True|False|None|'\{\}'|'')?\)", text)
     number = {field.name for field in fields(CONFIGS[program]) if type(field.default) is int}
     assert not number or "(default: " in text
+
+
+@pytest.mark.parametrize("program", CONFIGS)
+def test_what_an_option_takes_is_said_plainly(program: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(program, CONFIGS[program], args=["--help"])
+    text = capsys.readouterr().out
+    assert "{None}" not in text
+    assert " [STR [" not in text
+    assert "STR|PATH" not in text
+    assert "URL [PATH|URL" not in text
+
+
+def test_none_can_be_given_where_a_value_may_be_none() -> None:
+    config, _ = parse("wm-collect", CollectConfig, args=["--out", "x", "--max-steps", "None", "--frame-size", "96x128"])
+    assert (config.max_steps, config.frame_size) == (None, "96x128")
+    config, _ = parse("wm-collect", CollectConfig, args=["--out", "x", "--max-steps", "7", "--wrap", "a:B", "c:D"])
+    assert (config.max_steps, config.frame_size, config.wrap) == (7, 64, ("a:B", "c:D"))
 
 
 def test_what_is_parsed_is_of_the_class_itself(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_an_option_shows_its_values_its_default_and_its_help(cli_page: str) -> N
     assert options["`--publish`"][:2] == ["`last|best`", "`last`"]
     assert options["`--out`"][:2] == ["`PATH`", "required"]
     assert options["`--compile`"][:2] == options["`--no-resume`"][:2] == ["", ""]
-    assert "wm-train --data PATH|URL [PATH|URL ...] --out PATH [OPTIONS]" in section(cli_page, "wm-train")
+    assert "wm-train --data PATH|URL ... --out PATH [OPTIONS]" in section(cli_page, "wm-train")
     assert "wm-inspect PATH|URL [OPTIONS]" in section(cli_page, "wm-inspect")
 
 

@@ -162,7 +162,7 @@ def test_what_another_autoencoder_has_no_use_for_is_refused(work: Path) -> None:
     assert "--levels" in run(work, "wm-train", *data, "--levels", 3, code=2)
     bounded = (*data, "--autoencoder", "my_bounded:Bounded")
     assert "--levels: expected 2 to 40, got 41" in run(work, "wm-train", *bounded, "--levels", 41, code=2)
-    assert "invalid literal" in run(work, "wm-train", *train, "--levels", "x", code=2)
+    assert "--levels: expected a whole number, got 'x'" in run(work, "wm-train", *train, "--levels", "x", code=2)
     said = run(work, "wm-train", "--data", "rollouts", "--out", "vae", "--steps", 12, *TRAIN[:3], 4, *TRAIN[4:], code=2)
     assert "vae: was trained with other settings: levels is 3 there, 4 asked" in said
     said = run(work, "wm-train", *train, "--checkpoint-activations", code=2)

@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -23,10 +23,14 @@ KEPT = "nothing is left of it, and the same command begins anew"
 class Overview:
     """The format; its options may come before or after it."""
 
-    format: tyro.conf.Positional[Literal[CHOICES]]  # type: ignore[valid-type]
-    """Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari, lerobot, dreamer4. From
-    either: stable-worldmodel, lance, parquet, npz. From a VAE: model. From each: hub. `wm-export FORMAT --help` says for whom,
-    what is written, and the options."""
+    format: Annotated[
+        tyro.conf.Positional[Literal[CHOICES]],  # type: ignore[valid-type]
+        tyro.conf.arg(
+            help="Whose format to write. From latents: hardmaru, zacwellmer, adsp. From rollouts: ctallec, minari, lerobot, "
+            "dreamer4. From either: stable-worldmodel, lance, parquet, npz. From a VAE: model. From each: hub. "
+            "`wm-export FORMAT --help` says for whom, what is written, and the options."
+        ),
+    ]
 
 
 def main() -> None:

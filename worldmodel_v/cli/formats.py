@@ -6,7 +6,7 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from worldmodel_v.cli.main import leave_with_error, parse
+from worldmodel_v.cli.main import leave_with_error, output_asked_for, parse
 from worldmodel_v.errors import ConfigError
 
 
@@ -37,7 +37,8 @@ def run_format(
         parse(program, _any_of(configs()), args=words)
     else:
         found = f"unknown format {words[0]!r}" if words and not words[0].startswith("-") else "no format is named"
-        leave_with_error(program, ConfigError(f"{found}; expected one of {', '.join(formats)}, such as `{example}`"))
+        error = ConfigError(f"{found}; expected one of {', '.join(formats)}, such as `{example}`")
+        leave_with_error(program, error, output_asked_for(words))
 
 
 def _any_of(configs: Mapping[str, type[Any]]) -> Any:

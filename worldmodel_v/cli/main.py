@@ -9,12 +9,13 @@ import dataclasses
 import errno
 import functools
 import inspect
+import io
 import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -40,6 +41,9 @@ from worldmodel_v.untrusted import printable
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
+BOX = "│╰─╯-"
+"""What the parser draws around its lines."""
+
 _NO_VALUE = re.compile("--[^=]+=")
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -147,14 +151,15 @@ def parse(
             "config": tyro.conf.OmitArgPrefixes[found],  # type: ignore[misc, valid-type]
             "output": tyro.conf.OmitArgPrefixes[spelled(Output)],  # type: ignore[misc]
         }
-        with constructors(), _written_to_standard_output(program, DEFAULT_OUTPUT), _examples_after_help(name, words):
+        printing = _written_to_standard_output(program, DEFAULT_OUTPUT)
+        with constructors(), printing, _examples_after_help(name, words), _refusals_for_programs(words):
             parse_words = functools.partial(tyro.cli, command, prog=name, description="", config=PARSING)
             if (shown := list(map(printable, words))) != list(words):
                 with suppress(WorldModelError):
                     parse_words(args=shown)  # what tyro refuses, it prints
             return parse_words(args=words)
     except WorldModelError as error:
-        leave_with_error(program, error, _output_asked_for(args))
+        leave_with_error(program, error, output_asked_for(args))
 
 
 def print_version(program: str) -> NoReturn:
@@ -176,7 +181,26 @@ def _examples_after_help(program: str, words: Sequence[str]) -> Iterator[None]:
         raise
 
 
-def _output_asked_for(args: Sequence[str] | None) -> Output:
+@contextmanager
+def _refusals_for_programs(words: Sequence[str]) -> Iterator[None]:
+    """What the parser refuses in a box for people, the block raises as ConfigError where the words ask for JSON."""
+    printed = io.StringIO()
+    try:
+        with redirect_stderr(printed):
+            yield
+    except SystemExit as end:
+        box = printed.getvalue()
+        output = output_asked_for(words) if end.code else DEFAULT_OUTPUT
+        if output.json or output.log_format == "json":
+            said = box.partition("\n")[2].split()
+            raise ConfigError(" ".join(word for word in said if word.strip(BOX))) from None
+        sys.stderr.write(box)
+        raise
+    else:
+        sys.stderr.write(printed.getvalue())
+
+
+def output_asked_for(args: Sequence[str] | None) -> Output:
     """What a command line that is wrong elsewhere says of the output."""
     own, _ = tyro.cli(Output, args=args, return_unknown_args=True, add_help=False, config=PARSING)
     return own

@@ -4,14 +4,19 @@ import dataclasses
 import functools
 import json
 import operator
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 from copy import copy
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 Config = TypeVar("Config")
+KINDS = {int: "a whole number", float: "a number", str: "a text", Path: "a path"}
+"""What an option may take, and how a refusal calls it."""
 
 
 def spelled(config_class: Any) -> Any:
@@ -45,38 +50,62 @@ def takes_several(config_class: Any, field: str) -> bool:
 
 
 def constructors() -> ConstructorRegistry:
-    """How tyro reads what the config itself parses: as text. (A Path would remove a slash from a URL.)"""
+    """How tyro reads a value: what the config itself parses as text (a Path would remove a slash from a URL), and one value of
+    a few kinds with a refusal in words."""
     from worldmodel_v.storage import LocalPath, Locations  # which the config has imported
 
-    metavars: list[tuple[Any, str]] = [(str | Path, "PATH|URL"), (LocalPath, "PATH"), (dict[str, Any], "JSON")]
+    as_text = [(str | Path, "PATH|URL"), (str | Path | None, "PATH"), (LocalPath, "PATH"), (dict[str, Any], "JSON")]
+    several = [(Locations, "PATH|URL ..."), (tuple[str | Path, ...], "PATH|URL ..."), (tuple[str, ...], "STR ...")]
 
-    def several_as_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        if info.type != Locations:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="PATH|URL [PATH|URL ...]",
-            instance_from_str=tuple,
-            is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda value: list(map(str, value)),
-        )
-
-    def as_text(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        metavar = next((shown for kind, shown in metavars if info.type == kind), None)
-        if metavar is None:
-            return None
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=metavar,
-            instance_from_str=lambda words: words[0],
-            is_instance=lambda value: isinstance(value, str | Path | dict),
-            str_from_instance=lambda value: [json.dumps(value) if isinstance(value, dict) else str(value)],
-        )
+    def found(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        for kind, metavar in as_text:
+            if info.type == kind:
+                return _one(metavar, lambda words: words[0])
+        for kind, metavar in several:
+            if info.type == kind:
+                return _several(metavar)
+        return _one_of(get_args(info.type) or (info.type,))
 
     registry = ConstructorRegistry()
-    registry.primitive_rule(as_text)
-    registry.primitive_rule(several_as_text)
+    registry.primitive_rule(found)
     return registry
+
+
+def _one_of(members: tuple[Any, ...]) -> PrimitiveConstructorSpec | None:
+    """One value of these kinds, or None, which the word None gives."""
+    kinds = [kind for kind in members if kind is not NoneType]
+    if not all(isinstance(kind, Hashable) and kind in KINDS for kind in kinds):
+        return None
+
+    def read(words: list[str]) -> Any:
+        if words[0] == "None" and NoneType in members:
+            return None
+        for kind in kinds:
+            with suppress(ValueError):
+                return kind(words[0])
+        raise ValueError(f"expected {' or '.join(KINDS[kind] for kind in kinds)}, got {words[0]!r}")
+
+    return _one("|".join(kind.__name__.upper() for kind in kinds), read)
+
+
+def _one(metavar: str, read: Callable[[list[str]], Any]) -> PrimitiveConstructorSpec:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [json.dumps(value) if isinstance(value, dict) else str(value)],
+    )
+
+
+def _several(metavar: str) -> PrimitiveConstructorSpec:
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar=metavar,
+        instance_from_str=tuple,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: list(map(str, value)),
+    )
 
 
 def _option(field: dataclasses.Field) -> Any:

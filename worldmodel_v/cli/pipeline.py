@@ -76,7 +76,7 @@ class RunConfig:
 
     Run it again after an interruption: it continues where it stopped.
 
-    --STAGE.FIELD VALUE, such as --train.steps 500, changes a field of the file.
+    Change a field of the file with --STAGE.FIELD VALUE, such as --train.steps 500.
     """
 
     file: tyro.conf.Positional[Path]
@@ -113,7 +113,7 @@ class SubmitConfig(_AtCluster):
 
     The same command again continues what a stopped or failed job has left.
 
-    --STAGE.FIELD VALUE, such as --train.steps 500, changes a field of the file.
+    Change a field of the file with --STAGE.FIELD VALUE, such as --train.steps 500.
     """
 
     file: tyro.conf.Positional[Path]

@@ -75,7 +75,8 @@ def find_policy(name: str) -> PolicyFactory:
         if name.startswith(prefix):
             return partial(policy, file=Path.cwd() / name.removeprefix(prefix))
     if ":" not in name:
-        raise PolicyNotUsable(f"unknown policy {name!r}: expected one of {', '.join(POLICIES)}, or module:factory")
+        expected = ", ".join([*POLICIES, *(f"{prefix}FILE" for prefix in FILE_POLICIES)])
+        raise PolicyNotUsable(f"unknown policy {name!r}: expected one of {expected}, or module:factory")
     return _loaded(name, name)
 
 
