@@ -5,12 +5,13 @@ from pathlib import Path
 from tests.selection.made import selected, write_rollouts
 from worldmodel_v.inspection import require_intact
 from worldmodel_v.storage import open_dataset
-from worldmodel_v.words import are, counted
+from worldmodel_v.words import are, counted, sized
 
 
 def test_a_noun_and_a_verb_agree_with_their_number() -> None:
     assert [counted(number, "shard") for number in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
     assert counted(4000, "row", ",") == "4,000 rows"
+    assert [sized(number) for number in (8704, 4_512_345, 1.2e9)] == ["8.7 kB", "4.5 MB", "1,200.0 MB"]
     assert [are(number) for number in (0, 1, 2)] == ["are", "is", "are"]
 
 

@@ -35,6 +35,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from worldmodel_v.words import sized
+
 RATE_SECONDS, RATE_SAMPLES = 60.0, 10
 """A rate is that of the last minute, or of so many advances if they took longer."""
 
@@ -163,5 +165,5 @@ def facts_text(facts: dict[str, Any]) -> str:
 
 def _fact_text(name: str, value: Any) -> str:
     if name == "bytes":
-        return f"{value / 1e6:.1f}MB"
+        return sized(value).replace(" ", "")
     return f"{value:.1f}" if isinstance(value, float) else str(value)

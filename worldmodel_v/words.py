@@ -6,6 +6,11 @@ def counted(number: int, noun: str, form: str = "") -> str:
     return f"{number:{form}} {noun}" if number == 1 else f"{number:{form}} {noun}s"
 
 
+def sized(num_bytes: float) -> str:
+    """`8.7 kB`, `4.5 MB`, `1,200.0 MB`."""
+    return f"{num_bytes / 1e3:.1f} kB" if num_bytes < 1e6 else f"{num_bytes / 1e6:,.1f} MB"
+
+
 def are(number: int) -> str:
     """The verb behind such a number."""
     return "is" if number == 1 else "are"

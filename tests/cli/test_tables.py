@@ -46,7 +46,8 @@ def test_policies_are_the_rows_of_one_table(capsys: pytest.CaptureFixture[str], 
     assert max(map(len, lines)) <= 80
     assert lines[1].split(maxsplit=1)[1] == "40 episodes, 12,345 frames, 20 shards of 16.0 MB"
     heading = next(number for number, line in enumerate(lines) if line.startswith("policy "))
-    assert "usual" in lines[heading - 1]
+    assert "usual speed" in lines[heading - 1]
+    assert "(units/s)" in lines[heading]
     assert lines[-1].split() == ["brownian", "8", "43%", "12%", "20%", "1%", "0%", "over", "60"]
     assert len([line for line in lines if "43%" in line]) == 2
 

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from worldmodel_v.cli.tables import NOTHING, add_facts, facts_table, in_words, rounded
 from worldmodel_v.cli.terminal import plain, results
-from worldmodel_v.words import counted
+from worldmodel_v.words import counted, sized
 
 HEAD = ("kind", "path", "episodes", "rows", "shards", "bytes", "bytes_per_row")
 PER_POLICY = ("tiles_visited", "full_laps", "off_road", "spinning", "standing")
@@ -63,7 +63,7 @@ def print_overview(facts: dict[str, Any]) -> None:
 
 def _content(facts: Mapping[str, Any]) -> str:
     """The sizes of a dataset."""
-    shards = f"{counted(facts['shards'], 'shard', ',')} of {facts['bytes'] / 1e6:,.1f} MB"
+    shards = f"{counted(facts['shards'], 'shard', ',')} of {sized(facts['bytes'])}"
     return f"{counted(facts['episodes'], 'episode', ',')}, {counted(facts['rows'], 'frame', ',')}, {shards}"
 
 
@@ -143,7 +143,7 @@ def _policies(driving: list[dict[str, Any]]) -> Table | None:
         return None
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("policy", overflow="fold")
-    for name in ("episodes", *(name.replace("_", "\n") for name in PER_POLICY), "usual\nspeed"):
+    for name in ("episodes", *(name.replace("_", "\n") for name in PER_POLICY), "usual speed\n(units/s)"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in driving:
         speeds = row["frames_by_speed"]

@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from worldmodel_v.cli.terminal import plain, results
-from worldmodel_v.words import counted
+from worldmodel_v.words import counted, sized
 
 SHA256 = re.compile("[0-9a-f]{64}")
 NOTHING: tuple[Any, ...] = (None, [], (), {}, "{}")
@@ -42,9 +42,7 @@ def print_hub_export(report: Any) -> None:
     """Print what was written for the Hub, and where it is or how it gets there."""
     console = results()
     console.print("done", style="bold")
-    console.print(
-        plain(f"{report.out}  {report.kind}: {counted(report.files, 'file')}, {report.bytes / 1e6:.1f} MB"), soft_wrap=True
-    )
+    console.print(plain(f"{report.out}  {report.kind}: {counted(report.files, 'file')}, {sized(report.bytes)}"), soft_wrap=True)
     for note in report.notes:
         console.print(plain(f"- {note}"), soft_wrap=True)
     console.print(plain(f"uploaded to {report.url}" if report.url else f"upload it: {report.upload_with}"), soft_wrap=True)
@@ -80,11 +78,8 @@ def print_pipeline(report: Any) -> None:
 def print_evaluation(report: Any) -> None:
     """Print how good the latents of a VAE are, and where the page is."""
     console, summary = results(), report.summary
-    table = Table(
-        title=f"The autoencoder on {counted(summary.num_frames, 'frame')} of {summary.num_episodes} held-out episodes",
-        title_justify="left",
-        show_header=False,
-    )
+    measured = f"{counted(summary.num_frames, 'frame')} of {counted(summary.num_episodes, 'held-out episode')}"
+    table = Table(title=f"The autoencoder on {measured}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_row("PSNR", f"{summary.psnr_db:.2f} dB")
@@ -106,7 +101,7 @@ def _add_gaussian_rows(table: Table, summary: Any) -> None:
     table.add_row("bits per dimension", f"{summary.bits_per_dimension:.3f}")
     table.add_row("KL", f"{summary.kl_nats:.1f} nats")
     table.add_row("active units", f"{summary.active_units} of {summary.latent_dim}")
-    table.add_row("latents from the prior", f"{summary.prior_kl_nats:.1f} nats")
+    table.add_row("distance from the prior", f"{summary.prior_kl_nats:.1f} nats")
     table.add_row("SAP, MIG", f"{_or_dash(summary.sap, '.3f')}, {_or_dash(summary.mig, '.3f')}")
 
 
@@ -119,7 +114,7 @@ def _add_token_rows(table: Table, summary: Any) -> None:
 def print_export(report: Any) -> None:
     """Print what an export wrote, how its rows align, and what its format does not hold."""
     console = results()
-    what = f"{counted(report.episodes, 'episode')}, {counted(report.rows, 'row')}, {report.bytes / 1e6:.1f} MB"
+    what = f"{counted(report.episodes, 'episode')}, {counted(report.rows, 'row')}, {sized(report.bytes)}"
     console.print("done", style="bold")
     console.print(plain(f"{report.out}  {report.format}: {what}"), soft_wrap=True)
     console.print(plain(f"rows: {report.alignment}"), soft_wrap=True)
