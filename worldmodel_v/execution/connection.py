@@ -21,6 +21,7 @@ from worldmodel_v.interrupts import handlers_restored
 from worldmodel_v.own_modules import folder
 from worldmodel_v.progress import Progress, Silent
 from worldmodel_v.surface import option
+from worldmodel_v.words import counted
 
 CONNECT_SECONDS = 10.0
 """How long a cluster's address may take to answer."""
@@ -248,7 +249,8 @@ def _require_resources(settings: WorkerSettings, progress: Progress | None) -> N
     for resource, each in (("CPU", 1.0), ("GPU", settings.num_gpus_per_worker)):
         wanted, there = settings.num_workers * each, total.get(resource, 0)
         if wanted > there:
-            lack = f"{settings.num_workers} workers of {each:g} {resource} need {wanted:g}, the cluster has {there:g}"
+            workers, need = counted(settings.num_workers, "worker"), "needs" if settings.num_workers == 1 else "need"
+            lack = f"{workers} of {each:g} {resource} {need} {wanted:g}, the cluster has {there:g}"
             if progress is None or there < each:
                 raise ClusterNotUsable(lack, remedy="ask for fewer workers, or add nodes")
             progress.say(f"{lack}: {there // each:g} begin, the others wait for nodes to join")

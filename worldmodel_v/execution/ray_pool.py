@@ -180,13 +180,13 @@ class _Pool(Generic[Task]):
             waited += SECONDS_BETWEEN_WARNINGS
             if not self._in_flight:
                 total, free = (of.get("CPU", 0) for of in (ray.cluster_resources(), ray.available_resources()))
-                message = f"no worker could start for {waited:g} s; the cluster has {total:g} CPUs, {free:g} of them free"
+                message = f"no worker has started for {waited:g} s; the cluster has {total:g} CPUs, {free:g} of them free"
                 if waited >= SECONDS_WITHOUT_WORKERS:
                     raise ClusterNotUsable(
                         message, remedy="add nodes, then run the same command again: what is committed is kept"
                     )
                 facts = {"waited_seconds": waited, "cpus": total, "free_cpus": free}
-                self._event("waiting_for_node", f"{message}; waiting for a node", warning=True, **facts)
+                self._event("waiting_for_node", f"{message}; waiting for one to start, or for a node", warning=True, **facts)
 
     def _next_within(self, seconds: float) -> Any:
         """The reference of the next result or started worker; None if there is none for so long."""
