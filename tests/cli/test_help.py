@@ -125,6 +125,9 @@ def test_none_can_be_given_where_a_value_may_be_none() -> None:
     assert (config.max_steps, config.frame_size) == (None, "96x128")
     config, _ = parse("wm-collect", CollectConfig, args=["--out", "x", "--max-steps", "7", "--wrap", "a:B", "c:D"])
     assert (config.max_steps, config.frame_size, config.wrap) == (7, 64, ("a:B", "c:D"))
+    words = ["--data", "a", "b", "--out", "x", "--autoencoder", "fsq", "--levels", "8", "5"]
+    config, _ = parse("wm-train", config_of, args=words)
+    assert (list(map(str, config.data)), config.levels) == (["a", "b"], (8, 5))
 
 
 def test_what_is_parsed_is_of_the_class_itself(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from worldmodel_v.cli import terminal
 from worldmodel_v.cli.overview import print_overview
 from worldmodel_v.cli.tables import in_words, print_facts, rounded
+from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
 
 RUN: dict[str, Any] = {
     "state": "complete",
@@ -50,6 +51,13 @@ def test_policies_are_the_rows_of_one_table(capsys: pytest.CaptureFixture[str], 
     assert "(units/s)" in lines[heading]
     assert lines[-1].split() == ["brownian", "8", "43%", "12%", "20%", "1%", "0%", "over", "60"]
     assert len([line for line in lines if "43%" in line]) == 2
+
+
+def test_a_limit_that_is_none_is_not_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"kind": "rollouts", "path": "r", "settings": {"seed": 0, "max_steps": MAX_ROWS_PER_EPISODE - 1}}
+    assert "max_steps" not in "".join(shown(capsys, monkeypatch, facts))
+    facts["settings"]["max_steps"] = 7  # type: ignore[index]
+    assert "max_steps 7" in "".join(shown(capsys, monkeypatch, facts))
 
 
 def test_started_is_the_latest_runs_and_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from copy import copy
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -55,19 +55,26 @@ def constructors() -> ConstructorRegistry:
     from worldmodel_v.storage import LocalPath, Locations  # which the config has imported
 
     as_text = [(str | Path, "PATH|URL"), (str | Path | None, "PATH"), (LocalPath, "PATH"), (dict[str, Any], "JSON")]
-    several = [(Locations, "PATH|URL ..."), (tuple[str | Path, ...], "PATH|URL ..."), (tuple[str, ...], "STR ...")]
 
-    def found(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
-        for kind, metavar in as_text:
-            if info.type == kind:
+    def spec_of(kind: Any) -> PrimitiveConstructorSpec | None:
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        for known, metavar in as_text:
+            if kind == known:
                 return _one(metavar, lambda words: words[0])
-        for kind, metavar in several:
-            if info.type == kind:
-                return _several(metavar)
-        return _one_of(get_args(info.type) or (info.type,))
+        if kind == Locations:
+            return spec_of(tuple[str | Path, ...])
+        members, origin = get_args(kind), get_origin(kind)
+        if origin is tuple:
+            one = spec_of(members[0]) if members[1:] == (...,) else None
+            return _several(one) if one else None
+        return _one_of(members if origin in (Union, UnionType) else (kind,))
 
     registry = ConstructorRegistry()
-    registry.primitive_rule(found)
+
+    @registry.primitive_rule
+    def found(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec | None:
+        return spec_of(info.type)
+
     return registry
 
 
@@ -98,11 +105,11 @@ def _one(metavar: str, read: Callable[[list[str]], Any]) -> PrimitiveConstructor
     )
 
 
-def _several(metavar: str) -> PrimitiveConstructorSpec:
+def _several(one: PrimitiveConstructorSpec) -> PrimitiveConstructorSpec:
     return PrimitiveConstructorSpec(
         nargs="*",
-        metavar=metavar,
-        instance_from_str=tuple,
+        metavar=f"{one.metavar} ...",
+        instance_from_str=lambda words: tuple(one.instance_from_str([word]) for word in words),
         is_instance=lambda value: isinstance(value, tuple),
         str_from_instance=lambda value: list(map(str, value)),
     )

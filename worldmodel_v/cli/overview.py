@@ -8,6 +8,7 @@ from rich.table import Table
 
 from worldmodel_v.cli.tables import NOTHING, add_facts, facts_table, in_words, rounded
 from worldmodel_v.cli.terminal import plain, results
+from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
 from worldmodel_v.words import counted, sized
 
 HEAD = ("kind", "path", "episodes", "rows", "shards", "bytes", "bytes_per_row")
@@ -94,7 +95,8 @@ def _moment(text: str) -> str:
 
 
 def _settings(settings: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that say something, and are not said already."""
+    """The settings that say something, and are not said already; `max_steps` of whole episodes says nothing."""
+    said = {"max_steps": MAX_ROWS_PER_EPISODE - 1, **said}
     return {name: value for name, value in settings.items() if value not in NOTHING and said.get(name, NOTHING) != value}
 
 
