@@ -37,17 +37,19 @@ import gymnasium
 import numpy as np
 import torch
 import train_mdn_rnn
-from annotated_types import Ge, Le
-from train_mdn_rnn import WEIGHTS, State, load_mdn_rnn
+from annotated_types import Ge, Gt, Le
+from train_mdn_rnn import WEIGHTS, State, load_mdn_rnn, moved
 
-from worldmodel_v import Encoder
+from worldmodel_v import Encoder, open_dataset
 from worldmodel_v.autoencoders import artifact
 from worldmodel_v.cli.main import run
+from worldmodel_v.data import LatentSequences
 from worldmodel_v.envs import make_image_env
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, ModelNotUsable, OutputNotUsable
 from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster
 from worldmodel_v.execution.worker import WORKER_ENVIRONMENT
+from worldmodel_v.inspection import require_binding
 from worldmodel_v.progress import Progress
 from worldmodel_v.settings import require_settings
 from worldmodel_v.spec import differences
@@ -57,6 +59,8 @@ TEST_TRACKS, CHOICE_TRACKS = range(100), range(100, 200)
 FIRST_TRAINING_TRACK, LAST_TRACK = 1000, 2**31 - 1
 STEP_SIZE = 0.1
 """CMA-ES's standard deviation at the start."""
+WARM_UP = 16
+"""Recorded steps that M sees before a dream."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +122,19 @@ class ControllerConfig(DriveConfig):
     choose_every: Annotated[int, Ge(1)] = 10
     """Generations after which the search's mean drives the tracks for choosing."""
 
+    dream: Path | None = None
+    """Latents of wm-encode: the search goes on in dreams that begin in them, and only choice and score in the environment."""
+
+    dream_steps: Annotated[int, Ge(1)] = 300
+    """Steps of a dream."""
+
+    temperature: Annotated[float, Gt(0)] = 1.0
+    """Of the dreams: above 1 they are more random, below 1 less."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.dream and not self.rnn:
+            raise ConfigError(field="dream", expected="nothing, or --rnn as well, which dreams", got=self.dream)
         if self.generations % self.choose_every:
             raise ConfigError(field="generations", expected=f"a multiple of {self.choose_every}", got=self.generations)
 
@@ -264,13 +279,47 @@ class Driver:
 
     def choose(self, busy: list[Slot], seen_NX: np.ndarray) -> np.ndarray:
         """What each controller says, (N, A)."""
-        weights_NAX = np.stack([slot.controller_P for slot in busy]).reshape(len(busy), -1, seen_NX.shape[1])
-        return np.einsum("nax,nx->na", weights_NAX, seen_NX)
+        return said_by(np.stack([slot.controller_P for slot in busy]), seen_NX)
 
     def no_state(self, num: int) -> State:
         """M's state before an episode; without M it has no values."""
         shape = (1, num, self.rnn.lstm.hidden_size if self.rnn else 0)
         return torch.zeros(shape), torch.zeros(shape)
+
+
+def said_by(controllers_NP: np.ndarray, seen_NX: np.ndarray) -> np.ndarray:
+    """(N, A)"""
+    return np.einsum("nax,nx->na", controllers_NP.reshape(len(seen_NX), -1, seen_NX.shape[1]), seen_NX)
+
+
+class Dreamer:
+    """M in the place of the environment. A dream begins in a recorded episode, of which M has seen some steps. From there M draws
+    each latent, and its forecasts of rewards count, as far as by its forecasts the episode has not ended."""
+
+    def __init__(self, driver: Driver, config: "ControllerConfig") -> None:
+        """Raises DatasetNotUsable, or ModelNotUsable if these latents are another VAE's."""
+        assert config.dream is not None
+        assert driver.rnn is not None
+        require_binding(config.dream, data=None, vae=config.vae)
+        self.rnn, self.space, self.config = driver.rnn, driver.space, config
+        self.source = open_dataset(config.dream).spec_hash
+        self.beginnings = LatentSequences(config.dream, length=WARM_UP, seed=config.seed, split="train")
+
+    @torch.inference_mode()
+    def __call__(self, job: Job) -> Driven:
+        """Equal tracks begin in the same place. No frame of the environment is used."""
+        window = moved(self.beginnings.batch(np.array(job.tracks) % len(self.beginnings)), torch.device("cpu"))
+        torch.manual_seed(job.tracks[0])
+        state = self.rnn.remember(window["z"], window["action"])[1]
+        z_NZ, returns_N, going_N = window["next_z"][:, -1], torch.zeros(len(job.tracks)), torch.ones(len(job.tracks))
+        for _ in range(self.config.dream_steps):
+            seen_NX = np.concatenate([z_NZ, state[0][0], torch.ones(len(z_NZ), 1)], axis=1)
+            action_NA = np.clip(said_by(job.controllers, seen_NX), self.space.low, self.space.high).astype(np.float32)
+            forecast, state = self.rnn(z_NZ[:, None], torch.from_numpy(action_NA)[:, None], state, self.config.temperature)
+            returns_N += going_N * forecast.reward[:, 0]
+            going_N *= 1 - forecast.termination[:, 0].sigmoid()
+            z_NZ = forecast.next_z.sample()[:, 0]
+        return Driven(returns_N.double().numpy(), 0)
 
 
 class History:
@@ -296,11 +345,15 @@ class History:
 def train_controller(config: ControllerConfig, progress: Progress) -> Report:
     """The whole flow: search, choose, test. Raises WorldModelError."""
     settings = config.settings("population", "tracks", "choose_every")
-    size = Driver(config.vae, config.rnn, 1).num_parameters
+    driver = Driver(config.vae, config.rnn, 1)
+    dream = None
+    if config.dream:
+        dream = Dreamer(driver, config)
+        settings |= {"dream": dream.source, "dream_steps": config.dream_steps, "temperature": config.temperature}
     config.out.mkdir(parents=True, exist_ok=True)
     history = History(config.out / "history.jsonl", settings)
     with drivers(config, progress) as drive:
-        best = search(config, size, history, drive, progress)
+        best = search(config, driver.num_parameters, history, drive, dream or drive, progress)
         frames = sum(line["frames"] for line in history.lines[1 : config.generations + 1])
         return tested(config, best, config.generations, frames, drive)
 
@@ -326,8 +379,11 @@ def on_all(tracks: Sequence[int], controller_P: np.ndarray) -> Job:
     return Job(np.stack([controller_P] * len(tracks)), list(tracks))
 
 
-def search(config: ControllerConfig, size: int, history: History, drive: Drive, progress: Progress) -> Chosen:
-    """The best choice. CMA-ES is told of the generations that `history` knows, which takes no driving."""
+def search(config: ControllerConfig, size: int, history: History, drive: Drive, learn: Drive, progress: Progress) -> Chosen:
+    """The best choice by `drive`, of a search by what `learn` gives.
+
+    CMA-ES is told of the generations that `history` knows, which takes no driving.
+    """
     with warnings.catch_warnings(action="ignore"):  # about matplotlib, which nothing here needs
         import cma
 
@@ -348,7 +404,7 @@ def search(config: ControllerConfig, size: int, history: History, drive: Drive, 
             line = history[generation]
             if is_new := line is None:
                 job = Job(candidates_NP.repeat(config.tracks, axis=0), tracks * config.population, config.patience)
-                driven = drive(job)
+                driven = learn(job)
                 line = {"means": driven.returns.reshape(config.population, -1).mean(axis=1).tolist(), "frames": driven.frames}
             es.tell([*candidates_NP], [-mean for mean in line["means"]])
             if generation % config.choose_every == 0:
