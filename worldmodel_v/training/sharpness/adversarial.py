@@ -8,9 +8,9 @@ in their code, at most 1e4 for λ. (A KL does not depend on the decoder, so it i
 whole batch, for any number of processes.
 
 The discriminator's features are also what `--perceptual` compares by default (Larsen et al. 2016, arXiv:1512.09300). It learns
-after the autoencoder's step from the same reconstructions, with Adam, β = (0.5, 0.9) and a learning rate of its own, 2e-4 (as
-Isola et al. 2017), times the factor of the schedule. Its gradients are not clipped: the hinge loss and the spectral norms
-bound them. `max_grad_norm` holds for the autoencoder's gradients of the sum of all terms.
+from the same reconstructions, with β = (0.5, 0.9) and a learning rate of 2e-4 (as Isola et al. 2017). Its gradients are not
+clipped: the hinge loss and the spectral norms bound them. `max_grad_norm` holds for the autoencoder's gradients of the sum of
+all terms.
 """
 
 import torch
@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.training.extras import ExtraLoss, Made, Term, under
-from worldmodel_v.training.optimizers import as_tensors, restore_state, state_of
+from worldmodel_v.training.adversary import Adversary
+from worldmodel_v.training.extras import Made, Term
 from worldmodel_v.training.parts import Terms
-from worldmodel_v.training.share import Share
 from worldmodel_v.training.sharpness.discriminator import Discriminator, discriminator_loss, generator_loss
 from worldmodel_v.training.sharpness.perceptual import feature_distance
 
@@ -30,32 +29,31 @@ BETAS = (0.5, 0.9)
 DELTA = 1e-6
 MAX_ADAPTIVE_WEIGHT = 1e4
 
-_NETWORK, _OPTIMIZER = "network.", "optimizer."
 
+class Adversarial(Adversary[Discriminator]):
+    """The discriminator, and the terms that it gives: the generator's loss and the distance of features."""
 
-class Adversarial(ExtraLoss):
-    """The discriminator, its optimiser, and the terms that it gives: the generator's loss and the distance of features."""
+    figure = "discriminator_loss"
 
     def __init__(self, weight: float, perceptual: float, start: int, channels: int, device: torch.device) -> None:
         """Either weight may be 0. Fresh weights are drawn from PyTorch's default generator."""
         self._weight, self._perceptual, self.start = weight, perceptual, start
         self.shown = ("perceptual", "discriminator_loss") if perceptual else ("discriminator_loss",)
         network = Discriminator(channels).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network: Discriminator = network
-        self._optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, betas=BETAS)
+        super().__init__(network, LEARNING_RATE, BETAS)
         self._pictures: tuple[Tensor, Tensor] | None = None
 
     def term(self, made: Made) -> Term:
-        """Both terms; keeps the pictures for `learn`."""
+        """Both terms; keeps the pictures for the discriminator's step."""
         self._pictures = made.batch.x, made.frames.detach()
-        self._network.eval().requires_grad_(requires_grad=False)
-        judged = self._network(made.frames)
+        network, frames = self._fixed(), made.frames
+        judged = network(frames)
         value = made.minimised.new_zeros(())
         figures: Terms = {}
         if self._perceptual:
             with torch.no_grad():
-                real = self._network(made.batch.x).features
-            distance = feature_distance(real, judged.features, made.frames[0].numel())
+                real = network(made.batch.x).features
+            distance = feature_distance(real, judged.features, frames[0].numel())
             value, figures["perceptual"] = self._perceptual * distance, distance
         if self._weight:
             gan = generator_loss(judged.scores)
@@ -64,32 +62,11 @@ class Adversarial(ExtraLoss):
             figures |= {"generator_loss": gan, "adversarial_weight": weight}
         return Term(value, figures)
 
-    def learn(self, share: Share, factor: float) -> Terms:
-        """One step of Adam on the hinge loss of the last pictures."""
+    def _own_loss(self) -> Tensor:
+        """The hinge loss of the last pictures."""
         assert self._pictures is not None
         (real, made), self._pictures = self._pictures, None
-        self._network.train().requires_grad_()
-        self._optimizer.zero_grad(set_to_none=True)
-        loss = discriminator_loss(*self._network(torch.cat([real, made])).scores.chunk(2))
-        loss.backward()
-        loss = loss.detach()
-        share.average([*(each.grad for each in self._network.parameters() if each.grad is not None), loss])
-        for group in self._optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * factor
-        self._optimizer.step()
-        return {"discriminator_loss": loss}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Weights, the vectors of the power iterations, and moments."""
-        moments = as_tensors(state_of(self._optimizer))
-        return {_NETWORK + name: tensor for name, tensor in self._network.state_dict().items()} | {
-            _OPTIMIZER + name: tensor for name, tensor in moments.items()
-        }
-
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `tensors` gave."""
-        self._network.load_state_dict(under(_NETWORK, tensors))
-        restore_state(self._optimizer, under(_OPTIMIZER, tensors))
+        return discriminator_loss(*self._network(torch.cat([real, made])).scores.chunk(2))
 
 
 def adaptive_weight(made: Made, rec: Tensor, gan: Tensor) -> Tensor:
