@@ -4,9 +4,7 @@ from collections.abc import Mapping
 
 from worldmodel_v.autoencoders.base import Finding
 from worldmodel_v.surface import option
-
-WINDOW = 200
-"""Steps over which its loss is averaged."""
+from worldmodel_v.training.window import WINDOW, WindowMean
 
 WINS = 0.05
 SAYS_NOTHING = 0.999
@@ -16,20 +14,12 @@ class DiscriminatorWatch:
     """Judges the recorded losses of a discriminator, window after window."""
 
     def __init__(self) -> None:
-        self._losses: list[float] = []
-        self._first: int | None = None
+        self._loss = WindowMean("discriminator_loss")
 
     def judge(self, step: int, figures: Mapping[str, float]) -> Finding | None:
         """The problem that the last window shows, if it ends at this step; `figures` are those recorded of it."""
-        if "discriminator_loss" not in figures:
-            return None
-        self._losses.append(figures["discriminator_loss"])
-        self._first = step if self._first is None else self._first
-        if step - self._first < WINDOW:
-            return None
-        mean = sum(self._losses) / len(self._losses)
-        self._losses, self._first = [], None
-        return _finding(step, mean)
+        mean = self._loss.add(step, figures)
+        return None if mean is None else _finding(step, mean)
 
 
 def _finding(step: int, mean: float) -> Finding | None:
