@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,7 +146,8 @@ def train_small(out: Path) -> object:
 
 def train_sharply(out: Path) -> object:
     settings = {"steps": 4, "batch_size": 4, "latent_dim": 2, "architecture": "mlp", "checkpoint_every": 1}
-    losses = {"error_weight": "gradient", "adversarial": 0.5, "adversarial_start": 1, "perceptual": 0.1}
+    losses: dict[str, Any] = {"error_weight": "gradient", "adversarial": 0.5, "adversarial_start": 1, "perceptual": 0.1}
+    losses |= {"total_correlation": 1.0, "total_correlation_estimator": "discriminator"}
     files = {"data": out.parent / "rollouts", "out": out}
     return train(TrainConfig(**files, holdout_every=2, log_every=1, device="cpu", **settings, **losses))
 

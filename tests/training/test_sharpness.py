@@ -26,8 +26,9 @@ from worldmodel_v.training.run import TrainingRun
 from worldmodel_v.training.sharpness.adversarial import DELTA, MAX_ADAPTIVE_WEIGHT, Adversarial, adaptive_weight, last_layer
 from worldmodel_v.training.sharpness.discriminator import Discriminator, discriminator_loss, generator_loss
 from worldmodel_v.training.sharpness.error_weights import WeightedErrors, error_weights, gradient
-from worldmodel_v.training.sharpness.health import WINDOW, DiscriminatorWatch
+from worldmodel_v.training.sharpness.health import DiscriminatorWatch
 from worldmodel_v.training.sharpness.perceptual import feature_distance, load_network
+from worldmodel_v.training.window import WINDOW
 
 NETWORKS = "tests.training.perceptual_networks"
 TOKENIZER = "tests.extending.my_tokenizer:Tokenizer"
@@ -40,7 +41,8 @@ def pictures(count: int = 4, size: int = 16, seed: int = 0) -> torch.Tensor:
 
 
 def made_of(model: nn.Module, x: torch.Tensor, frames: torch.Tensor, minimised: torch.Tensor) -> Made:
-    return Made(Batch(x, None, None, 0, lambda mean: mean), frames, (frames - x).square(), minimised, model)  # type: ignore[arg-type]
+    batch, made = Batch(x, None, None, 0, lambda mean: mean), Reconstructed(frames, (frames - x).square())
+    return Made(batch, lambda: made, minimised, model)  # type: ignore[arg-type]
 
 
 class TestErrorWeights:

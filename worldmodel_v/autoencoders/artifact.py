@@ -44,7 +44,10 @@ ENTRY = "autoencoder"
 CHECKPOINT_NAME = "checkpoint.safetensors"
 """The file that a training keeps until it is finished."""
 
-EXTRA_LOSSES = ("error_weight", "adversarial", "adversarial_start", "perceptual", "perceptual_network")
+EXTRA_LOSSES = (
+    *("error_weight", "adversarial", "adversarial_start", "perceptual", "perceptual_network"),
+    *("total_correlation", "total_correlation_estimator"),
+)
 """The settings of losses beside the autoencoder's own. A training records those that have an effect."""
 
 MAX_FILE_BYTES = 4 << 30

@@ -101,6 +101,22 @@ class Reconstructed(NamedTuple):
     """float (B, C, H, W): `Loss.minimised` contains their sum over a frame, as a mean over the batch."""
 
 
+class Drawn(NamedTuple):
+    """The latents that a batch's frames were decoded from, for losses on latents. The prior of each is N(0, 1)."""
+
+    z: Tensor
+    """float32 (B, Z), with gradients: drawn with `Batch.noise`, which has a number for each."""
+
+    parameters: tuple[Tensor, ...]
+    """float32 (B, Z) each, with gradients: what the posterior of each frame's latents is determined by."""
+
+    log_density: Callable[..., Tensor]
+    """log q(z|x) of each latent in nats, elementwise, from z and parameters whose shapes are broadcast."""
+
+    nat: Tensor | float
+    """What a nat of the KL weighs in `Loss.minimised`, before beta."""
+
+
 class Loss(NamedTuple):
     """The result of a training step."""
 
@@ -112,6 +128,10 @@ class Loss(NamedTuple):
 
     reconstructed: Callable[[], Reconstructed] | None = None
     """Gives the reconstructions, for --error-weight, --adversarial and --perceptual; without it these are refused."""
+
+    drawn: Drawn | None = None
+    """The latents, for --total-correlation; None where a frame's latents are no vector or not independent, given the frame.
+    Then the option is refused."""
 
 
 class CodedBatch(NamedTuple):

@@ -30,10 +30,18 @@ TITLES = {
     "generator_loss": "Generator's loss, without its weight",
     "adversarial_weight": "Weight of the generator's loss",
     "discriminator_loss": "Discriminator's loss (0: it wins, 1: it says nothing)",
+    "total_correlation": "Total correlation of the latents (nats), without its weight",
+    "mutual_information": "Mutual information of latents and frames (nats)",
+    "dimension_wise_kl": "KL of each latent's distribution to the prior, summed (nats)",
+    "overlap": "Overlap of a batch's posteriors (0: none, and the estimate says nothing)",
+    "latent_discriminator_loss": "Loss of the discriminator of latents (0: it wins, 1: it guesses)",
 }
 """Of the figures that have a curve, in this order."""
 
-_ADDED = ("minimised", "weighted_error", "perceptual", "generator_loss", "adversarial_weight", "discriminator_loss")
+_ADDED = (
+    *("minimised", "weighted_error", "perceptual", "generator_loss", "adversarial_weight", "discriminator_loss"),
+    *("total_correlation", "mutual_information", "dimension_wise_kl", "overlap", "latent_discriminator_loss"),
+)
 FIGURES = {"train": ("loss", *_ADDED), "held-out": ("psnr_db", "elbo_nats", "kl_nats", "perplexity")}
 """A group of lines -> its figures that have a curve."""
 

@@ -2,7 +2,8 @@
 
 The loop (`trainer`) and its settings (`config`), a step (`run`), several cores (`parts`) and several processes taking it
 together (`share`, `distributed`), its optimiser (`optimizers`) and what changes with the step (`schedules`), losses beside the
-autoencoder's own (`extras`, and those against blur in `sharpness`), its state (`checkpoint`, `best`), its record (`metrics`),
+autoencoder's own (`extras`, chosen by `extra_settings`; those against blur in `sharpness`, that against dependent latents in
+`correlation`; networks that learn beside it, `adversary`), its state (`checkpoint`, `best`), its record (`metrics`),
 its health (`health`), what it leaves (`publication`). `open_training` is for a loop of one's own.
 """
 

@@ -13,11 +13,11 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import LocalPath, Locations
 from worldmodel_v.surface import option
+from worldmodel_v.training.extra_settings import Estimator, require_losses, sources_of, without_effect
 from worldmodel_v.training.optimizers import source_of
 from worldmodel_v.training.schedules import Schedule
 from worldmodel_v.training.sharpness.error_weights import ErrorWeight
 from worldmodel_v.training.sharpness.perceptual import DISCRIMINATOR
-from worldmodel_v.training.sharpness.settings import require_losses, sources_of, without_effect
 from worldmodel_v.training.trackers import TrackerName
 from worldmodel_v.untrusted import canonical_json
 
@@ -83,6 +83,12 @@ class LoopConfig:
 
     perceptual_network: str = DISCRIMINATOR
     """discriminator: it is trained for this, too; or module:factory of your own, such as VGG16 (see the guide to training)."""
+
+    total_correlation: Annotated[float, Ge(0)] = 0.0
+    """Weight of how much latents depend on each other, in nats, beside the KL (beta-TC-VAE, FactorVAE); 0 for none."""
+
+    total_correlation_estimator: Estimator = "sampling"
+    """sampling: from the posteriors of a batch; discriminator: by a network that is trained for it."""
 
     holdout_every: Annotated[int, Ge(2)] = 10
     """Every k-th episode of a collection is held out for evaluation: numbers k - 1, 2k - 1, …"""

@@ -1,14 +1,15 @@
 """Extra parts of a training: losses beside the autoencoder's own, and networks of theirs that are trained with it.
 
-An `ExtraLoss` adds a term to what a step minimises; it gets the batch's reconstructions. If it has a network of its own, this
-learns after the autoencoder's step, from the same reconstructions, and its weights and its optimiser's moments are tensors of
-the checkpoint, under `extra.`. So a training with extra losses resumes as exactly as one without. The finished autoencoder
-has none of it.
+An `ExtraLoss` adds a term to what a step minimises; it gets the batch's reconstructions, or its latents. If it has a network of
+its own, this learns after the autoencoder's step, from the same batch (see `adversary`), and its weights and its optimiser's
+moments are tensors of the checkpoint, under `extra.`. So a training with extra losses resumes as exactly as one without. The
+finished autoencoder has none of it.
 
 Several terms are added in the given order, so a term that is weighed against the others comes last. All are computed in
 float32, for any precision of the autoencoder.
 """
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -16,26 +17,39 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from worldmodel_v.autoencoders import Autoencoder, Batch, Loss, Reconstructed
+from worldmodel_v.autoencoders import Autoencoder, Batch, Drawn, Loss, Reconstructed
 from worldmodel_v.errors import ConfigError
+from worldmodel_v.surface import option
 from worldmodel_v.training.parts import Objective, Terms
-from worldmodel_v.training.share import Share
+from worldmodel_v.training.share import ALONE, Share
 
 
 class Made(NamedTuple):
     """A batch, and what the autoencoder made of it."""
 
     batch: Batch
-    frames: Tensor
-    """float32 (B, C, H, W) in [0, 1], with gradients."""
-
-    errors: Tensor
-    """float32 (B, C, H, W): see `Reconstructed`."""
+    reconstructed: Callable[[], Reconstructed]
+    """Gives the reconstructions, which are computed once."""
 
     minimised: Tensor
     """0-dim: the loss with the terms that were added so far."""
 
     model: Autoencoder
+    drawn: Drawn | None = None
+    """Of this process's frames."""
+
+    share: Share = ALONE
+    """Which part of the batch this process has."""
+
+    @property
+    def frames(self) -> Tensor:
+        """float32 (B, C, H, W) in [0, 1], with gradients."""
+        return self.reconstructed().frames.float()
+
+    @property
+    def errors(self) -> Tensor:
+        """float32 (B, C, H, W): see `Reconstructed`."""
+        return self.reconstructed().errors.float()
 
 
 class Term(NamedTuple):
@@ -97,14 +111,14 @@ class Extras:
         """The figures that are shown during training."""
         return [name for loss in self._losses.values() for name in loss.shown]
 
-    def around(self, model: Autoencoder, objective: Objective) -> Objective:
+    def around(self, model: Autoencoder, objective: Objective, share: Share = ALONE) -> Objective:
         """The objective with all terms; without extra losses the objective itself."""
-        return (lambda batch: self._loss(model, batch, objective(batch))) if self._losses else objective
+        return (lambda batch: self._loss(model, batch, objective(batch), share)) if self._losses else objective
 
-    def _loss(self, model: Autoencoder, batch: Batch, plain: Loss) -> Loss:
+    def _loss(self, model: Autoencoder, batch: Batch, plain: Loss, share: Share) -> Loss:
         """`loss` stays the autoencoder's own; what is minimised is recorded as `minimised`."""
-        reconstructed = _reconstructed(plain, model, batch)
-        made = Made(batch, reconstructed.frames.float(), reconstructed.errors.float(), plain.minimised, model)
+        reconstructed = functools.cache(lambda: require_reconstructions(plain, model, batch))
+        made = Made(batch, reconstructed, plain.minimised, model, plain.drawn, share)
         figures = {"loss": plain.minimised, **plain.figures}
         for loss in self._begun(batch.step):
             value, found = loss.term(made)
@@ -139,17 +153,18 @@ def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def require_reconstructions(model: Autoencoder, objective: Callable[[Batch], Loss]) -> Reconstructed:
-    """What the autoencoder makes of two black frames; raises ConfigError unless extra losses can use it."""
+def first_loss(model: Autoencoder) -> tuple[Batch, Loss]:
+    """A batch of two black frames, and the loss of it."""
     config = model.config
     x = torch.zeros(2, config.channels, *config.frame_shape)
     noise = None if model.noise_shape is None else torch.zeros(2, *model.noise_shape)
     batch = Batch(x, model.typical_condition(2), noise, 0, lambda mean: mean)
     model.eval()
-    return _reconstructed(objective(batch), model, batch)
+    return batch, model.objective()(batch)
 
 
-def _reconstructed(loss: Loss, model: Autoencoder, batch: Batch) -> Reconstructed:
+def require_reconstructions(loss: Loss, model: Autoencoder, batch: Batch) -> Reconstructed:
+    """The reconstructions of a loss; raises ConfigError unless losses on pictures can use them."""
     if loss.reconstructed is None:
         raise ConfigError(
             "its loss gives no reconstructions (Loss.reconstructed), so nothing can be added to it",
@@ -164,3 +179,30 @@ def _reconstructed(loss: Loss, model: Autoencoder, batch: Batch) -> Reconstructe
             got = f"the shape {tuple(values.shape)}, {'with' if values.requires_grad else 'without'} gradients"
             raise ConfigError(f"its Loss.reconstructed gives {got}", field="autoencoder", got=model.kind, expected=expected)
     return made
+
+
+def require_drawn(drawn: Drawn | None, model: Autoencoder, batch: Batch) -> Drawn:
+    """The latents of a loss themselves; raises ConfigError unless losses on latents can use them."""
+    if drawn is None:
+        raise ConfigError(
+            "its latents are no vector of real numbers that are independent, given the frame (Loss.drawn), so their total "
+            "correlation cannot be measured",
+            field="autoencoder",
+            got=model.kind,
+            remedy=f"leave {option('total_correlation')} out, or train {option('autoencoder', 'gaussian')}",
+        )
+    tensors = {"z": drawn.z, **{f"parameters[{i}]": each for i, each in enumerate(drawn.parameters)}}
+    shape = (len(batch.x), 0) if batch.noise is None else tuple(batch.noise.shape)
+    for name, values in tensors.items():
+        if tuple(values.shape) != shape or not values.requires_grad:
+            got = f"{name} of the shape {tuple(values.shape)}, {'with' if values.requires_grad else 'without'} gradients"
+            expected = f"the shape of its noise, {shape}, with gradients"
+            raise ConfigError(f"its Loss.drawn has {got}", field="autoencoder", got=model.kind, expected=expected)
+    if len(shape) != 2 or shape[1] < 2:
+        raise ConfigError(
+            f"its latents have the shape {shape[1:]} for a frame, and only several numbers in a vector can be dependent",
+            field="autoencoder",
+            got=model.kind,
+            remedy=f"leave {option('total_correlation')} out",
+        )
+    return drawn

@@ -16,6 +16,7 @@ from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage import Rollouts
 from worldmodel_v.surface import option
 from worldmodel_v.training.config import LoopConfig
+from worldmodel_v.training.correlation.health import CorrelationWatch
 from worldmodel_v.training.sharpness.health import DiscriminatorWatch
 
 GRACE_STEPS = 300
@@ -39,6 +40,7 @@ class Watch:
         self._steps = self._window_steps = self._window_clipped = 0
         self._best_psnr: tuple[float, int] | None = None
         self._discriminator = DiscriminatorWatch()
+        self._correlation = CorrelationWatch()
 
     def count(self, grad_norm: torch.Tensor | float) -> None:
         """Record a step's gradient norm before clipping, without waiting for the device."""
@@ -64,8 +66,11 @@ class Watch:
         return {"clipped_share": clipped / max(steps, 1)}
 
     def losses(self, step: int, figures: Mapping[str, float]) -> None:
-        """Warn of what the recorded figures of a step show: a discriminator that teaches nothing."""
+        """Warn of what the recorded figures of a step show: a discriminator that teaches nothing, an estimate of the total
+        correlation that says nothing."""
         if finding := self._discriminator.judge(step, figures):
+            self._warn(finding.name, finding.text)
+        if self._has_settled(step) and (finding := self._correlation.judge(step, figures)):
             self._warn(finding.name, finding.text)
 
     def judge(self, step: int, heldout: Figures, health: Mapping[str, float | list[float]]) -> str | None:

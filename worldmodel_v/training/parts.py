@@ -95,7 +95,7 @@ class Parts:
 
     def _backward(self, number: int, batch: Batch, weight: float) -> Terms:
         with self._precision():
-            minimised, figures, _ = self._objectives[number](batch)  # the third would keep reconstructions in memory
+            minimised, figures = self._objectives[number](batch)[:2]  # the others would keep reconstructions in memory
         (minimised * weight).backward()
         terms = {"loss": minimised, **figures}
         return {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in terms.items()}

@@ -19,6 +19,7 @@ from worldmodel_v.data import (
     read_conditions,
     read_frames,
 )
+from worldmodel_v.data.chunks import find_chunks
 from worldmodel_v.data.conditions import require_recorded
 from worldmodel_v.data.prefetch import prefetch
 from worldmodel_v.device import compiled
@@ -26,12 +27,12 @@ from worldmodel_v.storage import Rollouts
 from worldmodel_v.storage.lock import Lock
 from worldmodel_v.training.checkpoint import Checkpoint, save_checkpoint
 from worldmodel_v.training.config import LoopConfig
+from worldmodel_v.training.extra_settings import build_losses, require_usable
 from worldmodel_v.training.extras import Extras
 from worldmodel_v.training.optimizers import build_optimizer
 from worldmodel_v.training.parts import Parts, num_parts
-from worldmodel_v.training.schedules import learning_rate_factor
+from worldmodel_v.training.schedules import learning_rate_factor, step_seed
 from worldmodel_v.training.share import ALONE, Share
-from worldmodel_v.training.sharpness.settings import build_losses, require_usable
 
 StepTerms = dict[str, torch.Tensor | float]
 """What one step reports: loss, grad_norm and the autoencoder's figures; tensors stay on the device until they are logged."""
@@ -93,7 +94,7 @@ class TrainingRun:
             self.optimizer = build_optimizer(config.optimizer, self.model, config.learning_rate, config.weight_decay)
         self._learning_rates = [group["lr"] for group in self.optimizer.param_groups]
         with _seeded(config.seed):
-            self.extras: Extras = build_losses(config, self.model.config.frame_shape, device)
+            self.extras: Extras = build_losses(config, self.model, device, self._num_frames)
         """The losses beside the autoencoder's own, with their networks."""
         self.step = 0
         if checkpoint is not None:
@@ -112,7 +113,8 @@ class TrainingRun:
 
     def _objective_of(self, model: Autoencoder) -> Callable[[Batch], Loss]:
         compile = functools.partial(compiled, device=self.device) if self.config.compile else None
-        return self.extras.around(model, model.objective(compile=compile, recompute=self.config.checkpoint_activations))
+        objective = model.objective(compile=compile, recompute=self.config.checkpoint_activations)
+        return self.extras.around(model, objective, self._share)
 
     def _fresh_model(self) -> Autoencoder:
         """A model with new weights; the training episodes standardise its condition."""
@@ -153,6 +155,10 @@ class TrainingRun:
 
     def is_trained_on(self, episode_id: int) -> bool:
         return self._split.is_trained_on(episode_id)
+
+    def _num_frames(self) -> int:
+        """The number of frames to train on."""
+        return find_chunks(self.dataset, self.is_trained_on).num_frames
 
     def is_held_out(self, episode_id: int) -> bool:
         return self._split.is_held_out(episode_id)
@@ -214,7 +220,7 @@ class TrainingRun:
         if self.model.noise_shape is None:
             return None
         shape = self.config.batch_size, *self.model.noise_shape
-        self._noise.manual_seed(_noise_seed(self.config.seed, self.step))
+        self._noise.manual_seed(step_seed(self.config.seed, self.step))
         noise = torch.randn(shape, generator=self._noise, device=self.device)
         return noise[self._share.rows(self.config.batch_size)]
 
@@ -231,7 +237,3 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
-
-
-def _noise_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -3,6 +3,8 @@
 import math
 from typing import Literal
 
+import numpy as np
+
 Schedule = Literal["constant", "cosine"]
 
 
@@ -15,3 +17,9 @@ def learning_rate_factor(step: int, schedule: Schedule, warmup_steps: int, steps
     if schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps)))
+
+
+def step_seed(seed: int, step: int, *purpose: int) -> int:
+    """The seed of the random numbers of a step; those of each purpose are independent of all others."""
+    sequence = np.random.SeedSequence((seed, step), spawn_key=purpose)
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -45,6 +45,20 @@ class Share:
         torch.distributed.all_reduce(total)
         return total / self.size + (value - value.detach())
 
+    def gather(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes in their order; every process must call this with equally many.
+
+        Only this process's rows have a gradient, `size` times as large: a function of all rows that every process computes
+        gets its gradient when `average` has averaged those of the processes.
+        """
+        if self.size == 1:
+            return rows
+        own = rows.detach().contiguous()
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        torch.distributed.all_gather(parts, own)
+        parts[self.rank] = own + self.size * (rows - rows.detach())
+        return torch.cat(parts)
+
     def agree(self, wish: bool, device: torch.device) -> bool:
         """The value of `wish` in the first process; every process must call this."""
         if self.size == 1:

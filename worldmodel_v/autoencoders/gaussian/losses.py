@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from worldmodel_v.autoencoders.gaussian.posterior import Noise, gaussian_kl
+from worldmodel_v.autoencoders.gaussian.posterior import Noise, Posterior, gaussian_kl
 from worldmodel_v.autoencoders.reconstruction import bernoulli_nll, gaussian_nll
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ class Elbo(NamedTuple):
     kl_per_latent: torch.Tensor = torch.zeros(0)
     """(Z,), without gradient: the KL of each latent."""
 
+    posterior: Posterior | None = None
+    """Of each frame: (B, Z)."""
+
+    z: torch.Tensor | None = None
+    """(B, Z): the sample of it that was decoded."""
+
     def loss(self, beta: float) -> torch.Tensor:
         """What is minimised: reconstruction + beta * KL (Higgins et al. 2017; beta = 1 is the VAE)."""
         return self.reconstruction + beta * self.kl_penalty
@@ -72,7 +78,8 @@ def elbo(
     The floor of `free_bits` and the squared error are computed from the whole batch.
     """
     posterior = model.posterior(x_BCHW, condition_BK, noise)
-    logits = model.decode_logits(posterior.sample(noise), condition_BK)
+    z = posterior.sample(noise)
+    logits = model.decode_logits(z, condition_BK)
     squared_error = None
     if model.config.likelihood == "bernoulli":
         reconstruction_B = bernoulli_nll(logits, x_BCHW)
@@ -84,7 +91,7 @@ def elbo(
     kl_BZ = gaussian_kl(posterior)
     penalty = kl_penalty(kl_BZ, free_bits, kl_tolerance, across)
     per_latent = kl_BZ.detach().mean(dim=0)
-    return Elbo(reconstruction_B.mean(), kl_BZ.sum(dim=1).mean(), penalty, squared_error, logits, per_latent)
+    return Elbo(reconstruction_B.mean(), kl_BZ.sum(dim=1).mean(), penalty, squared_error, logits, per_latent, posterior, z)
 
 
 def kl_penalty(

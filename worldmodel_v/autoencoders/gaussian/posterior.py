@@ -7,6 +7,7 @@ mu plus the average of σ² on the diagonal. If it is far from N(0, I), samples 
 was not trained on.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -38,6 +39,11 @@ def gaussian_kl(posterior: Posterior) -> torch.Tensor:
     """KL(N(mu, σ²) || N(0, 1)) of each latent: (B, Z), in closed form (Kingma & Welling 2013, appendix B)."""
     mu, logvar = posterior
     return 0.5 * (mu.square() + logvar.exp() - logvar - 1.0)
+
+
+def gaussian_log_density(z: torch.Tensor, mu: torch.Tensor, logvar: torch.Tensor) -> torch.Tensor:
+    """log N(z; mu, σ²) of each number in nats, with all constants; shapes are broadcast."""
+    return -0.5 * ((z - mu).square() * torch.exp(-logvar) + logvar + math.log(2 * math.pi))
 
 
 def posterior_of(latents: Latents) -> Posterior:

@@ -26,6 +26,7 @@ from worldmodel_v.autoencoders.base import (
     AutoencoderConfig,
     Batch,
     Compile,
+    Drawn,
     Figures,
     Finding,
     Latents,
@@ -40,7 +41,7 @@ from worldmodel_v.autoencoders.gaussian.annealing import annealed_beta
 from worldmodel_v.autoencoders.gaussian.architectures import build_network, require_architecture
 from worldmodel_v.autoencoders.gaussian.likelihood import bound, sampled_log_likelihood, sigma_of
 from worldmodel_v.autoencoders.gaussian.losses import elbo
-from worldmodel_v.autoencoders.gaussian.posterior import Noise, Posterior
+from worldmodel_v.autoencoders.gaussian.posterior import Noise, Posterior, gaussian_log_density
 from worldmodel_v.autoencoders.gaussian.recompute import Recomputed
 from worldmodel_v.autoencoders.gaussian.settings import GaussianSettings, VAESettings
 from worldmodel_v.autoencoders.reconstruction import reconstructed
@@ -86,6 +87,9 @@ class GaussianAutoencoder(Autoencoder):
     shown: ClassVar[tuple[str, ...]] = ("kl",)
     sizes: ClassVar[tuple[str, ...]]
     """The settings that say how many latents there are."""
+
+    independent: ClassVar[bool] = False
+    """Whether a frame's latents are one vector, each of which is drawn from its own mu and logvar alone."""
 
     variance: torch.Tensor
 
@@ -188,8 +192,11 @@ class GaussianAutoencoder(Autoencoder):
             figures = {"loss": bound, "reconstruction": terms.reconstruction, "kl": terms.kl, "beta": beta}
             learned = {"sigma": self.sigma} if config.likelihood == "calibrated" else {}
             assert terms.logits is not None
+            assert terms.posterior is not None
+            assert terms.z is not None
             made = functools.partial(reconstructed, config.likelihood, terms.logits, batch.x)
-            return Loss(bound * error_scale, figures | learned | self.step_figures(terms.kl_per_latent), made)
+            drawn = Drawn(terms.z, terms.posterior, gaussian_log_density, error_scale) if self.independent else None
+            return Loss(bound * error_scale, figures | learned | self.step_figures(terms.kl_per_latent), made, drawn)
 
         return loss
 
@@ -246,6 +253,7 @@ class VAE(GaussianAutoencoder):
     config: VAEConfig
     kind = "gaussian"
     sizes = ("latent_dim",)
+    independent = True
     to_posterior: nn.Linear
     from_latent: nn.Linear
 
