@@ -79,6 +79,14 @@ def test_a_training_that_is_interrupted_and_continued(under_others: Under, stamp
     require_same_training(other, plain)
 
 
+@pytest.mark.parametrize("estimator", ["sampling", "discriminator"])
+def test_a_training_for_independent_latents(under_others: Under, stamp_rollouts: Path, tmp_path: Path, estimator: str) -> None:
+    losses = {"total_correlation": 2.0, "total_correlation_estimator": estimator, "architecture": "conv", **SETTINGS}
+    train(TrainConfig(data=stamp_rollouts, out=tmp_path / "plain", steps=1, **losses))
+    under_others(lambda: train(TrainConfig(data=stamp_rollouts, out=tmp_path / "other", steps=1, **losses)))
+    require_same_training(tmp_path / "other", tmp_path / "plain")
+
+
 def test_a_grey_conditional_training(under_others: Under, stamp_rollouts: Path, tmp_path: Path) -> None:
     grey = {"steps": 1, "channels": 1, "condition": ("action",), "likelihood": "gaussian", **SETTINGS}
     train(TrainConfig(data=stamp_rollouts, out=tmp_path / "plain", **grey))

@@ -116,7 +116,8 @@ def open_training(config: LoopConfig) -> Iterator[TrainingRun]:
     device = _own_device(config)
     dataset = open_rollouts(config.data)
     Split(dataset, config.holdout_every).require_both()
-    require_trainable(config, dataset)
+    with plain_tensors():
+        require_trainable(config, dataset)
     require_varied_frames(dataset)
     settings = {**config.identity(), "data_spec_hash": dataset.spec_hash}
     refuse_foreign_names(config.out, OWN_NAMES, "a training", "of this training")
