@@ -13,7 +13,7 @@ from tests.docs.notebooks import TUTORIALS
 
 ROOT = Path(__file__).parents[2]
 MAX_BYTES = 300_000
-PICTURES = {"own_environment": 2, "look_at_data": 3, "mdn_rnn": 1, "atari_and_minigrid": 4}
+PICTURES = {"own_environment": 2, "look_at_data": 3, "mdn_rnn": 1, "tokens": 3, "atari_and_minigrid": 4}
 """How many each shows at least."""
 
 
