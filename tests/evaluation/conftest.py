@@ -8,7 +8,7 @@ import torch
 
 from tests.builders import made_rollout_schema, make_episode, rollout_spec
 from tests.conftest import stamp_config
-from worldmodel_v.autoencoders import save
+from worldmodel_v.autoencoders import Autoencoder, save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.collection import collect
 from worldmodel_v.evaluation import EvalConfig, EvaluationReport, evaluate
@@ -51,7 +51,7 @@ def write_rollouts(path: Path, num_episodes: int = 4, *, spec: dict[str, object]
     return path
 
 
-def write_vae(path: Path, data: Path, *, holdout_every: int = 2, model: VAE | None = None, **config: object) -> Path:
+def write_vae(path: Path, data: Path, *, holdout_every: int = 2, model: Autoencoder | None = None, **config: object) -> Path:
     """What wm-train would leave of a VAE with random weights for 8x8 frames."""
     torch.manual_seed(0)
     model = model or VAE(VAEConfig(**{"frame_height": 8, "frame_width": 8, "latent_dim": 3, **config}))

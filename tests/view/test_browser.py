@@ -15,10 +15,11 @@ from benchmarks._browser import CHROMIUM, Browser
 from tests.builders import imported
 from tests.evaluation.conftest import write_rollouts, write_vae
 from tests.integration.test_example import EXAMPLE
-from tests.view.conftest import HIDDEN, MIXTURES
-from tests.view.test_network import SIZES
+from tests.view.conftest import HIDDEN, MIXTURES, mdn_rnn_bytes
+from tests.view.test_network import SIZES, made_relative
 from tests.view.test_page import HOSTILE
 from worldmodel_v.autoencoders import frames_to_input, output_to_frames
+from worldmodel_v.autoencoders.artifact import describe
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.evaluation.walks import interpolate
 from worldmodel_v.storage import open_dataset
@@ -146,7 +147,7 @@ def test_sliders_move_the_frame(browser: Browser) -> None:
         "{ const s = worldView.latents.sliders[0]; s.input.value = s.high; s.input.dispatchEvent(new Event('input')); }"
     )
     moved = browser.value("[...worldView.latents.z]")
-    first = browser.value("worldView.page.latents.order[0]")
+    first = browser.value("worldView.page.latents.sliders[0].at")
     assert [i for i in range(8) if moved[i] != start[i]] == [first]
     browser.value("document.getElementById('reset').click()")
     assert browser.value("[...worldView.latents.z]") == start
@@ -154,6 +155,43 @@ def test_sliders_move_the_frame(browser: Browser) -> None:
     np.testing.assert_allclose(
         browser.value("[...worldView.latents.z]"), browser.value("[...worldView.latents.to.z]"), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["spatial", "ladder"])
+@torch.no_grad()
+def test_a_map_and_two_levels_are_decoded_moved_and_dreamed(kind: str, tmp_path: Path) -> None:
+    data, model = write_rollouts(tmp_path / "data"), made_relative(kind, (8, 8), condition=("action",), condition_dim=2)
+    for parameter in model.decoder.parameters():
+        parameter.mul_(1.5)
+    vae = write_vae(tmp_path / "vae", data, model=model)
+    rnn = mdn_rnn_bytes(open_dataset(data).schema.actions, describe(vae).sha256, latent_dim=model.latent_dim)
+    (tmp_path / "mdn_rnn.safetensors").write_bytes(rnn)
+    report = view(ViewConfig(vae=vae, data=data, rnn=tmp_path, out=tmp_path / "page.html", device="cpu"))
+    z = torch.randn(6, model.latent_dim, generator=torch.Generator().manual_seed(0))
+    condition = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
+    with Browser(report.page, tmp_path / "profile") as browser:
+        found = decoded(browser, torch.cat([z, model.standardised(condition)], dim=1).numpy())
+        moved = browser.value("""{
+          const { z, start, sliders } = worldView.latents, [{ input, high, direction }, ...others] = sliders;
+          input.value = high;
+          input.dispatchEvent(new Event("input"));
+          const changes = others.map((other) => other.direction.along(z) - other.direction.along(start.z));
+          return { at: direction.along(z), value: Number(input.value), changes };
+        }""")
+        browser.value("document.getElementById('random').click()")
+        drawn = browser.value("[...worldView.latents.z]")
+        browser.value("document.getElementById('reset').click()")
+        again, start = browser.value("[[...worldView.latents.z], [...worldView.latents.start.z]]")
+        browser.value("worldView.dream.step(0)")
+        assert browser.complaints == []
+    expected = output_to_frames(model.decode_z(z, condition)).numpy()
+    assert len(np.unique(expected)) > 20
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    assert moved["at"] == pytest.approx(moved["value"], abs=1e-4)
+    np.testing.assert_allclose(moved["changes"], 0, atol=1e-5)
+    assert np.isfinite(drawn).all()
+    assert drawn != start
+    assert again == start
 
 
 def test_interpolation_is_that_of_the_evaluation(browser: Browser) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
+from worldmodel_v.autoencoders.gaussian import VAE, GaussianAutoencoder, VAEConfig
+from worldmodel_v.autoencoders.registry import autoencoder_class
 from worldmodel_v.view.computing import choose_precision, compute
 from worldmodel_v.view.network import NotConvertible, convert_decoder
 
@@ -21,8 +22,19 @@ def made(architecture: str = "conv", shape: tuple[int, int] = (16, 16), **settin
     return VAE(config).eval()
 
 
-def drawn(model: VAE) -> torch.Tensor:
-    return torch.randn(4, model.config.latent_dim, generator=torch.Generator().manual_seed(2))
+def made_relative(kind: str, shape: tuple[int, int], **settings: object) -> GaussianAutoencoder:
+    """A VAE with a map of latents, or with two levels."""
+    torch.manual_seed(1)
+    sizes = {"spatial": {"latent_grid": 4, "latent_channels": 2}, "ladder": {"top_dim": 3, "bottom_dim": 4}}
+    made_class = autoencoder_class(kind)
+    config = made_class.config_class(frame_height=shape[0], frame_width=shape[1], **sizes[kind], **settings)
+    model = made_class(config).eval()
+    assert isinstance(model, GaussianAutoencoder)
+    return model
+
+
+def drawn(model: GaussianAutoencoder) -> torch.Tensor:
+    return torch.randn(4, model.latent_dim, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize(("architecture", "shape"), SIZES)
@@ -34,6 +46,23 @@ def test_the_operations_give_the_frames_of_the_decoder(architecture: str, shape:
     found = compute(operations, weights.rounded("float32"), z)
     torch.testing.assert_close(found, model.decode_z(z), rtol=0, atol=2e-5)
     assert choose_precision(operations, weights, z, model.decode_z(z)) == "float16"
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (24, 40)])
+@pytest.mark.parametrize("kind", ["spatial", "ladder"])
+@torch.no_grad()
+def test_a_map_and_two_levels_with_a_condition(kind: str, shape: tuple[int, int]) -> None:
+    model = made_relative(kind, shape, condition=("speed",), condition_dim=2)
+    model.standardise_by(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 2.0]))
+    z, condition = 2 * drawn(model), torch.randn(4, 2)
+    operations, weights = convert_decoder(model)
+    expected = model.decode_z(z, condition)
+    inputs = torch.cat([z, model.standardised(condition)], dim=1)
+    torch.testing.assert_close(compute(operations, weights.rounded("float32"), inputs), expected, rtol=0, atol=2e-5)
+    assert choose_precision(operations, weights, inputs, expected) == "float16"
+    without = made_relative(kind, shape)
+    operations, weights = convert_decoder(without)
+    torch.testing.assert_close(compute(operations, weights.rounded("float32"), z), without.decode_z(z), rtol=0, atol=2e-5)
 
 
 @torch.no_grad()

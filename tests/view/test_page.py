@@ -18,6 +18,7 @@ from tests.conftest import stamp_config
 from tests.evaluation.conftest import write_rollouts, write_vae
 from tests.evaluation.test_report import Page
 from tests.view.conftest import WriteRnn, data_of
+from tests.view.test_network import made_relative
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig
 from worldmodel_v.autoencoders.tokens.fsq import FSQ, FSQConfig
@@ -28,6 +29,7 @@ from worldmodel_v.untrusted import printable
 from worldmodel_v.view import ViewConfig, ViewReport, stage, view
 from worldmodel_v.view.config import MAX_BYTES
 from worldmodel_v.view.episodes import shares
+from worldmodel_v.view.latents import principal_components
 from worldmodel_v.view.page import MARK, as_json
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;\u2028"
@@ -90,8 +92,49 @@ def test_no_episode_of_other_rollouts_was_trained_on(stamp_vae: Path, tmp_path: 
 
 def test_latents_are_ordered_by_their_kl(stamp_page: ViewReport) -> None:
     latents = data_of(stamp_page.page)["latents"]
-    assert [latents["kl"][i] for i in latents["order"]] == sorted(latents["kl"], reverse=True)
-    assert len(latents["order"]) == len(latents["std"]) == 8
+    amounts = [slider["amount"] for slider in latents["sliders"]]
+    assert amounts == sorted(amounts, reverse=True)
+    assert sorted(slider["at"] for slider in latents["sliders"]) == [*range(8)]
+    assert all(slider["name"] == f"z{slider['at']}" for slider in latents["sliders"])
+    assert latents["components"] is None
+
+
+def relative(tmp_path: Path, kind: str) -> tuple[Path, Path]:
+    """A VAE of another kind for 8x8 frames, and rollouts."""
+    data = write_rollouts(tmp_path / "data")
+    model = made_relative(kind, (8, 8))
+    return write_vae(tmp_path / "vae", data, model=model), data
+
+
+def test_the_levels_of_a_ladder_have_a_slider_for_each_latent(tmp_path: Path) -> None:
+    vae, data = relative(tmp_path, "ladder")
+    report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
+    assert report.latents.startswith("weights in")
+    names = {slider["name"] for slider in data_of(report.page)["latents"]["sliders"]}
+    assert names == {"top_0", "top_1", "top_2", "bottom_0", "bottom_1", "bottom_2", "bottom_3"}
+
+
+def test_a_map_has_sliders_for_its_principal_components(tmp_path: Path) -> None:
+    vae, data = relative(tmp_path, "spatial")
+    shown = data_of(view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu")).page)
+    sliders = shown["latents"]["sliders"]
+    components = floats(shown["latents"]["components"]).reshape(len(sliders), -1)
+    mu = np.concatenate([floats(each["mu"]).reshape(each["rows"], -1) for each in shown["episodes"]]).astype(np.float64)
+    assert components.shape[1] == mu.shape[1] == 32
+    np.testing.assert_allclose(components @ components.T, np.eye(len(sliders)), atol=1e-5)
+    along = mu @ components.T
+    np.testing.assert_allclose([slider["mean"] for slider in sliders], along.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose([slider["std"] for slider in sliders], along.std(axis=0), rtol=1e-3)
+    explained = np.linalg.eigvalsh(np.cov(mu.T))[::-1][: len(sliders)] / np.cov(mu.T).trace()
+    np.testing.assert_allclose([slider["amount"] for slider in sliders], 100 * explained, rtol=1e-3)
+
+
+def test_components_of_frames_that_are_all_the_same() -> None:
+    assert principal_components(torch.ones(5, 3)).shape == (0, 3)
+
+
+def floats(text: str) -> np.ndarray:
+    return np.frombuffer(gzip.decompress(base64.b64decode(text)), "<f4")
 
 
 def test_a_page_has_as_many_frames_as_it_has_room_for(
@@ -151,11 +194,11 @@ def test_tokens_have_their_episodes_alone(tmp_path: Path) -> None:
     vae = write_vae(tmp_path / "vae", data)
     (vae / "vae.safetensors").write_bytes(save(FSQ(FSQConfig(frame_height=8, frame_width=8, token_grid=4))))
     report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
-    assert report.latents == "left out: its autoencoder is fsq, whose latents are no vector with a Gaussian for each number"
+    assert report.latents == "left out: its autoencoder is fsq, which is not gaussian, spatial or ladder"
     shown = data_of(report.page)
     assert shown["latents"]["absent"] in report.latents
     assert all(episode["decoded"] for episode in shown["episodes"])
-    with pytest.raises(ConfigError, match="dreams of vectors with a Gaussian for each number, which fsq does not have"):
+    with pytest.raises(ConfigError, match="dreams of latents with a Gaussian for each number, which fsq does not have"):
         view(ViewConfig(vae=vae, data=data, out=tmp_path / "other.html", rnn=tmp_path, device="cpu"))
 
 

@@ -13,6 +13,8 @@ import torch
 from torch.nn import functional
 
 from worldmodel_v.autoencoders import output_to_frames
+from worldmodel_v.autoencoders.blocks import beside_everywhere
+from worldmodel_v.autoencoders.gaussian.ladder import estimates
 from worldmodel_v.view.network import NotConvertible, Operation
 from worldmodel_v.view.packing import Precision, Weights
 
@@ -46,6 +48,12 @@ def compute(operations: Sequence[Operation], buffer: torch.Tensor, x: torch.Tens
 
 def _compute(operation: Operation, buffer: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     match operation["op"]:
+        case "places":
+            return _places(x, operation["shape"])
+        case "levels":
+            top, bottom, condition = x.tensor_split([operation["sizes"][0], sum(operation["sizes"])], dim=1)
+            expected = estimates(compute(operation["prior"], buffer, top))
+            return torch.cat([expected.mean + torch.exp(0.5 * expected.logvar) * bottom, condition], dim=1)
         case "linear":
             return x @ _weight(operation, buffer) + _bias(operation, buffer)
         case "conv":
@@ -73,6 +81,13 @@ def _compute(operation: Operation, buffer: torch.Tensor, x: torch.Tensor) -> tor
         case "sigmoid":
             return torch.sigmoid(x)
     raise ValueError(f"no operation {operation['op']!r}")
+
+
+def _places(x_NI: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """The latents as a map of shape (h, w, c), with the condition behind them at each place: (N, c + K, h, w)."""
+    size = int(torch.Size(shape).numel())
+    z_NCHW = x_NI[:, :size].unflatten(1, tuple(shape)).permute(0, 3, 1, 2)
+    return beside_everywhere(z_NCHW, x_NI[:, size:])
 
 
 def _shuffled(x_NCHW: torch.Tensor, high: int, wide: int, crop_y: int, crop_x: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ MIN_ROWS = 2
 class ViewConfig:
     """Write one page that shows what a VAE does, and that works offline in any browser.
 
-    It has recorded episodes beside their reconstructions, a slider for each latent, whose decoder runs in the page, and with
+    It has recorded episodes beside their reconstructions, sliders for the latents, whose decoder runs in the page, and with
     an MDN-RNN a dream that is driven with the arrow keys. It has at most 8 MB.
     """
 

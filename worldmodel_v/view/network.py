@@ -3,7 +3,8 @@
 Legend: C channels, H, W map, K kernel, S stride, P padding, I input, O output.
 
 Every module that the built-in decoders are made of has one line in `_Converter._operations`; any other module raises
-`NotConvertible`, so nothing is shown that is not what PyTorch computes. Maps are (H, W, C) in the page.
+`NotConvertible`, so nothing is shown that is not what PyTorch computes. Maps are (H, W, C) in the page. Before the modules come
+two operations that are none: `places` makes a map of the latents of `spatial`, `levels` joins the two levels of `ladder`.
 
 - A transposed convolution becomes a convolution that computes all S x S outputs of a place as channels, followed by a
   `shuffle` (Shi et al. 2016, arXiv:1609.05158): TensorFlow.js has no fast transposed one on WebAssembly.
@@ -20,7 +21,9 @@ import torch
 from torch import nn
 
 from worldmodel_v.autoencoders.blocks import ResidualBlock
-from worldmodel_v.autoencoders.gaussian import VAE
+from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder
+from worldmodel_v.autoencoders.gaussian.ladder import LadderVAE
+from worldmodel_v.autoencoders.gaussian.spatial import SpatialVAE
 from worldmodel_v.view.packing import Weights
 
 Operation = dict[str, Any]
@@ -30,11 +33,19 @@ class NotConvertible(Exception):
     """The page has no operation for a part of the network; the text names the part."""
 
 
-def convert_decoder(model: VAE) -> tuple[list[Operation], Weights]:
+def convert_decoder(model: GaussianAutoencoder) -> tuple[list[Operation], Weights]:
     """The operations from (z, standardised condition) to a frame (H, W, C) in [0, 1]; raises NotConvertible."""
     converter = _Converter()
-    bottom = nn.Unflatten(1, model._bottom)
-    return converter.convert([model.from_latent, bottom, model.decoder, nn.Sigmoid()]), converter.weights
+    first: list[Operation] = []
+    to_map: list[nn.Module] = [nn.Unflatten(1, model._bottom)]
+    match model:
+        case SpatialVAE():
+            first, to_map = [{"op": "places", "shape": list(model.latent_shape)}], []
+        case LadderVAE():
+            sizes = [model.config.top_dim, model.config.bottom_dim]
+            first = [{"op": "levels", "sizes": sizes, "prior": converter.convert([model.top_down])}]
+    assert isinstance(model.from_latent, nn.Module)
+    return [*first, *converter.convert([model.from_latent, *to_map, model.decoder, nn.Sigmoid()])], converter.weights
 
 
 class _Converter:

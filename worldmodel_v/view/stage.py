@@ -10,7 +10,7 @@ import numpy as np
 
 from worldmodel_v.autoencoders import Autoencoder, Trained, load
 from worldmodel_v.autoencoders.artifact import read_training
-from worldmodel_v.autoencoders.gaussian import VAE
+from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import ConfigError, ModelFailed, PackageMissing
@@ -49,7 +49,7 @@ class ViewReport:
     episodes: int
     frames: int
     latents: str
-    """The part with a slider for each latent: the precision of its weights, or why it is left out."""
+    """The part with sliders for the latents: the precision of its weights, or why it is left out."""
 
     dream: str
     """The part that is driven: shown, or why it is left out."""
@@ -118,10 +118,10 @@ def _require_finite(config: ViewConfig, excerpts: Sequence[Excerpt]) -> None:
 def _mdn_rnn(config: ViewConfig, vae: Trained[Autoencoder], dataset: Rollouts) -> MdnRnn | None:
     if config.rnn is None:
         return None
-    if type(vae.model) is not VAE:
-        what = f"dreams of vectors with a Gaussian for each number, which {vae.model.kind} does not have"
+    if not isinstance(vae.model, GaussianAutoencoder):
+        what = f"dreams of latents with a Gaussian for each number, which {vae.model.kind} does not have"
         raise ConfigError(what, field="rnn", got=config.rnn, remedy="leave it out")
-    latent_dim = vae.model.config.latent_dim
+    latent_dim = vae.model.latent_dim
     return read_mdn_rnn(config.rnn, vae_sha256=vae.sha256, latent_dim=latent_dim, actions=dataset.schema.actions)
 
 
@@ -155,7 +155,7 @@ def _largest_page(
         page = render({**about, "episodes": episodes})
         if len(page) <= MAX_BYTES:
             return page, excerpts
-        taken = sum(len(text) for each in episodes for text in [*each["recorded"], *each["decoded"]])
+        taken = sum(len(text) for each in episodes for text in [*each["recorded"], *each["decoded"], each.get("mu", "")])
         excerpts = shortened(excerpts, MARGIN * (MAX_BYTES - len(page) + taken) / taken)
         if min(map(len, excerpts)) < MIN_ROWS:
             what = f"{len(excerpts)} episodes are too many for a page of {MAX_BYTES // 10**6} MB"
@@ -165,7 +165,7 @@ def _largest_page(
 def _episode(model: Autoencoder, decoder: PageDecoder | str, excerpt: Excerpt, fill: float) -> dict[str, Any]:
     if isinstance(decoder, str):
         return excerpt.for_page(fill, with_decoded=True)
-    assert isinstance(model, VAE)
+    assert isinstance(model, GaussianAutoencoder)
     return excerpt.for_page(fill, with_decoded=False) | latents_for_page(model, excerpt)
 
 

@@ -44,8 +44,10 @@ class EpisodesPart {
     names.slice(0, ACTION_LANES).forEach((name, i) => {
       lanes.push({ name, values: episode.column("action", i), colour: "--accent", isSteps: kind !== "continuous" });
     });
-    const shown = episode.mu && page.latents.order ? page.latents.order.slice(0, LATENT_LANES) : [];
-    for (const i of shown) lanes.push({ name: `z${i}`, values: episode.column("mu", i), colour: "--soft" });
+    for (const direction of directions.slice(0, LATENT_LANES)) {
+      const values = Float32Array.from({ length: episode.rows }, (_, row) => direction.along(episode.row("mu", row)));
+      lanes.push({ name: direction.name, values, colour: "--soft" });
+    }
     return lanes;
   }
 

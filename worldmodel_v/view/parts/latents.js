@@ -1,37 +1,64 @@
-// Part two: a slider for each latent, the most informative first. The decoder runs here.
+// Part two: sliders for the latents, what says most first. The decoder runs here.
 
 const SPREAD = 3, FIRST_SLIDERS = 12;
+
+// What a slider moves: one latent, or a principal component, which is a direction in the space of all latents.
+class Direction {
+  constructor(about, components) {
+    const { name, amount, mean, std, at } = about, size = components.length / page.latents.sliders.length;
+    const parts = size ? Array.from(components.subarray(at * size, (at + 1) * size), (weight, i) => [i, weight]) : [[at, 1]];
+    Object.assign(this, { name, parts, mean, std, said: `${readable(amount)} ${size ? "%" : "nats"}` });
+    this.usual = size ? () => mean + std * normal() : normal;
+  }
+
+  along(z) {
+    return this.parts.reduce((sum, [i, weight]) => sum + weight * z[i], 0);
+  }
+
+  put(z, value) {
+    const way = value - this.along(z);
+    for (const [i, weight] of this.parts) z[i] += weight * way;
+  }
+}
+
+const directions = [];
+
+async function loadDirections() {
+  const components = await numbers(page.latents.components);
+  directions.push(...page.latents.sliders.map((about) => new Direction(about, components)));
+}
 
 class LatentsPart {
   constructor(decoder) {
     this.decoder = decoder;
-    this.about = page.latents;
     this.condition = new Float32Array(0);
-    this.sliders = this.about.order.map((latent) => this.slider(latent));
+    this.sliders = directions.map((direction, i) => this.slider(direction, `slider-${i}`));
     const [first, others] = [this.sliders.slice(0, FIRST_SLIDERS), this.sliders.slice(FIRST_SLIDERS)];
     byId("sliders").append(...first.map((slider) => slider.row));
     byId("more-sliders").append(...others.map((slider) => slider.row));
     byId("more").hidden = !others.length;
-    byId("more-label").textContent = `The other ${others.length} latents`;
+    byId("more-label").textContent = `The other ${others.length} sliders`;
+    byId("of-latents").hidden = Boolean(page.latents.components);
+    byId("of-components").hidden = !page.latents.components;
     byId("take").addEventListener("click", () => this.take());
-    byId("random").addEventListener("click", () => this.move(this.about.order.map(normal)));
+    byId("random").addEventListener("click", () => this.draw());
     byId("reset").addEventListener("click", () => this.move(this.start.z));
     byId("take-from").addEventListener("click", () => this.setEnd("from", marked()));
     byId("take-to").addEventListener("click", () => this.setEnd("to", marked()));
     byId("between").addEventListener("input", () => this.interpolate());
   }
 
-  slider(latent) {
-    const { kl, mean, std } = this.about, low = mean[latent] - SPREAD * std[latent], high = mean[latent] + SPREAD * std[latent];
-    const id = `z${latent}`, value = element("output", { for: id });
+  slider(direction, id) {
+    const { name, said, mean, std } = direction, low = mean - SPREAD * std, high = mean + SPREAD * std;
+    const value = element("output", { for: id });
     const input = element("input", { type: "range", id, min: low, max: high, step: (high - low) / 400 });
-    const label = element("label", { for: id }, id, element("span", { class: "small" }, `${readable(kl[latent])} nats`));
+    const label = element("label", { for: id }, name, element("span", { class: "small" }, said));
     input.addEventListener("input", () => {
-      this.z[latent] = Number(input.value);
-      value.textContent = readable(this.z[latent]);
-      this.draw();
+      direction.put(this.z, Number(input.value));
+      value.textContent = readable(Number(input.value));
+      this.show();
     });
-    return { latent, input, value, low, high, row: element("div", { class: "slider" }, label, input, value) };
+    return { direction, input, value, low, high, row: element("div", { class: "slider" }, label, input, value) };
   }
 
   // Begin at the frame of part one, and interpolate from it to one of another episode, or of its other end.
@@ -52,16 +79,24 @@ class LatentsPart {
 
   move(z) {
     this.z = Float32Array.from(z);
-    for (const { latent, input, value, low, high } of this.sliders) {
-      input.min = Math.min(low, this.z[latent]);
-      input.max = Math.max(high, this.z[latent]);
-      input.value = this.z[latent];
-      value.textContent = readable(this.z[latent]);
+    for (const { direction, input, value, low, high } of this.sliders) {
+      const at = direction.along(this.z);
+      input.min = Math.min(low, at);
+      input.max = Math.max(high, at);
+      input.value = at;
+      value.textContent = readable(at);
     }
-    this.draw();
+    this.show();
   }
 
+  // Latents from N(0, I); components as they are spread over the frames, and all else as in the frame where the sliders began.
   draw() {
+    const z = this.start.z.slice();
+    for (const direction of directions) direction.put(z, direction.usual());
+    this.move(z);
+  }
+
+  show() {
     drawFrame(byId("imagined"), this.decoder.decode([...this.z, ...this.condition]));
   }
 

@@ -21,6 +21,7 @@ async function startDecoder() {
   }
   try {
     await startLibrary();
+    await loadDirections();
     return new Decoder(page.latents.operations, await weightsOf(page.latents.weights));
   } catch (error) {
     for (const part of ["latents", "dream"]) leaveOut(part, `This browser cannot run the networks (${error.message}).`);

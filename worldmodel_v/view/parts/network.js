@@ -29,11 +29,13 @@ class Decoder {
 function withTensors(operation, buffer) {
   const ready = { ...operation };
   for (const name of ["weight", "bias"]) if (operation[name]) ready[name] = placed(operation[name], buffer);
-  if (operation.change) ready.change = operation.change.map((each) => withTensors(each, buffer));
+  for (const name of ["change", "prior"]) if (operation[name]) ready[name] = operation[name].map((each) => withTensors(each, buffer));
   return ready;
 }
 
 const OPERATIONS = {
+  places,
+  levels,
   linear: (x, { weight, bias }) => tf.add(tf.matMul(x, weight), bias),
   conv: (x, { weight, bias, strides, pad }) => tf.add(tf.conv2d(x, weight, strides, [[0, 0], ...pad, [0, 0]]), bias),
   shuffle: shuffled,
@@ -49,6 +51,29 @@ const OPERATIONS = {
 
 function applied(operation, x) {
   return OPERATIONS[operation.op](x, operation);
+}
+
+// Latents as a map, with the condition behind them at each place: [1, h w c + K] -> [1, h, w, c + K].
+function places(x, { shape: [height, width, channels] }) {
+  const size = height * width * channels, z = tf.reshape(tf.slice(x, [0, 0], [1, size]), [1, height, width, channels]);
+  if (x.size === size) return z;
+  const condition = tf.reshape(tf.slice(x, [0, size], [1, x.size - size]), [1, 1, 1, x.size - size]);
+  const ones = tf.tensor(new Float32Array(height * width).fill(1), [1, height, width, 1]);
+  return tf.concat([z, tf.mul(ones, condition)], 3);
+}
+
+// The bottom level, which z has in units of what the top level expects; and the condition.
+function levels(x, { sizes: [top, bottom], prior }) {
+  const expected = prior.reduce((y, operation) => applied(operation, y), tf.slice(x, [0, 0], [1, top])).dataSync();
+  const others = x.dataSync().slice(top);
+  for (let i = 0; i < bottom; i++) others[i] = expected[i] + Math.exp(0.5 * boundedLogvar(expected[bottom + i])) * others[i];
+  return tf.tensor(others, [1, others.length]);
+}
+
+// As in Python: itself from -20 to 20, beyond it a logarithm.
+function boundedLogvar(value) {
+  const within = Math.min(20, Math.max(-20, value)), beyond = value - within;
+  return within + Math.sign(beyond) * Math.log1p(Math.abs(beyond));
 }
 
 // Channels hold the phases of a larger map: [1, Y, X, high wide C] -> [1, Y high - crop, X wide - crop, C].
