@@ -293,8 +293,8 @@ def said_by(controllers_NP: np.ndarray, seen_NX: np.ndarray) -> np.ndarray:
 
 
 class Dreamer:
-    """M in the place of the environment. A dream begins in a recorded episode, of which M has seen some steps. From there M draws
-    each latent, and its forecasts of rewards count, as far as by its forecasts the episode has not ended."""
+    """M in the place of the environment. A dream begins in a recorded episode, of which M has seen some steps. From there on M
+    draws each latent, and its forecasts of rewards count, as far as by its forecasts the episode has not ended."""
 
     def __init__(self, driver: Driver, config: "ControllerConfig") -> None:
         """Raises DatasetNotUsable, or ModelNotUsable if these latents are another VAE's."""
@@ -303,7 +303,7 @@ class Dreamer:
         require_binding(config.dream, data=None, vae=config.vae)
         self.rnn, self.space, self.config = driver.rnn, driver.space, config
         self.source = open_dataset(config.dream).spec_hash
-        self.beginnings = LatentSequences(config.dream, length=WARM_UP, seed=config.seed, split="train")
+        self.beginnings = LatentSequences(config.dream, length=WARM_UP, split="train", sample=False)
 
     @torch.inference_mode()
     def __call__(self, job: Job) -> Driven:

@@ -191,6 +191,53 @@ def test_an_episode_without_reward_ends_in_the_search(stamp_vae: Path) -> None:
     assert (returns.tolist(), num_steps) == ([-7.0] * 5, 35)
 
 
+def test_a_search_in_dreams_goes_on_as_the_unbroken_one(
+    stamp_vae: Path, stamp_latents: Path, rnn: Path, tmp_path: Path
+) -> None:
+    dreams = {"rnn": rnn, "dream": stamp_latents, "dream_steps": 5}
+    train(stamp_vae, tmp_path / "unbroken", **dreams)
+    train(stamp_vae, tmp_path / "out", generations=2, **dreams)
+    train(stamp_vae, tmp_path / "out", **dreams)
+    for name in ("history.jsonl", "controller.npz", "scores.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+    history = [json.loads(line) for line in (tmp_path / "out" / "history.jsonl").read_text().splitlines()][1:]
+    assert [line["frames"] > 0 for line in history] == [False, True, False, True]  # only choosing takes the environment
+    for changes, text in (
+        ({"dream_steps": 6}, "dream_steps is 5 there, 6 asked"),
+        ({"rnn": None}, "--rnn as well, which dreams"),
+    ):
+        left = {name: value for name, value in (dreams | changes).items() if value is not None}
+        _, said = run(EXAMPLES / "train_controller.py", *options(stamp_vae, tmp_path / "out", **left), "--quiet", code=2)
+        assert text in said
+
+
+def test_a_dream_counts_the_rewards_that_come_before_its_end(stamp_vae: Path, stamp_latents: Path, rnn: Path) -> None:
+    model = imported(EXAMPLES / "train_mdn_rnn.py", "train_mdn_rnn")
+    example = imported(EXAMPLES / "train_controller.py", "train_controller")
+    driver = example.Driver(stamp_vae, rnn, 1)
+    config = example.ControllerConfig(vae=stamp_vae, out=Path("out"), rnn=rnn, dream=stamp_latents, dream_steps=4)
+    dreamer = example.Dreamer(driver, config)
+    job = example.Job(np.random.default_rng(0).normal(size=(3, driver.num_parameters)), [5, 5, 7])
+    first, again = dreamer(job), dreamer(job)
+    assert (first.returns.tolist(), first.frames) == (again.returns.tolist(), 0)
+    actions: list[np.ndarray] = []
+    begun: list[np.ndarray] = []
+
+    def forecast(z: torch.Tensor, action: torch.Tensor, state: Any, temperature: float) -> Any:
+        actions.append(action[:, 0].numpy())
+        begun.append(z[:, 0].numpy())
+        next_z = torch.distributions.Normal(torch.zeros(3, 1, 8), 1e-6)
+        return model.Forecast(next_z, torch.full((3, 1), 2.0), torch.zeros(3, 1)), state
+
+    dreamer.rnn = type("Always", (), {"remember": driver.rnn.remember, "__call__": staticmethod(forecast)})()
+    assert dreamer(job).returns.tolist() == [2 * (1 + 1 / 2 + 1 / 4 + 1 / 8)] * 3
+    assert (begun[0][0] == begun[0][1]).all()
+    assert (begun[0][0] != begun[0][2]).any()
+    h = driver.rnn.remember(*(dreamer.beginnings.batch(np.array([5]))[name] for name in ("z", "action")))[1][0][0]
+    seen = np.concatenate([begun[0][0], h[0].detach().numpy(), [1]])
+    np.testing.assert_allclose(actions[0][0], np.clip(job.controllers[0].reshape(2, -1) @ seen, -1, 1), atol=1e-4)
+
+
 def teach(vae: Path, out: Path, **more: Any) -> dict[str, Any]:
     named = {f"--{name.replace('_', '-')}": value for name, value in ({"lessons": 3, "workers": 0} | more).items()}
     printed, _ = run(EXAMPLES / "teach_controller.py", *words({"--vae": vae, "--out": out} | COURSE | named), "--json")
