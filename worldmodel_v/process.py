@@ -22,6 +22,7 @@ import numpy as np
 from worldmodel_v.interrupts import handlers_restored
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
+_SUBNORMAL = np.finfo(np.float32).smallest_subnormal
 
 
 class _Part(NamedTuple):
@@ -33,8 +34,9 @@ class _Part(NamedTuple):
 
 @contextmanager
 def process_kept() -> Iterator[None]:
-    """After the block, these are as before: working directory, environment variables, locale, filters of warnings, NumPy's
-    handling of floating-point errors, handlers of SIGINT, SIGTERM and SIGHUP, and PyTorch's threads, defaults and gradients."""
+    """After the block, these are as before: working directory, environment variables, umask, Python's standard streams,
+    locale, filters of warnings, NumPy's handling of floating-point errors, handlers of SIGINT, SIGTERM and SIGHUP, and
+    PyTorch's threads, defaults, gradients and arithmetic."""
     with handlers_restored(), _kept(_PARTS):
         yield
 
@@ -144,6 +146,21 @@ def _set_environment(variables: dict[bytes, bytes]) -> None:
     os.environb.update(variables)
 
 
+def _umask() -> int:
+    """It can only be read by setting it, for a moment here to one that lets nobody else in."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _streams() -> tuple[Any, Any, Any]:
+    return sys.stdin, sys.stdout, sys.stderr
+
+
+def _set_streams(streams: tuple[Any, Any, Any]) -> None:
+    sys.stdin, sys.stdout, sys.stderr = streams
+
+
 def _set_filters(filters: list[Any]) -> None:
     warnings.filters = filters
 
@@ -153,6 +170,9 @@ class _TorchState(NamedTuple):
     dtype: Any
     device: Any
     gradients: bool
+    matmul_precision: str
+    deterministic: int
+    flushes_denormals: bool
 
 
 def _torch_state() -> _TorchState | None:
@@ -160,7 +180,15 @@ def _torch_state() -> _TorchState | None:
     torch = sys.modules.get("torch")
     if torch is None:
         return None
-    return _TorchState(torch.get_num_threads(), torch.get_default_dtype(), _default_device(torch), torch.is_grad_enabled())
+    return _TorchState(
+        num_threads=torch.get_num_threads(),
+        dtype=torch.get_default_dtype(),
+        device=_default_device(torch),
+        gradients=torch.is_grad_enabled(),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        deterministic=torch.get_deterministic_debug_mode(),
+        flushes_denormals=bool(_SUBNORMAL * _SUBNORMAL.dtype.type(1) == 0),
+    )
 
 
 def _default_device(torch: Any) -> Any:
@@ -175,12 +203,17 @@ def _set_torch_state(state: _TorchState) -> None:
     if _default_device(torch) != state.device:  # not allowed within a block of a device, even to the same one
         torch.set_default_device(None if state.device.type == "cpu" else state.device)
     torch.set_grad_enabled(state.gradients)
+    torch.set_float32_matmul_precision(state.matmul_precision)
+    torch.set_deterministic_debug_mode(state.deterministic)
+    torch.set_flush_denormal(state.flushes_denormals)
 
 
 _DIRECTORY = _Part(_directory, _enter)
 _PARTS = [
     _DIRECTORY,
     _Part(_environment, _set_environment),
+    _Part(_umask, os.umask),
+    _Part(_streams, _set_streams),
     _Part(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     _Part(lambda: list(warnings.filters), _set_filters),
     _Part(np.geterr, lambda flags: np.seterr(**flags)),

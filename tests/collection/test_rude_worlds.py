@@ -1,6 +1,7 @@
 """Environments and policies that change the process they run in: it is put back, and what they print goes elsewhere."""
 
 import ctypes
+import io
 import json
 import locale
 import os
@@ -29,11 +30,18 @@ from worldmodel_v.storage import open_dataset
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def umask() -> int:
+    os.umask(mask := os.umask(0))
+    return mask
+
+
 def state_of_the_process() -> dict[str, Any]:
     return {
         "directory": Path.cwd(),
         "variable": os.environ.get("RUDE"),
         "path": os.environ["PATH"],
+        "umask": umask(),
+        "streams": (sys.stdin, sys.stderr),
         "locale": locale.setlocale(locale.LC_ALL),
         "filters": list(warnings.filters),
         "floating point": np.geterr(),
@@ -41,6 +49,9 @@ def state_of_the_process() -> dict[str, Any]:
         "dtype": torch.get_default_dtype(),
         "device": torch.empty(0).device,
         "gradients": torch.is_grad_enabled(),
+        "matrix products": torch.get_float32_matmul_precision(),
+        "determinism": torch.get_deterministic_debug_mode(),
+        "small numbers": float(np.finfo(np.float32).smallest_subnormal * np.float32(1)),
         "handlers": [signal.getsignal(number) for number in SIGNALS],
     }
 
@@ -56,6 +67,11 @@ def change_the_process(folder: str) -> None:
     torch.set_default_dtype(torch.float64)
     torch.set_default_device("meta")
     torch.set_grad_enabled(False)
+    torch.set_float32_matmul_precision("medium")
+    torch.set_deterministic_debug_mode("warn")
+    torch.set_flush_denormal(True)
+    os.umask(0o777)
+    sys.stdin = sys.stdout = sys.stderr = io.StringIO()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
