@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from gymnasium.wrappers import TransformReward
 
 from tests.builders import digests, files_in
 from tests.commands import options, start
@@ -99,6 +101,33 @@ def test_an_installed_package_is_recorded_by_its_version(folder: Path) -> None:
         "minari": version("minari"),
         "registration": '{"kwargs": {}, "max_episode_steps": null}',
     }
+
+
+MAKER = """
+import gymnasium
+from gymnasium.wrappers import TransformReward
+def make(render_mode=None): return TransformReward(gymnasium.make("worldmodel_v/Stamp-v0"), lambda reward: 2 * reward)
+"""
+
+
+def test_a_function_that_makes_an_environment_of_known_parts_is_recorded_by_its_file(folder: Path) -> None:
+    (folder / "my_maker.py").write_text(MAKER)
+    gymnasium.register("Mine-v0", entry_point="my_maker:make")
+    by_name = source_of("Mine-v0")
+    gymnasium.registry.pop("Mine-v0")
+    gymnasium.register("Mine-v0", entry_point=importlib.import_module("my_maker").make)
+    assert source_of("Mine-v0") == by_name
+    assert by_name["my_maker.py"] == sha256(folder / "my_maker.py")
+
+
+def test_a_function_that_a_wrapper_applies_is_recorded(folder: Path) -> None:
+    (folder / "my_rewards.py").write_text("def double(reward): return 2 * reward\n")
+    double = importlib.import_module("my_rewards").double
+    env = TransformReward(gymnasium.make(STAMP_ENV_ID), double)
+    assert env_source(env)["my_rewards.py"] == sha256(folder / "my_rewards.py")
+    typed = [eval(f"lambda reward: {factor} * reward") for factor in (2, 3)]
+    sources = [env_source(TransformReward(gymnasium.make(STAMP_ENV_ID), function)) for function in typed]
+    assert sources[0] != sources[1]
 
 
 def collect_in(folder: Path, **more: object) -> tuple[int, str]:

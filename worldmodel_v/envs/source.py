@@ -2,10 +2,10 @@
 
 Gymnasium's version is a setting of every dataset. It covers the code of Gymnasium's own environments and of this package's,
 which draw the same bytes; `engines` says what they simulate and draw with. For others, the packages of the environment's
-classes (wrappers and bases too) are recorded with their versions, and files outside of packages, such as a user's own, with
-their SHA-256. Files that these import are not recorded. A class that is in no file, as in a notebook, is recorded with the
-SHA-256 of its code (`fingerprint`). PyTorch, in which this package's own policies compute too, is not recorded: nodes with and
-without a GPU have builds of other names.
+classes (wrappers and bases too), of the function that makes it and of functions that wrappers apply are recorded with their
+versions, and files outside of packages, such as a user's own, with their SHA-256. Files that these import are not recorded. A
+class that is in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`). PyTorch, in which this
+package's own policies compute too, is not recorded: nodes with and without a GPU have builds of other names.
 """
 
 import functools
@@ -33,8 +33,9 @@ def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
     `named` are the `module:Name` that it was made with; their modules count too. Empty for known environments.
     """
     classes = [cls for layer in layers(env) for cls in type(layer).__mro__]
-    modules = {cls.__module__ for cls in classes} | {name.split(":")[0] for name in named if ":" in name}
-    source = _origins(modules) | _code(classes) | _maker(env)
+    applied = _applied_by_wrappers(env)
+    modules = {code.__module__ for code in (*classes, *applied)} | {name.split(":")[0] for name in named if ":" in name}
+    source = _origins(modules | _module_of_maker(env)) | _code([*classes, *applied]) | _maker(env)
     return source | {REGISTRATION: _registration(env)} if source and env.spec else source
 
 
@@ -68,12 +69,33 @@ def _code(parts: Sequence[type | FunctionType]) -> dict[str, str]:
     return source
 
 
-def _maker(env: gymnasium.Env) -> dict[str, str]:
-    """The same for the function that was registered to make the environment."""
+def _applied_by_wrappers(env: gymnasium.Env) -> list[FunctionType]:
+    """The functions that wrappers hold, as TransformReward does."""
+    wrappers = [layer for layer in layers(env) if isinstance(layer, gymnasium.Wrapper)]
+    return [value for wrapper in wrappers for value in vars(wrapper).values() if isinstance(value, FunctionType)]
+
+
+def _made_by(env: gymnasium.Env) -> Any:
+    """The class, function or object that was registered to make the environment, or its name."""
     entry: Any = getattr(env.spec, "entry_point", None)
     function = entry.func if isinstance(entry, functools.partial) else entry
-    is_typed = isinstance(function, type | FunctionType) and lives_in_no_file(function)
-    return {f"entry point{IN_NO_FILE}": sha256_of_code(entry)} if is_typed and entry not in type(env.unwrapped).__mro__ else {}
+    function = getattr(function, "__func__", function)
+    return function if isinstance(function, str | type | FunctionType) or not callable(function) else type(function)
+
+
+def _module_of_maker(env: gymnasium.Env) -> set[str]:
+    made_by = _made_by(env)
+    return {made_by.partition(":")[0] if isinstance(made_by, str) else made_by.__module__} if made_by else set()
+
+
+def _maker(env: gymnasium.Env) -> dict[str, str]:
+    """SHA-256 of what was registered to make the environment, if it lives in no file."""
+    made_by = _made_by(env)
+    is_typed = isinstance(made_by, type | FunctionType) and lives_in_no_file(made_by)
+    if not is_typed or made_by in type(env.unwrapped).__mro__:
+        return {}
+    assert env.spec is not None
+    return {f"entry point{IN_NO_FILE}": sha256_of_code(env.spec.entry_point)}
 
 
 def _origins(modules: set[str]) -> dict[str, str]:
