@@ -148,6 +148,11 @@ def test_outputs_that_are_no_logits_of_the_actions_are_refused(tmp_path: Path) -
         policy.act(np.zeros((1, 1, 3), np.uint8))
 
 
+def test_logits_that_are_nan_choose_nothing() -> None:
+    with pytest.raises(ValueError, match=re.escape("the policy's network gives NaN: [[0.0, nan]]")):
+        chosen_action(np.array([[0.0, np.nan]]), gymnasium.spaces.Discrete(2))
+
+
 def test_the_first_action_may_have_another_number_than_0() -> None:
     assert chosen_action(np.array([[0.0, 1.0]]), gymnasium.spaces.Discrete(2, start=3)) == 4
 
