@@ -164,6 +164,37 @@ class TestActions:
         with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
             env.record_action(action)
 
+    def test_a_bound_that_float32_rounds_is_received_within_the_space(self) -> None:
+        space = Box(np.array([-0.4, 0.0]), np.array([0.1, 1e30]), dtype=np.float64)
+        numbers = NumbersEnv(space, IMAGE)
+        env = ImageEnv(numbers)
+        for given in (space.low, space.high, np.array([-0.4, 0.5])):
+            env.step(recorded := env.record_action(given))
+            env.require_inside(np.stack([recorded]))
+            assert space.contains(numbers.received[-1])
+            np.testing.assert_array_equal(numbers.received[-1], recorded.astype(np.float64))
+            np.testing.assert_allclose(recorded[0], given[0], rtol=1e-6)
+        with pytest.raises(ValueError, match="outside Box"):
+            env.require_inside(np.stack([env.record_action([0.1001, 0.0])]))
+
+
+class ResetsItself(NumbersEnv):
+    """Returns the next episode's first frame with an episode's last reward, as vector environments did before Gymnasium 1.0."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(Discrete(2), IMAGE)
+        self.first = first
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        frames = [np.full(IMAGE.shape, value, np.uint8) for value in (self.first, 200)]
+        return frames[0], 0.0, True, False, {"final_observation": frames[1]}
+
+
+def test_the_next_episodes_first_frame_is_not_taken_for_the_final_one() -> None:
+    ImageEnv(ResetsItself(first=200)).step(0)
+    with pytest.raises(ValueError, match=r"info\['final_observation'\] is another observation than the one returned"):
+        ImageEnv(ResetsItself(first=7)).step(0)
+
 
 def named_state(env: ImageEnv) -> dict[str, float]:
     return dict(zip(env.state_names, env.state(), strict=True))

@@ -17,6 +17,7 @@ from worldmodel_v.cli import inspect
 from worldmodel_v.collection import collect
 from worldmodel_v.envs.image_env import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
+from worldmodel_v.envs.parts import extra_column, extra_rows, part_of
 from worldmodel_v.envs.picture import Picture, is_clear, layout_of, why_no_picture
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside
 from worldmodel_v.sources import Recorder
@@ -288,3 +289,47 @@ def test_a_recorder_takes_layouts_too(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "out")
     assert dataset.spec.layout == "THW"
     assert dataset.episode(0).pixels[:, 0, 0, 0].tolist() == [3, 13, 23]
+
+
+PLAIN = Box(0, 255, (40, 48, 3), np.uint8)
+DOTS = Dict({"images.top": PLAIN, "state": Box(-1, 1, (2,), np.float32)})
+NUMBERS = Dict({0: PLAIN, 1: Discrete(3)})  # type: ignore[dict-item]
+
+
+def bright(step: int, height: int = 40) -> np.ndarray:
+    return np.full((height, 48, 3), 100 + step, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "frames"),
+    [
+        (DOTS, lambda step: {"images.top": bright(step), "state": np.zeros(2)}, "observation.images.top"),
+        (NUMBERS, lambda step: {0: bright(step), 1: 2}, "observation.0"),
+    ],
+)
+def test_keys_may_hold_dots_or_be_numbers(space: gymnasium.Space, values: Callable[[int], Any], frames: str) -> None:
+    env = choose_image_env(Shown(space, values), "world", EnvOptions(record=("observation.state",) if space is DOTS else ()))
+    assert env.frames == frames
+    assert [int(env.reset(0).max()), int(env.step(0)[0].max())] == [100, 101]
+
+
+def test_a_path_that_names_two_parts_is_refused() -> None:
+    twice = Shown(Dict({"cam.left": PLAIN, "cam": Dict({"left": PLAIN})}), lambda step: {})
+    with pytest.raises(EnvironmentNotUsable, match=r"world: its observation holds 2 parts called observation\.cam\.left"):
+        choose_image_env(twice, "world", EnvOptions())
+    with pytest.raises(ValueError, match=r"a\.b names 2 parts"):
+        part_of({"a.b": 1.0, "a": {"b": 2.0}}, ("a", "b"))
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.0, 2**53 + 1), (1, 0.5), (np.float32(1), 0.1), (True, 2)])
+def test_a_value_that_its_column_does_not_hold_exactly_is_refused(first: Any, second: Any) -> None:
+    column = extra_column("info.x", [first])
+    assert extra_rows(column, [first, first]).tolist() == [first, first]
+    with pytest.raises(ValueError, match=rf"info\.x in step 1 is .*, which {column.dtype} cannot hold"):
+        extra_rows(column, [first, second])
+
+
+def test_a_picture_in_an_observation_has_the_shape_that_its_space_says() -> None:
+    taller = Shown(Dict({"image": PLAIN}), lambda step: {"image": bright(step, height=80)})
+    with pytest.raises(ValueError, match=r"the frame has shape \(80, 48, 3\), the observation space \(40, 48, 3\)"):
+        choose_image_env(taller, "world", EnvOptions()).reset(0)

@@ -36,6 +36,8 @@ from worldmodel_v.surface import option
 
 AUTO_OPTIONS = EnvOptions()
 PLAIN_OPTIONS = EnvOptions(frames=OBSERVATION)
+FINAL_OBSERVATION = ("final_obs", "final_observation", "terminal_observation")
+"""What environments that reset themselves call the observation that they do not return, in `info`."""
 
 
 class ImageEnv:
@@ -58,6 +60,7 @@ class ImageEnv:
         self._is_car_racing = is_car_racing(env)
         self._space = env.action_space
         self.actions = ActionSpace(space_record(env.action_space))
+        self._inner = _inner_bounds(env.action_space) if self.actions.kind == "continuous" else None
         self._state_names: tuple[str, ...] = ()
         self.seen: tuple[Any, dict[str, Any]] = None, {}
         """The environment's own observation and info of the frame just seen."""
@@ -78,10 +81,10 @@ class ImageEnv:
         self.seen = observation, info
         self._state_names = CAR_RACING.state_names if self._is_car_racing else tuple(self._ground_truth())
         frame = self._frame()
-        if self.frames == OBSERVATION and observation.shape != self.gym.observation_space.shape:
-            raise ValueError(
-                f"the frame has shape {observation.shape}, the observation space {self.gym.observation_space.shape}"
-            )
+        if self.frames != RENDER:
+            shown = part_of(observation, self._frame_path).shape
+            if shown != (promised := dict(leaves(self.gym.observation_space))[self.frames].shape):
+                raise ValueError(f"the frame has shape {shown}, the observation space {promised}")
         return frame
 
     def step(self, recorded_action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool]:
@@ -100,6 +103,8 @@ class ImageEnv:
             before = self._frame().copy() if self._options.frame_skip_pool == "max" else None
             more, terminated, truncated = self._step(recorded_action)
             reward += more
+        if terminated or truncated:
+            self._require_final()
         frame = self._frame()
         return frame if before is None else np.maximum(before, frame), reward, terminated, truncated
 
@@ -151,6 +156,7 @@ class ImageEnv:
         if given.shape != self._space.shape:
             raise ValueError(f"the policy's action has shape {given.shape}, the action space {self._space.shape}")
         if kind == "continuous":
+            given = given if self._inner is None else self._inner(given)
             received = given if self._space.dtype == np.float32 else given.astype(self._space.dtype).astype(np.float32)
             return received.reshape(-1)
         if kind == "discrete" and given.dtype.kind not in "iu":
@@ -164,7 +170,8 @@ class ImageEnv:
     def require_inside(self, recorded_actions: np.ndarray) -> None:
         """Raise ValueError, naming the step, unless all actions of an episode, (T, A) or (T,), lie in the action space."""
         if self.actions.kind == "continuous":  # recorded in float32, so the bounds are rounded to float32
-            low, high = (bound.astype(np.float32).reshape(-1) for bound in (self._space.low, self._space.high))
+            with np.errstate(over="ignore"):
+                low, high = (bound.astype(np.float32).reshape(-1) for bound in (self._space.low, self._space.high))
         else:
             low, high = (bound.reshape(self.actions.row_shape) for bound in (self.actions.low, self.actions.high))
         inside = (recorded_actions >= low) & (recorded_actions <= high)
@@ -218,11 +225,41 @@ class ImageEnv:
         self.seen = observation, info
         return _number("the reward", reward), _truth("terminated", terminated), _truth("truncated", truncated)
 
+    def _require_final(self) -> None:
+        """Raise ValueError if it resets itself and gives the next episode's first observation, not the final one."""
+        observation, info = self.seen
+        given = part_of(observation, self._frame_path)
+        for name in FINAL_OBSERVATION:
+            final = part_of(info, (name, *self._frame_path))
+            both_arrays = isinstance(final, np.ndarray) and isinstance(given, np.ndarray) and final.shape == given.shape
+            if both_arrays and not np.array_equal(final, given):
+                raise ValueError(
+                    f"the episode has ended, and info[{name!r}] is another observation than the one returned: the environment "
+                    "resets itself; have it return the final observation"
+                )
+
     def _frame(self) -> np.ndarray:
         picture = self.gym.render() if self.frames == RENDER else part_of(self.seen[0], self._frame_path)
         if picture is MISSING:
             raise ValueError(f"the observation has no {self.frames}")
         return require_frame(picture) if self._convert is None else self._convert(picture)
+
+
+def _inner_bounds(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Moves float32 actions at a bound that float32 rounds to beyond the space to the float32 number within.
+
+    So an environment of float64 never receives an action outside of its space because it was rounded. None if float32 holds
+    the bounds.
+    """
+    assert isinstance(space, gymnasium.spaces.Box)
+    with np.errstate(over="ignore"):
+        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    up, down = np.float32(np.inf), np.float32(-np.inf)
+    least = np.where(low < space.low, np.nextafter(low, up), low)
+    most = np.where(high > space.high, np.nextafter(high, down), high)
+    if (least == low).all() and (most == high).all():
+        return None
+    return lambda given: np.where(given == low, least, np.where(given == high, most, given))
 
 
 def _picture(env: gymnasium.Env, options: EnvOptions) -> Picture | None:

@@ -1,6 +1,7 @@
 """Parts of what an environment shows, by path: which picture is recorded as frames, and what is recorded beside it.
 
-A path names a part of the observation or of `info`: `observation.image`, `observation.0` of a Tuple, `info.speed`.
+A path names a part of the observation or of `info`: `observation.image`, `observation.0` of a Tuple, `info.speed`. A key may
+hold dots itself (`observation.images.top`) or be a whole number. If a path names two parts, that is an error.
 
 The frames are the observation itself if it is a picture, or the one picture in it if it is a Dict or Tuple. They are `render()`
 only if the observation has no picture. If the choice is not clear, the error names the candidates, and the user chooses.
@@ -35,15 +36,30 @@ MISSING = Missing.MISSING
 
 
 def part_of(value: Any, path: tuple[str, ...]) -> Any:
-    """The part of a nested observation or info at `path`, MISSING if there is none."""
-    for name in path:
-        if isinstance(value, dict):
-            value = value.get(name, MISSING)
-        elif isinstance(value, tuple | list) and name.isdecimal() and int(name) < len(value):
-            value = value[int(name)]
-        else:
-            return MISSING
-    return value
+    """The part of a nested observation or info at `path`, MISSING if there is none; raises ValueError if there are two."""
+    if not path:
+        return value
+    found = list(_parts_at(value, path))
+    if len(found) > 1:
+        raise ValueError(f"{'.'.join(path)} names {len(found)} parts; rename one of them in a wrapper")
+    return found[0] if found else MISSING
+
+
+def _parts_at(value: Any, path: tuple[str, ...]) -> Iterator[Any]:
+    if not path:
+        yield value
+    elif isinstance(value, dict):
+        for end in range(1, len(path) + 1):
+            for key in _keys(".".join(path[:end])):
+                if key in value:
+                    yield from _parts_at(value[key], path[end:])
+    elif isinstance(value, tuple | list) and path[0].isdecimal() and int(path[0]) < len(value):
+        yield from _parts_at(value[int(path[0])], path[1:])
+
+
+def _keys(name: str) -> tuple[str | int, ...]:
+    """The keys of a dictionary that a name may stand for."""
+    return (name, int(name)) if name.isdecimal() else (name,)
 
 
 def leaves(space: Space, path: str = OBSERVATION) -> Iterator[tuple[str, Space]]:
@@ -65,7 +81,7 @@ def choose_frames(
 
     Raises EnvironmentNotUsable if there is none, or if the choice is not clear.
     """
-    parts = dict(leaves(observation))
+    parts = _parts_by_path(env_id, observation)
     if asked == RENDER:
         return _rendered(env_id, render_modes, layout, observation)
     if asked != AUTO:
@@ -87,6 +103,18 @@ def choose_frames(
             remedy=f"or else record the spectator's view with {option('frames', RENDER)}",
         )
     return _rendered(env_id, render_modes, layout, observation, "gives no images: ")
+
+
+def _parts_by_path(env_id: str, observation: Space) -> dict[str, Space]:
+    found = list(leaves(observation))
+    paths = [path for path, _ in found]
+    if twice := [path for path in paths if paths.count(path) > 1]:
+        raise EnvironmentNotUsable(
+            f"its observation holds {paths.count(twice[0])} parts called {twice[0]}",
+            where=env_id,
+            remedy="rename one of them in a wrapper",
+        )
+    return dict(found)
 
 
 def _layout_of_named(env_id: str, parts: dict[str, Space], path: str, layout: str) -> str:
@@ -191,7 +219,8 @@ def extra_rows(column: Column, values: list[Any]) -> np.ndarray:
             )
         with np.errstate(all="ignore"):
             rows[step] = array.astype(column.dtype)
-        if not np.array_equal(rows[step], array, equal_nan=column.dtype.startswith("float")):
+            back = rows[step].astype(array.dtype)  # compared as given: NumPy would round a large whole number to compare it
+        if not np.array_equal(back, array, equal_nan=array.dtype.kind == "f"):
             raise ValueError(f"{column.name} in step {step} is {shown(value)}, which {column.dtype} cannot hold")
         if column.fill is not None and column.is_fill(rows[step : step + 1])[0] and column.fill != "nan":
             raise ValueError(f"{column.name} in step {step} is {column.fill}, which says that there is no value")
