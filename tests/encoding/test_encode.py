@@ -162,3 +162,16 @@ def test_data_without_what_the_vae_is_conditional_on_is_refused(stamp_rollouts: 
     with pytest.raises(ModelNotUsable, match=r"records no 'speed' for a VAE .*; it has action, step, action_stamp"):
         encode(EncodeConfig(data=stamp_rollouts, vae=vae, out=tmp_path / "latents", device="cpu"))
     assert not (tmp_path / "latents").exists()
+
+
+@pytest.mark.parametrize(("setting", "value"), [("crop", "0:32,0:64"), ("resize", "bilinear"), ("fit", "letterbox")])
+def test_frames_that_were_made_otherwise_than_those_of_the_training_are_refused(
+    stamp_vae: Path, tmp_path: Path, setting: str, value: str
+) -> None:
+    collect(stamp_config(tmp_path / "rollouts", episodes=1, **{setting: value}))
+    with pytest.raises(ModelNotUsable) as caught:
+        encode(EncodeConfig(data=tmp_path / "rollouts", vae=stamp_vae, out=tmp_path / "latents", device="cpu"))
+    assert f"frames that were made otherwise: {setting} is " in str(caught.value)
+    assert f"there, {value!r} in " in str(caught.value)
+    assert f"; collect with {setting}=" in str(caught.value)
+    assert not (tmp_path / "latents").exists()
