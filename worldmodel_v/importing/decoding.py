@@ -29,13 +29,21 @@ CONTAINERS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", 
 PICTURES = (".png", ".jpg", ".jpeg")
 FORMATS = ("PNG", "JPEG")
 PNG_SIGNATURE = b"\x89PNG"
-MODES = ("RGB", "L", "RGBA", "P", "1", "CMYK", "YCbCr")
+MODES = ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "YCbCr")
 """Pillow's names of the kinds of picture with at most 8 bits a colour."""
+
+DEPTH = 24
+"""The byte of a PNG that says how many bits a colour has: Pillow shows 16 as 8."""
+
+ORIENTATION, UPRIGHT = 0x0112, 1
+"""Of EXIF: how a picture is to be turned."""
 
 STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 NO_OTHER_FILE = {"protocol_whitelist": "none"}
 """A playlist, or a video that refers to other files, does not have them read: it would need a protocol, such as `file`."""
 
+UPRIGHT_VIDEO = "a video whose frames are stored as they are shown"
+TURN = "turn it (ffmpeg -i IN -c:v ffv1 OUT.mkv)"
 COPY = "restore it, or make a sound copy (ffmpeg -i IN -c:v ffv1 OUT.mkv)"
 Shown = tuple[float | None, np.ndarray]
 """When a frame is shown, in seconds from the video's zero (None if the file does not say), and uint8 (H, W, 3)."""
@@ -70,24 +78,32 @@ def _shape(path: Path, changed: int) -> tuple[int, int, int, int]:
 
 
 def picture(content: bytes | Path, where: Any) -> np.ndarray:
-    """A PNG or JPEG as uint8 (H, W, 3); raises DatasetNotUsable if it is none, is damaged, or has more than 8 bits a colour.
+    """A PNG or JPEG as uint8 (H, W, 3), turned as its EXIF says, without transparency.
 
-    PNG has checksums, which are verified; JPEG has none.
+    Raises DatasetNotUsable if it is none, is damaged, or has more than 8 bits a colour. PNG has checksums, which are verified;
+    JPEG has none.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         stored = content.read_bytes() if isinstance(content, Path) else content
         if stored.startswith(PNG_SIGNATURE):
             Image.open(io.BytesIO(stored), formats=FORMATS).verify()
         with Image.open(io.BytesIO(stored), formats=FORMATS) as image:
-            mode = image.mode
-            pixels = np.asarray(image if mode == "RGB" else image.convert("RGB")) if mode in MODES else None
+            mode = f"{image.mode}, 16 bits a colour" if _has_16_bits(stored) else image.mode
+            shown = image if image.getexif().get(ORIENTATION, UPRIGHT) == UPRIGHT else ImageOps.exif_transpose(image)
+            pixels = np.asarray(shown if mode == "RGB" else shown.convert("RGB")) if mode in MODES else None
+    except UnidentifiedImageError:
+        raise DatasetNotUsable("is no PNG or JPEG", where=where) from None
     except Exception as error:  # Pillow raises whatever its decoders meet
         raise DatasetNotUsable(f"no readable PNG or JPEG ({one_line(error)})", where=where) from error
     if pixels is None:
         raise DatasetNotUsable("is no picture of 8 bits a colour", where=where, expected=", ".join(MODES), got=f"mode {mode}")
     return pixels
+
+
+def _has_16_bits(stored: bytes) -> bool:
+    return stored.startswith(PNG_SIGNATURE) and stored[DEPTH] == 16
 
 
 def _decoded(av: Any, path: Path, start: float | None = None) -> Iterator[Any]:
@@ -99,6 +115,9 @@ def _decoded(av: Any, path: Path, start: float | None = None) -> Iterator[Any]:
         count = 0
         for frame in container.decode(stream):
             _require_sound(path, errors, count, frame.is_corrupt)
+            if frame.rotation:
+                got = f"one to be turned by {frame.rotation}°"
+                raise DatasetNotUsable(where=path, expected=UPRIGHT_VIDEO, got=got, remedy=TURN)
             count += 1
             yield frame
         _require_sound(path, errors, count)
