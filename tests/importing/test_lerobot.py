@@ -179,3 +179,8 @@ def change(path: Path, name: str, changed: Any) -> None:
     rows = changed(table[name].to_numpy())
     place = table.schema.get_field_index(name)
     pyarrow.parquet.write_table(table.set_column(place, name, pyarrow.array(rows)), path)
+
+
+def test_episodes_that_are_not_listed_are_missed(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write(tmp_path / "lerobot", stamp_rollouts, "image", total_episodes=99)
+    refused(r"meta/episodes: expected 99 episodes, as meta/info.json says, got \d+; download or copy all", source)

@@ -219,3 +219,16 @@ def test_a_damaged_table_is_named(stamp_rollouts: Path, tmp_path: Path) -> None:
     for manifest in (table / "_versions").iterdir():
         manifest.write_bytes(b"no manifest")
     refused("toy.lance: cannot be read: ", table)
+
+
+def test_rows_that_do_not_follow_one_another_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    table = write_lance(tmp_path / "toy.lance", toy(stamp_rollouts))
+    lance.dataset(table).delete("episode_idx = 0")
+    left = run_import("stable-worldmodel", table, tmp_path / "whole").episodes
+    assert left == len(toy(stamp_rollouts)) - 1
+    lance.dataset(table).delete("episode_idx = 1 and step_idx = 4")
+    said = "its rows do not follow one another: one is missing, or in another place; expected step_idx 4 after 3, got 5"
+    refused(f"toy.lance: episode 0: {said}", table)
+    rows = toy(stamp_rollouts)[0]
+    swapped = {name: column[[0, 2, 1, *range(3, len(column))]] for name, column in rows.items()}
+    refused("expected step_idx 1 after 0, got 2", write_hdf5(tmp_path / "toy.h5", [swapped]))

@@ -21,7 +21,7 @@ from worldmodel_v.importing.decoding import picture, video_frames, video_shape
 from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.lerobot_files import Place, files, read_places, read_rows
 from worldmodel_v.importing.lerobot_info import Info, licence, tasks
-from worldmodel_v.importing.recording import Lack, Recorded, Recording, reading
+from worldmodel_v.importing.recording import Lack, Recorded, Recording
 from worldmodel_v.importing.tables import arrow_column, require_pyarrow
 from worldmodel_v.schema import DTYPES
 from worldmodel_v.surface import option
@@ -53,8 +53,7 @@ class LeRobotImportConfig(ImportConfig):
     )
 
     def open(self) -> Recording:
-        with reading(self.from_):
-            return LeRobotRecording(self)
+        return LeRobotRecording(self)
 
 
 class LeRobotRecording(Recording):

@@ -21,6 +21,7 @@ from worldmodel_v.importing.recording import reading
 from worldmodel_v.importing.tables import arrow_column
 
 EPISODES = "meta/episodes"
+WHOLE = "download or copy all of the dataset"
 PLACES = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index", "dataset_to_index")
 IN_VIDEO = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 HALF = 0.5
@@ -110,6 +111,9 @@ def _require_whole(info: Info, table: dict[str, np.ndarray], video: str | None) 
     where, number, length = info.root / EPISODES, table["episode_index"], table["length"]
     if not np.array_equal(number, np.arange(len(number))):
         raise DatasetNotUsable(where=where, expected="the episodes 0, 1, 2, …", got=number[:10].tolist())
+    if info.num_episodes not in (None, len(number)):
+        expected = f"{info.num_episodes} episodes, as meta/info.json says"
+        raise DatasetNotUsable(where=where, expected=expected, got=len(number), remedy=WHOLE)
     if not np.array_equal(table["dataset_to_index"] - table["dataset_from_index"], length) or (length < 1).any():
         raise DatasetNotUsable("dataset_to_index - dataset_from_index is not the length", where=where)
     if video is None:
@@ -130,5 +134,5 @@ def _paths(info: Info, template: str, table: dict[str, np.ndarray], prefix: str,
     paths = [info.path(template, chunk_index=int(chunk), file_index=int(file), **parts) for chunk, file in indices]
     for path in dict.fromkeys(paths):
         if not path.is_file():
-            raise DatasetNotUsable("is missing", where=path, remedy="download or copy all of the dataset")
+            raise DatasetNotUsable("is missing", where=path, remedy=WHOLE)
     return paths

@@ -32,6 +32,8 @@ class Info:
     data_path: str
     video_path: str
     robot: str | None
+    num_episodes: int | None
+    """None if it does not say."""
 
     @classmethod
     def read(cls, root: Path) -> "Info":
@@ -51,8 +53,9 @@ class Info:
         for key, feature in features.items():
             if not (isinstance(feature, dict) and isinstance(feature.get("dtype"), str) and _is_shape(feature.get("shape"))):
                 raise DatasetNotUsable(f"does not say dtype and shape of {key}", where=path)
+        num_episodes = total if type(total := content.get("total_episodes")) is int else None
         data, video, robot = (content.get(name) for name in ("data_path", "video_path", "robot_type"))
-        return cls(root, float(fps), features, str(data), str(video), robot if isinstance(robot, str) else None)
+        return cls(root, float(fps), features, str(data), str(video), robot if isinstance(robot, str) else None, num_episodes)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Of a row of a feature; () where a row is one value."""

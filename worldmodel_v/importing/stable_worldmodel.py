@@ -21,12 +21,13 @@ import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.importing.config import ImportConfig
-from worldmodel_v.importing.recording import Lack, Recorded, Recording, reading
+from worldmodel_v.importing.recording import Lack, Recorded, Recording
 from worldmodel_v.importing.swm_rows import INDEX, Hdf5Rows, LanceRows, SwmRows
 from worldmodel_v.surface import option
 
 Outcome = Literal["action", "frame"]
 ENDS = ("terminated", "truncated")
+STEP = "step_idx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +50,7 @@ class StableWorldmodelImportConfig(ImportConfig):
     )
 
     def open(self) -> Recording:
-        with reading(self.from_):
-            return StableWorldmodelRecording(self)
+        return StableWorldmodelRecording(self)
 
 
 class StableWorldmodelRecording(Recording):
@@ -74,10 +74,12 @@ class StableWorldmodelRecording(Recording):
 
     def episode(self, number: int) -> Recorded:
         state = ("state",) if self.state_names else ()
-        rows = self._rows.rows(("action", *self._beside, *state, *self._extras), number)
+        step = (STEP,) if STEP in self._rows.columns else ()
+        rows = self._rows.rows(("action", *step, *self._beside, *state, *self._extras), number)
         num_rows = len(rows["action"])
         if num_rows < 2:
             raise DatasetNotUsable(expected="at least two rows", got=num_rows)
+        _require_following(rows)
         if _is_nan(rows["action"][0]):
             raise DatasetNotUsable("its first action is NaN", expected="in each row the action chosen on its frame")
         brought = slice(1, None) if self._outcome == "frame" else slice(None, -1)
@@ -119,7 +121,7 @@ def _rows(path: Path) -> SwmRows:
         return Hdf5Rows(path)
     if path.suffix == ".lance" and path.is_dir():
         return LanceRows(path)
-    inside = sorted(path.iterdir()) if path.is_dir() else []
+    inside = sorted(item for item in path.iterdir() if not item.name.startswith(".")) if path.is_dir() else []
     tables = [item for item in inside if item.suffix == ".lance" and not item.stem.endswith(("_episodes", "_videos"))]
     found = [*(item for item in inside if item.suffix in (".h5", ".hdf5")), *tables]
     if any(item.stem.endswith("_videos") for item in inside):
@@ -177,8 +179,17 @@ def _end(name: str, rows: np.ndarray) -> bool:
     return bool(flags[-1])
 
 
+def _require_following(rows: dict[str, np.ndarray]) -> None:
+    """Raise DatasetNotUsable if a row is missing between two, or stands in another place."""
+    steps = rows[STEP].ravel() if STEP in rows else np.arange(0)
+    if len(breaks := np.flatnonzero(np.diff(steps) != 1)):
+        before, after = steps[breaks[0] : breaks[0] + 2].tolist()
+        what = "its rows do not follow one another: one is missing, or in another place"
+        raise DatasetNotUsable(what, expected=f"{STEP} {before + 1} after {before}", got=after)
+
+
 def _begins_late(first: dict[str, np.ndarray]) -> bool:
-    return "step_idx" in first and first["step_idx"].ravel()[0] == 1
+    return STEP in first and first[STEP].ravel()[0] == 1
 
 
 def _is_nan(row: np.ndarray) -> bool:

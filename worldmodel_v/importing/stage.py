@@ -13,7 +13,7 @@ from worldmodel_v.collection import CollectionConfig
 from worldmodel_v.collection.collector import collect_into
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.importing.config import ImportConfig
-from worldmodel_v.importing.recording import LACKS, Recording, named
+from worldmodel_v.importing.recording import LACKS, Recording, named, reading
 from worldmodel_v.importing.source import ImportSource
 from worldmodel_v.importing.source_files import SourceFiles
 from worldmodel_v.notebook import shown
@@ -55,7 +55,7 @@ def import_recordings(config: ImportConfig, progress: Progress | None = None) ->
     """
     progress = shown(progress)
     with output_to_stderr():
-        with named(str(config.from_)):
+        with named(str(config.from_)), reading(config.from_):
             recording = config.open()
         files = SourceFiles.of(recording, progress)
         files.require_same(config.out)
