@@ -1,9 +1,13 @@
 """Videos and folders of pictures with tables: the toy world's rows come back, whatever holds them."""
 
 import csv
+import re
+import struct
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -14,7 +18,7 @@ from tests.conftest import stamp_config
 from tests.importing.toy import episodes, require_imported, require_refused, require_resumed, run_import, write_video
 from worldmodel_v.collection import collect
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
-from worldmodel_v.importing.decoding import video_frames
+from worldmodel_v.importing.decoding import picture, video_frames
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 
@@ -287,3 +291,113 @@ def test_an_end_in_the_middle_is_refused(stamp_rollouts: Path, tmp_path: Path) -
     write_csv(source / "ride_5.csv", columns)
     with pytest.raises(DatasetNotUsable, match=r"terminated is set before the episode's last action; expected row \d+, got 4"):
         run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+
+
+def write_ride(folder: Path, text: str, rollouts: Path) -> Path:
+    """The first toy episode as pictures, with `text` as its table."""
+    folder.mkdir()
+    write_pictures(folder / "ride", episodes(rollouts)[0].pixels)
+    (folder / "ride.csv").write_text(text)
+    return folder
+
+
+def table_of(episode: Episode, head: str, row: str) -> str:
+    """A CSV with this head, and a row for each action: steer, gas and reward are in place of {0}, {1} and {2}."""
+    rows = zip(*episode.action[:-1].T.tolist(), episode.reward[:-1].tolist(), strict=True)
+    return "\n".join([head, *(row.format(*each) for each in rows), ""])
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("action_0, action_1, reward", "{0}, {1}, {2}"),
+        ("reward,action_1,action_0", "{2},{1},{0}"),
+        ("note,action.0,action.1,reward", "left,{0},{1},{2}"),
+        ("\ufeffaction[0],action[1],reward", "{0},{1},{2}"),
+    ],
+    ids=["spaces", "any order", "texts", "byte order mark"],
+)
+def test_columns_are_found_by_their_names_and_numbers(head: str, row: str, stamp_rollouts: Path, tmp_path: Path) -> None:
+    episode = episodes(stamp_rollouts)[0]
+    source = write_ride(tmp_path / "rides", table_of(episode, head, row), stamp_rollouts)
+    report = run_import("video", source, tmp_path / "out")
+    imported = episodes(tmp_path / "out")[0]
+    np.testing.assert_array_equal(imported.action, episode.action)
+    np.testing.assert_array_equal(imported.reward, episode.reward)
+    assert ("note: left out, not every value is a number" in report.notes) == ("note" in head)
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "said"),
+    [
+        ("action,reward", "{0},much", "ride.csv: reward: not every value is a number, or true or false"),
+        ("action_0,action_1", "{0},left", "ride.csv: action_1: not every value is a number"),
+        ("action,terminated", "{0},no", "ride.csv: terminated: not every value is a number"),
+        ("action,reward,reward", "{0},1,2", "ride.csv: has two columns of the name 'reward'"),
+        ("action;reward", "{0};{2}", "not separated by commas; expected a head such as steer,gas,reward, got action;reward"),
+        ("action,lap", "{0},1764432000000000001", "lap: whole numbers that float64 cannot hold"),
+        ("action,a/b", "{0},1", "a column cannot be called 'a/b'; rename or remove it"),
+    ],
+)
+def test_what_a_table_would_lose_without_a_word_is_refused(
+    head: str, row: str, said: str, stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    source = write_ride(tmp_path / "rides", table_of(episodes(stamp_rollouts)[0], head, row), stamp_rollouts)
+    with pytest.raises(DatasetNotUsable, match=re.escape(said)):
+        run_import("video", source, tmp_path / "out")
+
+
+def test_a_table_without_rows_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_ride(tmp_path / "rides", "action,reward\n", stamp_rollouts)
+    with pytest.raises(DatasetNotUsable, match=r"ride.csv: has no rows; expected one row for each action"):
+        run_import("video", source, tmp_path / "out")
+
+
+def test_folders_with_a_dot_in_their_names_are_episodes_of_their_own(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = tmp_path / "rides"
+    source.mkdir()
+    for number, episode in enumerate(episodes(stamp_rollouts)[:2]):
+        write_pictures(source / f"ride.{number}", episode.pixels)
+        write_csv(source / f"ride.{number}.csv", columns_of(episode, episode.num_steps))
+    assert run_import("video", source, tmp_path / "out", action=("steer", "gas")).episodes == 2
+
+
+def test_a_video_that_is_stored_on_its_side_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    turn_mp4(source / "ride_5.mp4")
+    with pytest.raises(DatasetNotUsable, match=r"stored as they are shown, got one to be turned by -90°; turn it \(ffmpeg"):
+        run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+
+
+def turn_mp4(path: Path) -> None:
+    """Write into the header of its track that it is shown turned by 90 degrees, as telephones do."""
+    content = bytearray(path.read_bytes())
+    matrix = content.rindex(b"tkhd") + 4 + 4 + 20 + 16
+    one = 1 << 16
+    content[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 64 * one, 0, 1 << 30)
+    path.write_bytes(content)
+
+
+def test_a_picture_is_turned_as_its_exif_says(tmp_path: Path) -> None:
+    upright = np.random.default_rng(0).integers(0, 256, (16, 8, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("turned.png", "turned.jpg"):
+        stored = np.ascontiguousarray(np.rot90(upright))
+        Image.fromarray(stored).save(tmp_path / name, exif=exif)
+        with Image.open(tmp_path / name) as image:
+            np.testing.assert_array_equal(picture(tmp_path / name, name), np.rot90(np.asarray(image), -1))
+    np.testing.assert_array_equal(picture(tmp_path / "turned.png", "turned"), upright)
+
+
+def test_grey_with_transparency_is_read_and_16_bits_are_refused(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    Image.fromarray(grey).convert("LA").save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(picture(tmp_path / "grey.png", "grey"), np.repeat(grey[..., None], 3, axis=2))
+    encoder = av.CodecContext.create("png", "w")
+    encoder.width, encoder.height, encoder.pix_fmt, encoder.time_base = 8, 8, "rgb48be", Fraction(1)
+    (packet,) = encoder.encode(av.VideoFrame(8, 8, "rgb48be"))
+    with pytest.raises(DatasetNotUsable, match=r"deep: is no picture of 8 bits a colour; .* got mode RGB, 16 bits a colour"):
+        picture(bytes(packet), "deep")
+    with pytest.raises(DatasetNotUsable, match=r"^text: is no PNG or JPEG$"):
+        picture(b"text", "text")

@@ -3,6 +3,7 @@
 Legend: R rows of the table, T actions, N = T + 1 frames.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,10 @@ class ActionColumns:
     truncated: str | None
     seed: str | None
     extras: tuple[str, ...]
-    """All others, in the table's order."""
+    """All others of numbers, in the table's order."""
+
+    left_out: tuple[str, ...]
+    """All that are no numbers."""
 
     @classmethod
     def of(
@@ -37,7 +41,8 @@ class ActionColumns:
         """`action` are the columns that the user names; `named` has the other parts' columns, and whether the user named it.
         Those of `index` belong to no part.
 
-        Raises ConfigError if one that the user names is not there, DatasetNotUsable if none is the action.
+        Raises ConfigError if one that the user names is not there, DatasetNotUsable if none is the action, or if one of a part
+        is no numbers.
         """
         for field, names in {"action": action, **{part: [name] for part, (name, said) in named.items() if said}}.items():
             if missing := [name for name in names if name not in table]:
@@ -51,7 +56,14 @@ class ActionColumns:
             )
         found = {part: name if name in table and name not in actions else None for part, (name, _) in named.items()}
         taken = {*actions, *found.values(), *index}
-        return cls(action=actions, **found, extras=tuple(name for name in table if name not in taken))
+        _require_numbers(table, [name for name in table if name in taken], where)
+        others = [name for name in table if name not in taken]
+        left_out = tuple(name for name in others if _is_text(table[name]))
+        return cls(action=actions, **found, extras=tuple(name for name in others if name not in left_out), left_out=left_out)
+
+    def require_numbers(self, table: Table, where: Path) -> None:
+        """Raise DatasetNotUsable if a column that is imported holds anything else in this table."""
+        _require_numbers(table, [name for name in table if name not in self.left_out], where)
 
     def actions(self, table: Table) -> np.ndarray:
         """(R, …): the column's own shape, or a vector of several columns."""
@@ -108,10 +120,21 @@ class ActionColumns:
         return {name: _with_last_row(table[name], name, num_frames) for name in self.extras}
 
 
+def _require_numbers(table: Table, names: Sequence[str], where: Path) -> None:
+    if wrong := [name for name in names if _is_text(table[name])]:
+        raise DatasetNotUsable(f"{wrong[0]}: not every value is a number, or true or false", where=where)
+
+
+def _is_text(rows: np.ndarray) -> bool:
+    return rows.dtype == object
+
+
 def _actions(table: Table) -> tuple[str, ...]:
     if "action" in table:
         return ("action",)
-    return tuple(name for name in table if name.startswith("action") and not name.removeprefix("action")[0].isalpha())
+    names = tuple(name for name in table if name.startswith("action") and not name.removeprefix("action")[0].isalpha())
+    numbers = {name: int(found[1]) for name in names if (found := re.fullmatch(r"action\D?(\d+)\D?", name))}
+    return tuple(sorted(names, key=numbers.__getitem__)) if len(numbers) == len(names) else names
 
 
 def _flags(values: np.ndarray, name: str, where: Path) -> np.ndarray:
@@ -126,6 +149,8 @@ def _with_last_row(rows: np.ndarray, name: str, num_frames: int) -> np.ndarray:
     if len(rows) == num_frames:
         return rows
     floats = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
-    if not np.array_equal(floats, rows, equal_nan=True):
+    with np.errstate(invalid="ignore"):
+        is_exact = rows.dtype.kind == "f" or np.array_equal(floats.astype(rows.dtype), rows)
+    if not is_exact:
         raise DatasetNotUsable(f"{name}: whole numbers that float64 cannot hold, and no row beside the final frame")
     return np.concatenate([floats, np.full((1, *rows.shape[1:]), np.nan, floats.dtype)])

@@ -26,7 +26,7 @@ def videos(source: Path) -> list[Path]:
     if not (found := files or folders or ([source] if _pictures(source) else [])):
         expected = f"videos ({', '.join(CONTAINERS)}), or a folder of PNG or JPEG frames for each episode"
         raise DatasetNotUsable("holds no episode", where=source, expected=expected)
-    names = [path.stem for path in found]
+    names = [name_of(path) for path in found]
     if doubled := [name for name in names if names.count(name) > 1]:
         raise DatasetNotUsable(f"holds two videos of the name {doubled[0]}", where=source)
     return found
@@ -54,6 +54,11 @@ def tables(found: list[Path], place: Path | None) -> list[Path]:
     return [_table(video, place or video.parent) for video in found]
 
 
+def name_of(video: Path) -> str:
+    """An episode's name, which its table has too."""
+    return video.name if video.is_dir() else video.stem
+
+
 def in_order(paths: Iterable[Path]) -> list[Path]:
     """By their names, the numbers in them as numbers; hidden files are left out."""
     shown = (path for path in paths if not path.name.startswith("."))
@@ -70,7 +75,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _table(video: Path, folder: Path) -> Path:
-    stem = video.name if video.is_dir() else video.stem
+    stem = name_of(video)
     there = [path for ending in READERS if (path := folder / f"{stem}{ending}").is_file()]
     if len(there) != 1:
         names = " or ".join(f"{stem}{ending}" for ending in READERS)

@@ -12,13 +12,15 @@ import numpy as np
 from worldmodel_v.errors import DatasetNotUsable, PackageMissing
 from worldmodel_v.importing.npz_files import read_arrays, read_headers
 from worldmodel_v.importing.recording import reading
+from worldmodel_v.storage.reading import readable
 
+MOST_OF_A_HEAD = 1 << 20
 Table = Mapping[str, np.ndarray]
-"""Column names to numbers, (R, …) each. Columns of texts are left out."""
+"""Column names to numbers, (R, …) each. A column of anything else (texts, dates) is None in every row, of dtype object."""
 
 
 def read_table(path: Path) -> Table:
-    """The columns of numbers in a table; raises DatasetNotUsable if it is damaged."""
+    """The columns of a table that are not empty; raises DatasetNotUsable if it is damaged, or two have one name."""
     with reading(path):
         table = READERS[path.suffix.lower()](path)
     lengths = {name: len(column) for name, column in table.items()}
@@ -79,28 +81,51 @@ def _read_csv(path: Path) -> Table:
     require_pyarrow(path)
     import pyarrow.csv
 
-    return _numbers(pyarrow.csv.read_csv(path), path)
+    _require_commas(path)
+    table = pyarrow.csv.read_csv(path)
+    return _columns(table.rename_columns([name.strip() for name in table.schema.names]), path)
+
+
+def _require_commas(path: Path) -> None:
+    """Raise DatasetNotUsable if something else stands between the columns."""
+    with readable(path), path.open(encoding="utf-8-sig", errors="replace") as file:
+        head = file.readline(MOST_OF_A_HEAD).strip()
+    if "," not in head and any(mark in head for mark in ";\t|"):
+        what, expected = "its columns are not separated by commas", "a head such as steer,gas,reward"
+        raise DatasetNotUsable(what, where=path, expected=expected, got=f"{head:.100}")
 
 
 def _read_parquet(path: Path) -> Table:
     require_pyarrow(path)
     import pyarrow.parquet
 
-    return _numbers(pyarrow.parquet.read_table(path), path)
+    return _columns(pyarrow.parquet.read_table(path), path)
 
 
 def _read_npz(path: Path) -> Table:
-    headers = read_headers(path)
-    return read_arrays(path, [name for name, header in headers.items() if header.dtype.kind in "fiub" and header.shape])
+    headers = {name: header for name, header in read_headers(path).items() if header.shape}
+    numbers = read_arrays(path, [name for name, header in headers.items() if header.dtype.kind in "fiub"])
+    return {name: numbers.get(name, _no_numbers(header.shape[0])) for name, header in headers.items()}
 
 
-def _numbers(table: Any, path: Path) -> Table:
-    """Empty cells, and nan in a CSV, become NaN."""
+def _no_numbers(num_rows: int) -> np.ndarray:
+    return np.broadcast_to(np.array(None), (num_rows,))
+
+
+def _columns(table: Any, path: Path) -> Table:
+    """Empty cells, and nan in a CSV, become NaN; a column of empty cells alone is none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    found = {}
-    for name, column in zip(table.schema.names, table.columns, strict=True):
+    names = table.schema.names
+    if not len(table):
+        raise DatasetNotUsable("has no rows", where=path, expected="one row for each action")
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise DatasetNotUsable(f"has two columns of the name {doubled[0]!r:.100}", where=path)
+    found: dict[str, np.ndarray] = {}
+    for name, column in zip(names, table.columns, strict=True):
+        if not pa.types.is_null(column.type):
+            found[name] = _no_numbers(len(column))
         if column.null_count and is_numeric(column.type) and not _is_list(column.type):
             whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
             column = pc.fill_null(whole.cast(pa.float64()), np.nan)

@@ -22,7 +22,7 @@ from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.decoding import picture, video_frames, video_shape
 from worldmodel_v.importing.episode_files import frame_files, tables, videos
 from worldmodel_v.importing.frames import LazyFrames
-from worldmodel_v.importing.recording import Lack, Recorded, Recording, named, reading
+from worldmodel_v.importing.recording import Lack, Recorded, Recording, named
 from worldmodel_v.importing.tables import Table, read_table
 
 
@@ -58,8 +58,7 @@ class VideoImportConfig(ImportConfig):
     )
 
     def open(self) -> Recording:
-        with reading(self.from_):
-            return VideoRecording(self)
+        return VideoRecording(self)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -129,6 +128,7 @@ class VideoRecording(Recording):
         table = _read(path, path.stat().st_mtime_ns)
         if tuple(table) != self._names:
             raise DatasetNotUsable("has other columns", where=path, expected=", ".join(self._names), got=", ".join(table))
+        self._columns.require_numbers(table, path)
         if not self._is_shared:
             return table
         if EPISODE not in table:
@@ -148,10 +148,11 @@ class VideoRecording(Recording):
         return tuple(lacks)
 
     def _notes(self) -> tuple[str, ...]:
-        extras = self._columns.extras
-        if not extras or self._is_equal:
-            return ()
-        return (f"{', '.join(extras)}: no value beside the final frame, so it is NaN there, and whole numbers are float64",)
+        extras, left_out = ", ".join(self._columns.extras), ", ".join(self._columns.left_out)
+        notes = [f"{left_out}: left out, not every value is a number"] if left_out else []
+        if extras and not self._is_equal:
+            notes.append(f"{extras}: no value beside the final frame, so it is NaN there, and whole numbers are float64")
+        return tuple(notes)
 
 
 @functools.lru_cache(maxsize=1)
