@@ -13,6 +13,7 @@ import minari
 import numpy as np
 import pytest
 from minari.data_collector.episode_buffer import EpisodeBuffer
+from minari.serialization import serialize_space
 
 from tests.importing.recorders import EPISODES, InADict, WithInfo, assert_in_place, toy
 from worldmodel_v.errors import DatasetNotUsable, PackageMissing
@@ -198,3 +199,18 @@ def test_without_the_package_its_line_is_named(plain: Path, tmp_path: Path, monk
         PackageMissing, match=r"Minari datasets need minari, which is not installed; pip install 'worldmodel_v\[import\]'"
     ):
         run(plain, tmp_path / "out")
+
+
+def test_actions_of_several_parts_are_refused(plain: Path, tmp_path: Path) -> None:
+    file = plain / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    space = gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(3), gymnasium.spaces.Discrete(2)])
+    file.write_text(json.dumps(metadata | {"action_space": serialize_space(space)}))
+    with pytest.raises(DatasetNotUsable, match=r"stamp-v0: actions of a space 'Tuple': expected Box, Discrete"):
+        run(plain, tmp_path / "out")
+
+
+def test_a_policy_that_is_a_number_is_its_name(plain: Path, tmp_path: Path) -> None:
+    with h5py.File(plain / "data" / "main_data.hdf5", "r+") as file:
+        file["episode_0"].attrs["policy"] = 7
+    assert run(plain, tmp_path / "out")[1][0].policy == "7"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.importing.recorders import EPISODES, assert_in_place, record_ctallec, record_hardmaru, record_plain, resaved
-from worldmodel_v.errors import ConfigError, DatasetNotUsable
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, OutputNotUsable
 from worldmodel_v.export import FORMATS as EXPORTS
 from worldmodel_v.export import export
 from worldmodel_v.importing import FORMATS, ImportReport, import_recordings
@@ -183,3 +183,38 @@ def test_settings_that_make_no_sense(options: dict[str, object], message: str, t
     with pytest.raises(ConfigError, match=message):
         run("npz", tmp_path / "plain", **{"out": tmp_path / "out", **options})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("num_frames", [0, 1])
+def test_an_episode_without_actions_is_refused(num_frames: int, tmp_path: Path) -> None:
+    np.savez(tmp_path / "0.npz", pixels=np.zeros((num_frames, 8, 8, 3), np.uint8), action=np.zeros((0, 2)))
+    with pytest.raises(DatasetNotUsable, match=r"0.npz: expected at least one action, got 0"):
+        run("npz", tmp_path, tmp_path.with_name("out"), reward="none", terminated="none", truncated="none")
+
+
+def test_arrays_that_no_column_holds_are_named_whichever_file_has_them(tmp_path: Path) -> None:
+    for number, arrays in enumerate(record_plain(tmp_path / "here")):
+        rows = len(arrays["pixels"])
+        none = {"late": np.zeros(rows)} if number else {"wide": np.zeros((rows, 0)), "count": np.zeros(rows, np.uint64)}
+        resaved(tmp_path / "here" / f"{number}.npz", swapped=np.ones((rows, 2), ">f4"), **none)
+    report, _, dataset = run("npz", tmp_path / "here", tmp_path / "out")
+    assert {note.partition(":")[0] for note in report.notes} == {"seed", "wide", "count", "late"}
+    assert dataset.spec.schema["swapped"].dtype == "float32"
+
+
+def test_folders_behind_symbolic_links_are_read_once(tmp_path: Path) -> None:
+    record_ctallec(tmp_path / "real")
+    (tmp_path / "here").mkdir()
+    for thread in (tmp_path / "real").iterdir():
+        (tmp_path / "here" / thread.name).symlink_to(thread)
+    (tmp_path / "real" / "thread_0" / "loop").symlink_to(tmp_path / "real" / "thread_0")
+    assert run("ctallec", tmp_path / "here", tmp_path / "out")[0].episodes == EPISODES
+    with pytest.raises(ConfigError, match="lies in the recording"):
+        FORMATS["ctallec"](from_=tmp_path / "real" / "thread_0", out=tmp_path / "here" / "thread_0" / "out")
+
+
+def test_an_output_that_is_a_file_is_a_mistake(tmp_path: Path) -> None:
+    record_plain(tmp_path / "here")
+    (tmp_path / "out").write_text("")
+    with pytest.raises(OutputNotUsable, match="out: is a file"):
+        run("npz", tmp_path / "here", tmp_path / "out")

@@ -17,7 +17,7 @@ from worldmodel_v.importing.recording import Recorded
 from worldmodel_v.importing.spaces import bounds_of
 from worldmodel_v.preprocessing import FULL, Preprocessing
 from worldmodel_v.records import without_loss
-from worldmodel_v.schema import ActionSpace, Column, Schema
+from worldmodel_v.schema import DTYPES, ActionSpace, Column, Schema
 from worldmodel_v.surface import option
 
 
@@ -26,10 +26,13 @@ def require_frames(frames: np.ndarray | LazyFrames) -> None:
     if frames.dtype != np.uint8:
         raise DatasetNotUsable(expected="frames of uint8, 0 to 255", got=f"{frames.dtype} {frames.shape}")
     if not (frames.ndim == 3 or (frames.ndim == 4 and frames.shape[3] in (1, 3))):
-        is_chw = frames.ndim == 4 and frames.shape[1] in (1, 3)
-        remedy = f"if the channels come first, say {option('layout', 'CHW')}" if is_chw else None
         expected = "frames (rows, H, W), (rows, H, W, 1) or (rows, H, W, 3)"
-        raise DatasetNotUsable(expected=expected, got=frames.shape, remedy=remedy)
+        raise DatasetNotUsable(expected=expected, got=frames.shape)
+
+
+def is_storable(rows: np.ndarray | Any) -> bool:
+    """Whether a column can hold such rows, of an array, of what a file says of one, or of a dataset in HDF5."""
+    return rows.dtype.name in DTYPES and 0 not in rows.shape[1:]
 
 
 def columns_of(recorded: Recorded, schema: Schema, preprocessing: Preprocessing, raw_shape: tuple[int, ...]) -> dict[str, Any]:

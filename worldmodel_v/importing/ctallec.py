@@ -26,6 +26,7 @@ from worldmodel_v.importing.npz_folder import NpzFolder
 from worldmodel_v.importing.recording import Recorded, Recording
 
 ARRAYS = ("observations", "actions", "rewards", "terminals")
+FIRST_ACTION = "the first action of each episode, with its reward: left out, since the frame that it was chosen on is not there"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +46,10 @@ class CtallecImportConfig(ImportConfig):
 
 class _Rollouts(NpzFolder):
     lacks = ("truncation", "seed")
-    notes = ("the first action of each episode, with its reward: left out, since the frame that it was chosen on is not there",)
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, required=ARRAYS, below=True)
+        self.notes = (FIRST_ACTION, *self.left_out(ARRAYS))
 
     def episode(self, number: int) -> Recorded:
         """As `Recording` says."""

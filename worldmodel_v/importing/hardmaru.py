@@ -40,6 +40,7 @@ class _Record(NpzFolder):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, required=ARRAYS)
+        self.notes = self.left_out(ARRAYS)
         seeded = all(path.stem.isdecimal() for path in self.files)
         self.lacks = ("final observation", "reward", "termination", *(() if seeded else ("seed",)))
 

@@ -22,11 +22,13 @@ import numpy as np
 from worldmodel_v.envs.parts import INFO, OBSERVATION, RENDER, choose_frames, leaves
 from worldmodel_v.envs.picture import AUTO, Layout, Picture
 from worldmodel_v.errors import DatasetNotUsable, EnvironmentNotUsable, PackageMissing
+from worldmodel_v.importing.columns import is_storable
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.memory import most_bytes
 from worldmodel_v.importing.recording import Recorded, Recording, reading
+from worldmodel_v.importing.source_files import files_below
 from worldmodel_v.records import NO_SEED
-from worldmodel_v.schema import DTYPES
+from worldmodel_v.schema import ActionSpace, space_record
 from worldmodel_v.storage.foreign_hdf5 import require_self_contained
 from worldmodel_v.storage.reading import readable
 
@@ -72,6 +74,10 @@ class _Dataset(Recording):
         if not self._numbers:
             raise DatasetNotUsable("holds no episode", where=self.root)
         self.action_space, self.observation_space = dataset.action_space, dataset.observation_space
+        try:
+            ActionSpace(space_record(self.action_space))
+        except ValueError as error:
+            raise DatasetNotUsable(str(error), where=self.root) from None
         self.env = None if dataset.env_spec is None else dataset.env_spec.id
         self.policy = str(metadata.get("algorithm_name") or Recording.policy)
         self.licence = next((str(metadata[name]) for name in ("license", "licence") if metadata.get(name)), None)
@@ -95,7 +101,7 @@ class _Dataset(Recording):
             truncated=_ends("truncations", episode["truncations"]),
             extras={name: np.asarray(parts[name]) for name in self._extras},
             seed=_seed(metadata),
-            policy=metadata.get("policy"),
+            policy=str(metadata["policy"]) if "policy" in metadata else None,
         )
 
     def _stored(self, number: int) -> dict[str, Any]:
@@ -107,7 +113,7 @@ class _Dataset(Recording):
             episode = self._stored(0)
             parts = {name: np.asarray(values) for name, values in _parts(episode) if name != self.frames}
         num_rows = len(episode["rewards"]) + 1
-        self._extras = [name for name, rows in parts.items() if rows.shape[:1] == (num_rows,) and str(rows.dtype) in DTYPES]
+        self._extras = [name for name, rows in parts.items() if rows.shape[:1] == (num_rows,) and is_storable(rows)]
         for name, rows in parts.items():
             if name not in self._extras:
                 yield f"{name}: left out, since it has no number for each row ({rows.dtype} {rows.shape})"
@@ -125,7 +131,7 @@ def _minari() -> Any:
 
 @readable()
 def _files(data: Path) -> tuple[Path, ...]:
-    return tuple(sorted(path for path in data.rglob("*") if path.is_file() and not path.name.startswith(".")))
+    return tuple(sorted(path for path in files_below(data) if not path.name.startswith(".")))
 
 
 def _metadata(data: Path) -> Mapping[str, Any]:

@@ -1,12 +1,13 @@
 """A folder with one `.npz` for each episode: what several formats have in common."""
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.importing.episode_files import as_counted
 from worldmodel_v.importing.npz_files import Header, read_headers
 from worldmodel_v.importing.recording import Recording
+from worldmodel_v.importing.source_files import files_below
 from worldmodel_v.storage.reading import readable
 
 
@@ -19,8 +20,15 @@ class NpzFolder(Recording):
         self.root = root
         self.files = npz_files(root, below=below)
         self.num_episodes = len(self.files)
+        self._headers: dict[str, Header] = {}
         for path in self.files:
-            _require(path, read_headers(path), required)
+            headers = read_headers(path)
+            _require(path, headers, required)
+            self._headers = headers | self._headers
+
+    def left_out(self, used: Container[str]) -> tuple[str, ...]:
+        """A note on each array, in any file, that is not used."""
+        return tuple(f"{name}: left out ({header})" for name, header in self._headers.items() if name not in used)
 
     def where(self, number: int) -> str:
         """The file."""
@@ -34,12 +42,16 @@ def npz_files(root: Path, *, below: bool = False) -> tuple[Path, ...]:
         return (root,)
     if not root.is_dir():
         raise DatasetNotUsable("no such directory", where=root, remedy="give the directory of the recording")
-    found = root.rglob("*.npz") if below else root.glob("*.npz")
-    shown = (path for path in found if not path.name.startswith(".") and path.is_file())
-    files = tuple(sorted(shown, key=lambda path: as_counted(path.as_posix())))
+    found = files_below(root) if below else root.iterdir()
+    files = tuple(sorted((path for path in found if is_npz(path)), key=lambda path: as_counted(path.as_posix())))
     if not files:
         raise DatasetNotUsable("holds no .npz file", where=root, remedy="give the directory of the recording")
     return files
+
+
+def is_npz(path: Path) -> bool:
+    """Whether it is a file that is called so, and not hidden."""
+    return path.suffix == ".npz" and not path.name.startswith(".") and path.is_file()
 
 
 def _require(path: Path, headers: dict[str, Header], required: Iterable[str]) -> None:

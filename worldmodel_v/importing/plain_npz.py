@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
+from worldmodel_v.importing.columns import is_storable
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.npz_files import Header, read_arrays, read_headers
 from worldmodel_v.importing.npz_folder import NpzFolder
@@ -88,7 +89,7 @@ class _Folder(NpzFolder):
         num_frames = headers[config.frames].shape[:1]
         self._extras = [name for name in headers if self._is_extra(name, headers[name], num_frames)]
         used = {*self._named.values(), *self._extras, *((STATE, STATE_NAMES) if self.state_names else ())}
-        self.notes = tuple(f"{name}: left out ({headers[name]})" for name in headers if name not in used)
+        self.notes = self.left_out(used)
         self._has_final = True
         with named(self.where(0)):
             self._has_final = not self._acts_last(self._read(0))
@@ -109,7 +110,7 @@ class _Folder(NpzFolder):
 
     def _is_extra(self, name: str, header: Header, num_frames: tuple[int, ...]) -> bool:
         is_free = name not in {*self._named.values(), STATE_NAMES, *RESERVED} and not (name == STATE and self.state_names)
-        return is_free and header.dtype.kind in "fiub" and header.shape[:1] == num_frames
+        return is_free and is_storable(header) and header.shape[:1] == num_frames
 
     def _acts_last(self, recorded: Recorded) -> bool:
         return len(recorded.action) == len(recorded.frames)
@@ -122,11 +123,18 @@ class _Folder(NpzFolder):
         frames, action, reward = named["frames"], named["action"], named.get("reward")
         if self._config.layout == "CHW" and frames.ndim == 4:
             frames = np.moveaxis(frames, 1, 3)
+        if self._config.layout == "HWC" and _is_chw(frames):
+            expected = "frames (rows, H, W), (rows, H, W, 1) or (rows, H, W, 3)"
+            raise DatasetNotUsable(
+                expected=expected, got=frames.shape, remedy=f"if the channels come first, say {option('layout', 'CHW')}"
+            )
         if action.ndim == 0 or frames.ndim == 0:
             raise DatasetNotUsable(expected="a row for each frame and action", got="a single number")
-        if len(action) == len(frames) and _is_empty(action[-1], self._config.action_space):
+        if 0 < len(action) == len(frames) and _is_empty(action[-1], self._config.action_space):
             action = action[:-1]
         num_steps = len(action)
+        if num_steps < 1:
+            raise DatasetNotUsable(expected="at least one action", got=0)
         if num_steps not in (len(frames) - 1, len(frames)):
             expected = f"as many actions as frames ({len(frames)}) or one less"
             raise DatasetNotUsable(expected=expected, got=f"{len(action)} actions")
@@ -139,6 +147,10 @@ class _Folder(NpzFolder):
             state=arrays[STATE] if self.state_names else None,
             extras={name: arrays[name] for name in self._extras},
         )
+
+
+def _is_chw(frames: np.ndarray) -> bool:
+    return frames.ndim == 4 and frames.shape[1] in (1, 3) and frames.shape[3] not in (1, 3)
 
 
 def _with_remedy(error: DatasetNotUsable, named: dict[str, str]) -> DatasetNotUsable:

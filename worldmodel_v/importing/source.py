@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from worldmodel_v.envs.parts import extra_column
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.importing.columns import columns_of, require_frames
 from worldmodel_v.importing.config import ImportConfig
@@ -44,7 +43,7 @@ class ImportSource:
                 action_space=space.record,
                 observation_space=raw_space if seen is None else space_record(seen),
                 state_names=recording.state_names,
-                extras=tuple(_extra(name, rows) for name, rows in first.extras.items()),
+                extras=tuple(_extra(name, rows, where) for name, rows in first.extras.items()),
                 has_reward="reward" not in recording.lacks,
             )
         except ValueError as error:
@@ -102,5 +101,8 @@ def _read(recording: Recording, number: int) -> Recorded:
         return recording.episode(number)
 
 
-def _extra(name: str, rows: np.ndarray) -> Column:
-    return extra_column(name, [rows[0]])
+def _extra(name: str, rows: np.ndarray, where: str) -> Column:
+    try:
+        return Column(name=name, dtype=rows.dtype.name, row_shape=rows.shape[1:], role="extra")
+    except ValueError as error:
+        raise DatasetNotUsable(str(error), where=where, remedy="rename or remove it in a copy of the recording") from None

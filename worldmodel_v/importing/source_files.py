@@ -7,6 +7,8 @@ this one carries these settings.
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +78,7 @@ class SourceFiles:
 
     def require_same(self, out: Path) -> None:
         """Raise OutputNotUsable, naming a file, if episodes of the dataset at `out` were imported from other files."""
-        dataset = open_dataset(out) if files.exists(out / SPEC_NAME) else None
+        dataset = open_dataset(out) if out.is_dir() and files.exists(out / SPEC_NAME) else None
         if dataset is None or not dataset.entries or not isinstance(dataset.spec, RolloutSpec):
             return
         imported = dataset.spec.imported
@@ -95,6 +97,15 @@ class SourceFiles:
                 raise DatasetNotUsable(
                     "was changed while it was imported", where=path, remedy="import again, into another directory"
                 )
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file, in folders that are reached by a symbolic link too; none of a folder that leads back to itself."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [name for name in folders if os.path.realpath(Path(place, name)) not in seen]
+        yield from (path for name in names if (path := Path(place, name)).is_file())
 
 
 @readable()

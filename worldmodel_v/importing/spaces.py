@@ -45,14 +45,13 @@ def space_of(stated: str | None, recorded: gymnasium.Space | None, actions: np.n
     """The space of actions (T, …); raises DatasetNotUsable if nobody says it, or if a dataset cannot hold it."""
     if stated is not None:
         return ActionSpace(parse_space(stated, actions.shape[1:]))
-    if recorded is not None:
+    shape = [*actions.shape[1:]] or [1]
+    unbounded = {"type": "Box", "dtype": "float32", "shape": shape, "low": "-inf", "high": "inf"}
+    if recorded is not None or actions.dtype.kind == "f":
         try:
-            return ActionSpace(space_record(recorded))
+            return ActionSpace(unbounded if recorded is None else space_record(recorded))
         except ValueError as error:
             raise DatasetNotUsable(str(error), where=where) from None
-    if actions.dtype.kind == "f":
-        shape = [*actions.shape[1:]] or [1]
-        return ActionSpace({"type": "Box", "dtype": "float32", "shape": shape, "low": "-inf", "high": "inf"})
     raise DatasetNotUsable(
         f"its actions are whole numbers ({actions.dtype}), and how many there are it does not say",
         where=where,

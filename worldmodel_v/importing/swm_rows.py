@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.errors import DatasetNotUsable, PackageMissing
+from worldmodel_v.importing.columns import is_storable
 from worldmodel_v.importing.decoding import picture
 from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.memory import most_bytes
+from worldmodel_v.importing.source_files import files_below
 from worldmodel_v.importing.tables import arrow_column, is_numeric
-from worldmodel_v.schema import DTYPES, ROLLOUTS
+from worldmodel_v.schema import ROLLOUTS
 from worldmodel_v.storage.foreign_hdf5 import foreign_columns, require_written
 
 INDEX = ("ep_len", "ep_offset", "ep_idx", "episode_idx", "step_idx")
@@ -75,7 +77,7 @@ class Hdf5Rows(SwmRows):
             self._require_inside(columns)
             rows = {name: column for name, column in columns.items() if name not in ("ep_len", "ep_offset")}
             self.pictures = tuple(name for name, column in rows.items() if _is_picture(column))
-            held = {name for name, column in rows.items() if str(column.dtype) in DTYPES and 0 not in column.shape[1:]}
+            held = {name for name, column in rows.items() if is_storable(column)}
             self.columns = tuple(name for name in rows if name in held and name not in self.pictures)
             self.left_out = tuple(name for name in rows if name not in held)
             self._read_names(columns)
@@ -118,7 +120,7 @@ class LanceRows(SwmRows):
     def __init__(self, path: Path) -> None:
         """Raises DatasetNotUsable if it is no such table, PackageMissing without lance."""
         self.path = path
-        self.files = tuple(file for file in sorted(path.rglob("*")) if file.is_file())
+        self.files = tuple(sorted(files_below(path)))
         self._version = _table(path, None).version
         schema = self._open().schema
         if "episode_idx" not in schema.names:

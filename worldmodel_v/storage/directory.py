@@ -29,8 +29,10 @@ def refuse_foreign_names(out: Path, own_names: Container[str], what: str, whose:
 
 
 def require_outside(out: Path, place: Place, said: str) -> None:
-    """Raise ConfigError, which begins as `said`, if `out` is a directory that is only read, or lies in it."""
-    if place.absolute() in (out.absolute(), *out.absolute().parents):
+    """Raise ConfigError, which begins as `said`, if `out` is a directory that is only read, or lies in it,
+    also by symbolic links."""
+    real = out.resolve()
+    if (place.resolve() if isinstance(place, Path) else place) in (real, *real.parents):
         raise ConfigError(said, field="out", got=out, remedy="give a directory outside of it")
 
 
