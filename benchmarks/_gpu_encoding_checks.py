@@ -134,7 +134,7 @@ def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with mock.patch.object(encoder, "_num_cores", return_value=1):
+        with mock.patch.object(encoder, "num_cores", return_value=1):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -107,7 +107,7 @@ def _threads(count: int | None) -> Iterator[None]:
             yield
             return
         torch.set_num_threads(count)
-        with mock.patch.object(encoder, "_num_cores", return_value=count):
+        with mock.patch.object(encoder, "num_cores", return_value=count):
             yield
 
 

@@ -166,7 +166,8 @@ class TestFinding:
 
     @pytest.mark.parametrize("name", ["", "Random", "greedy"])
     def test_an_unknown_name_is_refused(self, name: str) -> None:
-        text = f"unknown policy {name!r}: expected one of random, brownian, driver, random-start, mixture, or module:factory"
+        known = "random, brownian, driver, random-start, mixture, onnx:FILE, sb3:FILE"
+        text = f"unknown policy {name!r}: expected one of {known}, or module:factory"
         with pytest.raises(PolicyNotUsable, match=f"^{re.escape(text)}$"):
             find_policy(name)
 
