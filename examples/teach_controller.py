@@ -90,9 +90,7 @@ class Pupil(Driver):
 
     def begin(self, slot: Slot, index: int, controller_P: np.ndarray, track: int) -> None:
         super().begin(slot, index, controller_P, track)
-        moved = self.teachers[slot].reset(np.random.default_rng(track))
-        if moved is not None:
-            slot.frame = slot.env.moved(moved, "the teacher")
+        slot.frame = slot.env.begin(self.teachers[slot], np.random.default_rng(track), slot.frame, "the teacher")
 
     def choose(self, busy: list[Slot], seen_NX: np.ndarray) -> np.ndarray:
         wanted = [next_action(self.teachers[slot], slot.frame, slot.env.seen[0]) for slot in busy]

@@ -157,6 +157,9 @@ class RolloutSpec(Spec):
     layout: str = field(default="HWC", metadata=UNSAID)
     """The axes of the picture as the environment gives it: see `worldmodel_v.envs.picture`."""
 
+    render_shape: tuple[int, ...] = field(default=(), metadata=UNSAID)
+    """The shape of what `render()` gives, if that is the frames, in every episode."""
+
     record: tuple[str, ...] = ()
     """The paths of what is recorded beside the frames: see `worldmodel_v.envs.parts`."""
 

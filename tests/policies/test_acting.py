@@ -93,7 +93,7 @@ def test_after_a_random_start_the_observation_is_the_frame_there() -> None:
     env = make_image_env("CarRacing-v3", {})
     first = env.reset(1)
     policy = make_policy("random-start(driver)", env.gym)
-    moved = env.moved(policy.reset(np.random.default_rng(0)), "random-start(driver)")
+    moved = env.begin(policy, np.random.default_rng(0), first, "random-start(driver)")
     env.close()
     assert env.seen[0] is moved
     assert (moved != first).any()

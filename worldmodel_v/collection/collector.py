@@ -228,8 +228,7 @@ def _try_once(config: CollectConfig, episode: int) -> RolloutSpec:
         raw = env.reset(seed)
         FramePreprocessor(raw.shape, preprocessing)(raw)
         extras = [[value] for value in env.extras()]
-        if (moved := policy.reset(policy_rng)) is not None:
-            env.moved(moved, config.policy)
+        raw = env.begin(policy, policy_rng, raw, config.policy)
         if any(values[0] is MISSING for values in extras):
             env.step(env.record_action(next_action(policy, raw, env.seen[0])))
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
@@ -248,6 +247,7 @@ def _try_once(config: CollectConfig, episode: int) -> RolloutSpec:
         **asdict(preprocessing),
         episodes_per_shard=config.episodes_per_shard,
         **vars(options) | {"frames": env.frames, "layout": env.layout},
+        render_shape=env.render_shape,
         gymnasium=gymnasium.__version__,
         policy_weights=weights,
         env_source=source,

@@ -12,8 +12,8 @@ import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import Any, Self
+from types import MethodType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium
 import numpy as np
@@ -22,7 +22,7 @@ from gymnasium.wrappers import FrameStackObservation
 
 from worldmodel_v.envs.car_racing import car_racing_state, is_car_racing
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, require_paths
+from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, recorded_leaves, require_paths
 from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
 from worldmodel_v.envs.plugins import draw_without_a_display, import_plugin, remedy
 from worldmodel_v.envs.source import layers
@@ -33,6 +33,9 @@ from worldmodel_v.preprocessing import FULL
 from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
 from worldmodel_v.surface import option
+
+if TYPE_CHECKING:
+    from worldmodel_v.policies import Policy
 
 AUTO_OPTIONS = EnvOptions()
 PLAIN_OPTIONS = EnvOptions(frames=OBSERVATION)
@@ -50,7 +53,8 @@ class ImageEnv:
         """
         self.gym, self.frames, self.record, self._options = env, options.frames, options.record, options
         self._frame_path = tuple(options.frames.split(".")[1:])
-        self.picture = _picture(env, options)
+        self._frame_space = _frame_space(env, options)
+        self.picture = self._frame_space and Picture(self._frame_space, layout_of(self._frame_space, options.layout) or PLAIN)
         """Makes frames from the observation; None if they need no conversion."""
 
         self.layout = self.picture.layout if self.picture else PLAIN
@@ -62,6 +66,7 @@ class ImageEnv:
         self.actions = ActionSpace(space_record(env.action_space))
         self._inner = _inner_bounds(env.action_space) if self.actions.kind == "continuous" else None
         self._state_names: tuple[str, ...] = ()
+        self._frame_shape: tuple[int, ...] = ()
         self.seen: tuple[Any, dict[str, Any]] = None, {}
         """The environment's own observation and info of the frame just seen."""
 
@@ -75,16 +80,40 @@ class ImageEnv:
         return CAR_RACING.crop if is_its_picture and is_its_picture.sides == CAR_RACING.sides else FULL
 
     def reset(self, seed: int, options: dict[str, Any] | None = None) -> np.ndarray:
-        """Begin an episode; returns its first frame. `options` replace `reset_options`."""
+        """Begin an episode; returns its first frame. `options` replace `reset_options`.
+
+        Raises ValueError if its spaces are others now, or the frame has another shape than its space says.
+        """
         options = copy.deepcopy(self._options.reset_options) or None if options is None else options
         observation, info = self.gym.reset(seed=seed, options=options)
         self.seen = observation, info
         self._state_names = CAR_RACING.state_names if self._is_car_racing else tuple(self._ground_truth())
         frame = self._frame()
-        if self.frames != RENDER:
+        self._frame_shape = frame.shape
+        self._require_spaces_as_before()
+        if self._frame_space is not None:
             shown = part_of(observation, self._frame_path).shape
-            if shown != (promised := dict(leaves(self.gym.observation_space))[self.frames].shape):
+            if shown != (promised := self._frame_space.shape):
                 raise ValueError(f"the frame has shape {shown}, the observation space {promised}")
+        return frame
+
+    def begin(self, policy: "Policy", rng: np.random.Generator, frame: np.ndarray, name: str) -> np.ndarray:
+        """The first frame once the policy, called `name`, has begun: its own if it moves the environment, else `frame`.
+
+        Raises ConfigError if it moves the environment and returns no frame, or if that frame is not enough.
+        """
+        with _calls_noted(self.gym) as calls:
+            moved = policy.reset(rng)
+        if moved is not None:
+            return self._moved(moved, name)
+        if calls:
+            raise ConfigError(
+                f"the policy {name} calls the environment's {calls[0]} in its own reset and returns no frame, so the first "
+                "frame would be the one before",
+                field="policy",
+                got=name,
+                remedy="return the frame that the environment shows then",
+            )
         return frame
 
     def step(self, recorded_action: np.ndarray | int) -> tuple[np.ndarray, float, bool, bool]:
@@ -105,27 +134,8 @@ class ImageEnv:
             reward += more
         if terminated or truncated:
             self._require_final()
-        frame = self._frame()
+        frame = self._of_one_shape(self._frame())
         return frame if before is None else np.maximum(before, frame), reward, terminated, truncated
-
-    def moved(self, frame: Any, policy: str) -> np.ndarray:
-        """The first frame, from a policy that has moved the environment after the reset.
-
-        Raises ConfigError if this frame is not enough: if more is recorded beside it, or a wrapper would change it.
-        """
-        options = self._options
-        is_plain = self.frames == OBSERVATION and self.picture is not None and self.picture.is_plain
-        if options.record or options.wrap or not is_plain:
-            field = "record" if options.record else "wrap" if options.wrap else "frames"
-            raise ConfigError(
-                f"the policy {policy} moves the environment before the first step, and what stands beside the frame it "
-                "moves to is not known, nor what a wrapper makes of it",
-                field=field,
-                got=getattr(self, field, None) or getattr(options, field),
-                remedy="use another policy, or leave it out",
-            )
-        self.seen = require_frame(frame), self.seen[1]
-        return frame
 
     def extras(self) -> list[Any]:
         """The parts that `record` names, for the frame just seen; MISSING if absent. The environment may change the arrays."""
@@ -141,6 +151,26 @@ class ImageEnv:
             state_names=self._state_names,
             extras=extras,
         )
+
+    @property
+    def render_shape(self) -> tuple[int, ...]:
+        """The shape of the frame at the last reset if `render()` gives it, else ()."""
+        return self._frame_shape if self.frames == RENDER else ()
+
+    def require_as_recorded(self, schema: Schema, render_shape: tuple[int, ...]) -> None:
+        """Raise ValueError, naming them, if the actions or the frames of this episode, after its reset, have another space than
+        those of the dataset, or `render()` another shape."""
+        recorded: dict[str, Any] = {"action_space": schema.action_space, "render": render_shape}
+        here = {"action_space": self.actions.record, "render": self.render_shape}
+        if self._frame_space is not None:
+            recorded[self.frames] = dict(recorded_leaves(schema.observation_space)).get(self.frames)
+            here[self.frames] = space_record(self._frame_space)
+        if differing := [name for name in here if here[name] != recorded[name]]:
+            name = differing[0]
+            raise ValueError(
+                f"the environment's {name} is {here[name]!r:.300} in this episode, and {recorded[name]!r:.300} in the dataset; "
+                "make it the same in every episode, in a wrapper if need be"
+            )
 
     def record_action(self, action: Any) -> np.ndarray | int:
         """An action as the dataset holds it: int for a discrete space, else float32 or int64 (A,).
@@ -208,12 +238,45 @@ class ImageEnv:
             if error is None or is_interruption(another):
                 raise
 
+    def _moved(self, frame: Any, policy: str) -> np.ndarray:
+        """The first frame, from a policy that has moved the environment after the reset.
+
+        Raises ConfigError if this frame is not enough: if more is recorded beside it, or a wrapper would change it.
+        """
+        options = self._options
+        is_plain = self.frames == OBSERVATION and self.picture is not None and self.picture.is_plain
+        if options.record or options.wrap or not is_plain:
+            field = "record" if options.record else "wrap" if options.wrap else "frames"
+            raise ConfigError(
+                f"the policy {policy} moves the environment before the first step, and what stands beside the frame it "
+                "moves to is not known, nor what a wrapper makes of it",
+                field=field,
+                got=getattr(self, field, None) or getattr(options, field),
+                remedy="use another policy, or leave it out",
+            )
+        self.seen = self._of_one_shape(require_frame(frame)), self.seen[1]
+        return frame
+
     def _ground_truth(self) -> dict[str, float]:
         ground_truth = getattr(self._world, "ground_truth", None)
         truth = ground_truth() if callable(ground_truth) else {}
         if not isinstance(truth, dict):
             raise TypeError(f"the ground truth: expected a dict of numbers by name, got {shown(truth)}")
         return truth
+
+    def _require_spaces_as_before(self) -> None:
+        now = space_record(self.gym.action_space)
+        if now != self.actions.record:
+            raise ValueError(f"its action space is {now} after reset, and {self.actions.record} before")
+        if self._frame_space is not None:
+            shown = dict(leaves(self.gym.observation_space)).get(self.frames)
+            if shown != self._frame_space:
+                raise ValueError(f"the space of its {self.frames} is {shown} after reset, and {self._frame_space} before")
+
+    def _of_one_shape(self, frame: np.ndarray) -> np.ndarray:
+        if self._frame_shape and frame.shape != self._frame_shape:
+            raise ValueError(f"the frame's shape changed from {self._frame_shape} to {frame.shape}")
+        return frame
 
     def _gym_action(self, recorded: np.ndarray | int) -> Any:
         if isinstance(recorded, int):
@@ -262,12 +325,35 @@ def _inner_bounds(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray] 
     return lambda given: np.where(given == low, least, np.where(given == high, most, given))
 
 
-def _picture(env: gymnasium.Env, options: EnvOptions) -> Picture | None:
+def _frame_space(env: gymnasium.Env, options: EnvOptions) -> gymnasium.spaces.Box | None:
+    """The space of the picture; None for `render()`."""
     if options.frames == RENDER:
         return None
     space = dict(leaves(env.observation_space))[options.frames]
     assert isinstance(space, gymnasium.spaces.Box)
-    return Picture(space, layout_of(space, options.layout) or PLAIN)
+    return space
+
+
+@contextmanager
+def _calls_noted(env: gymnasium.Env) -> Iterator[list[str]]:
+    """Yields a list of the calls of `step` and `reset` within the block, on any layer of the environment; on none of a copy."""
+    calls: list[str] = []
+
+    def note(layer: gymnasium.Env, name: str) -> MethodType:
+        def noted(self: gymnasium.Env, *arguments: Any, **options: Any) -> Any:
+            if self is layer:
+                calls.append(name)
+            return getattr(type(self), name)(self, *arguments, **options)
+
+        return MethodType(noted, layer)  # of a copy of the environment, it becomes the copy's
+
+    noted = [(vars(layer), name, note(layer, name)) for layer in layers(env) for name in ("step", "reset")]
+    replaced = [(attributes, name) for attributes, name, method in noted if attributes.setdefault(name, method) is method]
+    try:
+        yield calls
+    finally:
+        for attributes, name in replaced:
+            attributes.pop(name, None)
 
 
 def require_frame(frame: Any) -> np.ndarray:

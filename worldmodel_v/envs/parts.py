@@ -74,6 +74,16 @@ def leaves(space: Space, path: str = OBSERVATION) -> Iterator[tuple[str, Space]]
         yield path, space
 
 
+def recorded_leaves(record: dict[str, Any], path: str = OBSERVATION) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The same of a space's record (see `schema.space_record`)."""
+    parts = record.get("spaces")
+    if parts is None:
+        yield path, record
+        return
+    for name, part in parts.items() if isinstance(parts, dict) else enumerate(parts):
+        yield from recorded_leaves(part, f"{path}.{name}")
+
+
 def choose_frames(
     env_id: str, observation: Space, render_modes: list[str], asked: str = AUTO, layout: str = AUTO
 ) -> tuple[str, str]:

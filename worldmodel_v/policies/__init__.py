@@ -40,7 +40,8 @@ class Policy(Protocol):
 
     def reset(self, rng: np.random.Generator) -> np.ndarray | None:
         """Begin an episode, after the environment's reset. All randomness must come from `rng`, which is seeded for this
-        episode alone. Returns the first frame if the policy changed the environment, None otherwise."""
+        episode alone. Returns the first frame if the policy changed the environment, None otherwise; it is refused if it has
+        called `step` or `reset` and returns none."""
 
     def act(self, frame: np.ndarray) -> Any:
         """The action on a raw frame (uint8, (H, W, 3) or (H, W)) as the environment gives it, before crop and resize; or on the

@@ -44,10 +44,10 @@ class RandomStartPolicy:
         drawn = int(rng.integers(num_tiles))
         tile = drawn if self._tile is None else int(self._tile) % num_tiles
         frame = move_car_to_tile(self._env, tile)
-        self._policy.reset(rng)
+        moved = self._policy.reset(rng)
         self.acts_on = acts_on(self._policy)
         self.chosen = f"random-start({getattr(self._policy, 'chosen', self._text)}, tile={tile})"
-        return frame
+        return frame if moved is None else moved
 
     def act(self, seen: Any) -> Any:
         return self._policy.act(seen)

@@ -146,17 +146,15 @@ def _play(
             f"{shortened(repr(list(env.state_names)))}, "
             f"in episode 0 it is {list(spec.schema.state_names)}"
         )
-    moved = policy.reset(policy_rng)
-    raw = raw if moved is None else env.moved(moved, spec.policy)
+    env.require_as_recorded(spec.schema, spec.render_shape)
+    raw = env.begin(policy, policy_rng, raw, spec.policy)
     rows = EpisodeRows(env, frame_preprocessor(raw.shape, spec.preprocessing), spec.max_steps + 1)
     ended = False
     with retold(lambda error: _failed(spec, episode_id, seed, error, where=f"in step {rows.num_steps}: ")):
         while not ended:
             rows.see(raw)  # before the policy, which may work in place on what it is given
-            action, shape = env.record_action(next_action(policy, raw, env.seen[0])), raw.shape
+            action = env.record_action(next_action(policy, raw, env.seen[0]))
             raw, reward, terminated, truncated = env.step(action)
-            if raw.shape != shape:
-                raise ValueError(f"the frame's shape changed from {shape} to {raw.shape}")
             truncated = truncated or (not terminated and rows.num_steps + 1 == spec.max_steps)
             rows.add(action, reward, terminated, truncated)
             ended = terminated or truncated

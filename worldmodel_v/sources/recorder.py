@@ -78,6 +78,8 @@ class Recorder(gymnasium.Wrapper):
         self._cut()
         self._seed = episode_seeds(self._root_seed, self.num_episodes)[0] if seed is None else seed
         raw = self._image_env.reset(self._seed, options)
+        if self._writer is not None:
+            self._image_env.require_as_recorded(self._writer.spec.schema, self._writer.spec.render_shape)
         self._rows = EpisodeRows(self._image_env, frame_preprocessor(raw.shape, self._preprocessing))
         self._rows.see(raw)
         if self._writer is None and all(value is not MISSING for value in self._image_env.extras()):
@@ -129,6 +131,7 @@ class Recorder(gymnasium.Wrapper):
             episodes_per_shard=1,
             frames=env.frames,
             layout=env.layout,
+            render_shape=env.render_shape,
             record=env.record,
             gymnasium=gymnasium.__version__,
             env_source=env_source(self.env) | engines(self.env),

@@ -1,0 +1,134 @@
+"""Worlds whose spaces or pictures change, and policies that move them unseen: each is refused by name."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict
+
+from tests.conftest import stamp_config
+from worldmodel_v.collection import collect
+from worldmodel_v.envs.stamp import StampEnv
+from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside
+from worldmodel_v.sources import Recorder
+from worldmodel_v.storage import open_dataset
+
+HERE = __name__
+
+
+class Moving:
+    """Steps the environment in its reset."""
+
+    def __init__(self, env: gymnasium.Env, inside: float = 0, tells: float = 0, plans: float = 0) -> None:
+        self._env, self._inside, self._tells, self._plans = env, inside, tells, plans
+
+    def reset(self, rng: np.random.Generator) -> Any:
+        env = copy.deepcopy(self._env) if self._plans else self._env
+        env = env.unwrapped if self._inside else env
+        frame = env.step(env.action_space.sample())[0]
+        assert env.unwrapped.stamps[0] == 1  # type: ignore[attr-defined]
+        assert self._env.unwrapped.stamps[0] == (0 if self._plans else 1)  # type: ignore[attr-defined]
+        return frame if self._tells else None
+
+    def act(self, frame: np.ndarray) -> Any:
+        return [0.0, 0.0]
+
+
+@pytest.mark.parametrize("how", ["", "(inside=1)"])
+def test_a_policy_that_moves_the_environment_and_returns_no_frame_is_refused(how: str, tmp_path: Path) -> None:
+    policy = f"{HERE}:Moving{how}"
+    with pytest.raises(Exception, match="calls the environment's step in its own reset and returns no frame") as caught:
+        collect(stamp_config(tmp_path / "out", policy=policy))
+    assert policy in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("how", ["(tells=1)", "(plans=1)"])
+def test_one_that_tells_or_that_steps_a_copy_is_not(how: str, tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "out", policy=f"{HERE}:Moving{how}", episodes=1, episodes_per_shard=1))
+    first = open_dataset(tmp_path / "out").episode(0)
+    assert first.columns["state"][0, 0] == (1 if "tells" in how else 0)
+
+
+class OfTwoSizes(StampEnv):
+    """`render()` is smaller in episodes whose seed is odd."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(image_observation=False, render_mode=render_mode)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        assert seed is not None
+        self.size = 32 if seed % 2 else 64
+        return super().reset(seed=seed)
+
+
+class NewSpace(StampEnv):
+    """Has another space after its resets, or if it is built a second time."""
+
+    built = 0
+
+    def __init__(self, what: str, at: str) -> None:
+        super().__init__()
+        self._what, self._at = what, at
+        self.observation_space = Dict({"top": self.observation_space})
+        NewSpace.built += 1
+        if at == "building" and self.built > 3:  # the first two are of the trial and the check, the third of episode 0
+            self._change()
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        if self._at == "reset":
+            self._change()
+        frame, info = super().reset(seed=seed)
+        return {"top": frame}, info
+
+    def step(self, action: Any) -> Any:
+        frame, *rest = super().step(action)
+        return {"top": frame}, *rest
+
+    def _change(self) -> None:
+        if self._what == "action":
+            self.action_space = Box(-2, 2, (2,))
+        else:
+            self.size = 32
+            self.observation_space = Dict({"top": Box(0, 255, (32, 32, 3), np.uint8)})
+
+
+gymnasium.register("tests/OfTwoSizes-v0", entry_point=OfTwoSizes)
+gymnasium.register("tests/NewSpace-v0", entry_point=NewSpace)
+
+
+def test_what_render_gives_has_the_size_of_the_first_episode(tmp_path: Path) -> None:
+    with pytest.raises(EpisodesSetAside) as caught:
+        collect(stamp_config(tmp_path / "out", env="tests/OfTwoSizes-v0", episodes_per_shard=1))
+    assert "the environment's render is (32, 32, 3) in this episode, and (64, 64, 3) in the dataset" in str(caught.value)
+    dataset = open_dataset(tmp_path / "out")
+    assert dataset.spec.settings()["render_shape"] == [64, 64, 3]
+    assert 0 < dataset.num_episodes < 8
+    assert all(episode.seed % 2 == 0 for episode in dataset)
+
+
+@pytest.mark.parametrize(("what", "name"), [("action", "action_space"), ("picture", "observation.top")])
+def test_a_space_is_that_of_the_first_episode(what: str, name: str, tmp_path: Path) -> None:
+    NewSpace.built = 0
+    settings = {"env": "tests/NewSpace-v0", "env_kwargs": {"what": what, "at": "building"}, "episodes_per_shard": 1}
+    with pytest.raises(EpisodesSetAside, match=rf"the environment's {name} is .* in this episode, and .* in the dataset"):
+        collect(stamp_config(tmp_path / "out", **settings))
+    assert open_dataset(tmp_path / "out").num_episodes == 1
+
+
+@pytest.mark.parametrize(("what", "name"), [("action", "action space"), ("picture", "space of its observation.top")])
+def test_a_space_that_changes_at_a_reset_is_refused(what: str, name: str, tmp_path: Path) -> None:
+    settings = {"env": "tests/NewSpace-v0", "env_kwargs": {"what": what, "at": "reset"}}
+    with pytest.raises(EnvironmentNotUsable, match=rf"{name} is .* after reset, and .* before"):
+        collect(stamp_config(tmp_path / "out", **settings))
+
+
+def test_a_recorder_holds_to_the_size_too(tmp_path: Path) -> None:
+    with Recorder(OfTwoSizes(render_mode="rgb_array"), tmp_path / "out") as env:
+        env.reset(seed=2)
+        env.step(env.action_space.sample())
+        with pytest.raises(ValueError, match=r"the environment's render is \(32, 32, 3\) in this episode"):
+            env.reset(seed=3)
