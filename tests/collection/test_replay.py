@@ -78,6 +78,39 @@ def test_a_world_that_repeats_has_the_shards_of_any_and_no_warning(tmp_path: Pat
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
+class Counting(StampEnv):
+    """Its rewards count the episodes of this process."""
+
+    episodes = 0
+
+    def reset(self, **how: Any) -> Any:
+        type(self).episodes += 1
+        return super().reset(**how)
+
+    def step(self, action: Any) -> Any:
+        frame, reward, *end = super().step(action)
+        return frame, reward + self.episodes, *end
+
+
+gymnasium.register("tests/Counting-v0", entry_point=Counting)
+
+
+class AnewEachTime:
+    """An executor whose every task finds the world as in a fresh process."""
+
+    def try_tasks(self, setup: Any, tasks: Any, **how: Any) -> Any:
+        for task in tasks:
+            Counting.episodes = 0
+            yield task, setup()(task)
+
+
+def test_what_a_world_keeps_shows_in_a_fresh_process_too(tmp_path: Path) -> None:
+    sayings = Sayings()
+    collect(stamp_config(tmp_path / "out", env="tests/Counting-v0", episodes=1), sayings, AnewEachTime())
+    (facts,) = sayings.facts("not_reproducible")
+    assert facts["steps"] == {"reward": 0}
+
+
 NOISE = """
 import os
 import gymnasium
@@ -104,3 +137,28 @@ def test_the_command_tells_of_it_with_workers(tmp_path: Path) -> None:
     assert [(event["level"], event["episode"], event["steps"]) for event in told] == [("warning", 0, {"reward": 0})]
     assert "episode 0 (seed" in told[0]["message"]
     assert "of noisy_world:Noisy-v0 does not repeat: played again, it differs: reward from step 0 on" in told[0]["message"]
+
+
+HASHING = """
+import gymnasium
+from worldmodel_v.envs.stamp import StampEnv
+
+class Hashing(StampEnv):
+    def step(self, action):
+        frame, reward, *end = super().step(action)
+        return frame, reward + hash("text") % 1000, *end
+
+gymnasium.register("Hashing-v0", entry_point=Hashing)
+"""
+
+
+@pytest.mark.slow
+def test_workers_hash_texts_as_a_process_with_the_hash_seed_0_does(tmp_path: Path) -> None:
+    (tmp_path / "hashing_world.py").write_text(HASHING)
+    words = ("wm-collect", "--env", "hashing_world:Hashing-v0", "--policy", "random", "--episodes", 2, "--episodes-per-shard", 1)
+    path = f"{tmp_path}:{Path(__file__).parents[2]}"
+    for workers, seed in ((2, "1"), (0, "0")):
+        process = start(*words, "--workers", workers, "--out", tmp_path / str(workers), PYTHONPATH=path, PYTHONHASHSEED=seed)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert digests(tmp_path / "0") == digests(tmp_path / "2")

@@ -76,8 +76,10 @@ def block_collector(source: Source, episode_timeout: float = 0.0) -> Callable[[B
 
     def collect_block(block: Block) -> bytes:
         if isinstance(block, Replay):
-            with ended_after(episode_timeout):
-                return build_shard([source.beginning(block.first, block.num_steps)], spec_hash=spec_hash)
+            for num_steps in (1, block.num_steps):  # so that the second play is not the first episode of this process
+                with ended_after(episode_timeout):
+                    played = source.beginning(block.first, num_steps)
+            return build_shard([played], spec_hash=spec_hash)
         episodes = [collect_episode(block.first + i) for i in range(block.num_episodes)]
         return build_shard(episodes, spec_hash=spec_hash)
 

@@ -1,9 +1,11 @@
 """Plays one episode twice, to warn if a dataset cannot be made again.
 
 The second play of the first episode is a task like the blocks: a crash or a hang in it costs no more than one in a block, and
-two processes may do the two plays. In a long collection it plays the whole episode, in a short one only its beginning, so that
-it costs about 3% of a collection; a user's own source cannot be cut. Environments of Gymnasium and of this package, with
-policies of this package, are known to repeat and are not played twice. Shards hold the first play.
+two processes may do the two plays. Just before it, its process plays the episode's first step, because a world that keeps
+something from episode to episode repeats in a fresh process. In a long collection the second play is of the whole episode, in a
+short one only of its beginning, so that it costs about 3% of a collection; a user's own source cannot be cut. Environments of
+Gymnasium and of this package, with policies of this package, are known to repeat and are not played twice. Shards hold the
+first play.
 """
 
 from collections.abc import Iterator

@@ -15,6 +15,8 @@ from worldmodel_v.own_modules import look_in
 
 WORKER_ENVIRONMENT = {
     **{"OMP_NUM_THREADS": "1", "SDL_VIDEODRIVER": "dummy"},
+    # the hashes of texts, and so the order of sets, are the same in all workers
+    **{"PYTHONHASHSEED": "0"},
     # glibc keeps freed memory for the next block instead of giving it back and faulting it in again (2^25 is its limit)
     **{"MALLOC_TRIM_THRESHOLD_": str(2**30), "MALLOC_MMAP_THRESHOLD_": str(2**25)},
 }
