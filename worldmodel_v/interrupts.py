@@ -36,6 +36,26 @@ def handlers_restored() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
+@contextmanager
+def alarm_restored() -> Iterator[None]:
+    """At the end of the block, SIGALRM's handler is as before it, and its timer is off if it was.
+
+    An alarm that other people's code leaves behind would come in the middle of ours. One that raises a lost interruption stays.
+    """
+    if not _in_main_thread():
+        yield
+        return
+    handler, was_off = signal.getsignal(signal.SIGALRM), not any(signal.getitimer(signal.ITIMER_REAL))
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGALRM) is not _raise_again:
+            if was_off:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            if handler is not None:
+                signal.signal(signal.SIGALRM, handler)
+
+
 def interruptions_ignored() -> None:
     """From now on, this process leaves Ctrl-C to the one that it works for; its child processes do not."""
     if _in_main_thread():
@@ -74,14 +94,11 @@ def _raised_again_if_lost() -> Iterator[None]:
         yield
         return
 
-    def raise_again(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
     def on_unraisable(lost: "sys.UnraisableHookArgs") -> None:
         if lost.exc_type is not KeyboardInterrupt:
             hook(lost)
             return
-        signal.signal(signal.SIGALRM, raise_again)
+        signal.signal(signal.SIGALRM, _raise_again)
         signal.setitimer(signal.ITIMER_REAL, SECONDS_UNTIL_RAISED_AGAIN)
 
     hook, handler = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
@@ -90,9 +107,13 @@ def _raised_again_if_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = hook
-        if signal.getsignal(signal.SIGALRM) is raise_again:
+        if signal.getsignal(signal.SIGALRM) is _raise_again:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, handler)
+
+
+def _raise_again(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 @contextmanager

@@ -9,7 +9,9 @@ restored after the collection, because a module may rely on what it has set. The
 import atexit
 import contextlib
 import ctypes
+import decimal
 import locale
+import logging
 import os
 import sys
 import warnings
@@ -19,7 +21,7 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
-from worldmodel_v.interrupts import handlers_restored
+from worldmodel_v.interrupts import alarm_restored, handlers_restored
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 _SUBNORMAL = np.finfo(np.float32).smallest_subnormal
@@ -35,9 +37,10 @@ class _Part(NamedTuple):
 @contextmanager
 def process_kept() -> Iterator[None]:
     """After the block, these are as before: working directory, environment variables, umask, Python's standard streams,
-    locale, filters of warnings, NumPy's handling of floating-point errors, handlers of SIGINT, SIGTERM and SIGHUP, and
-    PyTorch's threads, defaults, gradients and arithmetic."""
-    with handlers_restored(), _kept(_PARTS):
+    locale, filters of warnings, the root logger, the recursion limit, the context of `decimal`, NumPy's handling of
+    floating-point errors, handlers of SIGINT, SIGTERM and SIGHUP, SIGALRM and its timer, and PyTorch's threads, defaults,
+    gradients and arithmetic."""
+    with handlers_restored(), alarm_restored(), decimal.localcontext(), _kept(_PARTS):
         yield
 
 
@@ -165,6 +168,18 @@ def _set_filters(filters: list[Any]) -> None:
     warnings.filters = filters
 
 
+def _root_logger() -> tuple[list[logging.Handler], int, int]:
+    root = logging.getLogger()
+    return [*root.handlers], root.level, root.manager.disable
+
+
+def _set_root_logger(state: tuple[list[logging.Handler], int, int]) -> None:
+    root = logging.getLogger()
+    root.handlers[:], level, disabled = state
+    root.setLevel(level)
+    logging.disable(disabled)
+
+
 class _TorchState(NamedTuple):
     num_threads: int
     dtype: Any
@@ -216,6 +231,8 @@ _PARTS = [
     _Part(_streams, _set_streams),
     _Part(lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
     _Part(lambda: list(warnings.filters), _set_filters),
+    _Part(_root_logger, _set_root_logger),
+    _Part(sys.getrecursionlimit, sys.setrecursionlimit),
     _Part(np.geterr, lambda flags: np.seterr(**flags)),
     _Part(_torch_state, _set_torch_state),
 ]

@@ -155,7 +155,7 @@ gymnasium.register("Hashing-v0", entry_point=Hashing)
 @pytest.mark.slow
 def test_workers_hash_texts_as_a_process_with_the_hash_seed_0_does(tmp_path: Path) -> None:
     (tmp_path / "hashing_world.py").write_text(HASHING)
-    words = ("wm-collect", "--env", "hashing_world:Hashing-v0", "--policy", "random", "--episodes", 2, "--episodes-per-shard", 1)
+    words = ("wm-collect", "--env", "hashing_world:Hashing-v0", "--policy", "random", "--episodes", 2, "--max-steps", 3)
     path = f"{tmp_path}:{Path(__file__).parents[2]}"
     for workers, seed in ((2, "1"), (0, "0")):
         process = start(*words, "--workers", workers, "--out", tmp_path / str(workers), PYTHONPATH=path, PYTHONHASHSEED=seed)

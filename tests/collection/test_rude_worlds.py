@@ -1,9 +1,11 @@
 """Environments and policies that change the process they run in: it is put back, and what they print goes elsewhere."""
 
 import ctypes
+import decimal
 import io
 import json
 import locale
+import logging
 import os
 import signal
 import subprocess
@@ -28,6 +30,7 @@ from worldmodel_v.sources import EpisodeSource, Recorder
 from worldmodel_v.storage import open_dataset
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+CHANGED_SIGNALS = (*SIGNALS, signal.SIGALRM)
 
 
 def umask() -> int:
@@ -52,7 +55,11 @@ def state_of_the_process() -> dict[str, Any]:
         "matrix products": torch.get_float32_matmul_precision(),
         "determinism": torch.get_deterministic_debug_mode(),
         "small numbers": float(np.finfo(np.float32).smallest_subnormal * np.float32(1)),
-        "handlers": [signal.getsignal(number) for number in SIGNALS],
+        "handlers": [signal.getsignal(number) for number in CHANGED_SIGNALS],
+        "timer": any(signal.getitimer(signal.ITIMER_REAL)),
+        "logging": ([*logging.getLogger().handlers], logging.getLogger().level, logging.getLogger().manager.disable),
+        "recursion": sys.getrecursionlimit(),
+        "decimals": decimal.getcontext().prec,
     }
 
 
@@ -72,8 +79,14 @@ def change_the_process(folder: str) -> None:
     torch.set_flush_denormal(True)
     os.umask(0o777)
     sys.stdin = sys.stdout = sys.stderr = io.StringIO()
-    for number in SIGNALS:
+    for number in CHANGED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.alarm(3600)
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.getLogger().setLevel(logging.DEBUG)
+    logging.disable(logging.DEBUG)
+    sys.setrecursionlimit(sys.getrecursionlimit() + 1)
+    decimal.getcontext().prec = 5
 
 
 class Rude(StampEnv):
