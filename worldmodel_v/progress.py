@@ -17,6 +17,7 @@ The events and their facts. Most events also have their `stage` (collect, import
     shard_committed     shard, episodes, rows, bytes, sha256
     shard_failed        shard (its episodes are tried one by one later)
     shard_set_aside     shard, episodes (those that fail)
+    frames_stacked      frames, layout (what was taken for RGB is three grey frames)
     not_reproducible    episode, seed, steps (column -> the first step at which its two plays differ)
     alignment_judged    verdict, rows, possible (see `alignment`), evidence
     evaluated           step, psnr_db, kl_nats, elbo_nats, …

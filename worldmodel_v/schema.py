@@ -133,8 +133,12 @@ class ActionSpace:
         """Raises ValueError if a dataset cannot hold actions of this space."""
         try:
             self.kind, self.shape, self.low, self.high = _bounds(record)
-        except (KeyError, TypeError, OverflowError) as error:
-            raise ValueError(f"action space {record!r:.200}: {type(error).__name__} {error}") from None
+        except OverflowError:
+            raise ValueError(f"action space {record!r:.200}: whole numbers beyond int64 cannot be recorded") from None
+        except KeyError as error:
+            raise ValueError(f"action space {record!r:.200} has no {error}") from None
+        except TypeError as error:
+            raise ValueError(f"action space {record!r:.200}: {error}") from None
         self.record = record
 
     @property

@@ -10,6 +10,8 @@ from worldmodel_v.errors import ConfigError, DatasetNotUsable, OutputNotUsable
 from worldmodel_v.export import FORMATS as EXPORTS
 from worldmodel_v.export import export
 from worldmodel_v.importing import FORMATS, ImportReport, import_recordings
+from worldmodel_v.importing.episode_files import tables
+from worldmodel_v.importing.npz_folder import npz_files
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import Dataset, open_dataset, verify
 
@@ -65,7 +67,7 @@ def test_plain_arrays_come_back_as_they_are(ending: str, tmp_path: Path) -> None
             np.testing.assert_array_equal(episode.columns[name][:-1], arrays[name])
         assert episode.columns[ending][-2]
     assert dataset.spec.imported["lacks"] == ["seed"]
-    assert report.notes == ["seed: no seeds, so they are -1"]
+    assert report.notes == ["seed: no seed of some or all episodes, so it is -1 there"]
     bounds = {"low": "-inf", "high": "inf"}
     assert dataset.schema.action_space == {"type": "Box", "dtype": "float32", "shape": [2], **bounds}
 
@@ -218,3 +220,10 @@ def test_an_output_that_is_a_file_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(OutputNotUsable, match="out: is a file"):
         run("npz", tmp_path / "here", tmp_path / "out")
+
+
+def test_endings_in_capitals_are_found(tmp_path: Path) -> None:
+    for name in ("ride.MP4", "ride.CSV", "a.NPZ"):
+        (tmp_path / name).touch()
+    assert npz_files(tmp_path) == (tmp_path / "a.NPZ",)
+    assert tables([tmp_path / "ride.MP4"], None) == [tmp_path / "ride.CSV"]

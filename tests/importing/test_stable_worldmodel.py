@@ -99,7 +99,7 @@ def test_every_row_of_its_recorder_is_in_its_place(write: Any, name: str, stamp_
     report = run_import("stable-worldmodel", source, tmp_path / "out")
     require_imported(tmp_path / "out", stamp_rollouts)
     assert report.notes == [
-        "seed: no seeds, so they are -1",
+        "seed: no seed of some or all episodes, so it is -1 there",
         "goal: left out, it is a picture or no number",
         "reward, terminated, truncated: taken from the row after the action, where World.collect writes them",
     ]
@@ -138,7 +138,7 @@ def test_what_this_package_exports_comes_back(stamp_rollouts: Path, tmp_path: Pa
     export(StableWorldmodelConfig(data=stamp_rollouts, out=tmp_path / "exported"))
     report = run_import("stable-worldmodel", tmp_path / "exported", tmp_path / "out")
     require_imported(tmp_path / "out", stamp_rollouts, has_state=True)
-    assert report.notes == ["seed: no seeds, so they are -1"]
+    assert report.notes == ["seed: no seed of some or all episodes, so it is -1 there"]
 
 
 def test_rows_of_other_origin_without_a_final_observation(stamp_rollouts: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def print_pipeline(report: Any) -> None:
     quality.add_column(style="bold")
     quality.add_column(justify="right")
     for name, figure in figures.items():
-        quality.add_row(plain(name), plain(figure))
+        quality.add_row(plain(_in_words(name)), plain(figure))
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(quality)
     made = {
@@ -73,6 +73,11 @@ def print_pipeline(report: Any) -> None:
     }
     for path, what in made.items():
         console.print(plain(f"{path}  {what}"), soft_wrap=True)
+
+
+def _in_words(figure: str) -> str:
+    """A figure's name as wm-eval prints it: PSNR, active units."""
+    return figure.upper() if figure in ("psnr", "ssim", "kl", "elbo") else figure.replace("_", " ")
 
 
 def print_evaluation(report: Any) -> None:

@@ -22,6 +22,7 @@ from worldmodel_v.collection.block import Block, Replay, block_collector, ended_
 from worldmodel_v.collection.config import DEFAULT_MAX_STEPS, CollectConfig, CollectionConfig
 from worldmodel_v.collection.one_by_one import TRIES_TOGETHER, WHY_A_PROCESS_ENDS, collect_one_by_one, too_long
 from worldmodel_v.collection.replay import TwoPlays, replay_of
+from worldmodel_v.collection.stacks import is_stack
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
 from worldmodel_v.envs.engines import engines
@@ -49,8 +50,9 @@ from worldmodel_v.sources import EpisodeSource, GymSource, OwnSource, Source
 from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.sources.gym import import_all
 from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import Dataset, DatasetWriter, SetAside
+from worldmodel_v.storage import Dataset, DatasetWriter, SetAside, Shard
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+from worldmodel_v.storage.writer import require_dataset_or_empty
 from worldmodel_v.surface import option, taken_along
 from worldmodel_v.telemetry import Tally
 from worldmodel_v.words import are, counted
@@ -108,6 +110,7 @@ def collect(
     During the run, prints go to standard error.
     """
     progress = shown(progress)
+    require_dataset_or_empty(Path(config.out))
     with output_to_stderr(), _resting(apart) if apart else _kept(config, progress):
         spec = resolve_spec(config, progress, apart)
         if spec.frames == RENDER and config.frames == AUTO:
@@ -298,6 +301,8 @@ def _collect_blocks(
 
     def commit(block: Block, image: bytes) -> None:
         tally.committed(writer.commit(block.shard, image))
+        if block is blocks[0] and isinstance(source, GymSource):
+            _warn_of_stack(image, spec, progress)
         if replay and block.first == replay.first:
             plays.committed(image)
         task.advance(block.num_episodes, **tally.facts())
@@ -329,6 +334,18 @@ def _collect_blocks(
                 episodes = [episode.episode for episode in result]
                 message = f"{block} is set aside"
                 progress.event("shard_set_aside", message, warning=True, stage=stage, shard=block.shard, episodes=episodes)
+
+
+def _warn_of_stack(image: bytes, spec: RolloutSpec, progress: Progress) -> None:
+    """Warn if what was taken for RGB, as the first episode shows, is three successive grey frames."""
+    with Shard.from_bytes(image, spec.schema) as shard:
+        if not is_stack(shard.episode(0).pixels):
+            return
+    message = (
+        f"collect: the three channels of {spec.frames} were taken for RGB, and are three grey frames one after another; "
+        f"collect anew with {option('layout', 'THW')} or {option('layout', 'HWT')}, by its shape: the last is recorded"
+    )
+    progress.event("frames_stacked", message, warning=True, stage="collect", frames=spec.frames, layout=spec.layout)
 
 
 def _refuse_to_go_on(failures_in_turn: int, failure: Failure) -> None:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import MethodType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import gymnasium
 import numpy as np
@@ -33,9 +33,6 @@ from worldmodel_v.preprocessing import FULL
 from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
 from worldmodel_v.surface import option
-
-if TYPE_CHECKING:
-    from worldmodel_v.policies import Policy
 
 AUTO_OPTIONS = EnvOptions()
 PLAIN_OPTIONS = EnvOptions(frames=OBSERVATION)
@@ -97,8 +94,8 @@ class ImageEnv:
                 raise ValueError(f"the frame has shape {shown}, the observation space {promised}")
         return frame
 
-    def begin(self, policy: "Policy", rng: np.random.Generator, frame: np.ndarray, name: str) -> np.ndarray:
-        """The first frame once the policy, called `name`, has begun: its own if it moves the environment, else `frame`.
+    def begin(self, policy: Any, rng: np.random.Generator, frame: np.ndarray, name: str) -> np.ndarray:
+        """The first frame once the policy, called `name`, is reset: its own if it moves the environment, else `frame`.
 
         Raises ConfigError if it moves the environment and returns no frame, or if that frame is not enough.
         """

@@ -231,7 +231,10 @@ def extra_rows(column: Column, values: list[Any]) -> np.ndarray:
             rows[step] = array.astype(column.dtype)
             back = rows[step].astype(array.dtype)  # compared as given: NumPy would round a large whole number to compare it
         if not np.array_equal(back, array, equal_nan=array.dtype.kind == "f"):
-            raise ValueError(f"{column.name} in step {step} is {shown(value)}, which {column.dtype} cannot hold")
+            raise ValueError(
+                f"{column.name} in step {step} is {shown(value)}, which {column.dtype} cannot hold; "
+                "its type is that of its first value: give that as a float, in a wrapper if need be"
+            )
         if column.fill is not None and column.is_fill(rows[step : step + 1])[0] and column.fill != "nan":
             raise ValueError(f"{column.name} in step {step} is {column.fill}, which says that there is no value")
     return rows

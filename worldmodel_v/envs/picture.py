@@ -22,6 +22,7 @@ AUTO: Final = "auto"
 PLAIN: Final = "HWC"
 UNSTACKED = ("HWC", "HW", "CHW")
 CHANNELS = (1, 3)
+RGBA = 4
 SMALLEST_CLEAR = 32
 """A smaller array that is not uint8 may be something else, such as a map."""
 
@@ -41,11 +42,10 @@ def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
     if not isinstance(space, spaces.Box):
         return "it is no array"
     if layout_of(space, asked) is None:
-        return (
-            f"its axes are not clear; say them with {option('layout')}"
-            if asked == AUTO
-            else f"its axes are not {asked} with 1 or 3 channels"
-        )
+        has_four = len(space.shape) == 3 and RGBA in (space.shape[0], space.shape[2])
+        rgba = "; if its fourth channel is that of RGBA, drop it in a wrapper" if has_four else ""
+        unclear = f"its axes are not clear; say them with {option('layout')}"
+        return (unclear if asked == AUTO else f"its axes are not {asked} with 1 or 3 channels") + rgba
     low, high = _bounds(space)
     if space.dtype.kind == "f" and (np.isinf([low, high]).any() or low >= high):
         return "floats are scaled by finite bounds, the same in every pixel; wrap it in such a space, or in uint8"

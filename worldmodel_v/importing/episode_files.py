@@ -76,7 +76,8 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _table(video: Path, folder: Path) -> Path:
     stem = name_of(video)
-    there = [path for ending in READERS if (path := folder / f"{stem}{ending}").is_file()]
+    spelled = [spelling for ending in READERS for spelling in (ending, ending.upper())]
+    there = [path for ending in spelled if (path := folder / f"{stem}{ending}").is_file()]
     if len(there) != 1:
         names = " or ".join(f"{stem}{ending}" for ending in READERS)
         raise DatasetNotUsable(

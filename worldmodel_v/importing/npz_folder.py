@@ -51,7 +51,7 @@ def npz_files(root: Path, *, below: bool = False) -> tuple[Path, ...]:
 
 def is_npz(path: Path) -> bool:
     """Whether it is a file that is called so, and not hidden."""
-    return path.suffix == ".npz" and not path.name.startswith(".") and path.is_file()
+    return path.suffix.lower() == ".npz" and not path.name.startswith(".") and path.is_file()
 
 
 def _require(path: Path, headers: dict[str, Header], required: Iterable[str]) -> None:

@@ -29,7 +29,7 @@ LACKS: dict[Lack, str] = {
     "reward": "no rewards, so they are NaN in every row",
     "termination": "not whether the world ended an episode, so each is taken for cut at its end (truncated)",
     "truncation": "not whether an end was the world's or a time limit's, so each is taken for the world's (terminated)",
-    "seed": "no seeds, so they are -1",
+    "seed": "no seed of some or all episodes, so it is -1 there",
 }
 """What a recording may lack, and what an import does about it, in words."""
 

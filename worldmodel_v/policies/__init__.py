@@ -6,6 +6,7 @@ line become keyword arguments of the factory. An action is cast to float32 (Box)
 space's dtype.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -127,6 +128,7 @@ def policy_maker(text: str) -> Callable[[gymnasium.Env], Policy]:
 
 def _build(expression: PolicyExpression, factories: Mapping[str, PolicyFactory], env: gymnasium.Env) -> Policy:
     factory = factories[expression.name]
+    _require_taken(expression, factory)
     inner = [InnerPolicy(weight, str(member), _build(member, factories, env)) for weight, member in expression.inner]
     with retold(lambda error: PolicyNotUsable(f"policy '{expression}' cannot be built: {one_line(error)}")):
         policy = factory(env, *([inner] if inner else []), **expression.numbers)
@@ -140,6 +142,20 @@ def _build(expression: PolicyExpression, factories: Mapping[str, PolicyFactory],
             f"policy '{expression}': acts_on is {acts_on(policy)!r:.100}; set it to {FRAME!r} (the default) or {OBSERVATION!r}"
         )
     return policy
+
+
+def _require_taken(expression: PolicyExpression, factory: PolicyFactory) -> None:
+    """Raise PolicyNotUsable, with the numbers that the factory takes, if it does not take one of those in the line."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # native code does not say
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    named = {parameter.name for parameter in parameters if parameter.kind is not parameter.POSITIONAL_ONLY}
+    if unknown := [name for name in expression.numbers if name not in named]:
+        takes = [parameter.name for parameter in parameters if isinstance(parameter.default, int | float | None)]
+        raise PolicyNotUsable(f"policy '{expression}': takes no {unknown[0]}; it takes {', '.join(takes) or 'no numbers'}")
 
 
 __all__ = [

@@ -176,18 +176,8 @@ def recorded_spec(path: Path, spec: Spec) -> Spec | None:
 
     Raises OutputNotUsable if the directory holds something else, or shards of another spec.
     """
-    if not path.exists():
-        return None
-    if not path.is_dir():
-        raise OutputNotUsable("is a file", where=path, remedy="give a directory that is empty, new, or a dataset to continue")
+    require_dataset_or_empty(path)
     if not files.exists(path / SPEC_NAME):
-        foreign = sorted(item.name for item in path.iterdir() if not _is_ours(item))
-        if foreign:
-            raise OutputNotUsable(
-                f"holds {foreign[0]!r}{' and more' if len(foreign) > 1 else ''} but no {SPEC_NAME}",
-                where=path,
-                remedy="give a directory that is empty, new, or a dataset to continue",
-            )
         return None
     recorded: Spec = read_spec(path)
     if recorded.format != spec.format:
@@ -199,6 +189,22 @@ def recorded_spec(path: Path, spec: Spec) -> Spec | None:
     if recorded.hash != spec.hash:
         _refuse_other_settings(path, recorded, spec)
     return recorded
+
+
+def require_dataset_or_empty(path: Path) -> None:
+    """Raise OutputNotUsable if `path` holds anything but a dataset, or what a killed run left of one."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise OutputNotUsable("is a file", where=path, remedy="give a directory that is empty, new, or a dataset to continue")
+    if not files.exists(path / SPEC_NAME):
+        foreign = sorted(item.name for item in path.iterdir() if not _is_ours(item))
+        if foreign:
+            raise OutputNotUsable(
+                f"holds {foreign[0]!r}{' and more' if len(foreign) > 1 else ''} but no {SPEC_NAME}",
+                where=path,
+                remedy="give a directory that is empty, new, or a dataset to continue",
+            )
 
 
 def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
