@@ -182,7 +182,7 @@ def test_a_pipeline_takes_it_for_every_stage(work: Path) -> None:
     assert "the command line: train.levels: expected 2 to 40, got 1" in said
     assert "tokens.yaml:2: train.levels: unknown field" in run(work, *pipeline, "--train.autoencoder", "gaussian", code=2)
     output = run(work, *pipeline)
-    assert "squared_error" in output
+    assert "squared error" in output
     rollouts, latents = (open_dataset(work / "pipeline" / name) for name in ("rollouts", "latents"))
     for i in range(4):
         assert latents.episode(i).tokens.shape == (rollouts.episode(i).num_rows, 2, 4)
