@@ -53,12 +53,20 @@ def assert_same_windows(found: dict[str, np.ndarray], expected: dict[str, np.nda
         np.testing.assert_array_equal(found[name], column, err_msg=name)
 
 
-def write_latents(path: Path, steps: list[int], *, discrete: bool = False, dtype: str = "float32", per_shard: int = 1) -> Path:
+def write_latents(
+    path: Path,
+    steps: list[int],
+    *,
+    discrete: bool = False,
+    dtype: str = "float32",
+    per_shard: int = 1,
+    has_reward: bool = True,
+) -> Path:
     """A made-up latent dataset: row t of episode e has mu 100 e + t and logvar -6, 0 and 2 (Z = 3), action and reward t.
 
     Even episodes end terminated, odd ones truncated.
     """
-    schema = _schema(discrete, dtype)
+    schema = _schema(discrete, dtype, has_reward)
     spec = LatentSpec(
         schema=schema,
         vae_sha256="0" * 64,
@@ -76,9 +84,9 @@ def write_latents(path: Path, steps: list[int], *, discrete: bool = False, dtype
     return path
 
 
-def _schema(discrete: bool, dtype: str) -> Schema:
+def _schema(discrete: bool, dtype: str, has_reward: bool) -> Schema:
     actions = {"type": "Discrete", "dtype": "int64", "n": 10**6, "start": 0} if discrete else action_space(1)
-    rollouts = rollout_schema(frame_shape=(8, 8), action_space=actions, observation_space={})
+    rollouts = rollout_schema(frame_shape=(8, 8), action_space=actions, observation_space={}, has_reward=has_reward)
     return latent_schema(rollouts, *gaussian_latents(3, dtype))
 
 
@@ -90,7 +98,7 @@ def _record(schema: Schema, episode_id: int, num_steps: int) -> Episode:
         "mu": np.repeat(100 * episode_id + row[:, None], 3, axis=1),
         "logvar": np.tile([-6.0, 0.0, 2.0], (num_steps + 1, 1)),
         "action": action,
-        "reward": np.append(row[:-1], np.nan),
+        "reward": np.full_like(row, np.nan) if schema["reward"].absent else np.append(row[:-1], np.nan),
         "terminated": ends & (episode_id % 2 == 0),
         "truncated": ends & (episode_id % 2 == 1),
     }

@@ -9,6 +9,7 @@ import re
 import shutil
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from tests.builders import make_latents
 from tests.data.made_latents import assert_same_windows, expected_windows, write_latents
-from worldmodel_v.data import LatentSequences
+from worldmodel_v.data import LatentSequences, LatentStream
 from worldmodel_v.envs.stamp import action_stamp
 from worldmodel_v.errors import ConfigError, DatasetNotUsable, ShardDamaged
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
@@ -147,6 +148,15 @@ def test_whole_episodes_come_through_a_data_loader(stamp_latents: Path) -> None:
         expected = data.batch(np.arange(first, min(first + 3, 8)))
         assert batch.keys() == expected.keys()
         assert all(torch.equal(batch[name], expected[name]) for name in batch)
+
+
+@pytest.mark.parametrize("kind", [LatentSequences, LatentStream])
+def test_a_reward_that_nobody_recorded_is_left_out(kind: Any, tmp_path: Path) -> None:
+    path = write_latents(tmp_path / "latents", [4, 2], has_reward=False)
+    batch = next(kind(path, length=3, pad=True, sample=False).batches(3))
+    assert "reward" not in batch
+    assert all(bool(column.isfinite().all()) for column in batch.values())
+    assert batch["action"][batch["mask"]].sum() == sum([0, 1, 2, 3, 0, 1]) + sum([1, 2])
 
 
 def test_discrete_actions_come_as_whole_numbers(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -15,8 +16,9 @@ from tests.extending.pendulums import Pendulums
 from tests.extending.threads_executor import Threads
 from worldmodel_v import Recorder
 from worldmodel_v.collection import CollectionConfig, collect_source
-from worldmodel_v.envs.stamp import action_stamp, read_stamps
+from worldmodel_v.envs.stamp import StampEnv, action_stamp, read_stamps
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, EpisodesSetAside, OutputNotUsable
+from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.storage import open_dataset, verify
 
 HERE = Path(__file__).parent
@@ -103,6 +105,23 @@ class TestSource:
         assert not (tmp_path / "out").exists()
 
 
+class Failing(StampEnv):
+    """Its second step fails once, in one of several ways, after the world has moved."""
+
+    def __init__(self, wrong: Any) -> None:
+        super().__init__()
+        self.wrong = wrong
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *others = super().step(action)
+        if self.stamps[0] != 2 or self.wrong is None:
+            return observation, reward, *others
+        wrong, self.wrong = self.wrong, None
+        if not isinstance(wrong, str):
+            raise wrong
+        return (observation[:16], reward, *others) if wrong == "another shape" else (observation, wrong, *others)
+
+
 class TestRecorder:
     def test_what_the_users_loop_did_is_recorded_and_the_same_script_goes_on(self, tmp_path: Path) -> None:
         assert "2 episodes" in command(HERE, "record_by_hand.py", tmp_path / "out", 2)
@@ -161,6 +180,51 @@ class TestRecorder:
             env.reset()
             env.step(np.zeros(2))
             raise KeyboardInterrupt
+
+    def test_seeds_go_on_where_the_dataset_ends(self, tmp_path: Path) -> None:
+        for num_episodes in (2, 3, 4):
+            env = Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out")
+            assert env.num_episodes == {2: 0, 3: 2, 4: 3}[num_episodes]
+            for _ in range(num_episodes - env.num_episodes):
+                env.reset()
+                env.step(np.zeros(2))
+            env.close()
+            assert env.num_episodes == num_episodes
+        assert [each.seed for each in open_dataset(tmp_path / "out")] == [episode_seeds(0, number)[0] for number in range(4)]
+
+    @pytest.mark.parametrize("wrong", [KeyboardInterrupt, ValueError, "a reward that is none", "another shape"])
+    def test_an_episode_with_a_step_that_failed_is_dropped_even_if_the_loop_goes_on(self, wrong: Any, tmp_path: Path) -> None:
+        """The environment has moved on, so the next frame would stand beside an action that did not lead to it."""
+        with Recorder(Failing(wrong), tmp_path / "out") as env:
+            env.reset()
+            env.step(np.zeros(2))
+            with pytest.raises((KeyboardInterrupt, ValueError, TypeError)):
+                env.step(np.zeros(2))
+            with pytest.raises(
+                ConfigError, match=r"a step of it has failed, or none has begun; call reset\(\) before step\(\)"
+            ):
+                env.step(np.zeros(2))
+            assert env.num_episodes == 0
+            env.reset()
+            env.step(np.zeros(2))
+        assert [[read_stamps(frame)[0] for frame in each.pixels] for each in open_dataset(tmp_path / "out")] == [[0, 1]]
+
+    def test_an_action_that_is_refused_before_the_environment_sees_it_ends_nothing(self, tmp_path: Path) -> None:
+        with Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out") as env:
+            env.reset()
+            with pytest.raises(ValueError, match="action has shape"):
+                env.step(np.zeros(3))
+            env.step(np.zeros(2))
+        assert [each.num_steps for each in open_dataset(tmp_path / "out")] == [1]
+
+    def test_a_seed_that_cannot_be_recorded_is_refused_before_the_episode(self, tmp_path: Path) -> None:
+        env = Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out")
+        for seed in (-1, 2**63):
+            with pytest.raises(ConfigError, match=rf"expected 0 to 9223372036854775807, got {seed}$"):
+                env.reset(seed=seed)
+        with pytest.raises(ConfigError, match="seed: expected at least 0, got -1"):
+            Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out", seed=-1)
+        assert not (tmp_path / "out").exists()
 
     def test_a_kill_loses_only_the_episode_in_progress(self, tmp_path: Path) -> None:
         process = start(HERE / "record_by_hand.py", tmp_path / "out", 100_000)

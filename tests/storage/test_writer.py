@@ -1,11 +1,9 @@
 """The committer: what it begins, continues, mends and refuses, and what a failing disk leaves."""
 
 import json
-import os
 import pickle
 import random
 import re
-import socket
 from pathlib import Path
 
 import pytest
@@ -304,8 +302,7 @@ class TestRefusing:
         assert files_in(dataset) == before
 
     def test_a_second_writer_at_the_same_time_is_refused(self, dataset: Path) -> None:
-        holder = f"process {os.getpid()} on {socket.gethostname()}"
-        text = f"{dataset}: another process ({holder}) is writing there; wait for it or stop it, then run again"
+        text = f"{dataset}: this process is writing there already; close what writes there, then run again"
         with DatasetWriter(dataset, SPEC), pytest.raises(DatasetBusy, match=f"^{re.escape(text)}$"):
             DatasetWriter(dataset, SPEC)
         reopen(dataset)

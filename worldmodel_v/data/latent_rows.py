@@ -100,8 +100,9 @@ class LatentRows:
 
 
 def _held(schema: Schema) -> tuple[Column, ...]:
-    """The columns that are held in memory, σ in the place of a logvar."""
-    return schema.by_role("latent", "action", "reward", "terminated", "truncated", "extra")
+    """The columns that are held in memory, σ in the place of a logvar; not a reward that nobody recorded, which is NaN."""
+    held = schema.by_role("latent", "action", "reward", "terminated", "truncated", "extra")
+    return tuple(column for column in held if not column.absent)
 
 
 def _in_memory(column: Column) -> np.dtype:

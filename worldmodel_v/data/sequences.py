@@ -40,9 +40,9 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
       share memory: change neither in place), and (L, h, w, c) where they are a map; latents without a distribution have
       their own names instead, `tokens` and `next_tokens`, whole numbers as int64;
     - `action` float32 (L, A), or int64: (L,) for discrete actions, (L, A) for several whole numbers (see `action_space`);
-    - `reward` float32 (L,);
+    - `reward` float32 (L,); left out if nobody recorded it, as in some imported data;
     - `terminated`, `truncated` bool (L,): whether that action ended the episode, and in which way;
-    - each further recorded column, under its name, from the row of the observation that the action was chosen on;
+    - each further recorded column but `state`, under its name, from the row of the observation that the action was chosen on;
     - `is_first` bool (L,): whether z is the episode's first;
     - `mask` bool (L,): whether there is a transition. Where it is False, everything else is 0 or False, never NaN.
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import gymnasium
+import numpy as np
 
 from worldmodel_v.envs import frame_preprocessor
 from worldmodel_v.envs.engines import engines
@@ -21,11 +22,15 @@ from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import Fit, Preprocessing, Resize, parse_frame_size, require_trainable
 from worldmodel_v.records import Episode
+from worldmodel_v.settings import require_at_least
 from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import DatasetWriter, build_shard
+from worldmodel_v.storage.index import INDEX_NAME, read_index
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+
+MAX_SEED = int(np.iinfo(np.int64).max)
 
 
 class Recorder(gymnasium.Wrapper):
@@ -33,7 +38,7 @@ class Recorder(gymnasium.Wrapper):
 
     The environment receives each action as it is recorded, cast to its space's dtype. `reset()` without a seed takes the next
     seed from the root seed, so that every recorded episode can be played again. An episode that is reset or closed before its
-    end is recorded as truncated there. An episode that an exception interrupts is dropped.
+    end is recorded as truncated there. An episode is dropped if a step raises, or an exception leaves the context.
     """
 
     def __init__(
@@ -54,9 +59,10 @@ class Recorder(gymnasium.Wrapper):
         """Frames and what is recorded beside them as `wm-collect` takes them; `policy` says who acts.
 
         Nothing is written before the first episode begins. Raises EnvironmentNotUsable if the environment shows no picture, or
-        if a dataset cannot hold its actions, and ConfigError if no architecture trains on such frames.
+        if a dataset cannot hold its actions, and ConfigError if no architecture trains on such frames or the seed is negative.
         """
         super().__init__(env)
+        require_at_least(0, seed=seed)
         options = EnvOptions(frames=frames, layout=layout, record=record)
         self._image_env = choose_image_env(env, env.spec.id if env.spec else type(env.unwrapped).__name__, options)
         height, width = parse_frame_size(frame_size)
@@ -71,31 +77,39 @@ class Recorder(gymnasium.Wrapper):
     @property
     def num_episodes(self) -> int:
         """Episodes in the dataset, those of earlier runs included."""
-        return len(self._writer.entries) if self._writer else 0
+        return len(self._writer.entries if self._writer else read_index(self._out / INDEX_NAME))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin the next episode; raises OutputNotUsable if `out` holds something else."""
+        """Begin the next episode; raises OutputNotUsable if `out` holds something else, ConfigError if int64 lacks the seed."""
+        if seed is not None and not 0 <= seed <= MAX_SEED:
+            raise ConfigError("Recorder: a seed that is recorded", expected=f"0 to {MAX_SEED}", got=seed)
         self._cut()
         self._seed = episode_seeds(self._root_seed, self.num_episodes)[0] if seed is None else seed
         raw = self._image_env.reset(self._seed, options)
         if self._writer is not None:
             self._image_env.require_as_recorded(self._writer.spec.schema, self._writer.spec.render_shape)
-        self._rows = EpisodeRows(self._image_env, frame_preprocessor(raw.shape, self._preprocessing))
-        self._rows.see(raw)
+        rows = EpisodeRows(self._image_env, frame_preprocessor(raw.shape, self._preprocessing))
+        rows.see(raw)
         if self._writer is None and all(value is not MISSING for value in self._image_env.extras()):
-            self._begin()
+            self._begin(rows)
+        self._rows = rows
         return self._image_env.seen
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """Take a step; an episode that ends with it is committed before this returns."""
         if self._rows is None:
-            raise ConfigError("Recorder: the episode has ended, or none has begun", remedy="call reset() before step()")
+            raise ConfigError(
+                "Recorder: the episode has ended or a step of it has failed, or none has begun",
+                remedy="call reset() before step()",
+            )
         recorded = self._image_env.record_action(action)
+        rows, self._rows = self._rows, None  # so none is left if something raises: the environment may have moved on
         raw, reward, terminated, truncated = self._image_env.step(recorded)
-        self._rows.add(recorded, reward, terminated, truncated)
-        self._rows.see(raw)
+        rows.add(recorded, reward, terminated, truncated)
+        rows.see(raw)
         if self._writer is None:
-            self._begin()
+            self._begin(rows)
+        self._rows = rows
         if terminated or truncated:
             self._commit()
         observation, info = self._image_env.seen
@@ -115,11 +129,10 @@ class Recorder(gymnasium.Wrapper):
             self._rows = None
         self.close()
 
-    def _begin(self) -> None:
+    def _begin(self, rows: EpisodeRows) -> None:
         """Open the dataset, with a schema from what the first episode has shown."""
-        assert self._rows is not None
         env = self._image_env
-        extras = tuple(extra_column(path, values) for path, values in zip(env.record, self._rows.extras(), strict=True))
+        extras = tuple(extra_column(path, values) for path, values in zip(env.record, rows.extras(), strict=True))
         spec = RolloutSpec(
             schema=env.schema(self._preprocessing.frame_shape, extras),
             env=self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__,

@@ -92,6 +92,10 @@ class Lock:
                 os.close(self._descriptor)
             self._descriptor = -1
 
+    def __del__(self) -> None:
+        """As a file does: a lock that nothing holds any more is free, as after a notebook's cell that ran without an end."""
+        self.close()
+
 
 def _is_file_of(descriptor: int, file: Path) -> bool:
     """Whether `file` is there and is what the descriptor has open."""
@@ -122,6 +126,8 @@ def lock_directory(path: Path, inside: Path | None = None) -> Lock:
         raise OutputNotUsable(
             f"cannot be written to ({error.strerror})", where=path, remedy="give a directory that can"
         ) from None
+    if run is not None and _is_this_process(run):
+        raise DatasetBusy("this process is writing there already", where=path, remedy="close what writes there, then run again")
     raise DatasetBusy(f"another process{holder} is writing there", where=path, remedy="wait for it or stop it, then run again")
 
 
@@ -156,6 +162,10 @@ def _has_died(run: Run) -> bool:
     if run.host != socket.gethostname() or not run.birth or not here:
         return False
     return run.birth.rpartition(" ")[0] == here.rpartition(" ")[0] and _birth(run.pid) != run.birth
+
+
+def _is_this_process(run: Run) -> bool:
+    return (run.pid, run.host, run.birth) == (os.getpid(), socket.gethostname(), _birth(os.getpid()))
 
 
 def _birth(pid: int) -> str:
