@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from tests.builders import latent_spec, made_latent_schema, make_latents
+from tests.builders import latent_spec, made_latent_schema, make_latents, with_columns
 from tests.export.conftest import ACTION, STEP, acted
+from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import ExportReport, export
 from worldmodel_v.export.zacwellmer import ZacwellmerConfig
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
@@ -109,3 +111,15 @@ def test_the_settings_of_its_config_that_the_data_does_not_meet_are_said(equal_l
         writer.commit(0, build_shard(sequences, spec_hash=spec.hash, attributes=attributes))
     report = run(tmp_path / "data", tmp_path / "as_it_is")
     assert [note for note in report.notes if "config" in note] == []
+
+
+@pytest.mark.parametrize("name", ["reward", "mu"])
+def test_a_number_that_float16_cannot_hold_is_refused_and_not_written_as_infinite(name: str, tmp_path: Path) -> None:
+    spec, episode = latent_spec(), make_latents()
+    large = episode.columns[name] * 0 + np.float32(2e5)
+    with DatasetWriter(tmp_path / "latents", spec) as writer:
+        large_one = with_columns(episode, **{name: large})
+        writer.commit(0, build_shard([large_one], spec_hash=spec.hash, attributes={"vae_sha256": "a" * 64}))
+    with pytest.raises(ConfigError, match=f"episode 0: {name} has values beyond 65504, which float16 cannot hold"):
+        run(tmp_path / "latents", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -45,11 +45,8 @@ class Rounding:
     def __call__(self, sequence: Episode, name: str, factor: float = 1.0) -> np.ndarray:
         """A column times `factor`, a power of two."""
         exact = sequence.columns[name] * np.float32(factor)
-        with np.errstate(over="ignore"):
-            rounded = exact.astype(np.float16)
+        rounded = _held(exact, np.float16, sequence, name)
         change = np.abs(exact - rounded.astype(np.float32))
-        if not np.isfinite(change).all():
-            raise ConfigError(f"episode {sequence.episode_id}: {name} has values beyond 65504, which float16 cannot hold")
         self.largest = max(self.largest, float(change.max()))
         if name == "mu":
             sigma = np.exp(0.5 * sequence.logvar.astype(np.float32))
@@ -65,6 +62,15 @@ class Rounding:
         ]
 
 
+def _held(rows: np.ndarray, dtype: Any, sequence: Episode, name: str) -> np.ndarray:
+    """The rows in another dtype; raises ConfigError if a number becomes infinite in it."""
+    with np.errstate(over="ignore"):
+        cast: np.ndarray = rows.astype(dtype)
+    if (np.isfinite(rows) & ~np.isfinite(cast)).any():
+        raise ConfigError(f"episode {sequence.episode_id}: {name} has values beyond 65504, which float16 cannot hold")
+    return cast
+
+
 def latent_columns(
     source: Source, length: int, rounding: Rounding, action_dtype: Any, logvar_factor: float = 1.0
 ) -> dict[str, Column]:
@@ -78,21 +84,21 @@ def latent_columns(
 
 
 def write_series(source: Source, plan: Plan, columns: dict[str, Column], folder: Path, progress: Progress) -> list[str]:
-    """Write both files; returns the notes on `initial_z.json`."""
+    """Write both files; returns the notes on `initial_z.json`. Raises ConfigError if float16 cannot hold a number."""
     num_sequences = int(plan.keep.sum())
     task = progress.task("export", num_sequences * len(columns), "columns of episodes")
     initial: dict[str, list[np.ndarray]] = {"mu": [], "logvar": []}
 
-    def parts(name: str, rows_of: Callable[[Episode], np.ndarray]) -> Iterator[np.ndarray]:
+    def parts(name: str, dtype: Any, rows_of: Callable[[Episode], np.ndarray]) -> Iterator[np.ndarray]:
         for sequence in source.episodes(plan.keep):
             if name in initial and len(initial[name]) < MAX_INITIAL_Z:
                 initial[name].append(sequence.columns[name][0].astype(np.float64))
-            yield rows_of(sequence)
+            yield _held(rows_of(sequence), dtype, sequence, name)
             task.advance()
 
     with create_npz(folder / SERIES_NAME) as npz:
         for name, (dtype, row_shape, rows_of) in columns.items():
-            npz.add(name, dtype, (num_sequences, plan.length, *row_shape), parts(name, rows_of))
+            npz.add(name, dtype, (num_sequences, plan.length, *row_shape), parts(name, dtype, rows_of))
     task.close()
     numbers = [(np.array(initial[name]) * SCALE).astype(np.int64).tolist() for name in ("mu", "logvar")]
     (folder / INITIAL_Z_NAME).write_text(json.dumps(numbers, separators=(",", ":")))
