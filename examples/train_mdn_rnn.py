@@ -43,12 +43,13 @@ from worldmodel_v.autoencoders.gaussian import GaussianAutoencoder, load_vae
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.device import resolve_device
-from worldmodel_v.errors import ModelNotUsable, TrainingFailed
+from worldmodel_v.errors import DatasetNotUsable, ModelNotUsable, TrainingFailed
 from worldmodel_v.evaluation.grids import to_frames
 from worldmodel_v.inspection import require_binding
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ActionSpace
 from worldmodel_v.settings import require_settings
+from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.surface import option
 
@@ -195,6 +196,7 @@ class MdnRnn(nn.Module):
 def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
     """The whole flow: read, train, measure, dream. Raises WorldModelError."""
     device = resolve_device(config.device)
+    require_rewards(config.latents)
     sequences = partial(LatentSequences, config.latents, seed=config.seed, holdout_every=config.holdout_every)
     train = sequences(length=config.length, split="train")
     heldout = sequences(length=config.length, split="held-out")
@@ -220,6 +222,13 @@ def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
     publish(config.out / "metrics.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
     progress.event("finished", f"its weights, metrics.json and the dream, dream.gif, are in {config.out}", out=config.out)
     return report
+
+
+def require_rewards(latents: Path) -> None:
+    """Raises DatasetNotUsable if nobody recorded them."""
+    if any(column.absent for column in open_dataset(latents).schema.by_role("reward")):
+        remedy = "give latents of rollouts with rewards"
+        raise DatasetNotUsable("holds no rewards, which this model forecasts too", where=latents, remedy=remedy)
 
 
 def fit(model: MdnRnn, data: LatentSequences, config: MdnRnnConfig, device: torch.device, progress: Progress) -> float:

@@ -35,7 +35,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 from torch.nn import functional
-from train_mdn_rnn import PANEL_GAP, Window, as_vectors, disjoint, log_odds, mean_and_std, minimise, moved, to_gif
+from train_mdn_rnn import (
+    PANEL_GAP,
+    Window,
+    as_vectors,
+    disjoint,
+    log_odds,
+    mean_and_std,
+    minimise,
+    moved,
+    require_rewards,
+    to_gif,
+)
 
 from worldmodel_v.autoencoders import Autoencoder, load
 from worldmodel_v.cli.main import run
@@ -191,6 +202,7 @@ def train_and_dream(config: TransformerConfig, progress: Progress) -> Report:
     """The whole flow: read, train, measure, dream. Raises WorldModelError."""
     device = resolve_device(config.device)
     column = require_tokens(config.latents)
+    require_rewards(config.latents)
     sequences = partial(LatentSequences, config.latents, seed=config.seed, holdout_every=config.holdout_every)
     train = sequences(length=config.length, split="train")
     heldout = sequences(length=config.length, split="held-out")

@@ -15,6 +15,7 @@ from PIL import Image, ImageSequence
 from tests.builders import action_space, imported
 from tests.commands import run
 from tests.conftest import stamp_config
+from tests.data.made_latents import write_latents
 from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, load_vae
 from worldmodel_v.collection import collect
@@ -255,6 +256,12 @@ def test_latents_of_another_vae(refuse: Refusal, stamp_latents: Path, stamp_vae:
     assert line.startswith(
         f"{stamp_latents}: was made by the VAE {load_vae(stamp_vae).sha256[:12]}…, {tmp_path / 'vae'} holds "
     )
+
+
+def test_latents_without_rewards(refuse: Refusal, stamp_vae: Path, tmp_path: Path) -> None:
+    latents = write_latents(tmp_path / "latents", [20, 20], has_reward=False)
+    line = refuse(latents, stamp_vae)
+    assert line == f"{latents}: holds no rewards, which this model forecasts too; give latents of rollouts with rewards"
 
 
 def test_paths_that_are_not_there(refuse: Refusal, stamp_latents: Path, stamp_vae: Path, tmp_path: Path) -> None:
