@@ -105,11 +105,14 @@ class Course:
     """The lessons so far, in one file: a kill loses one at most."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        """Raises OutputNotUsable if the course there has other settings."""
+        """Raises OutputNotUsable if the course there cannot be read or has other settings."""
         self.path = path
         nothing: dict[str, Any] = {"settings": settings, "lessons": [], "sums": 0}
-        known = json.loads(path.read_bytes()) if path.exists() else nothing
-        self.settings, self.lessons, self.sums = known["settings"], known["lessons"], np.array(known["sums"])
+        try:
+            known = json.loads(path.read_bytes()) if path.exists() else nothing
+            self.settings, self.lessons, self.sums = known["settings"], known["lessons"], np.array(known["sums"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputNotUsable(f"cannot be read: {error}", where=path, remedy="give another --out") from None
         if self.settings != settings:
             raise OutputNotUsable("; ".join(differences(self.settings, settings)), where=path, remedy="give another --out")
 

@@ -316,3 +316,11 @@ def test_lessons_that_cannot_go_on_are_refused(changes: dict, text: str, stamp_v
     _, said = run(EXAMPLES / "teach_controller.py", *words(course), "--quiet", code=2)
     assert text in said
     assert len(said.splitlines()) == 1
+
+
+def test_lessons_that_cannot_be_read_are_refused(stamp_vae: Path, rnn: Path, tmp_path: Path) -> None:
+    (tmp_path / "lessons.json").write_text('{"settings": {}')
+    course = COURSE | {"--vae": stamp_vae, "--rnn": rnn, "--out": tmp_path, "--lessons": 1, "--workers": 0}
+    _, said = run(EXAMPLES / "teach_controller.py", *words(course), "--quiet", code=2)
+    assert said.startswith(f"teach_controller.py: {tmp_path / 'lessons.json'}: cannot be read: ")
+    assert len(said.splitlines()) == 1
