@@ -30,9 +30,9 @@ def few_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     UnclosedWorld.left_open.clear()
 
 
-@pytest.mark.parametrize(("num_files", "committed"), [(200, 2), (700, 1), (950, 0)])
+@pytest.mark.parametrize(("num_files", "committed"), [(150, 2), (200, 1), (700, 1), (950, 0)])
 def test_without_workers_a_leak_is_named_as_the_environments(tmp_path: Path, num_files: int, committed: int) -> None:
-    """The environment is made once before the first episode, and the first episode is played twice."""
+    """The environment is made once before the first episode, which is played twice, its first step three times."""
     out, kwargs = tmp_path / "out", json.dumps({"num_files": num_files})
     config = stamp_config(
         out, env="tests.faults.bad_world:tests/Unclosed-v0", env_kwargs=kwargs, frame_size=8, episodes_per_shard=1

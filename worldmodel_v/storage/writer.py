@@ -177,7 +177,7 @@ def recorded_spec(path: Path, spec: Spec) -> Spec | None:
     Raises OutputNotUsable if the directory holds something else, or shards of another spec.
     """
     require_dataset_or_empty(path)
-    if not files.exists(path / SPEC_NAME):
+    if not path.exists() or not files.exists(path / SPEC_NAME):
         return None
     recorded: Spec = read_spec(path)
     if recorded.format != spec.format:
