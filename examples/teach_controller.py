@@ -37,6 +37,7 @@ from train_controller import (
     as_npz,
     drivers,
     on_all,
+    require_same_settings,
     tested,
 )
 
@@ -44,7 +45,6 @@ from worldmodel_v.cli.main import run
 from worldmodel_v.errors import ConfigError, OutputNotUsable
 from worldmodel_v.policies import next_action, policy_maker
 from worldmodel_v.progress import Progress
-from worldmodel_v.spec import differences
 from worldmodel_v.storage.publish import publish
 
 RIDGE = 1e-4
@@ -113,8 +113,7 @@ class Course:
             self.settings, self.lessons, self.sums = known["settings"], known["lessons"], np.array(known["sums"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputNotUsable(f"cannot be read: {error}", where=path, remedy="give another --out") from None
-        if self.settings != settings:
-            raise OutputNotUsable("; ".join(differences(self.settings, settings)), where=path, remedy="give another --out")
+        require_same_settings(path, self.settings, settings)
 
     def add(self, sums: np.ndarray, **lesson: Any) -> None:
         self.sums = self.sums + sums

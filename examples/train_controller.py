@@ -296,7 +296,7 @@ class Dreamer:
     """M in the place of the environment. A dream begins in a recorded episode, of which M has seen some steps. From there on M
     draws each latent, and its forecasts of rewards count, as far as by its forecasts the episode has not ended."""
 
-    def __init__(self, driver: Driver, config: "ControllerConfig") -> None:
+    def __init__(self, driver: Driver, config: ControllerConfig) -> None:
         """Raises DatasetNotUsable, or ModelNotUsable if these latents are another VAE's."""
         assert config.dream is not None
         assert driver.rnn is not None
@@ -322,6 +322,12 @@ class Dreamer:
         return Driven(returns_N.double().numpy(), 0)
 
 
+def require_same_settings(path: Path, found: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raises OutputNotUsable if the run at `path` has other settings."""
+    if found != settings:
+        raise OutputNotUsable("; ".join(differences(found, settings)), where=path, remedy="give another --out")
+
+
 class History:
     """What each generation came to, a line of JSON each: a run that goes on does not drive it again."""
 
@@ -331,8 +337,7 @@ class History:
         whole = path.read_text().splitlines(keepends=True) if path.exists() else []
         lines = [json.loads(line) for line in whole if line.endswith("\n")]  # the last may be torn
         self.lines = lines or [settings]
-        if self.lines[0] != settings:
-            raise OutputNotUsable("; ".join(differences(self.lines[0], settings)), where=path, remedy="give another --out")
+        require_same_settings(path, self.lines[0], settings)
 
     def __getitem__(self, generation: int) -> dict[str, Any] | None:
         return self.lines[generation] if generation < len(self.lines) else None
