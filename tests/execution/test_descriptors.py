@@ -65,11 +65,15 @@ LEAKS = {"files": ("tests/Unclosed-v0", {"num_files": 300}, 8), "memory": ("test
 """What leaks -> the environment, its settings, and how many of its episodes no process survives."""
 
 
-@pytest.mark.parametrize(("leak", "workers"), [("files", 0), ("memory", 0), pytest.param("files", 1, marks=pytest.mark.slow)])
-def test_a_process_that_leaks_is_replaced_before_it_fails(tmp_path: Path, leak: str, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("leak", "workers", "episodes_per_shard"),
+    [("files", 0, 1), ("memory", 0, 1), *[pytest.param("files", 1, num, marks=pytest.mark.slow) for num in (1, 4)]],
+)
+def test_a_process_that_leaks_is_replaced(tmp_path: Path, leak: str, workers: int, episodes_per_shard: int) -> None:
+    """Also where no process survives the four episodes of a shard, or the two plays of the first episode."""
     env, kwargs, episodes = LEAKS[leak]
     settings = {"env": f"tests.faults.bad_world:{env}", "env_kwargs": json.dumps(kwargs), "frame_size": 8}
-    settings |= {"episodes": episodes, "episodes_per_shard": 1, "workers": workers}
+    settings |= {"episodes": episodes, "episodes_per_shard": episodes_per_shard, "workers": workers}
     words = [BIN / "wm-collect", "--out", tmp_path / "out", *options(settings)]
     shell = ["bash", "-c", 'ulimit -n 1024; exec "$@"', "-", *map(str, words)]
     told = subprocess.run(shell, capture_output=True, text=True, check=True).stderr

@@ -58,19 +58,18 @@ class TwoPlays:
     def _compare(self) -> None:
         if self._first is None or self._second is None:
             return
-        number = self._first.episode_id
-        steps: dict[str, int] = {}
+        number, steps = self._first.episode_id, dict[str, int]()
+        remedy = "have environment and policy draw all that is random from the seeds they are given"
         if isinstance(self._second, Failure):
-            found = f"played again, it fails: {self._second.reason}"
+            found = f"fails when it is played again: {self._second.reason}"
+            remedy = "unless it repeats, this dataset cannot be made again"
         else:
             steps = dict(differences(self._first, self._second))
-            found = "played again, it differs: " + ", ".join(f"{name} from step {step} on" for name, step in steps.items())
             if not steps:
                 return
-        message = (
-            f"collect: episode {number} (seed {self._first.seed}) of {self.source.spec.env} does not repeat: {found}; this "
-            "dataset cannot be made again: have environment and policy draw all that is random from the seeds they are given"
-        )
+            where = ", ".join(f"{name} from step {step} on" for name, step in steps.items())
+            found = f"does not repeat: played again, it differs: {where}; this dataset cannot be made again"
+        message = f"collect: episode {number} (seed {self._first.seed}) of {self.source.spec.env} {found}; {remedy}"
         facts = {"episode": number, "seed": self._first.seed, "steps": steps}
         self.progress.event("not_reproducible", message, warning=True, stage="collect", **facts)
 

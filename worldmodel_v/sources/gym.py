@@ -118,15 +118,19 @@ def _lacking(where: str, name: str, error: WorldModelError) -> dict[str, str]:
 def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     """Play one episode in a fresh environment.
 
-    Raises EpisodeFailed, naming episode, seed and step, if the environment or the policy raises or breaks its contract.
+    Raises EpisodeFailed, naming episode, seed and step, if the environment or the policy raises or breaks its contract, or if
+    the environment cannot be built any more.
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
     drawing = {"render_mode": "rgb_array"} if spec.frames == RENDER else {}  # at once: `make_image_env` would make it twice
     with retold(partial(_failed, spec, episode_id, seed)):
         make_policy = policy_maker(spec.policy)
         with episode_apart(spec.seed, episode_id):
-            with handlers_restored():
-                env = make_image_env(spec.env, spec.env_kwargs | drawing, EnvOptions.of(vars(spec)))
+            try:
+                with handlers_restored():
+                    env = make_image_env(spec.env, spec.env_kwargs | drawing, EnvOptions.of(vars(spec)))
+            except EnvironmentNotUsable as error:  # `check` has built it in this process, so another process may build it
+                raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {error}") from error
             with env:
                 return _play(env, make_policy(env.gym), spec, episode_id, seed, policy_rng)
 
