@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pygame
 import pytest
+from gymnasium.envs.box2d.car_dynamics import Car
 from gymnasium.envs.box2d.car_racing import PLAYFIELD, CarRacing
 from gymnasium.utils.env_checker import check_env
 from gymnasium.wrappers import TimeLimit
@@ -23,6 +24,7 @@ from gymnasium.wrappers import TimeLimit
 from worldmodel_v.collection import CollectConfig
 from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs.fast_car_racing import FastCarRacing, kernels, warm_up
+from worldmodel_v.envs.fast_car_racing.car import FastCar, make_fast
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.gym import rollout
 
@@ -147,6 +149,26 @@ def test_leaving_the_field(pair):
 def test_wandering(pair, name, seed):
     policy = {"random": at_random, "brownian": brownian}[name](seed)
     assert_same_episode(*pair(), policy, 250, seed=seed)
+
+
+def test_actions_out_of_range(pair):
+    rng = np.random.default_rng(5)
+    wild = lambda env: rng.choice([-np.inf, -3.0, -0.0, 0.2, 0.89, 0.9, 1.5, np.inf], size=3)  # noqa: E731
+    assert assert_same_episode(*pair(), wild, 200, seed=8) > 100
+
+
+def test_a_car_of_ones_own_stays(pair):
+    """Only Gymnasium's own car, in the release whose arithmetic is known, is made fast."""
+
+    class OwnCar(Car):
+        pass
+
+    _, env = pair()
+    env.reset(seed=0)
+    assert type(env.car) is FastCar
+    env.car.__class__ = OwnCar
+    make_fast(env.car)
+    assert type(env.car) is OwnCar
 
 
 def test_buttons(pair):

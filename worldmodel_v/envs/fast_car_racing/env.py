@@ -1,8 +1,9 @@
 """Gymnasium's ``CarRacing-v3`` with a compiled drawing of the observation.
 
-`FastCarRacing` is Gymnasium's own environment (physics, track, rewards, terminations, seeding and `render()` are inherited)
-except for the drawing of the 96x96 observation, which takes 98% of Gymnasium's time: Python transforms some 700 polygons,
-pygame draws those in sight on a 1000x800 surface, and the surface is shrunk. Here `kernels` computes the same bytes directly.
+`FastCarRacing` is Gymnasium's own environment (track, rewards, terminations, seeding and `render()` are inherited, Box2D moves
+the car, `car` computes the wheels) except for the drawing of the 96x96 observation, which takes 98% of Gymnasium's time: Python
+transforms some 700 polygons, pygame draws those in sight on a 1000x800 surface, and the surface is shrunk. Here `kernels`
+computes the same bytes directly.
 
 **Chosen**: byte identity.  The kernels follow pygame's rasterisers, blending
 and area filter in integer arithmetic, so a policy or a world model trained
@@ -33,7 +34,7 @@ from __future__ import annotations
 
 import threading
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pygame
@@ -50,6 +51,7 @@ from gymnasium.envs.box2d.car_racing import (
 )
 
 from worldmodel_v.envs.fast_car_racing import kernels
+from worldmodel_v.envs.fast_car_racing.car import make_fast
 
 SCORE_FONT_SIZE = 42
 SCORE_CENTRE = (60, WINDOW_H - WINDOW_H * 2.5 / 40.0)
@@ -188,11 +190,12 @@ class _Scene:
 
     def draw(self, score: _Score) -> np.ndarray:
         """Draw the moment recorded last, as a new (96, 96, 3) array."""
+        assert self.car_shape is not None
         frame_HWC = np.empty((STATE_H, STATE_W, 3), dtype=np.uint8)
         kernels.draw_frame(
-            workspace(len(self.world.quads)),
-            self.world,
-            self.car_shape,
+            tuple(workspace(len(self.world.quads))),
+            tuple(self.world),
+            tuple(self.car_shape),
             self.state,
             score.grey_HW,
             score.left,
@@ -211,6 +214,12 @@ class FastCarRacing(CarRacing):
     """
 
     _scene: _Scene | None = None
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """As Gymnasium's."""
+        begun = super().reset(seed=seed, options=options)
+        make_fast(self.car)
+        return begun
 
     def _create_track(self) -> bool:
         if not super()._create_track():
