@@ -273,7 +273,7 @@ def take_drawing_apart(step_count: int, title: str) -> None:
     for _ in range(step_count):
         env.step(driver.act(np.zeros(0)))
     scene = env._scene
-    score = fast_env._score(f"{env.reward:04.0f}")
+    score = fast_env._score(env.reward)
     scene.observe(env.car, env.t)
     work = fast_env.workspace(len(scene.world.quads))
     arguments = (work, scene.world, scene.car_shape, scene.state)
@@ -282,7 +282,7 @@ def take_drawing_apart(step_count: int, title: str) -> None:
     text = (score.grey_HW, score.left, score.top, frame_HWC)
     rows = {
         "take down the car's state (Python)": microseconds(lambda: scene.observe(env.car, env.t)),
-        "format and look up the score": microseconds(lambda: fast_env._score(f"{env.reward:04.0f}")),
+        "format and look up the score": microseconds(lambda: fast_env._score(env.reward)),
         "transform, cull, scan convert": microseconds(lambda: kernels.list_polygons(*arguments)),
         "paint and filter the cells": microseconds(lambda: kernels.draw_bands(work, *text)),
         "whole observation": microseconds(lambda: env._render("state_pixels")),

@@ -252,6 +252,15 @@ def test_scores_survive_pygame_quitting(pair):
         assert fast._render("state_pixels").any()
 
 
+@pytest.mark.parametrize("reward", [-100.4, -0.4, 0.0, 9.5, 921.7, math.nan, -math.inf])
+def test_a_score_drawn_with_its_neighbours_is_the_one_drawn_alone(pair, reward):
+    slow, fast = pair()
+    for env in (slow, fast):
+        env.reset(seed=1)
+        env.reward = reward
+    assert_same_frame(fast._render("state_pixels"), slow._render("state_pixels"), f"{reward}")
+
+
 def test_two_at_once(pair):
     slow, first = pair()
     _, second = pair()

@@ -32,8 +32,8 @@ Anything but ``state_pixels`` is drawn by the inherited pygame path.
 
 from __future__ import annotations
 
+import math
 import threading
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,18 +69,35 @@ class _Score(NamedTuple):
     top: int
 
 
-def _render_text(text: str) -> pygame.Surface:
-    """White on black. The font is opened each time (0.1 ms): after a `pygame.quit()`, pygame 2.6 draws with an open one
-    into memory that is free."""
+_scores: dict[str, _Score] = {}
+
+
+def _score(reward: float) -> _Score:
+    """What shows the sum of rewards."""
+    text = f"{reward:04.0f}"
+    score = _scores.get(text)
+    if score is None:
+        if len(_scores) >= SCORES_KEPT:
+            _scores.clear()
+        near = range(round(reward) - 30, round(reward) + 70) if math.isfinite(reward) else ()
+        drawn = _draw_scores({text, *(f"{each:04d}" for each in near)})
+        _scores.update(drawn)
+        score = drawn[text]
+    return score
+
+
+def _draw_scores(texts: set[str]) -> dict[str, _Score]:
+    """A score and those that are likely to follow, because the first text of a font takes as long as 40 others.
+
+    The font is opened each time: after a `pygame.quit()`, pygame 2.6 draws with an open one into memory that is free.
+    """
     pygame.font.init()
     font = pygame.font.Font(pygame.font.get_default_font(), SCORE_FONT_SIZE)
-    return font.render(text, True, (255, 255, 255), (0, 0, 0))
+    return {text: _grey(font.render(text, True, (255, 255, 255), (0, 0, 0))) for text in texts}
 
 
-@lru_cache(maxsize=SCORES_KEPT)
-def _score(text: str) -> _Score:
-    """Render a score."""
-    surface = _render_text(text)
+def _grey(surface: pygame.Surface) -> _Score:
+    """White text on black, where Gymnasium shows it."""
     rect = surface.get_rect()
     rect.center = SCORE_CENTRE
     grey_WH = pygame.surfarray.array3d(surface)[:, :, 0]
@@ -233,7 +250,7 @@ class FastCarRacing(CarRacing):
         if self._scene is None or self.car is None:
             return None  # reset() not called yet
         self._scene.observe(self.car, self.t)
-        return self._scene.draw(_score(f"{self.reward:04.0f}"))
+        return self._scene.draw(_score(self.reward))
 
 
 def warm_up() -> None:
