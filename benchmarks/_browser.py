@@ -24,9 +24,11 @@ PATIENCE = 60.0
 
 
 class Browser:
-    """A window with one page, as a context manager; `profile` is an empty folder."""
+    """A window with one page, at one of its parts, as a context manager; `profile` is an empty folder."""
 
-    def __init__(self, page: Path, profile: Path, *, width: int = 1400, height: int = 1000, dark: bool = False) -> None:
+    def __init__(
+        self, page: Path, profile: Path, *, part: str = "", width: int = 1400, height: int = 1000, dark: bool = False
+    ) -> None:
         self.complaints: list[str] = []
         """Exceptions, and what the browser refused, as by the content security policy."""
         asked = (f"--blink-settings=preferredColorScheme={0 if dark else 1}", f"--window-size={width},{height}")
@@ -37,7 +39,7 @@ class Browser:
             self._socket = self._open.enter_context(connect(_page_socket(profile), max_size=None))
             for domain in ("Runtime", "Log", "Page"):
                 self.call(f"{domain}.enable")
-            self.call("Page.navigate", url=page.absolute().as_uri())
+            self.call("Page.navigate", url=f"{page.absolute().as_uri()}#{part}")
             self._wait_for("document.readyState === 'complete' && 'worldView' in globalThis")
             self.value("worldView.ready")
         except BaseException:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks._browser import CHROMIUM, Browser
 from tests.docs.pages import ROOT
 
 
@@ -30,5 +31,24 @@ def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
 def test_no_list_is_run_into_its_paragraph(site: Path) -> None:
     """GitHub makes a list of lines that begin with "- " under a paragraph, MkDocs does only after an empty line."""
     for path in site.rglob("*.html"):
-        text = re.sub(r"<pre.*?</pre>", "", path.read_text(), flags=re.DOTALL)
+        text = re.sub(r"<(pre|script|style).*?</\1>", "", path.read_text(), flags=re.DOTALL)
         assert not re.search(r"^(- |\* |\d+\. )", text, flags=re.MULTILINE), path
+
+
+def test_the_first_page_shows_the_dream(site: Path) -> None:
+    shown = re.search(r'<iframe src="([^"#]+)#dream"', (site / "index.html").read_text())
+    assert shown
+    assert 1e6 < (site / shown[1]).stat().st_size < 4e6
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_dream_of_the_first_page_moves(tmp_path: Path) -> None:
+    with Browser(ROOT / "docs" / "dream.html", tmp_path, part="dream") as browser:
+        assert browser.value("Math.abs(document.getElementById('dream').getBoundingClientRect().top)") < 100
+        shown = "[...document.getElementById('dreamed').getContext('2d').getImageData(0, 0, 64, 64).data].join()"
+        browser.value("worldView.dream.begin()")
+        before = browser.value(shown)
+        browser.value("worldView.dream.step(0)")
+        assert browser.complaints == []
+        assert browser.value(shown) != before

@@ -43,6 +43,12 @@ async function startDream(decoder) {
   Object.assign(worldView, { model, dream });
 }
 
+// To the part that the address names: it moved down while the parts before it were filled.
+function goToPart() {
+  const part = location.hash && document.getElementById(location.hash.slice(1));
+  if (part) scrollTo({ top: part.offsetTop, behavior: "instant" });
+}
+
 async function start() {
   fillFacts();
   for (const name of ["dream", "to-dream"]) byId(name).hidden = !page.dream;
@@ -53,6 +59,7 @@ async function start() {
   await part.open(episodes[0]);
   if (decoder) worldView.latents = await startLatents(decoder);
   if (decoder && page.dream) await startDream(decoder);
+  goToPart();
 }
 
 worldView.ready = start();
