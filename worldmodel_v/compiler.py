@@ -64,7 +64,7 @@ def compilation_watched(progress: Progress) -> Iterator[None]:
 
         def on_start(self, event: Any) -> None:
             if not self.told:
-                progress.event("compiling", "compiling for this machine, which takes up to half a minute at the first use")
+                progress.event("compiling", "compiling for this machine, which takes up to a minute at the first use")
             self.told = True
             if not self.depth:
                 deferred.enter_context(deferred_interrupts())

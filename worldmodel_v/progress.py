@@ -6,7 +6,7 @@ the bars would need a second way to the same terminal.
 
 The events and their facts. Most events also have their `stage` (collect, import, train, eval, encode, select):
 
-    started             out, settings_hash (a dataset's spec_hash), done, total, unit
+    started             out, spec_hash (the SHA-256 of the settings), done, total, unit
     compiling           (a message alone)
     ray_joined          address, nodes, cpus, metrics (where each node offers its metrics to Prometheus)
     worker_started      host, pid
@@ -87,14 +87,14 @@ class Silent:
         pass
 
 
-def begin(progress: Progress, stage: str, out: Path, settings_hash: str, *, total: int, unit: str, done: int) -> Task:
+def begin(progress: Progress, stage: str, out: Path, spec_hash: str, *, total: int, unit: str, done: int) -> Task:
     """Report that a stage continues from `done` of `total` units into `out`; returns its bar."""
     progress.event(
         "started",
-        f"{stage}: {total - done} of {total} {unit} to come into {out} (settings {settings_hash[:12]}…)",
+        f"{stage}: {total - done} of {total} {unit} to come into {out} (spec_hash {spec_hash[:12]}…)",
         stage=stage,
         out=out,
-        settings_hash=settings_hash,
+        spec_hash=spec_hash,
         done=done,
         total=total,
         unit=unit,

@@ -46,7 +46,7 @@ def test_a_collection_in_json_tells_every_shard_as_the_index_has_it(tmp_path: Pa
     assert [event["event"] for event in found] == ["started", *["shard_committed"] * 3, "progress", "finished"]
     assert {(event["program"], event["stage"], event["level"]) for event in found} == {("wm-collect", "collect", "info")}
     begun, *shards, progress, finished = found
-    expected = {"out": str(out), "settings_hash": dataset.spec_hash, "done": 0, "total": 5, "unit": "episodes"}
+    expected = {"out": str(out), "spec_hash": dataset.spec_hash, "done": 0, "total": 5, "unit": "episodes"}
     assert {name: begun[name] for name in expected} == expected
     for event, entry in zip(shards, dataset.entries, strict=True):
         told = [event[name] for name in ("shard", "episodes", "rows", "bytes", "sha256")]
@@ -65,7 +65,7 @@ def test_the_same_in_text_is_one_line_for_each_and_quiet_is_none(tmp_path: Path)
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ collect: ", line) for line in lines)
     entries, rows = open_dataset(out).entries, open_dataset(out).num_rows
     told = [line.partition("collect: ")[2] for line in lines]
-    assert told[0] == f"5 of 5 episodes to come into {out} (settings {open_dataset(out).spec_hash[:12]}…)"
+    assert told[0] == f"5 of 5 episodes to come into {out} (spec_hash {open_dataset(out).spec_hash[:12]}…)"
     assert told[1:4] == [
         f"shard {entry.shard} committed: {counted(entry.num_episodes, 'episode')}, {entry.num_rows} rows, {entry.bytes} bytes, "
         f"{entry.sha256[:12]}…"
@@ -134,7 +134,7 @@ def test_a_training_tells_of_its_checkpoints_and_evaluations(stamp_rollouts: Pat
     steps = [(event["event"], event.get("step")) for event in found]
     saved = [(name, step) for step in (2, 4, 5) for name in ("evaluated", "checkpoint_written")]
     assert steps == [("started", None), *saved, ("finished", None)]
-    assert re.fullmatch("[0-9a-f]{64}", found[0]["settings_hash"])
+    assert re.fullmatch("[0-9a-f]{64}", found[0]["spec_hash"])
     lines = [json.loads(line) for line in (tmp_path / "vae" / "metrics.jsonl").read_text().splitlines()]
     recorded = [line["elbo_nats"] for line in lines if line["group"] == "held-out"]
     assert [event["elbo_nats"] for event in found if event["event"] == "evaluated"] == recorded

@@ -117,7 +117,7 @@ def test_a_shard_of_other_settings_is_found_even_if_its_hash_is_right(dataset: P
     other = make_shard(first=2, spec=rollout_spec(SPEC.schema, seed=8), num_factors=2)
     put(dataset, 1, other)
     (found,) = findings(dataset)
-    assert found.startswith(f"{path}: spec hash, episodes, rows, first episode are ")
+    assert found.startswith(f"{path}: spec_hash, episodes, rows, first episode are ")
 
 
 def test_rows_that_break_the_contract_are_found_even_if_the_hash_is_right(dataset: Path) -> None:

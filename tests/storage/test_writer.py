@@ -212,7 +212,7 @@ class TestContinuing:
         lines[2]["first_episode"] = 7
         (dataset / "index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         with pytest.raises(
-            ShardDamaged, match=r"000002\.h5: spec hash, episodes, rows, first episode are \('[0-9a-f]{64}', 2, 10, 4\)"
+            ShardDamaged, match=r"000002\.h5: spec_hash, episodes, rows, first episode are \('[0-9a-f]{64}', 2, 10, 4\)"
         ):
             reopen(dataset)
 

@@ -217,12 +217,10 @@ def read_weights(path: Path) -> bytes:
         what = "is a file" if path.is_file() else "is no directory"
         raise ModelNotUsable(what, where=path, remedy="give the directory that it lies in")
     if files.size(file) is None:
-        state = "its training is not finished" if files.exists(path / CHECKPOINT_NAME) else "it is no directory of wm-train"
-        raise ModelNotUsable(
-            f"holds no {WEIGHTS_NAME}: {state}",
-            where=path,
-            remedy=f"train with {option('out', path)} to the end, or give another directory",
-        )
+        begun = files.exists(path / CHECKPOINT_NAME)
+        state = "its training is not finished" if begun else "it is no directory of wm-train"
+        remedy = f"train with {option('out', path)} to the end" if begun else "give a directory that wm-train wrote"
+        raise ModelNotUsable(f"holds no {WEIGHTS_NAME}: {state}", where=path, remedy=remedy)
     return read_file(file)
 
 

@@ -26,7 +26,7 @@ class InspectConfig:
     """
 
     path: tyro.conf.Positional[str | Path]
-    """A directory that wm-collect, wm-train or wm-encode wrote, or the URL of a dataset."""
+    """A dataset (rollouts or latents), a directory that wm-train wrote, or the URL of a dataset."""
 
     state: bool = False
     """Show only how far it is and who works on it: fast, also for thousands of shards."""

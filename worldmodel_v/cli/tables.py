@@ -69,7 +69,7 @@ def print_pipeline(report: Any) -> None:
         report.train.out: f"autoencoder: {counted(report.train.steps, 'step')}",
         report.train.picture: "held-out frames above their reconstructions",
         **({report.eval.page: "what its latents are worth, one page"} if report.eval else {}),
-        report.encode.out: f"latents: {counted(report.encode.episodes, 'sequence')}, {counted(report.encode.rows, 'row')}",
+        report.encode.out: f"latents: {counted(report.encode.episodes, 'episode')}, {counted(report.encode.rows, 'row')}",
     }
     for path, what in made.items():
         console.print(plain(f"{path}  {what}"), soft_wrap=True)

@@ -39,7 +39,7 @@ class CollectionConfig:
     """Episodes that the dataset will have; a larger number extends it."""
 
     seed: Annotated[int, Ge(0)] = 0
-    """The same seed gives the same episodes: i uses numpy's SeedSequence(seed, spawn_key=(i,))."""
+    """The same seed gives the same episodes: episode i draws from NumPy's SeedSequence(seed, spawn_key=(i,))."""
 
     workers: Annotated[int, Ge(0)] = 2
     """Ray workers, one core each; 0 plays one episode after another, without Ray."""

@@ -25,7 +25,7 @@ class EncodeConfig:
     """
 
     data: Locations = Locations()
-    """The rollouts that wm-collect wrote, one dataset or several that agree as for wm-select; directories or URLs."""
+    """The rollouts, one dataset or several that agree as for wm-select; directories or URLs."""
 
     vae: LocalPath = LocalPath()
     """The directory that wm-train wrote."""

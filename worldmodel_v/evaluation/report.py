@@ -369,7 +369,7 @@ def _facts(provenance: Provenance) -> dict[str, str]:
         "model": ", ".join(f"{name} {_plain(value)}" for name, value in provenance.model.items()),
         **({"losses beside its own": _plain(provenance.losses)} if provenance.losses else {}),
         "data": f"{provenance.data}, {identity['data_rows']:,} rows, held-out episodes: {provenance.heldout_episodes}",
-        "their spec hash": identity["data_spec_hash"],
+        "their spec_hash": identity["data_spec_hash"],
         "environment, policy": f"{provenance.env}, {provenance.policy}",
         "held out": f"one episode in {identity['holdout_every']}",
         "trained on the others": "yes" if provenance.trained_on_this else "no: trained on other rollouts",

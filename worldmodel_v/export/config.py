@@ -31,7 +31,7 @@ class ExportConfig(ABC):
     """Base class of the formats. A format is a subclass in a module of its own, and a line in `registry`."""
 
     data: Location
-    """The dataset to export: what wm-collect or wm-encode wrote, as the format needs; a directory, or its URL."""
+    """The dataset to export, rollouts or latents, as the format needs: a directory, or its URL."""
 
     out: LocalPath = LocalPath()
     """The directory to write: new or empty. It appears when the export is complete."""

@@ -231,7 +231,7 @@ class Dataset(Generic[S]):
         found = (shard.spec_hash, shard.num_episodes, shard.num_rows, int(shard.episode_ids[0]))
         expected = (self.spec_hash, entry.num_episodes, entry.num_rows, entry.first_episode)
         if found != expected:
-            names = "spec hash, episodes, rows, first episode"
+            names = "spec_hash, episodes, rows, first episode"
             refuse(shard.source, f"{names} are {found}, the index and dataset.json say {expected}")
         if (source := shard.attributes.get("source_sha256")) != entry.source_sha256:
             refuse(shard.source, f"was encoded from the shard {source}, the index says {entry.source_sha256}")

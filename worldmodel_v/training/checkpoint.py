@@ -43,7 +43,7 @@ class Checkpoint:
     """Optimiser steps done."""
 
     settings: dict[str, Any]
-    """The settings of the training: `TrainConfig.identity()` and the dataset's spec hash."""
+    """The settings of the training: `TrainConfig.identity()` and the dataset's `spec_hash`."""
 
     tensors: dict[str, torch.Tensor]
 

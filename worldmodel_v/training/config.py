@@ -34,7 +34,7 @@ class LoopConfig:
     those of the VAE, and `train_config` gives the class for any other."""
 
     data: Locations = Locations()
-    """The rollouts that wm-collect wrote, one dataset or several that agree as for wm-select; directories or URLs."""
+    """The rollouts, one dataset or several that agree as for wm-select; directories or URLs."""
 
     out: LocalPath = LocalPath()
     """Where weights, checkpoint, metrics and pictures go."""

@@ -134,8 +134,8 @@ def _train_to_the_end(run: TrainingRun, progress: Progress) -> None:
     config = run.config
     _tidy(run)
     probe = run.heldout_frames(QUICK_EVALUATION_FRAMES)
-    settings_hash = hashlib.sha256(canonical_json(run.settings).encode()).hexdigest()
-    task = begin(progress, "train", config.out, settings_hash, total=config.steps, unit="steps", done=run.step)
+    spec_hash = hashlib.sha256(canonical_json(run.settings).encode()).hexdigest()
+    task = begin(progress, "train", config.out, spec_hash, total=config.steps, unit="steps", done=run.step)
     warn = functools.partial(progress.event, "training_warning", stage="train", warning=True)
     tracking = Tracking(config.track, config.out, run.settings, run.step, warn) if config.track in TRACKERS else None
     log, watch = MetricsLog(config.out, run.step, tracking), Watch(config, run.model, warn)
