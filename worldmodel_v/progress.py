@@ -144,7 +144,7 @@ class Count:
         """As `12/40 episodes, 1.5/s, 0:00:19 left`; without what is not known yet."""
         rate, left = self.per_second(), self.seconds_left()
         words = [f"{self.done}/{self.total} {unit}"]
-        words += [] if rate is None else [f"{rate:.1f}/s"]
+        words += [] if rate is None else [rate_in_words(rate)]
         words += [] if left is None or self.is_finished else [f"{duration(left)} left"]
         return ", ".join(words)
 
@@ -152,6 +152,11 @@ class Count:
         """None if that is not known."""
         rate = self.per_second()
         return (self.total - self.done) / rate if rate else None
+
+
+def rate_in_words(per_second: float) -> str:
+    """As 1.5/s, or of what is slow 2.5/min."""
+    return f"{per_second:.1f}/s" if per_second >= 0.1 else f"{60 * per_second:.1f}/min"
 
 
 def duration(seconds: float) -> str:

@@ -97,8 +97,8 @@ def test_a_bar_that_is_closed_says_how_long_it_took_and_bars_stand_below_each_ot
     first.close()
     clock[0] += 5
     assert [line.plain for line in _lines([first, second], 77, "-")] == [
-        "collect --------------------    8/8 episodes 0.1/s in 0:01:30",
-        "read                         0/1000 frames         -:--:-- left",
+        "collect --------------------    8/8 episodes 5.3/min in 0:01:30",
+        "read                         0/1000 frames           -:--:-- left",
     ]
 
 

@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from worldmodel_v.cli.terminal import plain, print_line
-from worldmodel_v.progress import Count, LogFormat, Progress, Silent, duration, facts_text
+from worldmodel_v.progress import Count, LogFormat, Progress, Silent, duration, facts_text, rate_in_words
 from worldmodel_v.untrusted import printable
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -141,7 +141,7 @@ class _BarTask:
             "title": self.title,
             "count": f"{self.count.done}/{self.count.total}",
             "unit": self.unit,
-            "rate": "" if rate is None else f"{rate:.1f}/s",
+            "rate": "" if rate is None else rate_in_words(rate),
             "time": f"in {duration(self.end[0])}" if self.end else f"{'-:--:--' if left is None else duration(left)} left",
         }
 
