@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from worldmodel_v.errors import ConfigError
-from worldmodel_v.evaluation.factors import Factors, recorded_factors, with_speed
+from worldmodel_v.evaluation.factors import Factors, recorded_factors, require_recorded, with_speed
 from worldmodel_v.evaluation.sample import Sample
 
 
@@ -37,9 +37,9 @@ def test_the_asked_factors_come_in_the_order_asked_for() -> None:
 
 def test_an_unknown_factor_is_refused_with_what_there_is() -> None:
     with pytest.raises(ConfigError, match=r"factors='sped': the state holds a, b; name some of these"):
-        recorded_factors(sample(a=[1, 2], b=[3, 3]), ("a", "sped"))
+        require_recorded(sample(a=[1, 2], b=[3, 3]), ("a", "sped"))
     with pytest.raises(ConfigError, match=r"factors='a': no state is recorded there"):
-        recorded_factors(sample(), ("a",))
+        require_recorded(sample(), ("a",))
 
 
 def test_without_state_there_are_no_factors() -> None:

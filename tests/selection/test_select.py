@@ -265,7 +265,7 @@ def test_other_latents_columns_and_kinds_are_refused(one: Path, tmp_path: Path) 
         "vae_sha256 is 'bbb.* here": write_latents(tmp_path / "vae", 2, noise=1, vae_sha256="d" * 64),
         "precision is 'fp32' in": write_latents(tmp_path / "precision", 2, noise=1, precision="bf16"),
         "crop is 'full' in .*, '0:9,0:9' here": write_latents(tmp_path / "crop", 2, noise=1, source={"crop": "0:9,0:9"}),
-        "latents holds latents, this rollouts": one,
+        "latents holds latents, this one rollouts": one,
     }
     for named, other in others.items():
         with pytest.raises(DatasetNotUsable, match=named):

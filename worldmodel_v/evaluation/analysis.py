@@ -180,7 +180,7 @@ class TokenMaterial(Material):
 def analyse(
     sample: Sample, scores: Scores, coder: Coder, config: EvalConfig, profile: Profile | None
 ) -> tuple[Findings, Material]:
-    """All numbers of an evaluation; raises ConfigError if a factor is requested that is not recorded."""
+    """All numbers of an evaluation."""
     recorded, constant = recorded_factors(sample, config.factors)
     factors = with_speed(recorded)
     zooms_N = sample.row < (profile.zoom_rows if profile else 0)

@@ -35,14 +35,15 @@ class Factors:
         return len(self.names)
 
 
-def recorded_factors(sample: Sample, asked: tuple[str, ...]) -> tuple[Factors, list[str]]:
-    """The requested factors of the recorded state (all if none is requested) that vary, and the names of those that do not.
-
-    Raises ConfigError if a requested factor is not recorded.
-    """
+def require_recorded(sample: Sample, asked: tuple[str, ...]) -> None:
+    """Raise ConfigError if a requested factor is not recorded."""
     if unknown := [name for name in asked if name not in sample.state_names]:
         recorded = f"the state holds {', '.join(sample.state_names)}" if sample.state_names else "no state is recorded there"
         raise ConfigError(recorded, field="factors", got=unknown[0], remedy="name some of these, or leave it out")
+
+
+def recorded_factors(sample: Sample, asked: tuple[str, ...]) -> tuple[Factors, list[str]]:
+    """The requested factors of the recorded state (all if none is requested) that vary, and the names of those that do not."""
     names = asked or sample.state_names
     columns = sample.state[:, [sample.state_names.index(name) for name in names]].astype(np.float64)
     for column in np.flatnonzero(np.array(names) == ANGLE):

@@ -27,6 +27,7 @@ from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFinding
 from worldmodel_v.evaluation.coder import Coder, GaussianCoder
 from worldmodel_v.evaluation.config import EvalConfig
 from worldmodel_v.evaluation.curves import read_curves
+from worldmodel_v.evaluation.factors import require_recorded
 from worldmodel_v.evaluation.figures import Figure, all_figures
 from worldmodel_v.evaluation.metrics import score_frames, ssim
 from worldmodel_v.evaluation.report import Provenance, render
@@ -124,6 +125,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None) -> Evaluation
         return _finished(config.out, complete, progress, did_nothing=True)
 
     sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
+    require_recorded(sample, config.factors)
     scores = _score(vae, sample, device, config.seed, progress)
     _require_finite(scores, sample, config.vae)
     coder = _coder(vae.model, device)

@@ -31,7 +31,7 @@ def require_agreement(datasets: Sequence[Source], remedy: str = "select from the
     for dataset in datasets[1:]:
         if dataset.format != first.format:
             kinds = [each.format.rpartition("/")[2] for each in (first, dataset)]
-            differing = [f"{first.path} holds {kinds[0]}, this {kinds[1]}"]
+            differing = [f"{first.path} holds {kinds[0]}, this one {kinds[1]}"]
         else:
             words = (f"in {first.path}", "here")
             differing = differences(_of_rows(first.spec), _of_rows(dataset.spec), words)
