@@ -51,6 +51,7 @@ def test_what_lies_within_the_bounds_is_taken(name: str, values: list) -> None:
         ("any_float", float("nan"), "any_float: expected a finite number, at most 1e+30, got nan"),
         ("any_float", -2e30, "any_float: expected a finite number, at most 1e+30, got -2e+30"),
         ("at_least", 1, "at_least: expected at least 2, got 1"),
+        ("at_least", "2", "at_least: expected a number, got '2'"),
         ("at_least", 2**63, f"at_least: expected a number below 2^63, got {2**63}"),
         ("positive", 0.0, "positive: expected a positive number, got 0.0"),
         ("positive", float("inf"), "positive: expected a finite number, at most 1e+30, got inf"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from numbers import Real
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt
@@ -22,8 +23,11 @@ def require_settings(config: Any) -> None:
         value = getattr(config, name)
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise ConfigError(field=name, expected=_listed(get_args(hint)), got=value)
+        bounds = _bounds(hint)
+        if bounds and not isinstance(value, Real | None):
+            raise ConfigError(field=name, expected="a number", got=value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            _require_number(name, value, _bounds(hint))
+            _require_number(name, value, bounds)
 
 
 def require_at_least(bound: int, **arguments: int) -> None:

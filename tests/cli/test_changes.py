@@ -89,6 +89,8 @@ def test_init_writes_a_file_that_runs_and_never_overwrites(tmp_path: Path) -> No
     _, errors = run("wm-pipeline", "init", "my file.yaml", folder=tmp_path, code=2)
     assert errors == "wm-pipeline: my file.yaml: is there already; give another name, or remove it first\n"
     assert (tmp_path / "my file.yaml").read_text() == text
+    _, errors = run("wm-pipeline", "init", "none/my.yaml", folder=tmp_path, code=2)
+    assert errors == "wm-pipeline: none/my.yaml: its folder is not there; make it first\n"
     _, errors = run("wm-pipeline", "init", "--train.steps", 3, folder=tmp_path, code=2)
     assert errors == "wm-pipeline: --train.steps is for a pipeline that is run or submitted; leave it out\n"
 

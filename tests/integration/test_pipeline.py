@@ -103,6 +103,7 @@ def test_inspect_shows_each_kind_of_directory_in_one_screen(
     assert np.asarray(Image.open(tmp_path / "frames.png")).std() > 0
     latents = show(stamp_latents, "--verify", "--data", stamp_rollouts, "--vae", stamp_vae)
     assert "float32 (rows, 8)" in latents
+    assert "checked_against" in latents
     vae = show(stamp_vae)
     assert "psnr_db" in vae
     for text in (rollouts, latents, vae):

@@ -82,6 +82,7 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     facts = inspection.describe_run(config.path) if config.state else inspection.describe(config.path)
     if config.data or config.vae is not None:
         inspection.require_binding(config.path, data=config.data or None, vae=config.vae)
+        checked["checked_against"] = [str(each) for each in (*config.data, config.vae) if each is not None]
     if config.preview is not None:
         publish(config.preview, to_png(inspection.preview(config.path)))
         checked["preview"] = str(config.preview)

@@ -53,6 +53,8 @@ class InitConfig:
     def work(self, progress: Progress, apart: None, changes: "Sequence[Change]") -> Any:
         """Write the file."""
         file = self.file or Path(f"{self.template}.yaml")
+        if not file.absolute().parent.is_dir():
+            raise ConfigError("its folder is not there", where=file, remedy="make it first")
         with _shipped(self.template).open("rb") as template:
             text = template.read().replace(f"pipelines/{self.template}.yaml".encode(), shlex.quote(str(file)).encode())
         try:
