@@ -40,7 +40,7 @@ class EncodeConfig:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, …"""
 
     precision: Precision = "fp32"
-    """fp32 is exact; bf16 is faster on a CPU (not for resnet), with an error of some 17% of sigma."""
+    """fp32 is exact; bf16 is faster on a CPU (not for resnet), with an error of 14 to 18% of sigma."""
 
     compile: bool = False
     """Use torch.compile; slower on a CPU for resnet and conv, and not measured on CUDA yet."""
