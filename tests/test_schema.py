@@ -11,6 +11,7 @@ import pytest
 from gymnasium import spaces
 
 from tests.builders import action_space, made_latent_schema, made_rollout_schema, make_episode
+from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.errors import ConfigError, EpisodeFailed
 from worldmodel_v.schema import GZIP, ActionSpace, Column, Schema, latent_schema, rollout_schema, space_record
 
@@ -98,6 +99,16 @@ def test_latents_have_the_autoencoders_columns_in_the_place_of_the_frames() -> N
     assert (rollouts.format, latents.format) == ("worldmodel_v/rollouts", "worldmodel_v/latents")
     with pytest.raises(ConfigError, match=r"the autoencoder calls a column 'observation.depth', which the rollouts have"):
         latent_schema(rollouts, (Column(name="observation.depth", dtype="int64", row_shape=(2,), role="latent"),))
+
+
+@pytest.mark.parametrize("name", ["z", "next_z", "mask", "is_first"])
+def test_a_column_of_the_name_of_a_part_of_the_windows_is_refused(name: str) -> None:
+    column = Column(name=name, dtype="float32", row_shape=(), role="extra")
+    rollouts = rollout_schema(
+        frame_shape=(8, 16), action_space=space_record(spaces.Discrete(2)), observation_space={}, extras=(column,)
+    )
+    with pytest.raises(ConfigError, match=f"windows of these latents call a part '{name}', which the rollouts have"):
+        latent_schema(rollouts, *gaussian_latents(4, "float32"))
 
 
 def changed(**changes: object) -> Callable[[dict], None]:

@@ -23,10 +23,14 @@ NO_SEED = -1
 
 
 def without_loss(values: Array, dtype: str) -> Array | None:
-    """Values in another dtype: floats rounded, whole numbers never changed; None if it cannot hold them."""
+    """Values in another dtype: floats rounded, whole numbers never changed; None if it cannot hold them, as infinity says."""
     with np.errstate(all="ignore"):
         cast = values.astype(dtype)
-    return cast if cast.dtype.kind == "f" or np.array_equal(cast, values) else None
+        if values.dtype.kind == cast.dtype.kind == "f":
+            is_held = np.array_equal(np.isfinite(cast), np.isfinite(values))
+        else:  # a large whole number is rounded to compare it with a float
+            is_held = np.array_equal(cast.astype(values.dtype) if cast.dtype.kind == "f" else cast, values)
+    return cast if is_held else None
 
 
 class Origin(NamedTuple):

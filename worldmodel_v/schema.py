@@ -30,6 +30,15 @@ LATENTS = "worldmodel_v/latents"
 ZSTD: tuple[str, ...] = ("zstd", "fletcher32")
 GZIP: tuple[str, ...] = ("shuffle", "gzip", "fletcher32")
 PLAIN: tuple[str, ...] = ("fletcher32",)
+WINDOW_NAMES = ("mask", "is_first")
+"""What windows of latents hold beside the columns."""
+
+OWN_NAMES = (
+    *("pixels", "action", "reward", "terminated", "truncated", "ep_idx", "step_idx"),
+    *("mu", "logvar", "z", "next_z", "tokens", "next_tokens", *WINDOW_NAMES),
+)
+"""Names that no column of somebody else may have: those of every dataset, and of latents and their windows."""
+
 DTYPES = (
     *("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64"),
     *("float16", "float32", "float64"),
@@ -388,12 +397,18 @@ def rollout_schema(
 
 
 def latent_schema(rollouts: Schema, latents: tuple[Column, ...], draws: tuple[Draw, ...] = ()) -> Schema:
-    """The schema of latents: an autoencoder's columns replace the frames; all other columns stay as they are."""
-    if taken := {column.name for column in latents} & {
-        column.name for column in rollouts.columns if column.role != "observation"
-    }:
-        raise ConfigError(f"the autoencoder calls a column {min(taken)!r}, which the rollouts have; give it another name")
-    columns = (*latents, *(column for column in rollouts.columns if column.role != "observation"))
+    """The schema of latents: an autoencoder's columns replace the frames; all other columns stay as they are.
+
+    Raises ConfigError if a column of the rollouts has the name of one of these, or of a part of their windows.
+    """
+    kept = tuple(column for column in rollouts.columns if column.role != "observation")
+    own = {column.name for column in latents}
+    parts = (own | {draw.name for draw in draws}) - {name for draw in draws for name in draw.columns}
+    in_windows = {*WINDOW_NAMES, *parts, *(f"next_{name}" for name in parts)}
+    for names, what in ((own, "the autoencoder calls a column"), (in_windows, "windows of these latents call a part")):
+        if taken := names & {column.name for column in kept}:
+            raise ConfigError(f"{what} {min(taken)!r}, which the rollouts have; give it another name")
+    columns = (*latents, *kept)
     spaces = {"observation_space": rollouts.observation_space, "action_space": rollouts.action_space}
     return Schema(columns=columns, draws=draws, **spaces)
 

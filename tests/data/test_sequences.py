@@ -377,6 +377,22 @@ def test_a_batch_names_the_window_that_is_not_there(stamp_latents: Path) -> None
         data.batch(np.array([0, len(data), 1]))
 
 
+def test_only_whole_numbers_are_numbers_of_windows(stamp_latents: Path) -> None:
+    """A mask would be taken for the windows 0 and 1. Numbers of NumPy are whole, too."""
+    data = LatentSequences(stamp_latents, length=np.int64(LENGTH), stride=np.int32(2), seed=np.uint8(3))
+    for wrong in (np.ones(len(data), np.bool_), np.array([0.0]), np.array([[0, 1]])):
+        with pytest.raises(TypeError, match=r"^numbers of windows: expected whole numbers \(B,\), got "):
+            data.batch(wrong)
+    for index in (slice(0, 2), 1.0, [0, 1]):
+        with pytest.raises(TypeError):
+            data[index]
+    assert torch.equal(data.batch(np.array([1], np.uint64))["action"][0], data[np.int64(1)]["action"])
+    assert len(data.batch([])["mask"]) == 0
+    for settings in ({"length": 4.0}, {"length": 4, "stride": "2"}, {"length": 4, "seed": 1.5}):
+        with pytest.raises(TypeError):
+            LatentSequences(stamp_latents, **settings)
+
+
 def test_rollouts_are_refused(stamp_rollouts: Path) -> None:
     expected = f"{stamp_rollouts}: expected a dataset of worldmodel_v/latents (made by wm-encode)"
     with pytest.raises(DatasetNotUsable, match=re.escape(expected)):

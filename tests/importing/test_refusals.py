@@ -144,6 +144,43 @@ def test_an_episode_that_goes_on_after_its_end(tmp_path: Path) -> None:
         assert "in row 2, and the episode goes on; expected one episode a file" in message
 
 
+@pytest.mark.parametrize("end", [np.nan, 0.5, -1.0])
+@pytest.mark.parametrize(("name", "array"), [("npz", "terminated"), ("npz", "truncated"), ("ctallec", "terminals")])
+def test_an_end_that_is_neither_0_nor_1(name: str, array: str, end: float, tmp_path: Path) -> None:
+    RECORD[name](tmp_path / "recorded")
+    file = a_file(tmp_path / "recorded")
+    with np.load(file) as npz:
+        ends = np.where(np.arange(len(npz[array])) == len(npz[array]) - 1, end, 0)
+    resaved(file, **{array: ends})
+    assert refused(name, tmp_path / "recorded") == f"{file}: expected {array}: 0 or 1, or false or true, got {end}"
+
+
+def test_numbers_that_a_column_would_change_in_silence(tmp_path: Path) -> None:
+    folder = tmp_path / "recorded"
+    for number, arrays in enumerate(record_plain(folder)):
+        rows = len(arrays["pixels"])
+        resaved(folder / f"{number}.npz", half=np.ones(rows, np.float16), single=np.ones(rows, np.float32))
+    with np.load(a_file(folder)) as npz:
+        kept = dict(npz)
+    for name, values, said in (
+        ("half", np.full(rows, 1e5), "half: float64 values that float16 cannot hold"),
+        ("single", np.full(rows, 2**24 + 1), "single: int64 values that float32 cannot hold"),
+        ("reward", np.full(rows - 1, 2**24 + 1), "reward: int64 values that float32 cannot hold"),
+        ("action", np.full((rows - 1, 2), 2**24 + 1), "action: int64 values that float32 cannot hold"),
+    ):
+        resaved(a_file(folder), **kept | {name: values})
+        assert refused("npz", folder) == f"{a_file(folder)}: {said}"
+
+
+def test_names_of_the_state_in_another_order(tmp_path: Path) -> None:
+    folder = tmp_path / "recorded"
+    for number, arrays in enumerate(record_plain(folder)):
+        names = ["x", "y"] if number < 3 else ["y", "x"]
+        resaved(folder / f"{number}.npz", state=np.ones((len(arrays["pixels"]), 2), np.float32), state_names=np.array(names))
+    expected = "expected the state's names ('x', 'y'), as in the first episode, got ('y', 'x')"
+    assert refused("npz", folder) == f"{folder}/3.npz: {expected}"
+
+
 @pytest.mark.parametrize(("array", "value"), [("reward", "8.0"), ("terminated", "True")])
 def test_what_stands_with_the_frame_that_it_led_to(array: str, value: str, tmp_path: Path) -> None:
     """As some recorders have it; without its last row, every episode would silently lose its end."""

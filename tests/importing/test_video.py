@@ -327,6 +327,21 @@ def test_columns_are_found_by_their_names_and_numbers(head: str, row: str, stamp
     assert ("note: left out, not every value is a number" in report.notes) == ("note" in head)
 
 
+def test_columns_that_no_dataset_can_hold_are_left_out_and_named(stamp_rollouts: Path, tmp_path: Path) -> None:
+    """Without a name as pandas writes its index, of another name than HDF5 takes, and of names that windows have."""
+    table = table_of(episodes(stamp_rollouts)[0], ",action_0,action_1,a/b,x,z,mask,ep_len", "0,{0},{1},1,2,3,4,5")
+    report = run_import("video", write_ride(tmp_path / "rides", table, stamp_rollouts), tmp_path / "out")
+    taken = "datasets and windows of latents have something else of this name"
+    assert [note for note in report.notes if "left out (" in note] == [
+        "'': left out (a column cannot be called '')",
+        "a/b: left out (a column cannot be called 'a/b')",
+        f"z: left out ({taken})",
+        f"mask: left out ({taken})",
+        "ep_len: left out (a column cannot be called 'ep_len')",
+    ]
+    assert [column.name for column in open_dataset(tmp_path / "out").schema.by_role("extra")] == ["x"]
+
+
 @pytest.mark.parametrize(
     ("head", "row", "said"),
     [
@@ -336,7 +351,11 @@ def test_columns_are_found_by_their_names_and_numbers(head: str, row: str, stamp
         ("action,reward,reward", "{0},1,2", "ride.csv: has two columns of the name 'reward'"),
         ("action;reward", "{0};{2}", "not separated by commas; expected a head such as steer,gas,reward, got action;reward"),
         ("action,lap", "{0},1764432000000000001", "lap: whole numbers that float64 cannot hold"),
-        ("action,a/b", "{0},1", "a column cannot be called 'a/b'; rename or remove it"),
+        ("action,seed", "{0},-3", "seed: one whole number in all rows, 0 to 2^63 - 1, or -1 if it is not known, got [-3]"),
+        ("action,seed", "{0},inf", "seed: one whole number in all rows"),
+        ("action,terminated", "{0},2", "terminated: 0 or 1, or false or true, got 2"),
+        ("action,reward", "{0},16777217", "reward: int64 values that float32 cannot hold"),
+        ("action", "{0}\n", "ride.csv: line 3 is empty; expected a number in every row"),
     ],
 )
 def test_what_a_table_would_lose_without_a_word_is_refused(

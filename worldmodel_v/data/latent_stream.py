@@ -13,6 +13,7 @@ Rejected: reading each window by itself (a chunk of 4096 rows is read and checke
 memory (fast if the page cache holds them, random reads of 8 kB if not, and no row would be checked).
 """
 
+import operator
 from collections.abc import Generator, Iterator
 from itertools import chain, pairwise
 
@@ -65,7 +66,7 @@ class LatentStream(OverWindows, IterableDataset[Window]):
             raise ConfigError("windows from disk need one; LatentSequences has whole episodes", field="length")
         settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
         require_at_least(0, seed=seed)
-        self.path, self.sample, self.seed, self.length = to_place(path), sample, seed, length
+        self.path, self.sample, self.seed, self.length = to_place(path), sample, operator.index(seed), operator.index(length)
         self._windows = find_windows(self.path, settings)
         self._sections = find_sections(self._windows)
         self._epoch = 0

@@ -14,6 +14,7 @@ In a DataLoader, each worker draws its own noise (with the worker's own seed). W
 spawned ones in shared memory (/dev/shm, which must have room for them), where PyTorch puts tensors that it sends.
 """
 
+import operator
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         """
         settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
         require_at_least(0, seed=seed)
-        self.path, self.sample, self.seed = to_place(path), sample, seed
+        self.path, self.sample, self.seed = to_place(path), sample, operator.index(seed)
         self._windows = find_windows(self.path, settings)
         self._rows, self._first_rows = _load(self._windows)
         self._generator: torch.Generator | None = None
@@ -90,7 +91,7 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         return f"LatentSequences({str(self.path)!r}: {len(self)} windows of {self.length} transitions)"
 
     def __getitem__(self, index: int) -> Window:
-        return {name: column[0] for name, column in self.batch(np.array([index])).items()}
+        return {name: column[0] for name, column in self.batch(np.array([operator.index(index)])).items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Window]:
         """The items of a DataLoader's batch, gathered at once; all have one length, so that they can be stacked."""
@@ -98,8 +99,14 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
         return [{name: column[row] for name, column in batch.items()} for row in range(len(indices))]
 
     def batch(self, indices: np.ndarray, generator: torch.Generator | None = None) -> Window:
-        """Many windows at once, in one gather: every tensor has B = len(indices) in front."""
+        """Many windows at once, in one gather: every tensor has B = len(indices) in front.
+
+        Raises IndexError if there is no such window, TypeError for other than whole numbers (B,), as for a mask.
+        """
         indices = np.asarray(indices)
+        if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+            raise TypeError(f"numbers of windows: expected whole numbers (B,), got {indices.dtype} {indices.shape}")
+        indices = indices.astype(np.int64)
         if outside := indices[(indices < -len(self)) | (indices >= len(self))].tolist():
             raise IndexError(f"window {outside[0]} of {len(self)}")
         places = self._windows.places(np.where(indices < 0, indices + len(self), indices))

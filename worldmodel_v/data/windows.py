@@ -10,6 +10,7 @@ Windows are numbered in the order of episodes and t, and a window's rows are com
 would take 80 MB for the paper's 10 million rows, in each worker of a DataLoader.
 """
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,7 @@ SPLITS = ("all", "train", "held-out")
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """Which windows are wanted; raises ConfigError if a setting is not valid."""
+    """Which windows are wanted; raises ConfigError if a setting is not valid, TypeError if a number is no whole one."""
 
     length: int | None
     stride: Annotated[int, Ge(1)]
@@ -41,6 +42,9 @@ class WindowSettings:
     holdout_every: Annotated[int | None, Ge(2)] = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stride", operator.index(self.stride))
+        if self.length is not None:
+            object.__setattr__(self, "length", operator.index(self.length))  # PyTorch takes no number of NumPy
         if self.length is not None and self.length < 1:
             raise ConfigError("a window needs at least one transition", field="length", got=self.length)
         require_settings(self)

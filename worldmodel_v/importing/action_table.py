@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
+from worldmodel_v.importing.columns import flags
 from worldmodel_v.importing.tables import Table
+from worldmodel_v.records import NO_SEED
 
 EPISODE = "episode"
 """The column of a table of all episodes: which one a row is of, from 0 in the order of the videos' names."""
@@ -79,7 +81,7 @@ class ActionColumns:
         ends = []
         for part in END_COLUMNS:
             name = getattr(self, part)
-            rows = np.zeros(num_steps, bool) if name is None else _flags(table[name][:num_steps], name, where)
+            rows = np.zeros(num_steps, bool) if name is None else flags(name, table[name][:num_steps], where).reshape(num_steps)
             early = np.flatnonzero(rows[: num_steps - 1])
             if len(early):
                 raise DatasetNotUsable(
@@ -106,12 +108,13 @@ class ActionColumns:
                 )
 
     def seed_of(self, table: Table, where: Path) -> int | None:
-        """The seed, if the table has one; raises DatasetNotUsable unless it is one whole number."""
+        """The seed, if the table has one that is not -1; raises DatasetNotUsable unless it is one whole number of 63 bits."""
         if self.seed is None:
             return None
         seeds = np.unique(table[self.seed])
-        if len(seeds) != 1 or seeds[0] != int(seeds[0]):
-            raise DatasetNotUsable(where=where, expected=f"{self.seed}: one whole number in all rows", got=seeds[:3].tolist())
+        if len(seeds) != 1 or not NO_SEED <= seeds[0] < 2**63 or seeds[0] != int(seeds[0]):
+            expected = f"{self.seed}: one whole number in all rows, 0 to 2^63 - 1, or -1 if it is not known"
+            raise DatasetNotUsable(where=where, expected=expected, got=seeds[:3].tolist())
         return int(seeds[0])
 
     def beside_frames(self, table: Table, num_frames: int) -> dict[str, np.ndarray]:
@@ -135,14 +138,6 @@ def _actions(table: Table) -> tuple[str, ...]:
     names = tuple(name for name in table if name.startswith("action") and not name.removeprefix("action")[0].isalpha())
     numbers = {name: int(found[1]) for name in names if (found := re.fullmatch(r"action\D?(\d+)\D?", name))}
     return tuple(sorted(names, key=numbers.__getitem__)) if len(numbers) == len(names) else names
-
-
-def _flags(values: np.ndarray, name: str, where: Path) -> np.ndarray:
-    rows = values.reshape(len(values))
-    if not np.isin(rows, (0, 1)).all():
-        wrong = rows[~np.isin(rows, (0, 1))][0].item()
-        raise DatasetNotUsable(where=where, expected=f"{name}: 0 or 1, or false or true", got=wrong)
-    return rows.astype(bool)
 
 
 def _with_last_row(rows: np.ndarray, name: str, num_frames: int) -> np.ndarray:

@@ -35,6 +35,13 @@ def is_storable(rows: np.ndarray | Any) -> bool:
     return rows.dtype.name in DTYPES and 0 not in rows.shape[1:]
 
 
+def flags(name: str, rows: np.ndarray, where: Any = None) -> np.ndarray:
+    """bool of the same shape; raises DatasetNotUsable if a value is neither 0 nor 1 (NaN, a text)."""
+    if not (known := np.isin(rows, (0, 1)) if rows.dtype.kind in "fiub" else np.zeros(rows.shape, np.bool_)).all():
+        raise DatasetNotUsable(where=where, expected=f"{name}: 0 or 1, or false or true", got=rows[~known][0].item())
+    return rows.astype(np.bool_)
+
+
 def columns_of(recorded: Recorded, schema: Schema, preprocessing: Preprocessing, raw_shape: tuple[int, ...]) -> dict[str, Any]:
     """The columns, (T + 1, …) each; raises DatasetNotUsable if the episode is not what the first one was."""
     require_frames(recorded.frames)

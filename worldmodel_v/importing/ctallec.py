@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.importing.columns import flags
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.npz_files import read_arrays
 from worldmodel_v.importing.npz_folder import NpzFolder
@@ -60,7 +61,7 @@ class _Rollouts(NpzFolder):
                 raise DatasetNotUsable(expected=f"{num_rows} rows of {name}, one for each frame", got=rows.shape)
         if actions.ndim == 0 or len(actions) < num_rows:
             raise DatasetNotUsable(expected=f"at least {num_rows} actions, one for each frame", got=actions.shape)
-        ends = np.any(terminals.reshape(num_rows, -1), axis=1)
+        ends = np.any(flags("terminals", terminals).reshape(num_rows, -1), axis=1)
         if ends[:-1].any():
             raise DatasetNotUsable(
                 f"terminal in row {int(ends.argmax())}, and the episode goes on", expected="one episode a file"

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
+from worldmodel_v.importing.columns import flags
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.decoding import picture, video_frames, video_shape
 from worldmodel_v.importing.frames import LazyFrames
@@ -90,8 +91,8 @@ class LeRobotRecording(Recording):
         place, info = self._places[number], self._info
         state = [STATE] if self.state_names else []
         pictures = [] if self._is_video else [self._camera]
-        table = read_rows(place, (*INDEX, "timestamp", "action", *state, *self._extras, *pictures))
-        numbers = [name for name in table.schema.names if name != self._camera]
+        numbers = (*INDEX, "timestamp", "action", *state, *self._extras)
+        table = read_rows(place, (*numbers, *pictures))  # beside them, pyarrow reads what lies below such a name
         rows = {
             name: arrow_column(table[name], info.shape(name) if name in info.features else (), name=name, where=place.data)
             for name in numbers
@@ -197,12 +198,12 @@ def _end(rows: dict[str, np.ndarray], name: str, place: Place) -> bool:
     """Whether the action before the last ended the episode so; raises DatasetNotUsable if an earlier one did."""
     if name not in rows:
         return False
-    flags = rows[name].reshape(-1).astype(bool)
-    if flags[:-2].any():
-        row = int(np.flatnonzero(flags)[0])
-        where = f"{place.data}: episode {place.number}"
+    where = f"{place.data}: episode {place.number}"
+    ended = flags(name, rows[name], where).reshape(-1)
+    if ended[:-2].any():
+        row = int(np.flatnonzero(ended)[0])
         raise DatasetNotUsable(f"{name} in row {row}, and the episode goes on", where=where, expected="one in the last row")
-    return bool(flags[-2:-1].any())
+    return bool(ended[-2:-1].any())
 
 
 def _is_depth(feature: dict[str, Any]) -> bool:

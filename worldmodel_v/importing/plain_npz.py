@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
-from worldmodel_v.importing.columns import is_storable
+from worldmodel_v.importing.columns import flags, is_storable
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.npz_files import Header, read_arrays, read_headers
 from worldmodel_v.importing.npz_folder import NpzFolder
@@ -29,7 +29,6 @@ from worldmodel_v.surface import option
 
 NONE = "none"
 STATE, STATE_NAMES = "state", "state_names"
-RESERVED = {"pixels", "action", "reward", "terminated", "truncated", "ep_idx", "step_idx", "ep_len", "ep_offset"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +99,8 @@ class _Folder(NpzFolder):
 
     def episode(self, number: int) -> Recorded:
         """As `Recording` says."""
+        if self.state_names and (found := _state_names(self.files[number])) != self.state_names:
+            raise DatasetNotUsable(expected=f"the state's names {self.state_names}, as in the first episode", got=found)
         recorded = self._read(number)
         acts_last = self._acts_last(recorded)
         if acts_last == self._has_final:
@@ -109,7 +110,7 @@ class _Folder(NpzFolder):
         return without_last_action(recorded) if acts_last else recorded
 
     def _is_extra(self, name: str, header: Header, num_frames: tuple[int, ...]) -> bool:
-        is_free = name not in {*self._named.values(), STATE_NAMES, *RESERVED} and not (name == STATE and self.state_names)
+        is_free = name not in {*self._named.values(), STATE_NAMES} and not (name == STATE and self.state_names)
         return is_free and is_storable(header) and header.shape[:1] == num_frames
 
     def _acts_last(self, recorded: Recorded) -> bool:
@@ -196,7 +197,7 @@ def _ends(name: str, rows: np.ndarray | None, num_steps: int, num_frames: int) -
     """Whether the last action ended the episode; raises DatasetNotUsable if the episode goes on after an end."""
     if rows is None:
         return False
-    ends: np.ndarray = np.any(_of_steps(name, rows, num_steps, num_frames).reshape(num_steps, -1), axis=1)
+    ends: np.ndarray = np.any(flags(name, _of_steps(name, rows, num_steps, num_frames)).reshape(num_steps, -1), axis=1)
     if ends[:-1].any():
         raise DatasetNotUsable(f"{name} in row {int(ends.argmax())}, and the episode goes on", expected="one episode a file")
     return bool(ends[-1])

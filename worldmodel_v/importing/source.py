@@ -1,5 +1,7 @@
 """A recording as a source of collection: episodes by number, each a function of the files and the settings alone."""
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +13,7 @@ from worldmodel_v.importing.recording import Recorded, Recording, named, reading
 from worldmodel_v.importing.source_files import SourceFiles
 from worldmodel_v.importing.spaces import space_of
 from worldmodel_v.records import NO_SEED, Episode
-from worldmodel_v.schema import Column, rollout_schema, space_record
+from worldmodel_v.schema import OWN_NAMES, Column, rollout_schema, space_record
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
 
@@ -25,6 +27,9 @@ class ImportSource:
     raw_shape: tuple[int, ...]
     """Of a frame as it was recorded."""
 
+    left_out: dict[str, str]
+    """Further columns that no dataset can hold, and why."""
+
     @classmethod
     def of(cls, config: ImportConfig, recording: Recording, files: SourceFiles) -> "ImportSource":
         """Read episode 0, to know what the episodes hold; raises UsageError if a dataset cannot hold them."""
@@ -34,6 +39,7 @@ class ImportSource:
             require_frames(first.frames)
         raw_shape = first.frames.shape[1:]
         preprocessing = config.preprocessing(raw_shape)
+        extras, left_out = _extras(first.extras)
         space = space_of(config.action_space, recording.action_space, first.action, where)
         raw_space = {"type": "Box", "dtype": "uint8", "shape": [*raw_shape], "low": 0, "high": 255}
         seen = recording.observation_space
@@ -43,7 +49,7 @@ class ImportSource:
                 action_space=space.record,
                 observation_space=raw_space if seen is None else space_record(seen),
                 state_names=recording.state_names,
-                extras=tuple(_extra(name, rows, where) for name, rows in first.extras.items()),
+                extras=extras,
                 has_reward="reward" not in recording.lacks,
             )
         except ValueError as error:
@@ -66,7 +72,12 @@ class ImportSource:
                 **files.record(),
             },
         )
-        return cls(recording, spec, raw_shape)
+        return cls(recording, spec, raw_shape, left_out)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is left out of the recording: a sentence each."""
+        return [f"{name or repr(name)}: left out ({why})" for name, why in self.left_out.items()]
 
     def check(self) -> None:
         """Raise DatasetNotUsable if the files are not here."""
@@ -76,6 +87,8 @@ class ImportSource:
     def episode(self, episode_id: int) -> Episode:
         """Read it; raises UsageError, naming file or episode, if it is damaged or not what the first one was."""
         recorded = _read(self.recording, episode_id)
+        extras = {name: rows for name, rows in recorded.extras.items() if name not in self.left_out}
+        recorded = dataclasses.replace(recorded, extras=extras)
         with named(self.recording.where(episode_id)):
             columns = columns_of(recorded, self.spec.schema, self.spec.preprocessing, self.raw_shape)
             return Episode(
@@ -101,8 +114,17 @@ def _read(recording: Recording, number: int) -> Recorded:
         return recording.episode(number)
 
 
-def _extra(name: str, rows: np.ndarray, where: str) -> Column:
-    try:
-        return Column(name=name, dtype=rows.dtype.name, row_shape=rows.shape[1:], role="extra")
-    except ValueError as error:
-        raise DatasetNotUsable(str(error), where=where, remedy="rename or remove it in a copy of the recording") from None
+def _extras(found: Mapping[str, np.ndarray]) -> tuple[tuple[Column, ...], dict[str, str]]:
+    """The further columns, and why others are none."""
+    columns, left_out = list[Column](), dict[str, str]()
+    for name, rows in found.items():
+        try:
+            column = Column(name=name, dtype=rows.dtype.name, row_shape=rows.shape[1:], role="extra")
+        except ValueError as error:
+            left_out[name] = str(error)
+            continue
+        if name in OWN_NAMES:
+            left_out[name] = "datasets and windows of latents have something else of this name"
+        else:
+            columns.append(column)
+    return tuple(columns), left_out

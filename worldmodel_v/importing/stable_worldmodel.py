@@ -20,6 +20,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
+from worldmodel_v.importing.columns import flags
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.recording import Lack, Recorded, Recording
 from worldmodel_v.importing.swm_rows import INDEX, Hdf5Rows, LanceRows, SwmRows
@@ -172,11 +173,11 @@ def _outcome_of(first: dict[str, np.ndarray], path: Path) -> Outcome:
 
 def _end(name: str, rows: np.ndarray) -> bool:
     """Whether the last action ended the episode so; raises DatasetNotUsable if an earlier one did."""
-    flags = rows.reshape(len(rows)).astype(bool)
-    if flags[:-1].any():
-        early = int(np.flatnonzero(flags)[0])
+    ended = flags(name, rows).reshape(len(rows))
+    if ended[:-1].any():
+        early = int(np.flatnonzero(ended)[0])
         raise DatasetNotUsable(f"{name} is set before the last action", expected=f"action {len(rows) - 1}", got=early)
-    return bool(flags[-1])
+    return bool(ended[-1])
 
 
 def _require_following(rows: dict[str, np.ndarray]) -> None:

@@ -74,7 +74,7 @@ def import_recordings(config: ImportConfig, progress: Progress | None = None) ->
     return ImportReport(
         **asdict(collected),
         format=config.name,
-        notes=[*(f"{lack}: {LACKS[lack]}" for lack in recording.lacks), *recording.notes],
+        notes=[*(f"{lack}: {LACKS[lack]}" for lack in recording.lacks), *recording.notes, *source.notes],
         alignment=_judged(config.out, progress) if config.alignment else None,
     )
 

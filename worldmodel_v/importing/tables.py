@@ -3,7 +3,7 @@
 Legend: R rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,20 @@ def _require_commas(path: Path) -> None:
     """Raise DatasetNotUsable if something else stands between the columns."""
     with readable(path), path.open(encoding="utf-8-sig", errors="replace") as file:
         head = file.readline(MOST_OF_A_HEAD).strip()
+        if "," not in head:
+            _require_no_gap(file, path)
     if "," not in head and any(mark in head for mark in ";\t|"):
         what, expected = "its columns are not separated by commas", "a head such as steer,gas,reward"
         raise DatasetNotUsable(what, where=path, expected=expected, got=f"{head:.100}")
+
+
+def _require_no_gap(rows: Iterable[str], path: Path) -> None:
+    """Raise DatasetNotUsable for an empty line between rows of one column: pyarrow skips it, and it may be a missing value."""
+    gap = 0
+    for number, row in enumerate(rows, 2):
+        gap = number if not row.strip() and not gap else gap
+        if gap and row.strip():
+            raise DatasetNotUsable(f"line {gap} is empty", where=path, expected="a number in every row")
 
 
 def _read_parquet(path: Path) -> Table:

@@ -24,6 +24,7 @@ from worldmodel_v.importing.episode_files import frame_files, tables, videos
 from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.recording import Lack, Recorded, Recording, named
 from worldmodel_v.importing.tables import Table, read_table
+from worldmodel_v.records import NO_SEED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ class VideoRecording(Recording):
         lacks += ["final observation"] if self._is_equal and not (first.terminated or first.truncated) else []
         lacks += ["reward"] if columns.reward is None else []
         lacks += ["termination"] if columns.terminated is None else []
-        lacks += ["seed"] if columns.seed is None else []
+        lacks += ["seed"] if first.seed in (None, NO_SEED) else []
         return tuple(lacks)
 
     def _notes(self) -> tuple[str, ...]:

@@ -164,7 +164,8 @@ def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     given |= {"terminated": ended if terminated else never, "truncated": never if terminated else ended}
     for column in schema.by_role("action", "reward"):
         rows = np.asarray(given[column.name])
-        given[column.name] = np.concatenate([rows, np.full((1, *rows.shape[1:]), column.fill_value)])
+        last = np.full((1, *rows.shape[1:]), column.fill_value, column.dtype)
+        given[column.name] = np.concatenate([_exactly(column.name, rows, column.dtype), last])
     if unknown := given.keys() - {column.name for column in schema.data_columns}:
         raise ValueError(f"it gives {', '.join(sorted(unknown))}, which episode 0 does not have")
     return {column.name: _exactly(column.name, given[column.name], column.dtype) for column in schema.data_columns}
