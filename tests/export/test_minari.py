@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -12,13 +13,14 @@ import pytest
 from rich.console import Console
 from rich.markdown import Markdown
 
-from tests.builders import make_episode, rollout_spec
+from tests.builders import made_rollout_schema, make_episode, rollout_spec
 from tests.conftest import stamp_config
 from worldmodel_v.collection import collect
 from worldmodel_v.envs.stamp import action_stamp, read_stamps
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import ExportReport, export
 from worldmodel_v.export.minari import MinariConfig
+from worldmodel_v.schema import Column
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 
@@ -114,6 +116,19 @@ def test_names_that_minari_does_not_know_are_refused(stamp_rollouts: Path, datas
         ConfigError, match=r"dataset_id='a/b-v0': Minari finds a dataset in a folder of its id; expected an out that ends"
     ):
         run(stamp_rollouts, datasets / "b-v0", dataset_id="a/b-v0")
+
+
+def test_a_factor_and_a_column_of_one_name_are_refused(datasets: Path) -> None:
+    schema = made_rollout_schema(num_factors=1)
+    extra = Column(name="factor_0", dtype="float32", row_shape=(), role="extra")
+    schema = replace(schema, columns=(*schema.columns[:-2], extra, *schema.columns[-2:]))
+    episode = make_episode(num_factors=1)
+    episode = replace(episode, schema=schema, columns={**episode.columns, "factor_0": np.zeros(6, np.float32)})
+    with DatasetWriter(datasets / "rollouts", rollout_spec(schema)) as writer:
+        writer.commit(0, build_shard([episode], spec_hash=writer.spec.hash))
+    with pytest.raises(ConfigError, match=r"^minari: 'factor_0' is the name of two of the dataset's columns and factors"):
+        run(datasets / "rollouts", datasets / "stamp-v0")
+    assert not (datasets / "stamp-v0").exists()
 
 
 def test_truncated_episodes_are_told_from_terminated_ones(datasets: Path) -> None:

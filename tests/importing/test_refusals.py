@@ -15,6 +15,7 @@ from tests.importing.recorders import record_ctallec, record_hardmaru, record_pl
 from worldmodel_v.errors import DatasetNotUsable, UsageError
 from worldmodel_v.importing import FORMATS, import_recordings
 from worldmodel_v.importing.npz_files import read_arrays
+from worldmodel_v.storage import open_dataset
 
 RECORD: dict[str, Callable[[Path], Any]] = {"npz": record_plain, "hardmaru": record_hardmaru, "ctallec": record_ctallec}
 FRAMES = {"npz": "pixels", "hardmaru": "obs", "ctallec": "observations"}
@@ -170,6 +171,22 @@ def test_numbers_that_a_column_would_change_in_silence(tmp_path: Path) -> None:
     ):
         resaved(a_file(folder), **kept | {name: values})
         assert refused("npz", folder) == f"{a_file(folder)}: {said}"
+
+
+def test_rewards_that_are_all_nan_are_lacking(tmp_path: Path) -> None:
+    """As this package exports rollouts without them; then no other episode may have one."""
+    folder = tmp_path / "recorded"
+    for number, arrays in enumerate(record_plain(folder)):
+        resaved(folder / f"{number}.npz", reward=np.full_like(arrays["reward"], np.nan))
+    report = import_recordings(FORMATS["npz"](from_=folder, out=tmp_path / "none", alignment=False))
+    assert "reward: no rewards, so they are NaN in every row" in report.notes
+    dataset = open_dataset(tmp_path / "none")
+    assert dataset.schema["reward"].absent
+    assert dataset.spec.imported["lacks"] == ["seed", "reward"]
+    resaved(a_file(folder), reward=arrays["reward"])
+    assert refused("npz", folder).startswith(
+        f"{a_file(folder)}: expected no rewards (NaN), as in the first episode, got rewards"
+    )
 
 
 def test_names_of_the_state_in_another_order(tmp_path: Path) -> None:

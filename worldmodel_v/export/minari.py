@@ -75,6 +75,12 @@ class MinariConfig(ExportConfig):
     def resolved_id(self) -> str:
         return Path(self.out).absolute().name if self.dataset_id is None else self.dataset_id
 
+    def check(self, source: Source[RolloutSpec]) -> None:
+        names = [*source.schema.state_names, *(column.name for column in source.schema.by_role("extra"))]
+        if taken := [name for name in names if names.count(name) > 1 or "/" in name or name == "."]:
+            what = f"{taken[0]!r} is the name of two of the dataset's columns and factors, or none that HDF5 takes in infos"
+            raise ConfigError(what, where=self.name)
+
     def write(self, source: Source[RolloutSpec], folder: Path, progress: Progress) -> Written:
         from worldmodel_v.envs.record import env_spec_json
 

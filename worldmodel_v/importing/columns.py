@@ -105,6 +105,8 @@ def _actions(actions: np.ndarray, space: ActionSpace) -> np.ndarray:
 
 def _rewards(rewards: np.ndarray | None, column: Column, num_steps: int) -> np.ndarray:
     rows = np.full(num_steps + 1, np.nan, np.float32)
+    if column.absent and rewards is not None and not np.isnan(rewards).all():
+        raise DatasetNotUsable(expected="no rewards (NaN), as in the first episode", got=f"rewards such as {rewards.max()}")
     if rewards is not None and not column.absent:
         _require_rows("reward", rewards, num_steps)
         if rewards.size != num_steps:

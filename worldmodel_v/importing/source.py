@@ -9,7 +9,7 @@ import numpy as np
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.importing.columns import columns_of, require_frames
 from worldmodel_v.importing.config import ImportConfig
-from worldmodel_v.importing.recording import Recorded, Recording, named, reading
+from worldmodel_v.importing.recording import LACKS, Recorded, Recording, named, reading
 from worldmodel_v.importing.source_files import SourceFiles
 from worldmodel_v.importing.spaces import space_of
 from worldmodel_v.records import NO_SEED, Episode
@@ -40,6 +40,7 @@ class ImportSource:
         raw_shape = first.frames.shape[1:]
         preprocessing = config.preprocessing(raw_shape)
         extras, left_out = _extras(first.extras)
+        lacks = [*recording.lacks, *(["reward"] if _is_nan(first.reward) else [])]
         space = space_of(config.action_space, recording.action_space, first.action, where)
         raw_space = {"type": "Box", "dtype": "uint8", "shape": [*raw_shape], "low": 0, "high": 255}
         seen = recording.observation_space
@@ -50,7 +51,7 @@ class ImportSource:
                 observation_space=raw_space if seen is None else space_record(seen),
                 state_names=recording.state_names,
                 extras=extras,
-                has_reward="reward" not in recording.lacks,
+                has_reward="reward" not in lacks,
             )
         except ValueError as error:
             raise DatasetNotUsable(str(error), where=where) from None
@@ -68,7 +69,7 @@ class ImportSource:
                 "format": config.name,
                 "options": {**config.options, **recording.settings},
                 "licence": recording.licence,
-                "lacks": [*recording.lacks],
+                "lacks": lacks,
                 **files.record(),
             },
         )
@@ -76,8 +77,10 @@ class ImportSource:
 
     @property
     def notes(self) -> list[str]:
-        """What is left out of the recording: a sentence each."""
-        return [f"{name or repr(name)}: left out ({why})" for name, why in self.left_out.items()]
+        """What the recording lacks, and what of it is left out: a sentence each."""
+        lacks = [f"{lack}: {LACKS[lack]}" for lack in (self.spec.imported or {})["lacks"]]
+        left_out = [f"{name or repr(name)}: left out ({why})" for name, why in self.left_out.items()]
+        return [*lacks, *self.recording.notes, *left_out]
 
     def check(self) -> None:
         """Raise DatasetNotUsable if the files are not here."""
@@ -107,6 +110,11 @@ class ImportSource:
     def repeats(self) -> bool:
         """True: files are the same when they are read again."""
         return True
+
+
+def _is_nan(rewards: np.ndarray | None) -> bool:
+    """Whether there are rewards, of which none is a number."""
+    return rewards is not None and rewards.dtype.kind == "f" and bool(np.isnan(rewards).all())
 
 
 def _read(recording: Recording, number: int) -> Recorded:

@@ -156,7 +156,7 @@ def _camera(rows: SwmRows, asked: str | None) -> str:
 def _outcome_of(first: dict[str, np.ndarray], path: Path) -> Outcome:
     """Where reward and end of an episode are; raises ConfigError if its rows do not say."""
     ends = [first[name].reshape(-1).astype(bool) for name in ENDS if name in first]
-    if "reward" in first:
+    if "reward" in first and not np.isnan(first["reward"]).all():
         at_first, at_last = _is_nan(first["reward"][0]), _is_nan(first["reward"][-1])
         if at_first != at_last:
             return "frame" if at_first else "action"

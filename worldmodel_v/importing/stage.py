@@ -13,7 +13,7 @@ from worldmodel_v.collection import CollectionConfig
 from worldmodel_v.collection.collector import collect_into
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.importing.config import ImportConfig
-from worldmodel_v.importing.recording import LACKS, Recording, named, reading
+from worldmodel_v.importing.recording import Recording, named, reading
 from worldmodel_v.importing.source import ImportSource
 from worldmodel_v.importing.source_files import SourceFiles
 from worldmodel_v.notebook import shown
@@ -74,7 +74,7 @@ def import_recordings(config: ImportConfig, progress: Progress | None = None) ->
     return ImportReport(
         **asdict(collected),
         format=config.name,
-        notes=[*(f"{lack}: {LACKS[lack]}" for lack in recording.lacks), *recording.notes, *source.notes],
+        notes=source.notes,
         alignment=_judged(config.out, progress) if config.alignment else None,
     )
 
