@@ -189,6 +189,14 @@ def test_rewards_that_are_all_nan_are_lacking(tmp_path: Path) -> None:
     )
 
 
+def test_a_space_of_a_million_actions_is_judged(tmp_path: Path) -> None:
+    """The import was complete, and then failed at the verdict."""
+    for number, arrays in enumerate(record_plain(tmp_path / "recorded")):
+        resaved(tmp_path / "recorded" / f"{number}.npz", action=np.arange(len(arrays["action"])) * 100_000)
+    config = FORMATS["npz"](from_=tmp_path / "recorded", out=tmp_path / "out", action_space="discrete:1000000")
+    assert import_recordings(config).alignment == "undecidable"
+
+
 def test_names_of_the_state_in_another_order(tmp_path: Path) -> None:
     folder = tmp_path / "recorded"
     for number, arrays in enumerate(record_plain(folder)):

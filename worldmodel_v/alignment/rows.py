@@ -11,7 +11,7 @@ from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
-from worldmodel_v.schema import Column, Schema
+from worldmodel_v.schema import MAX_CHOICES, Column, Schema
 from worldmodel_v.spec import Spec
 from worldmodel_v.storage import Dataset, Shard
 
@@ -57,7 +57,8 @@ def _read(shard: Shard, schema: Schema, position: int, longest: int) -> Rows:
     spread = {name for draw in schema.draws for name in draw.columns[1:]}
     seen = [column for column in schema.by_role("observation", "latent", "state") if column.name not in spread]
     action, reward = (schema.by_role(role)[0] for role in ("action", "reward"))
-    vectors = schema.actions.vectors(shard.rows(action.name, start, stop))
+    taken, is_few = shard.rows(action.name, start, stop), schema.actions.vector_size <= MAX_CHOICES
+    vectors = schema.actions.vectors(taken) if is_few else taken.reshape(len(taken), -1)  # a verdict needs no one-hot vectors
     return Rows(
         observation=tuple(_values(shard.rows(column.name, start, stop + 1), column) for column in seen),
         action=_projected(vectors.astype(np.float64), MOST_ACTION_VALUES),
