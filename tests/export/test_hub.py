@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import datasets
 import numpy as np
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from tests.builders import files_in, make_episode, rollout_spec
@@ -132,7 +135,10 @@ def test_sizes_are_the_hubs(rows: int, name: str) -> None:
     [
         ({}, "hub: shares one thing: give data or vae"),
         ({"data": "a", "vae": "b"}, "hub: shares one thing: give data or vae"),
-        ({"data": "a", "repo": "stamp"}, "repo: expected USER/NAME, of letters, digits and ._-, got 'stamp'"),
+        (
+            {"data": "a", "repo": "stamp"},
+            "repo: expected USER/NAME, of letters and digits, with single ._- within, not ending in .git, got 'stamp'",
+        ),
         ({"data": "a", "repo": "me/a b"}, "repo: expected USER/NAME"),
         ({"data": "a", "license": "MIT License"}, "license: expected one of the Hub's names, such as mit or cc-by-4.0"),
         ({"data": "a", "out": "a/hub"}, "out='a/hub': lies in what it is to export"),
@@ -143,6 +149,21 @@ def test_what_makes_no_sense_is_refused(settings: dict[str, object], text: str) 
     with pytest.raises(ConfigError) as caught:
         HubConfig(**{"repo": "me/stamp", "out": "out", **settings})
     assert str(caught.value).startswith(text)
+
+
+@pytest.mark.parametrize(
+    "repo", ["a/b", "A_b/c.d-e", "_a/b_", "a/b.git", "a/b..c", "a--x/b", "a/b-", "a/b.", "a./b", "a/-b", "é/b", "a"]
+)
+def test_names_of_repositories_are_those_of_the_hub(repo: str) -> None:
+    """Otherwise the directory is written, and its upload fails."""
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        is_valid = False
+    else:
+        is_valid = "/" in repo
+    with nullcontext() if is_valid else pytest.raises(ConfigError, match="repo: expected USER/NAME"):
+        HubConfig(repo=repo, data="a", out="out")
 
 
 def test_damage_leaves_nothing(stamp_rollouts: Path, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ from worldmodel_v.surface import option
 from worldmodel_v.training.publication import HELDOUT_NAME, read_evaluation
 from worldmodel_v.training.publication import PICTURE_NAME as RECONSTRUCTIONS_NAME
 
-REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+REPO = re.compile(r"(?!.*(--|\.\.|\.git$))\w([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII)
+"""As `huggingface_hub.utils.validate_repo_id` takes them."""
+
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 
@@ -75,7 +77,11 @@ class HubConfig:
         given = to_place(self.data) if self.data is not None else Path(str(self.vae))
         require_outside(self.out, given, "lies in what it is to export")
         if not REPO.fullmatch(self.repo) or len(self.repo) > 96:
-            raise ConfigError(field="repo", expected="USER/NAME, of letters, digits and ._-", got=self.repo)
+            raise ConfigError(
+                field="repo",
+                expected="USER/NAME, of letters and digits, with single ._- within, not ending in .git",
+                got=self.repo,
+            )
         if self.license is not None and not LICENSE.fullmatch(self.license):
             raise ConfigError(field="license", expected="one of the Hub's names, such as mit or cc-by-4.0", got=self.license)
 
