@@ -97,6 +97,9 @@ class TestSource:
             ({"action": np.full((12, 2), 0.5)}, r"action: expected rows of float32 \[1\], got float32 \[2\]"),
             ({"energy": ["high"] * 13}, "record='energy': .*; expected a number"),
             ({"ep_len": [1.0] * 13}, "record='ep_len': a column cannot be called 'ep_len'"),
+            ({"mask": [1.0] * 13}, "it gives 'mask'; datasets and windows of latents have something else of this name"),
+            ({"terminated": np.nan}, "terminated: float64 values that bool cannot hold"),
+            ({"reward": np.full(12, 2**24 + 1)}, "reward: int64 values that float32 cannot hold"),
         ],
     )
     def test_a_source_that_gives_no_episode_is_refused(self, tmp_path: Path, changes: dict, text: str) -> None:

@@ -20,7 +20,7 @@ from worldmodel_v.envs.source import code_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, one_line, retold
 from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
 from worldmodel_v.records import Episode, without_loss
-from worldmodel_v.schema import Schema, rollout_schema, space_record
+from worldmodel_v.schema import OWN_NAMES, Schema, rollout_schema, space_record
 from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
@@ -76,6 +76,8 @@ class OwnSource:
             with episode_apart(seed, 0):
                 rows = dict(source.episode(0, episode_seeds(seed, 0)[1]))
             frames = _frames(rows)
+            if taken := {*_extra_names(rows)} & {*OWN_NAMES}:
+                raise ValueError(f"it gives {min(taken)!r}; datasets and windows of latents have something else of this name")
             extras = tuple(extra_column(name, [np.asarray(rows[name])[0]]) for name in _extra_names(rows))
             schema = rollout_schema(
                 frame_shape=(frames.shape[1], frames.shape[2]),
@@ -156,7 +158,7 @@ def _frames(rows: Mapping[str, Any]) -> np.ndarray:
 def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """The columns of an episode, (T + 1, …) each, from what a source gives; raises ValueError if they do not fit."""
     given = {**given, "pixels": _frames(given)}
-    terminated = bool(given.pop("terminated"))
+    terminated = bool(_exactly("terminated", given.pop("terminated"), "bool"))
     num_steps = len(given["action"])
     ended = np.zeros(num_steps + 1, np.bool_)
     ended[num_steps - 1] = True
