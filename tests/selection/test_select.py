@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import h5py
+import numpy as np
 import pytest
 
+from tests.builders import make_episode, rollout_spec
 from tests.selection.made import (
     PER_SHARD,
     VAE,
@@ -411,3 +413,16 @@ def test_shards_without_origins_in_a_selection_are_refused(one: Path, tmp_path: 
     for path in (of("none", episodes_of(one)), of("beyond", beyond)):
         with pytest.raises(ShardDamaged, match="does not say of each episode which of the datasets"):
             selected(tmp_path / "again", path)
+
+
+def test_a_return_that_nobody_recorded_is_no_condition(tmp_path: Path) -> None:
+    """It is NaN, so `not return > 0` chose every episode."""
+    episode = make_episode()
+    columns = [dataclasses.replace(column, absent=column.name == "reward") for column in episode.schema.columns]
+    schema = dataclasses.replace(episode.schema, columns=tuple(columns))
+    rows = {**episode.columns, "reward": np.full_like(episode.reward, np.nan)}
+    with DatasetWriter(tmp_path / "data", rollout_spec(schema)) as writer:
+        writer.commit(0, build_shard([dataclasses.replace(episode, schema=schema, columns=rows)], spec_hash=writer.spec.hash))
+    with pytest.raises(ConfigError, match=r"where='not return > 0': asks for the return, and nobody recorded rewards$"):
+        selected(tmp_path / "out", tmp_path / "data", where="not return > 0")
+    assert selected(tmp_path / "out", tmp_path / "data", where="length > 0").episodes == 1

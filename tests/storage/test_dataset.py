@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.selection.made import write_rollouts
 from worldmodel_v import open_dataset
 from worldmodel_v.errors import PackageMissing
 from worldmodel_v.records import Episode
+from worldmodel_v.schema import Column
 from worldmodel_v.storage import Dataset, DatasetWriter, Shard, build_shard
 
 
@@ -97,6 +99,20 @@ def test_latents_are_a_table_of_their_dimensions(stamp_latents: Path) -> None:
     dataset = open_dataset(stamp_latents)
     table = dataset.to_pandas()
     np.testing.assert_array_equal(table[[f"mu[{z}]" for z in range(8)]], np.concatenate([each.mu for each in dataset]))
+
+
+def test_no_recorded_column_takes_the_place_of_another_in_a_table(tmp_path: Path) -> None:
+    schema, episode = made_rollout_schema(), make_episode()
+    named = [Column(name=name, dtype="int8", row_shape=(), role="extra") for name in ("episode", "step", "action[0]")]
+    schema = replace(schema, columns=(*schema.columns[:-2], *named, *schema.columns[-2:]))
+    extras = {column.name: np.full(6, 7, np.int8) for column in named}
+    with DatasetWriter(tmp_path / "data", rollout_spec(schema)) as writer:
+        assert [*open_dataset(tmp_path / "data").to_pandas().columns][-3:] == ["episode_", "step_", "action[0]_"]
+        episode = replace(episode, schema=schema, columns={**episode.columns, **extras})
+        writer.commit(0, build_shard([episode], spec_hash=writer.spec.hash))
+    table = open_dataset(tmp_path / "data").to_pandas()
+    assert (table["step"].tolist(), table["step_"].tolist()) == ([*range(6)], [7] * 6)
+    np.testing.assert_array_equal(table["action[0]"], episode.action[:, 0])
 
 
 def test_a_dataset_without_episodes_is_an_empty_table(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.origins import Original
 from worldmodel_v.progress import Progress
 from worldmodel_v.selection.agreement import merge_originals, merged_spec
@@ -62,10 +62,12 @@ def make_plan(datasets: Sequence[Source], choice: Choice, record: dict[str, Any]
     """The dataset of the chosen episodes; the datasets agree (`require_agreement`). `record` is the choice for `dataset.json`.
 
     Opens every shard. Raises DatasetNotUsable if an episode is in two of the datasets, or as `choose` and `merged_spec` do;
-    ShardDamaged.
+    ConfigError if the condition asks for a return that is not there; ShardDamaged.
     """
     all_originals, numbers = merge_originals(datasets)
     condition = choice.condition
+    if condition is not None and "return" in condition.names and datasets[0].schema["reward"].absent:
+        raise ConfigError("asks for the return, and nobody recorded rewards", field="where", got=condition.text)
     endings = [name for name in ENDINGS if condition is not None and name in condition.names]
     table = list_episodes(datasets, numbers, endings, progress)
     places = choose(table, choice)

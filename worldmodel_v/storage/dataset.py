@@ -129,6 +129,7 @@ class Dataset(Generic[S]):
 
     def to_pandas(self, *, arrays: bool = False) -> "pandas.DataFrame":
         """All rows as one table: `episode`, `step`, then each number of a row, such as `reward`, `action[0]`, `state[angle]`.
+        One that has the name of another has `_` after it: a recorded column `step` is `step_`.
 
         An episode of T actions has T + 1 rows, as in the files: its last one has the final observation and no action or reward.
         With `arrays`, frames and other grids are columns too, an array in each cell; they all have to fit into memory.

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from worldmodel_v.storage.dataset import Dataset
 
 
+INDEX = ("episode", "step")
+"""What each row is of."""
+
+
 def to_table(dataset: "Dataset[Any]", arrays: bool) -> "pandas.DataFrame":
     """All rows, in the dataset's order; raises PackageMissing or ShardDamaged."""
     try:
@@ -28,19 +32,16 @@ def to_table(dataset: "Dataset[Any]", arrays: bool) -> "pandas.DataFrame":
         raise PackageMissing("a table needs pandas, which is not installed", remedy="pip install pandas") from None
     tables = [pandas.DataFrame(_columns(shard, arrays)) for _, shard in dataset.shards()]
     if not tables:
-        return pandas.DataFrame(columns=["episode", "step", *_names(dataset.schema, arrays)])
+        return pandas.DataFrame(columns=[*INDEX, *_names(dataset.schema, arrays)])
     return pandas.concat(tables, ignore_index=True)
 
 
 def _columns(shard: Shard, arrays: bool) -> dict[str, Any]:
     lengths_E = shard.ep_len.astype(np.int64)
-    columns: dict[str, Any] = {
-        "episode": np.repeat(shard.episode_ids, lengths_E),
-        "step": np.arange(shard.num_rows) - np.repeat(shard.ep_offset.astype(np.int64), lengths_E),
-    }
-    for column in _wanted(shard.schema, arrays):
-        columns |= zip(_names_of(column), _numbers(shard.rows(column.name)), strict=True)
-    return columns
+    first_E = np.repeat(shard.ep_offset.astype(np.int64), lengths_E)
+    index = [np.repeat(shard.episode_ids, lengths_E), np.arange(shard.num_rows) - first_E]
+    numbers = [each for column in _wanted(shard.schema, arrays) for each in _numbers(shard.rows(column.name))]
+    return dict(zip([*INDEX, *_names(shard.schema, arrays)], [*index, *numbers], strict=True))
 
 
 def _wanted(schema: Schema, arrays: bool) -> Iterator[Column]:
@@ -48,7 +49,13 @@ def _wanted(schema: Schema, arrays: bool) -> Iterator[Column]:
 
 
 def _names(schema: Schema, arrays: bool) -> list[str]:
-    return [name for column in _wanted(schema, arrays) for name in _names_of(column)]
+    """The columns beside `INDEX`; one of a name that is taken has `_` after it."""
+    names = [*INDEX]
+    for name in (name for column in _wanted(schema, arrays) for name in _names_of(column)):
+        while name in names:
+            name += "_"
+        names.append(name)
+    return names[len(INDEX) :]
 
 
 def _names_of(column: Column) -> list[str]:
