@@ -41,7 +41,7 @@ class _Record(NpzFolder):
     def __init__(self, root: Path) -> None:
         super().__init__(root, required=ARRAYS)
         self.notes = self.left_out(ARRAYS)
-        seeded = all(path.stem.isdecimal() for path in self.files)
+        seeded = all(path.stem.isdecimal() and int(path.stem) < 2**63 for path in self.files)
         self.lacks = ("final observation", "reward", "termination", *(() if seeded else ("seed",)))
 
     def episode(self, number: int) -> Recorded:
