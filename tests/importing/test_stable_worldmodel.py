@@ -154,6 +154,21 @@ def test_rows_of_other_origin_without_a_final_observation(stamp_rollouts: Path, 
     assert [note.partition(":")[0] for note in report.notes] == ["final observation", "seed"]
 
 
+def test_texts_and_groups_of_hdf5_are_named(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_hdf5(tmp_path / "toy.h5", toy(stamp_rollouts))
+    with h5py.File(source, "r+") as file:
+        file["note"] = np.full(len(file["action"]), b"left")
+        file.create_group("more")["x"] = np.ones(3)
+    notes = run_import("stable-worldmodel", source, tmp_path / "out").notes
+    assert {"note: left out, it is a picture or no number", "more: left out, it is a picture or no number"} < {*notes}
+
+
+def test_a_file_without_episodes_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "empty.h5", "w") as file:
+        file["ep_len"], file["ep_offset"] = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    refused("empty.h5: expected episodes .* within the columns, got no rows", tmp_path / "empty.h5")
+
+
 @pytest.mark.parametrize(("write", "name"), [(write_hdf5, "toy.h5"), (write_lance, "toy.lance")], ids=["hdf5", "lance"])
 def test_it_goes_on_where_it_was_stopped(write: Any, name: str, stamp_rollouts: Path, tmp_path: Path) -> None:
     require_resumed("stable-worldmodel", write(tmp_path / name, toy(stamp_rollouts)), tmp_path)

@@ -79,7 +79,7 @@ class Hdf5Rows(SwmRows):
             self.pictures = tuple(name for name, column in rows.items() if _is_picture(column))
             held = {name for name, column in rows.items() if is_storable(column)}
             self.columns = tuple(name for name in rows if name in held and name not in self.pictures)
-            self.left_out = tuple(name for name in rows if name not in held)
+            self.left_out = tuple(name for name in columns["ep_len"].file if name not in {*held, "ep_len", "ep_offset"})
             self._read_names(columns)
 
     def rows(self, names: tuple[str, ...], episode: int) -> dict[str, np.ndarray]:

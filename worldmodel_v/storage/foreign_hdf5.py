@@ -57,9 +57,11 @@ def foreign_columns(path: Path) -> Iterator[dict[str, Any]]:
 def require_written(columns: dict[str, Any], path: Path) -> None:
     """Raise DatasetNotUsable if a part of a column was never written: HDF5 would give zeros for it."""
     for name, column in columns.items():
+        if not column.size:
+            continue
         chunks = math.prod(-(-size // chunk) for size, chunk in zip(column.shape, column.chunks or column.shape, strict=True))
         written = column.id.get_num_chunks() if column.chunks else int(column.id.get_storage_size() > 0)
-        if column.size and written < (chunks if column.chunks else 1):
+        if written < (chunks if column.chunks else 1):
             raise DatasetNotUsable(f"a part of {name} was never written", where=path, remedy=RESTORE)
 
 
