@@ -355,6 +355,7 @@ def test_columns_that_no_dataset_can_hold_are_left_out_and_named(stamp_rollouts:
         ("action,seed", "{0},inf", "seed: one whole number in all rows"),
         ("action,terminated", "{0},2", "terminated: 0 or 1, or false or true, got 2"),
         ("action,reward", "{0},16777217", "reward: int64 values that float32 cannot hold"),
+        ("action, id", "{0}, 18446744073709551617", "ride.csv: id: whole numbers that int64 cannot hold"),
         ("action", "{0}\n", "ride.csv: line 3 is empty; expected a number in every row"),
     ],
 )

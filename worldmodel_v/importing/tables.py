@@ -83,7 +83,23 @@ def _read_csv(path: Path) -> Table:
 
     _require_commas(path)
     table = pyarrow.csv.read_csv(path)
-    return _columns(table.rename_columns([name.strip() for name in table.schema.names]), path)
+    columns = _columns(table.rename_columns([name.strip() for name in table.schema.names]), path)
+    for name in table.schema.names:
+        _require_within_int64(columns.get(name.strip()), name, path)
+    return columns
+
+
+def _require_within_int64(rows: np.ndarray | None, name: str, path: Path) -> None:
+    """Raise DatasetNotUsable if pyarrow has made floats of whole numbers beyond int64."""
+    if rows is None or rows.dtype != np.float64 or not (np.isfinite(rows) & (np.abs(rows) >= 2.0**63)).any():
+        return
+    import pyarrow.compute as pc
+    import pyarrow.csv
+
+    as_text = pyarrow.csv.ConvertOptions(include_columns=[name], column_types={name: pyarrow.string()})
+    texts = pyarrow.csv.read_csv(path, convert_options=as_text)[name]
+    if pc.any(pc.match_substring_regex(texts, r"^\s*[+-]?\d{19,}\s*$")).as_py():
+        raise DatasetNotUsable(f"{name.strip()}: whole numbers that int64 cannot hold", where=path)
 
 
 def _require_commas(path: Path) -> None:
