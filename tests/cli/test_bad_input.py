@@ -664,6 +664,9 @@ def test_a_video_that_cannot_be_written(refuse: Refusal, stamp_rollouts: Path, s
     }
     for (data, name), text in refusals.items():
         assert text in refuse("wm-inspect", data, "--video", tmp_path / name)
+    refused = refuse("wm-inspect", stamp_rollouts, "--preview", tmp_path / "a.jpg")
+    assert "--preview: expected a name that ends in .png, got" in refused
+    assert "--episode: has no effect; give --video too" in refuse("wm-inspect", stamp_rollouts, "--episode", 3)
     assert "episode 8 is not there" in refuse("wm-inspect", stamp_rollouts, "--video", tmp_path / "a.gif", "--episode", 8)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.mp4"]
 

@@ -288,6 +288,8 @@ def test_what_chooses_nothing_is_refused_and_leaves_nothing(one: Path, tmp_path:
     out = tmp_path / "out"
     with pytest.raises(DatasetNotUsable, match="no episode of 8 is selected"):
         selected(out, one, where="length > 1000")
+    with pytest.raises(ConfigError, match=r"episodes='0-99': not all of 0-99 are there; they are 0 to 7"):
+        selected(out, one, episodes="0-99")
     with pytest.raises(ConfigError, match=r"episodes='0,9-12': there is no episode 9-12; they are 0 to 7"):
         selected(out, one, episodes="9-12,0")
     with pytest.raises(DatasetNotUsable, match="3 episodes are left to draw 4 from; lower sample"):

@@ -31,6 +31,8 @@ def test_it_has_a_length_and_gives_each_episode_by_its_place(stamp_rollouts: Pat
     assert same(dataset[3], dataset.episode(3))
     assert same(dataset[np.int64(-1)], dataset.episode(7))
     assert same(dataset[-8], dataset.episode(0))
+    assert [episode.episode_id for episode in dataset[1:-1:2]] == [1, 3, 5]
+    assert dataset[8:] == []
     for place in (8, -9):
         with pytest.raises(IndexError, match=f"^episode {place} of 8$"):
             dataset[place]

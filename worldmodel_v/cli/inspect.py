@@ -13,6 +13,7 @@ from worldmodel_v.cli.overview import print_overview
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.progress import Progress
 from worldmodel_v.settings import require_settings
+from worldmodel_v.surface import option
 
 SIGNATURES = {".png": (0, b"\x89PNG\r\n\x1a\n"), ".gif": (0, b"GIF8"), ".mp4": (4, b"ftyp")}
 """How the files begin that this command writes, and so may replace: the place, and the bytes there."""
@@ -43,8 +44,8 @@ class InspectConfig:
     video: Path | None = None
     """Write an episode to this file, a .gif or .mp4, which may not lie in the dataset."""
 
-    episode: Annotated[int, Ge(0)] = 0
-    """Which episode the video shows."""
+    episode: Annotated[int | None, Ge(0)] = None
+    """Which episode the video shows; without it, the first."""
 
     data: tuple[str | Path, ...] = ()
     """For latents: check that they were made from these rollouts, in the order that wm-encode had; directories or URLs."""
@@ -54,6 +55,8 @@ class InspectConfig:
 
     def __post_init__(self) -> None:
         require_settings(self)
+        if self.episode is not None and self.video is None:
+            raise ConfigError("has no effect", field="episode", remedy=f"give {option('video')} too")
         if self.video is not None and self.video.suffix not in (".gif", ".mp4"):
             raise ConfigError(field="video", expected="a name that ends in .gif or .mp4", got=self.video)
 
@@ -87,7 +90,7 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
         publish(config.preview, to_png(inspection.preview(config.path)))
         checked["preview"] = str(config.preview)
     if config.video is not None:
-        publish(config.video, inspection.video(config.path, config.episode, config.video.suffix, progress))
+        publish(config.video, inspection.video(config.path, config.episode or 0, config.video.suffix, progress))
         checked["video"] = str(config.video)
     return facts | checked
 
@@ -100,6 +103,8 @@ def _require_free(file: Path, field: str, inspected: Path | None) -> None:
     if inspected and inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
         what, remedy = f"lies in {inspected}, which is only looked at", "give a file outside of it"
         raise ConfigError(what, field=field, got=file, remedy=remedy)
+    if field == "preview" and file.suffix != ".png" and not file.is_dir():
+        raise ConfigError(field=field, expected="a name that ends in .png", got=file)
     try:
         mode = file.stat().st_mode
     except FileNotFoundError:

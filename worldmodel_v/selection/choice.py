@@ -94,16 +94,19 @@ def choose(table: EpisodeTable, choice: Choice) -> np.ndarray:
 
 
 def _listed(table: EpisodeTable, name: str, ranges: Ranges) -> np.ndarray:
-    """bool (E,): whether an episode's number is in the ranges; raises ConfigError for a range without any."""
+    """bool (E,): whether an episode's number is in the ranges; raises ConfigError for a range that begins before the first one,
+    ends after the last one, or has none."""
     found = np.zeros(len(table.episode), np.bool_)
+    lowest, highest = int(table.episode.min()), int(table.episode.max())
     for first, last in ranges:
         inside = (first <= table.episode) & (table.episode <= last)
-        if not inside.any():
+        if first < lowest or last > highest or not inside.any():
+            asked = ranges_text(((first, last),))
             raise ConfigError(
-                f"there is no episode {ranges_text(((first, last),))}",
+                f"not all of {asked} are there" if inside.any() else f"there is no episode {asked}",
                 field=name,
                 got=ranges_text(ranges),
-                remedy=f"they are {table.episode.min()} to {table.episode.max()}",
+                remedy=f"they are {lowest} to {highest}",
             )
         found |= inside
     return found

@@ -111,11 +111,20 @@ class Dataset(Generic[S]):
             for position in range(shard.num_episodes):
                 yield shard.episode(position)
 
-    def __getitem__(self, index: int) -> Episode:
-        """The episode at a place in the order, from the end if it is negative; raises IndexError or ShardDamaged.
+    @overload
+    def __getitem__(self, index: int) -> Episode: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Episode]: ...
+
+    def __getitem__(self, index: int | slice) -> Episode | list[Episode]:
+        """The episode at a place in the order, from the end if it is negative, or those of a slice; raises IndexError or
+        ShardDamaged.
 
         It is also the episode of this number unless some before it are missing; `episode` takes numbers.
         """
+        if isinstance(index, slice):
+            return [self[place] for place in range(len(self))[index]]
         place = operator.index(index)
         if not -len(self) <= place < len(self):
             raise IndexError(f"episode {place} of {len(self)}")
