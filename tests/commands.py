@@ -68,7 +68,7 @@ class ForkServer:
 
 def environment_here() -> dict[str, str]:
     """What commands find in their environment unless they are given something else."""
-    return dict(os.environ.items() - LEFT_BY_RAY.items())
+    return dict(os.environ.items() - LEFT_BY_RAY.items()) | {"PYTHONHASHSEED": "0"}  # else some commands begin anew
 
 
 @cache

@@ -6,6 +6,7 @@ mistake in what was asked, 1 for work that failed. A message is put into words w
 moment (`worldmodel_v.surface`). Message and parts survive pickling on their way back from a worker.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,15 +24,23 @@ MAX_CLAUSE = 2000
 @contextmanager
 def retold(tell: Callable[[BaseException], "WorldModelError"]) -> Iterator[None]:
     """Around other people's code: whatever they raise is raised as `tell` puts it, `SystemExit` and what else is no
-    `Exception` too. Errors of ours pass, and interruptions by the user."""
+    `Exception` too. Errors of ours pass, and interruptions by the user. A fork of this process that they made ends here."""
+    process = os.getpid()
     try:
         yield
-    except WorldModelError:
-        raise
     except BaseException as error:
-        if is_interruption(error):
+        _end_a_fork_of(process, error)
+        if isinstance(error, WorldModelError) or is_interruption(error):
             raise
         raise tell(error) from error
+    _end_a_fork_of(process)
+
+
+def _end_a_fork_of(process: int, error: BaseException | None = None) -> None:
+    """End this process if it is another one: it would do the work of that one a second time."""
+    if os.getpid() != process:
+        code = error.code if isinstance(error, SystemExit) else int(error is not None)
+        os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def one_line(error: BaseException) -> str:

@@ -23,14 +23,23 @@ NO_SEED = -1
 
 
 def without_loss(values: Array, dtype: str) -> Array | None:
-    """Values in another dtype: floats rounded, whole numbers never changed; None if it cannot hold them, as infinity says."""
+    """Values in another dtype: floats rounded, whole numbers never changed; None if it cannot hold them."""
+    if values.dtype.kind != "f" or np.dtype(dtype).kind != "f" or np.ma.is_masked(values):
+        return unchanged(values, dtype)
     with np.errstate(all="ignore"):
         cast = values.astype(dtype)
-        if values.dtype.kind == cast.dtype.kind == "f":
-            is_held = np.array_equal(np.isfinite(cast), np.isfinite(values))
-        else:  # a large whole number is rounded to compare it with a float
-            is_held = np.array_equal(cast.astype(values.dtype) if cast.dtype.kind == "f" else cast, values)
-    return cast if is_held else None
+    return cast if np.array_equal(np.isinf(cast), np.isinf(values)) else None
+
+
+def unchanged(values: Array, dtype: str) -> Array | None:
+    """The same numbers in another dtype; None if it cannot hold them, or if they are no numbers or are masked."""
+    if values.dtype.kind not in "fiub" or np.ma.is_masked(values):
+        return None
+    with np.errstate(all="ignore"):
+        cast = values.astype(dtype)
+        back = cast.astype(values.dtype)  # compared as given: NumPy would round a large whole number to compare it
+    is_same = np.array_equal(back, values, equal_nan=values.dtype.kind == "f")
+    return cast if is_same and np.array_equal(cast < 0, values < 0) else None  # a number that wraps around comes back the same
 
 
 class Origin(NamedTuple):

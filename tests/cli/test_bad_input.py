@@ -840,7 +840,11 @@ def test_an_environment_that_leaves_python_fails_its_episode_by_name(refuse: Ref
 
 @pytest.mark.parametrize(
     ("kwargs", "expected"),
-    [('{"length": NaN}', "NaN is no JSON number"), ('{"length": "x"}', "cannot begin an episode: TypeError")],
+    [
+        ('{"length": NaN}', "NaN is no JSON number"),
+        ('{"length": 8, "length": 9}', "a name stands twice"),
+        ('{"length": "x"}', "cannot begin an episode: TypeError"),
+    ],
 )
 def test_arguments_that_break_the_environment(collect_refused: Callable[..., str], kwargs: str, expected: str) -> None:
     assert expected in collect_refused("--env-kwargs", kwargs, "--policy", "random")

@@ -1,6 +1,7 @@
 """Worlds whose spaces or pictures change, and policies that move them unseen: each is refused by name."""
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,37 @@ def test_one_that_tells_or_that_steps_a_copy_is_not(how: str, tmp_path: Path) ->
     collect(stamp_config(tmp_path / "out", policy=f"{HERE}:Moving{how}", episodes=1, episodes_per_shard=1))
     first = open_dataset(tmp_path / "out").episode(0)
     assert first.columns["state"][0, 0] == (1 if "tells" in how else 0)
+
+
+class Unseen:
+    """Steps the environment, or copies of it, in its third act."""
+
+    def __init__(self, env: gymnasium.Env, copies: float = 0) -> None:
+        self._env, self._copies, self._acts = env, copies, 0
+
+    def reset(self, rng: np.random.Generator) -> None: ...
+
+    def act(self, frame: np.ndarray) -> Any:
+        self._acts += 1
+        world = self._env.unwrapped
+        copies = [copy.deepcopy(self._env), copy.copy(world), pickle.loads(pickle.dumps(world))]
+        for env in copies if self._copies else [world]:
+            if self._acts == 3:
+                env.step(self._env.action_space.sample())
+        return [0.0, 0.0]
+
+
+def test_a_policy_that_moves_the_environment_in_its_act_fails_its_episode(tmp_path: Path) -> None:
+    with pytest.raises(EpisodesSetAside, match="in step 2: ValueError: the policy calls the environment's step in its own act"):
+        collect(stamp_config(tmp_path / "out", policy=f"{HERE}:Unseen", episodes=1))
+    assert "step" in vars(StampEnv)
+    assert StampEnv.step.__module__ == StampEnv.__module__
+
+
+def test_one_that_moves_copies_is_recorded(tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "out", policy=f"{HERE}:Unseen(copies=1)", episodes=1))
+    episode = open_dataset(tmp_path / "out").episode(0)
+    assert episode.state[:, 0].tolist() == [*range(episode.num_rows)]
 
 
 class OfTwoSizes(StampEnv):

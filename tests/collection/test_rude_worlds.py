@@ -305,3 +305,33 @@ def test_rude_worlds_have_the_bytes_of_polite_ones(tmp_path: Path) -> None:
     for number in range(3):
         np.testing.assert_array_equal(rude.episode(number).pixels, polite.episode(number).pixels)
         np.testing.assert_array_equal(rude.episode(number).action, polite.episode(number).action)
+
+
+class Forking(StampEnv):
+    """Its steps fork; the child exits or raises, as `how` says."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def step(self, action: Any) -> Any:
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            assert os.waitstatus_to_exitcode(status) == {"exit": 3, "raise": 1}[self.how]
+        elif self.how == "exit":
+            sys.exit(3)
+        else:
+            raise ValueError
+        return super().step(action)
+
+
+gymnasium.register("tests/Forking-v0", entry_point=Forking)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("how", ["exit", "raise"])
+def test_a_fork_that_an_environment_lets_go_does_not_collect(how: str, tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "plain", episodes=1))
+    collect(stamp_config(tmp_path / "forking", env="tests/Forking-v0", env_kwargs={"how": how}, episodes=1))
+    plain, forking = (open_dataset(tmp_path / name).episode(0) for name in ("plain", "forking"))
+    np.testing.assert_array_equal(forking.pixels, plain.pixels)

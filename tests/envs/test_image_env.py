@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Discrete, Text
 
 from worldmodel_v.envs import STAMP_ENV_ID, ImageEnv, make_image_env
 from worldmodel_v.envs.car_racing import car_racing_state
+from worldmodel_v.envs.image_env import require_inside
 from worldmodel_v.errors import EnvironmentNotUsable
 
 
@@ -170,12 +171,12 @@ class TestActions:
         env = ImageEnv(numbers)
         for given in (space.low, space.high, np.array([-0.4, 0.5])):
             env.step(recorded := env.record_action(given))
-            env.require_inside(np.stack([recorded]))
+            require_inside(space, np.stack([recorded]))
             assert space.contains(numbers.received[-1])
             np.testing.assert_array_equal(numbers.received[-1], recorded.astype(np.float64))
             np.testing.assert_allclose(recorded[0], given[0], rtol=1e-6)
         with pytest.raises(ValueError, match="outside Box"):
-            env.require_inside(np.stack([env.record_action([0.1001, 0.0])]))
+            require_inside(space, np.stack([env.record_action([0.1001, 0.0])]))
 
 
 class ResetsItself(NumbersEnv):

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gymnasium
@@ -321,12 +322,35 @@ def test_a_path_that_names_two_parts_is_refused() -> None:
         part_of({"a.b": 1.0, "a": {"b": 2.0}}, ("a", "b"))
 
 
-@pytest.mark.parametrize(("first", "second"), [(1.0, 2**53 + 1), (1, 0.5), (np.float32(1), 0.1), (True, 2)])
+OTHERS = [
+    (1.0, 2**53 + 1),
+    (1, 0.5),
+    (np.float32(1), 0.1),
+    (True, 2),
+    (1, 2**63 + 7),
+    (np.uint8(1), np.int8(-1)),
+    (1.0, np.ma.masked),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), OTHERS)
 def test_a_value_that_its_column_does_not_hold_exactly_is_refused(first: Any, second: Any) -> None:
     column = extra_column("info.x", [first])
     assert extra_rows(column, [first, first]).tolist() == [first, first]
     with pytest.raises(ValueError, match=rf"info\.x in step 1 is .*, which {column.dtype} cannot hold"):
         extra_rows(column, [first, second])
+
+
+def test_whole_numbers_in_the_place_of_uint8_do_not_wrap_around() -> None:
+    picture = Picture(Box(0, 255, (3, 40, 48), np.uint8), "CHW")
+    levels = np.arange(3 * 40 * 48, dtype=np.uint16).reshape(3, 40, 48)
+    np.testing.assert_array_equal(picture(levels % 256), np.moveaxis(levels % 256, 0, -1))
+    with pytest.raises(ValueError, match="the frame holds 256, outside of its space's bounds 0 and 255"):
+        picture(np.full((3, 40, 48), 256, np.uint16))
+
+
+def test_info_may_be_any_mapping() -> None:
+    assert part_of(MappingProxyType({"arm": MappingProxyType({"speed": 3})}), ("arm", "speed")) == 3
 
 
 def test_a_picture_in_an_observation_has_the_shape_that_its_space_says() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 import worldmodel_v
+from worldmodel_v.cli.hashing import hash_alike
 from worldmodel_v.cli.main import run
 from worldmodel_v.cli.tables import print_facts, print_pipeline
 from worldmodel_v.cli.terminal import print_lines
@@ -205,6 +206,7 @@ PipelineConfig = (
 
 def main() -> None:
     """Entry point of `wm-pipeline`."""
+    hash_alike()
     words, changes = _without_changes(sys.argv[1:])
     run(
         "wm-pipeline",

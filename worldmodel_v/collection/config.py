@@ -151,8 +151,9 @@ def _take_object(config: CollectConfig, name: str, example: str) -> None:
     given = getattr(config, name)
     try:
         text = given if isinstance(given, str) else json.dumps(_with_names(given))
-        values = json.loads(text, parse_constant=_refuse_constant)
-        parse_object(canonical_json(values))  # as it is recorded and read again
+        json.loads(text, parse_constant=_refuse_constant)
+        values = parse_object(text)
+        canonical_json(values)  # as it is recorded
     except (ValueError, TypeError, RecursionError) as error:
         raise ConfigError(f"is not JSON such as '{example}': {error}", field=name, got=given) from None
     object.__setattr__(config, name, values)

@@ -7,12 +7,13 @@ Building CarRacing costs 14 ms, stepping it costs seconds.
 
 import copy
 import dataclasses
+import functools
 import numbers
 import operator
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from types import MethodType, TracebackType
+from contextlib import ExitStack, contextmanager, suppress
+from types import TracebackType
 from typing import Any, Self
 
 import gymnasium
@@ -99,7 +100,7 @@ class ImageEnv:
 
         Raises ConfigError if it moves the environment and returns no frame, or if that frame is not enough.
         """
-        with _calls_noted(self.gym) as calls:
+        with calls_noted(self.gym) as calls:
             moved = policy.reset(rng)
         if moved is not None:
             return self._moved(moved, name)
@@ -194,19 +195,6 @@ class ImageEnv:
             raise ValueError(f"the policy's action {given.tolist()} does not go into {self._space}")
         return received.astype(np.int64).reshape(-1)
 
-    def require_inside(self, recorded_actions: np.ndarray) -> None:
-        """Raise ValueError, naming the step, unless all actions of an episode, (T, A) or (T,), lie in the action space."""
-        if self.actions.kind == "continuous":  # recorded in float32, so the bounds are rounded to float32
-            with np.errstate(over="ignore"):
-                low, high = (bound.astype(np.float32).reshape(-1) for bound in (self._space.low, self._space.high))
-        else:
-            low, high = (bound.reshape(self.actions.row_shape) for bound in (self.actions.low, self.actions.high))
-        inside = (recorded_actions >= low) & (recorded_actions <= high)
-        if not inside.all():
-            step = int(np.argwhere(~inside)[0, 0])
-            action = recorded_actions[step].tolist()
-            raise ValueError(f"the policy's action in step {step} is {action}, outside {self._space}; have the policy clip it")
-
     @property
     def state_names(self) -> tuple[str, ...]:
         """The factors of the ground truth, as of the last reset; empty if the environment has none."""
@@ -283,7 +271,7 @@ class ImageEnv:
     def _step(self, recorded_action: np.ndarray | int) -> tuple[float, bool, bool]:
         observation, reward, terminated, truncated, info = self.gym.step(self._gym_action(recorded_action))
         self.seen = observation, info
-        return _number("the reward", reward), _truth("terminated", terminated), _truth("truncated", truncated)
+        return _number("the reward", reward), require_truth("terminated", terminated), require_truth("truncated", truncated)
 
     def _require_final(self) -> None:
         """Raise ValueError if it resets itself and gives the next episode's first observation, not the final one."""
@@ -303,6 +291,21 @@ class ImageEnv:
         if picture is MISSING:
             raise ValueError(f"the observation has no {self.frames}")
         return require_frame(picture) if self._convert is None else self._convert(picture)
+
+
+def require_inside(space: gymnasium.Space, recorded_actions: np.ndarray, whose: str = "the policy's action") -> None:
+    """Raise ValueError, naming the step, unless all recorded actions of an episode, (T, A) or (T,), lie in the space."""
+    actions = ActionSpace(space_record(space))
+    if actions.kind == "continuous":  # recorded in float32, so the bounds are rounded to float32
+        with np.errstate(over="ignore"):
+            low, high = (bound.astype(np.float32).reshape(-1) for bound in (space.low, space.high))
+    else:
+        low, high = (bound.reshape(actions.row_shape) for bound in (actions.low, actions.high))
+    inside = (recorded_actions >= low) & (recorded_actions <= high)
+    if not inside.all():
+        step = int(np.argwhere(~inside)[0, 0])
+        got = recorded_actions[step].tolist()
+        raise ValueError(f"{whose} in step {step} is {got}, outside {space}; have the policy clip it")
 
 
 def _inner_bounds(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray] | None:
@@ -332,25 +335,43 @@ def _frame_space(env: gymnasium.Env, options: EnvOptions) -> gymnasium.spaces.Bo
 
 
 @contextmanager
-def _calls_noted(env: gymnasium.Env) -> Iterator[list[str]]:
-    """Yields a list of the calls of `step` and `reset` within the block, on any layer of the environment; on none of a copy."""
+def calls_noted(env: gymnasium.Env) -> Iterator[list[str]]:
+    """Yields a list of the calls of `step` and `reset` within the block, on any layer of the environment; on none of a copy.
+
+    The classes note them, since a method of the object's own would be in its copies too.
+    """
     calls: list[str] = []
+    watched = {id(layer) for layer in layers(env)}
 
-    def note(layer: gymnasium.Env, name: str) -> MethodType:
+    def noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
         def noted(self: gymnasium.Env, *arguments: Any, **options: Any) -> Any:
-            if self is layer:
+            if id(self) in watched:
                 calls.append(name)
-            return getattr(type(self), name)(self, *arguments, **options)
+            return method(self, *arguments, **options)
 
-        return MethodType(noted, layer)  # of a copy of the environment, it becomes the copy's
+        return noted
 
-    noted = [(vars(layer), name, note(layer, name)) for layer in layers(env) for name in ("step", "reset")]
-    replaced = [(attributes, name) for attributes, name, method in noted if attributes.setdefault(name, method) is method]
-    try:
+    with ExitStack() as replaced:
+        for cls in {type(layer) for layer in layers(env)}:
+            for name in ("step", "reset"):
+                with suppress(TypeError):  # native code lets nobody replace its methods
+                    replaced.enter_context(_replaced(cls, name, noting(name, getattr(cls, name))))
         yield calls
+
+
+@contextmanager
+def _replaced(cls: type, name: str, method: Callable[..., Any]) -> Iterator[None]:
+    """Within the block, a class has this method."""
+    own = vars(cls).get(name)
+    setattr(cls, name, method)
+    try:
+        yield
     finally:
-        for attributes, name in replaced:
-            attributes.pop(name, None)
+        if own is None:
+            delattr(cls, name)
+        else:
+            setattr(cls, name, own)
 
 
 def require_frame(frame: Any) -> np.ndarray:
@@ -372,7 +393,8 @@ def _number(what: str, value: Any) -> float:
     return float(value)
 
 
-def _truth(what: str, value: Any) -> bool:
+def require_truth(what: str, value: Any) -> bool:
+    """A truth value of Python or of a library; raises TypeError if it is something else."""
     if value is True or value is False:
         return value
     if getattr(value, "shape", None) != () or np.asarray(value).dtype.kind != "b":

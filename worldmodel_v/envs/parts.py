@@ -8,7 +8,7 @@ only if the observation has no picture. If the choice is not clear, the error na
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gymnasium import Space, spaces
 
 from worldmodel_v.envs.picture import AUTO, PLAIN, is_clear, layout_of, why_no_picture
 from worldmodel_v.errors import EnvironmentNotUsable, shown
+from worldmodel_v.records import unchanged
 from worldmodel_v.schema import DTYPES, Column, Fill
 from worldmodel_v.surface import option
 
@@ -48,7 +49,7 @@ def part_of(value: Any, path: tuple[str, ...]) -> Any:
 def _parts_at(value: Any, path: tuple[str, ...]) -> Iterator[Any]:
     if not path:
         yield value
-    elif isinstance(value, dict):
+    elif isinstance(value, Mapping):
         for end in range(1, len(path) + 1):
             for key in _keys(".".join(path[:end])):
                 if key in value:
@@ -222,19 +223,17 @@ def extra_rows(column: Column, values: list[Any]) -> np.ndarray:
                 raise ValueError(f"{column.name} is missing beside the observation of step {step}")
             rows[step] = column.fill_value
             continue
-        array = np.asarray(value)
+        array = np.asanyarray(value)
         if array.shape != column.row_shape or array.dtype.kind not in "fiub":
             raise ValueError(
                 f"{column.name} in step {step}: expected {column.dtype} {list(column.row_shape)}, got {shown(value)}"
             )
-        with np.errstate(all="ignore"):
-            rows[step] = array.astype(column.dtype)
-            back = rows[step].astype(array.dtype)  # compared as given: NumPy would round a large whole number to compare it
-        if not np.array_equal(back, array, equal_nan=array.dtype.kind == "f"):
+        if (cast := unchanged(array, column.dtype)) is None:
             raise ValueError(
                 f"{column.name} in step {step} is {shown(value)}, which {column.dtype} cannot hold; "
                 "its type is that of its first value: give that as a float, in a wrapper if need be"
             )
+        rows[step] = cast
         if column.fill is not None and column.is_fill(rows[step : step + 1])[0] and column.fill != "nan":
             raise ValueError(f"{column.name} in step {step} is {column.fill}, which says that there is no value")
     return rows

@@ -118,7 +118,7 @@ class Picture:
         frame = values[self._newest]
         if self._last >= 0:
             frame = np.moveaxis(frame, self._last, -1)
-        return np.ascontiguousarray(frame if self._dtype == np.uint8 else self._scaled(frame))
+        return np.ascontiguousarray(frame if frame.dtype == np.uint8 else self._scaled(frame))
 
     def _scaled(self, frame: np.ndarray) -> np.ndarray:
         inside = (frame >= self._low) & (frame <= self._high)

@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 
 from worldmodel_v.envs import ImageEnv, frame_preprocessor, import_env, make_image_env
 from worldmodel_v.envs.engines import installed, unsaid_engines
+from worldmodel_v.envs.image_env import calls_noted
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import RENDER
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
@@ -154,10 +157,11 @@ def _play(
     raw = env.begin(policy, policy_rng, raw, spec.policy)
     rows = EpisodeRows(env, frame_preprocessor(raw.shape, spec.preprocessing), spec.max_steps + 1)
     ended = False
-    with retold(lambda error: _failed(spec, episode_id, seed, error, where=f"in step {rows.num_steps}: ")):
+    told = retold(lambda error: _failed(spec, episode_id, seed, error, where=f"in step {rows.num_steps}: "))
+    with told, _watched(env, policy) as act:
         while not ended:
             rows.see(raw)  # before the policy, which may work in place on what it is given
-            action = env.record_action(next_action(policy, raw, env.seen[0]))
+            action = env.record_action(act(raw))
             raw, reward, terminated, truncated = env.step(action)
             truncated = truncated or (not terminated and rows.num_steps + 1 == spec.max_steps)
             rows.add(action, reward, terminated, truncated)
@@ -170,6 +174,24 @@ def _play(
         policy=_name_of(policy, spec),
         columns=rows.columns(spec.schema),
     )
+
+
+@contextmanager
+def _watched(env: ImageEnv, policy: Policy) -> Iterator[Callable[[np.ndarray], Any]]:
+    """Yields what gives the policy's action on a frame; it raises ValueError if the policy moves the environment meanwhile."""
+    with calls_noted(env.gym) as calls:
+
+        def act(frame: np.ndarray) -> Any:
+            calls.clear()
+            action = next_action(policy, frame, env.seen[0])
+            if calls:
+                raise ValueError(
+                    f"the policy calls the environment's {calls[0]} in its own act, which no row would show; "
+                    "have it use a copy, copy.deepcopy(env)"
+                )
+            return action
+
+        yield act
 
 
 def _name_of(policy: Policy, spec: RolloutSpec) -> str:

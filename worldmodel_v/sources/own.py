@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.engines import engines, installed
+from worldmodel_v.envs.image_env import require_inside, require_truth
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
 from worldmodel_v.envs.source import code_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, one_line, retold
@@ -136,6 +137,7 @@ class OwnSource:
         seed = episode_seeds(self.spec.seed, episode_id)[0]
         with self._failures(episode_id, seed):
             columns = _columns(self.spec.schema, rows)
+            require_inside(self.source.action_space, columns["action"][:-1], whose="action")
         return Episode(schema=self.spec.schema, episode_id=episode_id, seed=seed, policy=self.spec.policy, columns=columns)
 
     def _failures(self, episode_id: int, seed: int) -> AbstractContextManager[None]:
@@ -158,16 +160,15 @@ def _frames(rows: Mapping[str, Any]) -> np.ndarray:
 def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """The columns of an episode, (T + 1, …) each, from what a source gives; raises ValueError if they do not fit."""
     given = {**given, "pixels": _frames(given)}
-    terminated = bool(_exactly("terminated", given.pop("terminated"), "bool"))
+    terminated = require_truth("terminated", given.pop("terminated"))
     num_steps = len(given["action"])
     ended = np.zeros(num_steps + 1, np.bool_)
     ended[num_steps - 1] = True
     never = np.zeros_like(ended)
     given |= {"terminated": ended if terminated else never, "truncated": never if terminated else ended}
     for column in schema.by_role("action", "reward"):
-        rows = np.asarray(given[column.name])
-        last = np.full((1, *rows.shape[1:]), column.fill_value, column.dtype)
-        given[column.name] = np.concatenate([_exactly(column.name, rows, column.dtype), last])
+        rows = _exactly(column.name, given[column.name], column.dtype)
+        given[column.name] = np.concatenate([rows, np.full((1, *rows.shape[1:]), column.fill_value, column.dtype)])
     if unknown := given.keys() - {column.name for column in schema.data_columns}:
         raise ValueError(f"it gives {', '.join(sorted(unknown))}, which episode 0 does not have")
     return {column.name: _exactly(column.name, given[column.name], column.dtype) for column in schema.data_columns}
@@ -175,7 +176,7 @@ def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
 
 def _exactly(name: str, values: Any, dtype: str) -> np.ndarray:
     """Values in the dtype of their column: floats rounded, whole numbers never changed; raises ValueError."""
-    array = np.asarray(values)
+    array = np.asanyarray(values)
     if (cast := without_loss(array, dtype)) is None:
         raise ValueError(f"{name}: {array.dtype} values that {dtype} cannot hold")
     return cast

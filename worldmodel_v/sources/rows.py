@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv
+from worldmodel_v.envs.image_env import require_inside
 from worldmodel_v.envs.parts import extra_rows
 from worldmodel_v.schema import Column, Schema
 
@@ -70,7 +71,7 @@ class EpisodeRows:
     def _actions(self, column: Column, actions: tuple[Any, ...]) -> np.ndarray:
         rows = np.full((len(actions) + 1, *column.row_shape), column.fill_value, column.dtype)
         rows[:-1] = actions
-        self._env.require_inside(rows[:-1])
+        require_inside(self._env.action_space, rows[:-1])
         return rows
 
 
