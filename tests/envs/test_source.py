@@ -90,6 +90,27 @@ def test_a_users_package_is_recorded_by_the_files_of_its_classes_and_wrappers(fo
     assert source_of("my_package:Mine-v0") == expected | {"registration": '{"kwargs": {}, "max_episode_steps": null}'}
 
 
+def test_files_that_a_users_module_imports_are_recorded(folder: Path) -> None:
+    package = folder / "my_package"
+    (package / "parts").mkdir(parents=True)
+    texts = {
+        "__init__": "",
+        "world": "from . import physics\nfrom .parts.arms import LENGTH\n" + MODULE,
+        "physics": "try:\n    import my_masses\nexcept ImportError: ...\nif True:\n    from my_package import drawn\n",
+        "parts/arms": "import numpy\nLENGTH = 2\ndef later():\n    from my_package import late\n",
+        "drawn": "",
+        "late": "",
+    }
+    for name, text in texts.items():
+        (package / f"{name}.py").write_text(text)
+    (folder / "my_masses.py").write_text("import my_package.world\n")
+    source = source_of("my_package.world:Mine-v0")
+    names = ["my_masses.py", *(f"my_package/{name}.py" for name in ("__init__", "parts/arms", "physics", "world"))]
+    assert sorted(source) == sorted([*names, "registration"])
+    (package / "parts" / "arms.py").write_text("LENGTH = 3\n")
+    assert source_of("my_package.world:Mine-v0") != source
+
+
 def test_an_installed_package_is_recorded_by_its_version(folder: Path) -> None:
     """Minari stands for a package with environments: it is installed, and no file of the user's."""
     (folder / "my_world.py").write_text(

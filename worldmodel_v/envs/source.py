@@ -3,16 +3,20 @@
 Gymnasium's version is a setting of every dataset. It covers the code of Gymnasium's own environments and of this package's,
 which draw the same bytes; `engines` says what they simulate and draw with. For others, the packages of the environment's
 classes (wrappers and bases too), of the function that makes it and of functions that wrappers apply are recorded with their
-versions, and files outside of packages, such as a user's own, with their SHA-256. Files that these import are not recorded. A
-class that is in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`). PyTorch, in which this
-package's own policies compute too, is not recorded: nodes with and without a GPU have builds of other names.
+versions, and files outside of packages, such as a user's own, with their SHA-256. So are those that these import whenever they
+are loaded; not what a function, an `if` or the started program imports, because a worker may not have loaded it. A class that
+is in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`). PyTorch, in which this package's own
+policies compute too, is not recorded: nodes with and without a GPU have builds of other names.
 """
 
+import ast
 import functools
 import importlib.metadata
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import FunctionType
 from typing import Any
 
@@ -100,10 +104,50 @@ def _maker(env: gymnasium.Env) -> dict[str, str]:
 
 def _origins(modules: set[str]) -> dict[str, str]:
     source: dict[str, str] = {}
-    for name in sorted(modules):
-        if name.partition(".")[0] not in KNOWN:
-            source |= _origin(name)
+    for name in sorted(_with_imported(modules)):
+        source |= _origin(name)
     return source
+
+
+def _with_imported(modules: set[str]) -> set[str]:
+    """The modules that are not known, and the files outside of packages that these import, and so on."""
+    waiting = [name for name in modules if name.partition(".")[0] not in KNOWN]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += filter(_is_own_file, _imported_by(name) if _is_own_file(name) else ())
+    return found
+
+
+def _is_own_file(module: str) -> bool:
+    file = module_file(module)
+    is_own = file is not None and file.suffix == ".py" and not INSTALLED & set(file.parts)
+    return is_own and module != "__main__" and module.partition(".")[0] not in KNOWN
+
+
+def _imported_by(module: str) -> Iterator[str]:
+    """What a module's file imports whenever it is loaded, and the packages that it is in; names of others may be among them."""
+    yield module.rpartition(".")[0]
+    file = module_file(module)
+    assert file is not None
+    with suppress(SyntaxError, ValueError, ImportError):  # it was edited since
+        for statement in _always_run(ast.parse(file.read_bytes())):
+            if isinstance(statement, ast.Import):
+                yield from (alias.name for alias in statement.names)
+            elif isinstance(statement, ast.ImportFrom):
+                relative = "." * statement.level + (statement.module or "")
+                base = importlib.util.resolve_name(relative, sys.modules[module].__package__)
+                yield from (base, *(f"{base}.{alias.name}" for alias in statement.names))
+
+
+def _always_run(block: ast.AST) -> Iterator[ast.AST]:
+    """The statements in a block, and in the blocks of `try`, `with` and `class` inside it."""
+    for statement in ast.iter_child_nodes(block):
+        yield statement
+        if isinstance(statement, ast.Try | ast.With | ast.ClassDef):
+            yield from _always_run(statement)
 
 
 def layers(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
