@@ -240,13 +240,21 @@ SPEC_CLASSES: dict[str, type[Spec]] = {cls.format: cls for cls in (RolloutSpec, 
 
 
 def differences(recorded: dict[str, Any], asked: dict[str, Any], words: tuple[str, str] = ("there", "asked")) -> list[str]:
-    """Name every field in which two specs differ, with both values: `seed is 1 there, 2 asked`."""
+    """Name every field in which two specs differ, with both values: `seed is 1 there, 2 asked`; of a dictionary, its parts."""
     missing = "not set"
+    pairs = [(name, recorded.get(name, missing), asked.get(name, missing)) for name in sorted(recorded.keys() | asked.keys())]
     return [
-        f"{name} is {recorded.get(name, missing)!r} {words[0]}, {asked.get(name, missing)!r} {words[1]}"
-        for name in sorted(recorded.keys() | asked.keys())
-        if recorded.get(name, missing) != asked.get(name, missing)
+        f"{name} is {_beside(there, here)!r} {words[0]}, {_beside(here, there)!r} {words[1]}"
+        for name, there, here in pairs
+        if there != here
     ]
+
+
+def _beside(value: Any, other: Any) -> Any:
+    """A value, or of a dictionary what another one has not."""
+    if not (isinstance(value, dict) and isinstance(other, dict)):
+        return value
+    return {name: part for name, part in value.items() if name not in other or other[name] != part}
 
 
 def schema_differences(recorded: Schema, asked: Schema, words: tuple[str, str] = ("there", "asked")) -> list[str]:
