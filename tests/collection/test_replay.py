@@ -78,6 +78,32 @@ def test_a_world_that_repeats_has_the_shards_of_any_and_no_warning(tmp_path: Pat
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
+class Lit(StampEnv):
+    """As bright as a file says."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self._light = int(Path(file).read_text())
+
+    def step(self, action: Any) -> Any:
+        frame, *others = super().step(action)
+        return frame + np.uint8(self._light), *others
+
+
+gymnasium.register("tests/Lit-v0", entry_point=Lit)
+
+
+def test_a_dataset_that_is_continued_with_a_world_that_has_changed(tmp_path: Path) -> None:
+    light, sayings = tmp_path / "light", Sayings()
+    for value, episodes in ((0, 2), (0, 3), (1, 4)):
+        assert not sayings.facts("not_reproducible")
+        light.write_text(f"{value}")
+        settings = {"env": "tests/Lit-v0", "env_kwargs": {"file": str(light)}, "episodes_per_shard": 1}
+        collect(stamp_config(tmp_path / "out", episodes=episodes, **settings), sayings)
+    (facts,) = sayings.facts("not_reproducible")
+    assert (facts["episode"], facts["steps"]) == (0, {"pixels": 1})
+
+
 class Counting(StampEnv):
     """Its rewards count the episodes of this process."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import gymnasium
 import pytest
+from gymnasium.envs.registration import WrapperSpec
 from gymnasium.wrappers import TransformReward
 
 from tests.builders import digests, files_in
@@ -20,7 +21,7 @@ from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.collection.block import block_collector
 from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
-from worldmodel_v.envs.source import env_source
+from worldmodel_v.envs.source import env_source, is_known
 from worldmodel_v.errors import EnvironmentNotUsable
 from worldmodel_v.selection import SelectConfig, select
 from worldmodel_v.sources import GymSource
@@ -88,6 +89,13 @@ def test_a_users_package_is_recorded_by_the_files_of_its_classes_and_wrappers(fo
     (package / "worlds" / "helper.py").write_text("")
     expected = {f"my_package/{name}.py": sha256(package / f"{name}.py") for name in ("__init__", "worlds/one", "worlds/two")}
     assert source_of("my_package:Mine-v0") == expected | {"registration": '{"kwargs": {}, "max_episode_steps": null}'}
+
+
+def test_a_known_environment_in_a_strangers_wrapper_is_not_known(folder: Path) -> None:
+    wrapper = WrapperSpec("Mine", f"{__name__}:Mine", {})
+    gymnasium.register("Wrapped-v0", entry_point="gymnasium.envs.box2d:CarRacing", additional_wrappers=(wrapper,))
+    assert is_known("CarRacing-v3")
+    assert not is_known("Wrapped-v0")
 
 
 def test_files_that_a_users_module_imports_are_recorded(folder: Path) -> None:

@@ -1,4 +1,7 @@
-"""Plays one episode twice, to warn if a dataset cannot be made again.
+"""Plays one episode twice, to warn if a dataset cannot be made again, or is continued with a world that has changed.
+
+It is the dataset's first episode. Where an earlier run has recorded it, the second play also shows what changes a world and is
+not recorded, such as a file that it reads.
 
 The second play of the first episode is a task like the blocks: a crash or a hang in it costs no more than one in a block, and
 two processes may do the two plays. Just before it, its process plays the episode's first step, because a world that keeps
@@ -8,7 +11,7 @@ Gymnasium and of this package, with policies of this package, are known to repea
 first play.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,18 +21,20 @@ from worldmodel_v.execution import Failure
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
 from worldmodel_v.sources import Source
-from worldmodel_v.storage import Shard
+from worldmodel_v.storage import IndexEntry, Shard
 
 EPISODES_FOR_A_WHOLE_ONE = 33
 STEPS_OF_A_BEGINNING = 30
 
 
-def replay_of(source: Source, blocks: list[Block]) -> Replay | None:
-    """The task to play the first episode once more; None if the source is known to repeat."""
+def replay_of(source: Source, entries: Sequence[IndexEntry], blocks: Sequence[Block]) -> Replay | None:
+    """The task to play the first episode once more, of what is committed or else of `blocks`; None if the source is known to
+    repeat."""
     if source.repeats:
         return None
     is_long = sum(block.num_episodes for block in blocks) >= EPISODES_FOR_A_WHOLE_ONE
-    return Replay(blocks[0].shard, blocks[0].first, 1, source.spec.max_steps if is_long else STEPS_OF_A_BEGINNING)
+    shard, first = (entries[0].shard, entries[0].first_episode) if entries else (blocks[0].shard, blocks[0].first)
+    return Replay(shard, first, 1, source.spec.max_steps if is_long else STEPS_OF_A_BEGINNING)
 
 
 @dataclass
@@ -38,8 +43,14 @@ class TwoPlays:
 
     source: Source
     progress: Progress
+    earlier: Episode | None = None
+    """The first play, if an earlier run has recorded it."""
+
     _first: Episode | None = None
     _second: Episode | Failure | None = None
+
+    def __post_init__(self) -> None:
+        self._first = self.earlier
 
     def committed(self, image: bytes) -> None:
         """Take the shard that begins with the episode."""
@@ -70,6 +81,8 @@ class TwoPlays:
             where = ", ".join(f"{name} from step {step} on" for name, step in steps.items())
             found = f"does not repeat: played again, it differs: {where}; this dataset cannot be made again"
         message = f"collect: episode {number} (seed {self._first.seed}) of {self.source.spec.env} {found}; {remedy}"
+        if self.earlier:
+            message += ", or put back what they read and has changed since an earlier run"
         facts = {"episode": number, "seed": self._first.seed, "steps": steps}
         self.progress.event("not_reproducible", message, warning=True, stage="collect", **facts)
 

@@ -45,8 +45,13 @@ def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
 
 def is_known(env_id: str) -> bool:
     """Whether an environment is one of Gymnasium's or of this package, by where it was registered from."""
-    entry_point = getattr(gymnasium.registry.get(env_id), "entry_point", None)
-    return isinstance(entry_point, str) and entry_point.partition(".")[0] in ("gymnasium", "worldmodel_v")
+    registered = gymnasium.registry.get(env_id)
+    entry_point = getattr(registered, "entry_point", None)
+    return (
+        isinstance(entry_point, str)
+        and not registered.additional_wrappers
+        and entry_point.partition(".")[0] in ("gymnasium", "worldmodel_v")
+    )
 
 
 def code_source(code: Callable, *modules: str) -> dict[str, str]:
