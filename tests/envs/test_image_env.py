@@ -1,6 +1,8 @@
 """Which environments can be used, which are refused, and what CarRacing tells about itself."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from gymnasium.spaces import Box, Discrete, Text
 from worldmodel_v.envs import STAMP_ENV_ID, ImageEnv, make_image_env
 from worldmodel_v.envs.car_racing import car_racing_state
 from worldmodel_v.envs.image_env import require_inside
+from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import EnvironmentNotUsable
 
 
@@ -165,6 +168,23 @@ class TestActions:
         with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
             env.record_action(action)
 
+    @pytest.mark.parametrize("action", [[0.5 + 1j, 0.0], ["0.5", "0"], np.zeros(2, "m8[s]")])
+    def test_what_numpy_would_make_numbers_of_is_refused(self, action: Any) -> None:
+        env = make_image_env(STAMP_ENV_ID, {})
+        with pytest.raises(TypeError, match=r"^the policy's action is .*, expected numbers for Box"):
+            env.record_action(action)
+
+    def test_environments_of_old_gym_are_told_what_is_expected(self) -> None:
+        old = StampEnv()
+        old.reset = lambda **how: {"image": 1, "speed": 2}  # type: ignore[method-assign]
+        with pytest.raises(TypeError, match=r"^its reset gives {'image': .* \(dict\), expected \(observation, info\) as"):
+            ImageEnv(old).reset(0)
+        env = ImageEnv(StampEnv())
+        env.reset(0)
+        env.gym.step = lambda action: (1, 0.0, False, {})  # type: ignore[method-assign, assignment, return-value]
+        with pytest.raises(TypeError, match=r"^its step gives 4 parts, expected \(observation, reward, terminated, "):
+            env.step(env.record_action([0.0, 0.0]))
+
     def test_a_bound_that_float32_rounds_is_received_within_the_space(self) -> None:
         space = Box(np.array([-0.4, 0.0]), np.array([0.1, 1e30]), dtype=np.float64)
         numbers = NumbersEnv(space, IMAGE)
@@ -292,3 +312,8 @@ def test_the_toy_environments_ground_truth_is_read_from_it() -> None:
 def test_the_state_of_car_racing_is_found_behind_wrappers(car_racing: ImageEnv) -> None:
     wrapped = ImageEnv(gymnasium.Wrapper(car_racing.gym))
     assert wrapped.state() == car_racing.state() == car_racing_state(car_racing.gym.unwrapped)
+
+
+def test_warnings_may_be_errors() -> None:
+    program = "import worldmodel_v.envs"
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=120)

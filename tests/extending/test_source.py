@@ -129,7 +129,33 @@ class Failing(StampEnv):
         return (observation[:16], reward, *others) if wrong == "another shape" else (observation, wrong, *others)
 
 
+class Told(StampEnv):
+    """Is told more than it needs."""
+
+    def __init__(self, *, length: int, size: int, hook: Any, file: Path, limit: float, start: np.ndarray) -> None:
+        super().__init__(length=length, size=size)
+
+
+gymnasium.register("tests/Told-v0", entry_point=Told)
+
+
 class TestRecorder:
+    def test_arguments_that_are_no_json_are_recorded_as_far_as_they_are(self, tmp_path: Path) -> None:
+        given = {"length": np.int64(3), "size": 16, "hook": print, "file": Path("/a/b"), "limit": np.nan, "start": np.zeros(2)}
+        env = gymnasium.make("tests/Told-v0", **given)
+        with Recorder(env, tmp_path / "out", frame_size=8) as recorder:
+            recorder.reset()
+            recorder.step([0.0, 0.0])
+        recorded = {
+            **given,
+            "length": 3,
+            "hook": "builtin_function_or_method",
+            "file": "/a/b",
+            "limit": "NaN",
+            "start": [0.0, 0.0],
+        }
+        assert open_dataset(tmp_path / "out").spec.env_kwargs == recorded
+
     def test_what_the_users_loop_did_is_recorded_and_the_same_script_goes_on(self, tmp_path: Path) -> None:
         assert "2 episodes" in command(HERE, "record_by_hand.py", tmp_path / "out", 2)
         assert "3 episodes" in command(HERE, "record_by_hand.py", tmp_path / "out", 1)

@@ -1,8 +1,12 @@
 """CarRacing's internals: the ground truth behind a frame, and how to move the car to another tile of the track."""
 
+import warnings
+
 import gymnasium
 import numpy as np
-from gymnasium.envs.box2d.car_dynamics import Car
+
+with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # as errors, they crash Box2D's native code
+    from gymnasium.envs.box2d.car_dynamics import Car
 
 
 def is_car_racing(env: gymnasium.Env) -> bool:

@@ -41,6 +41,12 @@ FINAL_OBSERVATION = ("final_obs", "final_observation", "terminal_observation")
 """What environments that reset themselves call the observation that they do not return, in `info`."""
 
 
+RESET_GIVES = ("observation", "info")
+STEP_GIVES = ("observation", "reward", "terminated", "truncated", "info")
+NO_REAL_NUMBERS = "cSUmM"
+"""Kinds of arrays that NumPy makes numbers of, if it is asked to: complex ones, texts, times."""
+
+
 class ImageEnv:
     """One environment: `reset` and `step` give raw uint8 frames, (H, W, 3) or (H, W)."""
 
@@ -83,7 +89,7 @@ class ImageEnv:
         Raises ValueError if its spaces are others now, or the frame has another shape than its space says.
         """
         options = copy.deepcopy(self._options.reset_options) or None if options is None else options
-        observation, info = self.gym.reset(seed=seed, options=options)
+        observation, info = _parts("reset", self.gym.reset(seed=seed, options=options), RESET_GIVES)
         self.seen = observation, info
         self._state_names = CAR_RACING.state_names if self._is_car_racing else tuple(self._ground_truth())
         frame = self._frame()
@@ -180,7 +186,12 @@ class ImageEnv:
         kind = self.actions.kind
         if self.actions.row_shape == ():
             return operator.index(action)
-        given = np.array(action, dtype=np.float32 if kind == "continuous" else None)  # a copy: a policy may use its array again
+        given = np.array(action)  # a copy: a policy may use its array again
+        if given.dtype.kind in NO_REAL_NUMBERS:
+            raise TypeError(f"the policy's action is {shown(action)}, expected numbers for {self._space}")
+        if kind == "continuous":
+            with np.errstate(over="ignore"):
+                given = given.astype(np.float32, copy=False)
         if given.shape != self._space.shape:
             raise ValueError(f"the policy's action has shape {given.shape}, the action space {self._space.shape}")
         if kind == "continuous":
@@ -269,7 +280,8 @@ class ImageEnv:
         return recorded.astype(self._space.dtype).reshape(self._space.shape)
 
     def _step(self, recorded_action: np.ndarray | int) -> tuple[float, bool, bool]:
-        observation, reward, terminated, truncated, info = self.gym.step(self._gym_action(recorded_action))
+        given = self.gym.step(self._gym_action(recorded_action))
+        observation, reward, terminated, truncated, info = _parts("step", given, STEP_GIVES)
         self.seen = observation, info
         return _number("the reward", reward), require_truth("terminated", terminated), require_truth("truncated", truncated)
 
@@ -381,6 +393,14 @@ def require_frame(frame: Any) -> np.ndarray:
     if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):
         raise ValueError(f"expected a frame of shape (H, W), (H, W, 1) or (H, W, 3), got {frame.shape}")
     return frame
+
+
+def _parts(method: str, given: Any, expected: tuple[str, ...]) -> Any:
+    """What `reset` or `step` has given; raises TypeError if the parts are not as many, as of old Gym's environments."""
+    if not isinstance(given, tuple | list) or len(given) != len(expected):
+        found = f"{len(given)} parts" if isinstance(given, tuple | list) else shown(given)
+        raise TypeError(f"its {method} gives {found}, expected ({', '.join(expected)}) as Gymnasium's environments give")
+    return given
 
 
 def _number(what: str, value: Any) -> float:

@@ -17,10 +17,12 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from worldmodel_v.envs.fingerprint import lives_in_no_file, module_file, sha256_of_code
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -194,6 +196,16 @@ def _registration(env: gymnasium.Env) -> str:
     return json.dumps(content, sort_keys=True, default=_unrecorded)
 
 
-def _unrecorded(value: Any) -> str:
+def as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of an environment as JSON values: arrays as lists, paths as texts, and of what else is no JSON what it is."""
+    recorded: dict[str, Any] = json.loads(json.dumps(arguments, default=_unrecorded), parse_constant=str)
+    return recorded
+
+
+def _unrecorded(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
     is_typed = isinstance(value, type | FunctionType) and lives_in_no_file(value)
     return sha256_of_code(value) if is_typed else type(value).__qualname__

@@ -4,7 +4,6 @@ An episode is recorded when it ends. Each is one shard, committed as `wm-collect
 episode in progress, and the same script continues with the next number.
 """
 
-import copy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +17,7 @@ from worldmodel_v.envs.image_env import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, extra_column
 from worldmodel_v.envs.picture import AUTO, Layout
-from worldmodel_v.envs.source import env_source
+from worldmodel_v.envs.source import as_json, env_source
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.preprocessing import Fit, Preprocessing, Resize, parse_frame_size, require_trainable
 from worldmodel_v.records import Episode
@@ -136,7 +135,7 @@ class Recorder(gymnasium.Wrapper):
         spec = RolloutSpec(
             schema=env.schema(self._preprocessing.frame_shape, extras),
             env=self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__,
-            env_kwargs=copy.deepcopy(dict(self.env.spec.kwargs)) if self.env.spec else {},
+            env_kwargs=as_json(self.env.spec.kwargs) if self.env.spec else {},
             policy=self._policy,
             seed=self._root_seed,
             max_steps=MAX_ROWS_PER_EPISODE - 1,
