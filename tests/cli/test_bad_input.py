@@ -850,6 +850,15 @@ def test_arguments_that_break_the_environment(collect_refused: Callable[..., str
     assert expected in collect_refused("--env-kwargs", kwargs, "--policy", "random")
 
 
+def test_a_working_directory_that_was_removed(
+    collect_refused: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert "the working directory has been removed; cd to another one" in collect_refused("--policy", "random")
+
+
 def test_settings_under_which_nothing_was_committed_lock_nothing_in(tmp_path: Path, refuse: Refusal) -> None:
     out = tmp_path / "out"
     options = ("--episodes", 1, "--workers", 0, "--policy", "random", "--quiet")

@@ -158,6 +158,24 @@ def test_a_space_that_changes_at_a_reset_is_refused(what: str, name: str, tmp_pa
         collect(stamp_config(tmp_path / "out", **settings))
 
 
+class WideningSpace(StampEnv):
+    """Widens its action space in place at its first step."""
+
+    def step(self, action: Any) -> Any:
+        self.action_space.low[:], self.action_space.high[:] = 2, 3  # type: ignore[attr-defined]
+        return super().step(np.clip(action, -1, 1))
+
+
+gymnasium.register("tests/WideningSpace-v0", entry_point=WideningSpace)
+
+
+def test_actions_of_a_space_that_widens_are_held_against_the_recorded_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        EpisodesSetAside, match=r"the policy's action in step 1 is .*, outside Box\(-1.0, 1.0, \(2,\), float32\)"
+    ):
+        collect(stamp_config(tmp_path / "out", env="tests/WideningSpace-v0", episodes=1))
+
+
 def test_a_recorder_holds_to_the_size_too(tmp_path: Path) -> None:
     with Recorder(OfTwoSizes(render_mode="rgb_array"), tmp_path / "out") as env:
         env.reset(seed=2)

@@ -93,7 +93,7 @@ def run(
     """
     config, output = parse(program, config_class, subcommand=subcommand, args=args)
     try:
-        look_in(str(Path.cwd()))
+        look_in(_directory_here())
         if isinstance(out := getattr(config, "out", None), Path):
             refuse_temporary_output(out)
         telling = open_progress(program, quiet=output.quiet, log_format=output.log_format)
@@ -114,6 +114,13 @@ def run(
         _leave(program, EXIT_INTERRUPTED, message, "interrupted", {}, output)
     finally:
         look_in(None)
+
+
+def _directory_here() -> str:
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:
+        raise ConfigError("the working directory has been removed; cd to another one") from None
 
 
 def _worked(work: Callable[..., Result], config: Config, progress: Progress) -> Result:

@@ -66,7 +66,7 @@ class ImageEnv:
         self._paths = [(path.split(".")[0] == OBSERVATION, tuple(path.split(".")[1:])) for path in options.record]
         self._world = env.unwrapped
         self._is_car_racing = is_car_racing(env)
-        self._space = env.action_space
+        self._space = copy.deepcopy(env.action_space)  # it may change its own
         self.actions = ActionSpace(space_record(env.action_space))
         self._inner = _inner_bounds(env.action_space) if self.actions.kind == "continuous" else None
         self._state_names: tuple[str, ...] = ()
