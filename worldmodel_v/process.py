@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import ctypes
 import decimal
+import gc
 import locale
 import logging
 import os
@@ -37,9 +38,9 @@ class _Part(NamedTuple):
 @contextmanager
 def process_kept() -> Iterator[None]:
     """After the block, these are as before: working directory, environment variables, umask, Python's standard streams,
-    locale, filters of warnings, the root logger, the recursion limit, the context of `decimal`, NumPy's handling of
-    floating-point errors, handlers of SIGINT, SIGTERM and SIGHUP, SIGALRM and its timer, and PyTorch's threads, defaults,
-    gradients and arithmetic."""
+    locale, filters of warnings, the root logger, the recursion limit, `sys.path`, whether garbage is collected, the context of
+    `decimal`, NumPy's handling of floating-point errors and print options, handlers of SIGINT, SIGTERM and SIGHUP, SIGALRM and
+    its timer, and PyTorch's threads, defaults, gradients and arithmetic."""
     with handlers_restored(), alarm_restored(), decimal.localcontext(), _kept(_PARTS):
         yield
 
@@ -168,6 +169,10 @@ def _set_filters(filters: list[Any]) -> None:
     warnings.filters = filters
 
 
+def _set_path(path: list[str]) -> None:
+    sys.path[:] = path
+
+
 def _root_logger() -> tuple[list[logging.Handler], int, int]:
     root = logging.getLogger()
     return [*root.handlers], root.level, root.manager.disable
@@ -233,6 +238,9 @@ _PARTS = [
     _Part(lambda: list(warnings.filters), _set_filters),
     _Part(_root_logger, _set_root_logger),
     _Part(sys.getrecursionlimit, sys.setrecursionlimit),
+    _Part(lambda: list(sys.path), _set_path),
+    _Part(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
+    _Part(np.get_printoptions, lambda options: np.set_printoptions(**options)),
     _Part(np.geterr, lambda flags: np.seterr(**flags)),
     _Part(_torch_state, _set_torch_state),
 ]

@@ -2,6 +2,7 @@
 
 import ctypes
 import decimal
+import gc
 import io
 import json
 import locale
@@ -60,6 +61,9 @@ def state_of_the_process() -> dict[str, Any]:
         "logging": ([*logging.getLogger().handlers], logging.getLogger().level, logging.getLogger().manager.disable),
         "recursion": sys.getrecursionlimit(),
         "decimals": decimal.getcontext().prec,
+        "modules": [*sys.path],
+        "garbage": gc.isenabled(),
+        "digits": np.get_printoptions()["precision"],
     }
 
 
@@ -87,6 +91,9 @@ def change_the_process(folder: str) -> None:
     logging.disable(logging.DEBUG)
     sys.setrecursionlimit(sys.getrecursionlimit() + 1)
     decimal.getcontext().prec = 5
+    sys.path = [folder, *sys.path]
+    gc.disable()
+    np.set_printoptions(precision=1)
 
 
 class Rude(StampEnv):
