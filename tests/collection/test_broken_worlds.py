@@ -66,7 +66,10 @@ STEPS: dict[str, tuple[Callable[[Step], tuple], str]] = {
         lambda s: (*s[:3], "no", s[4]),
         "in step 3: TypeError: truncated: expected True or False, got 'no' (str)",
     ),
-    "the four values of old Gym": (lambda s: (*s[:3], s[4]), "in step 3: ValueError: not enough values to unpack"),
+    "the four values of old Gym": (
+        lambda s: (*s[:3], s[4]),
+        "in step 3: TypeError: its step gives 4 parts, expected (observation, reward, ",
+    ),
 }
 
 TRUTHS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
