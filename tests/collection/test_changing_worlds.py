@@ -12,6 +12,7 @@ from gymnasium.spaces import Box, Dict
 
 from tests.conftest import stamp_config
 from worldmodel_v.collection import collect
+from worldmodel_v.envs.image_env import calls_noted
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside
 from worldmodel_v.sources import Recorder
@@ -83,6 +84,19 @@ def test_one_that_moves_copies_is_recorded(tmp_path: Path) -> None:
     collect(stamp_config(tmp_path / "out", policy=f"{HERE}:Unseen(copies=1)", episodes=1))
     episode = open_dataset(tmp_path / "out").episode(0)
     assert episode.state[:, 0].tolist() == [*range(episode.num_rows)]
+
+
+def test_two_threads_may_note_the_calls_of_one_class() -> None:
+    step, worlds = vars(StampEnv)["step"], (StampEnv(), StampEnv())
+    one, other = map(calls_noted, worlds)
+    noted = one.__enter__(), other.__enter__()
+    worlds[1].reset(seed=1)
+    assert noted == ([], ["reset"])
+    one.__exit__(None, None, None)
+    worlds[1].step(worlds[1].action_space.sample())
+    assert noted == ([], ["reset", "step"])
+    other.__exit__(None, None, None)
+    assert vars(StampEnv)["step"] is step
 
 
 class OfTwoSizes(StampEnv):

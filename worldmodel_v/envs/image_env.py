@@ -11,6 +11,7 @@ import functools
 import numbers
 import operator
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
@@ -353,30 +354,56 @@ def calls_noted(env: gymnasium.Env) -> Iterator[list[str]]:
     The classes note them, since a method of the object's own would be in its copies too.
     """
     calls: list[str] = []
-    watched = {id(layer) for layer in layers(env)}
-
-    def noting(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(method)
-        def noted(self: gymnasium.Env, *arguments: Any, **options: Any) -> Any:
-            if id(self) in watched:
-                calls.append(name)
-            return method(self, *arguments, **options)
-
-        return noted
-
-    with ExitStack() as replaced:
+    with ExitStack() as noted:
+        for layer in layers(env):
+            _CALLS[id(layer)] = calls
+            noted.callback(_CALLS.pop, id(layer), None)
         for cls in {type(layer) for layer in layers(env)}:
-            for name in ("step", "reset"):
-                with suppress(TypeError):  # native code lets nobody replace its methods
-                    replaced.enter_context(_replaced(cls, name, noting(name, getattr(cls, name))))
+            noted.enter_context(_noting(cls))
         yield calls
 
 
+_CALLS: dict[int, list[str]] = {}
+"""Where the calls of an object are noted, by its id."""
+
+_NOTING: dict[type, tuple[int, ExitStack]] = {}
+"""How many blocks, of several threads, note the calls of a class, and what ends it."""
+
+_LOCK = threading.Lock()
+
+
 @contextmanager
-def _replaced(cls: type, name: str, method: Callable[..., Any]) -> Iterator[None]:
-    """Within the block, a class has this method."""
-    own = vars(cls).get(name)
-    setattr(cls, name, method)
+def _noting(cls: type) -> Iterator[None]:
+    """Within the block, a class notes the calls of those of its objects that are in _CALLS."""
+    with _LOCK:
+        blocks, end = _NOTING.get(cls, (0, ExitStack()))
+        _NOTING[cls] = blocks + 1, end
+        for name in () if blocks else ("step", "reset"):
+            with suppress(TypeError):  # native code lets nobody replace its methods
+                end.enter_context(_replaced(cls, name))
+    try:
+        yield
+    finally:
+        with _LOCK:
+            blocks, end = _NOTING.pop(cls)
+            if blocks > 1:
+                _NOTING[cls] = blocks - 1, end
+            else:
+                end.close()
+
+
+@contextmanager
+def _replaced(cls: type, name: str) -> Iterator[None]:
+    """Within the block, a class has a method that notes its calls."""
+    own, method = vars(cls).get(name), getattr(cls, name)
+
+    @functools.wraps(method)
+    def noted(self: gymnasium.Env, *arguments: Any, **options: Any) -> Any:
+        if (calls := _CALLS.get(id(self))) is not None:
+            calls.append(name)
+        return method(self, *arguments, **options)
+
+    setattr(cls, name, noted)
     try:
         yield
     finally:
