@@ -80,9 +80,9 @@ class TwoPlays:
                 return
             where = ", ".join(f"{name} from step {step} on" for name, step in steps.items())
             found = f"does not repeat: played again, it differs: {where}; this dataset cannot be made again"
+            if self.earlier:
+                remedy += ", or put back what they read and has changed since an earlier run"
         message = f"collect: episode {number} (seed {self._first.seed}) of {self.source.spec.env} {found}; {remedy}"
-        if self.earlier:
-            message += ", or put back what they read and has changed since an earlier run"
         facts = {"episode": number, "seed": self._first.seed, "steps": steps}
         self.progress.event("not_reproducible", message, warning=True, stage="collect", **facts)
 
