@@ -207,7 +207,7 @@ def test_the_disk_of_rays_folder_is_looked_at_first(monkeypatch: pytest.MonkeyPa
         list(map_tasks(ONE, deadly, ["a"], sayings))
     free = 2_000_000_000
     assert list(map_tasks(ONE, deadly, ["a"], sayings)) == [("a", b"a")]
-    (line,) = sayings.lines
+    (line,) = [line for line in sayings.lines if "the disk" in line]  # on a busy machine others say that Ray is slow
     assert ": the disk is 99% full, so that Ray spills nothing to it and fails if its object store (" in line
 
 
