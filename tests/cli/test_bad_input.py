@@ -972,6 +972,7 @@ def test_what_the_parser_refuses_is_said_to_people_and_to_programs(
     parts = json.loads(out)
     assert (parts["event"], parts["exit_code"]) == ("failed", 2)
     assert parts["message"].startswith(said)
+    assert "helptext" not in parts["message"]
     assert line == f"wm-collect: {parts['message']}\n"
     out, line = refused("--log-format", "json")
     assert (out, json.loads(line)["message"]) == ("", parts["message"])

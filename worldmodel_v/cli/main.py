@@ -41,8 +41,8 @@ from worldmodel_v.untrusted import printable
 Config = TypeVar("Config")
 Result = TypeVar("Result")
 PARSING = (tyro.conf.FlagCreatePairsOff, tyro.conf.CascadeSubcommandArgs, tyro.conf.OmitSubcommandPrefixes)
-BOX = "│╰─╯-"
-"""What the parser draws around its lines."""
+SIDES, RULES = "│| ", "╰─╯+-"
+"""What the parser draws beside its lines, and between its paragraphs."""
 
 _NO_VALUE = re.compile("--[^=]+=")
 
@@ -199,12 +199,20 @@ def _refusals_for_programs(words: Sequence[str]) -> Iterator[None]:
         box = printed.getvalue()
         output = output_asked_for(words) if end.code else DEFAULT_OUTPUT
         if output.json or output.log_format == "json":
-            said = box.partition("\n")[2].split()
-            raise ConfigError(" ".join(word for word in said if word.strip(BOX))) from None
+            raise ConfigError("; ".join(_what_is_wrong(box))) from None
         sys.stderr.write(box)
         raise
     else:
         sys.stderr.write(printed.getvalue())
+
+
+def _what_is_wrong(box: str) -> Iterator[str]:
+    """The paragraphs of a refusal, each on one line, without what repeats the help."""
+    lines = (line.strip(SIDES) for line in box.splitlines()[1:])
+    for is_text, paragraph in itertools.groupby(lines, lambda line: bool(line.strip(RULES))):
+        text = " ".join(paragraph)
+        if is_text and not text.startswith(("Argument helptext", "For full helptext")):
+            yield text
 
 
 def output_asked_for(args: Sequence[str] | None) -> Output:
