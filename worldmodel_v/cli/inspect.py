@@ -103,7 +103,7 @@ def _require_free(file: Path, field: str, inspected: Path | None) -> None:
     if inspected and inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
         what, remedy = f"lies in {inspected}, which is only looked at", "give a file outside of it"
         raise ConfigError(what, field=field, got=file, remedy=remedy)
-    if field == "preview" and file.suffix != ".png" and not file.is_dir():
+    if field == "preview" and file.suffix not in ("", ".png") and not file.is_dir():
         raise ConfigError(field=field, expected="a name that ends in .png", got=file)
     try:
         mode = file.stat().st_mode
