@@ -97,9 +97,10 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
 
 def _require_free(file: Path, field: str, inspected: Path | None) -> None:
     """Raise ConfigError unless a file can be written there without loss: outside of `inspected`, and new or one of its kind."""
+    from worldmodel_v.storage.publish import require_folder_of
+
+    require_folder_of(file, field=field, got=file)
     folder = file.absolute().parent
-    if not folder.is_dir():
-        raise ConfigError("its folder is not there", field=field, got=file, remedy="make it first")
     if inspected and inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
         what, remedy = f"lies in {inspected}, which is only looked at", "give a file outside of it"
         raise ConfigError(what, field=field, got=file, remedy=remedy)

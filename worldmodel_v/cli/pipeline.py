@@ -24,7 +24,7 @@ from worldmodel_v.execution import Apart
 from worldmodel_v.jobs import JobLog, Jobs
 from worldmodel_v.own_modules import look_in
 from worldmodel_v.progress import LogFormat, Progress
-from worldmodel_v.storage.publish import publish_new
+from worldmodel_v.storage.publish import publish_new, require_folder_of
 from worldmodel_v.surface import option
 
 if TYPE_CHECKING:  # importing it loads the stages
@@ -54,8 +54,7 @@ class InitConfig:
     def work(self, progress: Progress, apart: None, changes: "Sequence[Change]") -> Any:
         """Write the file."""
         file = self.file or Path(f"{self.template}.yaml")
-        if not file.absolute().parent.is_dir():
-            raise ConfigError("its folder is not there", where=file, remedy="make it first")
+        require_folder_of(file, where=file)
         with _shipped(self.template).open("rb") as template:
             text = template.read().replace(f"pipelines/{self.template}.yaml".encode(), shlex.quote(str(file)).encode())
         try:

@@ -13,15 +13,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from worldmodel_v.errors import NotAFile, WriteFailed
+from worldmodel_v.errors import ConfigError, NotAFile, WriteFailed
 from worldmodel_v.steps import Step, reached
 from worldmodel_v.storage import files
 
 TEMPORARY_PREFIX = ".tmp-"
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)
 """How a file system answers that knows no links."""
+
+
+def require_folder_of(path: Path, **named: Any) -> None:
+    """Raise ConfigError, with the parts that name the file, unless the folder is there that it is to be put in."""
+    if not path.absolute().parent.is_dir():
+        raise ConfigError("its folder is not there", remedy="make it first", **named)
 
 
 def publish_new(path: Path, content: bytes, inside: Path | None = None) -> None:

@@ -21,7 +21,7 @@ from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress
 from worldmodel_v.selection import open_rollouts
 from worldmodel_v.storage import Rollouts, files
-from worldmodel_v.storage.publish import publish
+from worldmodel_v.storage.publish import publish, require_folder_of
 from worldmodel_v.surface import option
 from worldmodel_v.untrusted import printable
 from worldmodel_v.view.actions import actions_for_page
@@ -96,8 +96,7 @@ def _require_packages() -> None:
 
 def _require_page_or_nothing(out: Path) -> None:
     """Raise ConfigError unless there is a folder for the page, and no file but an older page in its place."""
-    if not out.absolute().parent.is_dir():
-        raise ConfigError("its folder is not there", field="out", got=out, remedy="make it first")
+    require_folder_of(out, field="out", got=out)
     if not files.exists(out):
         return
     with files.open_stream(out) as file:
