@@ -141,7 +141,7 @@ gymnasium.register("tests/Told-v0", entry_point=Told)
 
 class TestRecorder:
     def test_arguments_that_are_no_json_are_recorded_as_far_as_they_are(self, tmp_path: Path) -> None:
-        given = {"length": np.int64(3), "size": 16, "hook": print, "file": Path("/a/b"), "limit": np.nan, "start": np.zeros(2)}
+        given = {"length": np.int64(3), "size": 16, "hook": len, "file": Path("/a/b"), "limit": np.nan, "start": np.zeros(2)}
         env = gymnasium.make("tests/Told-v0", **given)
         with Recorder(env, tmp_path / "out", frame_size=8) as recorder:
             recorder.reset()
