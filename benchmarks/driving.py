@@ -23,6 +23,7 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import numpy as np
+import yaml
 from _machine import describe_machine
 from recipes import RECIPES
 from teach_controller import TeachConfig
@@ -33,6 +34,11 @@ from worldmodel_v.policies import policy_maker
 
 ROOT = Path(__file__).parents[1]
 UNTRAINED = ["--steps", "1", "--learning-rate", "1e-12"]
+TOKENS = {kind: {"autoencoder": kind} for kind in ("fsq", "categorical")}
+VAES: dict[str, dict[str, Any]] = RECIPES | TOKENS
+OF_VECTORS = ("latent_dim", "beta_warmup_steps")
+"""Settings of `pipelines/quickstart.yaml` that autoencoders with tokens do not have."""
+
 PACKAGES = ("torch", "gymnasium", "numba", "numpy")
 
 
@@ -40,7 +46,7 @@ class Arm(NamedTuple):
     """What a controller sees with."""
 
     vae: str = "default"
-    """A recipe of `benchmarks/recipes.py`."""
+    """A recipe of `benchmarks/recipes.py`, or a kind of tokens."""
 
     rnn: str | None = "trained"
     """trained, untrained, or None: the controller sees z alone."""
@@ -52,6 +58,8 @@ ARMS = {
     "z and h of an untrained M": Arm(rnn="untrained"),
     "ha2018's VAE, z and h": Arm(vae="ha2018"),
     "ha2018's VAE, z alone": Arm(vae="ha2018", rnn=None),
+    "fsq's tokens alone": Arm(vae="fsq", rnn=None),
+    "categorical tokens alone": Arm(vae="categorical", rnn=None),
 }
 
 
@@ -113,9 +121,13 @@ def see(sight: Path, recipe: str, seed: int, data: Path) -> None:
     sight.mkdir(parents=True, exist_ok=True)
     if not (sight / "rollouts").exists():
         (sight / "rollouts").symlink_to(data.absolute())
-    settings = [word for name, value in RECIPES[recipe].items() for word in (f"--train.{name.replace('_', '-')}", value)]
-    command = ["-m", "worldmodel_v", "pipeline", "run", ROOT / "pipelines/quickstart.yaml", "--out", sight]
-    python(*command, "--train.seed", seed, *settings)
+    stages = yaml.safe_load((ROOT / "pipelines/quickstart.yaml").read_text())
+    if recipe in TOKENS:
+        stages["train"] = {name: value for name, value in stages["train"].items() if name not in OF_VECTORS}
+    stages["train"] |= VAES[recipe] | {"seed": seed}
+    file = sight / "pipeline.yaml"
+    file.write_text(yaml.safe_dump(stages))
+    python("-m", "worldmodel_v", "pipeline", "run", file, "--out", sight)
 
 
 def example(name: str, *words: object) -> None:

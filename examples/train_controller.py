@@ -3,10 +3,10 @@
     python examples/train_controller.py --vae runs/quickstart/vae --rnn runs/quickstart/mdn_rnn --out runs/quickstart/controller
 
 The controller is linear, as the paper's: a_t = W [z_t, h_t] + b, cut to the action space's bounds. z_t is the mean that the
-VAE's encoder gives for the frame, h_t the hidden state of the MDN-RNN of `train_mdn_rnn.py` before it sees the frame; without
---rnn it has z_t alone. CMA-ES finds W and b (Ha & Schmidhuber 2018, arXiv:1803.10122; Hansen 2016, arXiv:1604.00772; the
-library is `cma`). Each worker steps many environments at once, so that V and M see them in one batch. `teach_controller.py`
-finds W and b in minutes where there is a policy to learn from.
+VAE's encoder gives for the frame (of tokens, the numbers that they are decoded from), h_t the hidden state of the MDN-RNN of
+`train_mdn_rnn.py` before it sees the frame; without --rnn it has z_t alone. CMA-ES finds W and b (Ha & Schmidhuber 2018,
+arXiv:1803.10122; Hansen 2016, arXiv:1604.00772; the library is `cma`). Each worker steps many environments at once, so that V
+and M see them in one batch. `teach_controller.py` finds W and b in minutes where there is a policy to learn from.
 
 No track serves two purposes. The tracks of a generation are drawn anew, from seed 1000 on; every few generations the search's
 mean drives tracks 100 to 199, and the best of these means is kept; at the end it drives tracks 0 to 99 once, and that is the
@@ -27,7 +27,7 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +41,8 @@ from annotated_types import Ge, Gt, Le
 from train_mdn_rnn import WEIGHTS, State, load_mdn_rnn, moved
 
 from worldmodel_v import Encoder, open_dataset
-from worldmodel_v.autoencoders import artifact
+from worldmodel_v.autoencoders import Autoencoder, artifact
+from worldmodel_v.autoencoders.tokens import Tokenizer
 from worldmodel_v.cli.main import run
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.envs import make_image_env
@@ -221,7 +222,7 @@ class Driver:
         trained = artifact.load(vae)
         if trained.trained_on is None:
             raise ModelNotUsable("does not say which environment its frames came from", where=vae)
-        self.encoder = Encoder(trained, torch.device("cpu"), str(vae), for_batches=True)
+        self.vae, self.encoder = trained.model, Encoder(trained, torch.device("cpu"), str(vae), for_batches=True)
         self.rnn = load_mdn_rnn(rnn, vae) if rnn else None
         env_id = trained.trained_on.env
         self.slots = [Slot(env_id) for _ in range(num_envs)]
@@ -233,8 +234,13 @@ class Driver:
     @property
     def num_parameters(self) -> int:
         """P: the weights and the bias of each action."""
-        num_seen = math.prod(self.encoder.latent_shapes["mu"]) + (self.rnn.lstm.hidden_size if self.rnn else 0)
+        no_latents = {name: np.zeros((1, *shape), np.float32) for name, shape in self.encoder.latent_shapes.items()}
+        num_seen = as_numbers(self.vae, no_latents).shape[1] + (self.rnn.lstm.hidden_size if self.rnn else 0)
         return self.space.shape[0] * (num_seen + 1)
+
+    def look(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """z of the environments' frames, float32 (N, Z)."""
+        return as_numbers(self.vae, self.encoder(np.stack(frames), preprocessed=False).columns)
 
     def __call__(self, job: Job) -> Driven:
         """Drive all, in as many environments as there are; one that is done takes the next controller."""
@@ -263,8 +269,7 @@ class Driver:
     @torch.inference_mode()
     def step(self, busy: list[Slot], state: State, patience: int) -> State:
         """One step of all: look, act, and let M know."""
-        mu = self.encoder(np.stack([slot.frame for slot in busy]), preprocessed=False).mu
-        z_NZ = mu.reshape(len(busy), -1)
+        z_NZ = self.look([slot.frame for slot in busy])
         action_NA = self.act(busy, z_NZ, state)
         for slot, action_A in zip(busy, action_NA, strict=True):
             slot.step(action_A, patience)
@@ -285,6 +290,20 @@ class Driver:
         """M's state before an episode; without M it has no values."""
         shape = (1, num, self.rnn.lstm.hidden_size if self.rnn else 0)
         return torch.zeros(shape), torch.zeros(shape)
+
+
+def as_numbers(vae: Autoencoder, latents: Mapping[str, np.ndarray]) -> np.ndarray:
+    """z of N frames, float32 (N, Z): the mean of their latents, or the numbers that the decoder gets for their tokens.
+
+    Raises ModelNotUsable if there is neither.
+    """
+    if "mu" in latents:
+        numbers = latents["mu"]
+    elif isinstance(vae, Tokenizer):
+        numbers = vae.codes_of(torch.from_numpy(latents["tokens"].astype(np.int64))).numpy()
+    else:
+        raise ModelNotUsable("a linear controller sees mu or tokens", got=", ".join(latents))
+    return numbers.reshape(len(numbers), -1)
 
 
 def said_by(controllers_NP: np.ndarray, seen_NX: np.ndarray) -> np.ndarray:

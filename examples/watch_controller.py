@@ -112,7 +112,7 @@ def drive(driver: Driver, slot: Slot, state: State, preprocessing: Preprocessing
 
 def dream(driver: Driver, slot: Slot, state: State, vae: GaussianAutoencoder, config: WatchConfig) -> np.ndarray:
     """As many frames that nobody drove, uint8 (T, H, W, 3); the first is V's picture of the last one seen."""
-    z_NZ = torch.from_numpy(driver.encoder(slot.frame[None], preprocessed=False).mu.reshape(1, -1))
+    z_NZ = torch.from_numpy(driver.look([slot.frame]))
     assert driver.rnn is not None
     latents = []
     for _ in range(config.steps):

@@ -14,6 +14,9 @@ from tests.builders import imported
 from tests.commands import run
 from worldmodel_v import Encoder
 from worldmodel_v.envs import make_image_env
+from worldmodel_v.errors import ModelNotUsable
+from worldmodel_v.training import train as train_autoencoder
+from worldmodel_v.training import train_config
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RNN = {"--steps": 3, "--batch-size": 4, "--length": 8, "--dream-steps": 6, "--holdout-every": 4, "--device": "cpu"}
@@ -275,6 +278,31 @@ def test_a_taught_controller_drives_as_its_teacher(stamp_vae: Path, rnn: Path, t
     assert scores["choice_mean"] == max(choices) == choices[scores["generation"] - 1]
     assert chosen["controller"].tolist() == lessons[scores["generation"] - 1]["controller"]
     assert scores["frames"] == sum(lesson["frames"] for lesson in lessons)
+
+
+@pytest.mark.parametrize(("kind", "num_seen"), [("fsq", 8 * 8 * 4), ("categorical", 32 * 32)])
+def test_a_controller_sees_what_tokens_are_decoded_from(kind: str, num_seen: int, stamp_rollouts: Path, tmp_path: Path) -> None:
+    config = train_config(kind)
+    train_autoencoder(config(data=stamp_rollouts, out=tmp_path / "vae", steps=1, batch_size=16, holdout_every=4, device="cpu"))
+    imported(EXAMPLES / "train_mdn_rnn.py", "train_mdn_rnn")
+    driver = imported(EXAMPLES / "train_controller.py", "train_controller").Driver(tmp_path / "vae", None, 2)
+    assert driver.num_parameters == 2 * (num_seen + 1)
+    frames = [slot.env.reset(seed) for seed, slot in enumerate(driver.slots)]
+    z = torch.from_numpy(driver.look(frames))
+    tokens = torch.from_numpy(driver.encoder(np.stack(frames), preprocessed=False).tokens.astype(np.int64))
+    with torch.no_grad():
+        decoded = driver.vae.decode_logits(z.reshape(*tokens.shape, -1)).sigmoid()
+        torch.testing.assert_close(decoded, driver.vae.decode({"tokens": tokens}))
+    assert (decoded[0] != decoded[1]).any()
+    scores = teach(tmp_path / "vae", tmp_path / "taught")
+    assert scores["returns"] == pytest.approx([return_of_the_teacher(track) for track in range(3)], abs=60)
+
+
+def test_latents_that_are_neither_a_mean_nor_tokens_are_refused(tmp_path: Path) -> None:
+    imported(EXAMPLES / "train_mdn_rnn.py", "train_mdn_rnn")
+    example = imported(EXAMPLES / "train_controller.py", "train_controller")
+    with pytest.raises(ModelNotUsable, match="a linear controller sees mu or tokens; got code"):
+        example.as_numbers(torch.nn.Identity(), {"code": np.zeros((1, 4), np.float32)})
 
 
 def test_a_controller_is_taught_by_the_least_squares_of_all_lessons() -> None:

@@ -102,10 +102,9 @@ class Categorical(Tokenizer):
         """tokens: int64 (B, K), the most probable classes."""
         return {TOKENS: self.logits(x_BCHW, condition_BK).argmax(dim=-1)}
 
-    def decode(self, latents: Latents, condition_BK: Tensor | None = None) -> Tensor:
-        """The frames of tokens of any dtype of whole numbers."""
-        classes = functional.one_hot(latents[TOKENS].long(), self.num_values).float()
-        return torch.sigmoid(self.decode_logits(classes, condition_BK))
+    def codes_of(self, tokens_BK: Tensor) -> Tensor:
+        """One-hot: float32 (B, K, C)"""
+        return functional.one_hot(tokens_BK, self.num_values).float()
 
     def terms(self, x_BCHW: Tensor, condition_BK: Tensor | None, noise: Tensor | None) -> Terms:
         """-log p(x|z) for drawn classes (without noise the most probable ones), and the weighted KL."""

@@ -11,7 +11,6 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
@@ -54,10 +53,6 @@ class GridTokenizer(Tokenizer):
     def tokens_of(self, features_BhwD: Tensor) -> Tensor:
         """int64 (B, h, w)"""
 
-    @abstractmethod
-    def codes_of(self, tokens_Bhw: Tensor) -> Tensor:
-        """float32 (B, h, w, D): what the decoder gets for these tokens."""
-
     def features(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Tensor:
         """What is to be quantised: float32 (B, h, w, D), for any autocast."""
         return self.to_code(self._beside(self.encoder(x_BCHW), condition_BK)).float().permute(0, 2, 3, 1)
@@ -70,10 +65,6 @@ class GridTokenizer(Tokenizer):
     def encode(self, x_BCHW: Tensor, condition_BK: Tensor | None = None) -> Latents:
         """tokens: int64 (B, h, w)."""
         return {TOKENS: self.tokens_of(self.features(x_BCHW, condition_BK))}
-
-    def decode(self, latents: Latents, condition_BK: Tensor | None = None) -> Tensor:
-        """The frames of tokens of any dtype of whole numbers."""
-        return torch.sigmoid(self.decode_logits(self.codes_of(latents[TOKENS].long()), condition_BK))
 
     def _beside(self, maps_BChw: Tensor, condition_BK: Tensor | None) -> Tensor:
         """The maps with the standardised condition appended at every place."""

@@ -28,6 +28,7 @@ from worldmodel_v.autoencoders.base import (
     Compile,
     Figures,
     Finding,
+    Latents,
     Loss,
     Scores,
 )
@@ -78,7 +79,7 @@ class Terms(NamedTuple):
 
 
 class Tokenizer(Autoencoder):
-    """An autoencoder whose only column is `tokens`. Subclasses have `encode`, `decode` and `terms`."""
+    """An autoencoder whose only column is `tokens`. Subclasses have `encode`, `codes_of`, `decode_logits` and `terms`."""
 
     config: Any
     """That of a subclass, which has `TokenSettings`."""
@@ -92,6 +93,14 @@ class Tokenizer(Autoencoder):
         super().__init__(config)
         self.token_shape, self.num_values = token_shape, num_values
         self.in_parts = True
+
+    @abstractmethod
+    def codes_of(self, tokens_B: Tensor) -> Tensor:
+        """What the decoder gets for tokens, int64 (B, …): float32 (B, …, D), D numbers for each."""
+
+    @abstractmethod
+    def decode_logits(self, codes_B: Tensor, condition_BK: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) before the sigmoid, in float32 for any autocast."""
 
     @abstractmethod
     def terms(self, x_BCHW: Tensor, condition_BK: Tensor | None, noise: Tensor | None) -> Terms:
@@ -111,6 +120,10 @@ class Tokenizer(Autoencoder):
         """Called at each training step, for what gradients do not change. Means are to be over all of the batch: `across`."""
 
     # As an autoencoder
+
+    def decode(self, latents: Latents, condition_BK: Tensor | None = None) -> Tensor:
+        """The frames of tokens of any dtype of whole numbers."""
+        return torch.sigmoid(self.decode_logits(self.codes_of(latents[TOKENS].long()), condition_BK))
 
     def latents(self, dtype: str) -> tuple[tuple[Column, ...], tuple[Draw, ...]]:
         """tokens, in the smallest unsigned dtype that holds them."""
