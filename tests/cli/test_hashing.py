@@ -17,6 +17,8 @@ WORDS = ["/bin/wm-collect", "--out", "a b"]
         (WORDS, ["python", "-X", "dev", *WORDS], None, True),
         (WORDS, ["python", *WORDS], "1", True),
         (WORDS, ["python", *WORDS], "0", False),
+        (["/a/worldmodel_v/__main__.py", "collect"], ["python", "-m", "worldmodel_v", "collect"], None, True),
+        (["/a/worldmodel_v/__main__.py", "collect"], ["python", "-m", "other", "collect"], None, False),
         (WORDS, ["python", "tests/fork_server.py", "3"], None, False),
         (["mine.py"], ["python", "mine.py"], None, False),
         (["-"], ["python", "-"], None, False),

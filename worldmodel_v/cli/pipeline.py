@@ -205,7 +205,8 @@ PipelineConfig = (
 
 def main() -> None:
     """Entry point of `wm-pipeline`."""
-    hash_alike()
+    if sys.argv[1:2] == ["run"]:
+        hash_alike()
     words, changes = _without_changes(sys.argv[1:])
     run(
         "wm-pipeline",
