@@ -43,6 +43,12 @@ def test_without_workers_a_leak_is_named_as_the_environments(tmp_path: Path, num
     assert verify(open_dataset(out)) == []
 
 
+def test_where_few_files_may_be_open_nobody_is_accused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (40, 40))
+    collect(stamp_config(tmp_path / "out", frame_size=8))
+    assert verify(open_dataset(tmp_path / "out")) == []
+
+
 def unclosed() -> Callable[[int], bytes]:
     def run(num_files: int) -> bytes:
         UnclosedWorld(num_files)

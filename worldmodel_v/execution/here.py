@@ -32,7 +32,8 @@ class Here:
             if descriptors.are_leaking:
                 raise _leak(descriptors)
             outcome = try_task(run, task, attempts=attempts, progress=progress, tally=tally)
-            if descriptors.num_new > most() - KEPT_FREE or (descriptors.are_leaking and isinstance(outcome, Failure)):
+            is_lost = isinstance(outcome, Failure) or descriptors.num_new > most() - KEPT_FREE
+            if descriptors.are_leaking and is_lost:
                 raise _leak(descriptors)
             reached(Step.RESULT_RECEIVED)
             yield task, outcome
