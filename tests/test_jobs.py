@@ -75,6 +75,15 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_head_whose_agent_has_not_started_is_named_with_the_remedy(client: FakeClient, file: Path) -> None:
+    def refuse_it(**job: object) -> str:
+        raise RuntimeError("Request failed with status code 500: No available agent to submit job, please try again later..")
+
+    client.submit_job = refuse_it  # type: ignore[method-assign]
+    with pytest.raises(ClusterNotUsable, match=r"has not started: .* another Ray .* --dashboard-agent-listen-port PORT"):
+        Jobs(HEAD).submit(file, Path("/data/run"))
+
+
 def test_the_pipeline_file_travels_alone(client: FakeClient, file: Path) -> None:
     job = Jobs(HEAD).submit(file, Path("/data/my run"))
     assert client.submitted["entrypoint"] == "wm-pipeline run 'my pipeline.yaml' --out '/data/my run' --log-format text"

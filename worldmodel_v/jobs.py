@@ -34,6 +34,12 @@ JOB_ENVIRONMENT_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 ANSWER_CHARACTERS = 300
 """How much of an answer an error quotes: a proxy's answer is a whole page."""
 
+NO_AGENT = "No available agent"
+NO_AGENT_REMEDY = (
+    "the head's agent, which runs jobs, has not started: wait a minute; if it stays so, another Ray on that machine has its "
+    "port: `ray start --head --dashboard-agent-listen-port PORT …` names another one"
+)
+
 SUCCEEDED, ENDED = "SUCCEEDED", ("SUCCEEDED", "FAILED", "STOPPED")
 OUT = "worldmodel_v_out"
 """The key of the output directory in a job's metadata."""
@@ -167,7 +173,8 @@ class Jobs:
                     remedy=f"`wm-pipeline status --address {self.address}` lists them",
                 ) from error
             answer = f"the job server answered {one_line(error):.{ANSWER_CHARACTERS}}"
-            raise ClusterNotUsable(answer, where=f"{self.address}{through}", remedy="look into its log") from error
+            remedy = NO_AGENT_REMEDY if NO_AGENT in str(error) else "look into its log"
+            raise ClusterNotUsable(answer, where=f"{self.address}{through}", remedy=remedy) from error
 
 
 def refuse_temporary_output(out: Path) -> None:
