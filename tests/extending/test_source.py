@@ -1,5 +1,6 @@
 """A source that is no Gymnasium environment, and a loop that the user steps: datasets with the guarantees of all others."""
 
+import copy
 import shutil
 import signal
 from pathlib import Path
@@ -139,6 +140,40 @@ class Told(StampEnv):
 gymnasium.register("tests/Told-v0", entry_point=Told)
 
 
+FORKS = """
+import os, sys
+import gymnasium
+import worldmodel_v, worldmodel_v.envs
+from worldmodel_v.errors import DatasetBusy
+
+def fork_ends(at_its_end):
+    pid = os.fork()
+    if not pid:
+        at_its_end()
+        sys.exit()
+    return os.waitpid(pid, 0)[1]
+
+def close():
+    with env:
+        env.step([0.0, 0.0])
+    print("the fork has closed", flush=True)
+
+def reset():
+    try:
+        env.reset()
+    except DatasetBusy as error:
+        print(str(error).replace(str(os.getppid()), "PARENT"), flush=True)
+
+with worldmodel_v.Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), sys.argv[1]) as env:
+    env.reset()
+    for _ in range(4):
+        env.step([0.0, 0.0])
+    print(fork_ends(close), fork_ends(reset), flush=True)
+"""
+
+OF_A_FORK = "and this is a fork of it, which writes nothing; let that process write"
+
+
 class TestRecorder:
     def test_arguments_that_are_no_json_are_recorded_as_far_as_they_are(self, tmp_path: Path) -> None:
         given = {"length": np.int64(3), "size": 16, "hook": len, "file": Path("/a/b"), "limit": np.nan, "start": np.zeros(2)}
@@ -241,6 +276,29 @@ class TestRecorder:
             env.reset()
             env.step(np.zeros(2))
         assert [[read_stamps(frame)[0] for frame in each.pixels] for each in open_dataset(tmp_path / "out")] == [[0, 1]]
+
+    @pytest.mark.parametrize("past", ["step", "reset"])
+    def test_an_episode_whose_environment_moves_past_the_recorder_is_dropped(self, past: str, tmp_path: Path) -> None:
+        step = StampEnv.step
+        with Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out") as env:
+            env.reset()
+            env.step(np.zeros(2))
+            copy.deepcopy(env.unwrapped).step(np.ones(2))  # a copy is another environment
+            env.step(np.zeros(2))
+            _ = env.unwrapped.reset() if past == "reset" else env.unwrapped.step(np.ones(2))
+            with pytest.raises(ConfigError, match=rf"^Recorder: the environment's {past} was called past the recorder, .*copy"):
+                env.step(np.zeros(2))
+            env.reset()
+            env.step(np.zeros(2))
+            env.unwrapped.step(np.ones(2))  # after the last row, so it is in none
+        assert [each.num_steps for each in open_dataset(tmp_path / "out")] == [1]
+        assert StampEnv.step is step
+
+    def test_a_fork_that_closes_its_recorder_leaves_the_episode_to_its_parent(self, tmp_path: Path) -> None:
+        (tmp_path / "forks.py").write_text(FORKS)
+        said = command(tmp_path, "forks.py", tmp_path / "out")
+        assert said.splitlines() == ["the fork has closed", f"{tmp_path}/out: process PARENT has it open, {OF_A_FORK}", "0 0"]
+        assert [each.num_steps for each in open_dataset(tmp_path / "out")] == [4]
 
     def test_an_action_that_is_refused_before_the_environment_sees_it_ends_nothing(self, tmp_path: Path) -> None:
         with Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out") as env:

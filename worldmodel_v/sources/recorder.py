@@ -4,6 +4,9 @@ An episode is recorded when it ends. Each is one shard, committed as `wm-collect
 episode in progress, and the same script continues with the next number.
 """
 
+import os
+import weakref
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +16,7 @@ import numpy as np
 
 from worldmodel_v.envs import frame_preprocessor
 from worldmodel_v.envs.engines import engines
-from worldmodel_v.envs.image_env import choose_image_env
+from worldmodel_v.envs.image_env import calls_noted, choose_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, extra_column
 from worldmodel_v.envs.picture import AUTO, Layout
@@ -37,7 +40,8 @@ class Recorder(gymnasium.Wrapper):
 
     The environment receives each action as it is recorded, cast to its space's dtype. `reset()` without a seed takes the next
     seed from the root seed, so that every recorded episode can be played again. An episode that is reset or closed before its
-    end is recorded as truncated there. An episode is dropped if a step raises, or an exception leaves the context.
+    end is recorded as truncated there. An episode is dropped if a step raises, if the environment is stepped or reset past the
+    recorder, or if an exception leaves the context.
     """
 
     def __init__(
@@ -72,6 +76,10 @@ class Recorder(gymnasium.Wrapper):
         self._writer: DatasetWriter | None = None
         self._rows: EpisodeRows | None = None
         self._seed = 0
+        self._process = os.getpid()
+        noted = ExitStack()
+        self._calls = noted.enter_context(calls_noted(env))  # those of the recorder are removed
+        self._end_notes = weakref.finalize(self, noted.close)
 
     @property
     def num_episodes(self) -> int:
@@ -92,6 +100,7 @@ class Recorder(gymnasium.Wrapper):
         if self._writer is None and all(value is not MISSING for value in self._image_env.extras()):
             self._begin(rows)
         self._rows = rows
+        self._calls.clear()
         return self._image_env.seen
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -101,6 +110,13 @@ class Recorder(gymnasium.Wrapper):
                 "Recorder: the episode has ended or a step of it has failed, or none has begun",
                 remedy="call reset() before step()",
             )
+        if self._calls:
+            self._rows = None
+            raise ConfigError(
+                f"Recorder: the environment's {self._calls[0]} was called past the recorder, so the next action would stand "
+                "beside a frame that it was not chosen on; the episode is dropped",
+                remedy="call the recorder's step and reset alone, and try actions out on a copy, copy.deepcopy(env.unwrapped)",
+            )
         recorded = self._image_env.record_action(action)
         rows, self._rows = self._rows, None  # so none is left if something raises: the environment may have moved on
         raw, reward, terminated, truncated = self._image_env.step(recorded)
@@ -109,15 +125,22 @@ class Recorder(gymnasium.Wrapper):
         if self._writer is None:
             self._begin(rows)
         self._rows = rows
+        self._calls.clear()
         if terminated or truncated:
             self._commit()
         observation, info = self._image_env.seen
         return observation, reward, terminated, truncated, info
 
     def close(self) -> None:
-        """Record the episode in progress as truncated, and close the dataset and the environment; may be called again."""
+        """Record the episode in progress as truncated, and close the dataset and the environment; may be called again.
+
+        In a fork of the process that made the recorder it does nothing.
+        """
+        if os.getpid() != self._process:
+            return
         self._cut()
         self._let_go()
+        self._end_notes()
         super().close()
 
     def __enter__(self) -> Self:

@@ -74,7 +74,14 @@ class Lock:
             os.truncate(self._descriptor, len(content))
 
     def require_own(self) -> None:
-        """Raise DatasetBusy if the directory's lock file is not this lock's any more; call it before each commit."""
+        """Raise DatasetBusy in a fork of the process that took the lock, or if the directory's lock file is not this lock's any
+        more; call it before each commit."""
+        if os.getpid() != self._owner["pid"]:
+            raise DatasetBusy(
+                f"process {self._owner['pid']} has it open, and this is a fork of it, which writes nothing",
+                where=self._path,
+                remedy="let that process write",
+            )
         run = read_run(self._path)
         if _is_file_of(self._descriptor, self._path / LOCK_NAME) and (run is None or vars(run).items() >= self._owner.items()):
             return
