@@ -141,7 +141,7 @@ def test_frames_without_a_channel_and_without_a_final_one(tmp_path: Path) -> Non
         assert not episode.terminated.any()
         assert episode.truncated[-2]
     assert dataset.spec.imported["lacks"] == ["final observation", "seed"]
-    assert report.notes[0].startswith("final observation: no frame follows the last action, so this action is left out")
+    assert report.notes[0].startswith("final observation: no frame follows the last action of some or all episodes, so")
 
 
 def test_further_arrays_with_a_row_for_each_frame_are_columns_and_others_are_named(tmp_path: Path) -> None:

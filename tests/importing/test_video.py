@@ -113,6 +113,21 @@ def test_without_a_final_frame_the_last_action_is_left_out(stamp_rollouts: Path,
     assert [note.partition(":")[0] for note in report.notes] == ["final observation", "seed"]
 
 
+@pytest.mark.parametrize("unended", [5, 7])
+def test_each_episode_says_whether_it_has_a_final_frame(unended: int, stamp_rollouts: Path, tmp_path: Path) -> None:
+    """Of tables with a row for each frame, one ends with an action, and the others with a row beside the final frame."""
+    source = write_rides(tmp_path / "rides", stamp_rollouts, extra_rows=1)
+    shorter = episodes(stamp_rollouts)[unended - 5]
+    write_video(source / f"ride_{unended}.mp4", shorter.pixels[:-1])
+    write_csv(source / f"ride_{unended}.csv", columns_of(shorter, shorter.num_steps) | {"seed": np.full(shorter.num_steps, -1)})
+    report = run_import("video", source, tmp_path / "out", action=("steer", "gas"))
+    assert [note.partition(":")[0] for note in report.notes] == ["final observation", "seed"]
+    lost = [
+        whole.num_steps - each.num_steps for whole, each in zip(*map(episodes, (stamp_rollouts, tmp_path / "out")), strict=True)
+    ]
+    assert lost == [int(number + 5 == unended) for number in range(len(lost))]
+
+
 def test_choices_need_a_number_of_them(tmp_path: Path) -> None:
     collect(stamp_config(tmp_path / "rollouts", env_kwargs='{"discrete": true}'))
     source = tmp_path / "rides"
@@ -141,7 +156,8 @@ def test_an_episode_of_another_form_than_the_first_is_refused(stamp_rollouts: Pa
     source = write_rides(tmp_path / "rides", stamp_rollouts)
     episode = episodes(stamp_rollouts)[1]
     write_csv(source / "ride_6.csv", columns_of(episode, episode.num_rows))
-    expected = f"expected {episode.num_steps} rows of actions in .*, as in the first episode, got {episode.num_rows}"
+    rows = f"{episode.num_steps} rows of actions in .*ride_6.csv, one less than frames, as for .*ride_5.mp4"
+    expected = f"expected {rows}, got {episode.num_rows}"
     with pytest.raises(DatasetNotUsable, match=f"ride_6.mp4: has {episode.num_rows} frames; {expected}"):
         run_import("video", source, tmp_path / "out", action=("steer", "gas"))
 

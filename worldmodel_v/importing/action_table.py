@@ -93,6 +93,13 @@ class ActionColumns:
             ends.append(bool(rows[num_steps - 1]))
         return ends[0], ends[1]
 
+    def acts_last(self, table: Table, where: Path) -> bool:
+        """Whether the last of T + 1 rows holds an action, which no frame follows: it is not NaN, and the row before is no end."""
+        rows = np.asarray(self.actions(table))
+        if len(rows) < 2 or (rows.dtype.kind == "f" and np.isnan(rows[-1]).all()):
+            return False
+        return not any(self.outcome(table, len(rows) - 1, where))
+
     def require_no_outcome_alone(self, table: Table, where: Path) -> None:
         """Raise DatasetNotUsable if the last row has a reward or an end, and no action (NaN): they stand a row too late."""
         last = np.asarray(self.actions(table)[-1])

@@ -24,8 +24,8 @@ from worldmodel_v.importing.frames import LazyFrames
 Lack = Literal["final observation", "reward", "termination", "truncation", "seed"]
 
 LACKS: dict[Lack, str] = {
-    "final observation": "no frame follows the last action, so this action is left out with what it brought, and each episode "
-    "ends one action earlier, as cut there (truncated)",
+    "final observation": "no frame follows the last action of some or all episodes, so this action is left out with what it "
+    "brought, and such an episode ends one action earlier, as cut there (truncated)",
     "reward": "no rewards, so they are NaN in every row",
     "termination": "not whether the world ended an episode, so each is taken for cut at its end (truncated)",
     "truncation": "not whether an end was the world's or a time limit's, so each is taken for the world's (terminated)",

@@ -94,8 +94,7 @@ class VideoRecording(Recording):
         self._is_shared = is_one_file and (self.num_episodes > 1 or EPISODE in first)
         self._names, self._columns = tuple(first), config.columns(first, self._tables[0], is_shared=self._is_shared)
         self._is_equal = len(self._columns.actions(self._table(0))) == len(_frames(self._videos[0]))
-        with named(self.where(0)):
-            self.lacks, self.notes = self._lacks(self.episode(0)), self._notes()
+        self.lacks, self.notes = self._lacks(), self._notes()
 
     def where(self, number: int) -> str:
         return str(self._videos[number])
@@ -105,8 +104,10 @@ class VideoRecording(Recording):
         frames, columns = _frames(self._videos[number]), self._columns
         num_rows, num_steps = len(columns.actions(table)), len(frames) - 1
         if num_rows not in (num_steps, num_steps + 1) or (num_rows > num_steps) != self._is_equal:
-            counts = f"{num_steps} or {num_steps + 1} rows" if number == 0 else f"{num_steps + self._is_equal} rows"
-            expected = f"{counts} of actions in {where}{', as in the first episode' if number else ''}"
+            expected = f"{num_steps} or {num_steps + 1} rows of actions in {where}"
+            if number:
+                how = "as many as frames" if self._is_equal else "one less than frames"
+                expected = f"{num_steps + self._is_equal} rows of actions in {where}, {how}, as for {self._videos[0]}"
             raise DatasetNotUsable(f"has {len(frames)} frames", where=self._videos[number], expected=expected, got=num_rows)
         if num_steps < 1:
             raise DatasetNotUsable(where=self._videos[number], expected="at least two frames", got=len(frames))
@@ -140,12 +141,17 @@ class VideoRecording(Recording):
             raise DatasetNotUsable(where=path, expected=expected, got=np.unique(table[EPISODE])[[0, -1]].tolist())
         return {name: rows[table[EPISODE] == number] for name, rows in table.items()}
 
-    def _lacks(self, first: Recorded) -> tuple[Lack, ...]:
-        columns, lacks = self._columns, list[Lack]()
-        lacks += ["final observation"] if self._is_equal and not (first.terminated or first.truncated) else []
+    def _lacks(self) -> tuple[Lack, ...]:
+        columns, seeds, acts_last = self._columns, set[int | None](), False
+        for number in range(self.num_episodes):
+            table = self._table(number)
+            with named(str(self._tables[number])):
+                seeds.add(columns.seed_of(table, self._tables[number]))
+                acts_last = acts_last or (self._is_equal and columns.acts_last(table, self._tables[number]))
+        lacks: list[Lack] = ["final observation"] if acts_last else []
         lacks += ["reward"] if columns.reward is None else []
         lacks += ["termination"] if columns.terminated is None else []
-        lacks += ["seed"] if first.seed in (None, NO_SEED) else []
+        lacks += ["seed"] if seeds & {None, NO_SEED} else []
         return tuple(lacks)
 
     def _notes(self) -> tuple[str, ...]:
