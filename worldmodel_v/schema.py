@@ -33,8 +33,11 @@ PLAIN: tuple[str, ...] = ("fletcher32",)
 WINDOW_NAMES = ("mask", "is_first")
 """What windows of latents hold beside the columns."""
 
-OWN_NAMES = ("pixels", "action", "reward", "terminated", "truncated", "ep_idx", "step_idx", "z", "next_z", *WINDOW_NAMES)
-"""Names that no column of somebody else may have: those of every dataset, and of the windows of latents."""
+OWN_NAMES = (
+    *("pixels", "action", "reward", "terminated", "truncated", "ep_idx", "step_idx"),
+    *("mu", "logvar", "z", "next_z", "tokens", "next_tokens", *WINDOW_NAMES),
+)
+"""Names that no column of somebody else may have: those of every dataset, of this package's latents, and of their windows."""
 
 DTYPES = (
     *("bool", "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64"),

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from gymnasium import spaces
 
 from tests.autoencoders.kinds import KINDS, TOKENIZERS, VAES, batch_of, frames, made
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.schema import OWN_NAMES, Column, latent_schema, rollout_schema, space_record
 
 
 def test_they_are_these() -> None:
@@ -22,6 +25,25 @@ def test_all_of_it_learns_and_evaluation_changes_nothing(kind: str) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.eval().loss(batch_of(model, x))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_names_of_its_latents_are_refused_where_frames_are_recorded(kind: str) -> None:
+    columns, draws = made(kind).latents("float32")
+    drawn = {name for draw in draws for name in draw.columns}
+    names = {column.name for column in columns}
+    parts = (names | {draw.name for draw in draws}) - drawn
+    taken = names | parts | {f"next_{name}" for name in parts}
+    assert taken <= {*OWN_NAMES}
+    for name in taken:
+        extra = Column(name=name, dtype="float32", row_shape=(), role="extra")
+        actions = space_record(spaces.Discrete(2))
+        with pytest.raises(ConfigError, match=f"'{name}', which the rollouts have"):
+            latent_schema(
+                rollout_schema(frame_shape=(16, 16), action_space=actions, observation_space={}, extras=(extra,)),
+                columns,
+                draws,
+            )
 
 
 @pytest.mark.parametrize("kind", KINDS)

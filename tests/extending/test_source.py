@@ -103,6 +103,7 @@ class TestSource:
             ({"terminated": [False] * 12}, "terminated: expected True or False, got"),
             ({"ep_len": [1.0] * 13}, "record='ep_len': a column cannot be called 'ep_len'"),
             ({"mask": [1.0] * 13}, "it gives 'mask'; datasets and windows of latents have something else of this name"),
+            ({"logvar": [1.0] * 13}, "it gives 'logvar'; datasets and windows of latents have something else of this name"),
             ({"terminated": np.nan}, "terminated: expected True or False, got nan"),
             ({"reward": np.full(12, 2**24 + 1)}, "reward: int64 values that float32 cannot hold"),
         ],

@@ -344,8 +344,8 @@ def test_columns_are_found_by_their_names_and_numbers(head: str, row: str, stamp
 
 
 def test_columns_that_no_dataset_can_hold_are_left_out_and_named(stamp_rollouts: Path, tmp_path: Path) -> None:
-    """Without a name as pandas writes its index, of another name than HDF5 takes, and of names that windows have."""
-    table = table_of(episodes(stamp_rollouts)[0], ",action_0,action_1,a/b,x,z,mask,ep_len", "0,{0},{1},1,2,3,4,5")
+    """Without a name as pandas writes its index, of another name than HDF5 takes, and of names that latents or windows have."""
+    table = table_of(episodes(stamp_rollouts)[0], ",action_0,action_1,a/b,x,z,mask,mu,ep_len", "0,{0},{1},1,2,3,4,5,6")
     report = run_import("video", write_ride(tmp_path / "rides", table, stamp_rollouts), tmp_path / "out")
     taken = "datasets and windows of latents have something else of this name"
     assert [note for note in report.notes if "left out (" in note] == [
@@ -353,6 +353,7 @@ def test_columns_that_no_dataset_can_hold_are_left_out_and_named(stamp_rollouts:
         "a/b: left out (a column cannot be called 'a/b')",
         f"z: left out ({taken})",
         f"mask: left out ({taken})",
+        f"mu: left out ({taken})",
         "ep_len: left out (a column cannot be called 'ep_len')",
     ]
     assert [column.name for column in open_dataset(tmp_path / "out").schema.by_role("extra")] == ["x"]
