@@ -38,9 +38,10 @@ class _Part(NamedTuple):
 @contextmanager
 def process_kept() -> Iterator[None]:
     """After the block, these are as before: working directory, environment variables, umask, Python's standard streams,
-    locale, filters of warnings, the root logger, the recursion limit, `sys.path`, whether garbage is collected, the context of
-    `decimal`, NumPy's handling of floating-point errors and print options, handlers of SIGINT, SIGTERM and SIGHUP, SIGALRM and
-    its timer, and PyTorch's threads, defaults, gradients and arithmetic."""
+    locale, filters of warnings, the root logger, the recursion limit, the functions that trace and profile this thread, the
+    interval at which threads take turns, `sys.path`, whether garbage is collected, the context of `decimal`, NumPy's handling of
+    floating-point errors and print options, handlers of SIGINT, SIGTERM and SIGHUP, SIGALRM and its timer, and PyTorch's
+    threads, defaults, gradients and arithmetic."""
     with handlers_restored(), alarm_restored(), decimal.localcontext(), _kept(_PARTS):
         yield
 
@@ -185,6 +186,17 @@ def _set_root_logger(state: tuple[list[logging.Handler], int, int]) -> None:
     logging.disable(disabled)
 
 
+def _tracers() -> tuple[Any, Any]:
+    """Those of this thread, such as a debugger's."""
+    return sys.gettrace(), sys.getprofile()
+
+
+def _set_tracers(tracers: tuple[Any, Any]) -> None:
+    trace, profile = tracers
+    sys.settrace(trace)
+    sys.setprofile(profile)
+
+
 class _TorchState(NamedTuple):
     num_threads: int
     dtype: Any
@@ -238,6 +250,8 @@ _PARTS = [
     _Part(lambda: list(warnings.filters), _set_filters),
     _Part(_root_logger, _set_root_logger),
     _Part(sys.getrecursionlimit, sys.setrecursionlimit),
+    _Part(_tracers, _set_tracers),
+    _Part(sys.getswitchinterval, sys.setswitchinterval),
     _Part(lambda: list(sys.path), _set_path),
     _Part(gc.isenabled, lambda enabled: gc.enable() if enabled else gc.disable()),
     _Part(np.get_printoptions, lambda options: np.set_printoptions(**options)),

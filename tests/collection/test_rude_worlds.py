@@ -60,6 +60,8 @@ def state_of_the_process() -> dict[str, Any]:
         "timer": any(signal.getitimer(signal.ITIMER_REAL)),
         "logging": ([*logging.getLogger().handlers], logging.getLogger().level, logging.getLogger().manager.disable),
         "recursion": sys.getrecursionlimit(),
+        "tracers": (sys.gettrace(), sys.getprofile()),
+        "turns": sys.getswitchinterval(),
         "decimals": decimal.getcontext().prec,
         "modules": [*sys.path],
         "garbage": gc.isenabled(),
@@ -90,6 +92,9 @@ def change_the_process(folder: str) -> None:
     logging.getLogger().setLevel(logging.DEBUG)
     logging.disable(logging.DEBUG)
     sys.setrecursionlimit(sys.getrecursionlimit() + 1)
+    sys.settrace(lambda *_: None)
+    sys.setprofile(lambda *_: None)
+    sys.setswitchinterval(1)
     decimal.getcontext().prec = 5
     sys.path = [folder, *sys.path]
     gc.disable()
