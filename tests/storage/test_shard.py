@@ -30,7 +30,7 @@ from tests.builders import (
 from worldmodel_v.autoencoders.gaussian import gaussian_latents
 from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.records import Episode
-from worldmodel_v.schema import Schema, latent_schema
+from worldmodel_v.schema import Column, Schema, latent_schema
 from worldmodel_v.storage import Shard, build_shard, layout, shard_writer
 from worldmodel_v.storage.checksum import fletcher32
 from worldmodel_v.storage.layout import HDF5_VERSIONS
@@ -142,6 +142,19 @@ def _latents_of(episode: Episode) -> Episode:
     others = {name: rows for name, rows in episode.columns.items() if name != "pixels"}
     schema = latent_schema(episode.schema, *gaussian_latents(4, "float32"))
     return dataclasses.replace(episode, schema=schema, columns={"mu": mu, "logvar": logvar, **others})
+
+
+@pytest.mark.parametrize(("make", "most"), [(make_episode, 42), (make_latents, 43)])
+def test_the_most_columns_that_a_schema_takes_are_read_back(make: Callable[[], Episode], most: int) -> None:
+    """HDF5 keeps more names than these in a tree of several nodes, which is refused."""
+    episode = make()
+    names = [f"extra_{number}" for number in range(most - len(episode.schema.columns))]
+    extras = tuple(Column(name=name, dtype="float32", row_shape=(), role="extra") for name in names)
+    schema = dataclasses.replace(episode.schema, columns=(*episode.schema.columns, *extras))
+    rows = {name: np.zeros(episode.num_rows, np.float32) for name in names}
+    assert_round_trip([dataclasses.replace(episode, schema=schema, columns={**episode.columns, **rows})])
+    with pytest.raises(ValueError, match=f"{most + 1} columns, expected at most {most}"):
+        dataclasses.replace(schema, columns=(*schema.columns, dataclasses.replace(extras[0], name="more")))
 
 
 class TestSameBytes:
