@@ -39,9 +39,9 @@ class _Part(NamedTuple):
 def process_kept() -> Iterator[None]:
     """After the block, these are as before: working directory, environment variables, umask, Python's standard streams,
     locale, filters of warnings, the root logger, the recursion limit, the functions that trace and profile this thread, the
-    interval at which threads take turns, `sys.path`, whether garbage is collected, the context of `decimal`, NumPy's handling of
-    floating-point errors and print options, handlers of SIGINT, SIGTERM and SIGHUP, SIGALRM and its timer, and PyTorch's
-    threads, defaults, gradients and arithmetic."""
+    interval at which threads take turns, `sys.path`, whether garbage is collected, the context of `decimal`, how NumPy prints
+    and handles floating-point errors, handlers of SIGINT, SIGTERM and SIGHUP, SIGALRM and its timer, and PyTorch's threads,
+    defaults, gradients and arithmetic."""
     with handlers_restored(), alarm_restored(), decimal.localcontext(), _kept(_PARTS):
         yield
 

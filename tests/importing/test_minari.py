@@ -113,6 +113,8 @@ def test_a_picture_in_a_dict_and_all_numbers_beside_it(
         np.testing.assert_array_equal(episode.columns["info.step"][:, 0], np.arange(episode.num_rows))
     left_out = {note.partition(":")[0] for note in report.notes}
     assert left_out == {"info.note"} | ({"info.deep"} if data_format == "arrow" else set())
+    _, _, dataset = run(source, tmp_path / "without", without=("info.step", "info.note"))
+    assert {column.name for column in dataset.schema.by_role("extra")} == extras - {"info.step"}
     with pytest.raises(
         DatasetNotUsable, match=r"there is no observation\.picture; pictures in its observation: observation\.image"
     ):

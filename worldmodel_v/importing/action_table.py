@@ -4,7 +4,7 @@ Legend: R rows of the table, T actions, N = T + 1 frames.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.importing.columns import flags
+from worldmodel_v.importing.recording import further
 from worldmodel_v.importing.tables import Table
 from worldmodel_v.records import NO_SEED
 
@@ -34,17 +35,24 @@ class ActionColumns:
     """All others of numbers, in the table's order."""
 
     left_out: tuple[str, ...]
-    """All that are no numbers."""
+    """All that are no numbers, or that the user leaves out."""
 
     @classmethod
     def of(
-        cls, table: Table, where: Path, *, action: Sequence[str], index: Sequence[str], **named: tuple[str, bool]
+        cls,
+        table: Table,
+        where: Path,
+        *,
+        action: Sequence[str],
+        index: Sequence[str],
+        without: Collection[str],
+        **named: tuple[str, bool],
     ) -> "ActionColumns":
         """`action` are the columns that the user names; `named` has the other parts' columns, and whether the user named it.
-        Those of `index` belong to no part.
+        Those of `index` belong to no part. Those of `without` are left out.
 
-        Raises ConfigError if one that the user names is not there, DatasetNotUsable if none is the action, or if one of a part
-        is no numbers.
+        Raises ConfigError if one that the user names is not there, or if one of `without` is of another part; DatasetNotUsable
+        if none is the action, or if one of a part is no numbers.
         """
         for field, names in {"action": action, **{part: [name] for part, (name, said) in named.items() if said}}.items():
             if missing := [name for name in names if name not in table]:
@@ -58,9 +66,10 @@ class ActionColumns:
             )
         found = {part: name if name in table and name not in actions else None for part, (name, _) in named.items()}
         taken = {*actions, *found.values(), *index}
-        _require_numbers(table, [name for name in table if name in taken], where)
         others = [name for name in table if name not in taken]
-        left_out = tuple(name for name in others if _is_text(table[name]))
+        wanted = further(others, without, where)
+        _require_numbers(table, [name for name in table if name in taken], where)
+        left_out = tuple(name for name in others if name not in wanted or _is_text(table[name]))
         return cls(action=actions, **found, extras=tuple(name for name in others if name not in left_out), left_out=left_out)
 
     def require_numbers(self, table: Table, where: Path) -> None:
@@ -94,7 +103,7 @@ class ActionColumns:
         return ends[0], ends[1]
 
     def acts_last(self, table: Table, where: Path) -> bool:
-        """Whether the last of T + 1 rows holds an action, which no frame follows: it is not NaN, and the row before is no end."""
+        """Whether the last of T + 1 rows holds an action, which no frame follows: it is not NaN, and the row before no end."""
         rows = np.asarray(self.actions(table))
         if len(rows) < 2 or (rows.dtype.kind == "f" and np.isnan(rows[-1]).all()):
             return False

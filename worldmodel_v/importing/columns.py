@@ -13,7 +13,7 @@ import numpy as np
 from worldmodel_v.envs.frames import frame_preprocessor
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.importing.frames import LazyFrames
-from worldmodel_v.importing.recording import Recorded
+from worldmodel_v.importing.recording import Recorded, leave_out
 from worldmodel_v.importing.spaces import bounds_of
 from worldmodel_v.preprocessing import FULL, Preprocessing
 from worldmodel_v.records import without_loss
@@ -118,7 +118,8 @@ def _rewards(rewards: np.ndarray | None, column: Column, num_steps: int) -> np.n
 def _rows(column: Column, values: np.ndarray, num_rows: int) -> np.ndarray:
     _require_rows(column.name, values, num_rows)
     if values.shape[1:] != column.row_shape:
-        raise DatasetNotUsable(expected=f"{column.name} of shape {column.row_shape}", got=values.shape[1:])
+        expected = f"{column.name} of shape {column.row_shape}, as in the first episode"
+        raise DatasetNotUsable(expected=expected, got=values.shape[1:], remedy=leave_out(column.name))
     return exactly(column.name, values, column.dtype)
 
 

@@ -41,6 +41,9 @@ class ImportConfig(ABC):
     action_space: str | None = None
     """Where actions come from, if the recording does not say: discrete:N, box:LOW,HIGH, or a space as JSON."""
 
+    without: tuple[str, ...] = ()
+    """Further columns to leave out, by name, such as those whose rows differ in shape."""
+
     frame_size: int | str | None = None
     """Size of the frames: a multiple of 8 up to 1024, or HEIGHTxWIDTH; by default as they were recorded."""
 

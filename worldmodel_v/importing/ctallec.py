@@ -42,15 +42,15 @@ class CtallecImportConfig(ImportConfig):
     placement: ClassVar[str] = "row t: the frame o_t, and action, reward and terminal of a_t-1, which led to it"
 
     def open(self) -> Recording:
-        return _Rollouts(Path(self.from_))
+        return _Rollouts(Path(self.from_), self.without)
 
 
 class _Rollouts(NpzFolder):
     lacks = ("truncation", "seed")
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, without: tuple[str, ...]) -> None:
         super().__init__(root, required=ARRAYS, below=True)
-        self.notes = (FIRST_ACTION, *self.left_out(ARRAYS))
+        self.notes = (FIRST_ACTION, *self.left_out(ARRAYS, without))
 
     def episode(self, number: int) -> Recorded:
         """As `Recording` says."""

@@ -32,15 +32,15 @@ class HardmaruImportConfig(ImportConfig):
     placement: ClassVar[str] = "row t: the frame o_t and the action a_t chosen on it; no frame follows the last action"
 
     def open(self) -> Recording:
-        return _Record(Path(self.from_))
+        return _Record(Path(self.from_), self.without)
 
 
 class _Record(NpzFolder):
     policy = "random network"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, without: tuple[str, ...]) -> None:
         super().__init__(root, required=ARRAYS)
-        self.notes = self.left_out(ARRAYS)
+        self.notes = self.left_out(ARRAYS, without)
         seeded = all(path.stem.isdecimal() and int(path.stem) < 2**63 for path in self.files)
         self.lacks = ("final observation", "reward", "termination", *(() if seeded else ("seed",)))
 

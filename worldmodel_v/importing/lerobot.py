@@ -22,7 +22,7 @@ from worldmodel_v.importing.decoding import picture, video_frames, video_shape
 from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.lerobot_files import Place, files, read_places, read_rows
 from worldmodel_v.importing.lerobot_info import Info, licence, tasks
-from worldmodel_v.importing.recording import Lack, Recorded, Recording
+from worldmodel_v.importing.recording import Lack, Recorded, Recording, further
 from worldmodel_v.importing.tables import arrow_column, require_pyarrow
 from worldmodel_v.schema import DTYPES
 from worldmodel_v.surface import option
@@ -79,13 +79,13 @@ class LeRobotRecording(Recording):
         )
         state = {STATE} if self.state_names else set()
         taken = {*INDEX, "timestamp", "action", self._camera, *state}
-        numbers = [key for key in info.features if key not in taken and info.features[key]["dtype"] in DTYPES]
-        self._extras = tuple(numbers)
+        others = further((key for key in info.features if key not in taken), config.without, self.root)
+        self._extras = tuple(key for key in others if info.features[key]["dtype"] in DTYPES)
         self.lacks = self._lacks()
         texts = tasks(self.root)
         is_short = sum(map(len, texts.values())) <= MOST_TASK_CHARACTERS
         self.settings = {"fps": info.fps, "tasks": {str(index): text for index, text in texts.items()} if is_short else {}}
-        self.notes = self._notes(taken, is_short)
+        self.notes = self._notes(others, is_short)
 
     def episode(self, number: int) -> Recorded:
         place, info = self._places[number], self._info
@@ -171,9 +171,9 @@ class LeRobotRecording(Recording):
         lacks += [] if DONE in self._info.features else ["termination"]
         return (*lacks, "seed")
 
-    def _notes(self, taken: set[str], is_short: bool) -> tuple[str, ...]:
-        others = [key for key in self._info.features if key not in taken and key not in self._extras]
-        notes = [f"{key}: left out, it is {self._info.features[key]['dtype']}" for key in others]
+    def _notes(self, others: tuple[str, ...], is_short: bool) -> tuple[str, ...]:
+        features = self._info.features
+        notes = [f"{key}: left out, it is {features[key]['dtype']}" for key in others if key not in self._extras]
         return (*notes, *([] if is_short else ["the tasks' texts: left out, they are long; task_index is there"]))
 
 

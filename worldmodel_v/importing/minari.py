@@ -25,7 +25,7 @@ from worldmodel_v.errors import DatasetNotUsable, EnvironmentNotUsable, PackageM
 from worldmodel_v.importing.columns import is_storable
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.memory import most_bytes
-from worldmodel_v.importing.recording import Recorded, Recording, reading
+from worldmodel_v.importing.recording import Recorded, Recording, further, reading
 from worldmodel_v.importing.source_files import files_below
 from worldmodel_v.records import NO_SEED
 from worldmodel_v.schema import ActionSpace, space_record
@@ -84,7 +84,7 @@ class _Dataset(Recording):
         self.lacks = () if all(_seed(each) is not None for each in self._metadata) else ("seed",)
         self.settings = {name: str(metadata[name]) for name in SAID if metadata.get(name)}
         self.frames, self._picture = _picture(config, self.observation_space)
-        self.notes = (*_lossy(self._storage, self._picture), *self._take_extras())
+        self.notes = (*_lossy(self._storage, self._picture), *self._take_extras(config.without))
 
     def episode(self, number: int) -> Recorded:
         """As `Recording` says."""
@@ -107,11 +107,12 @@ class _Dataset(Recording):
     def _stored(self, number: int) -> dict[str, Any]:
         return next(iter(self._storage.get_episodes([self._numbers[number]])))
 
-    def _take_extras(self) -> Iterator[str]:
+    def _take_extras(self, without: tuple[str, ...]) -> Iterator[str]:
         """Choose the columns beside the frames by episode 0, and say what is left out."""
         with reading(self.where(0)):
             episode = self._stored(0)
-            parts = {name: np.asarray(values) for name, values in _parts(episode) if name != self.frames}
+            stored = {name: values for name, values in _parts(episode) if name != self.frames}
+            parts = {name: np.asarray(stored[name]) for name in further(stored, without, self.root)}
         num_rows = len(episode["rewards"]) + 1
         self._extras = [name for name, rows in parts.items() if rows.shape[:1] == (num_rows,) and is_storable(rows)]
         for name, rows in parts.items():

@@ -1,12 +1,12 @@
 """A folder with one `.npz` for each episode: what several formats have in common."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.importing.episode_files import as_counted
 from worldmodel_v.importing.npz_files import Header, read_headers
-from worldmodel_v.importing.recording import Recording
+from worldmodel_v.importing.recording import Recording, further
 from worldmodel_v.importing.source_files import files_below
 from worldmodel_v.storage.reading import readable
 
@@ -26,9 +26,11 @@ class NpzFolder(Recording):
             _require(path, headers, required)
             self._headers = headers | self._headers
 
-    def left_out(self, used: Container[str]) -> tuple[str, ...]:
-        """A note on each array, in any file, that is not used."""
-        return tuple(f"{name}: left out ({header})" for name, header in self._headers.items() if name not in used)
+    def left_out(self, used: Container[str], without: Collection[str]) -> tuple[str, ...]:
+        """A note on each array, in any file, that is not used; raises ConfigError if one of `without`, which the user leaves
+        out, is not there, or is no further one."""
+        names = further((name for name in self._headers if name not in used), without, self.root)
+        return tuple(f"{name}: left out ({self._headers[name]})" for name in names)
 
     def where(self, number: int) -> str:
         """The file."""

@@ -86,9 +86,10 @@ class _Folder(NpzFolder):
         self.state_names = _state_names(self.files[0])
         headers = read_headers(self.files[0])
         num_frames = headers[config.frames].shape[:1]
-        self._extras = [name for name in headers if self._is_extra(name, headers[name], num_frames)]
+        found = [name for name in headers if self._is_extra(name, headers[name], num_frames)]
+        self._extras = [name for name in found if name not in config.without]
         used = {*self._named.values(), *self._extras, *((STATE, STATE_NAMES) if self.state_names else ())}
-        self.notes = self.left_out(used)
+        self.notes = self.left_out(used, config.without)
         self._has_final = True
         with named(self.where(0)):
             self._has_final = not self._acts_last(self._read(0))

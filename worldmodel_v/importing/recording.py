@@ -7,7 +7,7 @@ as missing (`importing.columns`), or left out, and the user is told.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from worldmodel_v.envs.parts import OBSERVATION
 from worldmodel_v.errors import ConfigError, DatasetNotUsable, UsageError, WorldModelError, one_line, retold
 from worldmodel_v.importing.frames import LazyFrames
+from worldmodel_v.surface import option
 
 Lack = Literal["final observation", "reward", "termination", "truncation", "seed"]
 
@@ -133,6 +134,25 @@ def named(where: str) -> Iterator[None]:
             raise
         told = type(error) if isinstance(error, UsageError) else DatasetNotUsable
         raise told(error.what, **error.parts | {"where": where}) from None
+
+
+def further(names: Iterable[str], without: Collection[str], where: object) -> tuple[str, ...]:
+    """A recording's further columns but those that the user leaves out; raises ConfigError if one of these is none of them."""
+    columns = [*names]
+    if unknown := [name for name in without if name not in columns]:
+        raise ConfigError(
+            "there is no such further column",
+            where=where,
+            field="without",
+            got=unknown[0],
+            expected=", ".join(map(str, columns)) or "nothing",
+        )
+    return tuple(name for name in columns if name not in without)
+
+
+def leave_out(name: str) -> str:
+    """What to do about a column that no dataset can hold."""
+    return f"if it is a further column, leave it out with {option('without', name)}"
 
 
 REMEDY = "restore it from a copy"

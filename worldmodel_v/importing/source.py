@@ -16,6 +16,7 @@ from worldmodel_v.records import NO_SEED, Episode
 from worldmodel_v.schema import OWN_NAMES, Column, rollout_schema, space_record
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+from worldmodel_v.surface import option
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ImportSource:
     """Of a frame as it was recorded."""
 
     left_out: dict[str, str]
-    """Further columns that no dataset can hold, and why."""
+    """Further columns that the user leaves out, or that no dataset can hold, and why."""
 
     @classmethod
     def of(cls, config: ImportConfig, recording: Recording, files: SourceFiles) -> "ImportSource":
@@ -39,7 +40,8 @@ class ImportSource:
             require_frames(first.frames)
         raw_shape = first.frames.shape[1:]
         preprocessing = config.preprocessing(raw_shape)
-        extras, left_out = _extras(first.extras)
+        extras, unfit = _extras(first.extras)
+        left_out = dict.fromkeys(config.without, "as asked") | unfit
         lacks = [*recording.lacks, *(["reward"] if _is_nan(first.reward) else [])]
         space = space_of(config.action_space, recording.action_space, first.action, where)
         raw_space = {"type": "Box", "dtype": "uint8", "shape": [*raw_shape], "low": 0, "high": 255}
@@ -54,7 +56,7 @@ class ImportSource:
                 has_reward="reward" not in lacks,
             )
         except ValueError as error:
-            raise DatasetNotUsable(str(error), where=where) from None
+            raise DatasetNotUsable(str(error), where=where, remedy=f"leave some out with {option('without')}") from None
         spec = RolloutSpec(
             schema=schema,
             env=config.env or recording.env or f"imported/{config.name}",

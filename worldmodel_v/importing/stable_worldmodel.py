@@ -22,7 +22,7 @@ import numpy as np
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.importing.columns import flags
 from worldmodel_v.importing.config import ImportConfig
-from worldmodel_v.importing.recording import Lack, Recorded, Recording
+from worldmodel_v.importing.recording import Lack, Recorded, Recording, further
 from worldmodel_v.importing.swm_rows import INDEX, Hdf5Rows, LanceRows, SwmRows
 from worldmodel_v.surface import option
 
@@ -68,8 +68,10 @@ class StableWorldmodelRecording(Recording):
         self.state_names = rows.state_names
         self._beside = tuple(name for name in ("reward", *ENDS) if name in rows.columns)
         taken = {*INDEX, *self._beside, "action", *(["state"] if self.state_names else [])}
-        self._extras = tuple(name for name in rows.columns if name not in taken)
-        first = rows.rows(rows.columns, 0)
+        named = (*rows.columns, *rows.left_out, *(name for name in rows.pictures if name != self._camera))
+        self._further = further((name for name in named if name not in taken), config.without, rows.path)
+        self._extras = tuple(name for name in rows.columns if name in self._further)
+        first = rows.rows(tuple(name for name in rows.columns if name not in config.without), 0)
         self._outcome: Outcome = _outcome_of(first, rows.path) if config.outcome == "auto" else config.outcome
         self.lacks, self.notes = self._lacks(first), self._notes(first)
 
@@ -107,7 +109,7 @@ class StableWorldmodelRecording(Recording):
         return tuple(lacks)
 
     def _notes(self, first: dict[str, np.ndarray]) -> tuple[str, ...]:
-        left_out = [*self._rows.left_out, *(name for name in self._rows.pictures if name != self._camera)]
+        left_out = [name for name in self._further if name not in self._extras]
         notes = [f"{name}: left out, it is a picture or no number" for name in left_out]
         if self._outcome == "frame" and self._beside:
             notes.append(f"{', '.join(self._beside)}: taken from the row after the action, where World.collect writes them")

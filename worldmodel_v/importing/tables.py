@@ -3,7 +3,7 @@
 Legend: R rows.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from worldmodel_v.errors import DatasetNotUsable, PackageMissing
 from worldmodel_v.importing.npz_files import read_arrays, read_headers
-from worldmodel_v.importing.recording import reading
+from worldmodel_v.importing.recording import leave_out, reading
 from worldmodel_v.storage.reading import readable
 
 MOST_OF_A_HEAD = 1 << 20
@@ -19,10 +19,13 @@ Table = Mapping[str, np.ndarray]
 """Column names to numbers, (R, …) each. A column of anything else (texts, dates) is None in every row, of dtype object."""
 
 
-def read_table(path: Path) -> Table:
-    """The columns of a table that are not empty; raises DatasetNotUsable if it is damaged, or two have one name."""
+def read_table(path: Path, without: Collection[str] = ()) -> Table:
+    """The columns of a table that are not empty; those of `without` are not looked at, and so hold no numbers.
+
+    Raises DatasetNotUsable if it is damaged, or two have one name.
+    """
     with reading(path):
-        table = READERS[path.suffix.lower()](path)
+        table = READERS[path.suffix.lower()](path, without)
     lengths = {name: len(column) for name, column in table.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {length}" for name, length in lengths.items())
@@ -46,7 +49,7 @@ def arrow_column(column: Any, shape: tuple[int, ...] | None = None, *, name: str
         flat = values.flatten()
         size, rest = divmod(len(flat), max(1, len(values)))
         if rest or not _of_one_length(values, size):
-            raise DatasetNotUsable(f"{name}: its rows differ in length", where=where)
+            raise DatasetNotUsable(f"{name}: its rows differ in length", where=where, remedy=leave_out(name))
         sizes.append(size)
         values = flat
     _require_whole(values, name, where)
@@ -77,13 +80,13 @@ def require_pyarrow(what: Any) -> None:
         raise PackageMissing("reading it needs pyarrow", where=what, remedy="pip install 'worldmodel_v[import]'") from None
 
 
-def _read_csv(path: Path) -> Table:
+def _read_csv(path: Path, without: Collection[str]) -> Table:
     require_pyarrow(path)
     import pyarrow.csv
 
     _require_commas(path)
     table = pyarrow.csv.read_csv(path)
-    columns = _columns(table.rename_columns([name.strip() for name in table.schema.names]), path)
+    columns = _columns(table.rename_columns([name.strip() for name in table.schema.names]), path, without)
     for name in table.schema.names:
         _require_within_int64(columns.get(name.strip()), name, path)
     return columns
@@ -122,16 +125,17 @@ def _require_no_gap(rows: Iterable[str], path: Path) -> None:
             raise DatasetNotUsable(f"line {gap} is empty", where=path, expected="a number in every row")
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, without: Collection[str]) -> Table:
     require_pyarrow(path)
     import pyarrow.parquet
 
-    return _columns(pyarrow.parquet.read_table(path), path)
+    return _columns(pyarrow.parquet.read_table(path), path, without)
 
 
-def _read_npz(path: Path) -> Table:
+def _read_npz(path: Path, without: Collection[str]) -> Table:
     headers = {name: header for name, header in read_headers(path).items() if header.shape}
-    numbers = read_arrays(path, [name for name, header in headers.items() if header.dtype.kind in "fiub"])
+    names = [name for name, header in headers.items() if header.dtype.kind in "fiub" and name not in without]
+    numbers = read_arrays(path, names)
     return {name: numbers.get(name, _no_numbers(header.shape[0])) for name, header in headers.items()}
 
 
@@ -139,7 +143,7 @@ def _no_numbers(num_rows: int) -> np.ndarray:
     return np.broadcast_to(np.array(None), (num_rows,))
 
 
-def _columns(table: Any, path: Path) -> Table:
+def _columns(table: Any, path: Path, without: Collection[str]) -> Table:
     """Empty cells, and nan in a CSV, become NaN; a column of empty cells alone is none."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -151,8 +155,10 @@ def _columns(table: Any, path: Path) -> Table:
         raise DatasetNotUsable(f"has two columns of the name {doubled[0]!r:.100}", where=path)
     found: dict[str, np.ndarray] = {}
     for name, column in zip(names, table.columns, strict=True):
-        if not pa.types.is_null(column.type):
+        if name in without or not pa.types.is_null(column.type):
             found[name] = _no_numbers(len(column))
+        if name in without:
+            continue
         if column.null_count and is_numeric(column.type) and not _is_list(column.type):
             whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
             column = pc.fill_null(whole.cast(pa.float64()), np.nan)
@@ -181,4 +187,4 @@ def _require_whole(values: Any, name: str, where: Any) -> None:
         raise DatasetNotUsable(f"{name}: {values.null_count} values are missing", where=where, expected="a number in every row")
 
 
-READERS: dict[str, Callable[[Path], Table]] = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}
+READERS: dict[str, Callable[[Path, Collection[str]], Table]] = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}

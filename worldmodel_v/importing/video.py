@@ -71,7 +71,8 @@ class VideoImportConfig(ImportConfig):
         defaults = {each.name: each.default for each in fields(self)}
         named = {part: getattr(self, part) for part in ("reward", *END_COLUMNS, "seed")}
         parts = {part: (name, name != defaults[part]) for part, name in named.items()}
-        return ActionColumns.of(table, where, action=self.action, index=(EPISODE,) if is_shared else (), **parts)
+        index = (EPISODE,) if is_shared else ()
+        return ActionColumns.of(table, where, action=self.action, index=index, without=self.without, **parts)
 
 
 class VideoRecording(Recording):
@@ -89,7 +90,8 @@ class VideoRecording(Recording):
         self.root = Path(os.path.commonpath([str(path) for path in (source, *shared)]))
         self.files = (*(file for video in self._videos for file in frame_files(video)), *shared)
         self.num_episodes = len(self._videos)
-        first = read_table(self._tables[0])
+        self._without = config.without
+        first = read_table(self._tables[0], self._without)
         is_one_file = place is not None and place.is_file()
         self._is_shared = is_one_file and (self.num_episodes > 1 or EPISODE in first)
         self._names, self._columns = tuple(first), config.columns(first, self._tables[0], is_shared=self._is_shared)
@@ -127,7 +129,7 @@ class VideoRecording(Recording):
     def _table(self, number: int) -> Table:
         """The episode's rows; raises DatasetNotUsable if its columns are others than in the first table."""
         path = self._tables[number]
-        table = _read(path, path.stat().st_mtime_ns)
+        table = _read(path, path.stat().st_mtime_ns, self._without)
         if tuple(table) != self._names:
             raise DatasetNotUsable("has other columns", where=path, expected=", ".join(self._names), got=", ".join(table))
         self._columns.require_numbers(table, path)
@@ -155,7 +157,8 @@ class VideoRecording(Recording):
         return tuple(lacks)
 
     def _notes(self) -> tuple[str, ...]:
-        extras, left_out = ", ".join(self._columns.extras), ", ".join(self._columns.left_out)
+        extras = ", ".join(self._columns.extras)
+        left_out = ", ".join(name for name in self._columns.left_out if name not in self._without)
         notes = [f"{left_out}: left out, not every value is a number"] if left_out else []
         if extras and not self._is_equal:
             notes.append(f"{extras}: no value beside the final frame, so it is NaN there, and whole numbers are float64")
@@ -163,9 +166,9 @@ class VideoRecording(Recording):
 
 
 @functools.lru_cache(maxsize=1)
-def _read(path: Path, changed: int) -> Table:
+def _read(path: Path, changed: int, without: tuple[str, ...]) -> Table:
     """One table may be that of many episodes."""
-    return read_table(path)
+    return read_table(path, without)
 
 
 def _frames(video: Path) -> LazyFrames:
