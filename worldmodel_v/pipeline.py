@@ -214,9 +214,20 @@ def _node_of(change: Change, configs: Stages) -> yaml.Node:
 
 def takes(stage: str, field: str) -> Literal["list", "flag", "value"]:
     """How many words a field takes on a command line: any number, none or one, or one; also one of a built-in autoencoder."""
-    stages = (STAGES, *(STAGES | {"train": train_config(kind)} for kind in BUILT_IN))
-    hint = next((found for each in stages if (found := _declared(each, stage, field))), None)
+    hint = next((found for each in _all_stages() if (found := _declared(each, stage, field))), None)
     return "list" if get_origin(hint) is tuple else "flag" if hint is bool else "value"
+
+
+def stages_with(field: str) -> list[str]:
+    """The stages that have a field of this name; also one of a built-in autoencoder."""
+    return [stage for stage in STAGES if any(_declared(each, stage, field) for each in _all_stages())]
+
+
+def _all_stages() -> Iterator[Stages]:
+    """The stages with each built-in autoencoder."""
+    yield STAGES
+    for kind in BUILT_IN:
+        yield STAGES | {"train": train_config(kind)}
 
 
 def _declared(configs: Stages, stage: str, field: str) -> Any:

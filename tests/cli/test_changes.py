@@ -72,6 +72,20 @@ def test_a_wrong_change_is_refused_as_the_file_would_be(file: Path, words: str, 
     assert message in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--steps 5", "--steps: a stage's field is given with the stage's name; say --train.steps"),
+        ("--latent-dim=4", "--latent-dim: a stage's field is given with the stage's name; say --train.latent-dim"),
+        ("--seed 3", "say --collect.seed or --train.seed"),
+    ],
+)
+def test_a_field_without_its_stage_is_told_whose_it_may_be(file: Path, words: str, said: str) -> None:
+    _, errors = run("wm-pipeline", "run", file, "--out", "out", *words.split(), folder=file.parent, code=2)
+    assert said in errors
+    assert len(errors.splitlines()) == 1
+
+
 def test_a_job_gets_the_words_back(file: Path) -> None:
     kept, changes = _without_changes(["submit", "--collect.record", "a", "b", "--out", "o", "--train.compile", "f"])
     assert kept == ["submit", "--out", "o", "f"]

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ import tyro
 
 import worldmodel_v
 from worldmodel_v.cli.hashing import hash_alike
-from worldmodel_v.cli.main import run
+from worldmodel_v.cli.main import Output, options_in, run
 from worldmodel_v.cli.tables import print_facts, print_pipeline
 from worldmodel_v.cli.terminal import print_lines
 from worldmodel_v.errors import ConfigError
@@ -210,13 +210,27 @@ def main() -> None:
     words, changes = _without_changes(sys.argv[1:])
     run(
         "wm-pipeline",
-        PipelineConfig,  # type: ignore[arg-type]
+        _commands,
         functools.partial(_work, changes),
         show=_show,
         beside=lambda config: config.beside(),
         args=words,
         following=_following,
     )
+
+
+def _commands(words: Sequence[str]) -> Any:
+    """The commands; raises ConfigError for the field of a stage that is given without the stage."""
+    own = {each.name for config in (*COMMANDS.values(), Output) for each in fields(config)} | {"help"}
+    for name, field in options_in(words):
+        if field in own:
+            continue
+        from worldmodel_v.pipeline import stages_with
+
+        if stages := stages_with(field):
+            given = " or ".join(f"--{stage}.{field.replace('_', '-')}" for stage in stages)
+            raise ConfigError(f"{name}: a stage's field is given with the stage's name", remedy=f"say {given}")
+    return PipelineConfig
 
 
 def _without_changes(words: list[str]) -> tuple[list[str], "list[Change]"]:
