@@ -37,7 +37,12 @@ def test_numbers_are_rounded_for_people() -> None:
 def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any]) -> list[str]:
     monkeypatch.setattr(terminal, "PIPED_WIDTH", 80)
     print_overview(facts)
-    return [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    return capsys.readouterr().out.splitlines()
+
+
+def test_no_line_of_a_table_is_filled_with_spaces_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts({"a": "x" * 300, "b": 1})
+    assert capsys.readouterr().out.splitlines() == ["a  " + "x" * 235, "   " + "x" * 65, "b  1"]
 
 
 def test_policies_are_the_rows_of_one_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,15 @@ def results() -> Console:
 
 
 class _Results(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich does; where there is no terminal, without the spaces that fill a table's lines."""
+        if sys.stdout.isatty():
+            super().print(*objects, **options)
+            return
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        print("\n".join(map(str.rstrip, captured.get().split("\n"))), end="")
+
     def on_broken_pipe(self) -> None:
         """Let the caller have the BrokenPipeError, which rich is handling, instead of leaving."""
         raise
