@@ -18,7 +18,7 @@ from minari.serialization import serialize_space
 from tests.importing.recorders import EPISODES, InADict, WithInfo, assert_in_place, toy
 from worldmodel_v.errors import DatasetNotUsable, PackageMissing
 from worldmodel_v.importing import ImportReport, import_recordings
-from worldmodel_v.importing.minari import MinariImportConfig
+from worldmodel_v.importing.minari import MinariImportConfig, _picture
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import Dataset, open_dataset, verify
 
@@ -193,6 +193,14 @@ def test_observations_without_a_picture(tmp_path: Path, monkeypatch: pytest.Monk
     source = record(toy(image_observation=False), tmp_path, monkeypatch)
     with pytest.raises(DatasetNotUsable, match=r"expected observations with a picture, got Box"):
         run(source, tmp_path / "out")
+
+
+def test_what_may_be_a_picture_is_named_and_no_other_view_is_offered() -> None:
+    space = gymnasium.spaces.Box(-1, 1, (32, 32), np.float32)
+    with pytest.raises(
+        DatasetNotUsable, match=r"if it is one, say frames='observation'\); say which part is the picture with frames$"
+    ):
+        _picture(MinariImportConfig(from_="a", out="b"), space)
 
 
 def test_without_the_package_its_line_is_named(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

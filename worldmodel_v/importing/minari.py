@@ -31,6 +31,7 @@ from worldmodel_v.records import NO_SEED
 from worldmodel_v.schema import ActionSpace, space_record
 from worldmodel_v.storage.foreign_hdf5 import require_self_contained
 from worldmodel_v.storage.reading import readable
+from worldmodel_v.surface import option
 
 METADATA = "metadata.json"
 SAID = ("dataset_id", "minari_version", "algorithm_name", "code_permalink")
@@ -162,7 +163,8 @@ def _picture(config: MinariImportConfig, space: gymnasium.Space) -> tuple[str, P
     try:
         path, layout = choose_frames(name, space, ["rgb_array"], config.frames, config.layout)
     except EnvironmentNotUsable as error:
-        raise DatasetNotUsable(error.what, **error.parts) from None
+        remedy = error.remedy and f"say which part is the picture with {option('frames')}"  # of `render` there is none
+        raise DatasetNotUsable(error.what, **error.parts | {"remedy": remedy}) from None
     if path == RENDER:
         raise DatasetNotUsable(where=name, expected="observations with a picture", got=str(space))
     box = dict(leaves(space))[path]
