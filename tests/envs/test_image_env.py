@@ -191,12 +191,12 @@ class TestActions:
         env = ImageEnv(numbers)
         for given in (space.low, space.high, np.array([-0.4, 0.5])):
             env.step(recorded := env.record_action(given))
-            require_inside(space, np.stack([recorded]))
+            require_inside(space, env.actions, np.stack([recorded]))
             assert space.contains(numbers.received[-1])
             np.testing.assert_array_equal(numbers.received[-1], recorded.astype(np.float64))
             np.testing.assert_allclose(recorded[0], given[0], rtol=1e-6)
         with pytest.raises(ValueError, match="outside Box"):
-            require_inside(space, np.stack([env.record_action([0.1001, 0.0])]))
+            require_inside(space, env.actions, np.stack([env.record_action([0.1001, 0.0])]))
 
 
 class ResetsItself(NumbersEnv):

@@ -306,9 +306,11 @@ class ImageEnv:
         return require_frame(picture) if self._convert is None else self._convert(picture)
 
 
-def require_inside(space: gymnasium.Space, recorded_actions: np.ndarray, whose: str = "the policy's action") -> None:
-    """Raise ValueError, naming the step, unless all recorded actions of an episode, (T, A) or (T,), lie in the space."""
-    actions = ActionSpace(space_record(space))
+def require_inside(
+    space: gymnasium.Space, actions: ActionSpace, recorded_actions: np.ndarray, whose: str = "the policy's action"
+) -> None:
+    """Raise ValueError, naming the step, unless all recorded actions of an episode, (T, A) or (T,), lie in the space, of which
+    `actions` is the record."""
     if actions.kind == "continuous":  # recorded in float32, so the bounds are rounded to float32
         with np.errstate(over="ignore"):
             low, high = (bound.astype(np.float32).reshape(-1) for bound in (space.low, space.high))

@@ -137,7 +137,7 @@ class OwnSource:
         seed = episode_seeds(self.spec.seed, episode_id)[0]
         with self._failures(episode_id, seed):
             columns = _columns(self.spec.schema, rows)
-            require_inside(self.source.action_space, columns["action"][:-1], whose="action")
+            require_inside(self.source.action_space, self.spec.schema.actions, columns["action"][:-1], whose="action")
         return Episode(schema=self.spec.schema, episode_id=episode_id, seed=seed, policy=self.spec.policy, columns=columns)
 
     def _failures(self, episode_id: int, seed: int) -> AbstractContextManager[None]:

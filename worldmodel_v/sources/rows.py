@@ -71,7 +71,7 @@ class EpisodeRows:
     def _actions(self, column: Column, actions: tuple[Any, ...]) -> np.ndarray:
         rows = np.full((len(actions) + 1, *column.row_shape), column.fill_value, column.dtype)
         rows[:-1] = actions
-        require_inside(self._env.action_space, rows[:-1])
+        require_inside(self._env.action_space, self._env.actions, rows[:-1])
         return rows
 
 
