@@ -18,6 +18,9 @@ from worldmodel_v.surface import option
 SIGNATURES = {".png": (0, b"\x89PNG\r\n\x1a\n"), ".gif": (0, b"GIF8"), ".mp4": (4, b"ftyp")}
 """How the files begin that this command writes, and so may replace: the place, and the bytes there."""
 
+ENDINGS = {"preview": (".png", ""), "video": (".gif", ".mp4")}
+"""How the names of what it writes may end."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InspectConfig:
@@ -57,8 +60,11 @@ class InspectConfig:
         require_settings(self)
         if self.episode is not None and self.video is None:
             raise ConfigError("has no effect", field="episode", remedy=f"give {option('video')} too")
-        if self.video is not None and self.video.suffix not in (".gif", ".mp4"):
-            raise ConfigError(field="video", expected="a name that ends in .gif or .mp4", got=self.video)
+        for field, endings in ENDINGS.items():
+            file = getattr(self, field)
+            if file is not None and file.suffix not in endings:
+                named = " or ".join(filter(None, endings))
+                raise ConfigError(field=field, expected=f"a name that ends in {named}", got=file)
 
 
 def main() -> None:
@@ -104,8 +110,6 @@ def _require_free(file: Path, field: str, inspected: Path | None) -> None:
     if inspected and inspected.resolve() in (folder.resolve(), *folder.resolve().parents):
         what, remedy = f"lies in {inspected}, which is only looked at", "give a file outside of it"
         raise ConfigError(what, field=field, got=file, remedy=remedy)
-    if field == "preview" and file.suffix not in ("", ".png") and not file.is_dir():
-        raise ConfigError(field=field, expected="a name that ends in .png", got=file)
     try:
         mode = file.stat().st_mode
     except FileNotFoundError:
