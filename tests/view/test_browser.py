@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no 
 @pytest.fixture(scope="module")
 def browser(stamp_page: ViewReport, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """The toy world's page, with a dream."""
-    with Browser(stamp_page.page, tmp_path_factory.mktemp("profile")) as opened:
+    with Browser(stamp_page.out, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
 
@@ -56,7 +56,7 @@ def test_frames_are_those_of_pytorch_to_within_a_grey_level(architecture: str, s
     vae = write_vae(tmp_path / "vae", data, model=model)
     report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
     z = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
-    with Browser(report.page, tmp_path / "profile") as browser:
+    with Browser(report.out, tmp_path / "profile") as browser:
         found = decoded(browser, z)
         assert browser.complaints == []
     expected = output_to_frames(model.decode_z(torch.from_numpy(z))).numpy()
@@ -68,7 +68,7 @@ def test_a_vae_with_a_condition_gets_that_of_its_frame(tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "data")
     vae = write_vae(tmp_path / "vae", data, condition=("action",), condition_dim=2, channels=1)
     report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
-    with Browser(report.page, tmp_path / "profile") as browser:
+    with Browser(report.out, tmp_path / "profile") as browser:
         shown = browser.value("{ const e = worldView.here.episode; return [...e.decodedAt(2, worldView.decoder)]; }")
         number = browser.value("worldView.here.episode.episode")
     found = np.array(shown, np.uint8).reshape(8, 8, 4)[..., :3]
@@ -93,7 +93,7 @@ def test_forecasts_are_those_of_the_example(browser: Browser, stamp_page: ViewRe
     """The state after five rows, and the mixture, reward and end that come out of it."""
     episode = open_dataset(stamp_rollouts)[3]
     z = torch.from_numpy(np.random.default_rng(1).normal(size=(1, 5, 8)).astype(np.float32))
-    with example_model(stamp_page.page.parent, stamp_rollouts) as model:
+    with example_model(stamp_page.out.parent, stamp_rollouts) as model:
         forecast, _ = model(z, torch.from_numpy(episode.action[None, :5]), None, 0.7)
     code = """{
       const { model } = worldView, rows = %s, actions = %s;
@@ -169,7 +169,7 @@ def test_a_map_and_two_levels_are_decoded_moved_and_dreamed(kind: str, tmp_path:
     report = view(ViewConfig(vae=vae, data=data, rnn=tmp_path, out=tmp_path / "page.html", device="cpu"))
     z = torch.randn(6, model.latent_dim, generator=torch.Generator().manual_seed(0))
     condition = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
-    with Browser(report.page, tmp_path / "profile") as browser:
+    with Browser(report.out, tmp_path / "profile") as browser:
         found = decoded(browser, torch.cat([z, model.standardised(condition)], dim=1).numpy())
         moved = browser.value("""{
           const { z, start, sliders } = worldView.latents, [{ input, high, direction }, ...others] = sliders;
@@ -255,7 +255,7 @@ def test_nothing_is_wider_than_the_window(browser: Browser, width: int) -> None:
 def test_strangers_text_is_only_text(tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "data", spec={"env": HOSTILE, "policy": HOSTILE})
     report = view(ViewConfig(vae=write_vae(tmp_path / "vae", data), data=data, out=tmp_path / "page.html", device="cpu"))
-    with Browser(report.page, tmp_path / "profile") as browser:
+    with Browser(report.out, tmp_path / "profile") as browser:
         assert browser.value("document.querySelector('#facts').textContent").count(printable(HOSTILE)) == 2
         assert browser.value("document.querySelectorAll('script').length") == 4
         assert browser.complaints == []
@@ -263,7 +263,7 @@ def test_strangers_text_is_only_text(tmp_path: Path) -> None:
 
 def test_a_browser_that_cannot_run_the_networks_says_so_and_shows_the_frames(stamp_page: ViewReport, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    page.write_text(stamp_page.page.read_text().replace(" 'wasm-unsafe-eval'", "", 1))
+    page.write_text(stamp_page.out.read_text().replace(" 'wasm-unsafe-eval'", "", 1))
     with Browser(page, tmp_path / "profile") as browser:
         for part in ("latents", "dream"):
             said = browser.value(f"document.getElementById('{part}-absent').textContent")

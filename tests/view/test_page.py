@@ -36,10 +36,10 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&lt;\u2
 
 
 def test_it_is_one_file_that_names_no_other(stamp_page: ViewReport) -> None:
-    content = stamp_page.page.read_bytes()
+    content = stamp_page.out.read_bytes()
     assert content.startswith(MARK)
     assert len(content) <= MAX_BYTES
-    assert stamp_page.megabytes == round(len(content) / 1e6, 2)
+    assert stamp_page.bytes == len(content)
     page = Page(content.decode())
     assert {name for tag, attributes in page.elements for name in attributes if name in ("src", "href")} == {"href"}
     links = [attributes["href"] for _, attributes in page.elements if "href" in attributes]
@@ -47,7 +47,7 @@ def test_it_is_one_file_that_names_no_other(stamp_page: ViewReport) -> None:
 
 
 def test_every_element_has_a_name_for_screen_readers(stamp_page: ViewReport) -> None:
-    page = Page(stamp_page.page.read_text())
+    page = Page(stamp_page.out.read_text())
     labelled = {attributes["for"] for tag, attributes in page.elements if tag == "label"}
     for tag, attributes in page.elements:
         if tag in ("input", "select"):
@@ -57,7 +57,7 @@ def test_every_element_has_a_name_for_screen_readers(stamp_page: ViewReport) -> 
 
 
 def test_the_policy_allows_its_own_style_and_scripts_alone(stamp_page: ViewReport) -> None:
-    text = stamp_page.page.read_text()
+    text = stamp_page.out.read_text()
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', text)[1].replace("&#39;", "'")
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-inline" not in policy
@@ -69,7 +69,7 @@ def test_the_policy_allows_its_own_style_and_scripts_alone(stamp_page: ViewRepor
 
 
 def test_frames_are_the_recorded_ones_to_the_bit(stamp_page: ViewReport, stamp_rollouts: Path) -> None:
-    data = data_of(stamp_page.page)
+    data = data_of(stamp_page.out)
     assert [each["episode"] for each in data["episodes"]] == [3, 7, 0, 6]
     assert [each["kind"] for each in data["episodes"]] == ["held out", "held out", "trained on", "trained on"]
     dataset = open_dataset(stamp_rollouts)
@@ -87,11 +87,11 @@ def test_no_episode_of_other_rollouts_was_trained_on(stamp_vae: Path, tmp_path: 
     other = tmp_path / "other"
     collect(stamp_config(other, seed=8, episodes=3))
     report = view(ViewConfig(vae=stamp_vae, data=other, out=tmp_path / "page.html", device="cpu"))
-    assert [each["kind"] for each in data_of(report.page)["episodes"]] == ["not from its training"] * 3
+    assert [each["kind"] for each in data_of(report.out)["episodes"]] == ["not from its training"] * 3
 
 
 def test_latents_are_ordered_by_their_kl(stamp_page: ViewReport) -> None:
-    latents = data_of(stamp_page.page)["latents"]
+    latents = data_of(stamp_page.out)["latents"]
     amounts = [slider["amount"] for slider in latents["sliders"]]
     assert amounts == sorted(amounts, reverse=True)
     assert sorted(slider["at"] for slider in latents["sliders"]) == [*range(8)]
@@ -110,13 +110,13 @@ def test_the_levels_of_a_ladder_have_a_slider_for_each_latent(tmp_path: Path) ->
     vae, data = relative(tmp_path, "ladder")
     report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
     assert report.latents.startswith("weights in")
-    names = {slider["name"] for slider in data_of(report.page)["latents"]["sliders"]}
+    names = {slider["name"] for slider in data_of(report.out)["latents"]["sliders"]}
     assert names == {"top_0", "top_1", "top_2", "bottom_0", "bottom_1", "bottom_2", "bottom_3"}
 
 
 def test_a_map_has_sliders_for_its_principal_components(tmp_path: Path) -> None:
     vae, data = relative(tmp_path, "spatial")
-    shown = data_of(view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu")).page)
+    shown = data_of(view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu")).out)
     sliders = shown["latents"]["sliders"]
     components = floats(shown["latents"]["components"]).reshape(len(sliders), -1)
     mu = np.concatenate([floats(each["mu"]).reshape(each["rows"], -1) for each in shown["episodes"]]).astype(np.float64)
@@ -140,14 +140,14 @@ def floats(text: str) -> np.ndarray:
 def test_a_page_has_as_many_frames_as_it_has_room_for(
     monkeypatch: pytest.MonkeyPatch, stamp_page: ViewReport, stamp_vae: Path, stamp_rollouts: Path, tmp_path: Path
 ) -> None:
-    whole, folder = len(stamp_page.page.read_bytes()), stamp_page.page.parent
-    taken = sum(len(text) for each in data_of(stamp_page.page)["episodes"] for text in each["recorded"])
+    whole, folder = len(stamp_page.out.read_bytes()), stamp_page.out.parent
+    taken = sum(len(text) for each in data_of(stamp_page.out)["episodes"] for text in each["recorded"])
     config = ViewConfig(vae=stamp_vae, data=stamp_rollouts, rnn=folder, out=tmp_path / "page.html", device="cpu")
     monkeypatch.setattr(stage, "MAX_BYTES", whole - taken // 2)
     report = view(config)
-    assert len(report.page.read_bytes()) <= whole - taken // 2
+    assert len(report.out.read_bytes()) <= whole - taken // 2
     assert 8 <= report.frames < stamp_page.frames
-    assert data_of(report.page)["episodes"][0]["ending"] == "cut"
+    assert data_of(report.out)["episodes"][0]["ending"] == "cut"
     monkeypatch.setattr(stage, "MAX_BYTES", 600_000)
     with pytest.raises(ConfigError, match="4 episodes are too many for a page of 0 MB"):
         view(config)
@@ -162,10 +162,10 @@ def test_text_from_strangers_stays_text(tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "data", spec={"env": HOSTILE, "policy": HOSTILE})
     vae = write_vae(tmp_path / "vae", data)
     report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
-    text = report.page.read_text()
+    text = report.out.read_text()
     assert "alert(1)</script>" not in text
     assert "<img" not in text
-    assert data_of(report.page)["title"] == printable(HOSTILE)
+    assert data_of(report.out)["title"] == printable(HOSTILE)
     assert len(re.findall("<script", text)) == 4
 
 
@@ -195,7 +195,7 @@ def test_tokens_have_their_episodes_alone(tmp_path: Path) -> None:
     (vae / "vae.safetensors").write_bytes(save(FSQ(FSQConfig(frame_height=8, frame_width=8, token_grid=4))))
     report = view(ViewConfig(vae=vae, data=data, out=tmp_path / "page.html", device="cpu"))
     assert report.latents == "left out: its autoencoder is fsq, which is not gaussian, spatial or ladder"
-    shown = data_of(report.page)
+    shown = data_of(report.out)
     assert shown["latents"]["absent"] in report.latents
     assert all(episode["decoded"] for episode in shown["episodes"])
     with pytest.raises(ConfigError, match="dreams of latents with a Gaussian for each number, which fsq does not have"):
@@ -208,7 +208,7 @@ def test_a_decoder_that_is_too_large_is_left_out(
     monkeypatch.setattr(stage, "MAX_DECODER_BYTES", 1000)
     report = view(ViewConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / "page.html", device="cpu"))
     assert re.fullmatch(r"left out: its decoder would take \d\.\d MB, for which a page has no room", report.latents)
-    assert all(episode["decoded"] for episode in data_of(report.page)["episodes"])
+    assert all(episode["decoded"] for episode in data_of(report.out)["episodes"])
     with pytest.raises(ConfigError, match="a dream needs the decoder in the page, which is not possible"):
         view(ViewConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / "page.html", rnn=write_rnn(), device="cpu"))
 

@@ -44,8 +44,12 @@ MARGIN = 0.97
 class ViewReport:
     """What a run of `view` wrote."""
 
-    page: Path
-    megabytes: float
+    out: Path
+    """The page."""
+
+    bytes: int
+    """Its size."""
+
     episodes: int
     frames: int
     latents: str
@@ -213,8 +217,8 @@ def _report(
     config: ViewConfig, page: bytes, excerpts: Sequence[Excerpt], decoder: PageDecoder | str, rnn: MdnRnn | None
 ) -> ViewReport:
     return ViewReport(
-        page=config.out,
-        megabytes=round(len(page) / 1e6, 2),
+        out=config.out,
+        bytes=len(page),
         episodes=len(excerpts),
         frames=sum(map(len, excerpts)),
         latents=f"left out: {decoder}" if isinstance(decoder, str) else f"weights in {decoder.precision}",
