@@ -28,7 +28,7 @@ from worldmodel_v.storage.directory import require_outside
 from worldmodel_v.storage.html import dataset_picture
 from worldmodel_v.storage.index import INDEX_NAME
 from worldmodel_v.storage.new_directory import new_directory, require_new
-from worldmodel_v.storage.store import store_of
+from worldmodel_v.storage.store import stream
 from worldmodel_v.surface import option
 from worldmodel_v.training.publication import HELDOUT_NAME, read_evaluation
 from worldmodel_v.training.publication import PICTURE_NAME as RECONSTRUCTIONS_NAME
@@ -143,7 +143,7 @@ def _write_dataset(config: HubConfig, progress: Progress) -> None:
     source: Source[Any] = Source(config.data, (RolloutSpec, LatentSpec), progress)
     dataset = source.dataset
     arrow_schema(dataset.schema)
-    with store_of(dataset.path).stream(dataset.path / SPEC_NAME) as file:
+    with stream(dataset.path / SPEC_NAME) as file:
         described = file.read()
     with new_directory(config.out) as folder:
         for name in ("shards", "data"):

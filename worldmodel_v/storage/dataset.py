@@ -21,6 +21,7 @@ from worldmodel_v.errors import DatasetNotUsable, ShardDamaged
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
 from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, Spec, read_settings
+from worldmodel_v.storage import store
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.index import INDEX_NAME, IndexEntry, read_index
 from worldmodel_v.storage.pixels import refuse
@@ -28,7 +29,7 @@ from worldmodel_v.storage.reading import REMEDY, readable
 from worldmodel_v.storage.remote import RemotePath
 from worldmodel_v.storage.set_aside import SetAside, read_set_aside
 from worldmodel_v.storage.shard_reader import Shard
-from worldmodel_v.storage.store import Location, OpenFile, Place, store_of, to_place
+from worldmodel_v.storage.store import Location, OpenFile, Place, to_place
 from worldmodel_v.untrusted import parse_object
 from worldmodel_v.words import counted
 
@@ -164,7 +165,7 @@ class Dataset(Generic[S]):
 
     def open_file(self, entry: IndexEntry) -> OpenFile:
         """A committed shard's file, to read parts of it whose places are known; raises ShardDamaged if it is missing."""
-        return store_of(self.path).open(self.shard_path(entry), self.path)
+        return store.open_file(self.shard_path(entry), self.path)
 
     def shards(self, entries: Sequence[IndexEntry] | None = None) -> Iterator[tuple[IndexEntry, Shard]]:
         """Each committed shard, or each of `entries`, open in turn; remote ones are opened ahead. Raises as `open_shard`."""
@@ -294,7 +295,7 @@ def require_dataset(path: Location, *kinds: type[S]) -> Dataset[S]:
 @readable()
 def read_spec(path: Place, *kinds: type[S]) -> S:
     """The spec in `dataset.json`. Raises as `open_dataset` does."""
-    file, store = path / SPEC_NAME, store_of(path)
+    file = path / SPEC_NAME
     makers = " or ".join(_STAGES[kind] for kind in kinds or _STAGES)
     num_bytes = store.size(file) if not isinstance(path, Path) or path.is_dir() else None
     if num_bytes is None:

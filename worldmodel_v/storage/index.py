@@ -16,7 +16,7 @@ from worldmodel_v.errors import ShardDamaged
 from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import is_sha256
 from worldmodel_v.storage.reading import readable
-from worldmodel_v.storage.store import Place, store_of
+from worldmodel_v.storage.store import Place, stream
 from worldmodel_v.untrusted import parse_object
 
 INDEX_NAME = "index.jsonl"
@@ -78,7 +78,7 @@ def shard_name(number: int) -> str:
 def read_index(path: Place) -> list[IndexEntry]:
     """The committed shards of `index.jsonl`, in the order of their numbers; raises ShardDamaged on a malformed line."""
     try:
-        opened = store_of(path).stream(path)
+        opened = stream(path)
     except FileNotFoundError:
         return []
     with readable(path), opened as file:

@@ -75,33 +75,27 @@ def is_protocol(name: str) -> bool:
     return name in fsspec.available_protocols()
 
 
-class RemoteStore:
-    """Files behind a URL."""
+def size(path: RemotePath) -> int | None:
+    """A file's size in bytes; None if there is no file. Raises NotReadable, RemoteFailed, PackageMissing, ConfigError."""
+    try:
+        num_bytes = _ask(path, lambda filesystem, inner: filesystem.info(inner))["size"]
+    except FileNotFoundError:
+        return None
+    if num_bytes is None:
+        raise RemoteFailed("the server does not tell its size", where=path, remedy="serve the dataset from one that does")
+    return int(num_bytes)
 
-    def size(self, path: RemotePath) -> int | None:
-        """A file's size in bytes; None if there is no file. Raises NotReadable, RemoteFailed, PackageMissing, ConfigError."""
-        try:
-            num_bytes = _ask(path, lambda filesystem, inner: filesystem.info(inner))["size"]
-        except FileNotFoundError:
-            return None
-        if num_bytes is None:
-            raise RemoteFailed("the server does not tell its size", where=path, remedy="serve the dataset from one that does")
-        return int(num_bytes)
 
-    def stream(self, path: RemotePath) -> BinaryIO:
-        """The whole file, in memory; raises FileNotFoundError, NotReadable, RemoteFailed."""
-        try:
-            return io.BytesIO(RemoteFile(path).read_all())
-        except ShardDamaged as error:
-            raise FileNotFoundError(str(path)) from error
-
-    def open(self, path: RemotePath, inside: RemotePath | None = None) -> "RemoteFile":
-        """A file to be read in parts; makes no request yet."""
-        return RemoteFile(path)
+def stream(path: RemotePath) -> BinaryIO:
+    """The whole file, in memory; raises FileNotFoundError, NotReadable, RemoteFailed."""
+    try:
+        return io.BytesIO(RemoteFile(path).read_all())
+    except ShardDamaged as error:
+        raise FileNotFoundError(str(path)) from error
 
 
 class RemoteFile:
-    """A shard behind a URL. It holds no connection; what it has read ahead is freed with it."""
+    """A file behind a URL, to be read in parts. It holds no connection; what it has read ahead is freed with it."""
 
     def __init__(self, path: RemotePath) -> None:
         self._path = path
@@ -113,9 +107,9 @@ class RemoteFile:
     def num_bytes(self) -> int:
         """The file's size, asked for once; raises ShardDamaged if there is no such file, RemoteFailed."""
         if self._num_bytes is None:
-            if (size := RemoteStore().size(self._path)) is None:
+            if (num_bytes := size(self._path)) is None:
                 raise missing(self._path)
-            self._num_bytes = size
+            self._num_bytes = num_bytes
         return self._num_bytes
 
     def read(self, offset: int, size: int) -> bytes:

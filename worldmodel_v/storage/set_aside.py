@@ -15,7 +15,7 @@ from worldmodel_v.storage import files
 from worldmodel_v.storage.index import MAX_NUMBER, IndexEntry
 from worldmodel_v.storage.publish import publish, remove, sync_folder
 from worldmodel_v.storage.reading import readable
-from worldmodel_v.storage.store import Place, store_of
+from worldmodel_v.storage.store import Place, size, stream
 from worldmodel_v.untrusted import parse_object
 
 SET_ASIDE_NAME = "set_aside.jsonl"
@@ -67,10 +67,9 @@ def read_set_aside(dataset: Place) -> list[SetAside]:
     """The lines of a dataset's `set_aside.jsonl`; none if there is no such file. Raises DatasetNotUsable on a
     malformed line."""
     path = dataset / SET_ASIDE_NAME
-    store = store_of(path)
-    if store.size(path) is None:
+    if size(path) is None:
         return []
-    with store.stream(path) as file:
+    with stream(path) as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
         return [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
 

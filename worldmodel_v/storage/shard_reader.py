@@ -19,7 +19,7 @@ from worldmodel_v.storage import columns, layout
 from worldmodel_v.storage.checksum import fletcher32, is_sha256
 from worldmodel_v.storage.pixels import PixelLayout, refuse
 from worldmodel_v.storage.reading import REMEDY, readable
-from worldmodel_v.storage.store import OpenFile, Place, store_of
+from worldmodel_v.storage.store import OpenFile, Place, open_file
 from worldmodel_v.storage.structure import Malformed, Read, StoredColumn, read_structure
 
 
@@ -57,7 +57,7 @@ class Shard:
         Raises ShardDamaged if it is missing, no file, not of `num_bytes`, or no valid shard; NotReadable; ReadFailed;
         RemoteFailed.
         """
-        file = store_of(path).open(path, inside)
+        file = open_file(path, inside)
         size = file.num_bytes
         if num_bytes is not None and size != num_bytes:
             file.close()

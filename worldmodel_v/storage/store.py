@@ -1,9 +1,9 @@
 """Where a dataset is read from: a local directory, or a URL that fsspec can read.
 
-A store gives three things: a file's size, the file from front to back, and parts of it. `LocalStore` uses the calls of the
-operating system; `remote` uses fsspec, which is imported at the first URL. A location with `://` in it is a URL, any other is a
-path. Writing takes only paths: publication needs link without overwriting, fsync and a lock. File systems have these, and no
-object store has them all.
+Three things are read: a file's size (`size`), the file from front to back (`stream`), and parts of it (`open_file`). Local
+files are read by the operating system's calls, URLs by fsspec (`remote`), which is imported at the first one. A location with
+`://` in it is a URL, any other is a path. Writing takes only paths: publication needs link without overwriting, fsync and a
+lock. File systems have these, and no object store has them all.
 
 Rejected: everything through fsspec, local files too. Its local files support neither O_NOFOLLOW nor reads without a shared
 position, and each read costs several times as much.
@@ -19,9 +19,9 @@ from typing import Any, BinaryIO, Generic, Protocol, Self, TypeVar, overload
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, NotAFile, ShardDamaged
-from worldmodel_v.storage import files
+from worldmodel_v.storage import files, remote
 from worldmodel_v.storage.reading import missing, readable, unread
-from worldmodel_v.storage.remote import RemotePath, RemoteStore, is_protocol, parse_url
+from worldmodel_v.storage.remote import RemoteFile, RemotePath, is_protocol, parse_url
 from worldmodel_v.surface import option
 
 Location = str | Path
@@ -54,20 +54,6 @@ class OpenFile(Protocol):
         """Close the file; may be called again."""
 
 
-class Store(Protocol):
-    """How the files of one kind of place are read."""
-
-    def size(self, path: Any) -> int | None:
-        """A file's size in bytes; None if there is no file. Raises NotReadable, ReadFailed, RemoteFailed."""
-
-    def stream(self, path: Any) -> BinaryIO:
-        """A file to be read from front to back; raises OSError or RemoteFailed."""
-
-    def open(self, path: Any, inside: Any = None) -> OpenFile:
-        """A file to be read in parts, of the directory `inside`; raises ShardDamaged if it is missing; NotReadable,
-        ReadFailed."""
-
-
 def to_place(location: Location) -> Place:
     """A path, or a URL if it is a text with `://` in it; raises ConfigError if that names no directory or has a password."""
     if isinstance(location, RemotePath):
@@ -84,9 +70,20 @@ def to_places(given: Location | Iterable[Location]) -> tuple[Place, ...]:
     return tuple(map(to_place, (given,) if isinstance(given, str | Path) else given))
 
 
-def store_of(place: Place) -> Store:
-    """The store that reads a place."""
-    return RemoteStore() if isinstance(place, RemotePath) else LocalStore()
+def size(file: Place) -> int | None:
+    """A file's size in bytes; None if there is no file. Raises OSError; of a URL as `remote.size`."""
+    return remote.size(file) if isinstance(file, RemotePath) else files.size(file)
+
+
+def stream(file: Place) -> BinaryIO:
+    """A file to be read from front to back, one behind a URL in memory; raises OSError or RemoteFailed."""
+    return remote.stream(file) if isinstance(file, RemotePath) else files.open_stream(file)
+
+
+def open_file(file: Place, inside: Any = None) -> OpenFile:
+    """A file to be read in parts, of the directory `inside`. Of a path it raises ShardDamaged if it is missing or no file,
+    NotReadable, ReadFailed; a URL is not asked yet."""
+    return RemoteFile(file) if isinstance(file, RemotePath) else LocalFile(file, inside)
 
 
 class _Field(Generic[Read]):
@@ -140,22 +137,6 @@ class Locations(_Field[tuple[Place, ...]]):
 def _is_url(path: Location) -> bool:
     found = re.match(r"([a-z][a-z0-9+.-]+):/", str(path))
     return found is not None and is_protocol(found[1])
-
-
-class LocalStore:
-    """Files of the operating system."""
-
-    def size(self, path: Path) -> int | None:
-        """A file's size in bytes; None if there is no file."""
-        return files.size(path)
-
-    def stream(self, path: Path) -> BinaryIO:
-        """A file to be read from front to back; raises OSError."""
-        return files.open_stream(path)
-
-    def open(self, path: Path, inside: Path | None = None) -> "LocalFile":
-        """A file to be read in parts; raises ShardDamaged if it is missing or no file; NotReadable, ReadFailed."""
-        return LocalFile(path, inside)
 
 
 class LocalFile:
