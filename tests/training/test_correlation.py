@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,19 @@ from tests.commands import run
 from tests.training.test_sharpness import TOKENIZER, own_config
 from tests.training.test_train import config, lines
 from worldmodel_v.autoencoders import Batch, Drawn
+from worldmodel_v.autoencoders.base import Finding
 from worldmodel_v.autoencoders.gaussian.posterior import gaussian_log_density
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.storage import open_dataset
 from worldmodel_v.training import TrainConfig, train
 from worldmodel_v.training.checkpoint import load_checkpoint
 from worldmodel_v.training.correlation.discriminated import DiscriminatedCorrelation, permuted
-from worldmodel_v.training.correlation.health import CorrelationWatch
+from worldmodel_v.training.correlation.health import judge_latent_discriminator, judge_overlap
 from worldmodel_v.training.correlation.sampled import KLParts, kl_parts, stratified_log_weights
 from worldmodel_v.training.extras import Made
 from worldmodel_v.training.run import TrainingRun
 from worldmodel_v.training.share import ALONE
-from worldmodel_v.training.window import WINDOW
+from worldmodel_v.training.window import WINDOW, WindowWatch
 
 CPU = torch.device("cpu")
 BOTH = ["sampling", "discriminator"]
@@ -295,17 +297,19 @@ class TestRefusals:
 
 class TestHealth:
     @pytest.mark.parametrize(
-        ("figure", "value", "name"),
+        ("judge", "value", "name"),
         [
-            ("overlap", 0.01, "no_overlap"),
-            ("overlap", 0.3, None),
-            ("latent_discriminator_loss", 0.01, "latent_discriminator_wins"),
-            ("latent_discriminator_loss", 1.0, None),
+            (judge_overlap, 0.01, "no_overlap"),
+            (judge_overlap, 0.3, None),
+            (judge_latent_discriminator, 0.01, "latent_discriminator_wins"),
+            (judge_latent_discriminator, 1.0, None),
         ],
     )
-    def test_an_estimate_that_says_nothing_is_found_after_a_window(self, figure: str, value: float, name: str | None) -> None:
-        watch = CorrelationWatch()
-        findings = [watch.judge(step, {figure: value}) for step in range(1000, 1000 + WINDOW + 1, 20)]
+    def test_an_estimate_that_says_nothing_is_found_after_a_window(
+        self, judge: Callable[[int, float], Finding | None], value: float, name: str | None
+    ) -> None:
+        watch = WindowWatch("figure", judge)
+        findings = [watch.judge(step, {"figure": value}) for step in range(1000, 1000 + WINDOW + 1, 20)]
         assert findings[:-1] == [None] * (len(findings) - 1)
         assert (findings[-1].name if findings[-1] else None) == name
 

@@ -26,9 +26,9 @@ from worldmodel_v.training.run import TrainingRun
 from worldmodel_v.training.sharpness.adversarial import DELTA, MAX_ADAPTIVE_WEIGHT, Adversarial, adaptive_weight, last_layer
 from worldmodel_v.training.sharpness.discriminator import Discriminator, discriminator_loss, generator_loss
 from worldmodel_v.training.sharpness.error_weights import WeightedErrors, error_weights, gradient
-from worldmodel_v.training.sharpness.health import DiscriminatorWatch
+from worldmodel_v.training.sharpness.health import judge_discriminator
 from worldmodel_v.training.sharpness.perceptual import feature_distance, load_network
-from worldmodel_v.training.window import WINDOW
+from worldmodel_v.training.window import WINDOW, WindowWatch
 
 NETWORKS = "tests.training.perceptual_networks"
 TOKENIZER = "tests.extending.my_tokenizer:Tokenizer"
@@ -381,14 +381,14 @@ def test_an_autoencoder_of_ones_own_that_gives_its_reconstructions_takes_all_los
 class TestHealth:
     @pytest.mark.parametrize(("loss", "name"), [(0.01, "discriminator_wins"), (1.0, "discriminator_silent"), (0.6, None)])
     def test_a_discriminator_that_teaches_nothing_is_found_after_a_window(self, loss: float, name: str | None) -> None:
-        watch = DiscriminatorWatch()
+        watch = WindowWatch("discriminator_loss", judge_discriminator)
         assert watch.judge(500, {"loss": 1.0}) is None
         findings = [watch.judge(step, {"discriminator_loss": loss}) for step in range(1000, 1000 + WINDOW + 1, 20)]
         assert findings[:-1] == [None] * (len(findings) - 1)
         assert (findings[-1].name if findings[-1] else None) == name
 
     def test_its_text_has_the_remedy(self) -> None:
-        watch = DiscriminatorWatch()
+        watch = WindowWatch("discriminator_loss", judge_discriminator)
         watch.judge(1000, {"discriminator_loss": 0.01})
         finding = watch.judge(1200, {"discriminator_loss": 0.03})
         assert finding is not None

@@ -16,8 +16,9 @@ from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.storage import Rollouts
 from worldmodel_v.surface import option
 from worldmodel_v.training.config import LoopConfig
-from worldmodel_v.training.correlation.health import CorrelationWatch
-from worldmodel_v.training.sharpness.health import DiscriminatorWatch
+from worldmodel_v.training.correlation.health import judge_latent_discriminator, judge_overlap
+from worldmodel_v.training.sharpness.health import judge_discriminator
+from worldmodel_v.training.window import WindowWatch
 
 GRACE_STEPS = 300
 FRAMES_TO_COMPARE = 64
@@ -39,8 +40,9 @@ class Watch:
         self._clipped: torch.Tensor | int = 0
         self._steps = self._window_steps = self._window_clipped = 0
         self._best_psnr: tuple[float, int] | None = None
-        self._discriminator = DiscriminatorWatch()
-        self._correlation = CorrelationWatch()
+        self._discriminator = WindowWatch("discriminator_loss", judge_discriminator)
+        self._overlap = WindowWatch("overlap", judge_overlap)
+        self._latent_discriminator = WindowWatch("latent_discriminator_loss", judge_latent_discriminator)
 
     def count(self, grad_norm: torch.Tensor | float) -> None:
         """Record a step's gradient norm before clipping, without waiting for the device."""
@@ -68,10 +70,10 @@ class Watch:
     def losses(self, step: int, figures: Mapping[str, float]) -> None:
         """Warn of what the recorded figures of a step show: a discriminator that teaches nothing, an estimate of the total
         correlation that says nothing."""
-        if finding := self._discriminator.judge(step, figures):
-            self._warn(finding.name, finding.text)
-        if self._has_settled(step) and (finding := self._correlation.judge(step, figures)):
-            self._warn(finding.name, finding.text)
+        of_the_kl = (self._overlap, self._latent_discriminator) if self._has_settled(step) else ()
+        for watch in (self._discriminator, *of_the_kl):
+            if finding := watch.judge(step, figures):
+                self._warn(finding.name, finding.text)
 
     def judge(self, step: int, heldout: Figures, health: Mapping[str, float | list[float]]) -> str | None:
         """Warn of what the held-out figures show; returns the finding if the latents have collapsed, None otherwise."""
