@@ -1,4 +1,4 @@
-"""Choosing a device, compiling for it, counting cores, and limiting the threads of matrix products."""
+"""Choosing a device, compiling for it, counting cores, and limiting the threads of operators and of matrix products."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -61,6 +61,17 @@ def batch_in_memory(size: int, device: torch.device) -> Iterator[None]:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in SIGNS_OF_TOO_LITTLE_MEMORY):
             raise
         raise ConfigError(f"does not fit in the memory of {device}", field="batch_size", got=size, remedy="lower it") from None
+
+
+@contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """Within the block, PyTorch splits the operators of this thread among so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)  # what other threads set for themselves in the block holds for later threads too
 
 
 def blas_in_one_thread() -> AbstractContextManager:

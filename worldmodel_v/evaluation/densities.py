@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import AffineTransform, Categorical, Distribution, MixtureSameFamily, MultivariateNormal
 from torch.distributions import TransformedDistribution as Transformed
 
-from worldmodel_v.evaluation.threads import one_thread
+from worldmodel_v.device import torch_threads
 
 SMALLEST_VARIANCE = 1e-4
 
@@ -39,7 +39,7 @@ def fit_flow(z_NZ: np.ndarray, seed: int) -> Distribution:
 
     mean, std = z_NZ.mean(axis=0), np.sqrt(z_NZ.var(axis=0) + SMALLEST_VARIANCE)
     standardised = torch.from_numpy((z_NZ - mean) / std).float()
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch_threads(1):  # small networks gain nothing by more
         torch.manual_seed(seed)
         flow = zuko.flows.MAF(z_NZ.shape[1], transforms=FLOW_TRANSFORMS, hidden_features=FLOW_WIDTHS)
         _maximise_likelihood(flow, standardised)

@@ -7,9 +7,8 @@ cores together are done sooner with a single batch.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -48,14 +47,3 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], number: in
     finally:
         threads.shutdown(cancel_futures=True)
         torch.set_num_threads(of_caller)  # what the threads set for themselves holds for later threads too
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block PyTorch computes in one thread: small networks gain nothing by more, and wait for each other."""
-    of_caller = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(of_caller)

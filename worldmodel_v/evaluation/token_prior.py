@@ -21,8 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from worldmodel_v.device import torch_threads
 from worldmodel_v.evaluation.prior import across_halves
-from worldmodel_v.evaluation.threads import one_thread
 
 WIDTH, LAYERS, HEADS = 64, 2, 4
 STEPS, EPOCHS, BATCH_SIZE, LEARNING_RATE = 400, 8, 32, 2e-3
@@ -120,7 +120,7 @@ class Autoregressive(nn.Module):
 
 def _bits(tokens_NP: torch.Tensor, num_values: int, seed: int, fitted_N: np.ndarray, scored_N: np.ndarray) -> np.ndarray:
     network, scored = _fitted(tokens_NP[fitted_N], num_values, seed), tokens_NP[scored_N]
-    with torch.no_grad(), one_thread():
+    with torch.no_grad(), torch_threads(1):
         nll = torch.cat([network.nll(scored[rows]).double().sum(dim=1) for rows in _batches(scored, network.log_shares)])
     return nll.numpy() / math.log(2)
 
@@ -132,7 +132,7 @@ def _independent_bits(tokens_NP: torch.Tensor, num_values: int, fitted_N: np.nda
 
 
 def _fitted(tokens_NP: torch.Tensor, num_values: int, seed: int) -> Autoregressive:
-    with torch.random.fork_rng(devices=[]), torch.enable_grad(), one_thread():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), torch_threads(1):  # small networks gain nothing by more
         torch.manual_seed(seed)
         network = Autoregressive(_log_shares(tokens_NP, num_values))
         at_once = min(BATCH_SIZE, _at_once(network.log_shares))

@@ -17,14 +17,15 @@ import copy
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from worldmodel_v.autoencoders import Autoencoder, Batch, Loss
+from worldmodel_v.device import torch_threads
 
 Objective = Callable[[Batch], Loss]
 Terms = dict[str, torch.Tensor | float]
@@ -60,15 +61,9 @@ class Parts:
         self._threads_each = max(1, torch.get_num_threads() // number)
         self._threads = ThreadPoolExecutor(number, "part", torch.set_num_threads, (self._threads_each,))
 
-    @contextmanager
-    def few_threads(self) -> Iterator[None]:
+    def few_threads(self) -> AbstractContextManager[None]:
         """Within the block, this thread splits operators among as many threads as a part does. For all of a step."""
-        num_threads = torch.get_num_threads()
-        torch.set_num_threads(self._threads_each)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(num_threads)  # what the threads set for themselves holds for later threads too
+        return torch_threads(self._threads_each)
 
     def backward(self, batch: Batch) -> Terms:
         """Compute the gradients of the batch's loss into the model's parameters; returns `loss` and its figures, detached.
