@@ -34,14 +34,14 @@ def run_format(
     elif {"-h", "--help"}.intersection(words):
         parse(program, overview, args=["--help"])
     elif any(word == "--version" or word.startswith("--tyro-") for word in words):
-        parse(program, _any_of(configs()), args=words)
+        parse(program, any_of(configs()), args=words)
     else:
         found = f"unknown format {words[0]!r}" if words and not words[0].startswith("-") else "no format is named"
         error = ConfigError(f"{found}; expected one of {', '.join(formats)}, such as `{example}`")
         leave_with_error(program, error, output_asked_for(words))
 
 
-def _any_of(configs: Mapping[str, type[Any]]) -> Any:
-    """All formats as subcommands, as the completion of a shell has them."""
+def any_of(configs: Mapping[str, type[Any]]) -> Any:
+    """All configs as subcommands, by these names."""
     subcommands = [Annotated[config, tyro.conf.subcommand(name)] for name, config in configs.items()]
     return Union[tuple(subcommands)]  # noqa: UP007

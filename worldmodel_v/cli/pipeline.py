@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 import worldmodel_v
+from worldmodel_v.cli.formats import any_of
 from worldmodel_v.cli.hashing import hash_alike
 from worldmodel_v.cli.main import Output, options_in, run
 from worldmodel_v.cli.tables import print_facts, print_pipeline
@@ -46,10 +47,6 @@ class InitConfig:
 
     template: Literal["quickstart", "paper", "cluster"] = "quickstart"
     """quickstart: CarRacing in minutes on two cores; paper: Ha & Schmidhuber's scale, one GPU; cluster: the same on Ray."""
-
-    def beside(self) -> AbstractContextManager[Any]:
-        """Nothing: only a file is written."""
-        return nullcontext()
 
     def work(self, progress: Progress, apart: None, changes: "Sequence[Change]") -> Any:
         """Write the file."""
@@ -87,11 +84,6 @@ class RunConfig:
     out: Path
     """Where rollouts/, vae/, eval/, latents/ and the picture rollouts.png go."""
 
-    def beside(self) -> AbstractContextManager[Any]:
-        """The process apart, which has imported what the stages need."""
-        importlib.import_module("worldmodel_v.pipeline")
-        return Apart()
-
     def work(self, progress: Progress, apart: Apart | None, changes: "Sequence[Change]") -> Any:
         """Run the stages."""
         from worldmodel_v.pipeline import run_pipeline
@@ -103,10 +95,6 @@ class RunConfig:
 class _AtCluster:
     address: str
     """The cluster's dashboard: http://HOST:8265."""
-
-    def beside(self) -> AbstractContextManager[Any]:
-        """Nothing: what is asked runs elsewhere."""
-        return nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,15 +181,6 @@ COMMANDS = {
     "stop": StopConfig,
 }
 
-PipelineConfig = (
-    Annotated[InitConfig, tyro.conf.subcommand("init")]
-    | Annotated[RunConfig, tyro.conf.subcommand("run")]
-    | Annotated[SubmitConfig, tyro.conf.subcommand("submit")]
-    | Annotated[StatusConfig, tyro.conf.subcommand("status")]
-    | Annotated[LogsConfig, tyro.conf.subcommand("logs")]
-    | Annotated[StopConfig, tyro.conf.subcommand("stop")]
-)
-
 
 def main() -> None:
     """Entry point of `wm-pipeline`."""
@@ -213,7 +192,7 @@ def main() -> None:
         _commands,
         functools.partial(_work, changes),
         show=_show,
-        beside=lambda config: config.beside(),
+        beside=_beside,
         args=words,
         following=_following,
     )
@@ -230,7 +209,15 @@ def _commands(words: Sequence[str]) -> Any:
         if stages := stages_with(field):
             given = " or ".join(f"--{stage}.{field.replace('_', '-')}" for stage in stages)
             raise ConfigError(f"{name}: a stage's field is given with the stage's name", remedy=f"say {given}")
-    return PipelineConfig
+    return any_of(COMMANDS)
+
+
+def _beside(config: Any) -> AbstractContextManager[Apart | None]:
+    """The process apart, which has imported what the stages need; nothing where no stage runs here."""
+    if not isinstance(config, RunConfig):
+        return nullcontext()
+    importlib.import_module("worldmodel_v.pipeline")
+    return Apart()
 
 
 def _without_changes(words: list[str]) -> tuple[list[str], "list[Change]"]:
