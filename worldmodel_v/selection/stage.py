@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress, begin
 from worldmodel_v.records import Episode
@@ -110,13 +109,13 @@ def _image(plan: Plan, planned: PlannedShard) -> bytes:
     attributes = {"vae_sha256": spec.vae_sha256} if isinstance(spec, LatentSpec) else {}
     if planned.is_whole:
         origins = [table.origin_of(place) for place in planned.places.tolist()]
-        with _opened(plan, planned.places, attributes) as shard:
+        with _opened(plan, planned.places) as shard:
             return copy_shard(
                 shard, first_episode=planned.first_episode, origins=origins, spec_hash=spec.hash, attributes=attributes
             )
     episodes: list[Episode] = []
     for group in by_shard(table, planned.places):
-        with _opened(plan, group, attributes) as shard:
+        with _opened(plan, group) as shard:
             for place in group.tolist():
                 episode_id, origin = planned.first_episode + len(episodes), table.origin_of(place)
                 episode = shard.episode(int(table.position[place]))
@@ -124,16 +123,7 @@ def _image(plan: Plan, planned: PlannedShard) -> bytes:
     return build_shard(episodes, spec_hash=spec.hash, attributes=attributes)
 
 
-def _opened(plan: Plan, places: np.ndarray, attributes: dict[str, str]) -> Shard:
-    """The shard that holds the episodes at the places; raises ShardDamaged, also if another VAE made its latents."""
+def _opened(plan: Plan, places: np.ndarray) -> Shard:
+    """The shard that holds the episodes at the places; raises as `Dataset.open_own`."""
     dataset = plan.datasets[plan.table.source[places[0]]]
-    entry = dataset.entries[plan.table.shard[places[0]]]
-    shard = dataset.open_verified(entry)
-    if shard.attributes.get("vae_sha256") != attributes.get("vae_sha256"):
-        shard.close()
-        raise DatasetNotUsable(
-            "was not made by the VAE that dataset.json names",
-            where=dataset.shard_path(entry),
-            remedy="encode into a new directory",
-        )
-    return shard
+    return dataset.open_own(dataset.entries[plan.table.shard[places[0]]])

@@ -215,6 +215,18 @@ class Dataset(Generic[S]):
             raise
         return shard
 
+    def open_own(self, entry: IndexEntry) -> Shard:
+        """The same; raises DatasetNotUsable too, if another VAE than that of `dataset.json` made its latents."""
+        shard = self.open_verified(entry)
+        if shard.attributes.get("vae_sha256") != (self.spec.vae_sha256 if isinstance(self.spec, LatentSpec) else None):
+            shard.close()
+            raise DatasetNotUsable(
+                "was not made by the VAE that dataset.json names",
+                where=self.shard_path(entry),
+                remedy="encode into a new directory",
+            )
+        return shard
+
     def hashed(self, entry: IndexEntry) -> IndexEntry:
         """The entry with the SHA-256 of `image`: itself, in a dataset that is in one directory."""
         return entry
