@@ -126,7 +126,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None) -> Evaluation
 
     sample = read_sample(dataset, vae.model, holdout_every=holdout_every, limit=config.frames, progress=progress)
     require_recorded(sample, config.factors)
-    scores = _score(vae, sample, device, config.seed, progress)
+    scores = score_frames(vae.model, sample.frames, device, progress, sample.condition, {"ssim": ssim}, config.seed)
     _require_finite(scores, sample, config.vae)
     coder = _coder(vae.model, device)
     findings, material = analyse(sample, scores, coder, config, profile_of(dataset.spec.env))
@@ -191,10 +191,6 @@ def _refuse_foreign_directory(out: Path, identity: dict[str, Any]) -> None:
 
 def _coder(model: Autoencoder, device: torch.device) -> Coder:
     return GaussianCoder(model, device) if isinstance(model, GaussianAutoencoder) else Coder(model, device)
-
-
-def _score(vae: Trained[Autoencoder], sample: Sample, device: torch.device, seed: int, progress: Progress) -> Scores:
-    return score_frames(vae.model, sample.frames, device, progress, sample.condition, {"ssim": ssim}, seed)
 
 
 def _require_finite(scores: Scores, sample: Sample, path: Path) -> None:

@@ -95,12 +95,12 @@ def write_onnx(part: Part, file: Path) -> None:
         program.save(str(file))
 
 
-def run_onnx(file: Path, threads: int = 1) -> Runner:
-    """What an ONNX file, `.onnx` or `.int8.onnx`, computes in onnxruntime on the CPU, with `threads` threads."""
+def run_onnx(file: Path) -> Runner:
+    """What an ONNX file, `.onnx` or `.int8.onnx`, computes in onnxruntime on one thread of the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     return lambda *arrays: tuple(session.run(None, dict(zip(names, arrays, strict=True))))

@@ -114,11 +114,11 @@ def sizes(path: Path, pattern: re.Pattern[str], inside: Path | None = None) -> d
     return found
 
 
-def make_folder(path: Path, inside: Path | None = None) -> None:
+def make_folder(path: Path) -> None:
     """Make a folder, if it is not there; raises NotAFile if a link or something else is."""
-    with _folder_of(path, inside) as folder, suppress(FileExistsError):
+    with _folder_of(path, None) as folder, suppress(FileExistsError):
         os.mkdir(path.name, dir_fd=folder)
-    with _folder(path, inside):
+    with _folder(path, None):
         pass
 
 
@@ -146,9 +146,9 @@ def remove(path: Path, inside: Path | None = None) -> None:
         os.unlink(path.name, dir_fd=folder)
 
 
-def remove_all(path: Path, inside: Path | None = None) -> None:
+def remove_all(path: Path) -> None:
     """Delete a folder with everything in it, or whatever else is there; links are deleted and not followed."""
-    with _folder_of(path, inside) as folder, suppress(FileNotFoundError):
+    with _folder_of(path, None) as folder, suppress(FileNotFoundError):
         if stat.S_ISDIR(os.lstat(path.name, dir_fd=folder).st_mode):
             shutil.rmtree(path.name, dir_fd=folder)
         else:
