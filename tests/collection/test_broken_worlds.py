@@ -28,6 +28,10 @@ STEPS: dict[str, tuple[Callable[[Step], tuple], str]] = {
     "NaN as reward": (lambda s: (s[0], np.nan, *s[2:]), "reward is nan in row 3"),
     "infinite reward": (lambda s: (s[0], -np.inf, *s[2:]), "reward is -inf in row 3"),
     "a reward beyond float32": (lambda s: (s[0], 1e300, *s[2:]), "reward is inf in row 3"),
+    "a whole number that float32 rounds as reward": (
+        lambda s: (s[0], 2**24 + 1, *s[2:]),
+        "in step 3: ValueError: the reward is 16777217 (int), a whole number that float32 would round",
+    ),
     "an array as reward": (
         lambda s: (s[0], np.array([1.0]), *s[2:]),
         "in step 3: TypeError: the reward: expected a number, got array([1.]) (ndarray)",
@@ -53,6 +57,10 @@ STEPS: dict[str, tuple[Callable[[Step], tuple], str]] = {
         "in step 3: ValueError: expected a uint8 frame, got int64",
     ),
     "NaN in frames": (lambda s: (s[0] * np.nan, *s[1:]), "in step 3: ValueError: expected a uint8 frame, got float64"),
+    "masked frames": (
+        lambda s: (np.ma.masked_less(s[0], 300), *s[1:]),
+        "in step 3: ValueError: the frame has masked values",
+    ),
     "no frame": (lambda s: (None, *s[1:]), "in step 3: ValueError: expected a uint8 frame, got NoneType"),
     "frames of four channels": (
         lambda s: (s[0][:, :, [0, 0, 0, 0]], *s[1:]),
@@ -180,7 +188,12 @@ ACTIONS: dict[str, tuple[bool, Any, str]] = {
     "short": (False, [0.5], "in step 3: ValueError: the policy's action has shape (1,), the action space (2,)"),
     "number beyond": (True, 5, "the policy's action in step 3 is 5, outside Discrete(5); have the policy clip it"),
     "negative number": (True, -1, "the policy's action in step 3 is -1, outside Discrete(5); have the policy clip it"),
-    "fraction": (True, 2.7, "in step 3: TypeError: 'float' object cannot be interpreted as an integer"),
+    "fraction": (
+        True,
+        2.7,
+        "in step 3: TypeError: the policy's action is 2.7 (float), expected a whole number for Discrete(5)",
+    ),
+    "an array": (True, np.array([2]), "in step 3: TypeError: the policy's action is array([2]) (ndarray), expected a whole"),
 }
 
 

@@ -341,6 +341,25 @@ def test_a_value_that_its_column_does_not_hold_exactly_is_refused(first: Any, se
         extra_rows(column, [first, second])
 
 
+def test_numbers_in_the_other_byte_order_are_recorded() -> None:
+    values = [np.array([value], ">i4") for value in (1, 70_000)]
+    column = extra_column("info.x", values)
+    assert column.dtype == "int32"
+    assert extra_rows(column, values).tolist() == [[1], [70_000]]
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_arrays_of_a_class_of_their_own_are_frames_by_their_values() -> None:
+    grey = np.arange(40 * 48, dtype=np.uint8).reshape(40, 48)
+    env = choose_image_env(Shown(Box(0, 255, (40, 48), np.uint8), lambda step: np.matrix(grey)), "world", EnvOptions())
+    frame = env.reset(0)
+    assert type(frame) is np.ndarray
+    np.testing.assert_array_equal(frame, grey)
+    picture = Picture(Box(0, 1, (40, 48), np.float32), "HW")
+    with pytest.raises(ValueError, match="the frame has masked values; fill them"):
+        picture(np.ma.masked_less(np.zeros((40, 48), np.float32), 1))
+
+
 def test_whole_numbers_in_the_place_of_uint8_do_not_wrap_around() -> None:
     picture = Picture(Box(0, 255, (3, 40, 48), np.uint8), "CHW")
     levels = np.arange(3 * 40 * 48, dtype=np.uint16).reshape(3, 40, 48)

@@ -7,25 +7,25 @@ Building CarRacing costs 14 ms, stepping it costs seconds.
 
 import copy
 import dataclasses
-import functools
 import numbers
 import operator
 import os
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
+from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.wrappers import FrameStackObservation
 
+from worldmodel_v.envs.calls import Call, calls_noted
 from worldmodel_v.envs.car_racing import car_racing_state, is_car_racing
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, recorded_leaves, require_paths
-from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of
+from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of, plain_array
 from worldmodel_v.envs.plugins import draw_without_a_display, import_plugin, remedy
 from worldmodel_v.envs.source import layers
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line, retold, shown
@@ -75,6 +75,9 @@ class ImageEnv:
         self.seen: tuple[Any, dict[str, Any]] = None, {}
         """The environment's own observation and info of the frame just seen."""
 
+        self.calls: list[Call] = []
+        """Of its last step, those of `step` and `reset` on its layers, if `calls_noted` notes them here."""
+
     @property
     def action_space(self) -> gymnasium.Space:
         return self._space
@@ -113,8 +116,8 @@ class ImageEnv:
             return self._moved(moved, name)
         if calls:
             raise ConfigError(
-                f"the policy {name} calls the environment's {calls[0]} in its own reset and returns no frame, so the first "
-                "frame would be the one before",
+                f"the policy {name} calls the environment's {calls[0].name} in its own reset and returns no frame, so the "
+                "first frame would be the one before",
                 field="policy",
                 got=name,
                 remedy="return the frame that the environment shows then",
@@ -186,7 +189,10 @@ class ImageEnv:
         """
         kind = self.actions.kind
         if self.actions.row_shape == ():
-            return operator.index(action)
+            try:
+                return operator.index(action)
+            except TypeError:
+                raise TypeError(f"the policy's action is {shown(action)}, expected a whole number for {self._space}") from None
         given = np.array(action)  # a copy: a policy may use its array again
         if given.dtype.kind in NO_REAL_NUMBERS:
             raise TypeError(f"the policy's action is {shown(action)}, expected numbers for {self._space}")
@@ -281,6 +287,7 @@ class ImageEnv:
         return recorded.astype(self._space.dtype).reshape(self._space.shape)
 
     def _step(self, recorded_action: np.ndarray | int) -> tuple[float, bool, bool]:
+        self.calls.clear()
         given = self.gym.step(self._gym_action(recorded_action))
         observation, reward, terminated, truncated, info = _parts("step", given, STEP_GIVES)
         self.seen = observation, info
@@ -288,6 +295,11 @@ class ImageEnv:
 
     def _require_final(self) -> None:
         """Raise ValueError if it resets itself and gives the next episode's first observation, not the final one."""
+        if self._shows_next_episode():
+            raise ValueError(
+                "the episode has ended, and the environment resets itself in the same step, so that what it shows is the next "
+                "episode's first frame; have it wait for the caller's reset"
+            )
         observation, info = self.seen
         given = part_of(observation, self._frame_path)
         for name in FINAL_OBSERVATION:
@@ -298,6 +310,12 @@ class ImageEnv:
                     f"the episode has ended, and info[{name!r}] is another observation than the one returned: the environment "
                     "resets itself; have it return the final observation"
                 )
+
+    def _shows_next_episode(self) -> bool:
+        """Whether a layer was reset in the last step, and what a layer then gave is what the reset did."""
+        first = [call.given[0] for call in self.calls if call.name == "reset" and isinstance(call.given, tuple | list)]
+        last = [call.given[0] for call in self.calls if call.name == "step" and isinstance(call.given, tuple | list)]
+        return bool(first) and (self.frames == RENDER or any(data_equivalence(a, b, exact=True) for a in first for b in last))
 
     def _frame(self) -> np.ndarray:
         picture = self.gym.render() if self.frames == RENDER else part_of(self.seen[0], self._frame_path)
@@ -349,76 +367,12 @@ def _frame_space(env: gymnasium.Env, options: EnvOptions) -> gymnasium.spaces.Bo
     return space
 
 
-@contextmanager
-def calls_noted(env: gymnasium.Env) -> Iterator[list[str]]:
-    """Yields a list of the calls of `step` and `reset` within the block, on any layer of the environment; on none of a copy.
-
-    The classes note them, since a method of the object's own would be in its copies too.
-    """
-    calls: list[str] = []
-    with ExitStack() as noted:
-        for layer in layers(env):
-            _CALLS[id(layer)] = calls
-            noted.callback(_CALLS.pop, id(layer), None)
-        for cls in {type(layer) for layer in layers(env)}:
-            noted.enter_context(_noting(cls))
-        yield calls
-
-
-_CALLS: dict[int, list[str]] = {}
-"""Where the calls of an object are noted, by its id."""
-
-_NOTING: dict[type, tuple[int, ExitStack]] = {}
-"""How many blocks, of several threads, note the calls of a class, and what ends it."""
-
-_LOCK = threading.Lock()
-
-
-@contextmanager
-def _noting(cls: type) -> Iterator[None]:
-    """Within the block, a class notes the calls of those of its objects that are in _CALLS."""
-    with _LOCK:
-        blocks, end = _NOTING.get(cls, (0, ExitStack()))
-        _NOTING[cls] = blocks + 1, end
-        for name in () if blocks else ("step", "reset"):
-            with suppress(TypeError):  # native code lets nobody replace its methods
-                end.enter_context(_replaced(cls, name))
-    try:
-        yield
-    finally:
-        with _LOCK:
-            blocks, end = _NOTING.pop(cls)
-            if blocks > 1:
-                _NOTING[cls] = blocks - 1, end
-            else:
-                end.close()
-
-
-@contextmanager
-def _replaced(cls: type, name: str) -> Iterator[None]:
-    """Within the block, a class has a method that notes its calls."""
-    own, method = vars(cls).get(name), getattr(cls, name)
-
-    @functools.wraps(method)
-    def noted(self: gymnasium.Env, *arguments: Any, **options: Any) -> Any:
-        if (calls := _CALLS.get(id(self))) is not None:
-            calls.append(name)
-        return method(self, *arguments, **options)
-
-    setattr(cls, name, noted)
-    try:
-        yield
-    finally:
-        if own is None:
-            delattr(cls, name)
-        else:
-            setattr(cls, name, own)
-
-
 def require_frame(frame: Any) -> np.ndarray:
     """A frame as it is, uint8 (H, W), (H, W, 1) or (H, W, 3); raises ValueError if it is something else."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
         raise ValueError(f"expected a uint8 frame, got {getattr(frame, 'dtype', type(frame).__name__)}")
+    if type(frame) is not np.ndarray:  # a subclass may have values that are none, or other shapes than those of its data
+        frame = plain_array(frame)
     if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):
         raise ValueError(f"expected a frame of shape (H, W), (H, W, 1) or (H, W, 3), got {frame.shape}")
     return frame
@@ -433,12 +387,17 @@ def _parts(method: str, given: Any, expected: tuple[str, ...]) -> Any:
 
 
 def _number(what: str, value: Any) -> float:
-    """A number of Python or of a library, as a float; a text, or a list of one number, is not accepted."""
+    """A number of Python or of a library, as a float; a text, or a list of one number, is not accepted, nor a whole number that
+    float32, in which it is recorded, would round (ValueError)."""
     if isinstance(value, float):  # numpy's float64 is one
         return value
     is_scalar = isinstance(value, numbers.Real) or getattr(value, "shape", None) == ()
     if not is_scalar or np.asarray(value).dtype.kind not in "fiub":
         raise TypeError(f"{what}: expected a number, got {shown(value)}")
+    if np.asarray(value).dtype.kind in "iu" and int(np.float32(value)) != int(value):
+        raise ValueError(
+            f"{what} is {shown(value)}, a whole number that float32 would round; scale it, in a wrapper if need be"
+        )
     return float(value)
 
 

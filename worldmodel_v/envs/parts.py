@@ -190,15 +190,14 @@ def extra_column(path: str, values: list[Any]) -> Column:
     if not present:
         raise EnvironmentNotUsable("the environment gives no such part", field="record", got=path, expected=PART_NAMES)
     array = np.asarray(present[0])
-    if str(array.dtype) not in DTYPES:
-        raise EnvironmentNotUsable(
-            f"is {shown(present[0])}", field="record", got=path, expected="a number or an array of numbers"
-        )
+    if (dtype := array.dtype.name) not in DTYPES:
+        expected = f"a number or an array of numbers, as one of {', '.join(DTYPES)}"
+        raise EnvironmentNotUsable(f"is {shown(present[0])}", field="record", got=path, expected=expected)
     fill: Fill = None
     if values[0] is MISSING:
         fill = "nan" if array.dtype.kind == "f" else _whole_fill(path, array.dtype)
     try:
-        return Column(name=path, dtype=str(array.dtype), row_shape=array.shape, role="extra", fill=fill)
+        return Column(name=path, dtype=dtype, row_shape=array.shape, role="extra", fill=fill)
     except ValueError as error:
         raise EnvironmentNotUsable(str(error), field="record", got=path) from None
 

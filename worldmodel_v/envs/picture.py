@@ -115,7 +115,7 @@ class Picture:
             raise ValueError(f"expected a frame of {self._dtype}, as the observation space says, got {found}")
         if not _fits(self.layout, values.shape):
             raise ValueError(f"expected a frame with the axes {self.layout} and 1 or 3 channels, got {values.shape}")
-        frame = values[self._newest]
+        frame = plain_array(values)[self._newest]
         if self._last >= 0:
             frame = np.moveaxis(frame, self._last, -1)
         return np.ascontiguousarray(frame if frame.dtype == np.uint8 else self._scaled(frame))
@@ -127,3 +127,10 @@ class Picture:
                 f"the frame holds {frame[~inside][0]:g}, outside of its space's bounds {self._low:g} and {self._high:g}"
             )
         return np.floor((frame.astype(np.float64) - self._low) * (255 / (self._high - self._low)) + 0.5).astype(np.uint8)
+
+
+def plain_array(values: np.ndarray) -> np.ndarray:
+    """The values without a class of their own, such as `np.matrix`; raises ValueError if some are masked, and so are none."""
+    if np.ma.is_masked(values):
+        raise ValueError("the frame has masked values; fill them, in a wrapper if need be")
+    return np.asarray(values)

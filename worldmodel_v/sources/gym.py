@@ -13,8 +13,8 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs import ImageEnv, frame_preprocessor, import_env, make_image_env
+from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import installed, unsaid_engines
-from worldmodel_v.envs.image_env import calls_noted
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import RENDER
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
@@ -180,13 +180,14 @@ def _play(
 def _watched(env: ImageEnv, policy: Policy) -> Iterator[Callable[[np.ndarray], Any]]:
     """Yields what gives the policy's action on a frame; it raises ValueError if the policy moves the environment meanwhile."""
     with calls_noted(env.gym) as calls:
+        env.calls = calls
 
         def act(frame: np.ndarray) -> Any:
             calls.clear()
             action = next_action(policy, frame, env.seen[0])
             if calls:
                 raise ValueError(
-                    f"the policy calls the environment's {calls[0]} in its own act, which no row would show; "
+                    f"the policy calls the environment's {calls[0].name} in its own act, which no row would show; "
                     "have it use a copy, copy.deepcopy(env)"
                 )
             return action

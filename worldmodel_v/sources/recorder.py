@@ -6,6 +6,7 @@ episode in progress, and the same script continues with the next number.
 
 import os
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,8 +16,9 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs import frame_preprocessor
+from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import engines
-from worldmodel_v.envs.image_env import calls_noted, choose_image_env
+from worldmodel_v.envs.image_env import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, extra_column
 from worldmodel_v.envs.picture import AUTO, Layout
@@ -74,12 +76,10 @@ class Recorder(gymnasium.Wrapper):
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
         self._out, self._policy, self._root_seed = Path(out).absolute(), policy, seed
         self._writer: DatasetWriter | None = None
+        self._let_calls_go: Callable[[], object] = lambda: None
         self._rows: EpisodeRows | None = None
         self._seed = 0
         self._process = os.getpid()
-        noted = ExitStack()
-        self._calls = noted.enter_context(calls_noted(env))  # those of the recorder are removed
-        self._end_notes = weakref.finalize(self, noted.close)
 
     @property
     def num_episodes(self) -> int:
@@ -100,7 +100,7 @@ class Recorder(gymnasium.Wrapper):
         if self._writer is None and all(value is not MISSING for value in self._image_env.extras()):
             self._begin(rows)
         self._rows = rows
-        self._calls.clear()
+        self._image_env.calls.clear()
         return self._image_env.seen
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -110,22 +110,22 @@ class Recorder(gymnasium.Wrapper):
                 "Recorder: the episode has ended or a step of it has failed, or none has begun",
                 remedy="call reset() before step()",
             )
-        if self._calls:
+        if calls := self._image_env.calls:
             self._rows = None
             raise ConfigError(
-                f"Recorder: the environment's {self._calls[0]} was called past the recorder, so the next action would stand "
+                f"Recorder: the environment's {calls[0].name} was called past the recorder, so the next action would stand "
                 "beside a frame that it was not chosen on; the episode is dropped",
                 remedy="call the recorder's step and reset alone, and try actions out on a copy, copy.deepcopy(env.unwrapped)",
             )
         recorded = self._image_env.record_action(action)
         rows, self._rows = self._rows, None  # so none is left if something raises: the environment may have moved on
         raw, reward, terminated, truncated = self._image_env.step(recorded)
+        self._image_env.calls.clear()
         rows.add(recorded, reward, terminated, truncated)
         rows.see(raw)
         if self._writer is None:
             self._begin(rows)
         self._rows = rows
-        self._calls.clear()
         if terminated or truncated:
             self._commit()
         observation, info = self._image_env.seen
@@ -140,7 +140,6 @@ class Recorder(gymnasium.Wrapper):
             return
         self._cut()
         self._let_go()
-        self._end_notes()
         super().close()
 
     def __enter__(self) -> Self:
@@ -172,6 +171,9 @@ class Recorder(gymnasium.Wrapper):
             env_source=env_source(self.env) | engines(self.env),
         )
         self._writer = DatasetWriter(self._out, spec)
+        noting = ExitStack()  # from now on, since the code of classes that note calls has another source
+        self._image_env.calls = noting.enter_context(calls_noted(self.env))
+        self._let_calls_go = weakref.finalize(self, noting.close)
 
     def _cut(self) -> None:
         """Commit the episode in progress as cut there, if it has any step."""
@@ -194,3 +196,4 @@ class Recorder(gymnasium.Wrapper):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+            self._let_calls_go()

@@ -1,0 +1,82 @@
+"""Environments that reset themselves when their episode ends, and environments that are moved without the recorder."""
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+
+from tests.conftest import stamp_config
+from worldmodel_v.collection import collect
+from worldmodel_v.envs.stamp import StampEnv
+from worldmodel_v.errors import ConfigError, EpisodesSetAside
+from worldmodel_v.sources import Recorder
+from worldmodel_v.storage import open_dataset
+
+
+class ResetsItself(StampEnv):
+    """`how`: it returns the frame of its own reset, or the final one, which a buffer may have lost by then."""
+
+    def __init__(self, how: str, render_mode: str | None = None) -> None:
+        super().__init__(image_observation=how != "rendered", render_mode=render_mode)
+        self._how, self._buffer = how, np.zeros((64, 64, 3), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        first, info = super().reset(seed=seed)
+        if self._how == "buffer":
+            self._buffer[:] = first
+        return (self._buffer if self._how == "buffer" else first), info
+
+    def step(self, action: Any) -> Any:
+        shown, reward, terminated, truncated, info = super().step(action)
+        if self._how == "buffer":
+            self._buffer[:] = shown
+            shown = self._buffer
+        if terminated or truncated:
+            first, _ = self.reset()
+            shown = first if self._how == "first" else shown
+        return shown, reward, terminated, truncated, info
+
+
+class Around(gymnasium.ObservationWrapper):
+    """The observation of a layer that resets itself is another one outside."""
+
+    def observation(self, observation: Any) -> Any:
+        return 255 - observation
+
+
+for how in ("first", "final", "buffer", "rendered"):
+    gymnasium.register(f"ResetsItself/{how}-v0", ResetsItself, kwargs={"how": how})
+
+
+@pytest.mark.parametrize(("how", "wrap"), [("first", ()), ("buffer", ()), ("rendered", ()), ("first", (f"{__name__}:Around",))])
+def test_the_next_episodes_first_frame_is_not_the_final_one(how: str, wrap: tuple[str, ...], tmp_path: Path) -> None:
+    with pytest.raises(EpisodesSetAside, match="the environment resets itself in the same step"):
+        collect(stamp_config(tmp_path / "out", env=f"{__name__}:ResetsItself/{how}-v0", wrap=wrap, episodes=1))
+    assert not [*tmp_path.rglob("*.h5")]
+
+
+def test_one_that_gives_the_final_frame_is_recorded(tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "out", env=f"{__name__}:ResetsItself/final-v0", episodes=1))
+    collect(stamp_config(tmp_path / "plain", episodes=1))
+    resetting, plain = (open_dataset(tmp_path / name).episode(0) for name in ("out", "plain"))
+    np.testing.assert_array_equal(resetting.pixels, plain.pixels)
+
+
+def test_a_recorder_refuses_it_too_and_what_goes_around_it(tmp_path: Path) -> None:
+    with Recorder(ResetsItself("first"), tmp_path / "out") as env:
+        env.reset()
+        for _ in range(env.unwrapped.end - 1):
+            env.step(env.action_space.sample())
+        with pytest.raises(ValueError, match="the environment resets itself in the same step"):
+            env.step(env.action_space.sample())
+    with Recorder(StampEnv(), tmp_path / "around") as env:
+        env.reset()
+        env.unwrapped.step(env.action_space.sample())
+        with pytest.raises(ConfigError, match="the environment's step was called past the recorder"):
+            env.step(env.action_space.sample())
+        env.reset()
+        env.step(env.action_space.sample())
+    assert StampEnv.step.__module__ == StampEnv.__module__
+    assert open_dataset(tmp_path / "around").num_episodes == 1
