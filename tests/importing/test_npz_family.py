@@ -1,5 +1,6 @@
 """hardmaru, ctallec and plain arrays: every action in the row of the frame that it was chosen on; what is lacking is marked."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,19 @@ def test_discrete_actions_that_this_package_wrote_come_back_once_their_number_is
         np.testing.assert_array_equal(one.action, other.action)
     with pytest.raises(DatasetNotUsable, match=r"action \d is 4, outside of its space"):
         run("npz", tmp_path / "plain", tmp_path / "four", action_space="discrete:4")
+
+
+def test_actions_of_several_axes_come_back_as_this_package_exports_them(tmp_path: Path) -> None:
+    recorded = record_plain(tmp_path / "plain")
+    for number, arrays in enumerate(recorded):
+        bits = np.repeat(arrays["action"][:, :1, None] > 0, 2, axis=2).astype(np.int8)  # (T, 1, 2)
+        resaved(tmp_path / "plain" / f"{number}.npz", action=bits)
+    space = '{"type": "MultiBinary", "dtype": "int8", "shape": [1, 2]}'
+    _, episodes, dataset = run("npz", tmp_path / "plain", tmp_path / "out", action_space=space)
+    export(EXPORTS["npz"](data=tmp_path / "out", out=tmp_path / "again"))
+    _, again, _ = run("npz", tmp_path / "again", tmp_path / "back", action_space=json.dumps(dataset.schema.action_space))
+    for one, other in zip(episodes, again, strict=True):
+        np.testing.assert_array_equal(one.action, other.action)
 
 
 def test_arrays_of_other_names_with_grey_frames_channels_first_and_no_ends(tmp_path: Path) -> None:

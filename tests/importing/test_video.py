@@ -374,6 +374,10 @@ def test_columns_that_no_dataset_can_hold_are_left_out_and_named(stamp_rollouts:
         ("action,reward", "{0},16777217", "reward: int64 values that float32 cannot hold"),
         ("action, id", "{0}, 18446744073709551617", "ride.csv: id: whole numbers that int64 cannot hold"),
         ("action", "{0}\n", "ride.csv: line 3 is empty; expected a number in every row"),
+        ("action_0,action_2", "{0},{1}", "columns of actions whose numbers follow one another, got action_2 after action_0"),
+        ("action_1,action_01", "{0},{1}", "columns of actions whose numbers follow one another, got action_01 after action_1"),
+        ("action_x,action_std", "{0},{1}", "has no column of actions; expected action, or action_0, action_1, …, got action_x"),
+        ("action,reward", "{0},{1},", "ride.csv: is no such CSV (ArrowInvalid: CSV parse error: Expected 2 columns, got 3"),
     ],
 )
 def test_what_a_table_would_lose_without_a_word_is_refused(
@@ -382,6 +386,49 @@ def test_what_a_table_would_lose_without_a_word_is_refused(
     source = write_ride(tmp_path / "rides", table_of(episodes(stamp_rollouts)[0], head, row), stamp_rollouts)
     with pytest.raises(DatasetNotUsable, match=re.escape(said)):
         run_import("video", source, tmp_path / "out")
+
+
+def test_what_else_is_named_after_actions_is_none_of_them(stamp_rollouts: Path, tmp_path: Path) -> None:
+    episode = episodes(stamp_rollouts)[0]
+    table = table_of(episode, "action_std,action_1,action_2", "7,{0},{1}")
+    run_import("video", write_ride(tmp_path / "rides", table, stamp_rollouts), tmp_path / "out")
+    imported = episodes(tmp_path / "out")[0]
+    np.testing.assert_array_equal(imported.action, episode.action)
+    assert imported.action_std[0] == 7
+
+
+def test_rows_in_another_order_than_the_frames_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    episode = episodes(stamp_rollouts)[0]
+    head, *rows = table_of(episode, "action_0,action_1,Step", "{0},{1},").split()
+    for order in (range(len(rows)), range(len(rows) - 1, -1, -1)):
+        table = "\n".join([head, *(f"{rows[step]}{step}" for step in order)])
+        source = write_ride(tmp_path / f"rides {order.step}", table, stamp_rollouts)
+        if order.step == 1:
+            run_import("video", source, tmp_path / "out")
+        else:
+            with pytest.raises(DatasetNotUsable, match=r"ride.csv: its rows are not in the order of Step; .*; sort it by Step"):
+                run_import("video", source, tmp_path / "other")
+
+
+def test_a_table_that_is_not_in_utf_8_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_ride(tmp_path / "rides", "", stamp_rollouts)
+    (source / "ride.csv").write_text("action,größe\n0.5,1\n", "latin-1")
+    with pytest.raises(DatasetNotUsable, match=r"ride.csv: its head is not in UTF-8; save it as UTF-8"):
+        run_import("video", source, tmp_path / "out")
+
+
+def test_pictures_whose_names_say_no_order_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_ride(tmp_path / "rides", "action_0\n0.5\n", stamp_rollouts)
+    (source / "ride" / "0.png").rename(source / "ride" / "first.png")
+    with pytest.raises(DatasetNotUsable, match="expected pictures with a number in each name, which says their order"):
+        run_import("video", source, tmp_path / "out")
+
+
+def test_an_animation_in_the_place_of_a_picture_is_refused(tmp_path: Path) -> None:
+    first, second = (Image.new("RGB", (8, 8), (value, 0, 0)) for value in (1, 2))
+    first.save(tmp_path / "two.png", save_all=True, append_images=[second])
+    with pytest.raises(DatasetNotUsable, match="two: is an animation; expected one picture a file, got 2 pictures"):
+        picture(tmp_path / "two.png", "two")
 
 
 def test_a_table_without_rows_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Legend: R rows of the table, T actions, N = T + 1 frames.
 """
 
+import itertools
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,15 @@ from worldmodel_v.importing.columns import flags
 from worldmodel_v.importing.recording import further
 from worldmodel_v.importing.tables import Table
 from worldmodel_v.records import NO_SEED
+from worldmodel_v.surface import option
 
 EPISODE = "episode"
 """The column of a table of all episodes: which one a row is of, from 0 in the order of the videos' names."""
 
 END_COLUMNS = ("terminated", "truncated")
+
+TIMES = ("step", "step_idx", "step_index", "timestep", "time_step", "timestamp", "frame", "frame_idx", "frame_index")
+"""Names of further columns that say when a row was; they do not fall within an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +64,14 @@ class ActionColumns:
                 raise ConfigError(
                     "the table has no such column", where=where, field=field, got=missing[0], expected=", ".join(table)
                 )
-        actions = tuple(action) or _actions(table)
+        actions = tuple(action) or _actions(table, where)
         if not actions:
             raise DatasetNotUsable(
-                "has no column of actions", where=where, expected="action, or action_0 …", got=", ".join(table)
+                "has no column of actions",
+                where=where,
+                expected="action, or action_0, action_1, …",
+                got=", ".join(table),
+                remedy=f"name them with {option('action')}",
             )
         found = {part: name if name in table and name not in actions else None for part, (name, _) in named.items()}
         taken = {*actions, *found.values(), *index}
@@ -123,6 +132,20 @@ class ActionColumns:
                     remedy="move them one row up",
                 )
 
+    def require_in_order(self, table: Table, where: Path) -> None:
+        """Raise DatasetNotUsable if a column that says when a row was falls: the rows are in another order than the frames."""
+        for name in self.extras:
+            times = table[name]
+            if name.lower() in TIMES and times.ndim == 1 and (falls := np.flatnonzero(times[1:] < times[:-1])).size:
+                before, after = times[falls[0] : falls[0] + 2].tolist()
+                raise DatasetNotUsable(
+                    f"its rows are not in the order of {name}",
+                    where=where,
+                    expected="a row for each frame, in their order",
+                    got=f"{after} after {before}",
+                    remedy=f"sort it by {name}",
+                )
+
     def seed_of(self, table: Table, where: Path) -> int | None:
         """The seed, if the table has one that is not -1; raises DatasetNotUsable unless it is one whole number of 63 bits."""
         if self.seed is None:
@@ -148,12 +171,18 @@ def _is_text(rows: np.ndarray) -> bool:
     return rows.dtype == object
 
 
-def _actions(table: Table) -> tuple[str, ...]:
+def _actions(table: Table, where: Path) -> tuple[str, ...]:
+    """`action`, or action_0, action_1, … by their numbers; raises DatasetNotUsable if one is missing, or there twice."""
     if "action" in table:
         return ("action",)
-    names = tuple(name for name in table if name.startswith("action") and not name.removeprefix("action")[0].isalpha())
-    numbers = {name: int(found[1]) for name in names if (found := re.fullmatch(r"action\D?(\d+)\D?", name))}
-    return tuple(sorted(names, key=numbers.__getitem__)) if len(numbers) == len(names) else names
+    numbers = {name: int(found[1]) for name in table if (found := re.fullmatch(r"action[^\w]?_?(\d+)[^\w]?", name))}
+    names = tuple(sorted(numbers, key=numbers.__getitem__))
+    for before, name in itertools.pairwise(names):
+        if numbers[name] != numbers[before] + 1:
+            expected = "columns of actions whose numbers follow one another"
+            got, remedy = f"{name} after {before}", f"name them with {option('action')}"
+            raise DatasetNotUsable(where=where, expected=expected, got=got, remedy=remedy)
+    return names
 
 
 def _with_last_row(rows: np.ndarray, name: str, num_frames: int) -> np.ndarray:

@@ -85,7 +85,7 @@ def _pixels(frames: np.ndarray | LazyFrames, preprocessing: Preprocessing) -> np
 def _actions(actions: np.ndarray, space: ActionSpace) -> np.ndarray:
     column = space.column()
     shape = actions.shape[1:]
-    if shape != space.shape and {shape, space.shape} != {(), (1,)}:
+    if shape not in (space.shape, column.row_shape) and {shape, space.shape} != {(), (1,)}:
         raise DatasetNotUsable(expected=f"actions of shape {space.shape}, as their space says", got=shape)
     given = exactly("action", actions.reshape(len(actions), *column.row_shape), column.dtype)
     if not (finite := np.isfinite(given)).all():

@@ -80,8 +80,8 @@ def _shape(path: Path, changed: int) -> tuple[int, int, int, int]:
 def picture(content: bytes | Path, where: Any) -> np.ndarray:
     """A PNG or JPEG as uint8 (H, W, 3), turned as its EXIF says, without transparency.
 
-    Raises DatasetNotUsable if it is none, is damaged, or has more than 8 bits a colour. PNG has checksums, which are verified;
-    JPEG has none.
+    Raises DatasetNotUsable if it is none, is damaged, has more than 8 bits a colour, or is an animation. PNG has checksums,
+    which are verified; JPEG has none.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -91,12 +91,15 @@ def picture(content: bytes | Path, where: Any) -> np.ndarray:
             Image.open(io.BytesIO(stored), formats=FORMATS).verify()
         with Image.open(io.BytesIO(stored), formats=FORMATS) as image:
             mode = f"{image.mode}, 16 bits a colour" if _has_16_bits(stored) else image.mode
+            num_frames = getattr(image, "n_frames", 1) if image.format == "PNG" else 1  # those of a JPEG are previews
             shown = image if image.getexif().get(ORIENTATION, UPRIGHT) == UPRIGHT else ImageOps.exif_transpose(image)
             pixels = np.asarray(shown if mode == "RGB" else shown.convert("RGB")) if mode in MODES else None
     except UnidentifiedImageError:
         raise DatasetNotUsable("is no PNG or JPEG", where=where) from None
     except Exception as error:  # Pillow raises whatever its decoders meet
         raise DatasetNotUsable(f"no readable PNG or JPEG ({one_line(error)})", where=where) from error
+    if num_frames > 1:
+        raise DatasetNotUsable("is an animation", where=where, expected="one picture a file", got=f"{num_frames} pictures")
     if pixels is None:
         raise DatasetNotUsable("is no picture of 8 bits a colour", where=where, expected=", ".join(MODES), got=f"mode {mode}")
     return pixels

@@ -33,14 +33,18 @@ def videos(source: Path) -> list[Path]:
 
 
 def frame_files(video: Path) -> list[Path]:
-    """The pictures of an episode in order, or its video alone; raises DatasetNotUsable if a number is left out."""
+    """The pictures of an episode in order, or its video alone; raises DatasetNotUsable if a number is left out, or if one has
+    none."""
     if video.is_file():
         return [video]
     pictures = _pictures(video)
     numbers = [int(found[-1]) if (found := re.findall(r"\d+", path.stem)) else None for path in pictures]
     for before, number, path in zip(numbers, numbers[1:], pictures[1:], strict=False):
-        if before is None or number is None or number != before + 1:
-            raise DatasetNotUsable("a frame's number does not follow the one before", where=path, expected=f"{before} + 1")
+        if before is None or number is None:
+            raise DatasetNotUsable(where=path, expected="pictures with a number in each name, which says their order")
+        if number != before + 1:
+            expected = f"{before + 1} as the last number in its name"
+            raise DatasetNotUsable("a frame's number does not follow the one before", where=path, expected=expected, got=number)
     return pictures
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodel_v.errors import DatasetNotUsable, PackageMissing
+from worldmodel_v.errors import DatasetNotUsable, PackageMissing, one_line
 from worldmodel_v.importing.npz_files import read_arrays, read_headers
 from worldmodel_v.importing.recording import leave_out, reading
 from worldmodel_v.storage.reading import readable
@@ -85,7 +85,11 @@ def _read_csv(path: Path, without: Collection[str]) -> Table:
     import pyarrow.csv
 
     _require_commas(path)
-    table = pyarrow.csv.read_csv(path)
+    try:
+        table = pyarrow.csv.read_csv(path)
+    except pyarrow.ArrowInvalid as error:
+        expected = "a head with a name for each column, and rows with as many values"
+        raise DatasetNotUsable(f"is no such CSV ({one_line(error)})", where=path, expected=expected) from None
     columns = _columns(table.rename_columns([name.strip() for name in table.schema.names]), path, without)
     for name in table.schema.names:
         _require_within_int64(columns.get(name.strip()), name, path)
@@ -109,6 +113,8 @@ def _require_commas(path: Path) -> None:
     """Raise DatasetNotUsable if something else stands between the columns."""
     with readable(path), path.open(encoding="utf-8-sig", errors="replace") as file:
         head = file.readline(MOST_OF_A_HEAD).strip()
+        if "\ufffd" in head:
+            raise DatasetNotUsable("its head is not in UTF-8", where=path, remedy="save it as UTF-8")
         if "," not in head:
             _require_no_gap(file, path)
     if "," not in head and any(mark in head for mark in ";\t|"):

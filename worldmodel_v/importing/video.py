@@ -104,6 +104,7 @@ class VideoRecording(Recording):
     def episode(self, number: int) -> Recorded:
         table, where = self._table(number), self._tables[number]
         frames, columns = _frames(self._videos[number]), self._columns
+        columns.require_in_order(table, where)
         num_rows, num_steps = len(columns.actions(table)), len(frames) - 1
         if num_rows not in (num_steps, num_steps + 1) or (num_rows > num_steps) != self._is_equal:
             expected = f"{num_steps} or {num_steps + 1} rows of actions in {where}"
