@@ -247,3 +247,17 @@ def test_rows_that_do_not_follow_one_another_are_refused(stamp_rollouts: Path, t
     rows = toy(stamp_rollouts)[0]
     swapped = {name: column[[0, 2, 1, *range(3, len(column))]] for name, column in rows.items()}
     refused("expected step_idx 1 after 0, got 2", write_hdf5(tmp_path / "toy.h5", [swapped]))
+
+
+def test_rows_of_two_episodes_are_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    path = write_hdf5(tmp_path / "toy.h5", toy(stamp_rollouts))
+    with h5py.File(path, "r+") as file:
+        offsets = file["ep_offset"][:]
+        file["ep_offset"][1] = 0
+    refused(r"episodes 0 and 1 have rows in common \(ep_len, ep_offset\); expected rows of its own for each episode", path)
+    with h5py.File(path, "r+") as file:
+        file["ep_offset"][:] = offsets
+        file["ep_idx"] = np.repeat([5, 6], [offsets[1] - 1, len(file["action"]) - offsets[1] + 1])
+    refused(
+        "episode 0: its rows are of several episodes: ep_len and ep_offset are those of other rows; expected one ep_idx", path
+    )

@@ -28,7 +28,7 @@ from worldmodel_v.surface import option
 
 Outcome = Literal["action", "frame"]
 ENDS = ("terminated", "truncated")
-STEP = "step_idx"
+STEP, NUMBERS = "step_idx", ("ep_idx", "episode_idx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +77,8 @@ class StableWorldmodelRecording(Recording):
 
     def episode(self, number: int) -> Recorded:
         state = ("state",) if self.state_names else ()
-        step = (STEP,) if STEP in self._rows.columns else ()
-        rows = self._rows.rows(("action", *step, *self._beside, *state, *self._extras), number)
+        index = tuple(name for name in (STEP, *NUMBERS) if name in self._rows.columns)
+        rows = self._rows.rows(("action", *index, *self._beside, *state, *self._extras), number)
         num_rows = len(rows["action"])
         if num_rows < 2:
             raise DatasetNotUsable(expected="at least two rows", got=num_rows)
@@ -183,7 +183,11 @@ def _end(name: str, rows: np.ndarray) -> bool:
 
 
 def _require_following(rows: dict[str, np.ndarray]) -> None:
-    """Raise DatasetNotUsable if a row is missing between two, or stands in another place."""
+    """Raise DatasetNotUsable if a row is missing between two, stands in another place, or is of another episode."""
+    for name in NUMBERS:
+        if len(numbers := np.unique(rows.get(name, np.arange(0)))) > 1:
+            what = "its rows are of several episodes: ep_len and ep_offset are those of other rows"
+            raise DatasetNotUsable(what, expected=f"one {name}", got=numbers[:2].tolist())
     steps = rows[STEP].ravel() if STEP in rows else np.arange(0)
     if len(breaks := np.flatnonzero(np.diff(steps) != 1)):
         before, after = steps[breaks[0] : breaks[0] + 2].tolist()

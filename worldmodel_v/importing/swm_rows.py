@@ -104,6 +104,11 @@ class Hdf5Rows(SwmRows):
         if is_wrong or (self.lengths < 1).any() or ends.max() > rows[shortest]:
             got = "no rows" if not shortest or not len(ends) else f"rows up to {ends.max()}, and {rows[shortest]} of {shortest}"
             raise DatasetNotUsable(where=self.path, expected="episodes (ep_len, ep_offset) within the columns", got=got)
+        order = np.argsort(self.offsets, kind="stable")
+        if (shared := ends[order][:-1] > self.offsets[order][1:]).any():
+            one, other = sorted(order[int(np.argmax(shared)) :][:2].tolist())
+            what = f"episodes {one} and {other} have rows in common (ep_len, ep_offset)"
+            raise DatasetNotUsable(what, where=self.path, expected="rows of its own for each episode")
 
     def _read_names(self, columns: dict[str, Any]) -> None:
         if "state" in columns and "names" in columns["state"].attrs:
