@@ -168,8 +168,8 @@ class TestActions:
         with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
             env.record_action(action)
 
-    @pytest.mark.parametrize("action", [[0.5 + 1j, 0.0], ["0.5", "0"], np.zeros(2, "m8[s]")])
-    def test_what_numpy_would_make_numbers_of_is_refused(self, action: Any) -> None:
+    @pytest.mark.parametrize("action", [[0.5 + 1j, 0.0], ["0.5", "0"], np.zeros(2, "m8[s]"), (np.zeros(2), None), {"a": 1}])
+    def test_what_holds_no_numbers_is_refused(self, action: Any) -> None:
         env = make_image_env(STAMP_ENV_ID, {})
         with pytest.raises(TypeError, match=r"^the policy's action is .*, expected numbers for Box"):
             env.record_action(action)

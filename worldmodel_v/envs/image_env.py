@@ -44,8 +44,9 @@ FINAL_OBSERVATION = ("final_obs", "final_observation", "terminal_observation")
 
 RESET_GIVES = ("observation", "info")
 STEP_GIVES = ("observation", "reward", "terminated", "truncated", "info")
-NO_REAL_NUMBERS = "cSUmM"
-"""Kinds of arrays that NumPy makes numbers of, if it is asked to: complex ones, texts, times."""
+NO_REAL_NUMBERS = "cSUmMO"
+"""Kinds of arrays that hold no real numbers, though NumPy makes some of them if it is asked to: complex ones, texts, times,
+objects."""
 
 
 class ImageEnv:
@@ -193,8 +194,11 @@ class ImageEnv:
                 return operator.index(action)
             except TypeError:
                 raise TypeError(f"the policy's action is {shown(action)}, expected a whole number for {self._space}") from None
-        given = np.array(action)  # a copy: a policy may use its array again
-        if given.dtype.kind in NO_REAL_NUMBERS:
+        given: np.ndarray | None = None
+        with suppress(ValueError, TypeError):  # it is no array: (action, state), a dictionary
+            given = np.array(action)  # a copy: a policy may use its array again
+            given = given.astype(np.float64) if given.dtype.kind == "O" else given
+        if given is None or given.dtype.kind in NO_REAL_NUMBERS:
             raise TypeError(f"the policy's action is {shown(action)}, expected numbers for {self._space}")
         if kind == "continuous":
             with np.errstate(over="ignore"):
