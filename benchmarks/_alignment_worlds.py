@@ -1,4 +1,4 @@
-"""Worlds and hand-written policies for `alignment_verdicts.py`: small frames, actions and rewards in memory.
+"""Worlds and hand-written policies for `alignment_verdicts.py`: frames, actions and rewards in memory.
 
 Each policy is a function (environment, observation) -> action that looks at the world's own state or observation. It drives
 as it stands ("deterministic"), with noise on top ("noisy": a uniform action in four steps of ten, or Gaussian noise of a third
@@ -15,14 +15,14 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 
 import worldmodel_v.envs  # noqa: F401  (registers CarRacing)
 from worldmodel_v.envs.frames import frame_preprocessor
 from worldmodel_v.policies import DriverPolicy
 from worldmodel_v.preprocessing import Preprocessing
 
-SIDE = 32
+SIDE = 64
 UNIFORM_SHARE, NOISE = 0.4, 1 / 3
 DRIVERS = ("random", "noisy", "deterministic")
 Act = Callable[[Any, Any], Any]
@@ -40,9 +40,12 @@ class World:
 
 @dataclass(frozen=True)
 class Played:
-    """An episode of T actions: frames uint8 (T + 1, H, W, 3), action (T, A) or (T,), reward (T,)."""
+    """An episode of T actions: frames uint8 (T + 1, H, W, 3), numbers (T + 1, D), action (T, A) or (T,), reward (T,)."""
 
     frames: np.ndarray
+    numbers: np.ndarray
+    """The environment's own observation; D is 0 where that is a picture."""
+
     action: np.ndarray
     reward: np.ndarray
 
@@ -156,16 +159,17 @@ def _episode(world: World, env: gymnasium.Env, driver: str, seed: int, rng: np.r
         policy = DriverPolicy(env, noise=0.3 if driver == "noisy" else 0.0)
         policy.reset(rng)
         act = lambda env, observation: policy.act(observation)  # noqa: E731
-    frames, actions, rewards = [_shrunk(env)], [], []
+    frames, numbers, actions, rewards = [_shrunk(env)], [_numbers(env, observation)], [], []
     for _ in range(world.longest):
         action = _chosen(act, env, observation, driver, rng, own_noise=world.act is drive)
         observation, reward, terminated, truncated, _ = env.step(action)
         frames.append(_shrunk(env))
+        numbers.append(_numbers(env, observation))
         actions.append(np.asarray(action))
         rewards.append(float(reward))
         if terminated or truncated:
             break
-    return Played(np.stack(frames), np.stack(actions), np.array(rewards))
+    return Played(np.stack(frames), np.stack(numbers), np.stack(actions), np.array(rewards))
 
 
 def _chosen(act: Act, env: gymnasium.Env, observation: Any, driver: str, rng: np.random.Generator, own_noise: bool) -> Any:
@@ -187,6 +191,13 @@ def _shrunk(env: gymnasium.Env) -> np.ndarray:
     return frame_preprocessor(frame.shape, Preprocessing(frame_height=SIDE, frame_width=SIDE))(frame)
 
 
+def _numbers(env: gymnasium.Env, observation: Any) -> np.ndarray:
+    """float64 (D,)."""
+    space = env.observation_space
+    is_numbers = isinstance(space, Discrete) or (isinstance(space, Box) and len(space.shape) == 1)
+    return np.asarray(observation, np.float64).ravel() if is_numbers else np.zeros(0)
+
+
 def shifted(episodes: list[Played], by: int) -> Iterator[Played]:
     """The same rows with a_t-by in row t: late for by > 0. Rows that get no action are cut off."""
     for played in episodes:
@@ -194,4 +205,5 @@ def shifted(episodes: list[Played], by: int) -> Iterator[Played]:
         first, last = max(0, by), steps + min(0, by)
         if last - first >= 1:
             action = played.action[first - by : last - by]
-            yield Played(played.frames[first : last + 1], action, played.reward[first:last])
+            rows = slice(first, last + 1)
+            yield Played(played.frames[rows], played.numbers[rows], action, played.reward[first:last])

@@ -13,7 +13,7 @@ import pytest
 from tests.builders import latent_spec, made_rollout_schema, make_latents, rollout_spec
 from tests.conftest import stamp_config
 from worldmodel_v.alignment import Gain, Rows, Verdict, decide, judge, read_rows
-from worldmodel_v.alignment.rows import _values, averaged
+from worldmodel_v.alignment.rows import _numbers, _values, averaged, with_scaled_numbers
 from worldmodel_v.cli import inspect
 from worldmodel_v.collection import collect
 from worldmodel_v.errors import DatasetNotUsable
@@ -106,7 +106,8 @@ def test_aligned_actions_of_a_policy_that_looks_are_never_called_shifted() -> No
 @pytest.mark.parametrize("world_noise", [0.0, 0.3])
 def test_a_deterministic_policy_is_undecidable(shift: int, world_noise: float) -> None:
     verdict = judge(shifted(toy(looks=True, noise=0.0, world_noise=world_noise), shift))
-    assert (verdict.answer, verdict.possible) == ("undecidable", ())
+    assert verdict.answer == "undecidable"
+    assert verdict.possible == ((shift, shift + 1) if world_noise else ())
 
 
 def test_what_tells_nothing_is_undecidable() -> None:
@@ -138,7 +139,12 @@ def gains(sizes: dict[int, float], before: float = 0.0, rewards: Sequence[int] =
         (gains({-1: 0.3, 0: 0.3}), "late by 1"),
         (gains({-1: 0.3, 0: 0.3}, before=0.2), "what a policy that looks does is not told from an effect"),
         (gains({-1: 0.3}, before=0.2), "late by 1"),
-        (gains({-1: 0.3}, before=0.7), "actions are a function of what was seen"),
+        (gains({-1: 0.3}, before=0.7), "actions are late by 1, or aligned and chosen without noise"),
+        (gains({0: 0.3}, before=0.7), "actions are aligned, or early by 1 and chosen without noise"),
+        (
+            gains({1: 0.3}, before=0.7),
+            "actions are early by 1, or the world answers 1 row late, or early by 2 and chosen without noise",
+        ),
         (gains({-2: 0.05, 0: 0.3}), "where actions begin to show is not clear"),
         (gains({-4: 0.3, -3: 0.1}), "actions show 4 rows before their own, or earlier"),
         (gains({0: 0.001}), "no observation near an action tells of it more than what was known before"),
@@ -165,6 +171,43 @@ def test_frames_are_averaged_and_tokens_become_numbers() -> None:
     assert numbers.shape == (3, 768)
     np.testing.assert_allclose(numbers[0], numbers[2], rtol=0, atol=1e-12)  # a row's place may change its last digit
     assert not np.allclose(numbers[0], numbers[1])
+
+
+@pytest.mark.parametrize(("first", "possible"), [(-1, (0, 1)), (0, (-1, 0)), (1, (-2, -1, 0))])
+def test_what_may_be_an_effect_or_a_policy_without_noise_is_a_tie(first: int, possible: tuple[int, ...]) -> None:
+    assert decide(gains({first: 0.3}, before=0.7)).possible == possible
+
+
+def test_numbers_beside_the_frames_count_if_they_were_observed() -> None:
+    def extra(name: str, size: int) -> Column:
+        return Column(name=name, dtype="float32", row_shape=(size,), role="extra")
+
+    beside = [extra("observation", 4), extra("observation.goal", 2), extra("info.speed", 1), extra("observation.wide", 2000)]
+    schema = made_rollout_schema(num_factors=3)
+    schema = dataclasses.replace(schema, columns=(*schema.columns, *beside))
+    assert [column.name for column in _numbers(schema)] == ["state", "observation", "observation.goal"]
+
+
+def test_numbers_are_in_standard_deviations_and_finite() -> None:
+    def scaled(*numbers: list[float]) -> tuple[np.ndarray, ...]:
+        beside = np.array(numbers)
+        return with_scaled_numbers([Rows((np.zeros((2, 1)), beside), np.zeros((1, 1)), np.zeros(1))])[0].observation
+
+    _, beside = scaled([1.0, 5.0, np.nan, 0.0, 1e200], [3.0, 5.0, 1.0, np.inf, 0.0])
+    np.testing.assert_array_equal(beside, [[-1], [1]])
+    assert len(scaled([5.0], [5.0])) == 1
+
+
+def test_the_observation_of_cart_pole_shows_at_once_what_its_frames_show_a_row_late(tmp_path: Path) -> None:
+    collect(
+        stamp_config(tmp_path, env="CartPole-v1", episodes=40, episodes_per_shard=40, frame_size=16, record=("observation",))
+    )
+    episodes = read_rows(open_dataset(tmp_path))
+    assert str(judge(episodes)) == "aligned"
+    assert str(judge(shifted(episodes, 1))) == "late by 1"
+    frames_alone = [dataclasses.replace(rows, observation=rows.observation[:1]) for rows in episodes]
+    assert judge(frames_alone).answer != "late"
+    assert [each.shape[1] for each in episodes[0].observation] == [16 * 16 * 3, 4]
 
 
 @pytest.fixture(scope="module")

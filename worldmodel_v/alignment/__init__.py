@@ -18,7 +18,10 @@ tell these apart, so the tie is named, unless the reward of that row, and none b
 frames show (a cost of fuel or effort).
 
 If a policy looks and the world is random, news in o_t tell of a_t too. Then the gain has no clear beginning, or a second jump
-follows the first, or (a deterministic policy) nothing of the action is left: undecidable.
+follows the first: undecidable. If the past tells of the action and nothing of it is left after the jump, it is an effect, or a
+policy without noise chose the action on what was new, and actions are one row earlier than an effect would say. Both are named.
+
+Numbers that were observed count beside the frames: velocities show an action at once that frames show a row later.
 
 Rejected: errors of forecasts for each shift (above); R² of an inverse model in a window of three frames, which was highest one
 row off in aligned Pendulum and Pong; a kernel on past and news at once, which takes five times as long and varies more.

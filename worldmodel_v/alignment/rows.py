@@ -3,6 +3,8 @@
 A dataset of any size is judged on as many rows, in less than a minute. Which ones is a function of the dataset alone.
 """
 
+import math
+
 import numpy as np
 
 from worldmodel_v.alignment.gains import Rows
@@ -19,7 +21,11 @@ MOST_ROWS, LONGEST = 6000, 400
 """How many rows are read, and how many of an episode, from its middle, if there are enough episodes."""
 
 SIDE, MOST_VALUES, MOST_ACTION_VALUES = 16, 768, 32
-"""Frames are averaged to so many pixels a side; latents and actions of more values are projected onto random directions."""
+"""Frames are averaged to so many pixels a side; latents and actions of more values are projected onto random directions.
+Numbers beside the frames are left out if a row of them has more values."""
+
+LARGEST = 1e100
+"""Squares of larger numbers are infinite."""
 
 TOKEN_VALUES = 8
 """How many random numbers stand for a token."""
@@ -46,7 +52,14 @@ def read_rows(dataset: Dataset[Spec], progress: Progress | None = None) -> list[
             episodes.append(_read(shard, dataset.schema, position, longest))
             task.advance()
     task.close()
-    return _with_scaled_state(episodes) if dataset.schema.by_role("state") else episodes
+    return with_scaled_numbers(episodes) if _numbers(dataset.schema) else episodes
+
+
+def _numbers(schema: Schema) -> list[Column]:
+    """The state, and parts of the observation that were recorded beside the frames. Other columns do not say when they were
+    measured, and some hold the action itself."""
+    seen = [column for column in schema.by_role("extra") if column.name.split(".")[0] == "observation"]
+    return [column for column in (*schema.by_role("state"), *seen) if math.prod(column.row_shape) <= MOST_VALUES]
 
 
 def _read(shard: Shard, schema: Schema, position: int, longest: int) -> Rows:
@@ -55,12 +68,16 @@ def _read(shard: Shard, schema: Schema, position: int, longest: int) -> Rows:
     start = int(shard.ep_offset[position]) + max(0, length - longest) // 2
     stop = start + min(length, longest)
     spread = {name for draw in schema.draws for name in draw.columns[1:]}
-    seen = [column for column in schema.by_role("observation", "latent", "state") if column.name not in spread]
+    seen = [column for column in schema.by_role("observation", "latent") if column.name not in spread]
+    numbers = [shard.rows(column.name, start, stop + 1).reshape(stop + 1 - start, -1) for column in _numbers(schema)]
     action, reward = (schema.by_role(role)[0] for role in ("action", "reward"))
     taken, is_few = shard.rows(action.name, start, stop), schema.actions.vector_size <= MAX_CHOICES
     vectors = schema.actions.vectors(taken) if is_few else taken.reshape(len(taken), -1)  # a verdict needs no one-hot vectors
     return Rows(
-        observation=tuple(_values(shard.rows(column.name, start, stop + 1), column) for column in seen),
+        observation=(
+            *(_values(shard.rows(column.name, start, stop + 1), column) for column in seen),
+            *([np.concatenate(numbers, axis=1, dtype=np.float64)] if numbers else []),
+        ),
         action=_projected(vectors.astype(np.float64), MOST_ACTION_VALUES),
         reward=np.zeros(stop - start) if reward.absent else shard.rows(reward.name, start, stop).astype(np.float64),
     )
@@ -92,9 +109,11 @@ def averaged(frames: np.ndarray) -> np.ndarray:
     return sums.reshape(len(frames), -1)
 
 
-def _with_scaled_state(episodes: list[Rows]) -> list[Rows]:
-    """The last observation in standard deviations: the units of a state's factors differ."""
-    states = standardized([rows.observation[-1] for rows in episodes])
-    return [
-        Rows((*rows.observation[:-1], state), rows.action, rows.reward) for rows, state in zip(episodes, states, strict=True)
-    ]
+def with_scaled_numbers(episodes: list[Rows]) -> list[Rows]:
+    """The last observation in standard deviations, as units differ; without values that are constant, or that are somewhere
+    not finite or beyond LARGEST. It is left out if none remain."""
+    numbers = [rows.observation[-1] for rows in episodes]
+    usable = np.all([(np.abs(each) < LARGEST).all(axis=0) for each in numbers], axis=0)
+    scaled = standardized([each[:, usable] for each in numbers])
+    remain = [(each,) if each.shape[1] else () for each in scaled]
+    return [Rows((*rows.observation[:-1], *own), rows.action, rows.reward) for rows, own in zip(episodes, remain, strict=True)]

@@ -65,7 +65,7 @@ def decide(gains: dict[int, Gain]) -> Verdict:
     if jump.before > KNOWN:
         after = gains.get(first + 1)
         if jump.before + jump.size > DETERMINED:
-            return _undecidable(gains, f"actions are a function of what was seen: {_told(gains, first)}")
+            return _determined(gains, first)
         if first < 0 and after is not None and after.errors > NOTICEABLE and after.size > JUMP * jump.size:
             told = _told(gains, first)
             return _undecidable(gains, f"what a policy that looks does is not told from an effect: {told}")
@@ -77,8 +77,23 @@ def decide(gains: dict[int, Gain]) -> Verdict:
         early = min(rewarded)
         evidence += f", and in the reward of {_row(early)}"
         return Verdict("early" if early else "aligned", early, evidence, (-early,), gains)
-    either = f"actions are early by {first}, or the world answers {first} {'row' if first == 1 else 'rows'} late"
-    return Verdict("undecidable", 0, f"{either}; {evidence}", tuple(range(-first, 1)), gains)
+    return Verdict("undecidable", 0, f"{_reading(first)}; {evidence}", tuple(range(-first, 1)), gains)
+
+
+def _determined(gains: dict[int, Gain], first: int) -> Verdict:
+    """Nothing is left of the actions: the observation shows what they did, or a policy without noise chose them on it."""
+    why = f"{_reading(first)}, or {_shift(-first - 1)} and chosen without noise; actions are a function of what was seen"
+    return Verdict("undecidable", 0, f"{why}: {_told(gains, first)}", tuple(range(-first - 1, max(-first, 0) + 1)), gains)
+
+
+def _reading(first: int) -> str:
+    late = f", or the world answers {first} {'row' if first == 1 else 'rows'} late" if first > 0 else ""
+    return f"actions are {_shift(-first)}{late}"
+
+
+def _shift(rows: int) -> str:
+    """Late ones are positive."""
+    return f"{'late' if rows > 0 else 'early'} by {abs(rows)}" if rows else "aligned"
 
 
 def _undecidable(gains: dict[int, Gain], why: str) -> Verdict:
