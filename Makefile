@@ -13,6 +13,7 @@ GENERATIONS ?= 200
 
 export SDL_VIDEODRIVER ?= dummy
 export OMP_WAIT_POLICY ?= passive
+unexport PYTHONDONTWRITEBYTECODE  # else each process compiles the package anew
 
 .DEFAULT_GOAL := help
 
