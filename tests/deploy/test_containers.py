@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
-from ray.scripts.scripts import start
 
 from tests.integration.test_bad_clusters import NO_TOKEN, head
 
@@ -83,6 +82,8 @@ def test_a_node_is_healthy_while_its_cluster_answers(tmp_path: Path) -> None:
 
 
 def test_the_composed_nodes_start_ray_with_options_that_exist_and_come_back() -> None:
+    from ray.scripts.scripts import start  # more than a second, in each process that only collects this file
+
     known = {option for parameter in start.params for option in parameter.opts}
     for name in ("head", "worker"):
         service = COMPOSE["services"][name]
