@@ -28,7 +28,8 @@ READ_LATE = ("PYTHONPATH", "RAY_ADDRESS")
 
 LEFT_BY_RAY = {
     **{"RAY_AUTH_MODE": "token", "RAY_CLIENT_MODE": "0", "RAY_USAGE_STATS_ENABLED": "0"},
-    **{"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "PYTHONBREAKPOINT": "ray.util.rpdb._driver_set_trace"},
+    **{"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_prestart_worker_first_driver": "0"},
+    **{"PYTHONBREAKPOINT": "ray.util.rpdb._driver_set_trace"},
 }
 """What a Ray in this process leaves in its environment, which a command does not find there."""
 

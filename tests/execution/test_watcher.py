@@ -85,7 +85,9 @@ def test_nothing_of_a_local_ray_outlives_its_driver(tmp_path: Path, number: int)
     out = tmp_path / "rollouts"
     process = start("wm-collect", "--out", out, "--workers", 1, *options(EPISODES))
     wait_until(lambda: committed(out) >= 1, process)
-    assert len(of_session(process.pid)) > 3
+    running = of_session(process.pid)
+    assert len(running) > 3
+    assert not any(command.startswith("ray::IDLE") for command in running.values())  # no worker that no task can use
     process.send_signal(number)
     process.communicate()
     give_up = time.monotonic() + 30

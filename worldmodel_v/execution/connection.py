@@ -57,6 +57,7 @@ def cluster(settings: WorkerSettings, progress: Progress | None = None) -> Itera
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # one Python a core, none with the workers' environment
     try:
         import ray
     except ImportError as error:
