@@ -112,14 +112,12 @@ def block_kernel(channels: int, width: int, tiles: int) -> Callable:
             some = x[start : start + at_once]
             num = len(some)  # fewer at the end
             filled = num * tiles // at_once
-            _activate(some, first, padded, scratch, channels, width, IN_ORDER)
-            _cut(padded[:num], flat_v, scratch, channels, width, tiles)
-            _multiply(v, first.weights, m, filled)
-            _join(flat_m, first.bias, between[:num], scratch, 6, channels, width, tiles, APART, INTO)
-            _activate(between[:num], second, padded, scratch, channels, width, APART)
-            _cut(padded[:num], flat_v, scratch, channels, width, tiles)
-            _multiply(v, second.weights, m, filled)
-            _join(flat_m, second.bias, some, scratch, 6, channels, width, tiles, IN_ORDER, ONTO)
+            # a loop compiles each part once; the columns lie apart between the two halves
+            for source, half, out, apart in ((some, first, between[:num], IN_ORDER), (between[:num], second, some, APART)):
+                _activate(source, half, padded, scratch, channels, width, apart)
+                _cut(padded[:num], flat_v, scratch, channels, width, tiles)
+                _multiply(v, half.weights, m, filled)
+                _join(flat_m, half.bias, out, scratch, 6, channels, width, tiles, not apart, ONTO if apart else INTO)
 
     return block
 
@@ -351,13 +349,15 @@ def _join(m, bias, out, scratch, side, channels, width, tiles, apart, onto):  # 
                 for g in range(columns):
                     at = r * columns + g
                     s, to = scratch[at * channels :], rows[(at if apart else 4 * g + r) * channels :]
-                    for c in range(channels):
-                        y0, y1, y2, y3 = _join_rows(s, c, side, row)
-                        if onto:
+                    if onto:
+                        for c in range(channels):
+                            y0, y1, y2, y3 = _join_rows(s, c, side, row)
                             to[c] += y0 + bias[c]
                             to[row + c] += y1 + bias[c]
                             to[2 * row + c] += y2 + bias[c]
                             to[3 * row + c] += y3 + bias[c]
-                        else:
+                    else:
+                        for c in range(channels):
+                            y0, y1, y2, y3 = _join_rows(s, c, side, row)
                             to[c], to[row + c] = y0 + bias[c], y1 + bias[c]
                             to[2 * row + c], to[3 * row + c] = y2 + bias[c], y3 + bias[c]
