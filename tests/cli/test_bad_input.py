@@ -635,7 +635,8 @@ def test_a_preview_in_place_of_anything_but_a_picture(refuse: Refusal, stamp_rol
     link.symlink_to(data)
     (tmp_path / "thesis.png").write_text("42")
     before = files_in(tmp_path)
-    for inside in (data / "dataset.json", data / "new.png", data / "shards" / "new.png", link / "new.png"):
+    assert "--preview: expected a name that ends in .png, got" in refuse("wm-inspect", data, "--preview", data / "dataset.json")
+    for inside in (data / "preview", data / "new.png", data / "shards" / "new.png", link / "new.png"):
         line = refuse("wm-inspect", data, "--preview", inside)
         assert f"--preview {inside}: lies in {data}, which is only looked at; give a file outside of it" in line
     line = refuse("wm-inspect", data, "--preview", tmp_path)
