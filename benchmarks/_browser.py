@@ -40,7 +40,7 @@ class Browser:
             for domain in ("Runtime", "Log", "Page"):
                 self.call(f"{domain}.enable")
             self.call("Page.navigate", url=f"{page.absolute().as_uri()}#{part}")
-            self._wait_for("document.readyState === 'complete' && 'worldView' in globalThis")
+            self.wait_for("document.readyState === 'complete' && 'worldView' in globalThis")
             self.value("worldView.ready")
         except BaseException:
             self._end()
@@ -70,7 +70,8 @@ class Browser:
         """Press a key, or let it go."""
         self.call("Input.dispatchKeyEvent", type="keyDown" if down else "keyUp", key=name, code=name)
 
-    def _wait_for(self, condition: str) -> None:
+    def wait_for(self, condition: str) -> None:
+        """Wait until JavaScript is true; raises TimeoutError."""
         end = time.monotonic() + PATIENCE
         while not self.call("Runtime.evaluate", expression=condition, returnByValue=True)["result"].get("value"):
             if time.monotonic() > end:
