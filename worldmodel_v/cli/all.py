@@ -4,7 +4,6 @@ import importlib
 import sys
 from typing import Any
 
-from worldmodel_v.cli.hashing import hash_alike
 from worldmodel_v.cli.main import leave_with_error, print_version
 from worldmodel_v.cli.terminal import print_lines
 from worldmodel_v.errors import ConfigError
@@ -18,8 +17,6 @@ MODULES = {"import": "importing"}
 def main() -> None:
     """Run the command that the first word names with the words after it, or list the commands."""
     name, words = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
-    if name == "collect" or sys.argv[1:3] == ["pipeline", "run"]:
-        hash_alike()
     if name in COMMANDS:
         sys.argv = [f"wm-{name}", *words]
         module_of(name).main()

@@ -15,8 +15,9 @@ VARIABLE = "PYTHONHASHSEED"
 def hash_alike() -> None:
     """Begin this command anew with PYTHONHASHSEED=0, unless it has that, or is a part of another program."""
     program, *words = sys.argv
-    as_typed = [program] if Path(program).name.startswith("wm-") else ["-m", "worldmodel_v"]
-    is_the_program = sys.orig_argv[-len(as_typed + words) :] == as_typed + words
+    command = Path(program).name
+    typed = ([program, *words], ["-m", "worldmodel_v", command.removeprefix("wm-"), *words])
+    is_the_program = command.startswith("wm-") and any(sys.orig_argv[-len(line) :] == line for line in typed)
     if is_the_program and sys.executable and os.environ.get(VARIABLE) != "0":
         with suppress(OSError):
             os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, VARIABLE: "0"})
