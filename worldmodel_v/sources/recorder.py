@@ -6,7 +6,6 @@ episode in progress, and the same script continues with the next number.
 
 import os
 import weakref
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -76,7 +75,8 @@ class Recorder(gymnasium.Wrapper):
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
         self._out, self._policy, self._root_seed = Path(out).absolute(), policy, seed
         self._writer: DatasetWriter | None = None
-        self._let_calls_go: Callable[[], object] = lambda: None
+        self._noting = ExitStack()
+        weakref.finalize(self, self._noting.close)
         self._rows: EpisodeRows | None = None
         self._seed = 0
         self._process = os.getpid()
@@ -171,9 +171,8 @@ class Recorder(gymnasium.Wrapper):
             env_source=env_source(self.env) | engines(self.env),
         )
         self._writer = DatasetWriter(self._out, spec)
-        noting = ExitStack()  # from now on, since the code of classes that note calls has another source
-        self._image_env.calls = noting.enter_context(calls_noted(self.env))
-        self._let_calls_go = weakref.finalize(self, noting.close)
+        # from now on, since the code of classes that note calls has another source
+        self._image_env.calls = self._noting.enter_context(calls_noted(self.env))
 
     def _cut(self) -> None:
         """Commit the episode in progress as cut there, if it has any step."""
@@ -196,4 +195,4 @@ class Recorder(gymnasium.Wrapper):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-            self._let_calls_go()
+            self._noting.close()
