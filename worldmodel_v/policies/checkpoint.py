@@ -82,12 +82,10 @@ def torch_threads_kept(policy: str) -> Iterator[None]:
         return
     import torch
 
-    num_threads = torch.get_num_threads()
-    try:
-        with plain_tensors():
-            yield
-    finally:
-        torch.set_num_threads(num_threads)
+    from worldmodel_v.device import torch_threads
+
+    with torch_threads(torch.get_num_threads()), plain_tensors():
+        yield
 
 
 def sha256_of_weights(file: Path) -> str:
