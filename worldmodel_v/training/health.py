@@ -70,8 +70,8 @@ class Watch:
     def losses(self, step: int, figures: Mapping[str, float]) -> None:
         """Warn of what the recorded figures of a step show: a discriminator that teaches nothing, an estimate of the total
         correlation that says nothing."""
-        of_the_kl = (self._overlap, self._latent_discriminator) if self._has_settled(step) else ()
-        for watch in (self._discriminator, *of_the_kl):
+        once_settled = (self._overlap, self._latent_discriminator) if self._has_settled(step) else ()
+        for watch in (self._discriminator, *once_settled):
             if finding := watch.judge(step, figures):
                 self._warn(finding.name, finding.text)
 
