@@ -82,10 +82,12 @@ def torch_threads_kept(policy: str) -> Iterator[None]:
         return
     import torch
 
-    from worldmodel_v.device import torch_threads
-
-    with torch_threads(torch.get_num_threads()), plain_tensors():
-        yield
+    num_threads = torch.get_num_threads()
+    try:
+        with plain_tensors():
+            yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def sha256_of_weights(file: Path) -> str:
