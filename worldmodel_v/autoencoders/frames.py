@@ -14,7 +14,7 @@ def frames_to_input(frames_BHWC: torch.Tensor, channels: int = 3) -> torch.Tenso
 
     One channel is the brightness, 0.299 R + 0.587 G + 0.114 B.
     """
-    x_BCHW = frames_BHWC.permute(0, 3, 1, 2).float().div_(255.0)
+    x_BCHW = frames_BHWC.permute(0, 3, 1, 2).float() / 255.0  # not in place: torch 2.6 cannot export that
     if channels == 3:
         return x_BCHW
     weights = torch.tensor(LUMA, dtype=x_BCHW.dtype, device=x_BCHW.device).reshape(1, 3, 1, 1)
