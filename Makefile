@@ -79,7 +79,7 @@ $(INSTALLED): constraints.txt pyproject.toml
 	  || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "Installing some 200 packages into $(VENV), which takes minutes. Downloads of 10 MB and more:"
 	@{ $(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'; echo $$? > $@; } \
-	  | grep --line-buffered --only-matching --extended-regexp '^ *Downloading .*\(([0-9]{2,}\.[0-9] MB|[0-9.]+ GB)\)|^Installing collected packages'; \
+	  | grep --line-buffered --only-matching --extended-regexp '^ *Downloading .*\(([0-9]{2,}\.[0-9] MB|[0-9.]+ GB)\)|^Installing collected packages|^    .*(depends on|requested) .*'; \
 	  read -r status < $@; test "$$status" = 0 || { rm -f $@; exit 1; }
 
 clean: ## Remove .venv and caches (not runs/)

@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from worldmodel_v.errors import PackageMissing
 from worldmodel_v.evaluation import require_packages, stage
@@ -35,6 +38,18 @@ def test_a_missing_library_of_evaluations_is_named_with_its_extra(monkeypatch: p
     monkeypatch.setitem(stage.PACKAGES, "scikit-none", "no_such_module")
     with pytest.raises(PackageMissing, match=r"needs scikit-none, which is not installed; pip install 'worldmodel_v\[eval\]'$"):
         require_packages()
+
+
+def test_every_pinned_package_runs_on_the_oldest_python_that_the_package_asks_for() -> None:
+    """Debian 12 has Python 3.11.2: a pin that asks for 3.11.5 stops `make install` there."""
+    oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"].removeprefix(">=")
+    pins = {tuple(line.split("==")) for line in (ROOT / "constraints.txt").read_text().split()}
+    pinned = [each.metadata for each in distributions() if (each.name, each.version) in pins]
+    assert len(pinned) > len(pins) / 2
+    refusing = {
+        each["Name"]: asks for each in pinned if not SpecifierSet(asks := each.get("Requires-Python", "")).contains(oldest)
+    }
+    assert refusing == {}
 
 
 @pytest.fixture(scope="module")

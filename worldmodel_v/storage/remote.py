@@ -33,6 +33,12 @@ PIECES_AT_ONCE = 8
 PAUSES = (0.2, 1.0)
 """Seconds before a failed request is made again."""
 
+PACKAGES = {
+    **dict.fromkeys(("http", "https"), "'worldmodel_v[http]'"),
+    **{"s3": "s3fs", "gs": "gcsfs", "hf": "'worldmodel_v[hub]'"},
+}
+"""Protocol -> what pip installs to read it."""
+
 Answer = TypeVar("Answer")
 
 
@@ -230,8 +236,10 @@ def _filesystem(path: RemotePath) -> tuple[Any, str]:
     try:
         return fsspec.url_to_fs(str(path))
     except ImportError as error:
+        package = PACKAGES.get(protocol.rpartition("::")[2])
+        remedy = f"pip install {package}" if package else "add it with pip"
         raise PackageMissing(
-            f"{protocol}:// needs a package that is not installed: {error}", where=path, remedy="add it with pip"
+            f"{protocol}:// needs a package that is not installed: {error}", where=path, remedy=remedy
         ) from None
     except ValueError as error:
         with suppress(ImportError):
