@@ -6,6 +6,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.execution.test_ray_pool import deadly
 from worldmodel_v.collection import collect
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import WorkerLost
-from worldmodel_v.execution import RayPool, WorkerSettings, map_tasks
+from worldmodel_v.execution import RayPool, WorkerSettings, connection, map_tasks
 from worldmodel_v.execution.executor import ATTEMPTS
 from worldmodel_v.storage import DatasetWriter, open_dataset
 from worldmodel_v.telemetry import COUNTERS, GAUGES, Tally
@@ -77,6 +78,24 @@ def test_a_committed_shard_is_counted_told_and_exported_once(tmp_path: Path) -> 
     assert told[:5] == first
     assert told[9:] == [("shards_left", 0), ("tasks_in_flight", 3)]
     assert [facts["sha256"] for facts in sayings.facts("shard_committed")] == [entry.sha256 for entry in entries]
+
+
+@pytest.mark.parametrize(
+    ("ports", "told"),
+    [
+        ([-1], "Ray at h:1: 2 CPUs, nodes: 1"),  # without the extra `cluster`, Ray has no agent that offers metrics
+        ([5, 6, -1], "Ray at h:1: 2 CPUs, nodes: 3, metrics: http://h:5/metrics and 1 more"),
+    ],
+)
+def test_only_a_node_that_offers_metrics_is_named(ports: list[int], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"Alive": True, "NodeManagerAddress": "h", "MetricsExportPort": port} for port in ports]
+    monkeypatch.setattr("ray.nodes", lambda: nodes)
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(gcs_address="h:1"))
+    messages: list[str] = []
+    progress = SimpleNamespace(event=lambda name, message, **facts: messages.append(message))
+    connection._say_what_is_joined(progress)
+    assert messages == [told]
 
 
 @pytest.mark.slow

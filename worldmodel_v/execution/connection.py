@@ -282,7 +282,8 @@ def _say_what_is_joined(progress: Progress) -> None:
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
     address, cpus = ray.get_runtime_context().gcs_address, ray.cluster_resources().get("CPU", 0)
-    metrics = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in nodes]
-    where = metrics[0] if len(metrics) == 1 else f"{metrics[0]} and {len(metrics) - 1} more"
-    message = f"Ray at {address}: {cpus:g} CPUs, nodes: {len(nodes)}, metrics: {where}"
+    offering = [node for node in nodes if node["MetricsExportPort"] > 0]  # -1 without Ray's extra `default`
+    metrics = [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics" for node in offering]
+    more = f" and {len(metrics) - 1} more" if len(metrics) > 1 else ""
+    message = f"Ray at {address}: {cpus:g} CPUs, nodes: {len(nodes)}" + (f", metrics: {metrics[0]}{more}" if metrics else "")
     progress.event("ray_joined", message, address=address, nodes=len(nodes), cpus=cpus, metrics=metrics)
