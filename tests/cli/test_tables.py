@@ -1,12 +1,14 @@
 """Facts for people: rounded, in few lines; nothing of it changes what `--json` gives."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from worldmodel_v.cli import terminal
 from worldmodel_v.cli.overview import print_overview
-from worldmodel_v.cli.tables import in_words, print_facts, rounded
+from worldmodel_v.cli.tables import in_words, print_evaluation, print_facts, rounded
+from worldmodel_v.evaluation.stage import EvaluationReport, Summary
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
 
 RUN: dict[str, Any] = {
@@ -89,3 +91,13 @@ def test_the_facts_of_a_list_are_rows(capsys: pytest.CaptureFixture[str]) -> Non
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         *(["jobs"], ["job", "a"], ["status", "RUNNING"], ["job", "b"], ["status", "none"])
     ]
+
+
+def test_what_was_evaluated_is_one_line_above_a_table_that_is_narrower(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = Summary(num_frames=402, num_episodes=2, psnr_db=23.83, ssim=0.787, without_zoom=None, squared_error=122.1)
+    print_evaluation(
+        EvaluationReport(out=Path("e"), page=Path("e/report.html"), vae_sha256="", did_nothing=False, summary=summary)
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "The autoencoder on 402 frames of 2 held-out episodes"
+    assert len(lines[2]) < len(lines[1])

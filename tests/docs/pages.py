@@ -48,7 +48,6 @@ NOT_RUN = {
         "python benchmarks/": MINUTES,
         "python examples/": "tests/integration/test_token_example.py runs it",
     },
-    "docs/howto/watch.md": {"wm-inspect /data/paper": "looks at a run of many hours; tests/test_inspection.py looks at one"},
     "docs/howto/share.md": {
         "wm-train --data https": REMOTE,
         "from worldmodel_v import LatentSequences": REMOTE,

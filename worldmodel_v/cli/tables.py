@@ -56,12 +56,13 @@ def print_pipeline(report: Any) -> None:
     heldout = report.train.heldout
     figures = readable_figures({name: value for name, value in heldout.items() if name != "num_frames"})
     title = f"The autoencoder on {counted(heldout['num_frames'], 'frame')} of held-out episodes"
-    quality = Table(title=title, title_justify="left", show_header=False)
+    quality = Table(show_header=False)
     quality.add_column(style="bold")
     quality.add_column(justify="right")
     for name, figure in figures.items():
         quality.add_row(plain(_in_words(name)), plain(figure))
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
+    console.print(plain(title), soft_wrap=True)
     console.print(quality)
     made = {
         report.collect.out: f"rollouts: {counted(report.collect.episodes, 'episode')}, {report.collect.frames} frames",
@@ -84,7 +85,7 @@ def print_evaluation(report: Any) -> None:
     """Print how good the latents of a VAE are, and where the page is."""
     console, summary = results(), report.summary
     measured = f"{counted(summary.num_frames, 'frame')} of {counted(summary.num_episodes, 'held-out episode')}"
-    table = Table(title=f"The autoencoder on {measured}", title_justify="left", show_header=False)
+    table = Table(show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_row("PSNR", f"{summary.psnr_db:.2f} dB")
@@ -97,6 +98,7 @@ def print_evaluation(report: Any) -> None:
     if summary.perplexity is not None:
         _add_token_rows(table, summary)
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
+    console.print(plain(f"The autoencoder on {measured}"), soft_wrap=True)
     console.print(table)
     console.print(plain(f"{report.page}  open it in a browser"), soft_wrap=True)
 
