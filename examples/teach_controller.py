@@ -46,6 +46,7 @@ from worldmodel_v.errors import ConfigError, OutputNotUsable
 from worldmodel_v.policies import next_action, policy_maker
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.publish import publish
+from worldmodel_v.surface import option
 
 RIDGE = 1e-4
 """Of the regression, as a share of each input's mean square."""
@@ -70,7 +71,9 @@ class TeachConfig(DriveConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.lessons % self.choose_every:
-            raise ConfigError(field="lessons", expected=f"a multiple of {self.choose_every}", got=self.lessons)
+            raise ConfigError(
+                field="lessons", expected=f"a multiple of {self.choose_every} ({option('choose_every')})", got=self.lessons
+            )
 
 
 class Pupil(Driver):

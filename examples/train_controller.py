@@ -55,6 +55,7 @@ from worldmodel_v.progress import Progress
 from worldmodel_v.settings import require_settings
 from worldmodel_v.spec import differences
 from worldmodel_v.storage.publish import publish
+from worldmodel_v.surface import option
 
 TEST_TRACKS, CHOICE_TRACKS = range(100), range(100, 200)
 FIRST_TRAINING_TRACK, LAST_TRACK = 1000, 2**31 - 1
@@ -137,7 +138,11 @@ class ControllerConfig(DriveConfig):
         if self.dream and not self.rnn:
             raise ConfigError(field="dream", expected="nothing, or --rnn as well, which dreams", got=self.dream)
         if self.generations % self.choose_every:
-            raise ConfigError(field="generations", expected=f"a multiple of {self.choose_every}", got=self.generations)
+            raise ConfigError(
+                field="generations",
+                expected=f"a multiple of {self.choose_every} ({option('choose_every')})",
+                got=self.generations,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

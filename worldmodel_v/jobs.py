@@ -208,7 +208,8 @@ def _connect(address: str) -> Any:
         with _without_ray_addresses():
             return JobSubmissionClient(address)
     except Exception as error:
-        answer = f"{one_line(error):.{ANSWER_CHARACTERS}}"
+        reason = getattr(next(iter(error.args), None), "reason", None)  # without urllib3's count of its retries
+        answer = f"{one_line(reason if isinstance(reason, Exception) else error):.{ANSWER_CHARACTERS}}"
         raise ClusterNotUsable(
             f"no Ray job server at {address}{_through_a_proxy(address)}: {answer}",
             remedy="on the head node: pip install 'worldmodel_v[cluster]', then `ray start --head --dashboard-host 0.0.0.0`",

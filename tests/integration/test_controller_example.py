@@ -168,7 +168,7 @@ def test_a_run_that_goes_on_is_the_unbroken_one(stamp_vae: Path, rnn: Path, unbr
     ("changes", "text"),
     [
         ({"population": 5}, "population is 4 there, 5 asked"),
-        ({"generations": 3}, "expected a multiple of 2, got 3"),
+        ({"generations": 3}, "expected a multiple of 2 (--choose-every), got 3"),
         ({"choice_tracks": 101}, "expected 1 to 100, got 101"),
         ({"test_tracks": 1}, "expected 2 to 100, got 1"),
         ({"rnn": "nowhere"}, "mdn_rnn.safetensors: cannot be read: No such file or directory; run train_mdn_rnn.py"),
@@ -333,7 +333,7 @@ def test_lessons_that_go_on_are_the_unbroken_ones(stamp_vae: Path, rnn: Path, ta
     ("changes", "text"),
     [
         ({"tracks": 5}, "tracks is 3 there, 5 asked"),
-        ({"choose_every": 2}, "expected a multiple of 2, got 3"),
+        ({"choose_every": 2}, "expected a multiple of 2 (--choose-every), got 3"),
         ({"teacher": "drivr"}, "unknown policy 'drivr'"),
         ({"teacher": "driver"}, "policy driver needs CarRacing with continuous actions"),
     ],

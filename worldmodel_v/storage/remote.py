@@ -35,7 +35,7 @@ PAUSES = (0.2, 1.0)
 
 PACKAGES = {
     **dict.fromkeys(("http", "https"), "'worldmodel_v[http]'"),
-    **{"s3": "s3fs", "gs": "gcsfs", "hf": "'worldmodel_v[hub]'"},
+    **{"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"},
 }
 """Protocol -> what pip installs to read it."""
 
