@@ -145,7 +145,7 @@ def teach(config: TeachConfig, progress: Progress) -> Report:
     with drivers(config, progress, Pupil, config.teacher) as drive:
         best = learn(config, size, course, drive, progress)
         frames = sum(lesson["frames"] for lesson in course.lessons[: config.lessons])
-        return tested(config, best, config.lessons, frames, drive)
+        return tested(config, best, config.lessons, frames, drive, progress)
 
 
 def learn(config: TeachConfig, size: int, course: Course, drive: Drive, progress: Progress) -> Chosen:

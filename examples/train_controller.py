@@ -384,11 +384,12 @@ def train_controller(config: ControllerConfig, progress: Progress) -> Report:
     with drivers(config, progress) as drive:
         best = search(config, driver.num_parameters, history, drive, dream or drive, progress)
         frames = sum(line["frames"] for line in history.lines[1 : config.generations + 1])
-        return tested(config, best, config.generations, frames, drive)
+        return tested(config, best, config.generations, frames, drive, progress)
 
 
-def tested(config: DriveConfig, best: Chosen, generations: int, frames: int, drive: Drive) -> Report:
+def tested(config: DriveConfig, best: Chosen, generations: int, frames: int, drive: Drive, progress: Progress) -> Report:
     """What the chosen controller drives on the tracks of the test, in scores.json too."""
+    progress.say(f"the chosen controller drives {config.test_tracks} tracks that are new to it; the mean is its score")
     returns = drive(on_all(TEST_TRACKS[: config.test_tracks], best.controller)).returns
     report = Report(
         mean=float(returns.mean()),
