@@ -1,17 +1,20 @@
 """Where an environment comes from: recorded, and a changed one refused, where Gymnasium's version does not say it."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import json
 import sys
+import types
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import gymnasium
 import pytest
-from gymnasium.envs.registration import WrapperSpec
+from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.wrappers import TransformReward
 
 from tests.builders import digests, files_in
@@ -21,7 +24,7 @@ from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.collection.block import block_collector
 from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
-from worldmodel_v.envs.source import env_source, is_known
+from worldmodel_v.envs.source import code_source, env_source, held_in_common, is_known
 from worldmodel_v.errors import EnvironmentNotUsable
 from worldmodel_v.selection import SelectConfig, select
 from worldmodel_v.sources import GymSource
@@ -157,6 +160,51 @@ def test_a_function_that_a_wrapper_applies_is_recorded(folder: Path) -> None:
     typed = [eval(f"lambda reward: {factor} * reward") for factor in (2, 3)]
     sources = [env_source(TransformReward(gymnasium.make(STAMP_ENV_ID), function)) for function in typed]
     assert sources[0] != sources[1]
+
+
+PATCHES = """
+import functools
+def step(self, action): ...
+def other(self, action): ...
+def wrapped(method): return functools.wraps(method)(step)
+"""
+
+
+def test_a_method_that_another_module_has_replaced_is_recorded_by_that_module(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "my_patches.py").write_text(PATCHES)
+    patches = importlib.import_module("my_patches")
+    env = gymnasium.make("CartPole-v1")
+    cls, file = type(env.unwrapped), {"my_patches.py": sha256(folder / "my_patches.py")}
+    name = f"{cls.__module__}.CartPoleEnv"
+    replacements = {
+        "step": (patches.step, "my_patches.step"),
+        "reset": (patches.wrapped(cls.reset), "my_patches.step"),
+        "close": (staticmethod(patches.other), "my_patches.other"),
+        "unwrapped": (property(patches.other), "my_patches.other"),
+    }
+    for method, (replacement, said) in replacements.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(cls, method, replacement)
+            source = {key: value for key, value in env_source(env).items() if key != "registration"}
+        assert source == {**file, f"{name}.{method}": said}
+    env.unwrapped.step = types.MethodType(patches.other, env.unwrapped)
+    source = held_in_common(env_source(env))
+    assert source[f"{name}.step"] == "my_patches.other"  # so a worker, who lacks it, says so
+    assert code_source(cls) == {}
+    monkeypatch.setattr(cls, "step", patches.step)
+    assert code_source(cls) == {**file, f"{name}.step": "my_patches.step"}
+
+
+def test_what_was_registered_with_a_known_class_is_recorded() -> None:
+    cls = gymnasium.spec("CartPole-v1").entry_point
+    sources = []
+    for reward in (True, False):
+        with_kwargs = EnvSpec("Mine-v0", entry_point=cls, kwargs={"sutton_barto_reward": reward})
+        partial = EnvSpec("Mine-v0", entry_point=functools.partial(CartPoleEnv, sutton_barto_reward=reward))
+        sources += [env_source(gymnasium.make(spec))["registration"] for spec in (with_kwargs, partial)]
+    assert len({*sources}) == 4
 
 
 def collect_in(folder: Path, **more: object) -> tuple[int, str]:

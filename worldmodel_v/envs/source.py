@@ -3,16 +3,19 @@
 Gymnasium's version is a setting of every dataset. It covers the code of Gymnasium's own environments and of this package's,
 which draw the same bytes; `engines` says what they simulate and draw with. For others, the packages of the environment's
 classes (wrappers and bases too), of the function that makes it and of functions that wrappers apply are recorded with their
-versions, and files outside of packages, such as a user's own, with their SHA-256. So are those that these import whenever they
-are loaded; not what a function, an `if` or the started program imports, because a worker may not have loaded it. A class that
-is in no file, as in a notebook, is recorded with the SHA-256 of its code (`fingerprint`). PyTorch, in which this package's own
-policies compute too, is not recorded: nodes with and without a GPU have builds of other names.
+versions, and files outside of packages, such as a user's own, with their SHA-256. So are those that these import whenever
+they are loaded; not what a function, an `if` or the started program imports, because a worker may not have loaded it. Where
+another module than the class's has a method, as one that a program has replaced, the method is recorded with that function's
+name, so a worker without it is told. A class that is in no file, as in a notebook, is recorded with the SHA-256 of its code
+(`fingerprint`). PyTorch, in which this package's own policies compute too, is not recorded: nodes with and without a GPU have
+builds of other names.
 """
 
 import ast
 import functools
 import importlib.metadata
 import importlib.util
+import inspect
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,10 +42,10 @@ def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
     `named` are the `module:Name` that it was made with; their modules count too. Empty for known environments.
     """
     classes = [cls for layer in layers(env) for cls in type(layer).__mro__]
-    applied = _applied_by_wrappers(env)
-    modules = {code.__module__ for code in (*classes, *applied)} | {name.split(":")[0] for name in named if ":" in name}
-    source = _origins(modules | _module_of_maker(env)) | _code([*classes, *applied]) | _maker(env)
-    return source | {REGISTRATION: _registration(env)} if source and env.spec else source
+    modules = {name.split(":")[0] for name in named if ":" in name} | _module_of_maker(env)
+    source = _classes_source(classes, [*layers(env)], modules) | _maker(env)
+    is_said = source or (env.spec and _registered(env).keys() & {"kwargs", "partial"})
+    return source | {REGISTRATION: _registration(env)} if is_said and env.spec else source
 
 
 def is_known(env_id: str) -> bool:
@@ -58,9 +61,9 @@ def is_known(env_id: str) -> bool:
 
 def code_source(code: Callable, *modules: str) -> dict[str, str]:
     """The same of a class, its bases' too, or of a function, and of modules that count beside it."""
-    cls = code if isinstance(code, type) else type(code)
-    parts = [code] if isinstance(code, FunctionType) else [*cls.__mro__]
-    return _origins({*modules, *(part.__module__ for part in parts)}) | _code(parts)
+    if isinstance(code, FunctionType):
+        return _origins({*modules, code.__module__}) | _code([code])
+    return _classes_source((code if isinstance(code, type) else type(code)).__mro__, [], {*modules})
 
 
 def held_in_common(source: dict[str, str]) -> dict[str, str]:
@@ -80,10 +83,38 @@ def _code(parts: Sequence[type | FunctionType]) -> dict[str, str]:
     return source
 
 
-def _applied_by_wrappers(env: gymnasium.Env) -> list[FunctionType]:
-    """The functions that wrappers hold, as TransformReward does."""
-    wrappers = [layer for layer in layers(env) if isinstance(layer, gymnasium.Wrapper)]
-    return [value for wrapper in wrappers for value in vars(wrapper).values() if isinstance(value, FunctionType)]
+def _classes_source(classes: Sequence[type], layers: Sequence[gymnasium.Env], modules: set[str]) -> dict[str, str]:
+    """The source of classes, of the functions that layers of an environment hold, and of further modules."""
+    places = [*((cls, vars(cls)) for cls in classes), *((type(layer), vars(layer)) for layer in layers)]
+    named = [(cls, name, each) for cls, values in places for name, value in values.items() for each in _functions_behind(value)]
+    foreign = [(f"{cls.__module__}.{cls.__qualname__}.{name}", each) for cls, name, each in named if _is_foreign(each, cls)]
+    functions, said = [function for _, function in foreign], dict[str, str]()
+    for name, function in foreign:
+        said[name] = f"{said.get(name, '')} {_home(function)}.{function.__code__.co_qualname}".strip()
+    found = modules | {cls.__module__ for cls in classes} | {*map(_home, functions)}
+    return _origins(found) | _code([*classes, *functions]) | said
+
+
+def _functions_behind(value: Any) -> Iterator[FunctionType]:
+    """A function, that of a method or of a property, and those that it wraps."""
+    while value is not None:
+        value = getattr(value, "__func__", None) or getattr(value, "fget", value)
+        if isinstance(value, FunctionType):
+            yield value
+        value = inspect.getattr_static(value, "__wrapped__", None)
+
+
+def _is_foreign(function: FunctionType, cls: type) -> bool:
+    """Whether it is of another module than the class, as a method that a program has replaced, or what TransformReward applies.
+
+    Its globals say it, because `functools.wraps` changes its `__module__`.
+    """
+    home = _home(function)
+    return bool(home) and home != cls.__module__ and home.partition(".")[0] not in KNOWN
+
+
+def _home(function: FunctionType) -> str:
+    return str(function.__globals__.get("__name__", ""))
 
 
 def _made_by(env: gymnasium.Env) -> Any:
@@ -191,9 +222,16 @@ def _origin(module: str) -> dict[str, str]:
 
 def _registration(env: gymnasium.Env) -> str:
     """What Gymnasium's registry adds to the arguments that the dataset records anyway."""
-    registered = gymnasium.registry[env.spec.id]
-    content = {"kwargs": registered.kwargs, "max_episode_steps": registered.max_episode_steps}
-    return json.dumps(content, sort_keys=True, default=_unrecorded)
+    return json.dumps({"kwargs": {}, "max_episode_steps": None, **_registered(env)}, sort_keys=True, default=_unrecorded)
+
+
+def _registered(env: gymnasium.Env) -> dict[str, Any]:
+    """What was registered with an environment, without what is empty."""
+    registered = gymnasium.registry.get(env.spec.id, env.spec)
+    entry = registered.entry_point
+    partial = {"args": entry.args, "kwargs": entry.keywords} if isinstance(entry, functools.partial) else None
+    content = {"kwargs": registered.kwargs, "max_episode_steps": registered.max_episode_steps, "partial": partial}
+    return {name: value for name, value in content.items() if value}
 
 
 def as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
