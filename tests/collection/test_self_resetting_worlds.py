@@ -39,6 +39,26 @@ class ResetsItself(StampEnv):
         return shown, reward, terminated, truncated, info
 
 
+class BesideNaN(ResetsItself):
+    """It has numbers that are none beside its picture."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__("first", render_mode)
+        spaces = {"image": self.observation_space, "speed": gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)}
+        self.observation_space = gymnasium.spaces.Dict(spaces)
+
+    def reset(self, **options: Any) -> Any:
+        first, info = super().reset(**options)
+        return self._beside(first), info
+
+    def step(self, action: Any) -> Any:
+        shown, *outcome = super().step(action)
+        return shown if isinstance(shown, dict) else self._beside(shown), *outcome
+
+    def _beside(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": image.copy(), "speed": np.full(1, np.nan, np.float32)}
+
+
 class Around(gymnasium.ObservationWrapper):
     """The observation of a layer that resets itself is another one outside."""
 
@@ -48,9 +68,13 @@ class Around(gymnasium.ObservationWrapper):
 
 for how in ("first", "final", "buffer", "rendered"):
     gymnasium.register(f"ResetsItself/{how}-v0", ResetsItself, kwargs={"how": how})
+gymnasium.register("ResetsItself/nan-v0", BesideNaN)
 
 
-@pytest.mark.parametrize(("how", "wrap"), [("first", ()), ("buffer", ()), ("rendered", ()), ("first", (f"{__name__}:Around",))])
+@pytest.mark.parametrize(
+    ("how", "wrap"),
+    [("first", ()), ("buffer", ()), ("rendered", ()), ("nan", ()), ("first", (f"{__name__}:Around",))],
+)
 def test_the_next_episodes_first_frame_is_not_the_final_one(how: str, wrap: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(EpisodesSetAside, match="the environment resets itself in the same step"):
         collect(stamp_config(tmp_path / "out", env=f"{__name__}:ResetsItself/{how}-v0", wrap=wrap, episodes=1))

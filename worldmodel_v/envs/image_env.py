@@ -18,7 +18,6 @@ from typing import Any, Self
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.wrappers import FrameStackObservation
 
 from worldmodel_v.envs.calls import Call, calls_noted
@@ -319,7 +318,7 @@ class ImageEnv:
         """Whether a layer was reset in the last step, and what a layer then gave is what the reset did."""
         first = [call.given[0] for call in self.calls if call.name == "reset" and isinstance(call.given, tuple | list)]
         last = [call.given[0] for call in self.calls if call.name == "step" and isinstance(call.given, tuple | list)]
-        return bool(first) and (self.frames == RENDER or any(data_equivalence(a, b, exact=True) for a in first for b in last))
+        return bool(first) and (self.frames == RENDER or any(_are_equal(a, b) for a in first for b in last))
 
     def _frame(self) -> np.ndarray:
         picture = self.gym.render() if self.frames == RENDER else part_of(self.seen[0], self._frame_path)
@@ -380,6 +379,15 @@ def require_frame(frame: Any) -> np.ndarray:
     if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):
         raise ValueError(f"expected a frame of shape (H, W), (H, W, 1) or (H, W, 3), got {frame.shape}")
     return frame
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Whether two observations hold the same values; NaN is the same as NaN."""
+    try:
+        np.testing.assert_equal(one, other)
+    except (AssertionError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _parts(method: str, given: Any, expected: tuple[str, ...]) -> Any:
