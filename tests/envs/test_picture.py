@@ -51,6 +51,22 @@ def test_every_layout_gives_the_newest_frame(layout: str, dtype: type) -> None:
     assert found.flags.c_contiguous
 
 
+@pytest.mark.parametrize("layout", ["THW", "HWT", "THWC", "TCHW"])
+def test_a_stack_whose_newest_frame_is_the_first_is_refused(layout: str) -> None:
+    values, _ = as_laid_out(layout)
+    axis = layout.index("T")
+    frames = [np.moveaxis(values, axis, 0)[number] for number in (0, 0, 0, 0, 0, 1, 2, 0, 1, 0, 1, 0)]
+    stacks = [np.stack(frames[first : first + 4], axis) for first in range(len(frames) - 3)]
+    oldest_first, newest_first = (Picture(Box(0, 255, values.shape, np.uint8), layout) for _ in range(2))
+    for stack, newest in zip(stacks, frames[3:], strict=True):
+        np.testing.assert_array_equal(oldest_first(stack), np.moveaxis(newest, 0, -1) if layout == "TCHW" else newest)
+    turned = [np.flip(stack, axis) for stack in stacks]
+    newest_first(turned[0])
+    newest_first(turned[1])  # at rest, nothing shows the order
+    with pytest.raises(ValueError, match="the newest frame of its stack is the first"):
+        newest_first(turned[2])
+
+
 @pytest.mark.parametrize(
     ("shape", "layout"),
     [

@@ -94,6 +94,7 @@ class Picture:
         self._faintest = 1 if space.dtype.kind == "f" and self._high > 1 else -1
 
         self._newest = tuple([-1 if axis == "T" else slice(None) for axis in layout])
+        self._time, self._before = layout.find("T"), np.empty(0)
         self._last = layout.replace("T", "").find("C")
 
     @property
@@ -115,10 +116,19 @@ class Picture:
             raise ValueError(f"expected a frame of {self._dtype}, as the observation space says, got {found}")
         if not _fits(self.layout, values.shape):
             raise ValueError(f"expected a frame with the axes {self.layout} and 1 or 3 channels, got {values.shape}")
+        if self._time >= 0:
+            self._require_newest_last(values)
         frame = plain_array(values)[self._newest]
         if self._last >= 0:
             frame = np.moveaxis(frame, self._last, -1)
         return np.ascontiguousarray(frame if frame.dtype == np.uint8 else self._scaled(frame))
+
+    def _require_newest_last(self, values: np.ndarray) -> None:
+        """Raise ValueError if a stack holds the frames of the stack before it one place later: its newest is the first."""
+        before, self._before = self._before, np.moveaxis(values, self._time, 0).copy()
+        comes_first = np.array_equal(self._before[1:], before[:-1]) and not np.array_equal(self._before[:-1], before[1:])
+        if comes_first:
+            raise ValueError("the newest frame of its stack is the first, and the last one is recorded; turn it, in a wrapper")
 
     def _scaled(self, frame: np.ndarray) -> np.ndarray:
         inside = (frame >= self._low) & (frame <= self._high)
