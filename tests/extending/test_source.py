@@ -1,6 +1,7 @@
 """A source that is no Gymnasium environment, and a loop that the user steps: datasets with the guarantees of all others."""
 
 import copy
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -77,6 +78,22 @@ class TestSource:
         other.settings = {"gravity": 1.6}
         with pytest.raises(OutputNotUsable, match=r"env_kwargs is {'gravity': 9.8} there, {'gravity': 1.6} asked"):
             collect_source(other, config(tmp_path / "out", 2))
+
+    @pytest.mark.parametrize("shape", [(), (2, 2)])
+    def test_actions_have_the_shape_of_their_space(self, tmp_path: Path, shape: tuple[int, ...]) -> None:
+        actions = np.linspace(0, 1, 12 * math.prod(shape), dtype=np.float32).reshape(12, *shape)
+        source = Wrong(action=actions)
+        source.action_space = gymnasium.spaces.Box(-1, 1, shape)
+        collect_source(source, config(tmp_path / "out", 1))
+        np.testing.assert_array_equal(open_dataset(tmp_path / "out").episode(0).action[:-1], actions.reshape(12, -1))
+
+    @pytest.mark.parametrize(
+        ("given", "ends"), [({"terminated": True, "truncated": True}, (True, True)), ({"truncated": False}, (False, True))]
+    )
+    def test_an_end_may_be_both(self, tmp_path: Path, given: dict, ends: tuple[bool, bool]) -> None:
+        collect_source(Wrong(**given), config(tmp_path / "out", 1))
+        episode = open_dataset(tmp_path / "out").episode(0)
+        assert (episode.terminated[-2], episode.truncated[-2]) == ends
 
     def test_an_episode_that_fails_is_set_aside_and_the_rest_is_there(self, tmp_path: Path) -> None:
         with pytest.raises(EpisodesSetAside, match=r"episode 3 \(seed \d+, tried 4 times\): .*reward is nan in row 0"):
@@ -176,6 +193,18 @@ OF_A_FORK = "and this is a fork of it, which writes nothing; let that process wr
 
 
 class TestRecorder:
+    def test_arguments_that_make_no_sense_are_refused_by_name(self, tmp_path: Path) -> None:
+        env = gymnasium.make("worldmodel_v/Stamp-v0")
+        for wrong in ({"seed": "1"}, {"seed": -1}, {"frame_size": 64.0}, {"policy": None}, {"policy": "two\nlines"}):
+            with pytest.raises(ConfigError, match=f"{next(iter(wrong))}"):
+                Recorder(env, tmp_path / "out", **wrong)
+        with pytest.raises(EnvironmentNotUsable, match=r"Recorder: expected one gymnasium\.Env, got SyncVectorEnv"):
+            Recorder(gymnasium.vector.SyncVectorEnv([StampEnv]), tmp_path / "out")
+        with Recorder(env, tmp_path / "out", seed=np.int64(3)) as recorder:
+            recorder.reset()
+            recorder.step(recorder.action_space.sample())
+        assert open_dataset(tmp_path / "out").spec.seed == 3
+
     def test_arguments_that_are_no_json_are_recorded_as_far_as_they_are(self, tmp_path: Path) -> None:
         given = {"length": np.int64(3), "size": 16, "hook": len, "file": Path("/a/b"), "limit": np.nan, "start": np.zeros(2)}
         env = gymnasium.make("tests/Told-v0", **given)

@@ -56,8 +56,9 @@ class EpisodeSource(ABC):
         """Episode `number`, from 0: a function of the number and the generator, which is seeded by it, and of the settings.
 
         `pixels` uint8 (T + 1, H, W, 3): each frame that was acted on, and the final one; `action` (T, …) of the action space;
-        `reward` (T,); `terminated`, True if the last action ended it, False if it was cut there; `state` float (T + 1, S) if
-        there are names for it; and any further columns, as numbers (T + 1, …) of any shape and dtype.
+        `reward` (T,); `terminated`, True if the last action ended it, False if it was cut there; `truncated` only if it was
+        both; `state` float (T + 1, S) if there are names for it; and any further columns, as numbers (T + 1, …) of any shape
+        and dtype.
         """
 
 
@@ -161,13 +162,16 @@ def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """The columns of an episode, (T + 1, …) each, from what a source gives; raises ValueError if they do not fit."""
     given = {**given, "pixels": _frames(given)}
     terminated = require_truth("terminated", given.pop("terminated"))
+    truncated = require_truth("truncated", given.pop("truncated", False)) or not terminated
     num_steps = len(given["action"])
     ended = np.zeros(num_steps + 1, np.bool_)
     ended[num_steps - 1] = True
     never = np.zeros_like(ended)
-    given |= {"terminated": ended if terminated else never, "truncated": never if terminated else ended}
+    given |= {"terminated": ended if terminated else never, "truncated": ended if truncated else never}
     for column in schema.by_role("action", "reward"):
         rows = _exactly(column.name, given[column.name], column.dtype)
+        if column.role == "action" and rows.shape[1:] == schema.actions.shape:
+            rows = rows.reshape(len(rows), *column.row_shape)
         given[column.name] = np.concatenate([rows, np.full((1, *rows.shape[1:]), column.fill_value, column.dtype)])
     if unknown := given.keys() - {column.name for column in schema.data_columns}:
         raise ValueError(f"it gives {', '.join(sorted(unknown))}, which episode 0 does not have")
