@@ -41,6 +41,27 @@ def seed_all() -> None:
 gymnasium.register("tests/Careless-v0", entry_point=Careless)
 
 
+class Replaces(Careless):
+    """Puts another kind of generator in the place of NumPy's, in its first steps."""
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        frame, reward, *rest = super().step(action)
+        np.random.set_bit_generator(np.random.PCG64(1))
+        return frame, reward, *rest
+
+
+gymnasium.register("tests/Replaces-v0", entry_point=Replaces)
+
+
+def test_another_kind_of_generator_lasts_for_its_episode_alone(tmp_path: Path) -> None:
+    before = np.random.get_bit_generator()
+    for name in ("Replaces", "Careless"):
+        collect(stamp_config(tmp_path / name, env=f"tests/{name}-v0", frame_size=8, episodes=3, episodes_per_shard=3))
+        assert np.random.get_bit_generator() is before
+    found, expected = (open_dataset(tmp_path / name) for name in ("Replaces", "Careless"))
+    assert [episode.pixels[0, 0, 0, 0] for episode in found] == [episode.pixels[0, 0, 0, 0] for episode in expected]
+
+
 def test_they_give_the_same_episodes_each_time_and_leave_the_callers_generators_alone(tmp_path: Path) -> None:
     settings = {"env": "tests/Careless-v0", "frame_size": 8, "episodes": 6, "episodes_per_shard": 2}
     seed_all()

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import numpy as np
+from numpy.random import get_bit_generator, set_bit_generator  # type: ignore[attr-defined]  # they have no stubs
 
 from worldmodel_v.process import process_kept
 from worldmodel_v.records import Episode
@@ -54,9 +55,10 @@ def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
 
     For environments and policies that use them instead of the seed that they are given.
     """
-    python, numpy, torch = random.getstate(), np.random.get_state(), sys.modules.get("torch")
+    python, numpy, torch = random.getstate(), get_bit_generator(), sys.modules.get("torch")
     seeds = np.random.SeedSequence(root_seed, spawn_key=(episode_id, 1)).generate_state(3)
     random.seed(int(seeds[0]))
+    set_bit_generator(np.random.MT19937(0))  # an episode before may have set another kind
     np.random.seed(seeds[1])
     try:
         with torch.random.fork_rng(devices=[]) if torch else nullcontext():
@@ -65,4 +67,4 @@ def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
             yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)
+        set_bit_generator(numpy)
