@@ -89,7 +89,7 @@ def parse_frame_size(size: int | str) -> tuple[int, int]:
     """(height, width) of a --frame-size: a number, or HEIGHTxWIDTH; raises ConfigError."""
     if isinstance(size, int):
         return size, size
-    if (match := _FRAME_SIZE.fullmatch(size)) is None:
+    if not isinstance(size, str) or (match := _FRAME_SIZE.fullmatch(size)) is None:
         raise ConfigError(field="frame_size", expected="a number such as 64, or HEIGHTxWIDTH such as 96x128", got=size)
     height, width = match.groups(match[1])
     return int(height), int(width)

@@ -1,10 +1,12 @@
 """What a setting may be: declared beside its type, as `Annotated[int, Ge(1)]` or a Literal, and checked here alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from numbers import Real
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from os import PathLike
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt
 
 from worldmodel_v.errors import ConfigError
@@ -17,28 +19,60 @@ def require_settings(config: Any) -> None:
     """Raise ConfigError if a value of a config is none that its type declares.
 
     A Literal takes its values, a number must lie within the bounds of its Annotated type. Every number must be one that can be
-    recorded and read again: a whole one below 2^63, another finite and at most `MAX_NUMBER`. None is always taken.
+    recorded and read again: a whole one below 2^63, another finite and at most `MAX_NUMBER`. Numbers of NumPy become Python's.
     """
     for name, hint in _declared(config.__class__).items():
         value = getattr(config, name)
+        if isinstance(value, np.generic):
+            value = value.item()
+            object.__setattr__(config, name, value)
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise ConfigError(field=name, expected=_listed(get_args(hint)), got=value)
-        bounds = _bounds(hint)
-        if bounds and not isinstance(value, Real | None):
-            raise ConfigError(field=name, expected="a number", got=value)
+        kinds = _kinds(hint)
+        if kinds and not any(is_of(value) for _, is_of in kinds):
+            raise ConfigError(field=name, expected=_listed([kind for kind, _ in kinds if kind]), got=value)
         if isinstance(value, int | float) and not isinstance(value, bool):
-            _require_number(name, value, bounds)
+            _require_number(name, value, _bounds(hint))
 
 
 def require_at_least(bound: int, **arguments: int) -> None:
-    """Raise ConfigError if an argument of a function is below the bound."""
+    """Raise ConfigError if an argument of a function is no whole number, or below the bound."""
     for name, value in arguments.items():
+        if not isinstance(value, int | np.integer):
+            raise ConfigError(field=name, expected="a whole number", got=value)
         _require_number(name, value, [Ge(bound)])
 
 
 @cache
 def _declared(config_class: type) -> dict[str, Any]:
     return get_type_hints(config_class, include_extras=True)
+
+
+def _kinds(hint: Any) -> list[tuple[str, Callable[[Any], bool]]]:
+    """The kinds of value that a type declares, in words; none for types that their owners check."""
+    members = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return _kinds(members[0])
+    if get_origin(hint) in (UnionType, Union):
+        kinds = [_kinds(member) for member in members]
+        return [kind for each in kinds for kind in each] if all(kinds) else []
+    if hint == tuple[str, ...]:
+        return [("a list of texts", lambda value: isinstance(value, tuple | list) and all(map(_is_text, value)))]
+    return [KINDS[hint]] if isinstance(hint, type) and hint in KINDS else []
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str | PathLike)
+
+
+KINDS: dict[type, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("True or False", lambda value: isinstance(value, bool)),
+    int: ("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool)),
+    float: ("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool)),
+    str: ("a text", _is_text),
+    NoneType: ("", lambda value: value is None),
+}
+"""In words, and whether a value is one. What may be None need not be said."""
 
 
 def _bounds(hint: Any) -> list[Any]:
@@ -51,7 +85,7 @@ def _bounds(hint: Any) -> list[Any]:
 
 def _listed(choices: Sequence[Any]) -> str:
     *others, last = map(str, choices)
-    return f"{', '.join(others)} or {last}"
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _require_number(name: str, value: float, bounds: list[Any]) -> None:

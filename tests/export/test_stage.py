@@ -9,13 +9,19 @@ import sys
 import time
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import gymnasium
+import numpy as np
 import pytest
 
 from tests.builders import files_in, latent_spec, made_latent_schema, make_episode, make_latents, rollout_spec
 from worldmodel_v.errors import ConfigError, DatasetNotUsable, OutputNotUsable, ShardDamaged
 from worldmodel_v.export import FORMATS, export
-from worldmodel_v.schema import LATENTS, ROLLOUTS
+from worldmodel_v.export.lerobot import LerobotConfig
+from worldmodel_v.export.notes import action_vectors
+from worldmodel_v.schema import LATENTS, ROLLOUTS, ActionSpace, space_record
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
@@ -228,3 +234,25 @@ def test_importing_exports_loads_neither_torch_nor_the_environments() -> None:
         "assert not {'torch', 'ray', 'gymnasium', 'minari'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("high", "dtype", "beyond"),
+    [
+        (2048, np.float16, None),
+        (2049, np.float16, "2,048"),
+        (2**24, np.float32, None),
+        (-(2**24) - 1, np.float32, "16,777,216"),
+    ],
+)
+def test_whole_numbers_that_a_format_rounds_are_said(high: int, dtype: type, beyond: str | None) -> None:
+    space = gymnasium.spaces.Box(min(0, high), max(0, high), (2,), np.int64)
+    source: Any = SimpleNamespace(actions_space=ActionSpace(space_record(space)))
+    said = [f"action: whole numbers, of which those beyond {beyond} are rounded to {np.dtype(dtype)}"] if beyond else []
+    assert action_vectors(source, dtype) == said
+
+
+def test_settings_are_checked_in_python_too(tmp_path: Path) -> None:
+    for wrong in (0, -3, 1.5, "50"):
+        with pytest.raises(ConfigError, match=r"^fps: expected "):
+            LerobotConfig(data=tmp_path / "data", out=tmp_path / "out", fps=wrong)

@@ -193,6 +193,17 @@ OF_A_FORK = "and this is a fork of it, which writes nothing; let that process wr
 
 
 class TestRecorder:
+    def test_an_action_outside_of_its_space_is_refused_and_another_may_be_taken(self, tmp_path: Path) -> None:
+        with Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out") as env:
+            env.reset()
+            env.step([1.0, 1.0])
+            with pytest.raises(ValueError, match=r"the action in step 1 is \[1.5, 0.0\], outside Box\(-1.0, 1.0"):
+                env.step([1.5, 0.0])
+            env.step([-1.0, 0.0])
+        episode = open_dataset(tmp_path / "out").episode(0)
+        assert episode.action[:-1].tolist() == [[1.0, 1.0], [-1.0, 0.0]]
+        assert read_stamps(episode.pixels[-1])[0] == 2
+
     def test_arguments_that_make_no_sense_are_refused_by_name(self, tmp_path: Path) -> None:
         env = gymnasium.make("worldmodel_v/Stamp-v0")
         for wrong in ({"seed": "1"}, {"seed": -1}, {"frame_size": 64.0}, {"policy": None}, {"policy": "two\nlines"}):

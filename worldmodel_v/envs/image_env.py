@@ -328,10 +328,14 @@ class ImageEnv:
 
 
 def require_inside(
-    space: gymnasium.Space, actions: ActionSpace, recorded_actions: np.ndarray, whose: str = "the policy's action"
+    space: gymnasium.Space,
+    actions: ActionSpace,
+    recorded_actions: np.ndarray,
+    whose: str = "the policy's action",
+    first_step: int = 0,
 ) -> None:
-    """Raise ValueError, naming the step, unless all recorded actions of an episode, (T, A) or (T,), lie in the space, of which
-    `actions` is the record."""
+    """Raise ValueError, naming the step, unless all recorded actions from `first_step` on, (T, A) or (T,), lie in the space, of
+    which `actions` is the record."""
     if actions.kind == "continuous":  # recorded in float32, so the bounds are rounded to float32
         with np.errstate(over="ignore"):
             low, high = (bound.astype(np.float32).reshape(-1) for bound in (space.low, space.high))
@@ -341,7 +345,7 @@ def require_inside(
     if not inside.all():
         step = int(np.argwhere(~inside)[0, 0])
         got = recorded_actions[step].tolist()
-        raise ValueError(f"{whose} in step {step} is {got}, outside {space}; have the policy clip it")
+        raise ValueError(f"{whose} in step {first_step + step} is {got}, outside {space}; have the policy clip it")
 
 
 def _inner_bounds(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -62,7 +62,7 @@ class AdspConfig(EqualLengthConfig):
             "reward: made 0 or 1, as the format's own: 1 where it is positive and the episode goes on",
             *notes.no_truncation(source, "done"),
             *notes.not_held(source),
-            *notes.one_hot_actions(source),
+            *notes.action_vectors(source),
         ]
         if (sizes := (source.latent_dim, source.action_size)) != notes.PAPER_SIZES:
             said.append(f"rnn/arch.py: set Z_DIM to {sizes[0]} and ACTION_DIM to {sizes[1]}; they are 32 and 3 there")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
+from worldmodel_v.settings import require_settings
 from worldmodel_v.storage import LocalPath, Location, to_place
 from worldmodel_v.storage.directory import require_outside
 
@@ -76,5 +77,6 @@ class ExportConfig(ABC):
         """Raise UsageError, before anything is written, if this dataset cannot be exported with these options."""
 
     def __post_init__(self) -> None:
+        require_settings(self)
         object.__setattr__(self, "data", to_place(self.data))
         require_outside(self.out, to_place(self.data), "lies in the dataset that it is to export")

@@ -66,7 +66,7 @@ class CtallecConfig(ExportConfig):
             write_npz(sub_folder / f"rollout_{episode.episode_id:06d}.npz", last)
             task.advance()
         task.close()
-        said = [*notes.no_truncation(source, "terminals"), *notes.not_held(source), *notes.one_hot_actions(source)]
+        said = [*notes.no_truncation(source, "terminals"), *notes.not_held(source), *notes.action_vectors(source)]
         said += [*_notes_on_left_out(source, rows), *_notes_on_its_code(source, rows[rows > 0])]
         return Written(int(rows.sum()), said, source.episode_ids[rows > 0].tolist())
 

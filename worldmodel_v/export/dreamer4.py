@@ -80,7 +80,7 @@ class Dreamer4Config(ExportConfig):
         described = {"instruction": task, "action_dim": source.action_size, "max_episode_steps": int(source.num_steps.max())}
         (folder / "tasks.json").write_text(json.dumps({task: described}, indent=2) + "\n")
         bar.close()
-        said = ["terminated, truncated: not held", *notes.not_held(source), *notes.one_hot_actions(source)]
+        said = ["terminated, truncated: not held", *notes.not_held(source), *notes.action_vectors(source)]
         return Written(source.num_rows, [*said, *_notes_on_its_code(source, task)], source.episode_ids.tolist())
 
 

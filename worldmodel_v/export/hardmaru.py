@@ -46,7 +46,7 @@ class HardmaruConfig(EqualLengthConfig):
         said = [
             "reward, terminated, truncated: not held",
             *notes.not_held(source),
-            *notes.one_hot_actions(source),
+            *notes.action_vectors(source, np.float16),
             *rounding.notes(),
             *(["action: rounded to float16"] if source.actions_space.kind == "continuous" else []),
             *of_initial_z,

@@ -21,6 +21,7 @@ from worldmodel_v.export.parquet import arrow_schema, write_parquet
 from worldmodel_v.export.source import Source
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
+from worldmodel_v.settings import require_settings
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import LocalPath, files, to_place
 from worldmodel_v.storage.dataset import SPEC_NAME
@@ -68,6 +69,7 @@ class HubConfig:
     """Make the repository private, if the upload makes it."""
 
     def __post_init__(self) -> None:
+        require_settings(self)
         if (self.data is None) == (self.vae is None):
             raise ConfigError(f"shares one thing: give {option('data')} or {option('vae')}", where="hub")
         if self.data is not None:

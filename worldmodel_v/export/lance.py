@@ -75,7 +75,7 @@ class LanceConfig(ExportConfig):
         flat = [
             column.name for column in source.schema.data_columns if column.role != "observation" and len(column.row_shape) > 1
         ]
-        said = [*notes.one_hot_actions(source), *(f"{name}: its values are in one list, without their shape" for name in flat)]
+        said = [*notes.action_vectors(source), *(f"{name}: its values are in one list, without their shape" for name in flat)]
         return Written(source.num_rows, said, source.episode_ids.tolist())
 
 

@@ -43,6 +43,7 @@ from worldmodel_v.export.modules import Part, parts
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress
+from worldmodel_v.settings import require_settings
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import LocalPath, Location, Rollouts, require_dataset, to_place
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -72,6 +73,7 @@ class ModelExportConfig:
     """Formats to write: torchscript (deprecated by PyTorch), torch.export, onnx, and int8 (only the encoder, for CPUs)."""
 
     def __post_init__(self) -> None:
+        require_settings(self)
         object.__setattr__(self, "data", to_place(self.data))
         if not self.formats:
             raise ConfigError(field="formats", expected=f"one or more of {', '.join(SUFFIXES)}", got=())

@@ -1,17 +1,24 @@
 """Notes on what is lost, for several formats."""
 
+from typing import Any
+
+import numpy as np
+
 from worldmodel_v.export.source import Source
 
 PAPER_SIZES = (32, 3)
 """Z and A of CarRacing in the paper, which are hard-coded in other trainers."""
 
 
-def one_hot_actions(source: Source) -> list[str]:
-    """A note that discrete actions became vectors, if actions are discrete."""
+def action_vectors(source: Source, dtype: Any = np.float32) -> list[str]:
+    """A note that discrete actions became vectors, or that `dtype`, in which the vectors are, rounds whole numbers."""
     space = source.actions_space
-    if space.kind != "discrete":
-        return []
-    return [f"action: discrete, written one-hot over the {space.vector_size} values of its space"]
+    if space.kind == "discrete":
+        return [f"action: discrete, written one-hot over the {space.vector_size} values of its space"]
+    exact = 2 ** (np.finfo(dtype).nmant + 1)
+    if space.kind == "whole" and max(-int(space.low.min()), int(space.high.max())) > exact:
+        return [f"action: whole numbers, of which those beyond {exact:,} are rounded to {np.dtype(dtype)}"]
+    return []
 
 
 def no_truncation(source: Source, column: str) -> list[str]:

@@ -55,7 +55,7 @@ class StableWorldmodelConfig(ExportConfig):
                 columns["state"].attrs["names"] = np.array([name.encode() for name in source.state_names])
             file["ep_len"], file["ep_offset"] = rows.astype(np.int32), first_rows
         task.close()
-        return Written(source.num_rows, notes.one_hot_actions(source), source.episode_ids.tolist())
+        return Written(source.num_rows, notes.action_vectors(source), source.episode_ids.tolist())
 
 
 def columns_of(source: Source[Spec], episode: Episode) -> dict[str, np.ndarray]:

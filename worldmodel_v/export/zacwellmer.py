@@ -51,7 +51,7 @@ class ZacwellmerConfig(EqualLengthConfig):
         said = [
             *notes.no_truncation(source, "done"),
             *notes.not_held(source),
-            *notes.one_hot_actions(source),
+            *notes.action_vectors(source),
             *rounding.notes(),
             "reward: rounded to float16",
             "logvar: series.npz holds log σ (half of logvar), because sample_vae of rnn/rnn.py takes exp(logvar) for σ",

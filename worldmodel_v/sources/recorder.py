@@ -17,12 +17,12 @@ import numpy as np
 from worldmodel_v.envs import frame_preprocessor
 from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import engines
-from worldmodel_v.envs.image_env import choose_image_env
+from worldmodel_v.envs.image_env import choose_image_env, require_inside
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, extra_column
 from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.envs.source import as_json, env_source
-from worldmodel_v.errors import ConfigError
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable
 from worldmodel_v.preprocessing import Fit, Preprocessing, Resize, parse_frame_size, require_trainable
 from worldmodel_v.records import Episode
 from worldmodel_v.settings import require_at_least
@@ -65,15 +65,19 @@ class Recorder(gymnasium.Wrapper):
         Nothing is written before the first episode begins. Raises EnvironmentNotUsable if the environment shows no picture, or
         if a dataset cannot hold its actions, and ConfigError if no architecture trains on such frames or the seed is negative.
         """
+        if not isinstance(env, gymnasium.Env):
+            raise EnvironmentNotUsable(where="Recorder", expected="one gymnasium.Env", got=type(env).__name__)
         super().__init__(env)
         require_at_least(0, seed=seed)
+        if not isinstance(policy, str) or not policy.isprintable():
+            raise ConfigError("Recorder: the name of who acts", field="policy", expected="a printable text", got=policy)
         options = EnvOptions(frames=frames, layout=layout, record=record)
         self._image_env = choose_image_env(env, env.spec.id if env.spec else type(env.unwrapped).__name__, options)
         height, width = parse_frame_size(frame_size)
         require_trainable(height, width, where="Recorder", field="frame_size", got=frame_size)
         crop = self._image_env.default_crop if crop == AUTO else crop
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
-        self._out, self._policy, self._root_seed = Path(out).absolute(), policy, seed
+        self._out, self._policy, self._root_seed = Path(out).absolute(), policy, int(seed)
         self._writer: DatasetWriter | None = None
         self._noting = ExitStack()
         weakref.finalize(self, self._noting.close)
@@ -104,7 +108,11 @@ class Recorder(gymnasium.Wrapper):
         return self._image_env.seen
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Take a step; an episode that ends with it is committed before this returns."""
+        """Take a step; an episode that ends with it is committed before this returns.
+
+        Raises ValueError or TypeError, before the environment moves, for an action that is none of its space; the loop may then
+        take another.
+        """
         if self._rows is None:
             raise ConfigError(
                 "Recorder: the episode has ended or a step of it has failed, or none has begun",
@@ -118,6 +126,8 @@ class Recorder(gymnasium.Wrapper):
                 remedy="call the recorder's step and reset alone, and try actions out on a copy, copy.deepcopy(env.unwrapped)",
             )
         recorded = self._image_env.record_action(action)
+        one, number = np.asarray(recorded)[None], self._rows.num_steps
+        require_inside(self._image_env.action_space, self._image_env.actions, one, whose="the action", first_step=number)
         rows, self._rows = self._rows, None  # so none is left if something raises: the environment may have moved on
         raw, reward, terminated, truncated = self._image_env.step(recorded)
         self._image_env.calls.clear()
