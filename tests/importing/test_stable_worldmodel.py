@@ -154,6 +154,20 @@ def test_rows_of_other_origin_without_a_final_observation(stamp_rollouts: Path, 
     assert [note.partition(":")[0] for note in report.notes] == ["final observation", "seed"]
 
 
+def test_a_later_episode_without_a_final_observation_is_said(stamp_rollouts: Path, tmp_path: Path) -> None:
+    whole, *others = (
+        {name: episode.columns[name] for name in ("pixels", "action", "reward", "terminated")}
+        for episode in episodes(stamp_rollouts)[:2]
+    )
+    source = write_hdf5(tmp_path / "other.h5", [whole, *({name: rows[:-1] for name, rows in each.items()} for each in others)])
+    report = run_import("stable-worldmodel", source, tmp_path / "out")
+    assert [note.partition(":")[0] for note in report.notes] == ["final observation", "seed"]
+    assert [episode.num_steps for episode in episodes(tmp_path / "out")] == [
+        len(whole["action"]) - 1,
+        len(others[0]["action"]) - 2,
+    ]
+
+
 def test_texts_and_groups_of_hdf5_are_named(stamp_rollouts: Path, tmp_path: Path) -> None:
     source = write_hdf5(tmp_path / "toy.h5", toy(stamp_rollouts))
     with h5py.File(source, "r+") as file:

@@ -100,13 +100,18 @@ class StableWorldmodelRecording(Recording):
         )
 
     def _lacks(self, first: dict[str, np.ndarray]) -> tuple[Lack, ...]:
-        ended = [name for name in ENDS if name in first and len(first[name]) > 1 and first[name][-2].any()]
-        has_last_row = not ended and not _is_nan(first["action"][-1]) and not _is_nan(first.get("reward", np.zeros(1))[-1])
-        lacks: list[Lack] = ["final observation"] if has_last_row and self._outcome == "action" else []
+        acts_last = self._outcome == "action" and any(self._acts_last(number) for number in range(self.num_episodes))
+        lacks: list[Lack] = ["final observation"] if acts_last else []
         lacks += ["reward"] if "reward" not in first else []
         lacks += ["termination"] if "terminated" not in first else []
         lacks += [] if self._rows.seeds else ["seed"]
         return tuple(lacks)
+
+    def _acts_last(self, number: int) -> bool:
+        """Whether the last row of an episode holds an action: it is not NaN, nor its reward, and the row before is no end."""
+        rows = self._rows.rows(("action", *self._beside), number)
+        ended = any(name in rows and rows[name][-2:-1].any() for name in ENDS)
+        return not ended and not _is_nan(rows["action"][-1]) and not _is_nan(rows.get("reward", np.zeros(1))[-1])
 
     def _notes(self, first: dict[str, np.ndarray]) -> tuple[str, ...]:
         left_out = [name for name in self._further if name not in self._extras]
