@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from PIL import Image
@@ -408,6 +409,45 @@ def test_rows_in_another_order_than_the_frames_are_refused(stamp_rollouts: Path,
         else:
             with pytest.raises(DatasetNotUsable, match=r"ride.csv: its rows are not in the order of Step; .*; sort it by Step"):
                 run_import("video", source, tmp_path / "other")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_dates_and_times_say_an_order_too(ending: str, stamp_rollouts: Path, tmp_path: Path) -> None:
+    head, *rows = table_of(episodes(stamp_rollouts)[0], "action_0,action_1,timestamp", "{0},{1},").split()
+    for when, falls in (
+        ("2026-01-{:02}", False),
+        ("2026-01-01 10:00:{:02}", False),
+        ("10:{:02}", True),
+        ("2026-01-{:02}", True),
+    ):
+        days = range(len(rows), 0, -1) if falls else range(1, len(rows) + 1)
+        table = "\n".join([head, *(row + when.format(day) for row, day in zip(rows, days, strict=True))])
+        source = write_ride(tmp_path / f"rides {when} {falls}", table, stamp_rollouts)
+        if ending == ".parquet":
+            pyarrow.parquet.write_table(pyarrow.csv.read_csv(source / "ride.csv"), source / "ride.parquet")
+            (source / "ride.csv").unlink()
+        if falls:
+            with pytest.raises(DatasetNotUsable, match=r"its rows are not in the order of timestamp; .*; sort it by timestamp"):
+                run_import("video", source, tmp_path / "other")
+        else:
+            notes = run_import("video", source, tmp_path / f"out {when}").notes
+            assert "timestamp: left out, not every value is a number" in notes
+
+
+def test_a_row_that_is_missing_between_others_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    head, *rows = table_of(episodes(stamp_rollouts)[0], "action_0,action_1,frame", "{0},{1},").split()
+    for step, gap, refused in ((1, 0, False), (4, 0, False), (1, 1, True)):
+        counts = [step * row + gap * (row > 2) for row in range(len(rows))]
+        table = "\n".join([head, *(f"{row}{count}" for row, count in zip(rows, counts, strict=True))])
+        source = write_ride(tmp_path / f"rides {step} {gap}", table, stamp_rollouts)
+        if refused:
+            with pytest.raises(
+                DatasetNotUsable, match=r"frame does not count evenly, .*; expected 3 after 2, got 4; add it, or"
+            ):
+                run_import("video", source, tmp_path / "other")
+            run_import("video", source, tmp_path / "without", without=("frame",))
+        else:
+            run_import("video", source, tmp_path / f"out {step}")
 
 
 def test_a_table_that_is_not_in_utf_8_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:

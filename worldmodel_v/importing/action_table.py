@@ -23,7 +23,10 @@ EPISODE = "episode"
 
 END_COLUMNS = ("terminated", "truncated")
 
-TIMES = ("step", "step_idx", "step_index", "timestep", "time_step", "timestamp", "frame", "frame_idx", "frame_index")
+COUNTS = ("step", "step_idx", "step_index", "timestep", "time_step", "frame", "frame_idx", "frame_index")
+"""Names of further columns that count the rows of an episode, evenly."""
+
+TIMES = (*COUNTS, "timestamp")
 """Names of further columns that say when a row was; they do not fall within an episode."""
 
 
@@ -133,18 +136,14 @@ class ActionColumns:
                 )
 
     def require_in_order(self, table: Table, where: Path) -> None:
-        """Raise DatasetNotUsable if a column that says when a row was falls: the rows are in another order than the frames."""
-        for name in self.extras:
+        """Raise DatasetNotUsable if a column that says when a row was falls, or one that counts rows does not count evenly: the
+        rows are in another order than the frames, or one is missing."""
+        for name in (*self.extras, *self.left_out):
             times = table[name]
-            if name.lower() in TIMES and times.ndim == 1 and (falls := np.flatnonzero(times[1:] < times[:-1])).size:
-                before, after = times[falls[0] : falls[0] + 2].tolist()
-                raise DatasetNotUsable(
-                    f"its rows are not in the order of {name}",
-                    where=where,
-                    expected="a row for each frame, in their order",
-                    got=f"{after} after {before}",
-                    remedy=f"sort it by {name}",
-                )
+            if name.lower() in TIMES and times.ndim == 1 and times.dtype != object:
+                _require_no_fall(name, times, where)
+                if name.lower() in COUNTS and times.dtype.kind in "fiu":
+                    _require_even(name, times, where)
 
     def seed_of(self, table: Table, where: Path) -> int | None:
         """The seed, if the table has one that is not -1; raises DatasetNotUsable unless it is one whole number of 63 bits."""
@@ -162,13 +161,38 @@ class ActionColumns:
         return {name: _with_last_row(table[name], name, num_frames) for name in self.extras}
 
 
+def _require_no_fall(name: str, times: np.ndarray, where: Path) -> None:
+    if (falls := np.flatnonzero(times[1:] < times[:-1])).size:
+        before, after = times[falls[0] : falls[0] + 2].tolist()
+        raise DatasetNotUsable(
+            f"its rows are not in the order of {name}",
+            where=where,
+            expected="a row for each frame, in their order",
+            got=f"{after} after {before}",
+            remedy=f"sort it by {name}",
+        )
+
+
+def _require_even(name: str, counts: np.ndarray, where: Path) -> None:
+    steps = np.diff(counts.astype(np.float64))
+    if (uneven := np.flatnonzero(np.isfinite(steps) & (steps != steps[:1]))).size:
+        before, after = counts[uneven[0] : uneven[0] + 2].tolist()
+        raise DatasetNotUsable(
+            f"{name} does not count evenly, so a row is missing",
+            where=where,
+            expected=f"{before + steps[0]:g} after {before}",
+            got=after,
+            remedy=f"add it, or if its frame is missing too, leave the column out with {option('without', name)}",
+        )
+
+
 def _require_numbers(table: Table, names: Sequence[str], where: Path) -> None:
     if wrong := [name for name in names if _is_text(table[name])]:
         raise DatasetNotUsable(f"{wrong[0]}: not every value is a number, or true or false", where=where)
 
 
 def _is_text(rows: np.ndarray) -> bool:
-    return rows.dtype == object
+    return rows.dtype.kind not in "fiub"
 
 
 def _actions(table: Table, where: Path) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from worldmodel_v.storage.reading import readable
 
 MOST_OF_A_HEAD = 1 << 20
 Table = Mapping[str, np.ndarray]
-"""Column names to numbers, (R, …) each. A column of anything else (texts, dates) is None in every row, of dtype object."""
+"""Column names to numbers, (R, …) each. Dates and times are datetime64, only to be compared. A column of anything else (texts)
+is None in every row, of dtype object."""
 
 
 def read_table(path: Path, without: Collection[str] = ()) -> Table:
@@ -170,6 +171,9 @@ def _columns(table: Any, path: Path, without: Collection[str]) -> Table:
             column = pc.fill_null(whole.cast(pa.float64()), np.nan)
         if is_numeric(column.type):
             found[name] = arrow_column(column, name=name, where=path)
+        elif pa.types.is_temporal(column.type) and not column.null_count:
+            whole = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+            found[name] = whole.to_numpy().astype("M8[us]")
     return found
 
 
