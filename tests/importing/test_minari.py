@@ -12,13 +12,15 @@ import h5py
 import minari
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from minari.data_collector.episode_buffer import EpisodeBuffer
 from minari.serialization import serialize_space
 
 from tests.importing.recorders import EPISODES, InADict, WithInfo, assert_in_place, toy
+from worldmodel_v.envs.picture import Picture
 from worldmodel_v.errors import DatasetNotUsable, PackageMissing
 from worldmodel_v.importing import ImportReport, import_recordings
-from worldmodel_v.importing.minari import MinariImportConfig, _picture
+from worldmodel_v.importing.minari import MinariImportConfig, _frames, _picture
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import Dataset, open_dataset, verify
 
@@ -119,6 +121,23 @@ def test_a_picture_in_a_dict_and_all_numbers_beside_it(
         DatasetNotUsable, match=r"there is no observation\.picture; pictures in its observation: observation\.image"
     ):
         run(source, tmp_path / "other", frames="observation.picture")
+
+
+def test_an_info_that_a_later_episode_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = record(WithInfo(toy()), tmp_path, monkeypatch, jpeg_encoding=False)
+    with h5py.File(source / "data" / "main_data.hdf5", "r+") as file:
+        del file["episode_1/infos/step"]
+    text = r"episode 1: expected info\.step, as in the first episode, got .*leave it out with without='info\.step'"
+    with pytest.raises(DatasetNotUsable, match=text):
+        run(source, tmp_path / "out")
+    run(source, tmp_path / "without", without=("info.step",))
+
+
+def test_a_stack_in_another_order_is_no_damage() -> None:
+    frames = np.arange(60, 68, dtype=np.uint8)
+    stacks = np.stack([frames[step : step + 4][::-1] for step in range(5)])[..., None, None]
+    with pytest.raises(DatasetNotUsable, match=r"^the newest frame of its stack is the first"):
+        _frames(stacks, Picture(Box(0, 255, (4, 1, 1), np.uint8), "THW"), first=True)
 
 
 def test_jpeg_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

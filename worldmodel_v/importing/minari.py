@@ -25,7 +25,7 @@ from worldmodel_v.errors import DatasetNotUsable, EnvironmentNotUsable, PackageM
 from worldmodel_v.importing.columns import is_storable
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.memory import most_bytes
-from worldmodel_v.importing.recording import Recorded, Recording, further, reading
+from worldmodel_v.importing.recording import Recorded, Recording, further, leave_out, reading
 from worldmodel_v.importing.source_files import files_below
 from worldmodel_v.records import NO_SEED
 from worldmodel_v.schema import ActionSpace, space_record
@@ -94,6 +94,9 @@ class _Dataset(Recording):
         if num_steps != metadata["total_steps"]:
             raise DatasetNotUsable(expected=f"{metadata['total_steps']} steps, as its metadata says", got=num_steps)
         parts = dict(_parts(episode))
+        if missing := [name for name in self._extras if name not in parts]:
+            expected = f"{missing[0]}, as in the first episode"
+            raise DatasetNotUsable(expected=expected, got=", ".join(parts), remedy=leave_out(missing[0]))
         return Recorded(
             frames=_frames(np.asarray(parts[self.frames]), self._picture, first=number == 0),
             action=np.asarray(episode["actions"]),
@@ -196,7 +199,10 @@ def _flat(values: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _frames(values: np.ndarray, picture: Picture, *, first: bool) -> np.ndarray:
     """uint8 (T + 1, H, W, …)."""
-    frames = values if picture.is_plain else np.stack([picture(frame) for frame in values])
+    try:
+        frames = values if picture.is_plain else np.stack([picture(frame) for frame in values])
+    except ValueError as error:
+        raise DatasetNotUsable(str(error)) from None
     if first and picture.is_refuted_by(int(frames.max()), is_varied=bool(np.ptp(frames))):
         raise DatasetNotUsable(
             f"its frames are no picture: none of their values is above {int(frames.max())} of 255", expected="brightness"
