@@ -100,7 +100,7 @@ def test_every_row_of_its_recorder_is_in_its_place(write: Any, name: str, stamp_
     require_imported(tmp_path / "out", stamp_rollouts)
     assert report.notes == [
         "seed: no seed of some or all episodes, so it is -1 there",
-        "goal: left out, it is a picture or no number",
+        "goal: left out, it is a picture or has no number for each row",
         "reward, terminated, truncated: taken from the row after the action, where World.collect writes them",
     ]
     for ours, theirs in zip(episodes(tmp_path / "out"), episodes(stamp_rollouts), strict=True):
@@ -173,8 +173,9 @@ def test_texts_and_groups_of_hdf5_are_named(stamp_rollouts: Path, tmp_path: Path
     with h5py.File(source, "r+") as file:
         file["note"] = np.full(len(file["action"]), b"left")
         file.create_group("more")["x"] = np.ones(3)
+        file["score"] = np.ones(len(file["ep_len"]))  # one for each episode
     notes = run_import("stable-worldmodel", source, tmp_path / "out").notes
-    assert {"note: left out, it is a picture or no number", "more: left out, it is a picture or no number"} < {*notes}
+    assert {f"{name}: left out, it is a picture or has no number for each row" for name in ("note", "more", "score")} < {*notes}
 
 
 def test_a_file_without_episodes_is_refused(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ class StableWorldmodelRecording(Recording):
 
     def _notes(self, first: dict[str, np.ndarray]) -> tuple[str, ...]:
         left_out = [name for name in self._further if name not in self._extras]
-        notes = [f"{name}: left out, it is a picture or no number" for name in left_out]
+        notes = [f"{name}: left out, it is a picture or has no number for each row" for name in left_out]
         if self._outcome == "frame" and self._beside:
             notes.append(f"{', '.join(self._beside)}: taken from the row after the action, where World.collect writes them")
         if _begins_late(first):

@@ -74,6 +74,13 @@ class Hdf5Rows(SwmRows):
                 raise DatasetNotUsable(f"has no {missing[0]}", where=path, expected=expected)
             require_written(columns, path)
             self.lengths, self.offsets = (columns[name][:].astype(np.int64) for name in ("ep_len", "ep_offset"))
+            num_rows = int((self.offsets + self.lengths).max(initial=0))
+            columns = {
+                name: column
+                for name, column in columns.items()
+                if name in ("ep_len", "ep_offset")
+                or not len(column) == len(self.lengths) < num_rows  # a value for each episode
+            }
             self._require_inside(columns)
             rows = {name: column for name, column in columns.items() if name not in ("ep_len", "ep_offset")}
             self.pictures = tuple(name for name, column in rows.items() if _is_picture(column))
