@@ -389,7 +389,7 @@ def test_only_whole_numbers_are_numbers_of_windows(stamp_latents: Path) -> None:
     assert torch.equal(data.batch(np.array([1], np.uint64))["action"][0], data[np.int64(1)]["action"])
     assert len(data.batch([])["mask"]) == 0
     for settings in ({"length": 4.0}, {"length": 4, "stride": "2"}, {"length": 4, "seed": 1.5}):
-        with pytest.raises(TypeError):
+        with pytest.raises(ConfigError, match="expected a whole number, got"):
             LatentSequences(stamp_latents, **settings)
 
 

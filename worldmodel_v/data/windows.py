@@ -10,7 +10,6 @@ Windows are numbered in the order of episodes and t, and a window's rows are com
 would take 80 MB for the paper's 10 million rows, in each worker of a DataLoader.
 """
 
-import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +32,7 @@ SPLITS = ("all", "train", "held-out")
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """Which windows are wanted; raises ConfigError if a setting is not valid, TypeError if a number is no whole one."""
+    """Which windows are wanted; raises ConfigError if a setting is not valid."""
 
     length: int | None
     stride: Annotated[int, Ge(1)]
@@ -42,12 +41,9 @@ class WindowSettings:
     holdout_every: Annotated[int | None, Ge(2)] = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stride", operator.index(self.stride))
-        if self.length is not None:
-            object.__setattr__(self, "length", operator.index(self.length))  # PyTorch takes no number of NumPy
+        require_settings(self)
         if self.length is not None and self.length < 1:
             raise ConfigError("a window needs at least one transition", field="length", got=self.length)
-        require_settings(self)
         if self.length is None and (self.stride, self.pad) != (1, False):
             raise ConfigError("length None means whole episodes, which have no stride and no pad: leave both out")
         if self.split not in SPLITS:
