@@ -128,7 +128,8 @@ def policy_maker(text: str) -> Callable[[gymnasium.Env], Policy]:
 
 def _build(expression: PolicyExpression, factories: Mapping[str, PolicyFactory], env: gymnasium.Env) -> Policy:
     factory = factories[expression.name]
-    _require_taken(expression, factory)
+    if expression.numbers:
+        _require_taken(expression, factory)
     inner = [InnerPolicy(weight, str(member), _build(member, factories, env)) for weight, member in expression.inner]
     with retold(lambda error: PolicyNotUsable(f"policy '{expression}' cannot be built: {one_line(error)}")):
         policy = factory(env, *([inner] if inner else []), **expression.numbers)
