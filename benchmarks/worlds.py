@@ -135,13 +135,15 @@ def _in_turns(spec: RolloutSpec, writer: DatasetWriter, seconds: float) -> dict[
     numbers = itertools.count()
     trial = Turns(spec, writer, block_collector(GymSource(dataclasses.replace(spec, max_steps=SHORTEST_TURN))), numbers)
     trial.work(1)  # whatever is done once in a process
-    spent, episodes = trial.work(1)
-    frames = int(np.clip(TURN_SECONDS * episodes[0].num_rows / spent, SHORTEST_TURN, LONGEST_TURN))
-    turns = dataclasses.replace(trial, collect_block=block_collector(GymSource(dataclasses.replace(spec, max_steps=frames))))
-    count = max(1, frames // turns.work(1)[1][0].num_rows)
-    _, episodes = turns.work(count)
+    turns, count, spent, episodes = trial, 1, *trial.work(1)
+    for _ in range(2):  # a short turn pays for a shard too, so its frames per second are fewer than a long one's
+        frames = int(np.clip(TURN_SECONDS * _num_rows(episodes) / spent, SHORTEST_TURN, LONGEST_TURN))
+        collect_block = block_collector(GymSource(dataclasses.replace(spec, max_steps=frames)))
+        turns = dataclasses.replace(trial, collect_block=collect_block)
+        count = max(1, frames // _num_rows(turns.work(1)[1]))
+        spent, episodes = turns.work(count)
     turns.bare(episodes)
-    rows, pairs = sum(episode.num_rows for episode in episodes), []
+    rows, pairs = _num_rows(episodes), []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(pairs) < FEWEST_PAIRS:
         if len(pairs) % 2:
@@ -152,6 +154,10 @@ def _in_turns(spec: RolloutSpec, writer: DatasetWriter, seconds: float) -> dict[
     low, ratio, high = np.percentile([bare / worked for bare, worked in pairs], [10, 50, 90])
     bare, worked = (rows / statistics.median(times) for times in zip(*pairs, strict=True))
     return {"frames": rows, "pairs": len(pairs), "bare": bare, "worked": worked, "ratio": ratio, "low": low, "high": high}
+
+
+def _num_rows(episodes: list[Episode]) -> int:
+    return sum(episode.num_rows for episode in episodes)
 
 
 def row(world: str, found: dict[str, Any]) -> str:
