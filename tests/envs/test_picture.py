@@ -67,6 +67,14 @@ def test_a_stack_whose_newest_frame_is_the_first_is_refused(layout: str) -> None
         newest_first(turned[2])
 
 
+def test_a_reset_to_the_same_frame_does_not_look_like_another_order() -> None:
+    start, end = np.zeros((8, 8), np.uint8), np.ones((8, 8), np.uint8)
+    picture = Picture(Box(0, 255, (4, 8, 8), np.uint8), "THW")
+    for _ in range(3):  # episodes of one step
+        assert not picture(np.stack([start] * 4)).any()
+        assert picture(np.stack([start, start, start, end])).all()
+
+
 @pytest.mark.parametrize(
     ("shape", "layout"),
     [

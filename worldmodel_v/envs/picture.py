@@ -117,18 +117,23 @@ class Picture:
         if not _fits(self.layout, values.shape):
             raise ValueError(f"expected a frame with the axes {self.layout} and 1 or 3 channels, got {values.shape}")
         if self._time >= 0:
-            self._require_newest_last(values)
+            self._learn_order(np.moveaxis(values, self._time, 0))
         frame = plain_array(values)[self._newest]
         if self._last >= 0:
             frame = np.moveaxis(frame, self._last, -1)
         return np.ascontiguousarray(frame if frame.dtype == np.uint8 else self._scaled(frame))
 
-    def _require_newest_last(self, values: np.ndarray) -> None:
-        """Raise ValueError if a stack holds the frames of the stack before it one place later: its newest is the first."""
-        before, self._before = self._before, np.moveaxis(values, self._time, 0).copy()
-        comes_first = np.array_equal(self._before[1:], before[:-1]) and not np.array_equal(self._before[:-1], before[1:])
-        if comes_first:
+    def _learn_order(self, stack: np.ndarray) -> None:
+        """Compare a stack with the one before it until one of them shows which end is the newest.
+
+        Raises ValueError if that is the first: then it holds the frames of the stack before it one place later.
+        """
+        before, self._before = self._before, stack.copy()
+        is_last, is_first = np.array_equal(stack[:-1], before[1:]), np.array_equal(stack[1:], before[:-1])
+        if is_first and not is_last:
             raise ValueError("the newest frame of its stack is the first, and the last one is recorded; turn it, in a wrapper")
+        if is_last and not is_first:
+            self._time = -1  # known from now on: a reset may look otherwise
 
     def _scaled(self, frame: np.ndarray) -> np.ndarray:
         inside = (frame >= self._low) & (frame <= self._high)
