@@ -197,6 +197,16 @@ def test_a_method_that_another_module_has_replaced_is_recorded_by_that_module(
     assert code_source(cls) == {**file, f"{name}.step": "my_patches.step"}
 
 
+def test_what_an_environment_holds_is_not_asked_for_attributes() -> None:
+    class Settings(dict):
+        def __getattr__(self, name: str) -> object:
+            return self[name]  # KeyError, where Python expects AttributeError
+
+    env = gymnasium.make("CartPole-v1")
+    env.unwrapped.settings = Settings(size=16)
+    assert env_source(env) == {}
+
+
 def test_what_was_registered_with_a_known_class_is_recorded() -> None:
     cls = gymnasium.spec("CartPole-v1").entry_point
     sources = []

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 import gymnasium
@@ -83,22 +83,29 @@ def _code(parts: Sequence[type | FunctionType]) -> dict[str, str]:
     return source
 
 
-def _classes_source(classes: Sequence[type], layers: Sequence[gymnasium.Env], modules: set[str]) -> dict[str, str]:
+def _classes_source(classes: Sequence[type], holders: Sequence[gymnasium.Env], modules: set[str]) -> dict[str, str]:
     """The source of classes, of the functions that layers of an environment hold, and of further modules."""
-    places = [*((cls, vars(cls)) for cls in classes), *((type(layer), vars(layer)) for layer in layers)]
-    named = [(cls, name, each) for cls, values in places for name, value in values.items() for each in _functions_behind(value)]
-    foreign = [(f"{cls.__module__}.{cls.__qualname__}.{name}", each) for cls, name, each in named if _is_foreign(each, cls)]
-    functions, said = [function for _, function in foreign], dict[str, str]()
-    for name, function in foreign:
-        said[name] = f"{said.get(name, '')} {_home(function)}.{function.__code__.co_qualname}".strip()
+    places = [*((cls, vars(cls)) for cls in classes), *((type(holder), vars(holder)) for holder in holders)]
+    functions: list[FunctionType] = []
+    said: dict[str, str] = {}
+    for cls, values in places:
+        for attribute, value in values.items():
+            name = f"{cls.__module__}.{cls.__qualname__}.{attribute}"
+            for function in _functions_behind(value):
+                if _is_foreign(function, cls):
+                    functions.append(function)
+                    said[name] = f"{said.get(name, '')} {_home(function)}.{function.__code__.co_qualname}".strip()
     found = modules | {cls.__module__ for cls in classes} | {*map(_home, functions)}
     return _origins(found) | _code([*classes, *functions]) | said
 
 
 def _functions_behind(value: Any) -> Iterator[FunctionType]:
-    """A function, that of a method or of a property, and those that it wraps."""
+    """A function, that of a method or of a property, and those that it wraps. Runs no code of the value's."""
     while value is not None:
-        value = getattr(value, "__func__", None) or getattr(value, "fget", value)
+        if isinstance(value, MethodType | classmethod | staticmethod):
+            value = value.__func__
+        elif isinstance(value, property):
+            value = value.fget
         if isinstance(value, FunctionType):
             yield value
         value = inspect.getattr_static(value, "__wrapped__", None)
