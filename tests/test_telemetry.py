@@ -36,15 +36,10 @@ def offered(url: str, **labels: str) -> dict[str, float]:
 
 
 def when_offered(url: str, expected: dict[str, float], **labels: str) -> dict[str, float]:
-    """What was `offered` last of each metric, as soon as that is what is expected, or at last.
-
-    What was offered once counts: an agent may drop a gauge that nobody sets any more.
-    """
+    """`offered` as soon as it holds what is expected, or at last. An agent drops a gauge that nobody has set for a while."""
     give_up = time.monotonic() + SECONDS_TO_EXPORT
-    found = offered(url, **labels)
-    while found != expected and time.monotonic() < give_up:
+    while (found := offered(url, **labels)) != expected and time.monotonic() < give_up:
         time.sleep(0.5)
-        found |= offered(url, **labels)
     return found
 
 
