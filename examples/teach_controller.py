@@ -37,16 +37,16 @@ from train_controller import (
     as_npz,
     drivers,
     on_all,
+    require_multiple,
     require_same_settings,
     tested,
 )
 
 from worldmodel_v.cli.main import run
-from worldmodel_v.errors import ConfigError, OutputNotUsable
+from worldmodel_v.errors import OutputNotUsable
 from worldmodel_v.policies import next_action, policy_maker
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.publish import publish
-from worldmodel_v.surface import option
 
 RIDGE = 1e-4
 """Of the regression, as a share of each input's mean square."""
@@ -70,10 +70,7 @@ class TeachConfig(DriveConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.lessons % self.choose_every:
-            raise ConfigError(
-                field="lessons", expected=f"a multiple of {self.choose_every} ({option('choose_every')})", got=self.lessons
-            )
+        require_multiple("lessons", self.lessons, self.choose_every)
 
 
 class Pupil(Driver):

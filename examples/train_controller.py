@@ -108,6 +108,12 @@ class DriveConfig:
         return seen | {name: getattr(self, name) for name in ("choice_tracks", "patience", "seed", *names)}
 
 
+def require_multiple(field: str, number: int, choose_every: int) -> None:
+    """Raise ConfigError unless the last generation, or lesson, is one that is chosen from."""
+    if number % choose_every:
+        raise ConfigError(field=field, expected=f"a multiple of {choose_every} ({option('choose_every')})", got=number)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ControllerConfig(DriveConfig):
     """Train a linear controller by CMA-ES on the latents of a VAE, and test it on tracks that it has not seen."""
@@ -137,12 +143,7 @@ class ControllerConfig(DriveConfig):
         super().__post_init__()
         if self.dream and not self.rnn:
             raise ConfigError(field="dream", expected="nothing, or --rnn as well, which dreams", got=self.dream)
-        if self.generations % self.choose_every:
-            raise ConfigError(
-                field="generations",
-                expected=f"a multiple of {self.choose_every} ({option('choose_every')})",
-                got=self.generations,
-            )
+        require_multiple("generations", self.generations, self.choose_every)
 
 
 @dataclass(frozen=True, kw_only=True)

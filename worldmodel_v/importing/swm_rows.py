@@ -23,6 +23,9 @@ from worldmodel_v.storage.foreign_hdf5 import foreign_columns, require_written
 
 INDEX = ("ep_len", "ep_offset", "ep_idx", "episode_idx", "step_idx")
 
+EPISODES = ("ep_len", "ep_offset")
+"""What an HDF5 file says of each episode."""
+
 
 class SwmRows(ABC):
     """An opened file or table. It holds no open file."""
@@ -69,24 +72,19 @@ class Hdf5Rows(SwmRows):
         """Raises DatasetNotUsable if it is no such file, or if a part of it is missing."""
         self.path, self.files = path, (path,)
         with foreign_columns(path) as columns:
-            if missing := [name for name in ("ep_len", "ep_offset") if name not in columns]:
+            if missing := [name for name in EPISODES if name not in columns]:
                 expected = "one HDF5 file of stable-worldmodel: columns, ep_len, ep_offset"
                 raise DatasetNotUsable(f"has no {missing[0]}", where=path, expected=expected)
             require_written(columns, path)
-            self.lengths, self.offsets = (columns[name][:].astype(np.int64) for name in ("ep_len", "ep_offset"))
-            num_rows = int((self.offsets + self.lengths).max(initial=0))
-            columns = {
-                name: column
-                for name, column in columns.items()
-                if name in ("ep_len", "ep_offset")
-                or not len(column) == len(self.lengths) < num_rows  # a value for each episode
+            self.lengths, self.offsets = (columns[name][:].astype(np.int64) for name in EPISODES)
+            rows = {
+                name: column for name, column in columns.items() if name not in EPISODES and not self._is_by_episode(column)
             }
-            self._require_inside(columns)
-            rows = {name: column for name, column in columns.items() if name not in ("ep_len", "ep_offset")}
+            self._require_inside(rows)
             self.pictures = tuple(name for name, column in rows.items() if _is_picture(column))
             held = {name for name, column in rows.items() if is_storable(column)}
             self.columns = tuple(name for name in rows if name in held and name not in self.pictures)
-            self.left_out = tuple(name for name in columns["ep_len"].file if name not in {*held, "ep_len", "ep_offset"})
+            self.left_out = tuple(name for name in columns["ep_len"].file if name not in {*held, *EPISODES})
             self._read_names(columns)
 
     def rows(self, names: tuple[str, ...], episode: int) -> dict[str, np.ndarray]:
@@ -103,9 +101,13 @@ class Hdf5Rows(SwmRows):
             raise DatasetNotUsable(what, where=f"{self.path}: episode {episode}")
         return column[self._slice(episode)]
 
+    def _is_by_episode(self, column: Any) -> bool:
+        """Whether it has a value for each episode, and not for each row."""
+        return len(column) == len(self.lengths) < (self.offsets + self.lengths).max(initial=0)
+
     def _require_inside(self, columns: dict[str, Any]) -> None:
         ends = self.offsets + self.lengths
-        rows = {name: len(column) for name, column in columns.items() if name not in ("ep_len", "ep_offset")}
+        rows = {name: len(column) for name, column in columns.items()}
         shortest = min(rows, key=lambda name: rows[name], default="")
         is_wrong = not shortest or len(self.lengths) != len(self.offsets) or not len(ends) or (self.offsets < 0).any()
         if is_wrong or (self.lengths < 1).any() or ends.max() > rows[shortest]:
