@@ -43,10 +43,12 @@ async function startDream(decoder) {
   Object.assign(worldView, { model, dream });
 }
 
-// To the part that the address names: it moved down while the parts before it were filled.
+// To the part that the address names: it moved down while the parts before it were filled. Scrolling is smooth only from then on:
+// the browser's own way there, still under way, would end elsewhere.
 function goToPart() {
   const part = location.hash && document.getElementById(location.hash.slice(1));
-  if (part) scrollTo({ top: part.offsetTop, behavior: "instant" });
+  if (part) part.scrollIntoView();
+  document.documentElement.classList.add("filled");
 }
 
 async function start() {
