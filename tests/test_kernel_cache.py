@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numba
 import pytest
-from numba.core.caching import IndexDataCacheFile, InTreeCacheLocator
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from tests.builders import imported
 from worldmodel_v.kernel_cache import LOCK_NAME
@@ -125,7 +125,9 @@ def test_without_a_home_nothing_is_kept_and_no_folder_is_made(tmp_path: Path, mo
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(pwd, "getpwuid", no_entry)
-    monkeypatch.setattr(InTreeCacheLocator, "from_function", lambda *_: None)  # as where the package is read-only
+    for place in FunctionCache._impl_class._locator_classes:
+        if "InTree" in place.__name__:
+            monkeypatch.setattr(place, "from_function", lambda *_: None)  # as where the package is read-only
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setitem(sys.modules, "kernels", ModuleType("kernels"))
     (tmp_path / "here").mkdir()
