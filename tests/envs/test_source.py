@@ -25,7 +25,7 @@ from worldmodel_v.collection.block import block_collector
 from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
 from worldmodel_v.envs.source import code_source, env_source, held_in_common, is_known
-from worldmodel_v.errors import EnvironmentNotUsable
+from worldmodel_v.errors import EnvironmentNotUsable, OutputNotUsable
 from worldmodel_v.selection import SelectConfig, select
 from worldmodel_v.sources import GymSource
 from worldmodel_v.spec import RolloutSpec
@@ -291,3 +291,90 @@ def test_the_toy_world_has_no_source_of_its_own(tmp_path: Path) -> None:
     spec = json.loads((tmp_path / "out" / "dataset.json").read_text())["spec"]
     assert spec["env_source"] == {}
     assert set(digests(tmp_path / "out")) == {"dataset.json", "000000.h5"}
+
+
+CONSTANTS = """
+from my_physics import FRICTION, integrate
+from worldmodel_v.envs.stamp import StampEnv
+
+GRAVITY = 9.8
+STEP = 1 / 50
+LIMITS = (-1, 1.5)
+STEPS = 0
+MODE = "day"
+MODE = "night"
+SIZES = [1, 2]
+
+def reward_of(x):
+    global STEPS
+    STEPS += 1
+    return integrate(x) * GRAVITY
+
+class World(StampEnv):
+    wind: float = 0.0
+    made = 0
+
+    class Ball:
+        radius = 2
+
+    def __init__(self, **named):
+        super().__init__(**named)
+        World.made += 1
+        self.wind = 3
+"""
+
+
+@pytest.fixture
+def world(folder: Path) -> types.ModuleType:
+    (folder / "my_physics.py").write_text("FRICTION = None\nTURNS = True\ndef integrate(x): return x\n")
+    (folder / "my_world.py").write_text(CONSTANTS)
+    return importlib.import_module("my_world")
+
+
+def own(source: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in source.items() if not name.endswith(".py")}
+
+
+def test_plain_values_that_a_program_has_set_are_recorded(world: types.ModuleType) -> None:
+    world.reward_of(world.World(length=3).wind)
+    world.STEPS, world.World.made, world.MODE, world.SIZES[0] = 7, 7, "dusk", 7  # state, or not written once as it is
+    assert own(env_source(world.World(length=3))) == {}
+    world.GRAVITY, world.STEP, world.LIMITS = 9, 0.02, (-1.0, 1.5)
+    world.World.wind, world.World.Ball.radius = 5.5, 3
+    sys.modules["my_physics"].TURNS = False
+    sys.modules["my_physics"].FRICTION = "some"
+    expected = {
+        "my_physics.FRICTION": "'some'",
+        "my_physics.TURNS": "False",
+        "my_world.GRAVITY": "9",
+        "my_world.LIMITS": "(-1.0, 1.5)",
+        "my_world.World.Ball.radius": "3",
+        "my_world.World.wind": "5.5",
+    }
+    assert own(env_source(world.World(length=3))) == expected
+    assert held_in_common(expected) == expected  # so a worker, where they are not set, says so
+
+
+def test_a_function_that_a_program_has_put_into_a_module_is_recorded(folder: Path, world: types.ModuleType) -> None:
+    (folder / "my_patches.py").write_text(PATCHES)
+    world.reward_of = importlib.import_module("my_patches").step
+    source = env_source(world.World(length=3))
+    assert own(source) == {"my_world.reward_of": "my_patches.step"}
+    assert "my_patches.py" in source
+
+
+def test_a_constant_of_gymnasiums_that_a_program_has_set_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    lunar_lander = importlib.import_module("gymnasium.envs.box2d.lunar_lander")
+    monkeypatch.setattr(lunar_lander, "MAIN_ENGINE_POWER", 20.0)
+    assert own(source_of("LunarLander-v3"))["gymnasium.envs.box2d.lunar_lander.MAIN_ENGINE_POWER"] == "20.0"
+
+
+def test_another_constant_does_not_continue_the_dataset(tmp_path: Path, world: types.ModuleType) -> None:
+    gymnasium.register("World-v0", entry_point=world.World)
+    config = stamp_config(tmp_path / "out", env="my_world:World-v0", episodes=2, episodes_per_shard=1)
+    world.GRAVITY = 1.6
+    collect(config)
+    collect(config)
+    world.GRAVITY = 9.8
+    with pytest.raises(OutputNotUsable, match=r"{'my_world.GRAVITY': '1.6'} there, {} asked"):
+        collect(config)

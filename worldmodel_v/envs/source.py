@@ -28,10 +28,13 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.fingerprint import lives_in_no_file, module_file, sha256_of_code
+from worldmodel_v.envs.patched import functions_defined, tree_of, values_set
 from worldmodel_v.storage.checksum import sha256_of_file
 
 KNOWN = {"gymnasium", "torch", "worldmodel_v", *sys.stdlib_module_names}
 INSTALLED = {"site-packages", "dist-packages"}
+GYMNASIUMS_OWN = "gymnasium.envs."
+"""Known modules that programs change nevertheless: `lunar_lander.MAIN_ENGINE_POWER = 20.0`."""
 REGISTRATION = "registration"
 IN_NO_FILE = " (in no file)"
 
@@ -85,18 +88,23 @@ def _code(parts: Sequence[type | FunctionType]) -> dict[str, str]:
 
 def _classes_source(classes: Sequence[type], holders: Sequence[gymnasium.Env], modules: set[str]) -> dict[str, str]:
     """The source of classes, of the functions that layers of an environment hold, and of further modules."""
-    places = [*((cls, vars(cls)) for cls in classes), *((type(holder), vars(holder)) for holder in holders)]
+    homes = {cls.__module__ for cls in classes}
+    patchable = sorted(_with_imported(modules | homes) | {home for home in homes if home.startswith(GYMNASIUMS_OWN)})
+    places: list[tuple[str, str, Mapping[str, Any]]] = [
+        *((cls.__module__, f".{cls.__qualname__}", vars(cls)) for cls in classes),
+        *((type(holder).__module__, f".{type(holder).__qualname__}", vars(holder)) for holder in holders),
+        *((module, "", functions_defined(module)) for module in patchable),
+    ]
     functions: list[FunctionType] = []
-    said: dict[str, str] = {}
-    for cls, values in places:
+    said = values_set(patchable)
+    for module, place, values in places:
         for attribute, value in values.items():
-            name = f"{cls.__module__}.{cls.__qualname__}.{attribute}"
+            name = f"{module}{place}.{attribute}"
             for function in _functions_behind(value):
-                if _is_foreign(function, cls):
+                if _is_foreign(function, module):
                     functions.append(function)
                     said[name] = f"{said.get(name, '')} {_home(function)}.{function.__code__.co_qualname}".strip()
-    found = modules | {cls.__module__ for cls in classes} | {*map(_home, functions)}
-    return _origins(found) | _code([*classes, *functions]) | said
+    return _origins(modules | homes | {*map(_home, functions)}) | _code([*classes, *functions]) | said
 
 
 def _functions_behind(value: Any) -> Iterator[FunctionType]:
@@ -111,13 +119,13 @@ def _functions_behind(value: Any) -> Iterator[FunctionType]:
         value = inspect.getattr_static(value, "__wrapped__", None)
 
 
-def _is_foreign(function: FunctionType, cls: type) -> bool:
-    """Whether it is of another module than the class, as a method that a program has replaced, or what TransformReward applies.
+def _is_foreign(function: FunctionType, module: str) -> bool:
+    """Whether it is of another module than where it stands, as what a program has put there, or what TransformReward applies.
 
     Its globals say it, because `functools.wraps` changes its `__module__`.
     """
     home = _home(function)
-    return bool(home) and home != cls.__module__ and home.partition(".")[0] not in KNOWN
+    return bool(home) and home != module and home.partition(".")[0] not in KNOWN
 
 
 def _home(function: FunctionType) -> str:
@@ -175,10 +183,8 @@ def _is_own_file(module: str) -> bool:
 def _imported_by(module: str) -> Iterator[str]:
     """What a module's file imports whenever it is loaded, and the packages that it is in; names of others may be among them."""
     yield module.rpartition(".")[0]
-    file = module_file(module)
-    assert file is not None
-    with suppress(SyntaxError, ValueError, ImportError):  # it was edited since
-        for statement in _always_run(ast.parse(file.read_bytes())):
+    with suppress(ImportError):  # it was edited since
+        for statement in _always_run(tree_of(module) or ast.Module([], [])):
             if isinstance(statement, ast.Import):
                 yield from (alias.name for alias in statement.names)
             elif isinstance(statement, ast.ImportFrom):
