@@ -196,6 +196,15 @@ def test_an_upload_without_the_package_says_how_to_install_it(
     assert not (tmp_path / "out").exists()
 
 
+def test_without_pyarrow_the_hubs_extra_is_named_before_the_dataset_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(PackageMissing, match=r"needs pyarrow, which is not installed; pip install 'worldmodel_v\[hub\]'$"):
+        shared(tmp_path / "out", data=tmp_path / "none")
+    assert not (tmp_path / "out").exists()
+
+
 # The upload
 
 

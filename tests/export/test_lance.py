@@ -193,8 +193,8 @@ def test_what_stops_the_reading_is_raised_as_it_is(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_pylance_its_extra_is_named(stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pylance_its_extra_is_named_before_the_dataset_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lance", None)
     with pytest.raises(PackageMissing, match=r"needs pylance, which is not installed; pip install 'worldmodel_v\[export\]'"):
-        run(stamp_rollouts, tmp_path / "out")
+        run(tmp_path / "none", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -239,8 +239,8 @@ def test_a_column_with_one_of_its_names_is_refused(tmp_path: Path) -> None:
             run(write([episode], tmp_path / name), tmp_path / "out")
 
 
-def test_without_pyarrow_its_extra_is_named(stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_its_extra_is_named_before_the_dataset_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(PackageMissing, match=r"needs pyarrow, which is not installed; pip install 'worldmodel_v\[export\]'"):
-        run(stamp_rollouts, tmp_path / "out")
+        run(tmp_path / "none", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

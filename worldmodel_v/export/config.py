@@ -49,6 +49,9 @@ class ExportConfig(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     """Columns of latents that it requires."""
 
+    modules: ClassVar[tuple[str, ...]] = ()
+    """Modules of the extra `export` that it needs."""
+
     alignment: ClassVar[str]
     """Which action and reward are in the same row as a frame or latent, in words."""
 

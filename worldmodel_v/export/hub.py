@@ -17,6 +17,7 @@ from worldmodel_v.autoencoders.artifact import CONFIG_NAME, MAX_FILE_BYTES, WEIG
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.hub_card import CARD_NAME, PICTURE_NAME, DatasetFacts, ModelFacts, dataset_card, model_card
 from worldmodel_v.export.hub_upload import Hub, Kind
+from worldmodel_v.export.packages import optional
 from worldmodel_v.export.parquet import arrow_schema, write_parquet
 from worldmodel_v.export.source import Source
 from worldmodel_v.notebook import shown
@@ -142,6 +143,7 @@ def export_hub(config: HubConfig, progress: Progress | None = None) -> HubReport
 def _write_dataset(config: HubConfig, progress: Progress) -> None:
     """The dataset's own files, Parquet, picture and card."""
     assert config.data is not None
+    optional("pyarrow", extra="hub")
     source: Source[Any] = Source(config.data, (RolloutSpec, LatentSpec), progress)
     dataset = source.dataset
     arrow_schema(dataset.schema)

@@ -50,10 +50,10 @@ class LanceConfig(ExportConfig):
 
     name: ClassVar[str] = "lance"
     reads: ClassVar[tuple[type[Any], ...]] = (RolloutSpec, LatentSpec)
+    modules: ClassVar[tuple[str, ...]] = ("lance", "pyarrow")
     alignment: ClassVar[str] = StableWorldmodelConfig.alignment
 
     def check(self, source: Source[Spec]) -> None:
-        optional("lance", "pylance")
         names = [EPISODE, *(_named(column.name) for column in source.schema.columns)]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ConfigError(f"would have two columns {min(twice)!r}: Lance takes no dots in names", where=self.name)
@@ -68,7 +68,7 @@ class LanceConfig(ExportConfig):
 
         _write_table(folder / TABLE, batches())
         task.close()
-        arrow = optional("pyarrow", "pyarrow")
+        arrow = optional("pyarrow")
         number, seeds = arrow.array(np.arange(source.num_episodes, dtype=np.int32)), arrow.array(source.seeds, arrow.int64())
         known = {EPISODE: number, "seed": seeds, "policy": arrow.array(source.policies, arrow.string())}
         _write_table(folder / EPISODES, iter([arrow.record_batch(known)]))
@@ -85,7 +85,7 @@ def _named(name: str) -> str:
 
 def _batches(source: Source[Spec], episode: Episode, number: int) -> Iterator[Any]:
     """The rows of an episode in batches of some megabytes."""
-    arrow = optional("pyarrow", "pyarrow")
+    arrow = optional("pyarrow")
     columns = columns_of(source, episode)
     rows = max(1, GROUP_BYTES // sum(column.row_bytes for column in source.schema.columns))
     for start in range(0, episode.num_rows, rows):
@@ -119,10 +119,10 @@ def _write_table(path: Path, batches: Iterator[Any]) -> None:
             raise
 
     first = next(batches)
-    reader = optional("pyarrow", "pyarrow").RecordBatchReader.from_batches(first.schema, told())
+    reader = optional("pyarrow").RecordBatchReader.from_batches(first.schema, told())
     try:
         with deferred_interrupts() as interrupted:
-            optional("lance", "pylance").write_dataset(reader, str(path), data_storage_version=FILE_VERSION)
+            optional("lance").write_dataset(reader, str(path), data_storage_version=FILE_VERSION)
     except OSError as error:
         if raised:
             raise raised[0] from None

@@ -23,7 +23,6 @@ from worldmodel_v.errors import ConfigError
 from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.lerobot_files import FILES_OF_CHUNK, MAX_MB, NumberedFiles, Records, rows_table, write_tasks
 from worldmodel_v.export.lerobot_stats import WholeStats, flat, listed, stats_of
-from worldmodel_v.export.packages import optional
 from worldmodel_v.export.source import Source
 from worldmodel_v.progress import Progress
 from worldmodel_v.records import Episode
@@ -60,13 +59,13 @@ class LerobotConfig(ExportConfig):
 
     name: ClassVar[str] = "lerobot"
     reads: ClassVar[tuple[type[Any], ...]] = (RolloutSpec,)
+    modules: ClassVar[tuple[str, ...]] = ("pyarrow",)
     alignment: ClassVar[str] = (
         "row t: the frame o_t, the action a_t chosen on it, and next.reward, next.done and next.truncated that a_t brought; "
         "the final observation has no row"
     )
 
     def check(self, source: Source[RolloutSpec]) -> None:
-        optional("pyarrow", "pyarrow")
         taken = {*NAMES.values(), *INDEX}
         if clash := taken & {column.name for column in source.schema.by_role("extra")}:
             raise ConfigError(

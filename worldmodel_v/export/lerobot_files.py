@@ -39,7 +39,7 @@ class NumberedFiles:
     def write(self, table: Any) -> None:
         """Write a row group to the last place."""
         if self._writer is None:
-            writer = optional("pyarrow.parquet", "pyarrow").ParquetWriter
+            writer = optional("pyarrow.parquet").ParquetWriter
             self._writer = writer(self._file, table.schema, compression="snappy")
         self._writer.write_table(table, row_group_size=len(table))
 
@@ -79,7 +79,7 @@ class Records(NumberedFiles):
             return
         chunk, file = self.place(len(json.dumps(self._waiting)))
         place = {"meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
-        self.write(optional("pyarrow", "pyarrow").Table.from_pylist([record | place for record in self._waiting]))
+        self.write(optional("pyarrow").Table.from_pylist([record | place for record in self._waiting]))
         self._waiting = []
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -90,7 +90,7 @@ class Records(NumberedFiles):
 
 def rows_table(rows: dict[str, np.ndarray], image: str) -> Any:
     """The rows of an episode as an Arrow table, whose metadata describes it to `datasets`; `image` names the frames."""
-    arrow = optional("pyarrow", "pyarrow")
+    arrow = optional("pyarrow")
     arrays = {name: images(arrow, part) if name == image else nested(arrow, part) for name, part in rows.items()}
     features = {name: {"_type": "Image"} if name == image else _feature(part) for name, part in rows.items()}
     return arrow.table(arrays).replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
@@ -107,7 +107,7 @@ def _feature(rows: np.ndarray) -> dict[str, Any]:
 
 def write_tasks(path: Path, task: str) -> None:
     """The table of tasks, of one task: `task_index`, and as the index of pandas, which LeRobot reads it with, the sentence."""
-    arrow = optional("pyarrow", "pyarrow")
+    arrow = optional("pyarrow")
     kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
     described = [
         {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": dtype, "metadata": None}
@@ -116,4 +116,4 @@ def write_tasks(path: Path, task: str) -> None:
     pandas = {"index_columns": ["task"], "column_indexes": [], "columns": described}
     table = arrow.table({"task_index": [0], "task": [task]}).replace_schema_metadata({"pandas": json.dumps(pandas)})
     with path.open("xb") as file:
-        optional("pyarrow.parquet", "pyarrow").write_table(table, file)
+        optional("pyarrow.parquet").write_table(table, file)

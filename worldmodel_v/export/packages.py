@@ -5,10 +5,16 @@ from typing import Any
 
 from worldmodel_v.errors import PackageMissing
 
+PACKAGES = {"lance": "pylance"}
+"""Where a package has another name than its module."""
 
-def optional(module: str, package: str) -> Any:
-    """Import a module of the extra `export`; raises PackageMissing, which names its package, if it is not installed."""
+
+def optional(module: str, extra: str = "export") -> Any:
+    """Import a module of an extra; raises PackageMissing, which names its package, if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise PackageMissing(f"needs {package}, which is not installed", remedy="pip install 'worldmodel_v[export]'") from None
+        top = module.partition(".")[0]
+        raise PackageMissing(
+            f"needs {PACKAGES.get(top, top)}, which is not installed", remedy=f"pip install 'worldmodel_v[{extra}]'"
+        ) from None

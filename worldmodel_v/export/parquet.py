@@ -45,6 +45,7 @@ class ParquetConfig(ExportConfig):
 
     name: ClassVar[str] = "parquet"
     reads: ClassVar[tuple[type[Any], ...]] = (RolloutSpec, LatentSpec)
+    modules: ClassVar[tuple[str, ...]] = ("pyarrow",)
     alignment: ClassVar[str] = ALIGNMENT
 
     def check(self, source: Source[Spec]) -> None:
@@ -67,7 +68,7 @@ def write_parquet(path: Path, schema: Schema, episodes: Iterable[Episode]) -> No
     T + 1 rows of an episode, as in the dataset: the last holds the final observation, with the fill for action and reward.
     Raises PackageMissing without pyarrow, ConfigError if a column has the name of one that is added, OSError if the disk fails.
     """
-    arrow, arrow_parquet = optional("pyarrow", "pyarrow"), optional("pyarrow.parquet", "pyarrow")
+    arrow, arrow_parquet = optional("pyarrow"), optional("pyarrow.parquet")
     stored_as, rows = arrow_schema(schema), rows_of_group(schema)
     waiting = stored_as.empty_table()
     with path.open("xb") as file, arrow_parquet.ParquetWriter(file, stored_as, compression="zstd") as writer:
@@ -86,7 +87,7 @@ def rows_of_group(schema: Schema) -> int:
 
 def arrow_schema(schema: Schema) -> Any:
     """The Arrow schema of a dataset's columns, in their order, and of the episode's seed and policy; raises ConfigError."""
-    arrow = optional("pyarrow", "pyarrow")
+    arrow = optional("pyarrow")
     if taken := {SEED, POLICY} & {column.name for column in schema.columns}:
         raise ConfigError(
             f"the dataset has a column {min(taken)!r}, which is the name of one that this format adds", where="parquet"
@@ -101,7 +102,7 @@ def arrow_schema(schema: Schema) -> Any:
 
 def episode_table(episode: Episode, stored_as: Any) -> Any:
     """The T + 1 rows of an episode as an Arrow table of the schema that `arrow_schema` gave."""
-    arrow = optional("pyarrow", "pyarrow")
+    arrow = optional("pyarrow")
     rows = {**episode.columns, **index_rows(episode.episode_id, episode.num_rows)}
     frames = {column.name for column in episode.schema.by_role("observation")}
     arrays = {name: images(arrow, column) if name in frames else nested(arrow, column) for name, column in rows.items()}

@@ -12,6 +12,7 @@ from typing import Any
 from worldmodel_v import __version__
 from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.notes import absent_reward
+from worldmodel_v.export.packages import optional
 from worldmodel_v.export.source import Source
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
@@ -41,11 +42,13 @@ class ExportReport:
 def export(config: ExportConfig, progress: Progress | None = None) -> ExportReport:
     """Write the dataset to `config.out` in the format of `config`; it appears completely or not at all.
 
-    Raises UsageError (DatasetNotUsable, ShardDamaged, ConfigError, OutputNotUsable, …) before
+    Raises UsageError (PackageMissing, DatasetNotUsable, ShardDamaged, ConfigError, OutputNotUsable, …) before
     anything is written, WriteFailed if the disk fails.
     """
     progress = shown(progress)
     require_new(config.out, config.keeps)
+    for module in config.modules:
+        optional(module)
     source: Source[Any] = Source(config.data, config.reads, progress)
     config.require_columns(source)
     config.check(source)
