@@ -86,7 +86,7 @@ class FakeHub:
         if not below:
             return 404, {"X-Error-Code": "EntryNotFound"}, b"{}"
         direct = [entry for entry in below if "/" not in entry["path"].removeprefix(inside)]
-        return _json(below if "recursive=true" in query else direct)
+        return _json(below if "recursive=true" in query.lower() else direct)
 
     def _paths(self, found: re.Match, body: bytes, headers: Any, query: str) -> Answer:
         wanted = set(json.loads(body)["paths"]) if body.startswith(b"{") else {unquote(body.decode()).rpartition("paths=")[2]}

@@ -294,7 +294,7 @@ def test_the_toy_world_has_no_source_of_its_own(tmp_path: Path) -> None:
 
 
 CONSTANTS = """
-from my_physics import FRICTION, integrate
+from my_physics import FRICTION, integrate, timed
 from worldmodel_v.envs.stamp import StampEnv
 
 GRAVITY = 9.8
@@ -310,6 +310,9 @@ def reward_of(x):
     STEPS += 1
     return integrate(x) * GRAVITY
 
+@timed
+def wind_of(x): return x
+
 class World(StampEnv):
     wind: float = 0.0
     made = 0
@@ -323,10 +326,17 @@ class World(StampEnv):
         self.wind = 3
 """
 
+PHYSICS = """
+FRICTION = None
+TURNS = True
+def integrate(x): return x
+def timed(function): return lambda x: function(x)
+"""
+
 
 @pytest.fixture
 def world(folder: Path) -> types.ModuleType:
-    (folder / "my_physics.py").write_text("FRICTION = None\nTURNS = True\ndef integrate(x): return x\n")
+    (folder / "my_physics.py").write_text(PHYSICS)
     (folder / "my_world.py").write_text(CONSTANTS)
     return importlib.import_module("my_world")
 

@@ -12,6 +12,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (the filter of frames)
 import numpy as np
 import pytest
+import zstandard
 
 from tests.builders import assert_same_record, latent_spec, made_latent_schema, make_episode, make_latents, rollout_spec
 from worldmodel_v.data import FrameStream, LatentSequences
@@ -50,6 +51,7 @@ def test_this_version_reads_them(kind: str) -> None:
         assert_same_record(dataset.episode(number), episode)
 
 
+@pytest.mark.skipif(zstandard.ZSTD_VERSION != (1, 5, 7), reason="another zstd compresses to other bytes")
 @pytest.mark.parametrize("kind", ["rollouts", "latents"])
 def test_this_version_writes_the_same_bytes(kind: str, tmp_path: Path) -> None:
     make(kind, tmp_path / kind)

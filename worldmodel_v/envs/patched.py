@@ -31,10 +31,11 @@ def tree_of(module: str) -> ast.Module | None:
 
 
 def functions_defined(module: str) -> dict[str, Any]:
-    """What stands now where a module defines its functions, by their names."""
+    """What stands now where a module defines functions without decorators, by their names."""
     tree = tree_of(module)
-    names = [statement.name for statement in tree.body if isinstance(statement, ast.FunctionDef)] if tree else []
-    return {name: value for name in names if (value := vars(sys.modules[module]).get(name)) is not None}
+    functions = [each for each in tree.body if isinstance(each, ast.FunctionDef) and not each.decorator_list] if tree else []
+    held = vars(sys.modules[module]) if functions else {}
+    return {each.name: held[each.name] for each in functions if each.name in held}
 
 
 def values_set(modules: Iterable[str]) -> dict[str, str]:
