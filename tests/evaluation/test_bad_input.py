@@ -155,4 +155,4 @@ def test_the_result_as_a_table_and_as_json(
     assert progress == ""
     _, progress = shown(monkeypatch, capsys, *command, tmp_path / "again", "--json")
     told = dict.fromkeys(line.split("Z ", 1)[1].split(":")[0] for line in progress.splitlines())
-    assert list(told) == ["read", "evaluate", "draw", "eval"]
+    assert list(told) == ["read", "evaluate", "analyse", "draw", "eval"]

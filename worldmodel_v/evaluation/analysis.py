@@ -32,6 +32,7 @@ from worldmodel_v.evaluation.prior import Prior, PriorFit, fit_prior
 from worldmodel_v.evaluation.sample import Sample
 from worldmodel_v.evaluation.token_prior import MOST_TOKENS, TokenPrior, TokenPriorFit, fit_token_prior
 from worldmodel_v.profiles import Profile
+from worldmodel_v.progress import Progress
 
 INPAINTED_FRAMES = 64
 EDITED_FRAMES = 64
@@ -178,15 +179,21 @@ class TokenMaterial(Material):
 
 
 def analyse(
-    sample: Sample, scores: Scores, coder: Coder, config: EvalConfig, profile: Profile | None
+    sample: Sample, scores: Scores, coder: Coder, config: EvalConfig, profile: Profile | None, progress: Progress
 ) -> tuple[Findings, Material]:
     """All numbers of an evaluation."""
     recorded, constant = recorded_factors(sample, config.factors)
     factors = with_speed(recorded)
     zooms_N = sample.row < (profile.zoom_rows if profile else 0)
     some = evenly_spaced(len(sample), INPAINTED_FRAMES)
+    task = progress.task("analyse", 3, "parts")
     prior = _prior(sample, scores, coder, config)
+    task.advance()
     inpainting, filled = inpaint(coder, sample.frames[some], sample.condition[some], _completion(coder, prior))
+    task.advance()
+    attributes = _attributes(sample, scores, coder, factors) if isinstance(coder, GaussianCoder) else []
+    task.advance()
+    task.close()
     common: dict[str, Any] = {
         "heldout": summarise(coder.model, scores),
         "fidelity": _fidelity(scores, np.ones(len(sample), bool)),
@@ -218,7 +225,7 @@ def analyse(
         aggregated=aggregate(posterior_of(scores.latents)),
         prior=prior.fit,
         disentanglement=disentangle(mu, recorded) if len(recorded) else None,
-        attributes=_attributes(sample, scores, coder, factors),
+        attributes=attributes,
     )
     return findings, GaussianMaterial(coder=coder, prior=prior, **beside)
 

@@ -129,7 +129,7 @@ def evaluate(config: EvalConfig, progress: Progress | None = None) -> Evaluation
     scores = score_frames(vae.model, sample.frames, device, progress, sample.condition, {"ssim": ssim}, config.seed)
     _require_finite(scores, sample, config.vae)
     coder = _coder(vae.model, device)
-    findings, material = analyse(sample, scores, coder, config, profile_of(dataset.spec.env))
+    findings, material = analyse(sample, scores, coder, config, profile_of(dataset.spec.env), progress)
     figures, left_out = _draw(findings, material, config.seed, progress)
     metrics = _metrics(identity, vae, training, findings, left_out)
     provenance = _provenance(config, vae, dataset, training, identity)
