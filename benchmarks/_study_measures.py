@@ -21,9 +21,9 @@ from threadpoolctl import threadpool_limits
 from worldmodel_v.autoencoders import Autoencoder, frames_to_input
 from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS, Tokenizer
 from worldmodel_v.data import Split
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.metrics import score_frames, ssim
 from worldmodel_v.evaluation.sample import Sample, read_sample
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.progress import Silent
 from worldmodel_v.records import Episode

@@ -19,8 +19,8 @@ from _quickstart import quickstart_policy
 from PIL import Image, ImageDraw
 
 from worldmodel_v.collection import CollectConfig, collect
+from worldmodel_v.coverage import driving
 from worldmodel_v.envs import make_image_env
-from worldmodel_v.evaluation.coverage import driving
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 

@@ -27,12 +27,13 @@ ROOMS = (
         "compiler",
         "settings",
         "own_modules",
+        "evenly",
         "one_name",
     ),
     *("preprocessing", "profiles", "schema", "spec", "origins", "records", "storage"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collection", "device", "autoencoders", "data", "selection"),
-    *("evaluation", "training", "encoding", "view", "export", "alignment", "importing"),
+    *("evaluation", "training", "encoding", "view", "export", "alignment", "coverage", "importing"),
     *("inspection", "pipeline", "cli", "__main__"),
     *("collect", "train", "encode", "evaluate"),
 )
@@ -180,6 +181,13 @@ def run_python(code: str) -> None:
 
 def test_importing_the_package_loads_neither_torch_nor_ray() -> None:
     run_python("import sys, worldmodel_v; assert not {'torch', 'ray', 'h5py'} & sys.modules.keys()")
+
+
+def test_inspecting_and_importing_datasets_load_no_torch(stamp_rollouts: Path) -> None:
+    run_python(
+        f"import sys, worldmodel_v.cli.importing; sys.argv = ['wm-inspect', {str(stamp_rollouts)!r}]\n"
+        "from worldmodel_v.cli.inspect import main; main(); assert 'torch' not in sys.modules"
+    )
 
 
 def test_training_and_encoding_need_no_ray_gymnasium_or_tensorboard() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.alignment import judge, read_rows
-from worldmodel_v.data.evenly import evenly_spaced
+from worldmodel_v.coverage import driving
 from worldmodel_v.errors import DatasetNotUsable, VerificationFailed
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ROLLOUTS, Column
 from worldmodel_v.selection import open_rollouts
@@ -224,8 +225,6 @@ def _text(moment: datetime) -> str:
 
 
 def _describe_dataset(dataset: Dataset[Spec]) -> dict[str, Any]:
-    from worldmodel_v.evaluation.coverage import driving
-
     lengths: list[np.ndarray] = []
     returns: list[np.ndarray] = []
     columns: dict[str, str] = {}

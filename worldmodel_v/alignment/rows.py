@@ -9,8 +9,8 @@ import numpy as np
 
 from worldmodel_v.alignment.gains import Rows
 from worldmodel_v.alignment.regression import standardized
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import MAX_CHOICES, Column, Schema

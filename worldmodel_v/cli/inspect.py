@@ -75,7 +75,6 @@ def main() -> None:
 def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
     """The facts of a directory, after the checks that were asked for; raises WorldModelError."""
     from worldmodel_v import inspection
-    from worldmodel_v.evaluation.grids import to_png
     from worldmodel_v.storage import to_place
     from worldmodel_v.storage.publish import publish
 
@@ -93,6 +92,8 @@ def inspect(config: InspectConfig, progress: Progress) -> dict[str, Any]:
         inspection.require_binding(config.path, data=config.data or None, vae=config.vae)
         checked["checked_against"] = [str(each) for each in (*config.data, config.vae) if each is not None]
     if config.preview is not None:
+        from worldmodel_v.evaluation.grids import to_png  # which loads torch
+
         publish(config.preview, to_png(inspection.preview(config.path)))
         checked["preview"] = str(config.preview)
     if config.video is not None:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ModelNotUsable
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.storage import Rollouts, Shard
 
 ACTION = "action"

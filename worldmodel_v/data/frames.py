@@ -21,10 +21,10 @@ import numpy as np
 
 from worldmodel_v.data.buffers import Buffers
 from worldmodel_v.data.chunks import ROWS, ChunkTable, find_chunks
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.data.order import PARTS, stretches
 from worldmodel_v.data.pool import ChunkPool, Condition
 from worldmodel_v.device import num_cores
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.storage import Rollouts
 from worldmodel_v.words import counted
 

@@ -18,7 +18,6 @@ from worldmodel_v.autoencoders.gaussian.likelihood import Bound, bound, sigma_of
 from worldmodel_v.autoencoders.gaussian.posterior import AggregatedPosterior, aggregate, posterior_of
 from worldmodel_v.autoencoders.tokens import CodeUse, Tokenizer
 from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.anomalies import Anomalies, find_anomalies
 from worldmodel_v.evaluation.attributes import Attribute, achieved_share, choose_edits, edit, fit_attributes
 from worldmodel_v.evaluation.coder import Coder, GaussianCoder
@@ -31,6 +30,7 @@ from worldmodel_v.evaluation.metrics import summarise
 from worldmodel_v.evaluation.prior import Prior, PriorFit, fit_prior
 from worldmodel_v.evaluation.sample import Sample
 from worldmodel_v.evaluation.token_prior import MOST_TOKENS, TokenPrior, TokenPriorFit, fit_token_prior
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.profiles import Profile
 from worldmodel_v.progress import Progress
 

@@ -5,8 +5,8 @@ Legend: N frames, n points of the map, Z latent.
 
 import numpy as np
 
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.disentangle import correlations
+from worldmodel_v.evenly import evenly_spaced
 
 MAX_POINTS = 2000
 PERPLEXITY = 30.0

@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 
 from worldmodel_v.autoencoders.tokens.tokenizer import TOKENS
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation import verdicts
 from worldmodel_v.evaluation.analysis import (
     EpisodeFidelity,
@@ -30,6 +29,7 @@ from worldmodel_v.evaluation.grids import to_png
 from worldmodel_v.evaluation.scales import readable
 from worldmodel_v.evaluation.verdicts import Verdict
 from worldmodel_v.evaluation.walks import SPREAD, interpolate, jumpiness, traverse
+from worldmodel_v.evenly import evenly_spaced
 
 COLUMNS = 8
 INTERPOLATIONS = 5

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from worldmodel_v.autoencoders.base import Figures, readable_figures
 from worldmodel_v.autoencoders.tokens import CodeUse
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation import verdicts
 from worldmodel_v.evaluation.analysis import Fidelity, Findings, GaussianFindings, TokenFindings
 from worldmodel_v.evaluation.charts import Chart, bar_chart, line_chart
@@ -21,6 +20,7 @@ from worldmodel_v.evaluation.factors import ANGLE
 from worldmodel_v.evaluation.figures import Figure, on_fidelity
 from worldmodel_v.evaluation.scales import readable
 from worldmodel_v.evaluation.verdicts import Verdict
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.untrusted import printable
 from worldmodel_v.words import counted
 

@@ -16,11 +16,11 @@ import torch
 from worldmodel_v.autoencoders import Autoencoder, frames_to_input
 from worldmodel_v.autoencoders.artifact import Training
 from worldmodel_v.data import Split
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.evaluation.conditions import condition_rows
 from worldmodel_v.evaluation.config import MIN_FRAMES
 from worldmodel_v.evaluation.grids import to_frames
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.origins import collections_of
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Rollouts, Shard

@@ -18,9 +18,9 @@ from worldmodel_v.autoencoders import Autoencoder, TrainedOn, save
 from worldmodel_v.autoencoders.artifact import CONFIG_NAME, WEIGHTS_NAME
 from worldmodel_v.autoencoders.base import Figures
 from worldmodel_v.data import FrameBatch
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.evaluation import evaluate_frames, reconstruction_grid, sample_grid, to_png
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.origins import collections_of
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import files

@@ -11,10 +11,10 @@ import numpy as np
 
 from worldmodel_v.autoencoders.artifact import Training
 from worldmodel_v.data import Split
-from worldmodel_v.data.evenly import evenly_spaced
 from worldmodel_v.evaluation.coder import Coder
 from worldmodel_v.evaluation.conditions import condition_rows
 from worldmodel_v.evaluation.sample import as_seen, has_trained_on
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Rollouts, Shard
 from worldmodel_v.view.packing import numbers, strips

@@ -20,7 +20,7 @@ from worldmodel_v.autoencoders.gaussian import VAE, GaussianAutoencoder
 from worldmodel_v.autoencoders.gaussian.ladder import LadderVAE
 from worldmodel_v.autoencoders.gaussian.posterior import Posterior, aggregate, gaussian_kl, posterior_of
 from worldmodel_v.autoencoders.gaussian.spatial import SpatialVAE
-from worldmodel_v.data.evenly import evenly_spaced
+from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.view.computing import choose_precision
 from worldmodel_v.view.episodes import Excerpt
 from worldmodel_v.view.network import NotConvertible, Operation, convert_decoder

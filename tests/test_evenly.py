@@ -2,7 +2,7 @@
 
 import pytest
 
-from worldmodel_v.data.evenly import evenly_spaced
+from worldmodel_v.evenly import evenly_spaced
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.builders import action_space, make_episode, rollout_spec
-from worldmodel_v.evaluation.coverage import driving
+from worldmodel_v.coverage import driving
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import rollout_schema
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
