@@ -189,6 +189,7 @@ def test_a_method_that_another_module_has_replaced_is_recorded_by_that_module(
             patch.setattr(cls, method, replacement)
             source = {key: value for key, value in env_source(env).items() if key != "registration"}
         assert source == {**file, f"{name}.{method}": said}
+    patches.other.__wrapped__ = patches.other  # which ends nowhere
     env.unwrapped.step = types.MethodType(patches.other, env.unwrapped)
     source = held_in_common(env_source(env))
     assert source[f"{name}.step"] == "my_patches.other"  # so a worker, who lacks it, says so

@@ -109,11 +109,13 @@ def _classes_source(classes: Sequence[type], holders: Sequence[gymnasium.Env], m
 
 def _functions_behind(value: Any) -> Iterator[FunctionType]:
     """A function, that of a method or of a property, and those that it wraps. Runs no code of the value's."""
-    while value is not None:
+    met: list[Any] = []
+    while value is not None and not any(value is each for each in met):
         if isinstance(value, MethodType | classmethod | staticmethod):
             value = value.__func__
         elif isinstance(value, property):
             value = value.fget
+        met.append(value)
         if isinstance(value, FunctionType):
             yield value
         value = inspect.getattr_static(value, "__wrapped__", None)
