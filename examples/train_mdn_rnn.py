@@ -196,6 +196,7 @@ class MdnRnn(nn.Module):
 def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
     """The whole flow: read, train, measure, dream. Raises WorldModelError."""
     device = resolve_device(config.device)
+    require_gaussians(config.latents)
     require_rewards(config.latents)
     sequences = partial(LatentSequences, config.latents, seed=config.seed, holdout_every=config.holdout_every)
     train = sequences(length=config.length, split="train")
@@ -222,6 +223,17 @@ def train_and_dream(config: MdnRnnConfig, progress: Progress) -> Report:
     publish(config.out / "metrics.json", (json.dumps(asdict(report), indent=2) + "\n").encode())
     progress.event("finished", f"its weights, metrics.json and the dream, dream.gif, are in {config.out}", out=config.out)
     return report
+
+
+def require_gaussians(latents: Path) -> None:
+    """Raises DatasetNotUsable if the latents have no distribution from which `z` is drawn, such as tokens."""
+    schema = open_dataset(latents).schema
+    if "z" not in {draw.name for draw in schema.draws}:
+        names = ", ".join(column.name for column in schema.by_role("latent"))
+        remedy = "give the latents of a VAE; examples/train_token_transformer.py forecasts tokens"
+        raise DatasetNotUsable(
+            f"holds {names or 'no latents'}, this model forecasts mu and logvar", where=latents, remedy=remedy
+        )
 
 
 def require_rewards(latents: Path) -> None:

@@ -45,6 +45,8 @@ def load_own(source: str, refusal: Callable[[str], WorldModelError]) -> Any:
     module, _, name = source.partition(":")
 
     def told(error: BaseException) -> WorldModelError:
+        if isinstance(error, ModuleNotFoundError) and error.name and not f"{module}.".startswith(f"{error.name}."):
+            return refusal(f"{module} imports {error.name}, which is not installed")
         return refusal(first_line(error) if isinstance(error, ImportError | AttributeError) else one_line(error))
 
     with retold(told):

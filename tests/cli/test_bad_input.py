@@ -119,8 +119,8 @@ def test_an_environment_without_images(collect_refused: Callable[..., str]) -> N
 
 def test_an_unknown_policy(collect_refused: Callable[..., str]) -> None:
     assert (
-        "unknown policy 'bronian': expected one of random, brownian, driver, random-start, mixture, onnx:FILE, sb3:FILE, or "
-        "module:factory" in collect_refused("--policy", "bronian")
+        "unknown policy 'bronian': expected one of random, brownian, driver, random-start, mixture, "
+        "checkpoint:MODULE:FACTORY:FILE, onnx:FILE, sb3:FILE, or module:factory" in collect_refused("--policy", "bronian")
     )
 
 

@@ -159,7 +159,10 @@ def test_what_another_autoencoder_has_no_use_for_is_refused(work: Path) -> None:
     train = (*data, "--autoencoder", KIND)
     assert "--beta: is no setting of the autoencoder" in run(work, "wm-train", *train, "--beta", 2, code=2)
     assert "--codes" in run(work, "wm-train", *train, "--codes", 3, code=2)
-    assert "--levels" in run(work, "wm-train", *data, "--levels", 3, code=2)
+    said = run(work, "wm-train", *data, "--levels", 3, code=2)
+    assert "--levels: is no setting of the autoencoder gaussian; leave it out, or set --autoencoder to fsq\n" in said
+    said = run(work, "wm-train", "--data", "rollouts", "--out", "vae", "--steps", 12, "--holdout-every", 4, code=2)
+    assert f"was trained with other settings: autoencoder is '{KIND}' there, 'gaussian' asked; use those settings" in said
     bounded = (*data, "--autoencoder", "my_bounded:Bounded")
     assert "--levels: expected 2 to 40, got 41" in run(work, "wm-train", *bounded, "--levels", 41, code=2)
     assert "--levels: expected a whole number, got 'x'" in run(work, "wm-train", *train, "--levels", "x", code=2)

@@ -101,7 +101,11 @@ def test_exports_hold_them_or_say_that_they_do_not(made: Path, tmp_path: Path, n
     ("path", "text"),
     [
         ("speed", "--record speed: names no part; expected observation, observation.KEY or info.KEY"),
-        ("info.sped", "--record info.sped: the environment gives no such part"),
+        (
+            "info.sped",
+            "--record info.sped: the environment gives no such part; expected one of observation.image, observation.depth, "
+            "info.speed, info.lap.number",
+        ),
         ("observation.depths", "--record observation.depths: the environment gives no such part"),
         ("observation", "; expected a number or an array of numbers"),
     ],

@@ -111,7 +111,9 @@ class TestSource:
         [
             ({"pixels": np.zeros((13, 16, 24), np.uint8)}, "cannot make episode 0"),
             ({"pixels": np.zeros((13, 8, 8, 3))}, "expected uint8 .*, got float64"),
-            ({"energy": [1.0] * 5}, "energy has 5 rows, reward has 13"),
+            ({"energy": [1.0] * 5}, r"energy: expected 13 rows beside 12 actions, got the shape \(5,\)"),
+            ({"pixels": np.zeros((12, 8, 8, 3), np.uint8)}, "pixels: expected 13 rows beside 12 actions, got the shape"),
+            ({"reward": np.ones(13)}, r"reward: expected 12 rows beside 12 actions, got the shape \(13,\)"),
             ({"action": np.full((12, 2), 0.5)}, r"action: expected rows of float32 \[1\], got float32 \[2\]"),
             ({"energy": ["high"] * 13}, "record='energy': .*; expected a number"),
             ({"energy": np.ma.array([1.0] * 13, mask=[1] + [0] * 12)}, "energy: float64 values that float64 cannot hold"),
@@ -129,6 +131,15 @@ class TestSource:
         with pytest.raises(EnvironmentNotUsable, match=text):
             collect_source(Wrong(**changes), config(tmp_path / "out"))
         assert not (tmp_path / "out").exists()
+
+    def test_a_source_that_leaves_out_what_an_episode_has_is_refused_by_its_name(self, tmp_path: Path) -> None:
+        class Forgetful(Pendulums):
+            def episode(self, number: int, rng: np.random.Generator) -> dict:
+                rows = super().episode(number, rng)
+                return {name: rows[name] for name in rows if name not in ("reward", "terminated")}
+
+        with pytest.raises(EnvironmentNotUsable, match=r"it gives no reward, terminated$"):
+            collect_source(Forgetful(), config(tmp_path / "out"))
 
 
 class Failing(StampEnv):

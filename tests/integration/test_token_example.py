@@ -73,6 +73,12 @@ def test_latents_that_are_no_tokens_are_refused(stamp_latents: Path, stamp_vae: 
     assert "holds no tokens, but mu, logvar; train with --autoencoder fsq" in errors
 
 
+def test_tokens_are_refused_by_the_mdn_rnn(tokens: Path, tmp_path: Path) -> None:
+    words = ("--latents", tokens / "latents", "--vae", tokens / "vae", "--out", tmp_path / "out")
+    _, errors = run(EXAMPLE.with_name("train_mdn_rnn.py"), *words, code=2)
+    assert "holds tokens, this model forecasts mu and logvar; give the latents of a VAE" in errors
+
+
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The example as a module."""

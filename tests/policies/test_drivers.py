@@ -154,7 +154,6 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         ("driver", "policy driver needs CarRacing with continuous actions"),
         ("random-start(random)", "policy random-start needs CarRacing"),
         ("random-start(random, brownian)", "drives with one policy"),
-        ("random-start", "cannot be built"),
         ("mixture(0*random)", "needs policies with positive weights"),
         ("random(speed=3)", "takes no speed; it takes no numbers"),
         ("driver(sped=3)", "takes no sped; it takes speed, curve_speed, look_ahead, noise"),

@@ -17,14 +17,14 @@ pytest.importorskip("onnxruntime")
 FRAME = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
 
-def write_mean_of_channels(file: Path, input_dims: int = 4, external: bool = False) -> None:
+def write_mean_of_channels(file: Path, input_dims: int = 4, external: bool = False, side: int | None = None) -> None:
     """The mean of each channel, times a weight of its own."""
     from onnx import TensorProto, helper
 
     weight = helper.make_tensor("weight", TensorProto.FLOAT, [3], np.array([1, -2, 4], np.float32).tobytes(), raw=True)
     if external:
         onnx.external_data_helper.set_external_data(weight, "weight.bin")
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None] * input_dims)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, None, side, side][-input_dims:])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 3])
     axes = helper.make_tensor("axes", TensorProto.INT64, [2], [-2, -1])
     nodes = [
@@ -42,6 +42,14 @@ def test_the_frame_goes_in_scaled_and_channels_first_and_the_action_comes_out(tm
     policy.reset(np.random.default_rng(0))
     expected = FRAME.mean(axis=(0, 1)) / 255 * [1, -2, 4]
     np.testing.assert_allclose(policy.act(FRAME), expected, rtol=1e-6)
+
+
+def test_a_frame_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    write_mean_of_channels(tmp_path / "p.onnx", side=8)
+    policy = make_policy(f"onnx:{tmp_path}/p.onnx", SpaceOnly(CAR))
+    text = r"fails on float32 \[1, 3, 4, 4\]: .* Got: 4 Expected: 8.*; a frame is the environment's own, neither cropped"
+    with pytest.raises(ValueError, match=text):
+        policy.act(FRAME)
 
 
 def test_the_sha256_of_the_file_is_recorded(tmp_path: Path) -> None:

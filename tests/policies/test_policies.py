@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldmodel_v.errors import PolicyNotUsable
-from worldmodel_v.policies import POLICIES, BrownianPolicy, RandomPolicy, find_policy, make_policy
+from worldmodel_v.policies import POLICIES, BrownianPolicy, RandomPolicy, find_policy, make_policy, policy_weights
 
 FRAME = np.zeros((8, 8, 3), np.uint8)
 HERE = "tests.policies.test_policies"
@@ -166,7 +166,7 @@ class TestFinding:
 
     @pytest.mark.parametrize("name", ["", "Random", "greedy"])
     def test_an_unknown_name_is_refused(self, name: str) -> None:
-        known = "random, brownian, driver, random-start, mixture, onnx:FILE, sb3:FILE"
+        known = "random, brownian, driver, random-start, mixture, checkpoint:MODULE:FACTORY:FILE, onnx:FILE, sb3:FILE"
         text = f"unknown policy {name!r}: expected one of {known}, or module:factory"
         with pytest.raises(PolicyNotUsable, match=f"^{re.escape(text)}$"):
             find_policy(name)
@@ -178,6 +178,30 @@ class TestFinding:
         )
         with pytest.raises(PolicyNotUsable, match=f"^{re.escape(text)}$"):
             find_policy("no_such_module:make")
+
+    def test_a_module_that_imports_what_is_not_installed_is_refused_by_that_name(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "policy_on_a_library.py").write_text("import no_such_library\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        text = "cannot be loaded: policy_on_a_library imports no_such_library, which is not installed"
+        with pytest.raises(PolicyNotUsable, match=text):
+            find_policy("policy_on_a_library:make")
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("random-start", "policy random-start drives with one policy, as in random-start(driver); got 0"),
+            ("mixture", "policy mixture needs policies with positive weights, as in mixture(4*driver, 1*random)"),
+        ],
+    )
+    def test_a_policy_of_others_without_one_is_refused_with_an_example(self, name: str, text: str) -> None:
+        with pytest.raises(PolicyNotUsable, match=f"^{re.escape(text)}$"):
+            make_policy(name, SpaceOnly(CAR))
+
+    def test_a_checkpoint_without_a_file_is_refused_by_its_form(self) -> None:
+        with pytest.raises(PolicyNotUsable, match=r"^policy checkpoint:a:make: expected checkpoint:MODULE:FACTORY:FILE$"):
+            policy_weights("checkpoint:a:make")
 
     @pytest.mark.parametrize("name", [f"{HERE}:no_such_factory", f"{HERE}:", ":make", ".relative:make", ":"])
     def test_a_missing_factory_or_module_name_is_refused(self, name: str) -> None:

@@ -12,6 +12,7 @@ from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig, Autoe
 from worldmodel_v.errors import ConfigError, one_line
 from worldmodel_v.own_modules import load_own
 from worldmodel_v.storage.checksum import sha256_of_file
+from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, require_types
 
 BUILT_IN = {
@@ -93,10 +94,10 @@ def settings_class(kind: str, taken: Collection[str] = ()) -> type[AutoencoderSe
 def refuse_foreign(kind: str, names: Iterable[str]) -> None:
     """Raise ConfigError for the name of a setting that only other autoencoders of this package have."""
     own = {each.name for each in fields(settings_class(kind))}
-    of_others = {each.name for other in BUILT_IN for each in fields(settings_class(other))} - own
-    for name in names:
-        if name in of_others:
-            raise ConfigError(f"is no setting of the autoencoder {kind}", field=name, remedy="leave it out")
+    for name in (name for name in names if name not in own):
+        if having := [other for other in BUILT_IN if name in {each.name for each in fields(settings_class(other))}]:
+            remedy = f"leave it out, or set {option('autoencoder')} to {' or '.join(having)}"
+            raise ConfigError(f"is no setting of the autoencoder {kind}", field=name, remedy=remedy)
 
 
 def source_of(kind: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
 from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.parts import MISSING, RENDER, extra_column
+from worldmodel_v.envs.parts import MISSING, RENDER, extra_columns
 from worldmodel_v.envs.picture import AUTO
 from worldmodel_v.envs.plugins import remedy
 from worldmodel_v.envs.source import env_source
@@ -235,7 +235,7 @@ def _try_once(config: CollectConfig, episode: int) -> RolloutSpec:
         if any(values[0] is MISSING for values in extras):
             env.step(env.record_action(next_action(policy, raw, env.seen[0])))
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
-        columns = tuple(extra_column(path, values) for path, values in zip(config.record, extras, strict=True))
+        columns = extra_columns(config.record, extras, env.seen)
         schema = env.schema(preprocessing.frame_shape, columns)
         _require_picture(config.env, env, policy, seed)
         source = env_source(env.gym, config.env, *config.wrap) | engines(env.gym)

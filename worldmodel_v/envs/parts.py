@@ -8,7 +8,8 @@ only if the observation has no picture. If the choice is not clear, the error na
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ from worldmodel_v.surface import option
 OBSERVATION, INFO, RENDER = "observation", "info", "render"
 SMALLEST_PICTURE = 8
 """An array of two axes, one of them shorter than this, holds numbers and no picture."""
+
+MAX_NAMED = 20
+"""Parts of an observation, and of an info, that a message names."""
 
 PART_NAMES = f"{OBSERVATION}, {OBSERVATION}.KEY or {INFO}.KEY"
 
@@ -180,15 +184,41 @@ def require_paths(record: tuple[str, ...]) -> None:
         raise EnvironmentNotUsable("a part stands twice", field="record", got=record)
 
 
+def extra_columns(record: Iterable[str], values: Iterable[list[Any]], seen: tuple[Any, Any]) -> tuple[Column, ...]:
+    """The columns for the parts that `record` names, from the values of each at the first observations.
+
+    Raises EnvironmentNotUsable if one is missing, and then names the parts of `seen`, an observation and the info beside it.
+    """
+    columns = []
+    for path, found in zip(record, values, strict=True):
+        if all(value is MISSING for value in found):
+            parts = [*islice(_paths_in(seen[0], OBSERVATION), MAX_NAMED), *islice(_paths_in(seen[1], INFO), MAX_NAMED)]
+            expected = f"one of {', '.join(parts)}"
+            raise EnvironmentNotUsable("the environment gives no such part", field="record", got=path, expected=expected)
+        columns.append(extra_column(path, found))
+    return tuple(columns)
+
+
+def _paths_in(value: Any, path: str) -> Iterator[str]:
+    """Every part of a nested observation or info that is no dictionary or tuple, by its path."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _paths_in(part, f"{path}.{key}")
+    elif isinstance(value, tuple):
+        for number, part in enumerate(value):
+            yield from _paths_in(part, f"{path}.{number}")
+    else:
+        yield path
+
+
 def extra_column(path: str, values: list[Any]) -> Column:
-    """The column for a part, from its values at the first observations; raises EnvironmentNotUsable if they are no numbers.
+    """The column for a part, from its values at the first observations, of which there is one; raises EnvironmentNotUsable if
+    they are no numbers.
 
     Python's whole numbers become int64, its other numbers float64; arrays keep their dtype. If `reset` does not give the part,
     its first row has a fill.
     """
     present = [value for value in values if value is not MISSING]
-    if not present:
-        raise EnvironmentNotUsable("the environment gives no such part", field="record", got=path, expected=PART_NAMES)
     array = np.asarray(present[0])
     if (dtype := array.dtype.name) not in DTYPES:
         expected = f"a number or an array of numbers, as one of {', '.join(DTYPES)}"

@@ -21,7 +21,7 @@ from worldmodel_v.own_modules import load_own
 from worldmodel_v.policies.acting import FRAME, OBSERVATION, acts_on, next_action
 from worldmodel_v.policies.brownian import BrownianPolicy
 from worldmodel_v.policies.checkpoint import PREFIX as CHECKPOINT_PREFIX
-from worldmodel_v.policies.checkpoint import CheckpointPolicy, checkpoint_factory, sha256_of_weights
+from worldmodel_v.policies.checkpoint import CheckpointPolicy, checkpoint_factory, sha256_of_weights, source_parts
 from worldmodel_v.policies.composed import InnerPolicy, MixturePolicy, RandomStartPolicy
 from worldmodel_v.policies.driver import DriverPolicy
 from worldmodel_v.policies.expression import PolicyExpression, parse_policy
@@ -77,7 +77,8 @@ def find_policy(name: str) -> PolicyFactory:
         if name.startswith(prefix):
             return partial(policy, file=Path.cwd() / name.removeprefix(prefix))
     if ":" not in name:
-        expected = ", ".join([*POLICIES, *(f"{prefix}FILE" for prefix in FILE_POLICIES)])
+        files = (f"{prefix}FILE" for prefix in FILE_POLICIES)
+        expected = ", ".join([*POLICIES, f"{CHECKPOINT_PREFIX}MODULE:FACTORY:FILE", *files])
         raise PolicyNotUsable(f"unknown policy {name!r}: expected one of {expected}, or module:factory")
     return _loaded(name, name)
 
@@ -96,7 +97,7 @@ def _loaded(name: str, source: str) -> PolicyFactory:
 def policy_weights(text: str) -> dict[str, str]:
     """The SHA-256 of every file of weights that a policy's line names, by its path; raises PolicyNotUsable."""
     names = parse_policy(text).names()
-    files = [name.removeprefix(CHECKPOINT_PREFIX).split(":", 2)[-1] for name in names if name.startswith(CHECKPOINT_PREFIX)]
+    files = [source_parts(name.removeprefix(CHECKPOINT_PREFIX))[2] for name in names if name.startswith(CHECKPOINT_PREFIX)]
     files += [name.removeprefix(prefix) for prefix in FILE_POLICIES for name in names if name.startswith(prefix)]
     return {file: sha256_of_weights(Path(file)) for file in files}
 

@@ -12,7 +12,7 @@ import numpy as np
 from worldmodel_v.errors import PolicyNotUsable, one_line, retold
 from worldmodel_v.own_modules import import_own
 from worldmodel_v.policies.acting import FRAME, acts_on
-from worldmodel_v.policies.network import chosen_action
+from worldmodel_v.policies.network import chosen_action, unusable_input
 from worldmodel_v.policies.sb3 import PREFIX as SB3_PREFIX
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.storage.checksum import sha256_of_file
@@ -37,10 +37,7 @@ class CheckpointPolicy:
 
         from worldmodel_v.policies.weights import fitting_weights
 
-        module, _, rest = source.partition(":")
-        factory, _, file = rest.partition(":")
-        if not file:
-            raise PolicyNotUsable(f"policy checkpoint:{source}: expected checkpoint:MODULE:FACTORY:FILE")
+        module, factory, file = source_parts(source)
         torch.set_num_threads(1)  # so that a worker and a lone process add up in the same order
         self._torch = torch
         self._network = getattr(import_own(module), factory)(env)
@@ -58,11 +55,24 @@ class CheckpointPolicy:
     def act(self, seen: np.ndarray) -> Any:
         x = self._frame(seen) if self.acts_on == FRAME else self._torch.from_numpy(np.array(seen))[None].float()
         with self._torch.no_grad():
-            return chosen_action(self._network(x).numpy(), self._space)
+            try:
+                output = self._network(x)
+            except Exception as error:
+                raise unusable_input(error, tuple(x.shape), self.acts_on) from error
+            return chosen_action(output.numpy(), self._space)
 
     def _frame(self, frame: np.ndarray) -> Any:
         frame_HWC = np.ascontiguousarray(frame if frame.ndim == 3 else frame[:, :, None])
         return self._torch.from_numpy(frame_HWC).permute(2, 0, 1)[None].float() / 255
+
+
+def source_parts(source: str) -> tuple[str, str, str]:
+    """MODULE, FACTORY and FILE of the text after "checkpoint:"; raises PolicyNotUsable if one is missing."""
+    module, _, rest = source.partition(":")
+    factory, _, file = rest.partition(":")
+    if not file:
+        raise PolicyNotUsable(f"policy checkpoint:{source}: expected checkpoint:MODULE:FACTORY:FILE")
+    return module, factory, file
 
 
 def checkpoint_factory(source: str) -> Callable[[gymnasium.Env], CheckpointPolicy]:

@@ -1,5 +1,6 @@
 """Policies made of others: `random-start` and `mixture`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ class RandomStartPolicy:
     this policy, with the recorded seed and actions, replays the episode.
     """
 
-    def __init__(self, env: gymnasium.Env, inner: list[InnerPolicy], *, tile: float | None = None) -> None:
+    def __init__(self, env: gymnasium.Env, inner: Sequence[InnerPolicy] = (), *, tile: float | None = None) -> None:
         if len(inner) != 1:
             raise PolicyNotUsable(f"policy random-start drives with one policy, as in random-start(driver); got {len(inner)}")
         if not is_car_racing(env):
@@ -56,7 +57,7 @@ class RandomStartPolicy:
 class MixturePolicy:
     """`mixture(4*a, b)`: one of the policies drives each episode, drawn by weight from the episode's own seed."""
 
-    def __init__(self, env: gymnasium.Env, inner: list[InnerPolicy]) -> None:
+    def __init__(self, env: gymnasium.Env, inner: Sequence[InnerPolicy] = ()) -> None:
         if not inner or min(member.weight for member in inner) <= 0:
             raise PolicyNotUsable("policy mixture needs policies with positive weights, as in mixture(4*driver, 1*random)")
         self._inner = inner

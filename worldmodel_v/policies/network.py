@@ -1,9 +1,12 @@
-"""From a network's output to an action."""
+"""A network between what it sees and an action."""
 
 from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Discrete, Space
+
+from worldmodel_v.policies.acting import FRAME
+from worldmodel_v.untrusted import shortened
 
 
 def chosen_action(output: np.ndarray, space: Space[Any]) -> Any:
@@ -19,3 +22,10 @@ def chosen_action(output: np.ndarray, space: Space[Any]) -> Any:
     if np.isnan(output).any():
         raise ValueError(f"the policy's network gives NaN: {output.tolist()}; give weights that compute numbers")
     return int(space.start + output.argmax())
+
+
+def unusable_input(error: Exception, shape: tuple[int, ...], acts_on: str) -> ValueError:
+    """What is raised in the place of an error that a network raised for an input of this shape: it says the shape."""
+    said = shortened(" ".join(f"{type(error).__name__}: {error}".split()))
+    hint = "; a frame is the environment's own, neither cropped nor resized" if acts_on == FRAME else ""
+    return ValueError(f"the policy's network fails on float32 {list(shape)}: {said}{hint}")

@@ -10,7 +10,7 @@ import numpy as np
 from worldmodel_v.errors import PackageMissing, PolicyNotUsable, one_line
 from worldmodel_v.policies.acting import FRAME, OBSERVATION
 from worldmodel_v.policies.checkpoint import require_weights
-from worldmodel_v.policies.network import chosen_action
+from worldmodel_v.policies.network import chosen_action, unusable_input
 
 PREFIX = "onnx:"
 MAX_BYTES = 2 << 30
@@ -56,7 +56,7 @@ class OnnxPolicy:
             outputs = self._session.run(None, {self._input: x})
         except Exception as error:  # a class of onnxruntime
             if OUT_OF_MEMORY not in str(error):
-                raise
+                raise unusable_input(error, x.shape, self.acts_on) from None
             raise PolicyNotUsable(
                 f"policy onnx: {self._file} takes more than {MAX_MEMORY_BYTES} bytes for one action, without its weights; "
                 "export a smaller network"

@@ -5,7 +5,7 @@ Legend: T actions of an episode, H, W frame.
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from worldmodel_v.schema import OWN_NAMES, Schema, rollout_schema, space_record
 from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+from worldmodel_v.words import counted
 
 ROWS = ("pixels", "action", "reward", "terminated", "truncated")
 
@@ -151,7 +152,13 @@ def _extra_names(rows: Mapping[str, Any]) -> list[str]:
     return [name for name in rows if name not in (*ROWS, "state")]
 
 
+def _require_given(rows: Mapping[str, Any], names: Iterable[str]) -> None:
+    if absent := [name for name in names if name not in rows]:
+        raise ValueError(f"it gives no {', '.join(absent)}")
+
+
 def _frames(rows: Mapping[str, Any]) -> np.ndarray:
+    _require_given(rows, ("pixels",))
     frames = np.asarray(rows["pixels"])
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ValueError(f"pixels: expected uint8 (T + 1, H, W, 3), got {frames.dtype} {frames.shape}")
@@ -160,6 +167,7 @@ def _frames(rows: Mapping[str, Any]) -> np.ndarray:
 
 def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     """The columns of an episode, (T + 1, …) each, from what a source gives; raises ValueError if they do not fit."""
+    _require_given(given, (column.name for column in schema.data_columns if column.role != "truncated"))
     given = {**given, "pixels": _frames(given)}
     terminated = require_truth("terminated", given.pop("terminated"))
     truncated = require_truth("truncated", given.pop("truncated", False)) or not terminated
@@ -168,6 +176,11 @@ def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     ended[num_steps - 1] = True
     never = np.zeros_like(ended)
     given |= {"terminated": ended if terminated else never, "truncated": ended if truncated else never}
+    for column in schema.data_columns:
+        expected = num_steps if column.role in ("action", "reward") else num_steps + 1
+        if (shape := np.shape(given[column.name]))[:1] != (expected,):
+            actions = counted(num_steps, "action")
+            raise ValueError(f"{column.name}: expected {expected} rows beside {actions}, got the shape {shape}")
     for column in schema.by_role("action", "reward"):
         rows = _exactly(column.name, given[column.name], column.dtype)
         if column.role == "action" and rows.shape[1:] == schema.actions.shape:

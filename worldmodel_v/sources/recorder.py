@@ -19,7 +19,7 @@ from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.image_env import choose_image_env, require_inside
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.parts import MISSING, extra_column
+from worldmodel_v.envs.parts import MISSING, extra_columns
 from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.envs.source import as_json, env_source
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable
@@ -163,7 +163,7 @@ class Recorder(gymnasium.Wrapper):
     def _begin(self, rows: EpisodeRows) -> None:
         """Open the dataset, with a schema from what the first episode has shown."""
         env = self._image_env
-        extras = tuple(extra_column(path, values) for path, values in zip(env.record, rows.extras(), strict=True))
+        extras = extra_columns(env.record, rows.extras(), env.seen)
         spec = RolloutSpec(
             schema=env.schema(self._preprocessing.frame_shape, extras),
             env=self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__,

@@ -198,7 +198,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(VAESettings, LoopConfig):
-    """Fit a VAE, or an autoencoder of your own, to the frames of a rollout dataset.
+    """Fit an autoencoder, by default a VAE, to the frames of a rollout dataset.
 
     Run the same command again to continue from the last checkpoint; it does nothing when training is complete. Give a larger
     number of --steps to train on. Other settings are refused for the same directory.

@@ -227,7 +227,7 @@ def _own_checkpoint(config: LoopConfig, settings: dict[str, Any]) -> Checkpoint 
     checkpoint = load_checkpoint(config.out, config.keep) if config.resume else None
     if checkpoint is None:
         return None
-    if differing := differences(checkpoint.settings, settings):
+    if differing := _differing(checkpoint.settings, settings):
         reason = (
             f"; {option('schedule', 'cosine')} is of all {option('steps')}"
             if checkpoint.settings.get("steps") != settings.get("steps")
@@ -245,6 +245,12 @@ def _own_checkpoint(config: LoopConfig, settings: dict[str, Any]) -> Checkpoint 
             remedy=f"ask for at least {checkpoint.step}, or give another directory",
         )
     return checkpoint
+
+
+def _differing(recorded: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """Where settings differ; of another autoencoder only that, because all that it has differs."""
+    kind, other = ({"autoencoder": settings.get("autoencoder")} for settings in (recorded, asked))
+    return differences(kind, other) or differences(recorded, asked)
 
 
 def _record(run: TrainingRun, log: MetricsLog, groups: Mapping[str, Mapping[str, float | list[float]]]) -> None:
