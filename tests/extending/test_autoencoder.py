@@ -174,6 +174,34 @@ def test_what_another_autoencoder_has_no_use_for_is_refused(work: Path) -> None:
     assert "TokenizerSettings is no subclass of worldmodel_v.autoencoders.Autoencoder" in said
 
 
+@pytest.mark.parametrize(
+    ("right", "wrong", "text"),
+    [
+        (
+            "nn.ConvTranspose2d(32, 3, ",
+            "nn.ConvTranspose2d(32, 1, ",
+            "the autoencoder's decode gives the shape (2, 1, 16, 32) for frames of the shape (2, 3, 16, 32); let it give (B,",
+        ),
+        ('{"tokens": sum(', '{"token": sum(', "declares a column tokens of shape (2, 2, 4); its encode gives none, but token"),
+        (
+            ".pow(2).mean(),",
+            ".pow(2),",
+            "the autoencoder's loss is no scalar; expected the mean over the batch, got the shape (16, 3, 16, 32)",
+        ),
+    ],
+)
+def test_one_that_breaks_its_word_is_refused_before_it_is_trained(
+    work: Path, tmp_path: Path, right: str, wrong: str, text: str
+) -> None:
+    code = FILE.read_text()
+    assert code.count(right) == 1
+    (tmp_path / "my_tokenizer.py").write_text(code.replace(right, wrong))
+    said = run(tmp_path, "wm-train", "--data", work / "rollouts", "--out", "vae", "--steps", 2, *TRAIN, code=1)
+    assert text in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "vae" / "checkpoint.safetensors").exists()
+
+
 def test_a_pipeline_takes_it_for_every_stage(work: Path) -> None:
     (work / "tokens.yaml").write_text(
         "collect: {env: worldmodel_v/Stamp-v0, episodes: 4, frame_size: '16x32', workers: 0}\n"

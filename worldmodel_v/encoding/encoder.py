@@ -30,12 +30,12 @@ import numpy as np
 import torch
 
 from worldmodel_v.autoencoders import Latents, artifact
+from worldmodel_v.autoencoders.declared import require_rows
 from worldmodel_v.data import condition_reader
 from worldmodel_v.device import batch_in_memory, num_cores, resolve_device
 from worldmodel_v.encoding.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.errors import ModelFailed
 from worldmodel_v.records import Episode
-from worldmodel_v.schema import Column, Schema
+from worldmodel_v.schema import Schema
 from worldmodel_v.storage import IndexEntry, Shard, build_shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
 
@@ -292,23 +292,6 @@ class ShardEncoder:
 
     def _in_memory(self) -> AbstractContextManager:
         return batch_in_memory(self._settings.batch_size or self._batch_size, self._device)
-
-
-def require_rows(column: Column, latents: Latents, num_rows: int) -> None:
-    """Raise ModelFailed unless the autoencoder's output matches its declaration: column, shape, range of whole numbers."""
-    rows, expected = latents.get(column.name), (num_rows, *column.row_shape)
-    if rows is None or tuple(rows.shape) != expected:
-        found = f"none, but {', '.join(latents)}" if rows is None else f"the shape {tuple(rows.shape)}"
-        raise ModelFailed(f"the autoencoder declares a column {column.name} of shape {expected}; its encode gives {found}")
-    dtype = np.dtype(column.dtype)
-    if rows.is_floating_point() != (dtype.kind == "f"):
-        raise ModelFailed(f"the autoencoder declares {column.name} as {dtype}; its encode gives {rows.dtype}")
-    if dtype.kind in "iu":
-        low, high, range_ = int(rows.min()), int(rows.max()), np.iinfo(dtype)
-        smallest, largest = (range_.min, range_.max) if column.num_values is None else (0, column.num_values - 1)
-        if low < smallest or high > largest:
-            declared = f"the autoencoder declares {column.name} as {dtype} from {smallest} to {largest}"
-            raise ModelFailed(f"{declared}; its encode gives {low} to {high}")
 
 
 def _taken(sources: Iterator[Source]) -> Source | Exception | None:

@@ -26,6 +26,7 @@ import torch
 
 from worldmodel_v.autoencoders import Autoencoder, Batch, Loss
 from worldmodel_v.device import torch_threads
+from worldmodel_v.errors import ModelFailed
 
 Objective = Callable[[Batch], Loss]
 Terms = dict[str, torch.Tensor | float]
@@ -91,6 +92,9 @@ class Parts:
     def _backward(self, number: int, batch: Batch, weight: float) -> Terms:
         with self._precision():
             minimised, figures = self._objectives[number](batch)[:2]  # the others would keep reconstructions in memory
+        if minimised.dim():
+            got = f"the shape {tuple(minimised.shape)}"
+            raise ModelFailed("the autoencoder's loss is no scalar", expected="the mean over the batch", got=got)
         (minimised * weight).backward()
         terms = {"loss": minimised, **figures}
         return {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in terms.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from worldmodel_v.autoencoders import Autoencoder, AutoencoderConfig, Batch, Loss, frames_to_input, registry
+from worldmodel_v.autoencoders.declared import require_round_trip
 from worldmodel_v.data import (
     FrameBatch,
     FrameStream,
@@ -49,11 +50,15 @@ class TensorBatch(NamedTuple):
 
 
 def require_trainable(config: LoopConfig, dataset: Rollouts) -> None:
-    """Raise ConfigError or ModelNotUsable unless the chosen autoencoder fits the data and trains in the way asked for."""
+    """Raise ConfigError, ModelNotUsable or ModelFailed unless the chosen autoencoder gives what it declares, fits the data and
+    trains in the way asked for."""
     built = _autoencoder_config(config, dataset, condition_dim=len(config.condition))
     if config.checkpoint_activations:
         with _seeded(config.seed):
             registry.create(config.autoencoder, built).objective(recompute=True)
+    if config.autoencoder not in registry.BUILT_IN:
+        with _seeded(config.seed):
+            require_round_trip(registry.create(config.autoencoder, built))
     with _seeded(config.seed):
         require_usable(config, functools.partial(registry.create, config.autoencoder, built))
     with dataset.open_shard(dataset.entries[0]) as shard:
