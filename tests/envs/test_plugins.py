@@ -75,9 +75,7 @@ def test_what_is_not_installed_is_told_with_the_line_to_type(
 
 def test_a_package_that_cannot_be_imported_is_told(folder: Path) -> None:
     (folder / "gym_broken.py").write_text("raise OSError('libboom.so: cannot open')")
-    with pytest.raises(
-        EnvironmentNotUsable, match=r"'gym_broken/It-v0': cannot be built with .*: OSError: libboom\.so: cannot open$"
-    ):
+    with pytest.raises(EnvironmentNotUsable, match=r"'gym_broken/It-v0': cannot be built: OSError: libboom\.so: cannot open$"):
         make_image_env("gym_broken/It-v0", {})
 
 

@@ -119,7 +119,7 @@ class TestBrownian:
 
     @pytest.mark.parametrize("space", [Discrete(3), Box(-np.inf, np.inf, (2,), np.float32), Box(0, np.inf, (2,), np.float32)])
     def test_a_space_that_is_no_bounded_box_is_refused(self, space: Space) -> None:
-        text = f"policy brownian needs bounded continuous actions, this environment has {space}; use random"
+        text = f"policy brownian needs bounded continuous actions, this environment has {space}; use policy='random'"
         with pytest.raises(PolicyNotUsable, match=f"^{re.escape(text)}$"):
             make_policy("brownian", SpaceOnly(space))
 

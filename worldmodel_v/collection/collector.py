@@ -206,7 +206,7 @@ def resolve_spec(config: CollectConfig, progress: Progress | None = None, apart:
             code = ", ".join([config.env, *config.wrap, config.policy])
             ended = f"{error} in code of {code}: {WHY_A_PROCESS_ENDS}"
             failures.append((too_long(seconds, config.episode_timeout) or ended, None))
-    where = f"{config.env} with {config.env_kwargs}"
+    where = f"{config.env} with {config.env_kwargs}" if config.env_kwargs else config.env
     reason, cause = failures[0]
     raise EnvironmentNotUsable(f"cannot begin an episode: {reason}", where=where) from cause
 

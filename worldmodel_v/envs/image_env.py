@@ -509,9 +509,8 @@ def _told_by_name(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
 
     def told(error: BaseException) -> EnvironmentNotUsable:
         reason = f"{one_line(error)}{remedy(env_id, error)}"
-        return EnvironmentNotUsable(
-            f"cannot be built with {env_kwargs or 'no arguments'}: {reason}", where=f"environment {env_id!r}"
-        )
+        given = f" with {env_kwargs}" if env_kwargs else ""
+        return EnvironmentNotUsable(f"cannot be built{given}: {reason}", where=f"environment {env_id!r}")
 
     with retold(told):
         yield

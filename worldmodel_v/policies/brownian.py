@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from worldmodel_v.errors import PolicyNotUsable
+from worldmodel_v.surface import option
 
 STEPS_PER_SECOND = 50
 STEP_DEVIATION = 1 / math.sqrt(STEPS_PER_SECOND)
@@ -22,7 +23,8 @@ class BrownianPolicy:
     def __init__(self, env: gymnasium.Env) -> None:
         space = env.action_space
         if not isinstance(space, Box) or not space.is_bounded():
-            raise PolicyNotUsable(f"policy brownian needs bounded continuous actions, this environment has {space}; use random")
+            remedy = f"use {option('policy', 'random')}"
+            raise PolicyNotUsable(f"policy brownian needs bounded continuous actions, this environment has {space}; {remedy}")
         self._low, self._high = space.low.astype(np.float64), space.high.astype(np.float64)
 
     def reset(self, rng: np.random.Generator) -> None:
