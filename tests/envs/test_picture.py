@@ -120,6 +120,7 @@ def test_floats_outside_of_their_spaces_bounds_are_refused(value: float, text: s
 UNEVEN = Box(np.zeros((40, 48)), np.stack([np.full(48, 1.0 + y) for y in range(40)]), dtype=np.float64)
 NO_PICTURES: list[tuple[gymnasium.Space, str, str]] = [
     (Discrete(3), "auto", "it is no array"),
+    (Box(-1, 1, (4,), np.float32), "auto", "it has no rows and columns"),
     (Box(0, 255, (4, 40, 48), np.uint8), "auto", "its axes are not clear; say them with layout"),
     (Box(0, 255, (4, 40, 48), np.uint8), "HWC", "its axes are not HWC with 1 or 3 channels"),
     (

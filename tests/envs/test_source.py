@@ -239,6 +239,7 @@ def test_an_edited_environment_does_not_continue_and_an_unchanged_one_does(tmp_p
         f"wm-collect: {tmp_path / 'out'}: was made with other settings: env_source is {{'my_world.py': '{recorded}"
     )
     assert sha256(module) in errors
+    assert errors.endswith("asked; use those versions and files, or another directory\n")
     assert errors.count("\n") == 1
     assert files_in(tmp_path / "out" / "shards") == before
     module.write_text(MODULE)

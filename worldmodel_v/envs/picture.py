@@ -41,6 +41,8 @@ def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
     """Why the values of a space cannot be recorded as frames, with the remedy; None if they can."""
     if not isinstance(space, spaces.Box):
         return "it is no array"
+    if len(space.shape) < 2:
+        return "it has no rows and columns"
     if layout_of(space, asked) is None:
         has_four = len(space.shape) == 3 and RGBA in (space.shape[0], space.shape[2])
         rgba = "; if its fourth channel is that of RGBA, drop it in a wrapper" if has_four else ""

@@ -235,9 +235,9 @@ def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
         or differences(_by_source(there), _by_source(asked))
         or schema_differences(recorded.schema, spec.schema)
     )
-    raise OutputNotUsable(
-        f"was made with other settings: {fields}", where=path, remedy="use those settings, or another directory"
-    )
+    is_other_code = any(there.get(name) != asked.get(name) for name in ("env_source", "policy_source", "policy_weights"))
+    those = "those versions and files" if is_other_code else "those settings"
+    raise OutputNotUsable(f"was made with other settings: {fields}", where=path, remedy=f"use {those}, or another directory")
 
 
 def _by_part(selection: dict[str, Any]) -> dict[str, Any]:
