@@ -180,14 +180,14 @@ ACTIONS: dict[str, tuple[bool, Any, str]] = {
     "beyond": (
         False,
         [0.5, 1.5],
-        "the policy's action in step 3 is [0.5, 1.5], outside Box(-1.0, 1.0, (2,), float32); have the",
+        "the policy's action in step 3 is [0.5, 1.5], outside Box(-1.0, 1.0, (2,), float32); clip it",
     ),
     "below": (False, [-1.0001, 0], "the policy's action in step 3 is [-1.000100016593933, 0.0], outside Box(-1.0, 1.0, (2,)"),
     "nan": (False, [np.nan, 0], "in step 3: ValueError: cannot convert float NaN to integer"),
     "nan beside": (False, [0, np.nan], "the policy's action in step 3 is [0.0, nan], outside Box(-1.0, 1.0, (2,), float32)"),
     "short": (False, [0.5], "in step 3: ValueError: the policy's action has shape (1,), the action space (2,)"),
-    "number beyond": (True, 5, "the policy's action in step 3 is 5, outside Discrete(5); have the policy clip it"),
-    "negative number": (True, -1, "the policy's action in step 3 is -1, outside Discrete(5); have the policy clip it"),
+    "number beyond": (True, 5, "the policy's action in step 3 is 5, outside Discrete(5); clip it"),
+    "negative number": (True, -1, "the policy's action in step 3 is -1, outside Discrete(5); clip it"),
     "fraction": (
         True,
         2.7,
@@ -195,6 +195,19 @@ ACTIONS: dict[str, tuple[bool, Any, str]] = {
     ),
     "an array": (True, np.array([2]), "in step 3: TypeError: the policy's action is array([2]) (ndarray), expected a whole"),
 }
+
+
+class Unable:
+    """A policy that fails on its first frame, as a network for frames of another size."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        pass
+
+    def reset(self, rng: np.random.Generator) -> None:
+        pass
+
+    def act(self, frame: np.ndarray) -> None:
+        raise ValueError(f"expected (96, 96, 3), got {frame.shape}")
 
 
 def wrong_action(env: gymnasium.Env, number: float) -> WrongAction:
@@ -234,6 +247,15 @@ def test_an_action_outside_its_space_fails_its_episode(tmp_path: Path, what: str
     policy = f"tests.collection.test_broken_worlds:wrong_action(number={list(ACTIONS).index(what)})"
     kwargs = f'{{"discrete": {str(is_discrete).lower()}}}'
     require_refused(tmp_path, text, env_kwargs=kwargs, policy=policy)
+
+
+def test_a_policy_that_cannot_act_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    config = stamp_config(tmp_path / "out", policy="tests.collection.test_broken_worlds:Unable")
+    with pytest.raises(
+        EnvironmentNotUsable, match=r"cannot begin an episode: ValueError: expected \(96, 96, 3\), got \(64, 64, 3\)"
+    ):
+        collect(config)
+    assert not config.out.exists()
 
 
 def test_numbers_of_a_library_are_numbers(tmp_path: Path) -> None:

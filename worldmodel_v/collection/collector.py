@@ -191,7 +191,8 @@ def collect_into(
 def resolve_spec(config: CollectConfig, progress: Progress | None = None, apart: Apart | None = None) -> RolloutSpec:
     """The settings and the schema that determine the data, after trying environment, policy and crop.
 
-    The trial begins the first episode, or one of the next if that fails: it is then set aside as any other.
+    The trial begins the first episode, up to the policy's first action, or one of the next if that fails: it is then set
+    aside as any other.
     Raises EnvironmentNotUsable, PolicyNotUsable or ConfigError.
     """
     failures: list[tuple[str, BaseException | None]] = []
@@ -232,8 +233,9 @@ def _try_once(config: CollectConfig, episode: int) -> RolloutSpec:
         FramePreprocessor(raw.shape, preprocessing)(raw)
         extras = [[value] for value in env.extras()]
         raw = env.begin(policy, policy_rng, raw, config.policy)
+        action = env.record_action(next_action(policy, raw, env.seen[0]))
         if any(values[0] is MISSING for values in extras):
-            env.step(env.record_action(next_action(policy, raw, env.seen[0])))
+            env.step(action)
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
         columns = extra_columns(config.record, extras, env.seen)
         schema = env.schema(preprocessing.frame_shape, columns)

@@ -345,7 +345,7 @@ def require_inside(
     if not inside.all():
         step = int(np.argwhere(~inside)[0, 0])
         got = recorded_actions[step].tolist()
-        raise ValueError(f"{whose} in step {first_step + step} is {got}, outside {space}; have the policy clip it")
+        raise ValueError(f"{whose} in step {first_step + step} is {got}, outside {space}; clip it")
 
 
 def _inner_bounds(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray] | None:

@@ -266,7 +266,7 @@ def _require_finite(run: TrainingRun, values: Mapping[str, float | list[float]])
         out, saved = run.config.out, run.saved_step
         kept = f"keeps the checkpoint of step {saved}" if saved else "has no checkpoint yet"
         raise TrainingFailed(
-            f"step {run.step}: {', '.join(broken)} is NaN or infinite; {out} {kept}",
+            f"step {run.step}: NaN or infinite: {', '.join(broken)}; {out} {kept}",
             remedy=f"train again from scratch elsewhere with a lower {option('learning_rate')} or "
             f"{option('max_grad_norm')}, or with {option('precision', 'fp32')}",
         )
