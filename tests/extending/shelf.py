@@ -1,6 +1,7 @@
 """A filesystem of one's own: files in a table of an SQLite database, as shelf://NAME."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import fsspec
@@ -21,7 +22,7 @@ class Shelf(AbstractFileSystem):
         return self._value("SELECT substr(content, ?2 + 1, ?3 - ?2) FROM files WHERE name = ?1", path, start, end)
 
     def _value(self, query, *parameters):
-        with sqlite3.connect(self.database) as connection:
+        with closing(sqlite3.connect(self.database)) as connection:
             row = connection.execute(query, parameters).fetchone()
         if row is None:
             raise FileNotFoundError(parameters[0])

@@ -1,6 +1,7 @@
 """Whatever fsspec reaches is a place to read from, a filesystem of one's own too."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ MOST_LINES = 40
 def filled(stamp_rollouts: Path, stamp_latents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shelf with the toy world's datasets."""
     monkeypatch.setattr(Shelf, "database", tmp_path / "shelf.db")
-    with sqlite3.connect(Shelf.database) as connection:
+    with closing(sqlite3.connect(Shelf.database)) as connection, connection:
         connection.execute("CREATE TABLE files (name TEXT PRIMARY KEY, content BLOB)")
         for folder in (stamp_rollouts, stamp_latents):
             rows = [(f"{folder.name}/{name}", content) for name, content in files_in(folder).items()]

@@ -214,8 +214,9 @@ def _further_tiles(findings: Findings) -> list[Tile]:
 
 
 def _tiles_of(figures: Figures) -> list[Tile]:
-    """Figures under the names that the autoencoder gives them."""
-    return [Tile(name, value, "", "as the autoencoder says") for name, value in readable_figures(figures).items()]
+    """Figures under the names that the autoencoder gives them: `dead_channels` as "Dead channels"."""
+    named = {name.replace("_", " ").capitalize(): value for name, value in readable_figures(figures).items()}
+    return [Tile(name, value, "", "as the autoencoder says") for name, value in named.items()]
 
 
 def _token_tiles(codes: CodeUse) -> list[Tile]:
