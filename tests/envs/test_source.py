@@ -365,6 +365,14 @@ def test_plain_values_that_a_program_has_set_are_recorded(world: types.ModuleTyp
     }
     assert own(env_source(world.World(length=3))) == expected
     assert held_in_common(expected) == expected  # so a worker, where they are not set, says so
+    assert own(code_source(world.reward_of)) == expected  # as of a policy that is a function
+
+
+def test_a_file_that_was_edited_into_something_wrong_is_still_recorded(folder: Path, world: types.ModuleType) -> None:
+    (folder / "my_world.py").write_text(CONSTANTS.replace("9.8", "1 / 0"))
+    assert own(env_source(world.World(length=3))) == {}
+    (folder / "my_world.py").write_text("def")
+    assert env_source(world.World(length=3))["my_world.py"] == sha256(folder / "my_world.py")
 
 
 def test_a_function_that_a_program_has_put_into_a_module_is_recorded(folder: Path, world: types.ModuleType) -> None:

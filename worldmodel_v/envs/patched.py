@@ -9,7 +9,7 @@ import ast
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -30,17 +30,20 @@ def tree_of(module: str) -> ast.Module | None:
     return None
 
 
-def functions_defined(module: str) -> dict[str, Any]:
+def trees_of(modules: Iterable[str]) -> dict[str, ast.Module]:
+    """`tree_of` of those modules that have one, by name."""
+    return {name: tree for name in modules if (tree := tree_of(name))}
+
+
+def functions_defined(module: str, tree: ast.Module) -> dict[str, Any]:
     """What stands now where a module defines functions without decorators, by their names."""
-    tree = tree_of(module)
-    functions = [each for each in tree.body if isinstance(each, ast.FunctionDef) and not each.decorator_list] if tree else []
-    held = vars(sys.modules[module]) if functions else {}
-    return {each.name: held[each.name] for each in functions if each.name in held}
+    names = [each.name for each in tree.body if isinstance(each, ast.FunctionDef) and not each.decorator_list]
+    held = vars(sys.modules[module])
+    return {name: held[name] for name in names if name in held}
 
 
-def values_set(modules: Iterable[str]) -> dict[str, str]:
+def values_set(trees: Mapping[str, ast.Module]) -> dict[str, str]:
     """`repr` of the plain values that are not those of the modules' files, by name: `my_world.World.gravity`."""
-    trees = {name: tree for name in modules if (tree := tree_of(name))}
     found: dict[str, str] = {}
     for module, tree in trees.items():
         for name, scope, held in _scopes(module, tree, vars(sys.modules[module])):
@@ -70,7 +73,7 @@ def _written(scope: Scope) -> dict[str, Any]:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=value):
                 if times[name] == 1 and value and all(isinstance(node, CONSTANT) for node in ast.walk(value)):
-                    with ONE_AT_A_TIME:
+                    with suppress(ArithmeticError, TypeError, ValueError), ONE_AT_A_TIME:  # it was edited since
                         found[name] = eval(compile(ast.Expression(value), "<constant>", "eval"), {})
     return {name: value for name, value in found.items() if _is_plain(value)}
 

@@ -28,7 +28,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs.fingerprint import lives_in_no_file, module_file, sha256_of_code
-from worldmodel_v.envs.patched import functions_defined, tree_of, values_set
+from worldmodel_v.envs.patched import functions_defined, tree_of, trees_of, values_set
 from worldmodel_v.storage.checksum import sha256_of_file
 
 KNOWN = {"gymnasium", "torch", "worldmodel_v", *sys.stdlib_module_names}
@@ -65,7 +65,7 @@ def is_known(env_id: str) -> bool:
 def code_source(code: Callable, *modules: str) -> dict[str, str]:
     """The same of a class, its bases' too, or of a function, and of modules that count beside it."""
     if isinstance(code, FunctionType):
-        return _origins({*modules, code.__module__}) | _code([code])
+        return _classes_source([], [], {*modules, code.__module__}) | _code([code])
     return _classes_source((code if isinstance(code, type) else type(code)).__mro__, [], {*modules})
 
 
@@ -87,16 +87,18 @@ def _code(parts: Sequence[type | FunctionType]) -> dict[str, str]:
 
 
 def _classes_source(classes: Sequence[type], holders: Sequence[gymnasium.Env], modules: set[str]) -> dict[str, str]:
-    """The source of classes, of the functions that layers of an environment hold, and of further modules."""
+    """The source of classes, of the functions that layers of an environment hold, and of further modules; with what a program
+    has set in them."""
     homes = {cls.__module__ for cls in classes}
-    patchable = sorted(_with_imported(modules | homes) | {home for home in homes if home.startswith(GYMNASIUMS_OWN)})
+    reached = _with_imported(modules | homes)
+    trees = trees_of(sorted(reached | {home for home in homes if home.startswith(GYMNASIUMS_OWN)}))
     places: list[tuple[str, str, Mapping[str, Any]]] = [
         *((cls.__module__, f".{cls.__qualname__}", vars(cls)) for cls in classes),
         *((type(holder).__module__, f".{type(holder).__qualname__}", vars(holder)) for holder in holders),
-        *((module, "", functions_defined(module)) for module in patchable),
+        *((module, "", functions_defined(module, tree)) for module, tree in trees.items()),
     ]
     functions: list[FunctionType] = []
-    said = values_set(patchable)
+    said = values_set(trees)
     for module, place, values in places:
         for attribute, value in values.items():
             name = f"{module}{place}.{attribute}"
@@ -104,7 +106,7 @@ def _classes_source(classes: Sequence[type], holders: Sequence[gymnasium.Env], m
                 if _is_foreign(function, module):
                     functions.append(function)
                     said[name] = f"{said.get(name, '')} {_home(function)}.{function.__code__.co_qualname}".strip()
-    return _origins(modules | homes | {*map(_home, functions)}) | _code([*classes, *functions]) | said
+    return _origins(reached | _with_imported({*map(_home, functions)})) | _code([*classes, *functions]) | said
 
 
 def _functions_behind(value: Any) -> Iterator[FunctionType]:
@@ -159,7 +161,7 @@ def _maker(env: gymnasium.Env) -> dict[str, str]:
 
 def _origins(modules: set[str]) -> dict[str, str]:
     source: dict[str, str] = {}
-    for name in sorted(_with_imported(modules)):
+    for name in sorted(modules):
         source |= _origin(name)
     return source
 
