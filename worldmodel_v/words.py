@@ -1,4 +1,6 @@
-"""Numbers in sentences."""
+"""Numbers and names of figures, as people read them."""
+
+ABBREVIATIONS = {"psnr", "ssim", "kl", "elbo"}
 
 
 def counted(number: int, noun: str, form: str = "") -> str:
@@ -9,6 +11,11 @@ def counted(number: int, noun: str, form: str = "") -> str:
 def sized(num_bytes: float) -> str:
     """`8.7 kB`, `4.5 MB`, `1,200.0 MB`."""
     return f"{num_bytes / 1e3:.1f} kB" if num_bytes < 1e6 else f"{num_bytes / 1e6:,.1f} MB"
+
+
+def figure_in_words(name: str) -> str:
+    """`psnr` as PSNR, `active_units` as active units, `kl_top` as KL top."""
+    return " ".join(word.upper() if word in ABBREVIATIONS else word for word in name.split("_"))
 
 
 def are(number: int) -> str:

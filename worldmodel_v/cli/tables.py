@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from worldmodel_v.cli.terminal import plain, results
-from worldmodel_v.words import counted, sized
+from worldmodel_v.words import counted, figure_in_words, sized
 
 SHA256 = re.compile("[0-9a-f]{64}")
 NOTHING: tuple[Any, ...] = (None, [], (), {}, "{}")
@@ -60,7 +60,7 @@ def print_pipeline(report: Any) -> None:
     quality.add_column(style="bold")
     quality.add_column(justify="right")
     for name, figure in figures.items():
-        quality.add_row(plain(_in_words(name)), plain(figure))
+        quality.add_row(plain(figure_in_words(name)), plain(figure))
     console.print("everything was done already" if report.did_nothing else "done", style="bold")
     console.print(plain(title), soft_wrap=True)
     console.print(quality)
@@ -74,11 +74,6 @@ def print_pipeline(report: Any) -> None:
     }
     for path, what in made.items():
         console.print(plain(f"{path}  {what}"), soft_wrap=True)
-
-
-def _in_words(figure: str) -> str:
-    """A figure's name as wm-eval prints it: PSNR, active units."""
-    return figure.upper() if figure in ("psnr", "ssim", "kl", "elbo") else figure.replace("_", " ")
 
 
 def print_evaluation(report: Any) -> None:

@@ -22,7 +22,7 @@ from worldmodel_v.evaluation.scales import readable
 from worldmodel_v.evaluation.verdicts import Verdict
 from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.untrusted import printable
-from worldmodel_v.words import counted
+from worldmodel_v.words import counted, figure_in_words
 
 if TYPE_CHECKING:
     import jinja2
@@ -215,8 +215,8 @@ def _further_tiles(findings: Findings) -> list[Tile]:
 
 def _tiles_of(figures: Figures) -> list[Tile]:
     """Figures under the names that the autoencoder gives them: `dead_channels` as "Dead channels"."""
-    named = {name.replace("_", " ").capitalize(): value for name, value in readable_figures(figures).items()}
-    return [Tile(name, value, "", "as the autoencoder says") for name, value in named.items()]
+    named = {figure_in_words(name): value for name, value in readable_figures(figures).items()}
+    return [Tile(name[:1].upper() + name[1:], value, "", "as the autoencoder says") for name, value in named.items()]
 
 
 def _token_tiles(codes: CodeUse) -> list[Tile]:

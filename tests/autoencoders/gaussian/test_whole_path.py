@@ -103,7 +103,7 @@ def test_evaluation_says_what_it_says_of_a_vae(work: tuple[str, Path], rollouts:
         path.stem for path in (folder / "eval").glob("*.png")
     }
     page = re.sub(r"base64,[^\"]*", "", (folder / "eval" / "report.html").read_text())
-    own = {"spatial": "Dead channels", "ladder": "Kl top"}[kind]
+    own = {"spatial": "Dead channels", "ladder": "KL top"}[kind]
     assert "active units" in output
     assert own in page
     assert "latent_dim" not in page.partition("What this page speaks of")[0]
