@@ -51,7 +51,7 @@ def test_this_version_reads_them(kind: str) -> None:
         assert_same_record(dataset.episode(number), episode)
 
 
-@pytest.mark.skipif(zstandard.ZSTD_VERSION != (1, 5, 7), reason="another zstd compresses to other bytes")
+@pytest.mark.skipif(zstandard.ZSTD_VERSION < (1, 5, 7), reason="an earlier zstd compresses to other bytes")
 @pytest.mark.parametrize("kind", ["rollouts", "latents"])
 def test_this_version_writes_the_same_bytes(kind: str, tmp_path: Path) -> None:
     make(kind, tmp_path / kind)
