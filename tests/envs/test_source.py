@@ -239,7 +239,7 @@ def test_an_edited_environment_does_not_continue_and_an_unchanged_one_does(tmp_p
         f"wm-collect: {tmp_path / 'out'}: was made with other settings: env_source is {{'my_world.py': '{recorded}"
     )
     assert sha256(module) in errors
-    assert errors.endswith("asked; use those versions and files, or another directory\n")
+    assert errors.endswith("asked; use those versions, files and values, or another directory\n")
     assert errors.count("\n") == 1
     assert files_in(tmp_path / "out" / "shards") == before
     module.write_text(MODULE)
@@ -306,10 +306,17 @@ STEPS = 0
 MODE = "day"
 MODE = "night"
 SIZES = [1, 2]
+LEVELS = {"easy": 1, "hard": (2, 3)}
+COLOURS = ["red"]
+CACHE = {"none": 0}
+SEEN = []
 
 def reward_of(x):
     global STEPS
     STEPS += 1
+    SIZES.sort()
+    CACHE[x] = LEVELS["easy"] + LEVELS.get("hard")[0] + len(COLOURS)
+    SEEN.append(x)
     return integrate(x) * GRAVITY
 
 @timed
@@ -351,14 +358,16 @@ def test_plain_values_that_a_program_has_set_are_recorded(world: types.ModuleTyp
     world.reward_of(world.World(length=3).wind)
     world.STEPS, world.World.made, world.MODE, world.SIZES[0] = 7, 7, "dusk", 7  # state, or not written once as it is
     assert own(env_source(world.World(length=3))) == {}
-    world.GRAVITY, world.STEP, world.LIMITS = 9, 0.02, (-1.0, 1.5)
+    world.GRAVITY, world.STEP, world.LIMITS, world.COLOURS, world.LEVELS["hard"] = 9, 0.02, (-1.0, 1.5), ["blue"], 5
     world.World.wind, world.World.Ball.radius = 5.5, 3
     sys.modules["my_physics"].TURNS = False
     sys.modules["my_physics"].FRICTION = "some"
     expected = {
         "my_physics.FRICTION": "'some'",
         "my_physics.TURNS": "False",
+        "my_world.COLOURS": "['blue']",
         "my_world.GRAVITY": "9",
+        "my_world.LEVELS": "{'easy': 1, 'hard': 5}",
         "my_world.LIMITS": "(-1.0, 1.5)",
         "my_world.World.Ball.radius": "3",
         "my_world.World.wind": "5.5",
@@ -397,4 +406,64 @@ def test_another_constant_does_not_continue_the_dataset(tmp_path: Path, world: t
     collect(config)
     world.GRAVITY = 9.8
     with pytest.raises(OutputNotUsable, match=r"{'my_world.GRAVITY': '1.6'} there, {} asked"):
+        collect(config)
+
+
+MAKERS = """
+import shutil
+from gymnasium.wrappers import TransformReward
+from worldmodel_v.envs.stamp import StampEnv
+
+def scaled(factor, *, offset=0.0):
+    steps, log = 0, []
+    def reward(value, power=factor + 1):
+        nonlocal steps
+        steps += 1
+        log.append(value)
+        return factor * value**power + offset
+    return reward
+
+def world_of(gravity):
+    class World(StampEnv):
+        wind = gravity / 2
+        def __init__(self, **named):
+            super().__init__(**named)
+            folder = "/tmp/of-this-process"
+            self.clean = lambda: shutil.rmtree(folder)
+        def pull(self):
+            return gravity
+    return World
+
+def maker(gravity):
+    def make(**named):
+        return TransformReward(world_of(1)(**named), scaled(gravity))
+    return make
+"""
+
+
+def test_what_functions_and_classes_have_from_the_function_that_made_them_is_recorded(folder: Path) -> None:
+    (folder / "my_makers.py").write_text(MAKERS)
+    makers = importlib.import_module("my_makers")
+    reward = {"factor": "2", "offset": "0.0", "power": "3"}
+    of_reward = {f"my_makers.scaled.<locals>.reward.{name}": value for name, value in reward.items()}
+    world = {"my_makers.world_of.<locals>.World.wind": "1.5", "my_makers.world_of.<locals>.World.pull.gravity": "3"}
+    applied = {"gymnasium.wrappers.transform_reward.TransformReward.func": "my_makers.scaled.<locals>.reward"}
+    env = TransformReward(makers.world_of(3)(length=3), makers.scaled(2))
+    assert own(env_source(env)) == world | applied | of_reward
+    env.reset(seed=0)
+    env.step(0)  # counts its steps, which is state
+    assert own(env_source(env)) == world | applied | of_reward
+    assert own(code_source(makers.scaled(2))) == of_reward
+
+
+def test_an_environment_that_another_argument_made_does_not_continue_the_dataset(tmp_path: Path, folder: Path) -> None:
+    (folder / "my_makers.py").write_text(MAKERS)
+    makers = importlib.import_module("my_makers")
+    config = stamp_config(tmp_path / "out", env="Made-v0", episodes=2, episodes_per_shard=1)
+    for gravity in (4.5, 4.5):
+        gymnasium.register("Made-v0", entry_point=makers.maker(gravity))
+        collect(config)
+        del gymnasium.registry["Made-v0"]
+    gymnasium.register("Made-v0", entry_point=makers.maker(9.0))
+    with pytest.raises(OutputNotUsable, match=r"my_makers.maker.<locals>.make.gravity': '4.5'"):
         collect(config)

@@ -15,12 +15,13 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, NoneType, SimpleNamespace
 from typing import Any
 
 import gymnasium
 import numpy as np
+
+from worldmodel_v.envs.modules import module_file
 
 IN_NO_FILE = re.compile(r"<.*>|.*/ipykernel_\d+/.*")
 """The file names that Python and notebooks give to code that they compile from a text."""
@@ -33,12 +34,6 @@ MADE_BY_A_CLASS_STATEMENT = 1 << 9
 """In a class's flags (Py_TPFLAGS_HEAPTYPE). `exec` without a `__name__` calls the module of its classes `builtins`."""
 
 PLAIN = (NoneType, bool, int, float, complex, str, bytes, range)
-
-
-def module_file(name: str | None) -> Path | None:
-    """The file that a module was loaded from; None if it is not loaded, or was loaded from something else."""
-    location = getattr(sys.modules.get(name or ""), "__file__", None)
-    return Path(location) if location is not None and Path(location).resolve().is_file() else None
 
 
 def lives_in_no_file(code: Callable) -> bool:
@@ -122,7 +117,7 @@ class _Tokens:
             case functools.cached_property():
                 yield from self.of(value.func)
             case CellType():
-                yield from self.of(_content(value))
+                yield from self.of(content_of(value))
             case _ if inspect.getattr_static(value, "__wrapped__", None) is not None:  # functools.cache, numba.njit
                 yield from self.of(value.__wrapped__)
             case _ if lives_in_no_file(type(value)):
@@ -160,7 +155,8 @@ def globals_read(code: CodeType) -> set[str]:
     return read - {each.argval for each in instructions if each.opname == "STORE_GLOBAL"}
 
 
-def _content(cell: CellType) -> Any:
+def content_of(cell: CellType) -> Any:
+    """What a variable that functions share holds; None if it holds nothing yet."""
     try:
         return cell.cell_contents
     except ValueError:  # the cell is empty

@@ -27,12 +27,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from worldmodel_v.envs.fingerprint import lives_in_no_file, module_file, sha256_of_code
-from worldmodel_v.envs.patched import functions_defined, tree_of, trees_of, values_set
+from worldmodel_v.envs.enclosed import values_enclosed
+from worldmodel_v.envs.fingerprint import lives_in_no_file, sha256_of_code
+from worldmodel_v.envs.modules import INSTALLED, KNOWN, home, is_own, module_file, tree_of, trees_of
+from worldmodel_v.envs.patched import functions_defined, values_set
 from worldmodel_v.storage.checksum import sha256_of_file
 
-KNOWN = {"gymnasium", "torch", "worldmodel_v", *sys.stdlib_module_names}
-INSTALLED = {"site-packages", "dist-packages"}
 GYMNASIUMS_OWN = "gymnasium.envs."
 """Known modules that programs change nevertheless: `lunar_lander.MAIN_ENGINE_POWER = 20.0`."""
 REGISTRATION = "registration"
@@ -46,7 +46,9 @@ def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
     """
     classes = [cls for layer in layers(env) for cls in type(layer).__mro__]
     modules = {name.split(":")[0] for name in named if ":" in name} | _module_of_maker(env)
-    source = _classes_source(classes, [*layers(env)], modules) | _maker(env)
+    maker = _made_by(env)
+    makers = [maker] if isinstance(maker, FunctionType) and not lives_in_no_file(maker) else []
+    source = _classes_source(classes, [*layers(env)], modules, makers) | _maker(env)
     is_said = source or (env.spec and _registered(env).keys() & {"kwargs", "partial"})
     return source | {REGISTRATION: _registration(env)} if is_said and env.spec else source
 
@@ -65,7 +67,7 @@ def is_known(env_id: str) -> bool:
 def code_source(code: Callable, *modules: str) -> dict[str, str]:
     """The same of a class, its bases' too, or of a function, and of modules that count beside it."""
     if isinstance(code, FunctionType):
-        return _classes_source([], [], {*modules, code.__module__}) | _code([code])
+        return _classes_source([], [], {*modules, code.__module__}, [code])
     return _classes_source((code if isinstance(code, type) else type(code)).__mro__, [], {*modules})
 
 
@@ -86,27 +88,31 @@ def _code(parts: Sequence[type | FunctionType]) -> dict[str, str]:
     return source
 
 
-def _classes_source(classes: Sequence[type], holders: Sequence[gymnasium.Env], modules: set[str]) -> dict[str, str]:
-    """The source of classes, of the functions that layers of an environment hold, and of further modules; with what a program
-    has set in them."""
+def _classes_source(
+    classes: Sequence[type], holders: Sequence[gymnasium.Env], modules: set[str], code: Sequence[FunctionType] = ()
+) -> dict[str, str]:
+    """The source of classes, of the functions that layers of an environment hold, and of further modules and functions; with
+    what a program has set in them and given to them."""
     homes = {cls.__module__ for cls in classes}
     reached = _with_imported(modules | homes)
-    trees = trees_of(sorted(reached | {home for home in homes if home.startswith(GYMNASIUMS_OWN)}))
+    trees = trees_of(sorted(reached | {name for name in homes if name.startswith(GYMNASIUMS_OWN)}))
     places: list[tuple[str, str, Mapping[str, Any]]] = [
         *((cls.__module__, f".{cls.__qualname__}", vars(cls)) for cls in classes),
         *((type(holder).__module__, f".{type(holder).__qualname__}", vars(holder)) for holder in holders),
         *((module, "", functions_defined(module, tree)) for module, tree in trees.items()),
     ]
-    functions: list[FunctionType] = []
+    functions, foreign = [*code], [*code]
     said = values_set(trees)
     for module, place, values in places:
         for attribute, value in values.items():
             name = f"{module}{place}.{attribute}"
             for function in _functions_behind(value):
+                functions.append(function)
                 if _is_foreign(function, module):
-                    functions.append(function)
-                    said[name] = f"{said.get(name, '')} {_home(function)}.{function.__code__.co_qualname}".strip()
-    return _origins(reached | _with_imported({*map(_home, functions)})) | _code([*classes, *functions]) | said
+                    foreign.append(function)
+                    said[name] = f"{said.get(name, '')} {home(function)}.{function.__code__.co_qualname}".strip()
+    said |= values_enclosed(functions, classes)
+    return _origins(reached | _with_imported({*map(home, foreign)})) | _code([*classes, *foreign]) | said
 
 
 def _functions_behind(value: Any) -> Iterator[FunctionType]:
@@ -124,16 +130,9 @@ def _functions_behind(value: Any) -> Iterator[FunctionType]:
 
 
 def _is_foreign(function: FunctionType, module: str) -> bool:
-    """Whether it is of another module than where it stands, as what a program has put there, or what TransformReward applies.
-
-    Its globals say it, because `functools.wraps` changes its `__module__`.
-    """
-    home = _home(function)
-    return bool(home) and home != module and home.partition(".")[0] not in KNOWN
-
-
-def _home(function: FunctionType) -> str:
-    return str(function.__globals__.get("__name__", ""))
+    """Whether it is of another module than where it stands, as what a program has put there or TransformReward applies."""
+    there = home(function)
+    return bool(there) and there != module and there.partition(".")[0] not in KNOWN
 
 
 def _made_by(env: gymnasium.Env) -> Any:
@@ -179,9 +178,7 @@ def _with_imported(modules: set[str]) -> set[str]:
 
 
 def _is_own_file(module: str) -> bool:
-    file = module_file(module)
-    is_own = file is not None and file.suffix == ".py" and not INSTALLED & set(file.parts)
-    return is_own and module != "__main__" and module.partition(".")[0] not in KNOWN
+    return is_own(module) and module != "__main__"
 
 
 def _imported_by(module: str) -> Iterator[str]:

@@ -236,7 +236,7 @@ def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
         or schema_differences(recorded.schema, spec.schema)
     )
     is_other_code = any(there.get(name) != asked.get(name) for name in ("env_source", "policy_source", "policy_weights"))
-    those = "those versions and files" if is_other_code else "those settings"
+    those = "those versions, files and values" if is_other_code else "those settings"
     raise OutputNotUsable(f"was made with other settings: {fields}", where=path, remedy=f"use {those}, or another directory")
 
 
