@@ -128,4 +128,5 @@ def _is_constant(value: Any) -> bool:
 
 
 def is_plain(value: Any) -> bool:
+    """Whether it is a number, a text, a truth value, None, a range, or a tuple of them."""
     return all(map(is_plain, value)) if type(value) is tuple else type(value) in PLAIN
