@@ -1,6 +1,7 @@
 """A source that is no Gymnasium environment, and a loop that the user steps: datasets with the guarantees of all others."""
 
 import copy
+import hashlib
 import math
 import shutil
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.wrappers import ClipReward, RecordEpisodeStatistics, TimeLimit
 
 from tests.builders import digests
 from tests.commands import committed, start, wait_until
@@ -46,6 +48,17 @@ class Wrong(Pendulums):
 
     def episode(self, number: int, rng: np.random.Generator) -> dict:
         return {**super().episode(number, rng), **self.changes}
+
+
+class Gain(gymnasium.RewardWrapper):
+    """Keeps its arguments, one of them under a name with an underscore."""
+
+    def __init__(self, env: gymnasium.Env, gain: float, shift: tuple[float, ...] = (0,)) -> None:
+        super().__init__(env)
+        self.gain, self._shift = gain, shift
+
+    def reward(self, reward: Any) -> Any:
+        return self.gain * reward + self._shift[0]
 
 
 class TestSource:
@@ -162,7 +175,7 @@ class Failing(StampEnv):
 class Told(StampEnv):
     """Is told more than it needs."""
 
-    def __init__(self, *, length: int, size: int, hook: Any, file: Path, limit: float, start: np.ndarray) -> None:
+    def __init__(self, *, length: int, size: int, **_: Any) -> None:
         super().__init__(length=length, size=size)
 
 
@@ -229,6 +242,7 @@ class TestRecorder:
 
     def test_arguments_that_are_no_json_are_recorded_as_far_as_they_are(self, tmp_path: Path) -> None:
         given = {"length": np.int64(3), "size": 16, "hook": len, "file": Path("/a/b"), "limit": np.nan, "start": np.zeros(2)}
+        given |= {"keys": {(0, 1): np.longdouble(2), 3: np.inf}, "long": np.zeros(1001, np.uint8)}
         env = gymnasium.make("tests/Told-v0", **given)
         with Recorder(env, tmp_path / "out", frame_size=8) as recorder:
             recorder.reset()
@@ -240,8 +254,33 @@ class TestRecorder:
             "file": "/a/b",
             "limit": "NaN",
             "start": [0.0, 0.0],
+            "keys": {"(0, 1)": "2.0", "3": "Infinity"},
+            "long": f"uint8 (1001,) {hashlib.sha256(bytes(1001)).hexdigest()}",
         }
         assert open_dataset(tmp_path / "out").spec.env_kwargs == recorded
+
+    @pytest.mark.parametrize(
+        ("make", "says"),
+        [
+            (lambda env, number: ClipReward(env, 0, number), "transform_reward:ClipReward.*max_reward.*: 1"),
+            (lambda env, number: Gain(env, number), r"test_source:Gain\", {\"gain\": 1, \"shift\": \[0\]}"),
+            (lambda env, number: env if number == 1 else ClipReward(env, 0, 1), "{} there"),
+            (lambda env, number: TimeLimit(env, number), "'max_episode_steps': '1'} there"),
+            (lambda env, number: TimeLimit(StampEnv(length=4), number), "max_episode_steps.*: 1"),
+            (lambda env, number: StampEnv(length=3 + number), r"env_kwargs is .*'length': 4.* there, .*'length': 5"),
+        ],
+    )
+    def test_another_wrapper_or_argument_does_not_continue_the_dataset(self, tmp_path: Path, make: Any, says: str) -> None:
+        def record(number: int) -> int:
+            env = RecordEpisodeStatistics(make(gymnasium.make("worldmodel_v/Stamp-v0", length=4), number), buffer_length=number)
+            with Recorder(env, tmp_path / "out", frame_size=8) as recorder:
+                recorder.reset()
+                recorder.step(np.zeros(2, np.float32))
+            return recorder.num_episodes
+
+        assert [record(1), record(1)] == [1, 2]
+        with pytest.raises(OutputNotUsable, match=says):
+            record(2)
 
     def test_what_the_users_loop_did_is_recorded_and_the_same_script_goes_on(self, tmp_path: Path) -> None:
         assert "2 episodes" in command(HERE, "record_by_hand.py", tmp_path / "out", 2)

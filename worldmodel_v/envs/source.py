@@ -13,10 +13,12 @@ builds of other names.
 
 import ast
 import functools
+import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +39,8 @@ GYMNASIUMS_OWN = "gymnasium.envs."
 """Known modules that programs change nevertheless: `lunar_lander.MAIN_ENGINE_POWER = 20.0`."""
 REGISTRATION = "registration"
 IN_NO_FILE = " (in no file)"
+MOST_NUMBERS = 1000
+"""Of an array that an environment was made with, to be recorded as they are."""
 
 
 def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
@@ -236,7 +240,7 @@ def _origin(module: str) -> dict[str, str]:
 
 def _registration(env: gymnasium.Env) -> str:
     """What Gymnasium's registry adds to the arguments that the dataset records anyway."""
-    return json.dumps({"kwargs": {}, "max_episode_steps": None, **_registered(env)}, sort_keys=True, default=_unrecorded)
+    return json.dumps(as_json({"kwargs": {}, "max_episode_steps": None, **_registered(env)}), sort_keys=True)
 
 
 def _registered(env: gymnasium.Env) -> dict[str, Any]:
@@ -248,16 +252,24 @@ def _registered(env: gymnasium.Env) -> dict[str, Any]:
     return {name: value for name, value in content.items() if value}
 
 
-def as_json(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of an environment as JSON values: arrays as lists, paths as texts, and of what else is no JSON what it is."""
-    recorded: dict[str, Any] = json.loads(json.dumps(arguments, default=_unrecorded), parse_constant=str)
-    return recorded
-
-
-def _unrecorded(value: Any) -> Any:
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
+def as_json(value: Any) -> Any:
+    """A value that an environment was made with, as JSON: an array as a list, or by its SHA-256 if it is long, a key or a path
+    as a text, code that is in no file by its hash, and of what else is no JSON what it is."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else json.dumps(value)
+        case np.ndarray() if value.size > MOST_NUMBERS and not value.dtype.hasobject:
+            return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
+        case np.ndarray() | np.generic():
+            plain = value.tolist()
+            return str(plain) if isinstance(plain, np.generic) else as_json(plain)  # long doubles have no number of Python's
+        case Mapping():
+            return {str(key): as_json(part) for key, part in value.items()}
+        case list() | tuple():
+            return [as_json(part) for part in value]
+        case Path():
+            return str(value)
     is_typed = isinstance(value, type | FunctionType) and lives_in_no_file(value)
     return sha256_of_code(value) if is_typed else type(value).__qualname__

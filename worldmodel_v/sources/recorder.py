@@ -15,6 +15,7 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs import frame_preprocessor
+from worldmodel_v.envs.around import arguments, around
 from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.image_env import choose_image_env, require_inside
@@ -167,7 +168,7 @@ class Recorder(gymnasium.Wrapper):
         spec = RolloutSpec(
             schema=env.schema(self._preprocessing.frame_shape, extras),
             env=self.env.spec.id if self.env.spec else type(self.env.unwrapped).__name__,
-            env_kwargs=as_json(self.env.spec.kwargs) if self.env.spec else {},
+            env_kwargs=as_json(self.env.spec.kwargs) if self.env.spec else arguments(self.env.unwrapped),
             policy=self._policy,
             seed=self._root_seed,
             max_steps=MAX_ROWS_PER_EPISODE - 1,
@@ -178,7 +179,7 @@ class Recorder(gymnasium.Wrapper):
             render_shape=env.render_shape,
             record=env.record,
             gymnasium=gymnasium.__version__,
-            env_source=env_source(self.env) | engines(self.env),
+            env_source=env_source(self.env) | around(self.env) | engines(self.env),
         )
         self._writer = DatasetWriter(self._out, spec)
         # from now on, since the code of classes that note calls has another source
