@@ -214,8 +214,10 @@ def test_what_was_registered_with_a_known_class_is_recorded() -> None:
     for reward in (True, False):
         with_kwargs = EnvSpec("Mine-v0", entry_point=cls, kwargs={"sutton_barto_reward": reward})
         partial = EnvSpec("Mine-v0", entry_point=functools.partial(CartPoleEnv, sutton_barto_reward=reward))
-        sources += [env_source(gymnasium.make(spec))["registration"] for spec in (with_kwargs, partial)]
-    assert len({*sources}) == 4
+        clipped = WrapperSpec("ClipReward", "gymnasium.wrappers:ClipReward", {"min_reward": -1, "max_reward": float(reward)})
+        wrapped = EnvSpec("Mine-v0", entry_point=cls, additional_wrappers=(clipped,))
+        sources += [env_source(gymnasium.make(spec))["registration"] for spec in (with_kwargs, partial, wrapped)]
+    assert len({*sources}) == 6
 
 
 def collect_in(folder: Path, **more: object) -> tuple[int, str]:

@@ -53,7 +53,7 @@ def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
     maker = _made_by(env)
     makers = [maker] if isinstance(maker, FunctionType) and not lives_in_no_file(maker) else []
     source = _classes_source(classes, [*layers(env)], modules, makers) | _maker(env)
-    is_said = source or (env.spec and _registered(env).keys() & {"kwargs", "partial"})
+    is_said = source or (env.spec and _registered(env).keys() & {"kwargs", "partial", "additional_wrappers"})
     return source | {REGISTRATION: _registration(env)} if is_said and env.spec else source
 
 
@@ -249,6 +249,7 @@ def _registered(env: gymnasium.Env) -> dict[str, Any]:
     entry = registered.entry_point
     partial = {"args": entry.args, "kwargs": entry.keywords} if isinstance(entry, functools.partial) else None
     content = {"kwargs": registered.kwargs, "max_episode_steps": registered.max_episode_steps, "partial": partial}
+    content["additional_wrappers"] = registered.additional_wrappers
     return {name: value for name, value in content.items() if value}
 
 
