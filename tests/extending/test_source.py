@@ -1,6 +1,10 @@
 """A source that is no Gymnasium environment, and a loop that the user steps: datasets with the guarantees of all others."""
 
+import argparse
 import copy
+import dataclasses
+import enum
+import functools
 import hashlib
 import math
 import shutil
@@ -172,6 +176,15 @@ class Failing(StampEnv):
         return (observation[:16], reward, *others) if wrong == "another shape" else (observation, wrong, *others)
 
 
+@dataclasses.dataclass
+class Ball:
+    radius: float
+
+
+class Kind(enum.Enum):
+    HARD = 1
+
+
 class Told(StampEnv):
     """Is told more than it needs."""
 
@@ -243,6 +256,13 @@ class TestRecorder:
     def test_arguments_that_are_no_json_are_recorded_as_far_as_they_are(self, tmp_path: Path) -> None:
         given = {"length": np.int64(3), "size": 16, "hook": len, "file": Path("/a/b"), "limit": np.nan, "start": np.zeros(2)}
         given |= {"keys": {(0, 1): np.longdouble(2), 3: np.inf}, "long": np.zeros(1001, np.uint8)}
+        given |= {
+            "ball": Ball(2),
+            "kinds": {Kind.HARD},
+            "more": argparse.Namespace(a=1),
+            "cls": Told,
+            "part": functools.partial(Told, 3),
+        }
         env = gymnasium.make("tests/Told-v0", **given)
         with Recorder(env, tmp_path / "out", frame_size=8) as recorder:
             recorder.reset()
@@ -254,6 +274,11 @@ class TestRecorder:
             "file": "/a/b",
             "limit": "NaN",
             "start": [0.0, 0.0],
+            "ball": {"radius": 2},
+            "kinds": ['"Kind.HARD"'],
+            "more": {"a": 1},
+            "cls": f"{__name__}.Told",
+            "part": [f"{__name__}.Told", [3], {}],
             "keys": {"(0, 1)": "2.0", "3": "Infinity"},
             "long": f"uint8 (1001,) {hashlib.sha256(bytes(1001)).hexdigest()}",
         }

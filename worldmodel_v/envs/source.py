@@ -12,6 +12,7 @@ builds of other names.
 """
 
 import ast
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
@@ -20,10 +21,12 @@ import inspect
 import json
 import math
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from enum import Enum
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -249,13 +252,13 @@ def _registered(env: gymnasium.Env) -> dict[str, Any]:
     entry = registered.entry_point
     partial = {"args": entry.args, "kwargs": entry.keywords} if isinstance(entry, functools.partial) else None
     content = {"kwargs": registered.kwargs, "max_episode_steps": registered.max_episode_steps, "partial": partial}
-    content["additional_wrappers"] = registered.additional_wrappers
+    content["additional_wrappers"] = [(wrapper.entry_point, wrapper.kwargs) for wrapper in registered.additional_wrappers]
     return {name: value for name, value in content.items() if value}
 
 
 def as_json(value: Any) -> Any:
-    """A value that an environment was made with, as JSON: an array as a list, or by its SHA-256 if it is long, a key or a path
-    as a text, code that is in no file by its hash, and of what else is no JSON what it is."""
+    """A value that an environment was made with, as JSON: an array as a list, or by its SHA-256 if it is long, a path or a key
+    as a text, a function or class by its name, or by its hash if it is in no file, and of what else is no JSON what it is."""
     match value:
         case None | bool() | int() | str():
             return value
@@ -270,7 +273,16 @@ def as_json(value: Any) -> Any:
             return {str(key): as_json(part) for key, part in value.items()}
         case list() | tuple():
             return [as_json(part) for part in value]
-        case Path():
+        case set() | frozenset():
+            return sorted(json.dumps(as_json(part)) for part in value)
+        case SimpleNamespace() | Namespace():
+            return as_json(vars(value))
+        case Path() | Enum():
             return str(value)
-    is_typed = isinstance(value, type | FunctionType) and lives_in_no_file(value)
-    return sha256_of_code(value) if is_typed else type(value).__qualname__
+        case functools.partial():
+            return as_json([value.func, value.args, value.keywords])
+        case type() | FunctionType():
+            return sha256_of_code(value) if lives_in_no_file(value) else f"{value.__module__}.{value.__qualname__}"
+    if dataclasses.is_dataclass(value):
+        return {each.name: as_json(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    return type(value).__qualname__
