@@ -1,5 +1,6 @@
 """What a dataset holds, as data: spaces of actions, fills, vectors, and schemas that a stranger may have written."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Callable
@@ -164,6 +165,14 @@ def test_a_space_of_another_package_is_recorded_the_same_in_every_process() -> N
     record = space_record(MissionSpace())
     assert record == space_record(MissionSpace())
     assert record["text"].endswith("MissionSpace object>, None)")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_of_a_class_of_its_own_is_recorded_as_what_it_extends(name: str) -> None:
+    space = copy.deepcopy(SPACES[name][0])
+    expected = space_record(space)
+    space.__class__ = type("Named", (type(space),), {})
+    assert space_record(space) == expected
 
 
 def test_a_reward_that_nobody_recorded_is_nan_in_every_row() -> None:

@@ -416,16 +416,21 @@ def latent_schema(rollouts: Schema, latents: tuple[Column, ...], draws: tuple[Dr
     return Schema(columns=columns, draws=draws, **spaces)
 
 
+RECORDED_SPACES = ("Box", "Discrete", "MultiDiscrete", "MultiBinary", "Dict", "Tuple")
+"""Spaces of which the parts are recorded."""
+
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def space_record(space: Any) -> dict[str, Any]:
     """A Gymnasium space as JSON, with Gymnasium's names for its parts; an infinite bound is "inf" or "-inf".
 
-    Spaces that have no numbers of their own (Sequence, Graph, Text, …) are recorded by their class and text. Memory addresses
-    are removed from the text, because they differ in each process.
+    A subclass is recorded as the space of Gymnasium that it extends. Spaces that have no numbers of their own (Sequence, Graph,
+    Text, …) are recorded by their class and text. Memory addresses are removed from the text, because they differ in each
+    process.
     """
-    kind = type(space).__name__
+    names = [cls.__name__ for cls in type(space).mro()]
+    kind = next((name for name in names if name in RECORDED_SPACES), names[0])
     if kind == "Box":
         bounds = {name: _bound(getattr(space, name)) for name in ("low", "high")}
         return {"type": kind, "dtype": str(space.dtype), "shape": list(space.shape), **bounds}

@@ -192,6 +192,16 @@ CASES: dict[str, tuple[gymnasium.Space, Callable[[int], Any]]] = {
     "matrix": (Box(0, 1, (40, 48), np.float32), lambda step: np.full((40, 48), step / 10, np.float32)),
     "symbols in one buffer": (Box(0, 255, (7, 7, 3), np.uint8), lambda step: in_one_buffer(step)),
 }
+
+
+class Parts(Dict):
+    """As a library's own kind of Dict."""
+
+
+CASES["of a class of its own"] = (
+    Parts({"image": Box(0, 255, (16, 16, 3), np.uint8), "goal": Discrete(4)}),
+    lambda step: {"image": np.full((16, 16, 3), 40 + step, np.uint8), "goal": 0},
+)
 USED_AGAIN = np.zeros((7, 7, 3), np.uint8)
 
 
@@ -230,6 +240,7 @@ def pixels(tmp_path: Path, case: str, **settings: Any) -> list[int]:
         ("small and dark at first", {}, [0, 0, 0, 0, 40, 40]),
         ("dark and of one value", {}, [0, 1, 2, 3, 4, 5]),
         ("dark", {}, [10, 11, 12, 13, 14, 15]),
+        ("of a class of its own", {}, [40, 41, 42, 43, 44, 45]),
         ("matrix", {"layout": "HW"}, [0, 26, 51, 77, 102, 128]),
         ("matrix", {"frames": "observation"}, [0, 26, 51, 77, 102, 128]),
         ("matrix", {"frames": "render"}, [99] * 6),
@@ -401,3 +412,19 @@ def test_a_picture_in_an_observation_has_the_shape_that_its_space_says() -> None
     taller = Shown(Dict({"image": PLAIN}), lambda step: {"image": bright(step, height=80)})
     with pytest.raises(ValueError, match=r"the frame has shape \(80, 48, 3\), the observation space \(40, 48, 3\)"):
         choose_image_env(taller, "world", EnvOptions()).reset(0)
+
+
+class AlwaysDraws(Shown):
+    """Has its render mode without being asked for it."""
+
+    def __init__(self) -> None:
+        super().__init__(Box(-1, 1, (2,), np.float32), lambda step: np.zeros(2, np.float32), "rgb_array")
+
+
+gymnasium.register("tests/AlwaysDraws-v0", entry_point=AlwaysDraws)
+
+
+@pytest.mark.parametrize("frames", ["auto", "render"])
+def test_what_always_draws_is_not_asked_to(frames: str, tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "out", env="tests/AlwaysDraws-v0", episodes=2, frames=frames))
+    assert all((episode.pixels == 99).all() for episode in open_dataset(tmp_path / "out"))

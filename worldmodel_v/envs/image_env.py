@@ -432,13 +432,19 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions 
     Raises EnvironmentNotUsable if it is unknown, if it cannot be built, if the picture that the options ask for is absent or
     not clear, or if a dataset cannot hold its actions.
     """
-    env = _make(env_id, env_kwargs, options.wrap)
+    drawing = {**env_kwargs, "render_mode": "rgb_array"}
+    env: gymnasium.Env | None = None
+    if options.frames == RENDER:
+        with suppress(EnvironmentNotUsable):  # one that always draws may not take the argument
+            env = _make(env_id, drawing, options.wrap)
+    if env is None:
+        env = _make(env_id, env_kwargs, options.wrap)
     try:
         chosen = _chosen(env, env_id, options)
         if chosen.frames == RENDER and env.render_mode != "rgb_array":
             with _told_by_name(env_id, env_kwargs):
                 env.close()
-            env = _make(env_id, {**env_kwargs, "render_mode": "rgb_array"}, options.wrap)
+            env = _make(env_id, drawing, options.wrap)
         return _image_env(env, env_id, chosen)
     except EnvironmentNotUsable:
         with suppress(Exception):

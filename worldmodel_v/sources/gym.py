@@ -16,7 +16,6 @@ from worldmodel_v.envs import ImageEnv, frame_preprocessor, import_env, make_ima
 from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import installed, unsaid_engines
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.parts import RENDER
 from worldmodel_v.envs.source import env_source, held_in_common, is_known
 from worldmodel_v.errors import (
     EnvironmentNotUsable,
@@ -125,13 +124,12 @@ def rollout(spec: RolloutSpec, episode_id: int) -> Episode:
     the environment cannot be built any more.
     """
     seed, policy_rng = episode_seeds(spec.seed, episode_id)
-    drawing = {"render_mode": "rgb_array"} if spec.frames == RENDER else {}  # at once: `make_image_env` would make it twice
     with retold(partial(_failed, spec, episode_id, seed)):
         make_policy = policy_maker(spec.policy)
         with episode_apart(spec.seed, episode_id):
             try:
                 with handlers_restored():
-                    env = make_image_env(spec.env, spec.env_kwargs | drawing, EnvOptions.of(vars(spec)))
+                    env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
             except EnvironmentNotUsable as error:  # `check` has built it in this process, so another process may build it
                 raise EpisodeFailed(f"episode {episode_id} (seed {seed}) of {error}") from error
             with env:
