@@ -314,6 +314,20 @@ def test_the_state_of_car_racing_is_found_behind_wrappers(car_racing: ImageEnv) 
     assert wrapped.state() == car_racing.state() == car_racing_state(car_racing.gym.unwrapped)
 
 
+class Telling(gymnasium.Wrapper):
+    """Knows something of the world around which it is."""
+
+    def ground_truth(self) -> dict[str, float]:
+        return {"seven": 7.0}
+
+
+def test_a_wrapper_may_tell_the_ground_truth(car_racing: ImageEnv) -> None:
+    for env in (NumbersEnv(Discrete(2), IMAGE), StampEnv(), car_racing.gym):
+        wrapped = ImageEnv(gymnasium.Wrapper(Telling(env)))
+        wrapped.reset(0)
+        assert named_state(wrapped) == {"seven": 7.0}
+
+
 def test_warnings_may_be_errors() -> None:
     program = "import worldmodel_v.envs"
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=120)

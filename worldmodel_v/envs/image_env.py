@@ -67,6 +67,7 @@ class ImageEnv:
         self._paths = [(path.split(".")[0] == OBSERVATION, tuple(path.split(".")[1:])) for path in options.record]
         self._world = env.unwrapped
         self._is_car_racing = is_car_racing(env)
+        self._ground_truth = next(filter(callable, (getattr(layer, "ground_truth", None) for layer in layers(env))), None)
         self._space = copy.deepcopy(env.action_space)  # it may change its own
         self.actions = ActionSpace(space_record(env.action_space))
         self._inner = _inner_bounds(env.action_space) if self.actions.kind == "continuous" else None
@@ -95,7 +96,7 @@ class ImageEnv:
         options = copy.deepcopy(self._options.reset_options) or None if options is None else options
         observation, info = _parts("reset", self.gym.reset(seed=seed, options=options), RESET_GIVES)
         self.seen = observation, info
-        self._state_names = CAR_RACING.state_names if self._is_car_racing else tuple(self._ground_truth())
+        self._state_names = CAR_RACING.state_names if self._tells_as_car_racing else tuple(self._truth())
         frame = self._frame()
         self._frame_shape = frame.shape
         self._require_spaces_as_before()
@@ -223,9 +224,9 @@ class ImageEnv:
 
     def state(self) -> tuple[float, ...]:
         """The ground truth behind the frame just seen: a value for each of `state_names`."""
-        if self._is_car_racing:
+        if self._tells_as_car_racing:
             return car_racing_state(self._world)
-        truth = self._ground_truth()
+        truth = self._truth()
         if truth.keys() != set(self._state_names):
             raise ValueError(f"the ground truth's names changed from {list(self._state_names)} to {list(truth)}")
         return tuple([_number(f"the ground truth {name}", truth[name]) for name in self._state_names])
@@ -263,9 +264,12 @@ class ImageEnv:
         self.seen = self._of_one_shape(require_frame(frame)), self.seen[1]
         return frame
 
-    def _ground_truth(self) -> dict[str, float]:
-        ground_truth = getattr(self._world, "ground_truth", None)
-        truth = ground_truth() if callable(ground_truth) else {}
+    @property
+    def _tells_as_car_racing(self) -> bool:
+        return self._is_car_racing and self._ground_truth is None
+
+    def _truth(self) -> dict[str, float]:
+        truth = {} if self._ground_truth is None else self._ground_truth()
         if not isinstance(truth, dict):
             raise TypeError(f"the ground truth: expected a dict of numbers by name, got {shown(truth)}")
         return truth
