@@ -377,6 +377,14 @@ def test_a_value_that_its_column_does_not_hold_exactly_is_refused(first: Any, se
         extra_rows(column, [first, second])
 
 
+def test_lists_of_several_lengths_are_no_array_and_are_named() -> None:
+    uneven = [[1, 2], [3]]
+    with pytest.raises(EnvironmentNotUsable, match=r"info\.x': is .* \(list\); expected a number or an array"):
+        extra_column("info.x", [uneven])
+    with pytest.raises(ValueError, match=r"info\.x in step 1: expected int64 \[2, 2\], got \[\[1, 2\], \[3\]\] \(list\)"):
+        extra_rows(extra_column("info.x", [[[1, 2], [3, 4]]]), [[[1, 2], [3, 4]], uneven])
+
+
 def test_numbers_in_the_other_byte_order_are_recorded() -> None:
     values = [np.array([value], ">i4") for value in (1, 70_000)]
     column = extra_column("info.x", values)

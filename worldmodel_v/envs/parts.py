@@ -219,7 +219,7 @@ def extra_column(path: str, values: list[Any]) -> Column:
     its first row has a fill.
     """
     present = [value for value in values if value is not MISSING]
-    array = np.asarray(present[0])
+    array = _array(present[0])
     if (dtype := array.dtype.name) not in DTYPES:
         expected = f"a number or an array of numbers, as one of {', '.join(DTYPES)}"
         raise EnvironmentNotUsable(f"is {shown(present[0])}", field="record", got=path, expected=expected)
@@ -230,6 +230,14 @@ def extra_column(path: str, values: list[Any]) -> Column:
         return Column(name=path, dtype=dtype, row_shape=array.shape, role="extra", fill=fill)
     except ValueError as error:
         raise EnvironmentNotUsable(str(error), field="record", got=path) from None
+
+
+def _array(value: Any) -> np.ndarray:
+    """A part as NumPy sees it; None as an object, which is no number, if it sees no array (lists of several lengths)."""
+    try:
+        return np.asanyarray(value)
+    except (ValueError, TypeError, RuntimeError):
+        return np.array(None)
 
 
 def _whole_fill(path: str, dtype: np.dtype) -> int:
@@ -252,7 +260,7 @@ def extra_rows(column: Column, values: list[Any]) -> np.ndarray:
                 raise ValueError(f"{column.name} is missing beside the observation of step {step}")
             rows[step] = column.fill_value
             continue
-        array = np.asanyarray(value)
+        array = _array(value)
         if array.shape != column.row_shape or array.dtype.kind not in "fiub":
             raise ValueError(
                 f"{column.name} in step {step}: expected {column.dtype} {list(column.row_shape)}, got {shown(value)}"
