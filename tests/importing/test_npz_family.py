@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.importing.recorders import EPISODES, assert_in_place, record_ctallec, record_hardmaru, record_plain, resaved
+from tests.importing.toy import run_import
 from worldmodel_v.errors import ConfigError, DatasetNotUsable, OutputNotUsable
 from worldmodel_v.export import FORMATS as EXPORTS
 from worldmodel_v.export import export
@@ -169,6 +170,20 @@ def test_further_arrays_with_a_row_for_each_frame_are_columns_and_others_are_nam
     for number, episode in enumerate(episodes):
         np.testing.assert_array_equal(episode.columns["depth"], np.full((episode.num_rows, 2), number, np.float64), strict=True)
     assert {note.partition(":")[0] for note in report.notes} == {"seed", "log_prob", "fps"}
+
+
+def test_rows_in_another_order_than_their_steps_are_refused(tmp_path: Path) -> None:
+    record_plain(tmp_path / "recorded")
+    for file in (tmp_path / "recorded").iterdir():
+        with np.load(file) as arrays:
+            step = np.arange(len(arrays["pixels"]))
+        step[[1, 2]] = 2, 1
+        resaved(file, step=step)
+    with pytest.raises(
+        DatasetNotUsable, match=r"npz: its rows are not in the order of step; .*, got 1 after 2; sort it by step"
+    ):
+        run_import("npz", tmp_path / "recorded", tmp_path / "out")
+    run_import("npz", tmp_path / "recorded", tmp_path / "out", without=("step",))
 
 
 def test_a_single_file_is_an_episode(tmp_path: Path) -> None:

@@ -411,6 +411,30 @@ def test_rows_in_another_order_than_the_frames_are_refused(stamp_rollouts: Path,
                 run_import("video", source, tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "the column without a name"),
+        ("Unnamed: 0", "Unnamed: 0"),
+        ("__index_level_0__", "__index_level_0__"),
+        ("t", "t"),
+        ("index", "index"),
+    ],
+)
+def test_an_index_says_an_order_too(name: str, said: str, stamp_rollouts: Path, tmp_path: Path) -> None:
+    head, *rows = table_of(episodes(stamp_rollouts)[0], "action_0,action_1", "{0},{1}").split()
+    in_order = [f"{step},{row}" for step, row in enumerate(rows)]
+    for folder, order in (("right", in_order), ("wrong", [in_order[1], in_order[0], *in_order[2:]])):
+        source = write_ride(tmp_path / folder, "\n".join([f"{name},{head}", *order]), stamp_rollouts)
+        if folder == "right":
+            run_import("video", source, tmp_path / "out")
+        else:
+            with pytest.raises(
+                DatasetNotUsable, match=f"its rows are not in the order of {said}; .*, got 0 after 1; sort it by"
+            ):
+                run_import("video", source, tmp_path / "other")
+
+
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_dates_and_times_say_an_order_too(ending: str, stamp_rollouts: Path, tmp_path: Path) -> None:
     head, *rows = table_of(episodes(stamp_rollouts)[0], "action_0,action_1,timestamp", "{0},{1},").split()

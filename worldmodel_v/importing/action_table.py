@@ -13,6 +13,7 @@ import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.importing.columns import flags
+from worldmodel_v.importing.order import require_in_order
 from worldmodel_v.importing.recording import further
 from worldmodel_v.importing.tables import Table
 from worldmodel_v.records import NO_SEED
@@ -22,12 +23,6 @@ EPISODE = "episode"
 """The column of a table of all episodes: which one a row is of, from 0 in the order of the videos' names."""
 
 END_COLUMNS = ("terminated", "truncated")
-
-COUNTS = ("step", "step_idx", "step_index", "timestep", "time_step", "frame", "frame_idx", "frame_index")
-"""Names of further columns that count the rows of an episode, evenly."""
-
-TIMES = (*COUNTS, "timestamp")
-"""Names of further columns that say when a row was; they do not fall within an episode."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +131,8 @@ class ActionColumns:
                 )
 
     def require_in_order(self, table: Table, where: Path) -> None:
-        """Raise DatasetNotUsable if a column that says when a row was falls, or one that counts rows does not count evenly: the
-        rows are in another order than the frames, or one is missing."""
-        for name in (*self.extras, *self.left_out):
-            times = table[name]
-            if name.lower() in TIMES and times.ndim == 1 and times.dtype != object:
-                _require_no_fall(name, times, where)
-                if name.lower() in COUNTS and times.dtype.kind in "fiu":
-                    _require_even(name, times, where)
+        """As `order.require_in_order`, of all further columns, those that are left out too."""
+        require_in_order({name: table[name] for name in (*self.extras, *self.left_out)}, where)
 
     def seed_of(self, table: Table, where: Path) -> int | None:
         """The seed, if the table has one that is not -1; raises DatasetNotUsable unless it is one whole number of 63 bits."""
@@ -159,31 +148,6 @@ class ActionColumns:
         """The further columns, (N, …): as they are if there is a row for each frame. Otherwise NaN stands beside the final
         frame, and whole numbers are float64 (whole numbers that float64 cannot hold raise DatasetNotUsable)."""
         return {name: _with_last_row(table[name], name, num_frames) for name in self.extras}
-
-
-def _require_no_fall(name: str, times: np.ndarray, where: Path) -> None:
-    if (falls := np.flatnonzero(times[1:] < times[:-1])).size:
-        before, after = times[falls[0] : falls[0] + 2].tolist()
-        raise DatasetNotUsable(
-            f"its rows are not in the order of {name}",
-            where=where,
-            expected="a row for each frame, in their order",
-            got=f"{after} after {before}",
-            remedy=f"sort it by {name}",
-        )
-
-
-def _require_even(name: str, counts: np.ndarray, where: Path) -> None:
-    steps = np.diff(counts.astype(np.float64))
-    if (uneven := np.flatnonzero(np.isfinite(steps) & (steps != steps[:1]))).size:
-        before, after = counts[uneven[0] : uneven[0] + 2].tolist()
-        raise DatasetNotUsable(
-            f"{name} does not count evenly, so a row is missing",
-            where=where,
-            expected=f"{before + steps[0]:g} after {before}",
-            got=after,
-            remedy=f"add it, or if its frame is missing too, leave the column out with {option('without', name)}",
-        )
 
 
 def _require_numbers(table: Table, names: Sequence[str], where: Path) -> None:

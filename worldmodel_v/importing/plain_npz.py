@@ -22,6 +22,7 @@ from worldmodel_v.importing.columns import flags, is_storable
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.npz_files import Header, read_arrays, read_headers
 from worldmodel_v.importing.npz_folder import NpzFolder
+from worldmodel_v.importing.order import require_in_order
 from worldmodel_v.importing.recording import Lack, Recorded, Recording, named, without_last_action
 from worldmodel_v.importing.spaces import parse_space
 from worldmodel_v.schema import ActionSpace
@@ -134,6 +135,8 @@ class _Folder(NpzFolder):
             raise DatasetNotUsable(expected="a row for each frame and action", got="a single number")
         if 0 < len(action) == len(frames) and _is_empty(action[-1], self._config.action_space):
             action = action[:-1]
+        extras = {name: arrays[name] for name in self._extras}
+        require_in_order(extras)
         num_steps = len(action)
         if num_steps < 1:
             raise DatasetNotUsable(expected="at least one action", got=0)
@@ -147,7 +150,7 @@ class _Folder(NpzFolder):
             terminated=_ends("terminated", named.get("terminated"), num_steps, len(frames)),
             truncated=_ends("truncated", named.get("truncated"), num_steps, len(frames)),
             state=arrays[STATE] if self.state_names else None,
-            extras={name: arrays[name] for name in self._extras},
+            extras=extras,
         )
 
 
