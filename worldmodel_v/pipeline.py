@@ -26,6 +26,7 @@ from worldmodel_v.execution import Apart
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
+from worldmodel_v.storage import local_path
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.surface import InPipelineFile, current, option, worded
@@ -107,7 +108,7 @@ def run_pipeline(
     Raises ConfigError (the file is wrong, or `out` is a stage's own directory), what the stages raise, and VerificationFailed
     if a dataset does not match its index.
     """
-    progress, out = shown(progress), Path(out)
+    progress, out = shown(progress), local_path(out)
     pipeline = load_pipeline(file, out, changes)
     _require_no_stage(out)
     if pipeline.eval:
@@ -134,7 +135,7 @@ def run_pipeline(
 def load_pipeline(file: str | Path, out: str | Path, changes: Sequence[Change] = ()) -> Pipeline:
     """Read and check a pipeline file, with changes; raises ConfigError, whose message begins with the file, line and field, or
     says that the field is the command line's."""
-    file, out = Path(file), Path(out)
+    file, out = local_path(file), local_path(out)
     root = _compose(file)
     stages = _mapping(file, root, "the file")
     configs = _configs(file, stages, changes)

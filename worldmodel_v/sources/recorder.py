@@ -30,7 +30,7 @@ from worldmodel_v.settings import require_at_least
 from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
 from worldmodel_v.spec import RolloutSpec
-from worldmodel_v.storage import DatasetWriter, build_shard
+from worldmodel_v.storage import DatasetWriter, build_shard, local_path
 from worldmodel_v.storage.index import INDEX_NAME, read_index
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
 
@@ -78,7 +78,7 @@ class Recorder(gymnasium.Wrapper):
         require_trainable(height, width, where="Recorder", field="frame_size", got=frame_size)
         crop = self._image_env.default_crop if crop == AUTO else crop
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
-        self._out, self._policy, self._root_seed = Path(out).absolute(), policy, int(seed)
+        self._out, self._policy, self._root_seed = local_path(out).absolute(), policy, int(seed)
         self._writer: DatasetWriter | None = None
         self._noting = ExitStack()
         weakref.finalize(self, self._noting.close)

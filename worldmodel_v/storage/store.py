@@ -62,7 +62,20 @@ def to_place(location: Location) -> Place:
         return Path(location.removeprefix("file://")) if location.startswith("file://") else parse_url(location)
     if _is_url(location):
         raise ConfigError("is a URL that has lost a slash, as in a Path", where=location, remedy="give it as text, with ://")
-    return Path(location)
+    return local_path(location)
+
+
+def local_path(path: Location) -> Path:
+    """A path; `~/` at its beginning is the home directory, as shells leave it in `--out=~/runs`.
+
+    Raises ConfigError if the home directory is not known.
+    """
+    if not re.match("~(/|$)", str(path)):
+        return Path(path)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError("begins with ~, and your home directory is not known", where=path, remedy="give all of it") from None
 
 
 def to_places(given: Location | Iterable[Location]) -> tuple[Place, ...]:
@@ -118,7 +131,7 @@ class LocalPath(_Field[Path]):
                 got=path,
                 remedy="give a local directory, and copy it yourself",
             )
-        config.__dict__[self._name] = Path(path)
+        config.__dict__[self._name] = local_path(path)
 
 
 class Locations(_Field[tuple[Place, ...]]):
