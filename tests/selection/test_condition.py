@@ -89,6 +89,7 @@ def test_everything_else_is_refused_by_name(text: str) -> None:
         ("episode in (1, 'a')", r"compares episode \(a number\) with 'a' \(a text\)"),
         ("episode in 3", "3 is a number, and no list"),
         ("3 in policy", "policy is a text, and no list"),
+        ("policy in ('random-start(driver)')", r"'random-start\(driver\)' is a text, and no list; write it as in \('a', 'b'\)"),
         ("terminated < True", "have no order"),
         ("return is 3", "compares with `is`"),
     ],

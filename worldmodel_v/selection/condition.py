@@ -156,7 +156,7 @@ class _Reader:
         return lambda facts: compare(of_left(facts), of_right(facts))
 
     def _container(self, kind: str, left: ast.expr, right: ast.expr) -> Evaluate:
-        """What stands after `in`: a list of values of the same kind, or a text to search in."""
+        """What stands after `in`: a list of values of the same kind, or a fact that is a text, to search in."""
         if isinstance(right, ast.Tuple | ast.List | ast.Set):
             values = []
             for item in right.elts:
@@ -166,8 +166,9 @@ class _Reader:
                 values.append(value)
             return lambda facts: [value(facts) for value in values]
         other, of_right = self.read(right)
-        if (kind, other) != ("text", "text"):
-            _refuse(self._text, f"{_said(right)} is {_IN_WORDS[other]}, and no list; write it as in (1, 2)")
+        if (kind, other) != ("text", "text") or isinstance(right, ast.Constant):  # ('a') is no list, as its author may think
+            pair = "('a', 'b')" if kind == "text" else "(1, 2)"
+            _refuse(self._text, f"{_said(right)} is {_IN_WORDS[other]}, and no list; write it as in {pair}")
         return of_right
 
     def _refuse_kinds(self, left: ast.expr, kind: str, right: ast.expr, other: str) -> NoReturn:
