@@ -13,8 +13,8 @@ import pytest
 from gymnasium.spaces import Box, Discrete, Text
 
 from worldmodel_v.envs import STAMP_ENV_ID, ImageEnv, make_image_env
+from worldmodel_v.envs.actions import require_inside
 from worldmodel_v.envs.car_racing import car_racing_state
-from worldmodel_v.envs.image_env import require_inside
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import EnvironmentNotUsable
 

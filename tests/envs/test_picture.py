@@ -16,7 +16,7 @@ from gymnasium.wrappers import FrameStackObservation
 from tests.conftest import stamp_config
 from worldmodel_v.cli import inspect
 from worldmodel_v.collection import collect
-from worldmodel_v.envs.image_env import choose_image_env
+from worldmodel_v.envs.making import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import extra_column, extra_rows, part_of
 from worldmodel_v.envs.picture import Picture, is_clear, layout_of, why_no_picture

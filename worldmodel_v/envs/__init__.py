@@ -7,7 +7,8 @@ the toy environment `worldmodel_v/Stamp-v0`.
 import gymnasium
 
 from worldmodel_v.envs.frames import FramePreprocessor, frame_preprocessor
-from worldmodel_v.envs.image_env import ImageEnv, import_env, make_image_env, require_frame
+from worldmodel_v.envs.image_env import ImageEnv, require_frame
+from worldmodel_v.envs.making import import_env, make_image_env
 
 STAMP_ENV_ID = "worldmodel_v/Stamp-v0"
 FAST_CAR_RACING_ENV_ID = "worldmodel_v/CarRacing-v3"

@@ -6,46 +6,32 @@ Building CarRacing costs 14 ms, stepping it costs seconds.
 """
 
 import copy
-import dataclasses
 import numbers
-import operator
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
-from gymnasium.wrappers import FrameStackObservation
 
+from worldmodel_v.envs.actions import Actions
 from worldmodel_v.envs.calls import Call, calls_noted
 from worldmodel_v.envs.car_racing import car_racing_state, is_car_racing
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, choose_frames, leaves, part_of, recorded_leaves, require_paths
-from worldmodel_v.envs.picture import AUTO, PLAIN, Picture, layout_of, plain_array
-from worldmodel_v.envs.plugins import draw_without_a_display, import_plugin, remedy
+from worldmodel_v.envs.parts import MISSING, OBSERVATION, RENDER, leaves, part_of, recorded_leaves
+from worldmodel_v.envs.picture import PLAIN, Picture, layout_of, plain_array
 from worldmodel_v.envs.source import layers
-from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, one_line, retold, shown
+from worldmodel_v.errors import ConfigError, shown
 from worldmodel_v.interrupts import is_interruption
-from worldmodel_v.own_modules import import_own
 from worldmodel_v.preprocessing import FULL
 from worldmodel_v.profiles import CAR_RACING
 from worldmodel_v.schema import ActionSpace, Column, Schema, rollout_schema, space_record
-from worldmodel_v.surface import option
 
-AUTO_OPTIONS = EnvOptions()
 PLAIN_OPTIONS = EnvOptions(frames=OBSERVATION)
 FINAL_OBSERVATION = ("final_obs", "final_observation", "terminal_observation")
 """What environments that reset themselves call the observation that they do not return, in `info`."""
 
-
 RESET_GIVES = ("observation", "info")
 STEP_GIVES = ("observation", "reward", "terminated", "truncated", "info")
-NO_REAL_NUMBERS = "cSUmMO"
-"""Kinds of arrays that hold no real numbers, though NumPy makes some of them if it is asked to: complex ones, texts, times,
-objects."""
 
 
 class ImageEnv:
@@ -68,9 +54,7 @@ class ImageEnv:
         self._world = env.unwrapped
         self._is_car_racing = is_car_racing(env)
         self._ground_truth = next(filter(callable, (getattr(layer, "ground_truth", None) for layer in layers(env))), None)
-        self._space = copy.deepcopy(env.action_space)  # it may change its own
-        self.actions = ActionSpace(space_record(env.action_space))
-        self._inner = _inner_bounds(env.action_space) if self.actions.kind == "continuous" else None
+        self._actions = Actions(env.action_space)
         self._state_names: tuple[str, ...] = ()
         self._frame_shape: tuple[int, ...] = ()
         self.seen: tuple[Any, dict[str, Any]] = None, {}
@@ -81,7 +65,12 @@ class ImageEnv:
 
     @property
     def action_space(self) -> gymnasium.Space:
-        return self._space
+        return self._actions.space
+
+    @property
+    def actions(self) -> ActionSpace:
+        """Its space as a dataset records it."""
+        return self._actions.as_recorded
 
     @property
     def default_crop(self) -> str:
@@ -182,40 +171,8 @@ class ImageEnv:
             )
 
     def record_action(self, action: Any) -> np.ndarray | int:
-        """An action as the dataset holds it: int for a discrete space, else float32 or int64 (A,).
-
-        It is what the environment then receives, cast to its space's dtype first, so that recorded episodes replay.
-        Raises ValueError if the action does not have the space's shape or its dtype cannot hold it, TypeError if the space is
-        discrete and the action is no whole number.
-        """
-        kind = self.actions.kind
-        if self.actions.row_shape == ():
-            try:
-                return operator.index(action)
-            except TypeError:
-                raise TypeError(f"the policy's action is {shown(action)}, expected a whole number for {self._space}") from None
-        given: np.ndarray | None = None
-        with suppress(ValueError, TypeError):  # it is no array: (action, state), a dictionary
-            given = np.array(action)  # a copy: a policy may use its array again
-            given = given.astype(np.float64) if given.dtype.kind == "O" else given
-        if given is None or given.dtype.kind in NO_REAL_NUMBERS:
-            raise TypeError(f"the policy's action is {shown(action)}, expected numbers for {self._space}")
-        if kind == "continuous":
-            with np.errstate(over="ignore"):
-                given = given.astype(np.float32, copy=False)
-        if given.shape != self._space.shape:
-            raise ValueError(f"the policy's action has shape {given.shape}, the action space {self._space.shape}")
-        if kind == "continuous":
-            given = given if self._inner is None else self._inner(given)
-            received = given if self._space.dtype == np.float32 else given.astype(self._space.dtype).astype(np.float32)
-            return received.reshape(-1)
-        if kind == "discrete" and given.dtype.kind not in "iu":
-            raise TypeError(f"the policy's action is {shown(action)}, expected whole numbers for {self._space}")
-        with np.errstate(invalid="ignore"):
-            received = given.astype(self._space.dtype)
-        if not (np.abs(received.astype(np.float64) - given) < 1).all():
-            raise ValueError(f"the policy's action {given.tolist()} does not go into {self._space}")
-        return received.astype(np.int64).reshape(-1)
+        """An action as the dataset holds it and the environment then receives it (see `Actions.recorded`)."""
+        return self._actions.recorded(action)
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -288,14 +245,9 @@ class ImageEnv:
             raise ValueError(f"the frame's shape changed from {self._frame_shape} to {frame.shape}")
         return frame
 
-    def _gym_action(self, recorded: np.ndarray | int) -> Any:
-        if isinstance(recorded, int):
-            return self._space.dtype.type(recorded)
-        return recorded.astype(self._space.dtype).reshape(self._space.shape)
-
     def _step(self, recorded_action: np.ndarray | int) -> tuple[float, bool, bool]:
         self.calls.clear()
-        given = self.gym.step(self._gym_action(recorded_action))
+        given = self.gym.step(self._actions.received(recorded_action))
         observation, reward, terminated, truncated, info = _parts("step", given, STEP_GIVES)
         self.seen = observation, info
         return _number("the reward", reward), require_truth("terminated", terminated), require_truth("truncated", truncated)
@@ -329,44 +281,6 @@ class ImageEnv:
         if picture is MISSING:
             raise ValueError(f"the observation has no {self.frames}")
         return require_frame(picture) if self._convert is None else self._convert(picture)
-
-
-def require_inside(
-    space: gymnasium.Space,
-    actions: ActionSpace,
-    recorded_actions: np.ndarray,
-    whose: str = "the policy's action",
-    first_step: int = 0,
-) -> None:
-    """Raise ValueError, naming the step, unless all recorded actions from `first_step` on, (T, A) or (T,), lie in the space, of
-    which `actions` is the record."""
-    if actions.kind == "continuous":  # recorded in float32, so the bounds are rounded to float32
-        with np.errstate(over="ignore"):
-            low, high = (bound.astype(np.float32).reshape(-1) for bound in (space.low, space.high))
-    else:
-        low, high = (bound.reshape(actions.row_shape) for bound in (actions.low, actions.high))
-    inside = (recorded_actions >= low) & (recorded_actions <= high)
-    if not inside.all():
-        step = int(np.argwhere(~inside)[0, 0])
-        got = recorded_actions[step].tolist()
-        raise ValueError(f"{whose} in step {first_step + step} is {got}, outside {space}; clip it")
-
-
-def _inner_bounds(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Moves float32 actions at a bound that float32 rounds to beyond the space to the float32 number within.
-
-    So an environment of float64 never receives an action outside of its space because it was rounded. None if float32 holds
-    the bounds.
-    """
-    assert isinstance(space, gymnasium.spaces.Box)
-    with np.errstate(over="ignore"):
-        low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-    up, down = np.float32(np.inf), np.float32(-np.inf)
-    least = np.where(low < space.low, np.nextafter(low, up), low)
-    most = np.where(high > space.high, np.nextafter(high, down), high)
-    if (least == low).all() and (most == high).all():
-        return None
-    return lambda given: np.where(given == low, least, np.where(given == high, most, given))
 
 
 def _frame_space(env: gymnasium.Env, options: EnvOptions) -> gymnasium.spaces.Box | None:
@@ -428,133 +342,3 @@ def require_truth(what: str, value: Any) -> bool:
     if getattr(value, "shape", None) != () or np.asarray(value).dtype.kind != "b":
         raise TypeError(f"{what}: expected True or False, got {shown(value)}")
     return bool(value)
-
-
-def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions = AUTO_OPTIONS) -> ImageEnv:
-    """Build an environment by Gymnasium id (`module:EnvId` imports the module first; see `plugins`).
-
-    Raises EnvironmentNotUsable if it is unknown, if it cannot be built, if the picture that the options ask for is absent or
-    not clear, or if a dataset cannot hold its actions.
-    """
-    drawing = {**env_kwargs, "render_mode": "rgb_array"}
-    env: gymnasium.Env | None = None
-    if options.frames == RENDER:
-        with suppress(EnvironmentNotUsable):  # one that always draws may not take the argument
-            env = _make(env_id, drawing, options.wrap)
-    if env is None:
-        env = _make(env_id, env_kwargs, options.wrap)
-    try:
-        chosen = _chosen(env, env_id, options)
-        if chosen.frames == RENDER and env.render_mode != "rgb_array":
-            with _told_by_name(env_id, env_kwargs):
-                env.close()
-            env = _make(env_id, drawing, options.wrap)
-        return _image_env(env, env_id, chosen)
-    except EnvironmentNotUsable:
-        with suppress(Exception):
-            env.close()
-        raise
-
-
-def choose_image_env(env: gymnasium.Env, name: str, options: EnvOptions) -> ImageEnv:
-    """An existing environment, with the picture that the options ask for; raises EnvironmentNotUsable."""
-    chosen = _chosen(env, name, options)
-    if chosen.frames == RENDER and env.render_mode != "rgb_array":
-        raise EnvironmentNotUsable(
-            where=name, expected='render_mode="rgb_array"', got=repr(env.render_mode), remedy="make it so"
-        )
-    return _image_env(env, name, chosen)
-
-
-def _image_env(env: gymnasium.Env, name: str, chosen: EnvOptions) -> ImageEnv:
-    try:
-        return ImageEnv(env, chosen)
-    except ValueError as error:
-        raise EnvironmentNotUsable(str(error), where=name) from None
-
-
-def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> EnvOptions:
-    """The options with a picture and its axes in the place of "auto"; raises EnvironmentNotUsable."""
-    require_paths(options.record)
-    render_modes = env.metadata.get("render_modes", [])
-    frames, layout = choose_frames(name, env.observation_space, render_modes, options.frames, options.layout)
-    if layout == "CHW" and options.layout == AUTO and any(isinstance(layer, FrameStackObservation) for layer in layers(env)):
-        raise EnvironmentNotUsable(
-            f"{frames} is a FrameStackObservation's, and its shape that of a picture with channels first",
-            where=name,
-            remedy=f"say which it is with {option('layout', 'THW')} or {option('layout', 'CHW')}",
-        )
-    return dataclasses.replace(options, frames=frames, layout=layout)
-
-
-def import_env(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> None:
-    """Import the modules of an environment and of its wrappers, without building it; raises EnvironmentNotUsable."""
-    draw_without_a_display()
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    with _told_by_name(env_id, env_kwargs):
-        module, _, name = env_id.rpartition(":")
-        if module:
-            import_own(module)
-        import_plugin(env_id)
-        entry_point = getattr(gymnasium.registry.get(name), "entry_point", None)
-        if isinstance(entry_point, str):
-            load_env_creator(entry_point)
-    for wrapper in wrap:
-        _wrapper(wrapper)
-
-
-def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gymnasium.Env:
-    import_env(env_id, env_kwargs, wrap)
-    with _told_by_name(env_id, env_kwargs):
-        env = gymnasium.make(env_id, disable_env_checker=True, **copy.deepcopy(env_kwargs))  # they are recorded
-    for name in wrap:
-        env = _wrapped(env, name)
-    return env
-
-
-@contextmanager
-def _told_by_name(env_id: str, env_kwargs: dict[str, Any]) -> Iterator[None]:
-    """Replace any error in the block with EnvironmentNotUsable."""
-
-    def told(error: BaseException) -> EnvironmentNotUsable:
-        reason = f"{one_line(error)}{remedy(env_id, error)}"
-        given = f" with {env_kwargs}" if env_kwargs else ""
-        return EnvironmentNotUsable(f"cannot be built{given}: {reason}", where=f"environment {env_id!r}")
-
-    with retold(told):
-        yield
-
-
-def _wrapped(env: gymnasium.Env, name: str) -> gymnasium.Env:
-    """`env` in the wrapper `module:Class`; raises EnvironmentNotUsable."""
-    wrapper = _wrapper(name)
-    with _wrapping(name):
-        wrapped = wrapper(env)
-    if not isinstance(wrapped, gymnasium.Env):
-        raise EnvironmentNotUsable(
-            "is no wrapper", field="wrap", got=name, expected=f"a gymnasium.Wrapper, it makes a {type(wrapped).__name__}"
-        )
-    return wrapped
-
-
-def _wrapper(name: str) -> Callable[[gymnasium.Env], Any]:
-    module, _, attribute = name.partition(":")
-    with _wrapping(name):
-        return getattr(import_own(module), attribute)
-
-
-@contextmanager
-def _wrapping(name: str) -> Iterator[None]:
-    """Replace any error in the block with EnvironmentNotUsable."""
-
-    def told(error: BaseException) -> EnvironmentNotUsable:
-        return EnvironmentNotUsable(
-            f"cannot be loaded and put around the environment: {one_line(error)}",
-            field="wrap",
-            got=name,
-            expected="module:Wrapper on the Python path, a class that takes the environment alone",
-        )
-
-    with retold(told):
-        yield

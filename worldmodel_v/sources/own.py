@@ -14,8 +14,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from worldmodel_v.envs.actions import require_inside
 from worldmodel_v.envs.engines import engines, installed
-from worldmodel_v.envs.image_env import require_inside, require_truth
+from worldmodel_v.envs.image_env import require_truth
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
 from worldmodel_v.envs.source import code_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, one_line, retold

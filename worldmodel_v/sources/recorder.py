@@ -15,10 +15,11 @@ import gymnasium
 import numpy as np
 
 from worldmodel_v.envs import frame_preprocessor
+from worldmodel_v.envs.actions import require_inside
 from worldmodel_v.envs.around import arguments, around
 from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import engines
-from worldmodel_v.envs.image_env import choose_image_env, require_inside
+from worldmodel_v.envs.making import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import MISSING, extra_columns
 from worldmodel_v.envs.picture import AUTO, Layout

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from worldmodel_v.envs import FramePreprocessor, ImageEnv
-from worldmodel_v.envs.image_env import require_inside
+from worldmodel_v.envs.actions import require_inside
 from worldmodel_v.envs.parts import extra_rows
 from worldmodel_v.schema import Column, Schema
 
