@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import hashlib
+import json
 import math
 import shutil
 import signal
@@ -262,6 +263,8 @@ class TestRecorder:
             "more": argparse.Namespace(a=1),
             "cls": Told,
             "part": functools.partial(Told, 3),
+            "many": [0] * 1001,
+            "great": 1 << 70,
         }
         env = gymnasium.make("tests/Told-v0", **given)
         with Recorder(env, tmp_path / "out", frame_size=8) as recorder:
@@ -274,6 +277,8 @@ class TestRecorder:
             "file": "/a/b",
             "limit": "NaN",
             "start": [0.0, 0.0],
+            "many": f"1001 values {hashlib.sha256(json.dumps([0] * 1001).encode()).hexdigest()}",
+            "great": str(1 << 70),
             "ball": {"radius": 2},
             "kinds": ['"Kind.HARD"'],
             "more": {"a": 1},

@@ -43,7 +43,7 @@ GYMNASIUMS_OWN = "gymnasium.envs."
 REGISTRATION = "registration"
 IN_NO_FILE = " (in no file)"
 MOST_NUMBERS = 1000
-"""Of an array that an environment was made with, to be recorded as they are."""
+"""Of an array or list that an environment was made with, to be recorded as they are."""
 
 
 def env_source(env: gymnasium.Env, *named: str) -> dict[str, str]:
@@ -257,11 +257,13 @@ def _registered(env: gymnasium.Env) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """A value that an environment was made with, as JSON: an array as a list, or by its SHA-256 if it is long, a path or a key
+    """A value that an environment was made with, as JSON: an array as a list, a long one by its SHA-256, a path or a key
     as a text, a function or class by its name, or by its hash if it is in no file, and of what else is no JSON what it is."""
     match value:
-        case None | bool() | int() | str():
+        case None | bool() | str():
             return value
+        case int():
+            return value if abs(value) < 1 << 63 else str(value)
         case float():
             return value if math.isfinite(value) else json.dumps(value)
         case np.ndarray() if value.size > MOST_NUMBERS and not value.dtype.hasobject:
@@ -271,6 +273,8 @@ def as_json(value: Any) -> Any:
             return str(plain) if isinstance(plain, np.generic) else as_json(plain)  # long doubles have no number of Python's
         case Mapping():
             return {str(key): as_json(part) for key, part in value.items()}
+        case list() | tuple() if len(value) > MOST_NUMBERS:
+            return f"{len(value)} values {hashlib.sha256(json.dumps([as_json(part) for part in value]).encode()).hexdigest()}"
         case list() | tuple():
             return [as_json(part) for part in value]
         case set() | frozenset():
