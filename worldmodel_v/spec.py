@@ -221,6 +221,9 @@ class LatentSpec(Spec):
     trained_on: tuple[str, ...] = field(default=(), metadata=UNSAID)
     """The `spec_hash` of each collection that the VAE was trained on."""
 
+    autoencoder_sha256: str = field(default="", metadata=UNSAID)
+    """SHA-256 of the file with the class of a user's own autoencoder; empty for those of this package."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.holdout_every is not None and self.holdout_every < 2:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests import commands
+from tests.builders import digests
 from worldmodel_v.data import LatentSequences, LatentStream
 from worldmodel_v.storage import open_dataset
 
@@ -220,3 +221,20 @@ def test_a_pipeline_takes_it_for_every_stage(work: Path) -> None:
     assert json.loads((work / "pipeline" / "vae" / "config.json").read_text())["training"]["levels"] == 5
     evaluated = json.loads((work / "pipeline" / "eval" / "metrics.json").read_text())
     assert evaluated["identity"]["vae_sha256"] == latents.spec.vae_sha256
+
+
+def test_latents_of_edited_code_are_not_added_to_those_of_the_old(work: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    shutil.copytree(work, folder)
+    words = ("--data", "rollouts", "--vae", "vae", "--out", "latents", "--autoencoder", KIND, "--device", "cpu")
+    (folder / "latents" / "shards" / "000002.h5").unlink()
+    index = folder / "latents" / "index.jsonl"
+    index.write_text("".join(index.read_text().splitlines(keepends=True)[:2]))
+    file = folder / FILE.name
+    file.write_text(FILE.read_text().replace(").round().long()", ").floor().long()"))
+    errors = run(folder, "wm-encode", *words, code=2)
+    assert "autoencoder_sha256 is " in errors
+    assert errors.endswith("use those versions, files and values, or another directory\n")
+    shutil.copy(FILE, file)
+    run(folder, "wm-encode", *words)
+    assert digests(folder / "latents") == digests(work / "latents")

@@ -100,9 +100,7 @@ def refuse_foreign(kind: str, names: Iterable[str]) -> None:
             raise ConfigError(f"is no setting of the autoencoder {kind}", field=name, remedy=remedy)
 
 
-def source_of(kind: str) -> dict[str, str]:
-    """What a training records with the name of a user's own autoencoder: the SHA-256 of its file; raises ConfigError."""
-    if kind in BUILT_IN:
-        return {}
-    file = inspect.getsourcefile(autoencoder_class(kind))
-    return {"autoencoder_sha256": sha256_of_file(Path(file))} if file else {}
+def sha256_of_source(kind: str) -> str:
+    """SHA-256 of the file with the class of a user's own autoencoder; empty for one of this package. Raises ConfigError."""
+    file = None if kind in BUILT_IN else inspect.getsourcefile(autoencoder_class(kind))
+    return sha256_of_file(Path(file)) if file else ""

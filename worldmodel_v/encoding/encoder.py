@@ -29,11 +29,12 @@ from typing import Self
 import numpy as np
 import torch
 
-from worldmodel_v.autoencoders import Latents, artifact
+from worldmodel_v.autoencoders import Latents, artifact, registry
 from worldmodel_v.autoencoders.declared import require_rows
 from worldmodel_v.data import condition_reader
 from worldmodel_v.device import batch_in_memory, num_cores, resolve_device
 from worldmodel_v.encoding.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
+from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
 from worldmodel_v.storage import IndexEntry, Shard, build_shard
@@ -69,6 +70,9 @@ class EncoderSettings:
     precision: str
     compile: bool
     batch_size: int | None
+
+    autoencoder_sha256: str = ""
+    """Of the file with the class of a user's own autoencoder: see `registry.sha256_of_source`."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,13 @@ class ShardEncoder:
     """Encodes shard after shard; use it as a context manager, which ends its threads."""
 
     def __init__(self, settings: EncoderSettings) -> None:
-        """Raises ConfigError if the device cannot be used or compiled for, ModelNotUsable if the weights are damaged."""
+        """Raises ConfigError if the device cannot be used or compiled for, ModelNotUsable if the weights are damaged, or if the
+        code of a user's own autoencoder is another one here."""
         device = resolve_device(settings.device)
         model = artifact.from_bytes(settings.weights, "the autoencoder", settings.autoencoder).model.to(device)
+        if registry.sha256_of_source(model.kind) != settings.autoencoder_sha256:
+            what, remedy = "has other code here than where encoding began", "install the same on every node"
+            raise ModelNotUsable(what, where=f"autoencoder {model.kind}", remedy=remedy)
         self._settings, self._config, self._device, self._on_cuda = settings, model.config, device, device.type == "cuda"
         self._columns = settings.schema.by_role("latent")
         self._condition = condition_reader(model.config.condition, model.config.condition_dim)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from worldmodel_v.autoencoders import Autoencoder, Trained, artifact
+from worldmodel_v.autoencoders import Autoencoder, Trained, artifact, registry
 from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
@@ -80,6 +80,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
         precision=config.precision,
         compile=config.compile,
         batch_size=config.batch_size,
+        autoencoder_sha256=spec.autoencoder_sha256,
     )
     with DatasetWriter(config.out, spec) as writer:
         require_current(writer.dataset(), rollouts)
@@ -118,6 +119,7 @@ def _latent_spec(config: EncodeConfig, rollouts: Rollouts, vae: Trained[Autoenco
         source=rollouts.spec.settings(),
         holdout_every=trained_on.holdout_every if trained_on else None,
         trained_on=trained_on.collections if trained_on else (),
+        autoencoder_sha256=registry.sha256_of_source(vae.model.kind),
     )
 
 

@@ -20,7 +20,7 @@ from worldmodel_v.spec import LatentSpec, RolloutSpec, differences, read_setting
 OF_ROWS = ("frames", "crop", "frame_height", "frame_width", "resize", "fit", "frame_skip", "frame_skip_pool")
 """The settings of rollouts that say what a row means."""
 
-OF_LATENTS = ("vae_sha256", "dtype", "precision")
+OF_LATENTS = ("vae_sha256", "autoencoder_sha256", "dtype", "precision")
 
 NAMED_TOGETHER = ("env", "policy")
 

@@ -40,6 +40,9 @@ from worldmodel_v.storage.shard_reader import Shard
 
 _SHARD_FILE = re.compile(r"([0-9]{6}|[1-9][0-9]{6,})\.h5")
 
+OF_CODE = ("env_source", "policy_source", "policy_weights", "autoencoder_sha256")
+"""Settings that say which code, or which weights of a policy, made the episodes."""
+
 SHARDS_OPENED = 64
 """How many committed shards are opened when a dataset is continued: 2 milliseconds each."""
 
@@ -235,7 +238,7 @@ def _refuse_other_settings(path: Path, recorded: Spec, spec: Spec) -> None:
         or differences(_by_source(there), _by_source(asked))
         or schema_differences(recorded.schema, spec.schema)
     )
-    is_other_code = any(there.get(name) != asked.get(name) for name in ("env_source", "policy_source", "policy_weights"))
+    is_other_code = any(there.get(name) != asked.get(name) for name in OF_CODE)
     those = "those versions, files and values" if is_other_code else "those settings"
     raise OutputNotUsable(f"was made with other settings: {fields}", where=path, remedy=f"use {those}, or another directory")
 

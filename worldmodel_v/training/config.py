@@ -193,7 +193,9 @@ class LoopConfig:
         if self.schedule == "cosine":
             free.remove("steps")
         settings = canonical_json({name: value for name, value in asdict(self).items() if name not in free})
-        return json.loads(settings) | source_of(self.optimizer) | registry.source_of(self.autoencoder) | sources_of(self)
+        own = registry.sha256_of_source(self.autoencoder)
+        of_code = source_of(self.optimizer) | ({"autoencoder_sha256": own} if own else {}) | sources_of(self)
+        return json.loads(settings) | of_code
 
 
 @dataclass(frozen=True, kw_only=True)
