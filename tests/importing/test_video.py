@@ -279,6 +279,8 @@ def test_what_is_missing_or_does_not_fit_is_named(stamp_rollouts: Path, tmp_path
 
     refused("action='brake': the table has no such column", action=("steer", "brake"))
     refused("reward='score': the table has no such column", reward="score")
+    refused("action='steer': is in the action already", action=("steer", "gas", "steer"))
+    refused("reward='gas': is in the action already", reward="gas")
     write_csv(source / "ride_5.csv", columns_of(first, 17))
     rows = f"expected {first.num_steps} or {first.num_rows} rows of actions in {source}/ride_5.csv, got 17"
     refused(f"ride_5.mp4: has {first.num_rows} frames; {rows}")

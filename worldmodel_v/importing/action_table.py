@@ -54,8 +54,8 @@ class ActionColumns:
         """`action` are the columns that the user names; `named` has the other parts' columns, and whether the user named it.
         Those of `index` belong to no part. Those of `without` are left out.
 
-        Raises ConfigError if one that the user names is not there, or if one of `without` is of another part; DatasetNotUsable
-        if none is the action, or if one of a part is no numbers.
+        Raises ConfigError if one that the user names is not there, or is in the action already, or if one of `without` is of
+        another part; DatasetNotUsable if none is the action, or if one of a part is no numbers.
         """
         for field, names in {"action": action, **{part: [name] for part, (name, said) in named.items() if said}}.items():
             if missing := [name for name in names if name not in table]:
@@ -71,6 +71,10 @@ class ActionColumns:
                 got=", ".join(table),
                 remedy=f"name them with {option('action')}",
             )
+        again = [("action", name) for name in actions if actions.count(name) > 1]
+        again += [(part, name) for part, (name, said) in named.items() if said and name in actions]
+        for field, name in again:
+            raise ConfigError("is in the action already", where=where, field=field, got=name)
         found = {part: name if name in table and name not in actions else None for part, (name, _) in named.items()}
         taken = {*actions, *found.values(), *index}
         others = [name for name in table if name not in taken]
