@@ -15,6 +15,8 @@ from gymnasium.spaces import Box, Discrete, Text
 from worldmodel_v.envs import STAMP_ENV_ID, ImageEnv, make_image_env
 from worldmodel_v.envs.actions import require_inside
 from worldmodel_v.envs.car_racing import car_racing_state
+from worldmodel_v.envs.making import choose_image_env
+from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import EnvironmentNotUsable
 
@@ -96,6 +98,12 @@ class TestMaking:
             f"{numbers_id}: gives no images: its observation is {NUMBERS} and its render modes are []; "
             "expected an image observation or the render mode rgb_array"
         )
+
+    def test_no_render_modes_are_none(self) -> None:
+        env = NumbersEnv(Discrete(2), NUMBERS)
+        env.metadata = {"render_modes": None}
+        with pytest.raises(EnvironmentNotUsable, match=r"world: gives no images: .* and its render modes are \[\]"):
+            choose_image_env(env, "world", EnvOptions())
 
     @pytest.mark.parametrize(
         "space",

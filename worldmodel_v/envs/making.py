@@ -70,7 +70,7 @@ def _image_env(env: gymnasium.Env, name: str, chosen: EnvOptions) -> ImageEnv:
 def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> EnvOptions:
     """The options with a picture and its axes in the place of "auto"; raises EnvironmentNotUsable."""
     require_paths(options.record)
-    render_modes = env.metadata.get("render_modes", [])
+    render_modes = env.metadata.get("render_modes") or []
     frames, layout = choose_frames(name, env.observation_space, render_modes, options.frames, options.layout)
     if layout == "CHW" and options.layout == AUTO and any(isinstance(layer, FrameStackObservation) for layer in layers(env)):
         raise EnvironmentNotUsable(
