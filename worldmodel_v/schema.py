@@ -101,6 +101,8 @@ class Column:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or self.name in ("ep_len", "ep_offset") or not is_name(self.name):
             raise ValueError(f"a column cannot be called {self.name!r:.100}")
+        if wrong := [part for part in self.parts if not isinstance(part, str) or not is_name(part)]:
+            raise ValueError(f"column {self.name}: a value cannot be called {wrong[0]!r:.100}")
         if self.dtype not in DTYPES:
             raise ValueError(f"column {self.name}: dtype {self.dtype!r:.100}, expected one of {', '.join(DTYPES)}")
         if self.role not in get_args(Role):

@@ -150,10 +150,10 @@ class WrongFromTheStart(StampEnv):
 
     def reset(self, **options: Any) -> Any:
         frame, info = super().reset(**options)
-        return {"float": frame / 255, "small": frame[:8], "truth": frame}[self._what], info
+        return {"float": frame / 255, "small": frame[:8]}.get(self._what, frame), info
 
     def ground_truth(self) -> Any:
-        return [1.0] if self._what == "truth" else {}
+        return {"truth": [1.0], "number": {1: 1.0}, "line": {"a\nb": 1.0}}.get(self._what, {})
 
 
 class Restless(StampEnv):
@@ -272,6 +272,8 @@ def test_numbers_of_a_library_are_numbers(tmp_path: Path) -> None:
         ("float", "cannot begin an episode: ValueError: expected a uint8 frame, got float64"),
         ("small", "cannot begin an episode: ValueError: the frame has shape (8, 64, 3), the observation space (64, 64, 3)"),
         ("truth", "cannot begin an episode: TypeError: the ground truth: expected a dict of numbers by name, got [1.0] (list)"),
+        ("number", "cannot begin an episode: ValueError: column state: a value cannot be called 1"),
+        ("line", r"cannot begin an episode: ValueError: column state: a value cannot be called 'a\nb'"),
     ],
 )
 def test_what_is_wrong_from_the_start_is_refused_before_anything_is_written(tmp_path: Path, what: str, text: str) -> None:
