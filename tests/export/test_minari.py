@@ -16,6 +16,7 @@ from rich.markdown import Markdown
 from tests.builders import made_rollout_schema, make_episode, rollout_spec
 from tests.conftest import stamp_config
 from worldmodel_v.collection import collect
+from worldmodel_v.envs.record import env_spec_json
 from worldmodel_v.envs.stamp import action_stamp, read_stamps
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import ExportReport, export
@@ -78,13 +79,21 @@ def test_spaces_are_the_frames_and_the_environments(stamp_rollouts: Path, discre
     assert all(continuous.action_space.contains(action) for action in continuous[0].actions)
 
 
+@pytest.mark.parametrize("source", [{"wrappers": "[]"}, {"max_episode_steps": "9"}])
+def test_an_environment_with_something_around_it_is_not_built_without_it(source: dict[str, str]) -> None:
+    spec = rollout_spec(make_episode(0, size=64).schema, env="CartPole-v1", frame_height=64, frame_width=64)
+    assert env_spec_json(spec) is not None
+    assert env_spec_json(replace(spec, env_source=source)) is None
+
+
 @pytest.mark.parametrize("action_size", [0, 3])
 def test_the_space_of_actions_is_the_recorded_one_where_the_environment_is_gone(action_size: int, datasets: Path) -> None:
     episodes = [make_episode(i, size=64, action_size=action_size) for i in range(2)]
     spec, data = rollout_spec(episodes[0].schema, env="elsewhere/Gone-v0", frame_height=64, frame_width=64), datasets / "data"
     with DatasetWriter(data, spec) as writer:
         writer.commit(0, build_shard(episodes, spec_hash=spec.hash))
-    assert run(data, datasets / "gone-v0").notes == ["env_spec: not held, because elsewhere/Gone-v0 is not registered here"]
+    why = "is not registered here, or was recorded with something around it"
+    assert run(data, datasets / "gone-v0").notes == [f"env_spec: not held, because elsewhere/Gone-v0 {why}"]
     loaded = minari.load_dataset("gone-v0")
     expected = gymnasium.spaces.Box(-np.inf, np.inf, (3,), np.float32) if action_size else gymnasium.spaces.Discrete(5)
     assert loaded.action_space == expected

@@ -16,6 +16,10 @@ from gymnasium.wrappers import (
 
 from worldmodel_v.envs.source import as_json, layers
 
+WRAPPERS, LIMIT = "wrappers", "max_episode_steps"
+AROUND = {WRAPPERS, LIMIT}
+"""What `around` may say."""
+
 LOOKING_ON = (HumanRendering, OrderEnforcing, PassiveEnvChecker, RecordEpisodeStatistics, RecordVideo)
 """Wrappers that change nothing of what is recorded."""
 
@@ -29,10 +33,10 @@ def around(env: gymnasium.Env) -> dict[str, str]:
         wrappers = [wrapper for wrapper in wrappers if not isinstance(wrapper, TimeLimit)]
         registered = gymnasium.registry.get(env.spec.id, env.spec)
         if env.spec.max_episode_steps != registered.max_episode_steps:
-            found["max_episode_steps"] = str(env.spec.max_episode_steps)
+            found[LIMIT] = str(env.spec.max_episode_steps)
     if wrappers:
         named = [[f"{type(each).__module__}:{type(each).__qualname__}", arguments(each)] for each in wrappers]
-        found["wrappers"] = json.dumps(named, sort_keys=True)
+        found[WRAPPERS] = json.dumps(named, sort_keys=True)
     return found
 
 

@@ -5,6 +5,7 @@ import copy
 import gymnasium
 from gymnasium.envs.registration import WrapperSpec
 
+from worldmodel_v.envs.around import AROUND
 from worldmodel_v.envs.parts import RENDER
 from worldmodel_v.envs.plugins import import_plugin
 from worldmodel_v.spec import RolloutSpec
@@ -13,8 +14,11 @@ from worldmodel_v.spec import RolloutSpec
 def env_spec_json(spec: RolloutSpec) -> str | None:
     """Gymnasium's EnvSpec as JSON: the environment with the arguments that it was made with, and its wrappers.
 
-    None if this process does not know the environment. A module that the dataset names is not imported: it may be a stranger's.
+    None if this process does not know the environment, or a program had put something around it (`around`). A module that the
+    dataset names is not imported: it may be a stranger's.
     """
+    if AROUND & spec.env_source.keys():
+        return None
     import_plugin(spec.env)
     known = copy.deepcopy(gymnasium.registry.get(spec.env.rpartition(":")[2]))
     if known is None:

@@ -108,7 +108,8 @@ class MinariConfig(ExportConfig):
             "description": f"{source.dataset.spec.env}, frames as the VAE sees them; made by worldmodel_v",
         } | ({"env_spec": env_spec} if env_spec else {})
         (data / "metadata.json").write_text(json.dumps(metadata))
-        lacks = [] if env_spec else [f"env_spec: not held, because {source.dataset.spec.env} is not registered here"]
+        why = "is not registered here, or was recorded with something around it"
+        lacks = [] if env_spec else [f"env_spec: not held, because {source.dataset.spec.env} {why}"]
         return Written(source.num_rows, lacks, source.episode_ids.tolist())
 
 
