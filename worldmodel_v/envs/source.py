@@ -118,7 +118,7 @@ def _classes_source(
                 if _is_foreign(function, module):
                     foreign.append(function)
                     said[name] = f"{said.get(name, '')} {home(function)}.{function.__code__.co_qualname}".strip()
-    said |= values_enclosed(functions, classes)
+    said |= values_enclosed(functions, classes, trees)
     return _origins(reached | _with_imported({*map(home, foreign)})) | _code([*classes, *foreign]) | said
 
 
@@ -273,10 +273,10 @@ def as_json(value: Any) -> Any:
             return str(plain) if isinstance(plain, np.generic) else as_json(plain)  # long doubles have no number of Python's
         case Mapping():
             return {str(key): as_json(part) for key, part in value.items()}
-        case list() | tuple() if len(value) > MOST_NUMBERS:
-            return f"{len(value)} values {hashlib.sha256(json.dumps([as_json(part) for part in value]).encode()).hexdigest()}"
         case list() | tuple():
-            return [as_json(part) for part in value]
+            parts = [as_json(part) for part in value]
+            is_short = len(parts) <= MOST_NUMBERS
+            return parts if is_short else f"{len(parts)} values {hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
         case set() | frozenset():
             return sorted(json.dumps(as_json(part)) for part in value)
         case SimpleNamespace() | Namespace():
