@@ -1,10 +1,13 @@
 """One small dynamics model for all recipes, and how far its open-loop dreams can be followed.
 
-For vectors it is the example's MDN-RNN; for tokens the same LSTM, whose head gives the values of each token. Both forecast all
-parts of the next latent independently given the past, both take the same number of windows and steps, and both are dreamed
-with in the same way: after a warm-up on real latents, each forecast is drawn from (temperature 1) and the draw is the next
-input, beside the recorded actions. What is read off a forecast is its expected latent, as mu is read off a frame, averaged
-over four dreams: a single one that knows nothing any more is further from the truth than the mean is.
+For vectors it is the example's MDN-RNN, which forecasts all numbers of the next latent independently given the past. For tokens
+it is the same LSTM over frames, and a small GRU over the places of the next frame: each token is forecast given those before
+it, as IRIS does (Micheli et al. 2023, arXiv:2209.00588). Without the GRU, tokens that are drawn independently mix two futures
+in one frame, and dreams of 8x8 tokens follow for hardly longer than latents that stay. Both take the same number of windows
+and steps, and both are dreamed with in the same way: after a warm-up on real latents, each forecast is drawn from
+(temperature 1) and the draw is the next input, beside the recorded actions. What is read off a forecast is its expected latent,
+as mu is read off a frame, averaged over four dreams: a single one that knows nothing any more is further from the truth than
+the mean is. A token is expected given the draws before it.
 
 Legend: B batch, L transitions of a window, Z numbers of a latent, P tokens of a frame, V values of a token, D numbers that the
 decoder gets for a token, F = P·D or Z features of a latent, S dreams, H their steps, K variables of the state.
@@ -18,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from worldmodel_v.autoencoders import Autoencoder
 from worldmodel_v.autoencoders.tokens.grid import GridTokenizer
@@ -33,7 +37,7 @@ from train_token_transformer import baselines as token_baselines
 
 LENGTH, BATCH = 24, 16
 FIT_WINDOWS = 256
-EMBEDDING = 16
+EMBEDDING, PLACES_HIDDEN = 16, 128
 LEARNING_RATES = {"vectors": 6e-3, "tokens": 3e-3}
 WARM_UP, DREAMS = 16, 4
 """Real latents that a dream begins with, and dreams from each start."""
@@ -48,10 +52,14 @@ class Vectors(MdnRnn):
         """Of the next latents, in nats: (B, L)."""
         return self.forecast(window).losses(window)[0].sum(dim=-1)
 
-    def step(self, z_BLZ: torch.Tensor, action: torch.Tensor, state: State | None) -> tuple[Any, torch.Tensor, State]:
-        """The distribution of the next latents, their expected features (B, L, F), and the memory."""
-        forecast, state = self(z_BLZ, action, state)
-        return forecast.next_z, forecast.next_z.mean, state
+    def remember(self, z_BLZ: torch.Tensor, action: torch.Tensor) -> State:
+        """The memory of what was seen."""
+        return self(z_BLZ, action)[1]
+
+    def imagine(self, z_B1Z: torch.Tensor, action: torch.Tensor, state: State) -> tuple[torch.Tensor, torch.Tensor, State]:
+        """A draw of the next latents, their expected features (B, 1, F), and the memory."""
+        forecast, state = self(z_B1Z, action, state)
+        return forecast.next_z.sample(), forecast.next_z.mean, state
 
     def unlearned(self, sample: Window) -> dict[str, Any]:
         """Forecasts that know nothing of the past, and that nothing changes: functions of a window that give (B, L) nats."""
@@ -63,7 +71,8 @@ class Vectors(MdnRnn):
 
 
 class TokenRnn(nn.Module):
-    """An LSTM that reads the tokens of a frame and the action, and forecasts each token of the next frame."""
+    """An LSTM that reads the tokens of a frame and the action, and a GRU that reads what the LSTM says of a place of the next
+    frame, and the next frame's token before that place."""
 
     kind = "tokens"
 
@@ -77,29 +86,51 @@ class TokenRnn(nn.Module):
         self.lstm = nn.LSTM(num_tokens * EMBEDDING + actions.vector_size, HIDDEN, batch_first=True)
         self.head = nn.Linear(HIDDEN, num_tokens * EMBEDDING)
         self.stays = nn.Parameter(torch.zeros(num_tokens, 1))
+        self.places = nn.GRU(2 * EMBEDDING, PLACES_HIDDEN, batch_first=True)
+        self.given = nn.Linear(PLACES_HIDDEN, EMBEDDING)
         counts_PV = torch.full((num_tokens, self.num_values), 1 / self.num_values)
         counts_PV.scatter_add_(1, coming_NP.T, torch.ones_like(coming_NP.T, dtype=torch.float32))
         self.usual = nn.Parameter((counts_PV / counts_PV.sum(dim=1, keepdim=True)).log())
 
     def forward(self, tokens_BLP: torch.Tensor, action: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
-        """log-probabilities (B, L, P, V), and the memory."""
+        """What the past says of each token of the next frame, (B, L, P, EMBEDDING), and the memory."""
         embedded_BLPE = self.token(tokens_BLP)
         inputs = torch.cat([embedded_BLPE.flatten(start_dim=2), as_vectors(action, self.actions)], dim=-1)
         features, state = self.lstm(inputs, state)
-        change_BLPE = self.head(features).unflatten(-1, (-1, EMBEDDING))
-        logits = (change_BLPE + self.stays * embedded_BLPE) @ self.token.weight.T + self.usual
-        return logits.log_softmax(dim=-1), state
+        return self.head(features).unflatten(-1, (-1, EMBEDDING)) + self.stays * embedded_BLPE, state
+
+    def log_probs(
+        self, said_NPE: torch.Tensor, before_NPE: torch.Tensor, usual_PV: torch.Tensor, state: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of some places' tokens, (N, P, V), from what the past says of them and the embedded tokens before them; and the
+        GRU's memory."""
+        seen, state = self.places(torch.cat([said_NPE, before_NPE], dim=-1), state)
+        return ((said_NPE + self.given(seen)) @ self.token.weight.T + usual_PV).log_softmax(dim=-1), state
 
     def nll(self, window: Window) -> torch.Tensor:
         """Of the next tokens, in nats: (B, L)."""
-        log_probs, _ = self(window[TOKENS], window["action"])
-        return -log_probs.gather(-1, window["next_tokens"][..., None])[..., 0].sum(dim=-1)
+        said_BLPE, _ = self(window[TOKENS], window["action"])
+        coming_NP = window["next_tokens"].flatten(end_dim=1)
+        before_NPE = functional.pad(self.token(coming_NP)[:, :-1], (0, 0, 1, 0))
+        log_probs, _ = self.log_probs(said_BLPE.flatten(end_dim=1), before_NPE, self.usual)
+        nll_NP = functional.nll_loss(log_probs.transpose(1, 2), coming_NP, reduction="none")
+        return nll_NP.sum(dim=-1).unflatten(0, said_BLPE.shape[:2])
 
-    def step(self, tokens_BLP: torch.Tensor, action: torch.Tensor, state: State | None) -> tuple[Any, torch.Tensor, State]:
-        """The distribution of the next tokens, their expected features (B, L, F), and the memory."""
-        log_probs, state = self(tokens_BLP, action, state)
-        coming = torch.distributions.Categorical(logits=log_probs, validate_args=False)
-        return coming, (coming.probs @ self.table).flatten(start_dim=2), state
+    def remember(self, tokens_BLP: torch.Tensor, action: torch.Tensor) -> State:
+        """The memory of what was seen."""
+        return self(tokens_BLP, action)[1]
+
+    def imagine(self, tokens_B1P: torch.Tensor, action: torch.Tensor, state: State) -> tuple[torch.Tensor, torch.Tensor, State]:
+        """A draw of the next tokens, their expected features (B, 1, F), and the memory."""
+        said_B1PE, state = self(tokens_B1P, action, state)
+        before, within = torch.zeros_like(said_B1PE[:, :, 0]), None
+        drawn, expected = [], []
+        for said_B1E, usual_V in zip(said_B1PE.unbind(dim=2), self.usual, strict=True):
+            log_probs, within = self.log_probs(said_B1E, before, usual_V, within)
+            drawn.append(torch.distributions.Categorical(logits=log_probs, validate_args=False).sample())
+            expected.append(log_probs.exp() @ self.table)
+            before = self.token(drawn[-1])
+        return torch.stack(drawn, dim=-1), torch.cat(expected, dim=-1), state
 
     def unlearned(self, sample: Window) -> dict[str, Any]:
         """As `Vectors.unlearned`."""
@@ -183,12 +214,11 @@ def dream(dynamics: Dynamics, latents: torch.Tensor, action: torch.Tensor, num_s
     torch.manual_seed(seed)
     rows = WARM_UP - 1
     latents, action = (values.repeat(DREAMS, *[1] * (values.ndim - 1)) for values in (latents, action))
-    _, _, state = dynamics.step(latents[:, :rows], action[:, :rows], None)
+    state = dynamics.remember(latents[:, :rows], action[:, :rows])
     now, seen = latents[:, rows:], []
     for t in range(rows, rows + num_steps):
-        coming, expected, state = dynamics.step(now, action[:, t : t + 1], state)
+        now, expected, state = dynamics.imagine(now, action[:, t : t + 1], state)
         seen.append(expected.unflatten(0, (DREAMS, -1)).mean(dim=0))
-        now = coming.sample()
     return torch.cat(seen, dim=1)
 
 

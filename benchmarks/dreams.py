@@ -82,10 +82,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "resnet, sigma 0.1": {"likelihood": "gaussian", "sigma": 0.1},
     "resnet, free bits 0.5": {"likelihood": "gaussian", "free_bits": 0.5},
     "resnet, bernoulli": {"likelihood": "bernoulli"},
+    "resnet, weight by error": {"error_weight": "error"},
+    "resnet, weight by gradient": {"error_weight": "gradient"},
+    "resnet, adversarial 0.5": {"adversarial": 0.5},
     "size control: Z 16": {"latent_dim": 16},
     "size control: Z 64": {"latent_dim": 64},
     "fsq": {"autoencoder": "fsq"},
     "vq": {"autoencoder": "vq"},
+    "vq, weight by error": {"autoencoder": "vq", "error_weight": "error"},
     "categorical": {"autoencoder": "categorical"},
 }
 """Settings of `wm-train` by recipe; all others have their defaults, but for the annealing of the KL, which takes a fifth of the

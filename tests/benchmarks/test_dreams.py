@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from tests.builders import action_space
 from worldmodel_v.autoencoders.base import CodedBatch
 from worldmodel_v.autoencoders.tokens.fsq import FSQ, FSQConfig
 from worldmodel_v.profiles import CAR_RACING
+from worldmodel_v.schema import ActionSpace
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 ROAD_GREY, GRASS, RED, WHITE, HULL, TYRE = (
@@ -173,9 +175,11 @@ def test_a_car_in_the_grass_or_across_the_road_is_left_out(dreams: ModuleType, v
 class Adds:
     """Dynamics that are known: the next latent is this one plus the action, and a draw adds 100 at once."""
 
-    def step(self, z: torch.Tensor, action: torch.Tensor, state: Any) -> tuple[Any, torch.Tensor, Any]:
+    def remember(self, z: torch.Tensor, action: torch.Tensor) -> None: ...
+
+    def imagine(self, z: torch.Tensor, action: torch.Tensor, state: None) -> tuple[torch.Tensor, torch.Tensor, None]:
         expected = z + action
-        return type("Coming", (), {"sample": lambda _: expected + 100})(), expected, state
+        return expected + 100, expected, state
 
 
 def test_a_dream_goes_on_from_its_draws_with_the_action_of_each_row(dreams: ModuleType) -> None:
@@ -187,6 +191,35 @@ def test_a_dream_goes_on_from_its_draws_with_the_action_of_each_row(dreams: Modu
     found = dream(Adds(), latents, action, 3, seed=0)[0, :, 0]
     first, second, third = action[0, WARM_UP - 1 : WARM_UP + 2, 0]
     torch.testing.assert_close(found, torch.stack([first, first + second + 100, first + second + third + 200]))
+
+
+def test_tokens_are_drawn_one_after_the_other_each_given_those_before(dreams: ModuleType) -> None:
+    """Both tokens of a frame are the same one of four, by chance: independent draws would agree once in four."""
+    from _dreaming import TokenRnn
+
+    def window() -> dict[str, torch.Tensor]:
+        tokens = torch.randint(4, (64, 9, 1)).repeat(1, 1, 2)
+        return {"tokens": tokens[:, :-1], "next_tokens": tokens[:, 1:], "action": torch.zeros(64, 8, 1)}
+
+    torch.manual_seed(0)
+    model = TokenRnn(window(), torch.eye(4), ActionSpace(action_space(1)))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model.nll(window()).mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] > 1.9 * math.log(4)
+    assert losses[-1] == pytest.approx(math.log(4), rel=0.05)
+    seen = window()
+    with torch.no_grad():
+        drawn, expected, _ = model.imagine(seen["tokens"][:, :1], seen["action"][:, :1], None)
+    assert drawn.shape == (64, 1, 2)
+    assert (drawn[..., 0] == drawn[..., 1]).float().mean() > 0.9
+    assert set(drawn.flatten().tolist()) == {0, 1, 2, 3}
+    assert (expected[:, 0, 4:].argmax(dim=-1) == drawn[:, 0, 0]).float().mean() > 0.9
 
 
 def test_errors_are_in_standard_deviations_over_dreams_and_variables(dreams: ModuleType) -> None:
