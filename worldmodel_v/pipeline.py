@@ -26,7 +26,7 @@ from worldmodel_v.execution import Apart
 from worldmodel_v.inspection import MODEL_NAMES, preview, require_binding, require_intact
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
-from worldmodel_v.storage import local_path
+from worldmodel_v.settings import local_path
 from worldmodel_v.storage.dataset import SPEC_NAME
 from worldmodel_v.storage.publish import publish, remove_temporaries
 from worldmodel_v.surface import InPipelineFile, current, option, worded

@@ -1,8 +1,10 @@
 """What a setting may be: declared beside its type, as `Annotated[int, Ge(1)]` or a Literal, and checked here alone."""
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from os import PathLike
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -19,12 +21,13 @@ def require_settings(config: Any) -> None:
     """Raise ConfigError if a value of a config is none that its type declares.
 
     A Literal takes its values, a number must lie within the bounds of its Annotated type. Every number must be one that can be
-    recorded and read again: a whole one below 2^63, another finite and at most `MAX_NUMBER`. Numbers of NumPy become Python's.
+    recorded and read again: a whole one below 2^63, another finite and at most `MAX_NUMBER`. Numbers of NumPy become
+    Python's, and paths what `local_path` makes of them.
     """
     for name, hint in _declared(config.__class__).items():
         value = getattr(config, name)
-        if isinstance(value, np.generic):
-            value = value.item()
+        if isinstance(value, np.generic | Path):
+            value = local_path(value) if isinstance(value, Path) else value.item()
             object.__setattr__(config, name, value)
         if get_origin(hint) is Literal and value not in get_args(hint):
             raise ConfigError(field=name, expected=_listed(get_args(hint)), got=value)
@@ -33,6 +36,19 @@ def require_settings(config: Any) -> None:
             raise ConfigError(field=name, expected=_listed([kind for kind, _ in kinds if kind]), got=value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             _require_number(name, value, _bounds(hint))
+
+
+def local_path(path: str | Path) -> Path:
+    """A path; `~/` at its beginning is the home directory, as shells leave it in `--out=~/runs`.
+
+    Raises ConfigError if the home directory is not known.
+    """
+    if not re.match("~(/|$)", str(path)):
+        return Path(path)
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError("begins with ~, and your home directory is not known", where=path, remedy="give all of it") from None
 
 
 def require_at_least(bound: int, **arguments: int) -> None:

@@ -265,7 +265,9 @@ class TestRecorder:
             "part": functools.partial(Told, 3),
             "many": [0] * 1001,
             "great": 1 << 70,
+            "loop": (loop := {"n": 1}),
         }
+        loop["again"] = [loop]
         env = gymnasium.make("tests/Told-v0", **given)
         with Recorder(env, tmp_path / "out", frame_size=8) as recorder:
             recorder.reset()
@@ -279,6 +281,7 @@ class TestRecorder:
             "start": [0.0, 0.0],
             "many": f"1001 values {hashlib.sha256(json.dumps([0] * 1001).encode()).hexdigest()}",
             "great": str(1 << 70),
+            "loop": {"n": 1, "again": ["itself"]},
             "ball": {"radius": 2},
             "kinds": ['"Kind.HARD"'],
             "more": {"a": 1},

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tests.builders import assert_same_record, files_in, make_episode, rollout_spec
 from tests.serving import Served, served
 from worldmodel_v import LatentSequences, LatentStream, open_dataset, verify
+from worldmodel_v.cli.inspect import InspectConfig
 from worldmodel_v.collection import CollectConfig
 from worldmodel_v.data import FrameStream, read_frames
 from worldmodel_v.encoding import EncodeConfig, encode
@@ -29,7 +30,8 @@ from worldmodel_v.errors import (
 from worldmodel_v.evaluation import EvalConfig, evaluate
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.inspection import describe, describe_run, preview, require_binding
-from worldmodel_v.storage import Dataset, DatasetWriter, Location, build_shard, local_path, remote, to_place
+from worldmodel_v.settings import local_path
+from worldmodel_v.storage import Dataset, DatasetWriter, Location, build_shard, remote, to_place
 from worldmodel_v.training import TrainConfig, train
 
 SHARD_BYTES = 1_580_000
@@ -357,6 +359,8 @@ def test_the_home_directory_may_be_written_as_shells_do(tmp_path: Path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     for path in ("~/runs", Path("~/runs")):
         assert to_place(path) == local_path(path) == CollectConfig(out=path).out == tmp_path / "runs"
+    inspected = InspectConfig(path="data", preview=Path("~/frames.png"), vae=Path("~/vae"))
+    assert (inspected.preview, inspected.vae) == (tmp_path / "frames.png", tmp_path / "vae")
     assert local_path("./~/runs") == Path("~/runs")
     assert local_path("~runs") == Path("~runs")
     monkeypatch.delenv("HOME")

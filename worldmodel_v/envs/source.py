@@ -256,9 +256,15 @@ def _registered(env: gymnasium.Env) -> dict[str, Any]:
     return {name: value for name, value in content.items() if value}
 
 
-def as_json(value: Any) -> Any:
+def as_json(value: Any, inside: tuple[Any, ...] = ()) -> Any:
     """A value that an environment was made with, as JSON: an array as a list, a long one by its SHA-256, a path or a key
-    as a text, a function or class by its name, or by its hash if it is in no file, and of what else is no JSON what it is."""
+    as a text, a function or class by its name, or by its hash if it is in no file, and of what else is no JSON what it is.
+
+    `inside` are the values that it is in; one that is in itself is said to be "itself" there.
+    """
+    if any(value is each for each in inside):
+        return "itself"
+    part_of = functools.partial(as_json, inside=(*inside, value))
     match value:
         case None | bool() | str():
             return value
@@ -270,23 +276,23 @@ def as_json(value: Any) -> Any:
             return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
         case np.ndarray() | np.generic():
             plain = value.tolist()
-            return str(plain) if isinstance(plain, np.generic) else as_json(plain)  # long doubles have no number of Python's
+            return str(plain) if isinstance(plain, np.generic) else part_of(plain)  # long doubles have no number of Python's
         case Mapping():
-            return {str(key): as_json(part) for key, part in value.items()}
+            return {str(key): part_of(item) for key, item in value.items()}
         case list() | tuple():
-            parts = [as_json(part) for part in value]
+            parts = [part_of(item) for item in value]
             is_short = len(parts) <= MOST_NUMBERS
             return parts if is_short else f"{len(parts)} values {hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
         case set() | frozenset():
-            return sorted(json.dumps(as_json(part)) for part in value)
+            return sorted(json.dumps(part_of(item)) for item in value)
         case SimpleNamespace() | Namespace():
-            return as_json(vars(value))
+            return part_of(vars(value))
         case Path() | Enum():
             return str(value)
         case functools.partial():
-            return as_json([value.func, value.args, value.keywords])
+            return part_of([value.func, value.args, value.keywords])
         case type() | FunctionType():
             return sha256_of_code(value) if lives_in_no_file(value) else f"{value.__module__}.{value.__qualname__}"
     if dataclasses.is_dataclass(value):
-        return {each.name: as_json(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {each.name: part_of(getattr(value, each.name)) for each in dataclasses.fields(value)}
     return type(value).__qualname__

@@ -11,7 +11,7 @@ from worldmodel_v.storage.pixels import PixelLayout
 from worldmodel_v.storage.set_aside import SetAside
 from worldmodel_v.storage.shard_reader import Shard
 from worldmodel_v.storage.shard_writer import build_shard, copy_shard
-from worldmodel_v.storage.store import LocalPath, Location, Locations, OpenFile, Place, local_path, to_place, to_places
+from worldmodel_v.storage.store import LocalPath, Location, Locations, OpenFile, Place, to_place, to_places
 from worldmodel_v.storage.verify import verify
 from worldmodel_v.storage.writer import DatasetWriter
 
@@ -31,7 +31,6 @@ __all__ = [
     "Shard",
     "build_shard",
     "copy_shard",
-    "local_path",
     "open_dataset",
     "require_dataset",
     "to_place",

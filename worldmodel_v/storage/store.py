@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Generic, Protocol, Self, TypeVar, overload
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, NotAFile, ShardDamaged
+from worldmodel_v.settings import local_path
 from worldmodel_v.storage import files, remote
 from worldmodel_v.storage.reading import missing, readable, unread
 from worldmodel_v.storage.remote import RemoteFile, RemotePath, is_protocol, parse_url
@@ -63,19 +64,6 @@ def to_place(location: Location) -> Place:
     if _is_url(location):
         raise ConfigError("is a URL that has lost a slash, as in a Path", where=location, remedy="give it as text, with ://")
     return local_path(location)
-
-
-def local_path(path: Location) -> Path:
-    """A path; `~/` at its beginning is the home directory, as shells leave it in `--out=~/runs`.
-
-    Raises ConfigError if the home directory is not known.
-    """
-    if not re.match("~(/|$)", str(path)):
-        return Path(path)
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise ConfigError("begins with ~, and your home directory is not known", where=path, remedy="give all of it") from None
 
 
 def to_places(given: Location | Iterable[Location]) -> tuple[Place, ...]:
