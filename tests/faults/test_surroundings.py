@@ -332,6 +332,10 @@ def test_a_user_without_an_entry_and_without_a_home_does(tmp_path: Path) -> None
     collected(tmp_path, *as_nobody)
 
 
+def test_a_user_to_whom_warnings_are_errors_does(tmp_path: Path) -> None:
+    collected(tmp_path, HOME=str(Path.home()), PYTHONWARNINGS="error")
+
+
 def test_numba_told_not_to_compile_does(tmp_path: Path) -> None:
     for name, variables in {"plain": {}, "told": {"NUMBA_DISABLE_JIT": "1"}}.items():
         (tmp_path / name).mkdir()

@@ -197,13 +197,24 @@ def _init(options: dict[str, Any], progress: Progress) -> None:
 
     for tries_left in reversed(range(TRIES_FOR_A_DRIVER)):
         try:
-            with handlers_restored():  # under Ray's, a SIGTERM would print a stack of addresses and abort
+            with handlers_restored(), _warnings_are_no_errors():  # under Ray's, a SIGTERM would print addresses and abort
                 ray.init(**options)
             return
         except ConnectionAbortedError as error:
             if STILLBORN not in str(error) or not tries_left:
                 raise
             progress.say("the cluster's head lost the process that it had started for us; it is asked again")
+
+
+@contextlib.contextmanager
+def _warnings_are_no_errors() -> Iterator[None]:
+    """Within the block, new processes do not have PYTHONWARNINGS: with `error`, Ray's own do not start."""
+    told = os.environ.pop("PYTHONWARNINGS", None)
+    try:
+        yield
+    finally:
+        if told is not None:
+            os.environ["PYTHONWARNINGS"] = told
 
 
 def _require_answer(address: str) -> None:
