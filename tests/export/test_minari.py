@@ -10,6 +10,7 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
+from minari.serialization import deserialize_space
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -20,8 +21,8 @@ from worldmodel_v.envs.record import env_spec_json
 from worldmodel_v.envs.stamp import action_stamp, read_stamps
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.export import ExportReport, export
-from worldmodel_v.export.minari import MinariConfig
-from worldmodel_v.schema import Column
+from worldmodel_v.export.minari import MinariConfig, _action_space
+from worldmodel_v.schema import ActionSpace, Column, space_record
 from worldmodel_v.storage import DatasetWriter, build_shard, open_dataset
 
 
@@ -99,6 +100,21 @@ def test_the_space_of_actions_is_the_recorded_one_where_the_environment_is_gone(
     assert loaded.action_space == expected
     np.testing.assert_array_equal(loaded[1].observations, episodes[1].pixels)
     assert loaded[0].infos == {}  # nothing recorded as state
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.Discrete(3, start=-1),
+        gymnasium.spaces.MultiDiscrete([3, 5], start=[1, -2]),
+        gymnasium.spaces.MultiBinary(4),
+        gymnasium.spaces.Box(np.array([0, -5]), np.array([3, 5]), dtype=np.int64),
+        gymnasium.spaces.Box(np.array([-1, 0], np.float32), np.array([1, np.inf], np.float32)),
+    ],
+    ids=lambda space: type(space).__name__,
+)
+def test_a_space_of_actions_stays_of_its_kind(space: gymnasium.Space) -> None:
+    assert deserialize_space(_action_space(ActionSpace(space_record(space)))) == space
 
 
 def test_the_example_in_its_help_is_where_minari_looks() -> None:

@@ -143,6 +143,11 @@ def _action_space(space: ActionSpace) -> dict[str, Any]:
     if space.kind == "continuous":
         low, high = (np.array(space.record[bound], np.float64) for bound in ("low", "high"))
         return _box(low, high, space.row_shape, "float32")
+    if space.kind == "discrete":
+        nvec, start = (values.ravel().tolist() for values in (space.high - space.low + 1, space.low))
+        return {"type": "MultiDiscrete", "dtype": "int64", "nvec": nvec, "start": start}
+    if space.record["type"] == "MultiBinary":
+        return {"type": "MultiBinary", "n": math.prod(space.shape)}
     return _box(space.low, space.high, space.row_shape, "int64")
 
 
