@@ -134,13 +134,15 @@ def test_writing_needs_no_minari(stamp_rollouts: Path, datasets: Path) -> None:
 
 def test_names_that_minari_does_not_know_are_refused(stamp_rollouts: Path, datasets: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"out: expected NAME-v0 or NAMESPACE/NAME-v0, as Minari calls its datasets, got 'stamp'"
+        ConfigError, match=r"out: expected NAME-v0 or NAMESPACE/NAME-v0, as Minari calls its datasets, .*, got 'stamp'"
     ):
         run(stamp_rollouts, datasets / "stamp")
     with pytest.raises(
-        ConfigError, match=r"dataset_id='a/b-v0': Minari finds a dataset in a folder of its id; expected an out that ends"
+        ConfigError, match=r"dataset_id='me/b-v0': Minari finds a dataset in a folder of its id; expected an out that ends"
     ):
-        run(stamp_rollouts, datasets / "b-v0", dataset_id="a/b-v0")
+        run(stamp_rollouts, datasets / "b-v0", dataset_id="me/b-v0")
+    with pytest.raises(ConfigError, match=r"dataset_id: expected .* two letters or more, got 'a/b-v0'"):
+        run(stamp_rollouts, datasets / "a" / "b-v0", dataset_id="a/b-v0")
 
 
 def test_a_factor_and_a_column_of_one_name_are_refused(datasets: Path) -> None:

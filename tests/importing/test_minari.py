@@ -133,6 +133,15 @@ def test_an_info_that_a_later_episode_lacks_is_named(tmp_path: Path, monkeypatch
     run(source, tmp_path / "without", without=("info.step",))
 
 
+def test_a_seed_that_no_dataset_holds_is_said_to_be_lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = record(toy(), tmp_path, monkeypatch, jpeg_encoding=False)
+    with h5py.File(source / "data" / "main_data.hdf5", "r+") as file:
+        file["episode_1"].attrs["seed"] = np.uint64(2**63)
+    _, episodes, dataset = run(source, tmp_path / "out")
+    assert [episode.seed for episode in episodes[:2]] == [100, -1]
+    assert dataset.spec.imported["lacks"] == ["seed"]
+
+
 def test_a_stack_in_another_order_is_no_damage() -> None:
     frames = np.arange(60, 68, dtype=np.uint8)
     stacks = np.stack([frames[step : step + 4][::-1] for step in range(5)])[..., None, None]

@@ -34,7 +34,8 @@ from worldmodel_v.surface import option
 MINARI_VERSION = "0.5.4"
 """The version with this layout, and the first that reads it."""
 
-DATASET_ID = re.compile(r"([-\w]+/)*[-\w]+-v\d+")
+DATASET_ID = re.compile(r"([-\w]+/([-\w]+/)+|[-\w]{2,}/)?[-\w]+-v\d+")
+"""As Minari's own, which takes no namespace of a single letter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ class MinariConfig(ExportConfig):
         if not DATASET_ID.fullmatch(self.resolved_id):
             raise ConfigError(
                 field="out" if self.dataset_id is None else "dataset_id",
-                expected="NAME-v0 or NAMESPACE/NAME-v0, as Minari calls its datasets",
+                expected="NAME-v0 or NAMESPACE/NAME-v0, as Minari calls its datasets, its namespaces with two letters or more",
                 got=self.resolved_id,
             )
         if not f"/{Path(self.out).absolute().as_posix()}".endswith(f"/{self.resolved_id}"):
