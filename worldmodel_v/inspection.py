@@ -19,6 +19,7 @@ from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.progress import Progress
 from worldmodel_v.schema import ROLLOUTS, Column
 from worldmodel_v.selection import open_rollouts
+from worldmodel_v.settings import local_path
 from worldmodel_v.spec import LatentSpec, Spec
 from worldmodel_v.storage import Dataset, Location, files, open_dataset, to_place, verify
 from worldmodel_v.storage.dataset import SPEC_NAME
@@ -92,7 +93,7 @@ def require_binding(latents_path: Location, *, data: Location | Iterable[Locatio
     if vae is not None:
         from worldmodel_v.autoencoders import artifact
 
-        sha256 = artifact.describe(Path(vae)).sha256
+        sha256 = artifact.describe(local_path(vae)).sha256
         if latents.spec.vae_sha256 != sha256:
             made_by = latents.spec.vae_sha256
             raise DatasetNotUsable(

@@ -179,7 +179,8 @@ def test_nan_and_empty_cells_stand_for_no_value(stamp_rollouts: Path, tmp_path: 
         run_import("video", source, tmp_path / "other", action=("steer", "gas"))
 
 
-def test_tables_elsewhere_and_one_table_of_all(stamp_rollouts: Path, tmp_path: Path) -> None:
+def test_tables_elsewhere_and_one_table_of_all(stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     source = write_rides(tmp_path / "rides", stamp_rollouts)
     tables = tmp_path / "tables"
     tables.mkdir()
@@ -192,7 +193,7 @@ def test_tables_elsewhere_and_one_table_of_all(stamp_rollouts: Path, tmp_path: P
         for i, each in enumerate(episodes(stamp_rollouts))
     ]
     write_parquet(tmp_path / "all.parquet", {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-    run_import("video", source, tmp_path / "b", actions=str(tmp_path / "all.parquet"), **options)
+    run_import("video", source, tmp_path / "b", actions="~/all.parquet", **options)
     for out in ("a", "b"):
         require_imported(tmp_path / out, stamp_rollouts)
 

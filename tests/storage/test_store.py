@@ -1,6 +1,7 @@
 """Every place to read from, under one suite: a local directory, `memory://`, and a server of HTTP range requests."""
 
 import pickle
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from tests.builders import assert_same_record, files_in, make_episode, rollout_spec
 from tests.serving import Served, served
-from worldmodel_v import LatentSequences, LatentStream, open_dataset, verify
+from worldmodel_v import LatentSequences, LatentStream, load_vae, open_dataset, verify
 from worldmodel_v.cli.inspect import InspectConfig
 from worldmodel_v.collection import CollectConfig
 from worldmodel_v.data import FrameStream, read_frames
@@ -21,6 +22,7 @@ from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.errors import (
     ConfigError,
     DatasetNotUsable,
+    ModelNotUsable,
     NotReadable,
     PackageMissing,
     RemoteFailed,
@@ -29,10 +31,12 @@ from worldmodel_v.errors import (
 )
 from worldmodel_v.evaluation import EvalConfig, evaluate
 from worldmodel_v.export import FORMATS, export
+from worldmodel_v.export.hub import HubConfig
 from worldmodel_v.inspection import describe, describe_run, preview, require_binding
 from worldmodel_v.settings import local_path
 from worldmodel_v.storage import Dataset, DatasetWriter, Location, build_shard, remote, to_place
 from worldmodel_v.training import TrainConfig, train
+from worldmodel_v.view.config import ViewConfig
 
 SHARD_BYTES = 1_580_000
 """What a shard of `large` has, and a little more."""
@@ -367,3 +371,13 @@ def test_the_home_directory_may_be_written_as_shells_do(tmp_path: Path, monkeypa
     monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
     with pytest.raises(ConfigError, match=r"~/runs: begins with ~, and your home directory is not known; give all of it"):
         CollectConfig(out="~/runs")
+
+
+def test_so_may_every_other_file_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shown = InspectConfig(path="x", video=Path("~/a.gif"), preview=Path("~/a.png"))
+    assert (shown.video, shown.preview) == (tmp_path / "a.gif", tmp_path / "a.png")
+    assert ViewConfig(vae="~/v", data="x", out=tmp_path / "a.html", rnn=Path("~/rnn")).rnn == tmp_path / "rnn"
+    assert HubConfig(repo="me/x", vae="~/v", out=tmp_path / "hub").vae == tmp_path / "v"
+    with pytest.raises(ModelNotUsable, match=re.escape(f"{tmp_path / 'v'}: holds no vae.safetensors")):
+        load_vae("~/v")

@@ -28,6 +28,7 @@ from worldmodel_v.errors import ConfigError, ModelNotUsable, first_line
 from worldmodel_v.preprocessing import Preprocessing
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.schema import Column
+from worldmodel_v.settings import local_path
 from worldmodel_v.storage import files
 from worldmodel_v.storage.directory import MAX_JSON_BYTES
 from worldmodel_v.storage.html import FRAMES, as_html, frames_picture
@@ -157,7 +158,7 @@ def load(path: str | Path, autoencoder: str | None = None) -> Trained[Autoencode
     A user's own `module:Class` is loaded only if `autoencoder` is the same name, because loading imports its module. Raises
     ModelNotUsable if there is no finished or valid one, ConfigError if it is not the one that was named.
     """
-    return from_bytes(read_weights(Path(path)), str(path), autoencoder)
+    return from_bytes(read_weights(local_path(path)), str(path), autoencoder)
 
 
 def describe(path: Path) -> Description:

@@ -22,7 +22,7 @@ from worldmodel_v.export.parquet import arrow_schema, write_parquet
 from worldmodel_v.export.source import Source
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
-from worldmodel_v.settings import require_settings
+from worldmodel_v.settings import local_path, require_settings
 from worldmodel_v.spec import LatentSpec, RolloutSpec
 from worldmodel_v.storage import LocalPath, files, to_place
 from worldmodel_v.storage.dataset import SPEC_NAME
@@ -76,7 +76,7 @@ class HubConfig:
         if self.data is not None:
             object.__setattr__(self, "data", to_place(self.data))
         if self.vae is not None:
-            object.__setattr__(self, "vae", Path(self.vae))
+            object.__setattr__(self, "vae", local_path(self.vae))
         given = to_place(self.data) if self.data is not None else Path(str(self.vae))
         require_outside(self.out, given, "lies in what it is to export")
         if not REPO.fullmatch(self.repo) or len(self.repo) > 96:

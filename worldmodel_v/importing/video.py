@@ -25,6 +25,7 @@ from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.recording import Lack, Recorded, Recording, named
 from worldmodel_v.importing.tables import Table, read_table
 from worldmodel_v.records import NO_SEED
+from worldmodel_v.settings import local_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class VideoRecording(Recording):
     def __init__(self, config: VideoImportConfig) -> None:
         """Raises DatasetNotUsable if videos, tables or columns are missing, ConfigError if a column is not there."""
         source = Path(config.from_).absolute()
-        place = None if config.actions is None else Path(config.actions).absolute()
+        place = None if config.actions is None else local_path(config.actions).absolute()
         self._videos = videos(source)
         self._tables = tables(self._videos, place)
         shared = dict.fromkeys(self._tables)

@@ -14,6 +14,7 @@ from worldmodel_v.autoencoders.gaussian.settings import GaussianSettings, Likeli
 from worldmodel_v.autoencoders.gaussian.vae import VAE, GaussianAutoencoder, VAEConfig, gaussian_latents
 from worldmodel_v.autoencoders.registry import BUILT_IN, autoencoder_class
 from worldmodel_v.errors import ModelNotUsable
+from worldmodel_v.settings import local_path
 
 __all__ = [
     "VAE",
@@ -44,7 +45,7 @@ def load_vae(path: str | Path) -> Trained[GaussianAutoencoder]:
 
     Raises ModelNotUsable if there is none, or another autoencoder.
     """
-    path = Path(path)
+    path = local_path(path)
     content = artifact.read_weights(path)
     if not is_vae(kind := artifact.kind_of(content, str(path))):
         raise ModelNotUsable(
