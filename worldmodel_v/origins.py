@@ -34,6 +34,11 @@ def originals_of(spec: RolloutSpec | LatentSpec) -> list[Original]:
     return [{"spec_hash": spec.hash, "settings": spec.settings()}]
 
 
+def imports_of(spec: RolloutSpec | LatentSpec) -> list[dict[str, Any]]:
+    """What was recorded of the import (`RolloutSpec.imported`), of each collection that was imported."""
+    return [imported for original in originals_of(spec) if (imported := original["settings"].get("imported"))]
+
+
 def collections_of(spec: RolloutSpec | LatentSpec) -> tuple[str, ...]:
     """The `spec_hash` of each collection."""
     return tuple(original["spec_hash"] for original in originals_of(spec))

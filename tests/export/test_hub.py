@@ -21,7 +21,8 @@ from PIL import Image
 from tests.builders import files_in, make_episode, rollout_spec
 from tests.commands import run
 from tests.hub_server import TOKEN, FakeHub, fake_hub
-from worldmodel_v import load_vae, open_dataset, verify
+from worldmodel_v import SelectConfig, load_vae, open_dataset, select, verify
+from worldmodel_v.cli import inspect
 from worldmodel_v.errors import ConfigError, ModelNotUsable, OutputNotUsable, PackageMissing, ShardDamaged
 from worldmodel_v.export.hub import HubConfig, HubReport, export_hub
 from worldmodel_v.export.hub_card import size_category
@@ -72,6 +73,25 @@ def test_the_card_is_one_of_a_dataset(rollouts_repo: Path, stamp_rollouts: Path)
     with Image.open(rollouts_repo / "preview.png") as picture:
         assert picture.size == (3 * 64 + 2 * 2, 64)
     assert "(preview.png)" in card.text
+
+
+def test_the_licence_of_what_was_imported_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, licence in enumerate(("mit", "cc-by-nc-4.0", None)):
+        record = {"format": "npz", "options": {}, "licence": licence, "lacks": [], "num_files": number, "files": {}}
+        spec = rollout_spec(imported=record | {"files_sha256": f"{number}" * 64})
+        with DatasetWriter(tmp_path / f"{number}", spec) as writer:
+            writer.commit(0, build_shard([make_episode(0)], spec_hash=spec.hash))
+    select(SelectConfig(data=[tmp_path / f"{number}" for number in range(3)], out=tmp_path / "all"))
+    report = shared(tmp_path / "out", data=tmp_path / "all", license="mit")
+    assert report.notes == ["it was imported from what has another licence than the card: cc-by-nc-4.0"]
+    text = "npz, licence: mit; npz, licence: cc-by-nc-4.0; npz, licence: not named"
+    assert f"| imported from | `{text}` |" in DatasetCard.load(tmp_path / "out" / "README.md").text
+    monkeypatch.setattr(sys, "argv", ["wm-inspect", str(tmp_path / "all")])
+    monkeypatch.setenv("COLUMNS", "400")
+    inspect.main()
+    assert "from npz, 1 file (list 111111111111…), licence cc-by-nc-4.0, lacks nothing" in capsys.readouterr().out
 
 
 def test_latents_say_which_vae_made_them(stamp_latents: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What `wm-inspect` shows a person: one screen, with rounded figures; `--json` has everything."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -120,6 +120,11 @@ def _import_text(imported: Mapping[str, Any]) -> str:
     return f"from {imported['format']}, {files}, {licence}, {lacks}"
 
 
+def _import_of(settings: Mapping[str, Any], differ: Sequence[str]) -> dict[str, str]:
+    """How a collection was imported, if the collections of a selection differ in that."""
+    return {"imported": _import_text(settings["imported"])} if "imported" in differ and settings.get("imported") else {}
+
+
 def _without_selection(settings: dict[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The settings that all episodes have in common, and for a selection what was asked for and where its episodes are from."""
     source = settings.get("source") or {}
@@ -131,7 +136,9 @@ def _without_selection(settings: dict[str, Any]) -> tuple[dict[str, Any], list[t
         left["source"] = {name: value for name, value in source.items() if name not in ("selection", *selection["differ"])}
     asked = {name: value for name, value in selection.items() if name not in ("datasets", "origins", "differ")}
     origins = [
-        {**{name: original["settings"].get(name) for name in ("env", "policy", "seed")}, "spec_hash": original["spec_hash"]}
+        {name: original["settings"].get(name) for name in ("env", "policy", "seed")}
+        | _import_of(original["settings"], selection["differ"])
+        | {"spec_hash": original["spec_hash"]}
         for original in selection["origins"]
     ]
     datasets = [{name: value for name, value in each.items() if name != "selection"} for each in selection["datasets"]]

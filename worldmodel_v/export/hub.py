@@ -21,6 +21,7 @@ from worldmodel_v.export.packages import optional
 from worldmodel_v.export.parquet import arrow_schema, write_parquet
 from worldmodel_v.export.source import Source
 from worldmodel_v.notebook import shown
+from worldmodel_v.origins import imports_of
 from worldmodel_v.progress import Progress
 from worldmodel_v.settings import local_path, require_settings
 from worldmodel_v.spec import LatentSpec, RolloutSpec
@@ -121,8 +122,9 @@ def export_hub(config: HubConfig, progress: Progress | None = None) -> HubReport
     hub = Hub(config.repo, kind) if config.upload else None
     if hub:
         hub.require_login()
+    notes = [] if config.license else [f"the card names no licence; {option('license', 'cc-by-4.0')} would name one"]
     if config.vae is None:
-        _write_dataset(config, progress)
+        notes += _write_dataset(config, progress)
     else:
         _write_model(config, Path(config.vae))
     command = _command(config, kind)
@@ -136,12 +138,12 @@ def export_hub(config: HubConfig, progress: Progress | None = None) -> HubReport
         bytes=sum(written),
         url=url,
         upload_with=command,
-        notes=[] if config.license else [f"the card names no licence; {option('license', 'cc-by-4.0')} would name one"],
+        notes=notes,
     )
 
 
-def _write_dataset(config: HubConfig, progress: Progress) -> None:
-    """The dataset's own files, Parquet, picture and card."""
+def _write_dataset(config: HubConfig, progress: Progress) -> list[str]:
+    """The dataset's own files, Parquet, picture and card; returns a note if it was imported under another licence."""
     assert config.data is not None
     optional("pyarrow", extra="hub")
     source: Source[Any] = Source(config.data, (RolloutSpec, LatentSpec), progress)
@@ -165,6 +167,9 @@ def _write_dataset(config: HubConfig, progress: Progress) -> None:
         task.close()
         (folder / PICTURE_NAME).write_bytes(dataset_picture(dataset))
         (folder / CARD_NAME).write_text(dataset_card(DatasetFacts(config.repo, config.license, dataset)))
+    licences = dict.fromkeys(each["licence"] for each in imports_of(dataset.spec))
+    others = [licence for licence in licences if licence not in (None, config.license)]
+    return [f"it was imported from what has another licence than the card: {', '.join(others)}"] if others else []
 
 
 def _write_model(config: HubConfig, vae: Path) -> None:

@@ -13,7 +13,7 @@ from worldmodel_v import __version__
 from worldmodel_v.autoencoders.artifact import Description, Training
 from worldmodel_v.autoencoders.base import readable_figures
 from worldmodel_v.autoencoders.gaussian import is_vae
-from worldmodel_v.origins import originals_of
+from worldmodel_v.origins import imports_of, originals_of
 from worldmodel_v.schema import Column
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset
@@ -162,6 +162,8 @@ def _settings(dataset: Dataset[Any]) -> dict[str, Any]:
 def _provenance(dataset: Dataset[Any]) -> dict[str, Any]:
     settings, spec = _settings(dataset), dataset.spec
     facts = {name: settings[name] for name in ("env", "env_kwargs", "policy", "seed", "gymnasium") if settings.get(name)}
+    if imports := [f"{each['format']}, licence: {each['licence'] or 'not named'}" for each in imports_of(spec)]:
+        facts |= {"imported from": "; ".join(dict.fromkeys(imports))}
     facts |= {"collections": len(originals_of(spec)), "spec_hash": dataset.spec_hash}
     if isinstance(spec, LatentSpec):
         facts |= {"vae_sha256": spec.vae_sha256, "precision": spec.precision}
