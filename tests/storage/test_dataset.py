@@ -1,5 +1,6 @@
 """A dataset is a sequence of episodes, and a table."""
 
+import pickle
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -38,6 +39,17 @@ def test_it_has_a_length_and_gives_each_episode_by_its_place(stamp_rollouts: Pat
             dataset[place]
     with pytest.raises(TypeError):
         dataset["0"]
+
+
+def test_it_stays_where_it_was_opened(stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stamp_rollouts.parent)
+    dataset = open_dataset(stamp_rollouts.name)
+    monkeypatch.chdir(tmp_path)
+    assert dataset.name == stamp_rollouts.name
+    assert len([*dataset]) == len(dataset)
+    assert pickle.loads(pickle.dumps(dataset)).episode(7).num_rows == dataset[7].num_rows
+    with dataset.open_verified(dataset.entries[0]) as shard:
+        assert shard.num_episodes
 
 
 def test_places_count_what_is_there(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import operator
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -63,6 +63,12 @@ class Dataset(Generic[S]):
 
     entries: tuple[IndexEntry, ...]
     """The committed shards, by number."""
+
+    _root: Place = field(init=False, repr=False, compare=False)
+    """`path` from everywhere: a program may change its directory."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_root", self.path.absolute())
 
     def __repr__(self) -> str:
         kind = self.format.rpartition("/")[2]
@@ -165,7 +171,7 @@ class Dataset(Generic[S]):
 
     def open_file(self, entry: IndexEntry) -> OpenFile:
         """A committed shard's file, to read parts of it whose places are known; raises ShardDamaged if it is missing."""
-        return store.open_file(self.shard_path(entry), self.path)
+        return store.open_file(self._root / entry.name, self._root)
 
     def shards(self, entries: Sequence[IndexEntry] | None = None) -> Iterator[tuple[IndexEntry, Shard]]:
         """Each committed shard, or each of `entries`, open in turn; remote ones are opened ahead. Raises as `open_shard`."""
@@ -193,7 +199,7 @@ class Dataset(Generic[S]):
     def open_shard(self, entry: IndexEntry, image: bytes | None = None) -> Shard:
         """Open a committed shard, from its bytes if `image` gives them; raises ShardDamaged if it differs from the index."""
         if image is None:
-            shard = Shard.open(self.shard_path(entry), self.schema, entry.bytes, self.path)
+            shard = Shard.open(self._root / entry.name, self.schema, entry.bytes, self._root)
         else:
             shard = Shard.from_bytes(image, self.schema, str(self.shard_path(entry)))
         try:
@@ -205,11 +211,11 @@ class Dataset(Generic[S]):
 
     def open_verified(self, entry: IndexEntry) -> Shard:
         """Open a committed shard and check its SHA-256; a remote one is loaded into memory. Raises ShardDamaged."""
-        if isinstance(self.path, RemotePath):
+        if isinstance(self._root, RemotePath):
             return self.open_shard(entry, self.image(entry))
         shard = self.open_shard(entry)
         try:
-            self._require_sha256(entry, sha256_of_file(self.path / entry.name, self.path))
+            self._require_sha256(entry, sha256_of_file(self._root / entry.name, self._root))
         except ShardDamaged:
             shard.close()
             raise
