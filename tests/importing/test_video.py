@@ -198,6 +198,26 @@ def test_tables_elsewhere_and_one_table_of_all(stamp_rollouts: Path, tmp_path: P
         require_imported(tmp_path / out, stamp_rollouts)
 
 
+def test_what_an_npz_holds_once_is_the_seed_or_named(stamp_rollouts: Path, tmp_path: Path) -> None:
+    episode = episodes(stamp_rollouts)[0]
+    write_pictures(tmp_path / "ride", episode.pixels)
+    once = {"seed": np.array(7), "fps": np.array(30), "driver": np.array("me")}
+    write_npz(tmp_path / "ride.npz", {"action": episode.action[:-1]} | once)
+    notes = run_import("video", tmp_path / "ride", tmp_path / "out").notes
+    assert "fps, driver: left out, it has no number for each row" in notes
+    assert open_dataset(tmp_path / "out").episode(0).seed == 7
+    write_npz(tmp_path / "ride.npz", {"action": episode.action[:-1], "reward": np.array(7.0)})
+    with pytest.raises(DatasetNotUsable, match=r"ride\.npz: reward: is a single value; expected a number in every row"):
+        run_import("video", tmp_path / "ride", tmp_path / "other")
+
+
+def test_a_table_without_a_video_is_named(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts)
+    (source / "ride_6.mp4").rename(source / "ride_6.gif")
+    notes = run_import("video", source, tmp_path / "out", action=("steer", "gas")).notes
+    assert "ride_6.csv: left out, no video has its name" in notes
+
+
 def test_an_uneven_frame_rate_neither_repeats_nor_drops_a_frame(stamp_rollouts: Path, tmp_path: Path) -> None:
     episode = episodes(stamp_rollouts)[0]
     times = np.cumsum(1 + np.arange(episode.num_rows) ** 2 % 97).tolist()
@@ -344,7 +364,7 @@ def test_columns_are_found_by_their_names_and_numbers(head: str, row: str, stamp
     imported = episodes(tmp_path / "out")[0]
     np.testing.assert_array_equal(imported.action, episode.action)
     np.testing.assert_array_equal(imported.reward, episode.reward)
-    assert ("note: left out, not every value is a number" in report.notes) == ("note" in head)
+    assert ("note: left out, it has no number for each row" in report.notes) == ("note" in head)
 
 
 def test_columns_that_no_dataset_can_hold_are_left_out_and_named(stamp_rollouts: Path, tmp_path: Path) -> None:
@@ -458,7 +478,7 @@ def test_dates_and_times_say_an_order_too(ending: str, stamp_rollouts: Path, tmp
                 run_import("video", source, tmp_path / "other")
         else:
             notes = run_import("video", source, tmp_path / f"out {when}").notes
-            assert "timestamp: left out, not every value is a number" in notes
+            assert "timestamp: left out, it has no number for each row" in notes
 
 
 def test_a_row_that_is_missing_between_others_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:

@@ -79,13 +79,13 @@ class ActionColumns:
         taken = {*actions, *found.values(), *index}
         others = [name for name in table if name not in taken]
         wanted = further(others, without, where)
-        _require_numbers(table, [name for name in table if name in taken], where)
-        left_out = tuple(name for name in others if name not in wanted or _is_text(table[name]))
+        _require_numbers(table, [name for name in table if name in taken], found["seed"], where)
+        left_out = tuple(name for name in others if name not in wanted or not _has_rows(table[name]))
         return cls(action=actions, **found, extras=tuple(name for name in others if name not in left_out), left_out=left_out)
 
     def require_numbers(self, table: Table, where: Path) -> None:
         """Raise DatasetNotUsable if a column that is imported holds anything else in this table."""
-        _require_numbers(table, [name for name in table if name not in self.left_out], where)
+        _require_numbers(table, [name for name in table if name not in self.left_out], self.seed, where)
 
     def actions(self, table: Table) -> np.ndarray:
         """(R, …): the column's own shape, or a vector of several columns."""
@@ -154,13 +154,16 @@ class ActionColumns:
         return {name: _with_last_row(table[name], name, num_frames) for name in self.extras}
 
 
-def _require_numbers(table: Table, names: Sequence[str], where: Path) -> None:
-    if wrong := [name for name in names if _is_text(table[name])]:
-        raise DatasetNotUsable(f"{wrong[0]}: not every value is a number, or true or false", where=where)
+def _require_numbers(table: Table, names: Sequence[str], seed: str | None, where: Path) -> None:
+    """Raise DatasetNotUsable unless these are rows of numbers; the seed may be a single one."""
+    if wrong := [name for name in names if not _has_rows(np.atleast_1d(table[name]) if name == seed else table[name])]:
+        what = "not every value is a number, or true or false" if table[wrong[0]].ndim else "is a single value"
+        raise DatasetNotUsable(f"{wrong[0]}: {what}", where=where, expected="a number in every row")
 
 
-def _is_text(rows: np.ndarray) -> bool:
-    return rows.dtype.kind not in "fiub"
+def _has_rows(rows: np.ndarray) -> bool:
+    """Whether these are numbers, and not one for all rows."""
+    return rows.dtype.kind in "fiub" and rows.ndim > 0
 
 
 def _actions(table: Table, where: Path) -> tuple[str, ...]:

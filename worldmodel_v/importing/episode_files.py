@@ -4,7 +4,7 @@ Names are ordered as people count: ride_2 before ride_10.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetNotUsable
@@ -56,6 +56,12 @@ def tables(found: list[Path], place: Path | None) -> list[Path]:
     if place is not None and place.is_file():
         return [place] * len(found)
     return [_table(video, place or video.parent) for video in found]
+
+
+def unused_tables(used: Collection[Path], folder: Path) -> list[Path]:
+    """The tables in a folder that are of no video."""
+    inside = in_order(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in inside if path.suffix.lower() in READERS and path.is_file() and path not in used]
 
 
 def name_of(video: Path) -> str:

@@ -16,8 +16,8 @@ from worldmodel_v.storage.reading import readable
 
 MOST_OF_A_HEAD = 1 << 20
 Table = Mapping[str, np.ndarray]
-"""Column names to numbers, (R, …) each. Dates and times are datetime64, only to be compared. A column of anything else (texts)
-is None in every row, of dtype object."""
+"""Column names to numbers, (R, …) each; of an npz also single numbers, (). Dates and times are datetime64, only to be
+compared. A column of anything else (texts) is None in every row, of dtype object."""
 
 
 def read_table(path: Path, without: Collection[str] = ()) -> Table:
@@ -27,7 +27,7 @@ def read_table(path: Path, without: Collection[str] = ()) -> Table:
     """
     with reading(path):
         table = READERS[path.suffix.lower()](path, without)
-    lengths = {name: len(column) for name, column in table.items()}
+    lengths = {name: len(column) for name, column in table.items() if column.ndim}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise DatasetNotUsable("its columns differ in length", where=path, expected="one row for each action", got=said)
@@ -140,14 +140,14 @@ def _read_parquet(path: Path, without: Collection[str]) -> Table:
 
 
 def _read_npz(path: Path, without: Collection[str]) -> Table:
-    headers = {name: header for name, header in read_headers(path).items() if header.shape}
+    headers = read_headers(path)
     names = [name for name, header in headers.items() if header.dtype.kind in "fiub" and name not in without]
     numbers = read_arrays(path, names)
-    return {name: numbers.get(name, _no_numbers(header.shape[0])) for name, header in headers.items()}
+    return {name: numbers.get(name, _no_numbers(*header.shape[:1])) for name, header in headers.items()}
 
 
-def _no_numbers(num_rows: int) -> np.ndarray:
-    return np.broadcast_to(np.array(None), (num_rows,))
+def _no_numbers(*num_rows: int) -> np.ndarray:
+    return np.broadcast_to(np.array(None), num_rows)
 
 
 def _columns(table: Any, path: Path, without: Collection[str]) -> Table:

@@ -20,7 +20,7 @@ from worldmodel_v.errors import DatasetNotUsable
 from worldmodel_v.importing.action_table import END_COLUMNS, EPISODE, ActionColumns
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.decoding import picture, video_frames, video_shape
-from worldmodel_v.importing.episode_files import frame_files, tables, videos
+from worldmodel_v.importing.episode_files import frame_files, tables, unused_tables, videos
 from worldmodel_v.importing.frames import LazyFrames
 from worldmodel_v.importing.recording import Lack, Recorded, Recording, named
 from worldmodel_v.importing.tables import Table, read_table
@@ -97,7 +97,8 @@ class VideoRecording(Recording):
         self._is_shared = is_one_file and (self.num_episodes > 1 or EPISODE in first)
         self._names, self._columns = tuple(first), config.columns(first, self._tables[0], is_shared=self._is_shared)
         self._is_equal = len(self._columns.actions(self._table(0))) == len(_frames(self._videos[0]))
-        self.lacks, self.notes = self._lacks(), self._notes()
+        unused = [f"{path.name}: left out, no video has its name" for path in unused_tables(shared, place or source)]
+        self.lacks, self.notes = self._lacks(), (*self._notes(), *unused)
 
     def where(self, number: int) -> str:
         return str(self._videos[number])
@@ -143,7 +144,7 @@ class VideoRecording(Recording):
         if not np.isin(table[EPISODE], range(self.num_episodes)).all():
             expected = f"{EPISODE}: 0 to {self.num_episodes - 1}, as there are videos"
             raise DatasetNotUsable(where=path, expected=expected, got=np.unique(table[EPISODE])[[0, -1]].tolist())
-        return {name: rows[table[EPISODE] == number] for name, rows in table.items()}
+        return {name: rows[table[EPISODE] == number] if rows.ndim else rows for name, rows in table.items()}
 
     def _lacks(self) -> tuple[Lack, ...]:
         columns, seeds, acts_last = self._columns, set[int | None](), False
@@ -161,7 +162,7 @@ class VideoRecording(Recording):
     def _notes(self) -> tuple[str, ...]:
         extras = ", ".join(self._columns.extras)
         left_out = ", ".join(name for name in self._columns.left_out if name not in self._without)
-        notes = [f"{left_out}: left out, not every value is a number"] if left_out else []
+        notes = [f"{left_out}: left out, it has no number for each row"] if left_out else []
         if extras and not self._is_equal:
             notes.append(f"{extras}: no value beside the final frame, so it is NaN there, and whole numbers are float64")
         return tuple(notes)
