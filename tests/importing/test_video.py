@@ -20,6 +20,7 @@ from tests.importing.toy import episodes, require_imported, require_refused, req
 from worldmodel_v.collection import collect
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.importing.decoding import picture, video_frames
+from worldmodel_v.importing.tables import read_table
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import open_dataset
 
@@ -209,6 +210,18 @@ def test_what_an_npz_holds_once_is_the_seed_or_named(stamp_rollouts: Path, tmp_p
     write_npz(tmp_path / "ride.npz", {"action": episode.action[:-1], "reward": np.array(7.0)})
     with pytest.raises(DatasetNotUsable, match=r"ride\.npz: reward: is a single value; expected a number in every row"):
         run_import("video", tmp_path / "ride", tmp_path / "other")
+
+
+def test_a_large_csv_with_quotes_keeps_its_rows(tmp_path: Path) -> None:
+    """Larger than the megabyte that pyarrow parses at once."""
+    rows = [f"x,{number}.5\n" for number in range(200_000)]
+    rows[5] = '"two\nlines",0.5\n'
+    (tmp_path / "ride.csv").write_text("note,action\n" + "".join(rows))
+    assert len(read_table(tmp_path / "ride.csv")["action"]) == len(rows)
+    rows[5] = '"not closed,0.5\n'
+    (tmp_path / "ride.csv").write_text("note,action\n" + "".join(rows))
+    with pytest.raises(DatasetNotUsable, match=r"is no such CSV .*not closed"):
+        read_table(tmp_path / "ride.csv")
 
 
 def test_a_table_without_a_video_is_named(stamp_rollouts: Path, tmp_path: Path) -> None:

@@ -86,8 +86,9 @@ def _read_csv(path: Path, without: Collection[str]) -> Table:
     import pyarrow.csv
 
     _require_commas(path)
+    parsed = pyarrow.csv.ParseOptions(newlines_in_values=True)  # without, it loses rows of files over 1 MB in silence
     try:
-        table = pyarrow.csv.read_csv(path)
+        table = pyarrow.csv.read_csv(path, parse_options=parsed)
     except pyarrow.ArrowInvalid as error:
         expected = "a head with a name for each column, and rows with as many values"
         raise DatasetNotUsable(f"is no such CSV ({one_line(error)})", where=path, expected=expected) from None
@@ -105,7 +106,8 @@ def _require_within_int64(rows: np.ndarray | None, name: str, path: Path) -> Non
     import pyarrow.csv
 
     as_text = pyarrow.csv.ConvertOptions(include_columns=[name], column_types={name: pyarrow.string()})
-    texts = pyarrow.csv.read_csv(path, convert_options=as_text)[name]
+    parsed = pyarrow.csv.ParseOptions(newlines_in_values=True)
+    texts = pyarrow.csv.read_csv(path, parse_options=parsed, convert_options=as_text)[name]
     if pc.any(pc.match_substring_regex(texts, r"^\s*[+-]?\d{19,}\s*$")).as_py():
         raise DatasetNotUsable(f"{name.strip()}: whole numbers that int64 cannot hold", where=path)
 
