@@ -284,6 +284,15 @@ def test_an_episode_is_never_in_a_dataset_twice(one: Path, tmp_path: Path) -> No
     assert chosen(tmp_path / "whole") == [*range(8)]
 
 
+def test_shards_of_another_size_make_no_other_episodes(one: Path, tmp_path: Path) -> None:
+    again = write_rollouts(tmp_path / "again", 8, per_shard=2, episodes_per_shard=7)
+    text = f"8 episodes are chosen twice, such as episode 0 of the collection .* which is in {one} and in {again}"
+    with pytest.raises(DatasetNotUsable, match=text):
+        selected(tmp_path / "out", one, again)
+    loop = write_rollouts(tmp_path / "loop", 8, noise=1, seed=0, policy=policy_of(0), episodes_per_shard=7)
+    assert selected(tmp_path / "both", one, loop).episodes == 16  # of a user's own loop: other episodes
+
+
 def test_what_chooses_nothing_is_refused_and_leaves_nothing(one: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(DatasetNotUsable, match="no episode of 8 is selected"):

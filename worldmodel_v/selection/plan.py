@@ -89,15 +89,21 @@ def by_shard(table: EpisodeTable, places: np.ndarray) -> list[np.ndarray]:
 
 
 def _refuse_twice(datasets: Sequence[Source], table: EpisodeTable, places: np.ndarray, originals: Sequence[Original]) -> None:
-    """Raise DatasetNotUsable if one episode of one collection is chosen from two datasets."""
-    pairs = np.stack([table.origin[places], table.origin_episode[places]], axis=1)
-    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
-    if (twice := kinds[counts > 1]).size:
-        origin, episode = twice[0].tolist()
-        spec_hash = originals[origin]["spec_hash"]
-        paths = [str(datasets[source].path) for source in table.source[places[(pairs == twice[0]).all(axis=1)]].tolist()]
+    """Raise DatasetNotUsable if one episode of one collection is chosen from two datasets, or one that only lies in shards of
+    another size: of collections that differ in nothing else, episodes of one number, length and return are the same."""
+    settings = [json.dumps(original["settings"] | {"episodes_per_shard": None}, sort_keys=True) for original in originals]
+    alike = np.array([settings.index(each) for each in settings])
+    origin, episode = table.origin[places], table.origin_episode[places]
+    found = (table.num_rows[places], table.returns[places].view(np.int64))
+    for facts in ((origin, episode), (alike[origin], episode, *found)):
+        keys = np.stack(facts, axis=1)
+        kinds, counts = np.unique(keys, axis=0, return_counts=True)
+        if not (twice := kinds[counts > 1]).size:
+            continue
+        spec_hash = originals[twice[0, 0]]["spec_hash"]
+        paths = [str(datasets[source].path) for source in table.source[places[(keys == twice[0]).all(axis=1)]].tolist()]
         raise DatasetNotUsable(
-            f"{counted(len(twice), 'episode')} {are(len(twice))} chosen twice, such as episode {episode} of the collection "
+            f"{counted(len(twice), 'episode')} {are(len(twice))} chosen twice, such as episode {twice[0, 1]} of the collection "
             f"{spec_hash[:12]}…, which is in {' and in '.join(paths)}",
             remedy="name each dataset once, or choose other parts of them with wm-select",
         )
