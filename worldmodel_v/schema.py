@@ -206,21 +206,30 @@ def _bounds(
     """(kind, shape, smallest, largest) of a recorded action space; a continuous space does not use the last two."""
     nothing = np.zeros((), np.int64)
     if record["type"] == "Box" and np.dtype(record["dtype"]).kind == "f":
+        if not {"low", "high"} <= record.keys():
+            raise ValueError(f"action space {record!r:.200} has no bounds")
         return "continuous", _shape(record), nothing, nothing
     if record["type"] == "Box":
-        low, high = (np.array(record[bound], np.int64) for bound in ("low", "high"))
+        low, high = (_whole(record[bound]) for bound in ("low", "high"))
         shape = _shape(record)
         return _whole_numbers("whole", np.broadcast_to(low, shape), np.broadcast_to(high, shape))
     if record["type"] == "MultiBinary":
         shape = _shape(record)
         return _whole_numbers("whole", np.zeros(shape, np.int64), np.ones(shape, np.int64))
     if record["type"] == "Discrete":
-        start = np.array(record["start"], np.int64)
-        return _whole_numbers("discrete", start, start + np.int64(record["n"] - 1))
+        start = _whole(record["start"])
+        return _whole_numbers("discrete", start, start + _whole(record["n"]) - 1)
     if record["type"] == "MultiDiscrete":
-        start = np.array(record["start"], np.int64)
-        return _whole_numbers("discrete", start, start + np.array(record["nvec"], np.int64) - 1)
+        start = _whole(record["start"])
+        return _whole_numbers("discrete", start, start + _whole(record["nvec"]) - 1)
     raise ValueError(f"actions of a space {record['type']!r:.100}: expected Box, Discrete, MultiDiscrete or MultiBinary")
+
+
+def _whole(values: Any) -> np.ndarray:
+    """int64; raises ValueError for other numbers, OverflowError for those beyond int64."""
+    if np.array(values).dtype.kind not in "iuO":
+        raise ValueError(f"{values!r:.100}: expected whole numbers")
+    return np.array(values, np.int64)
 
 
 def _shape(record: dict[str, Any]) -> tuple[int, ...]:

@@ -17,6 +17,8 @@ from worldmodel_v.importing.npz_folder import npz_files
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import Dataset, open_dataset, verify
 
+BOX = '{"type": "Box", "dtype": "float32", "shape": [2], %s}'
+
 
 def run(name: str, source: Path, out: Path, **options: object) -> tuple[ImportReport, list[Episode], Dataset]:
     """Import without the verdict on alignment, which has tests of its own."""
@@ -201,6 +203,11 @@ def test_a_single_file_is_an_episode(tmp_path: Path) -> None:
         ({"action_space": "box:1,-1"}, "the bounds are in the wrong order"),
         ({"action_space": "five"}, "is no space of actions"),
         ({"action_space": '{"type": "Text"}'}, "is no space of actions"),
+        ({"action_space": f"discrete:{10**30}"}, "is no space of actions"),
+        ({"action_space": '{"type": "Discrete", "dtype": "int64", "n": 3.9, "start": 0}'}, r"3\.9: expected whole numbers"),
+        ({"action_space": BOX % '"low": [-1], "high": [1, 2, 3]'}, "is no space of actions .*broadcast"),
+        ({"action_space": BOX % '"low": 9, "high": -9'}, "the bounds are in the wrong order"),
+        ({"action_space": BOX % '"low": -9'}, "has no bounds"),
         ({"frame_size": 63}, "no architecture trains on frames of 63x63"),
         ({"crop": "1:2"}, "crop: expected"),
         ({"episodes": 9}, "episodes: expected at most 4"),

@@ -31,12 +31,11 @@ def parse_space(text: str, row_shape: tuple[int, ...]) -> dict[str, Any]:
         elif kind == "box":
             low, high = (float(bound) for bound in rest.split(","))
             record = {"type": "Box", "dtype": "float32", "shape": [*row_shape] or [1], "low": _json(low), "high": _json(high)}
-            if not low < high:
-                raise ValueError("the bounds are in the wrong order")
         else:
             record = parse_object(text)
-        ActionSpace(record)
-    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        if (bounds := bounds_of(ActionSpace(record))) is not None and not (bounds[0] <= bounds[1]).all():
+            raise ValueError("the bounds are in the wrong order")
+    except (ValueError, TypeError, KeyError, AssertionError, OverflowError) as error:
         raise ConfigError(f"is no space of actions ({error})", field="action_space", got=text, expected=EXPECTED) from None
     return json.loads(json.dumps(record))
 
