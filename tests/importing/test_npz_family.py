@@ -203,6 +203,7 @@ def test_a_single_file_is_an_episode(tmp_path: Path) -> None:
         ({"action_space": "box:1,-1"}, "the bounds are in the wrong order"),
         ({"action_space": "five"}, "is no space of actions"),
         ({"action_space": '{"type": "Text"}'}, "is no space of actions"),
+        ({"frames": "none"}, "expected an array 'none', got the arrays .*; name it with frames$"),
         ({"action_space": f"discrete:{10**30}"}, "is no space of actions"),
         ({"action_space": '{"type": "Discrete", "dtype": "int64", "n": 3.9, "start": 0}'}, r"3\.9: expected whole numbers"),
         ({"action_space": BOX % '"low": [-1], "high": [1, 2, 3]'}, "is no space of actions .*broadcast"),
@@ -218,7 +219,7 @@ def test_settings_that_make_no_sense(options: dict[str, object], message: str, t
     record_plain(tmp_path / "plain")
     if options.get("out"):
         options = {"out": tmp_path / "plain" / "inside"}
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, DatasetNotUsable), match=message):
         run("npz", tmp_path / "plain", **{"out": tmp_path / "out", **options})
     assert not (tmp_path / "out").exists()
 

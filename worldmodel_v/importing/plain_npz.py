@@ -78,7 +78,7 @@ class _Folder(NpzFolder):
         self._named = {
             role: getattr(config, role)
             for role in ("frames", "action", "reward", "terminated", "truncated")
-            if getattr(config, role) != NONE
+            if role in ("frames", "action") or getattr(config, role) != NONE
         }
         try:
             super().__init__(Path(config.from_), required=self._named.values())
