@@ -10,6 +10,7 @@ import json
 import math
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tests.extending.threads_executor import Threads
 from worldmodel_v import Recorder
 from worldmodel_v.collection import CollectionConfig, collect_source
 from worldmodel_v.envs.stamp import StampEnv, action_stamp, read_stamps
-from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, EpisodesSetAside, OutputNotUsable
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, EpisodeFailed, EpisodesSetAside, OutputNotUsable
 from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.storage import open_dataset, verify
 
@@ -53,6 +54,13 @@ class Wrong(Pendulums):
 
     def episode(self, number: int, rng: np.random.Generator) -> dict:
         return {**super().episode(number, rng), **self.changes}
+
+
+class Telling(StampEnv):
+    """Says something beside each step, and nothing beside the reset."""
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return *super().step(action)[:4], {"speed": 1.0}
 
 
 class Gain(gymnasium.RewardWrapper):
@@ -434,12 +442,50 @@ class TestRecorder:
 
     def test_a_seed_that_cannot_be_recorded_is_refused_before_the_episode(self, tmp_path: Path) -> None:
         env = Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out")
-        for seed in (-1, 2**63):
-            with pytest.raises(ConfigError, match=rf"expected 0 to 9223372036854775807, got {seed}$"):
+        for seed in (-1, 2**63, "5", 5.0):
+            with pytest.raises(ConfigError, match=rf"expected a whole number from 0 to 9223372036854775807, got {seed}$"):
                 env.reset(seed=seed)
         with pytest.raises(ConfigError, match="seed: expected at least 0, got -1"):
             Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out", seed=-1)
         assert not (tmp_path / "out").exists()
+
+    def test_a_seed_of_numpy_is_taken(self, tmp_path: Path) -> None:
+        with Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out") as env:
+            env.reset(seed=np.int64(7))
+            env.step(np.zeros(2))
+        assert [each.seed for each in open_dataset(tmp_path / "out")] == [7]
+
+    def test_an_environment_that_moves_past_the_recorder_before_the_dataset_is_begun(self, tmp_path: Path) -> None:
+        """What `reset` does not give is known after the first step only, and the dataset is begun then."""
+        with Recorder(Telling(), tmp_path / "out", record=("info.speed",)) as env:
+            env.reset()
+            env.unwrapped.step(np.ones(2))
+            with pytest.raises(ConfigError, match="the environment's step was called past the recorder"):
+                env.step(np.zeros(2))
+            assert env.num_episodes == 0
+
+    def test_reset_options_are_recorded_and_others_do_not_continue_the_dataset(self, tmp_path: Path) -> None:
+        with Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out") as env:
+            env.reset(options={"hills": np.array([1, 2])})
+            env.step(np.zeros(2))
+            with pytest.raises(ConfigError, match=r"options of a reset.* expected {'hills': \[1, 2\]}, got {'hills': 3};"):
+                env.reset(options={"hills": 3})
+            env.step(np.zeros(2))
+        assert [each.num_steps for each in open_dataset(tmp_path / "out")] == [2]
+        with (
+            Recorder(gymnasium.make("worldmodel_v/Stamp-v0"), tmp_path / "out") as env,
+            pytest.raises(OutputNotUsable, match=r"reset_options is {'hills': \[1, 2\]} there, {} asked"),
+        ):
+            env.reset()
+
+    def test_a_last_episode_that_cannot_be_recorded_leaves_nothing_open(self, tmp_path: Path) -> None:
+        for reward in (np.nan, 1.0):
+            env = Recorder(gymnasium.wrappers.TransformReward(StampEnv(), lambda _, given=reward: given), tmp_path / "out")
+            with nullcontext() if reward == 1 else pytest.raises(EpisodeFailed, match="reward is nan in row 0"):
+                env.reset()
+                env.step(np.zeros(2))
+                env.close()
+        assert [each.num_steps for each in open_dataset(tmp_path / "out")] == [1]
 
     def test_a_kill_loses_only_the_episode_in_progress(self, tmp_path: Path) -> None:
         process = start(HERE / "record_by_hand.py", tmp_path / "out", 100_000)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from worldmodel_v.envs.picture import AUTO
+from worldmodel_v.settings import require_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,9 @@ class EnvOptions:
     frame_skip: int = 1
     frame_skip_pool: str = "last"
     reset_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_settings(self)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:

@@ -81,6 +81,8 @@ class Recorder(gymnasium.Wrapper):
         self._preprocessing = Preprocessing(crop=crop, frame_height=height, frame_width=width, resize=resize, fit=fit)
         self._out, self._policy, self._root_seed = local_path(out).absolute(), policy, int(seed)
         self._writer: DatasetWriter | None = None
+        self._source: dict[str, str] | None = None
+        self._reset_options: dict[str, Any] = {}
         self._noting = ExitStack()
         weakref.finalize(self, self._noting.close)
         self._rows: EpisodeRows | None = None
@@ -93,16 +95,27 @@ class Recorder(gymnasium.Wrapper):
         return len(self._writer.entries if self._writer else read_index(self._out / INDEX_NAME))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin the next episode; raises OutputNotUsable if `out` holds something else, ConfigError if int64 lacks the seed."""
-        if seed is not None and not 0 <= seed <= MAX_SEED:
-            raise ConfigError("Recorder: a seed that is recorded", expected=f"0 to {MAX_SEED}", got=seed)
+        """Begin the next episode; raises OutputNotUsable if `out` holds something else, ConfigError if int64 lacks the seed or
+        the options are others than those of the dataset's first episode."""
+        if seed is not None and not (isinstance(seed, int | np.integer) and 0 <= seed <= MAX_SEED):
+            raise ConfigError("Recorder: a seed that is recorded", expected=f"a whole number from 0 to {MAX_SEED}", got=seed)
+        recorded_options = as_json(dict(options or {}))
+        if self._writer is not None and recorded_options != self._writer.spec.reset_options:
+            raise ConfigError(
+                "Recorder: the options of a reset, which are recorded once for all episodes",
+                expected=str(self._writer.spec.reset_options),
+                got=options,
+                remedy="record these episodes into another directory, or have a wrapper draw the options by the seed",
+            )
         self._cut()
-        self._seed = episode_seeds(self._root_seed, self.num_episodes)[0] if seed is None else seed
+        self._reset_options = recorded_options
+        self._seed = episode_seeds(self._root_seed, self.num_episodes)[0] if seed is None else int(seed)
         raw = self._image_env.reset(self._seed, options)
         if self._writer is not None:
             self._image_env.require_as_recorded(self._writer.spec.schema, self._writer.spec.render_shape)
         rows = EpisodeRows(self._image_env, frame_preprocessor(raw.shape, self._preprocessing))
         rows.see(raw)
+        self._note_calls()
         if self._writer is None and all(value is not MISSING for value in self._image_env.extras()):
             self._begin(rows)
         self._rows = rows
@@ -150,9 +163,11 @@ class Recorder(gymnasium.Wrapper):
         """
         if os.getpid() != self._process:
             return
-        self._cut()
-        self._let_go()
-        super().close()
+        try:
+            self._cut()
+        finally:
+            self._let_go()
+            super().close()
 
     def __enter__(self) -> Self:
         return self
@@ -162,9 +177,16 @@ class Recorder(gymnasium.Wrapper):
             self._rows = None
         self.close()
 
+    def _note_calls(self) -> None:
+        """From now on, note who steps and resets the environment; its source is read first, as noting changes its classes."""
+        if self._source is None:
+            self._source = env_source(self.env) | around(self.env) | engines(self.env)
+            self._image_env.calls = self._noting.enter_context(calls_noted(self.env))
+
     def _begin(self, rows: EpisodeRows) -> None:
         """Open the dataset, with a schema from what the first episode has shown."""
         env = self._image_env
+        assert self._source is not None
         extras = extra_columns(env.record, rows.extras(), env.seen)
         spec = RolloutSpec(
             schema=env.schema(self._preprocessing.frame_shape, extras),
@@ -179,12 +201,11 @@ class Recorder(gymnasium.Wrapper):
             layout=env.layout,
             render_shape=env.render_shape,
             record=env.record,
+            reset_options=self._reset_options,
             gymnasium=gymnasium.__version__,
-            env_source=env_source(self.env) | around(self.env) | engines(self.env),
+            env_source=self._source,
         )
         self._writer = DatasetWriter(self._out, spec)
-        # from now on, since the code of classes that note calls has another source
-        self._image_env.calls = self._noting.enter_context(calls_noted(self.env))
 
     def _cut(self) -> None:
         """Commit the episode in progress as cut there, if it has any step."""
@@ -204,7 +225,8 @@ class Recorder(gymnasium.Wrapper):
         writer.commit(number, build_shard([episode], spec_hash=spec.hash))
 
     def _let_go(self) -> None:
+        self._noting.close()
+        self._source = None
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-            self._noting.close()
