@@ -108,7 +108,7 @@ class Column:
         if self.role not in get_args(Role):
             raise ValueError(f"column {self.name}: role {self.role!r:.100}, expected one of {', '.join(get_args(Role))}")
         if any(size < 1 for size in self.row_shape) or self.row_bytes > MAX_ROW_BYTES:
-            raise ValueError(f"column {self.name}: a row of shape {self.row_shape}, expected at most {MAX_ROW_BYTES} bytes")
+            raise ValueError(f"column {self.name}: a row of shape {self.row_shape}, expected 1 to {MAX_ROW_BYTES} bytes")
         if self.filters not in (ZSTD, GZIP, PLAIN) or (self.filters == ZSTD) != (self.role == "observation"):
             raise ValueError(f"column {self.name}: filters {self.filters!r:.100} for a column of role {self.role}")
         if self.num_values is not None:
@@ -235,7 +235,7 @@ def _whole(values: Any) -> np.ndarray:
 def _shape(record: dict[str, Any]) -> tuple[int, ...]:
     shape = tuple(record["shape"])
     if not all(type(size) is int and size > 0 for size in shape) or math.prod(shape) > MAX_ACTION_VALUES:
-        raise ValueError(f"actions of shape {shape!r:.100}: expected at most {MAX_ACTION_VALUES} values")
+        raise ValueError(f"actions of shape {shape!r:.100}: expected 1 to {MAX_ACTION_VALUES} values")
     return shape
 
 

@@ -151,12 +151,65 @@ class TestSource:
             ({"logvar": [1.0] * 13}, "it gives 'logvar'; datasets and windows of latents have something else of this name"),
             ({"terminated": np.nan}, "terminated: expected True or False, got nan"),
             ({"reward": np.full(12, 2**24 + 1)}, "reward: int64 values that float32 cannot hold"),
+            ({"pixels": np.ma.array(np.zeros((13, 8, 8, 3), np.uint8), mask=True)}, "the frame has masked values"),
+            ({"action": iter(())}, "action: expected rows, got <tuple_iterator"),
+            ({"energy": 1.0}, r"energy: expected rows, got 1.0 \(float\)"),
+            ({"energy": [[1], [1, 2]]}, "energy: no array can be made of it"),
+            ({"energy": np.zeros((13, 0))}, r"energy: a row of shape \(0,\), expected 1 to \d+ bytes"),
         ],
     )
     def test_a_source_that_gives_no_episode_is_refused(self, tmp_path: Path, changes: dict, text: str) -> None:
         with pytest.raises(EnvironmentNotUsable, match=text):
             collect_source(Wrong(**changes), config(tmp_path / "out"))
         assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("attribute", "value", "text"),
+        [
+            ("name", 5, "name: expected a printable text, got 5"),
+            ("name", "", "name: expected a printable text, got ''"),
+            ("policy", None, "policy: expected a printable text"),
+            ("state_names", "angle", "state_names: expected a list of texts, got 'angle'"),
+            ("settings", {"gravity": np.int64(3)}, "settings=.*: are no JSON values: Object of type int64 is not"),
+            ("settings", {"gravity": np.nan}, "settings=.*: are no JSON values"),
+            ("settings", None, "settings: are no JSON values"),
+        ],
+    )
+    def test_what_a_source_says_of_itself_can_be_recorded(self, tmp_path: Path, attribute: str, value: Any, text: str) -> None:
+        source = Pendulums()
+        setattr(source, attribute, value)
+        with pytest.raises(EnvironmentNotUsable, match=f"^Pendulums: {text}"):
+            collect_source(source, config(tmp_path / "out"))
+        assert not (tmp_path / "out").exists()
+
+    def test_what_is_no_source_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(EnvironmentNotUsable, match="expected an object of a subclass of EpisodeSource, got ABCMeta"):
+            collect_source(Pendulums, config(tmp_path / "out"))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("given", "text"),
+        [
+            (None, r"its episode returns None \(NoneType\), expected a dictionary of columns"),
+            ({3: 1}, r"it gives 3 \(int\), which is no name of a column"),
+        ],
+    )
+    def test_what_is_no_episode_is_refused(self, tmp_path: Path, given: Any, text: str) -> None:
+        class Other(Pendulums):
+            def episode(self, number: int, rng: np.random.Generator) -> Any:
+                return given
+
+        with pytest.raises(EnvironmentNotUsable, match=text):
+            collect_source(Other(), config(tmp_path / "out"))
+
+    def test_a_further_column_is_not_rounded_to_the_type_that_it_had_first(self, tmp_path: Path) -> None:
+        class Finer(Pendulums):
+            def episode(self, number: int, rng: np.random.Generator) -> dict:
+                rows = super().episode(number, rng)
+                energy = np.full(len(rows["energy"]), 0.1, np.float64 if number else np.float32)
+                return {**rows, "energy": energy}
+
+        with pytest.raises(EpisodesSetAside, match="energy: float64 values that float32 cannot hold"):
+            collect_source(Finer(), config(tmp_path / "out", 2))
 
     def test_a_source_that_leaves_out_what_an_episode_has_is_refused_by_its_name(self, tmp_path: Path) -> None:
         class Forgetful(Pendulums):

@@ -18,14 +18,16 @@ from worldmodel_v.envs.actions import require_inside
 from worldmodel_v.envs.engines import engines, installed
 from worldmodel_v.envs.image_env import require_truth
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
+from worldmodel_v.envs.picture import plain_array
 from worldmodel_v.envs.source import code_source, held_in_common
-from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, one_line, retold
+from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, one_line, retold, shown
 from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
-from worldmodel_v.records import Episode, without_loss
-from worldmodel_v.schema import OWN_NAMES, Schema, rollout_schema, space_record
+from worldmodel_v.records import Episode, unchanged, without_loss
+from worldmodel_v.schema import OWN_NAMES, Column, Schema, rollout_schema, space_record
 from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.spec import RolloutSpec, differences
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
+from worldmodel_v.untrusted import canonical_json, parse_object
 from worldmodel_v.words import counted
 
 ROWS = ("pixels", "action", "reward", "terminated", "truncated")
@@ -76,13 +78,14 @@ class OwnSource:
         """Make episode 0, to know what the episodes hold; raises EnvironmentNotUsable if that fails, or ConfigError if
         no architecture trains on its frames."""
         name = type(source).__name__
+        _require_source(source, name)
         with retold(lambda error: EnvironmentNotUsable(f"cannot make episode 0: {one_line(error)}", where=name)):
             with episode_apart(seed, 0):
-                rows = dict(source.episode(0, episode_seeds(seed, 0)[1]))
+                rows = _rows_of(source, 0, episode_seeds(seed, 0)[1])
             frames = _frames(rows)
             if taken := {*_extra_names(rows)} & {*OWN_NAMES}:
                 raise ValueError(f"it gives {min(taken)!r}; datasets and windows of latents have something else of this name")
-            extras = tuple(extra_column(name, [np.asarray(rows[name])[0]]) for name in _extra_names(rows))
+            extras = tuple(extra_column(name, [_array(name, rows[name])[0]]) for name in _extra_names(rows))
             schema = rollout_schema(
                 frame_shape=(frames.shape[1], frames.shape[2]),
                 action_space=space_record(source.action_space),
@@ -124,7 +127,7 @@ class OwnSource:
         """Let the source make it; raises EpisodeFailed, naming episode and seed, if it raises or breaks the contract."""
         seed, rng = episode_seeds(self.spec.seed, episode_id)
         with self._failures(episode_id, seed), episode_apart(self.spec.seed, episode_id):
-            rows = dict(self.source.episode(episode_id, rng))
+            rows = _rows_of(self.source, episode_id, rng)
         return self._record(episode_id, rows)
 
     def beginning(self, episode_id: int, num_steps: int) -> Episode:
@@ -149,6 +152,43 @@ class OwnSource:
         return retold(lambda error: EpisodeFailed(f"{said}: {one_line(error)}"))
 
 
+def _require_source(source: Any, where: str) -> None:
+    """Raise EnvironmentNotUsable unless it is a source, and what it says of itself can be recorded."""
+    if not isinstance(source, EpisodeSource):
+        raise EnvironmentNotUsable(where="collect_source", expected="an object of a subclass of EpisodeSource", got=where)
+    for field in ("name", "policy"):
+        text = getattr(source, field, None)
+        if not isinstance(text, str) or not text or not text.isprintable():
+            raise EnvironmentNotUsable(where=where, field=field, expected="a printable text", got=text)
+    names = source.state_names
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise EnvironmentNotUsable(where=where, field="state_names", expected="a list of texts", got=names)
+    try:
+        parse_object(canonical_json(dict(source.settings)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EnvironmentNotUsable(f"are no JSON values: {error}", where=where, field="settings", got=source.settings) from None
+
+
+def _rows_of(source: EpisodeSource, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    given = source.episode(number, rng)
+    if not isinstance(given, Mapping):
+        raise TypeError(f"its episode returns {shown(given)}, expected a dictionary of columns")
+    if wrong := [name for name in given if not isinstance(name, str)]:
+        raise TypeError(f"it gives {shown(wrong[0])}, which is no name of a column")
+    return dict(given)
+
+
+def _array(name: str, values: Any) -> np.ndarray:
+    """A column as NumPy sees it; raises ValueError, naming it, if it has no rows."""
+    try:
+        array = np.asanyarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{name}: no array can be made of it: {one_line(error)}") from None
+    if not array.shape or not len(array):
+        raise ValueError(f"{name}: expected rows, got {shown(values)}")
+    return array
+
+
 def _extra_names(rows: Mapping[str, Any]) -> list[str]:
     return [name for name in rows if name not in (*ROWS, "state")]
 
@@ -160,7 +200,7 @@ def _require_given(rows: Mapping[str, Any], names: Iterable[str]) -> None:
 
 def _frames(rows: Mapping[str, Any]) -> np.ndarray:
     _require_given(rows, ("pixels",))
-    frames = np.asarray(rows["pixels"])
+    frames = plain_array(np.asanyarray(rows["pixels"]))
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
         raise ValueError(f"pixels: expected uint8 (T + 1, H, W, 3), got {frames.dtype} {frames.shape}")
     return frames
@@ -172,6 +212,7 @@ def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     given = {**given, "pixels": _frames(given)}
     terminated = require_truth("terminated", given.pop("terminated"))
     truncated = require_truth("truncated", given.pop("truncated", False)) or not terminated
+    given = {name: _array(name, values) for name, values in given.items()}
     num_steps = len(given["action"])
     ended = np.zeros(num_steps + 1, np.bool_)
     ended[num_steps - 1] = True
@@ -179,22 +220,23 @@ def _columns(schema: Schema, given: dict[str, Any]) -> dict[str, np.ndarray]:
     given |= {"terminated": ended if terminated else never, "truncated": ended if truncated else never}
     for column in schema.data_columns:
         expected = num_steps if column.role in ("action", "reward") else num_steps + 1
-        if (shape := np.shape(given[column.name]))[:1] != (expected,):
+        if (shape := given[column.name].shape)[0] != expected:
             actions = counted(num_steps, "action")
             raise ValueError(f"{column.name}: expected {expected} rows beside {actions}, got the shape {shape}")
     for column in schema.by_role("action", "reward"):
-        rows = _exactly(column.name, given[column.name], column.dtype)
+        rows = _exactly(column, given[column.name])
         if column.role == "action" and rows.shape[1:] == schema.actions.shape:
             rows = rows.reshape(len(rows), *column.row_shape)
         given[column.name] = np.concatenate([rows, np.full((1, *rows.shape[1:]), column.fill_value, column.dtype)])
     if unknown := given.keys() - {column.name for column in schema.data_columns}:
         raise ValueError(f"it gives {', '.join(sorted(unknown))}, which episode 0 does not have")
-    return {column.name: _exactly(column.name, given[column.name], column.dtype) for column in schema.data_columns}
+    return {column.name: _exactly(column, given[column.name]) for column in schema.data_columns}
 
 
-def _exactly(name: str, values: Any, dtype: str) -> np.ndarray:
-    """Values in the dtype of their column: floats rounded, whole numbers never changed; raises ValueError."""
-    array = np.asanyarray(values)
-    if (cast := without_loss(array, dtype)) is None:
-        raise ValueError(f"{name}: {array.dtype} values that {dtype} cannot hold")
+def _exactly(column: Column, values: np.ndarray) -> np.ndarray:
+    """Values in the dtype of their column: whole numbers never changed, nor further columns, whose dtype is that of episode 0;
+    other floats rounded. Raises ValueError."""
+    cast = unchanged(values, column.dtype) if column.role == "extra" else without_loss(values, column.dtype)
+    if cast is None:
+        raise ValueError(f"{column.name}: {values.dtype} values that {column.dtype} cannot hold")
     return cast
