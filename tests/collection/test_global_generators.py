@@ -6,7 +6,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import pytest
 import torch
+from gymnasium.utils import seeding
 
 from tests.builders import digests
 from tests.conftest import stamp_config
@@ -51,6 +53,49 @@ class Replaces(Careless):
 
 
 gymnasium.register("tests/Replaces-v0", entry_point=Replaces)
+
+
+class DrawnWhenMade(Careless):
+    """Draws before its first reset, and has no-one seed its actions."""
+
+    def __init__(self) -> None:
+        self.action_space = gymnasium.spaces.Discrete(1000)
+        self.made = int(self.np_random.integers(256))
+
+    def _see(self) -> np.ndarray:
+        return np.full((8, 8, 3), self.made, np.uint8)
+
+
+class Unseeded:
+    """Samples the environment's actions as they are."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self.act = lambda frame: env.action_space.sample()
+
+    def reset(self, rng: np.random.Generator) -> None:
+        pass
+
+
+gymnasium.register("tests/DrawnWhenMade-v0", entry_point=DrawnWhenMade)
+
+
+def test_what_gymnasium_makes_without_a_seed_repeats_and_differs_from_episode_to_episode(tmp_path: Path) -> None:
+    before = seeding.np_random
+    for name in ("a", "b"):
+        env, policy = "tests/DrawnWhenMade-v0", "tests.collection.test_global_generators:Unseeded"
+        collect(stamp_config(tmp_path / name, env=env, policy=policy, frame_size=8, episodes=4, episodes_per_shard=2))
+    assert seeding.np_random is before
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    found = [(int(episode.pixels[0, 0, 0, 0]), *episode.action[:2].tolist()) for episode in open_dataset(tmp_path / "a")]
+    assert all(len({*values}) > 2 for values in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("env", ["CarRacing-v3", "worldmodel_v/CarRacing-v3"])
+def test_the_colours_that_car_racing_draws_when_it_is_made_repeat(tmp_path: Path, env: str) -> None:
+    settings = {"env": env, "env_kwargs": {"domain_randomize": True}, "reset_options": {"randomize": False}}
+    for name in ("a", "b"):
+        collect(stamp_config(tmp_path / name, **settings, episodes=1, max_steps=1))
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
 
 
 def test_another_kind_of_generator_lasts_for_its_episode_alone(tmp_path: Path) -> None:

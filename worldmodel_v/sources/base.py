@@ -2,11 +2,13 @@
 
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import numpy as np
+from gymnasium.utils import seeding
 from numpy.random import get_bit_generator, set_bit_generator  # type: ignore[attr-defined]  # they have no stubs
 
 from worldmodel_v.process import process_kept
@@ -51,7 +53,7 @@ def episode_apart(root_seed: int, episode_id: int) -> Iterator[None]:
 @contextmanager
 def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
     """Within the block, the global generators of Python, NumPy and PyTorch (if it is loaded) are seeded for episode
-    `episode_id`; afterwards they are as before.
+    `episode_id`, and so is what Gymnasium makes without a seed; afterwards they are as before.
 
     For environments and policies that use them instead of the seed that they are given.
     """
@@ -61,10 +63,45 @@ def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
     set_bit_generator(np.random.MT19937(0))  # an episode before may have set another kind
     np.random.seed(seeds[1])
     try:
-        with torch.random.fork_rng(devices=[]) if torch else nullcontext():
+        with torch.random.fork_rng(devices=[]) if torch else nullcontext(), _unseeded_from(seeds):
             if torch:
                 torch.default_generator.manual_seed(int(seeds[2]))
             yield
     finally:
         random.setstate(python)
         set_bit_generator(numpy)
+
+
+_OF_THREAD = threading.local()
+"""`sequence`: what seeds the generators that Gymnasium makes without a seed, in an episode of this thread."""
+
+_GYMNASIUMS = seeding.np_random
+_LOCK = threading.Lock()
+_blocks = 0
+"""How many episodes, of several threads, are in progress."""
+
+
+@contextmanager
+def _unseeded_from(seeds: np.ndarray) -> Iterator[None]:
+    """Within the block, Gymnasium seeds from `seeds` what it makes without a seed: the generator of an environment that draws
+    before its first reset, as CarRacing its colours, and of a space that nobody has seeded."""
+    global _blocks
+    _OF_THREAD.sequence = np.random.SeedSequence(seeds.tolist())
+    with _LOCK:
+        _blocks += 1
+        seeding.np_random = _np_random
+    try:
+        yield
+    finally:
+        _OF_THREAD.sequence = None
+        with _LOCK:
+            _blocks -= 1
+            if not _blocks:
+                seeding.np_random = _GYMNASIUMS
+
+
+def _np_random(seed: int | None = None) -> tuple[np.random.Generator, int]:
+    """In the place of `seeding.np_random` while episodes are in progress."""
+    sequence = getattr(_OF_THREAD, "sequence", None)
+    drawn = int(sequence.spawn(1)[0].generate_state(1)[0]) if seed is None and sequence is not None else seed
+    return _GYMNASIUMS(drawn)
