@@ -176,11 +176,20 @@ class TestActions:
         with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
             env.record_action(action)
 
-    @pytest.mark.parametrize("action", [[0.5 + 1j, 0.0], ["0.5", "0"], np.zeros(2, "m8[s]"), (np.zeros(2), None), {"a": 1}])
+    @pytest.mark.parametrize(
+        "action", [[0.5 + 1j, 0.0], ["0.5", "0"], np.zeros(2, "m8[s]"), (np.zeros(2), None), {"a": 1}, None, [None, 0.5]]
+    )
     def test_what_holds_no_numbers_is_refused(self, action: Any) -> None:
         env = make_image_env(STAMP_ENV_ID, {})
         with pytest.raises(TypeError, match=r"^the policy's action is .*, expected numbers for Box"):
             env.record_action(action)
+
+    @pytest.mark.parametrize("discrete", [False, True])
+    def test_masked_values_are_no_action(self, discrete: bool) -> None:
+        env = make_image_env(STAMP_ENV_ID, {"discrete": discrete})
+        given = np.ma.array(1, mask=True) if discrete else np.ma.array([0.5, 0.5], mask=[False, True])
+        with pytest.raises(TypeError, match=r"^the policy's action is .*, of which values are masked; fill them$"):
+            env.record_action(given)
 
     def test_environments_of_old_gym_are_told_what_is_expected(self) -> None:
         old = StampEnv()

@@ -16,10 +16,12 @@ from gymnasium.wrappers import FrameStackObservation
 from tests.conftest import stamp_config
 from worldmodel_v.cli import inspect
 from worldmodel_v.collection import collect
+from worldmodel_v.envs.image_env import ImageEnv
 from worldmodel_v.envs.making import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.parts import extra_column, extra_rows, part_of
 from worldmodel_v.envs.picture import Picture, is_clear, layout_of, why_no_picture
+from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside
 from worldmodel_v.sources import Recorder
 from worldmodel_v.storage import open_dataset
@@ -65,6 +67,28 @@ def test_a_stack_whose_newest_frame_is_the_first_is_refused(layout: str) -> None
     newest_first(turned[1])  # at rest, nothing shows the order
     with pytest.raises(ValueError, match="the newest frame of its stack is the first"):
         newest_first(turned[2])
+
+
+class NewestFirst(gymnasium.ObservationWrapper):
+    """A stack of the last two frames of the toy world, grey, the newest first."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self.observation_space = Box(0, 255, (2, 64, 64), np.uint8)
+        self.stack = np.zeros((2, 64, 64), np.uint8)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        self.stack = np.stack([observation[..., 0], self.stack[0]])
+        return self.stack
+
+
+@pytest.mark.parametrize("pool", ["last", "max"])
+def test_nor_where_actions_are_repeated_so_that_no_two_recorded_stacks_share_a_frame(pool: str) -> None:
+    options = EnvOptions(frames="observation", layout="THW", frame_skip=2, frame_skip_pool=pool)
+    env = ImageEnv(NewestFirst(StampEnv()), options)
+    env.reset(0)
+    with pytest.raises(ValueError, match="the newest frame of its stack is the first"):
+        env.step(env.record_action([0.0, 0.0]))
 
 
 def test_a_reset_to_the_same_frame_does_not_look_like_another_order() -> None:

@@ -148,6 +148,31 @@ def test_outputs_that_are_no_logits_of_the_actions_are_refused(tmp_path: Path) -
         policy.act(np.zeros((1, 1, 3), np.uint8))
 
 
+class Pair(torch.nn.Linear):
+    """Returns an action and a state."""
+
+    def forward(self, x_1CHW: torch.Tensor) -> Any:
+        return super().forward(x_1CHW.flatten()), None
+
+
+def pair(env: gymnasium.Env) -> torch.nn.Module:
+    return Pair(3, 2)
+
+
+def test_an_output_that_is_no_tensor_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}, tmp_path / "w.pt")
+    policy = make_policy(f"checkpoint:{__name__}:pair:{tmp_path}/w.pt", gymnasium.make("CartPole-v1"))
+    with pytest.raises(TypeError, match=r"^the policy's network gives \(tensor.*\(tuple\), expected a tensor: an action or"):
+        policy.act(np.zeros((1, 1, 3), np.uint8))
+
+
+def test_several_actions_are_not_taken_for_one() -> None:
+    space = gymnasium.spaces.Box(-1, 1, (2,))
+    assert chosen_action(np.zeros((1, 2)), space).shape == (2,)
+    with pytest.raises(ValueError, match=r"^the policy's network gives \(8, 2\), expected one action of Box"):
+        chosen_action(np.zeros((8, 2)), space)
+
+
 def test_logits_that_are_nan_choose_nothing() -> None:
     with pytest.raises(ValueError, match=re.escape("the policy's network gives NaN: [[0.0, nan]]")):
         chosen_action(np.array([[0.0, np.nan]]), gymnasium.spaces.Discrete(2))

@@ -32,9 +32,11 @@ class Actions:
         """An action as the dataset holds it: int for a discrete space, else float32 or int64 (A,).
 
         It is what the environment then receives, cast to its space's dtype first, so that recorded episodes replay.
-        Raises ValueError if the action does not have the space's shape or its dtype cannot hold it, TypeError if the space is
-        discrete and the action is no whole number.
+        Raises ValueError if the action does not have the space's shape or its dtype cannot hold it, TypeError if it is no
+        numbers, or the space is discrete and the action is no whole number.
         """
+        if np.ma.is_masked(action):
+            raise TypeError(f"the policy's action is {shown(action)}, of which values are masked; fill them")
         if self.as_recorded.row_shape == ():
             return self._number(action)
         given = self._array(action)
@@ -58,7 +60,7 @@ class Actions:
         given: np.ndarray | None = None
         with suppress(ValueError, TypeError):  # it is no array: (action, state), a dictionary
             given = np.array(action)  # a copy: a policy may use its array again
-            given = given.astype(np.float64) if given.dtype.kind == "O" else given
+            given = np.reshape([*map(float, given.flat)], given.shape) if given.dtype.kind == "O" else given
         if given is None or given.dtype.kind in NO_REAL_NUMBERS:
             raise TypeError(f"the policy's action is {shown(action)}, expected numbers for {self.space}")
         return given

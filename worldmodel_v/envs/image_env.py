@@ -127,7 +127,10 @@ class ImageEnv:
         for _ in range(self._options.frame_skip - 1):
             if terminated or truncated:
                 break
-            before = self._frame().copy() if self._options.frame_skip_pool == "max" else None
+            if self._options.frame_skip_pool == "max":
+                before = self._frame().copy()
+            elif "T" in self.layout:
+                self._frame()  # a stack shows by each frame alone which end is the newest
             more, terminated, truncated = self._step(recorded_action)
             reward += more
         if terminated or truncated:

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from worldmodel_v.errors import PolicyNotUsable, one_line, retold
+from worldmodel_v.errors import PolicyNotUsable, one_line, retold, shown
 from worldmodel_v.own_modules import import_own
 from worldmodel_v.policies.acting import FRAME, acts_on
 from worldmodel_v.policies.network import chosen_action, unusable_input
@@ -59,6 +59,8 @@ class CheckpointPolicy:
                 output = self._network(x)
             except Exception as error:
                 raise unusable_input(error, tuple(x.shape), self.acts_on) from error
+            if not isinstance(output, self._torch.Tensor):
+                raise TypeError(f"the policy's network gives {shown(output)}, expected a tensor: an action or logits")
             return chosen_action(output.numpy(), self._space)
 
     def _frame(self, frame: np.ndarray) -> Any:
