@@ -87,6 +87,14 @@ def test_an_environment_with_something_around_it_is_not_built_without_it(source:
     assert env_spec_json(replace(spec, env_source=source)) is None
 
 
+def test_a_limit_of_steps_that_the_environment_was_made_with_is_one_there() -> None:
+    schema, settings = make_episode(0, size=64).schema, {"max_episode_steps": 9}
+    spec = rollout_spec(schema, env="CartPole-v1", env_kwargs=settings, frame_height=64, frame_width=64)
+    found = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(str(env_spec_json(spec))))
+    assert found.spec is not None
+    assert found.spec.max_episode_steps == 9
+
+
 @pytest.mark.parametrize("action_size", [0, 3])
 def test_the_space_of_actions_is_the_recorded_one_where_the_environment_is_gone(action_size: int, datasets: Path) -> None:
     episodes = [make_episode(i, size=64, action_size=action_size) for i in range(2)]

@@ -168,3 +168,11 @@ def test_policies_that_make_no_sense_here_are_refused(line: str, message: str) -
     with pytest.raises(PolicyNotUsable, match=re.escape(message)):
         make_policy(line, env.gym)
     env.close()
+
+
+def test_a_driver_looks_ahead_by_whole_tiles() -> None:
+    with (
+        make_image_env("worldmodel_v/CarRacing-v3", {}) as env,
+        pytest.raises(PolicyNotUsable, match="look_ahead must be positive, look_ahead whole, noise at least 0"),
+    ):
+        make_policy("driver(look_ahead=2.5)", env.gym)

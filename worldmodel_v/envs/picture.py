@@ -43,6 +43,8 @@ def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
         return "it is no array"
     if len(space.shape) < 2:
         return "it has no rows and columns"
+    if 0 in space.shape:
+        return "it has no values"
     if layout_of(space, asked) is None:
         has_four = len(space.shape) == 3 and RGBA in (space.shape[0], space.shape[2])
         rgba = "; if its fourth channel is that of RGBA, drop it in a wrapper" if has_four else ""
@@ -141,7 +143,7 @@ class Picture:
         inside = (frame >= self._low) & (frame <= self._high)
         if not inside.all():
             raise ValueError(
-                f"the frame holds {frame[~inside][0]:g}, outside of its space's bounds {self._low:g} and {self._high:g}"
+                f"the frame holds {frame[~inside][0]!s}, outside of its space's bounds {self._low:g} and {self._high:g}"
             )
         return np.floor((frame.astype(np.float64) - self._low) * (255 / (self._high - self._low)) + 0.5).astype(np.uint8)
 

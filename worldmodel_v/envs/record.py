@@ -23,7 +23,9 @@ def env_spec_json(spec: RolloutSpec) -> str | None:
     known = copy.deepcopy(gymnasium.registry.get(spec.env.rpartition(":")[2]))
     if known is None:
         return None
-    known.kwargs |= spec.env_kwargs | ({"render_mode": "rgb_array"} if spec.frames == RENDER else {})
+    kwargs = spec.env_kwargs | ({"render_mode": "rgb_array"} if spec.frames == RENDER else {})
+    known.max_episode_steps = kwargs.pop("max_episode_steps", known.max_episode_steps)  # `gymnasium.make` takes it itself
+    known.kwargs |= kwargs
     known.additional_wrappers += tuple(WrapperSpec(name.rpartition(":")[2], name, {}) for name in spec.wrap)
     try:
         return str(known.to_json())

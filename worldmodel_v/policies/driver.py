@@ -32,8 +32,10 @@ class DriverPolicy:
         """`speed` and `curve_speed` in world units a second, `look_ahead` in tiles of the track."""
         if not is_car_racing(env) or not isinstance(env.action_space, Box):
             raise PolicyNotUsable(f"policy driver needs CarRacing with continuous actions, got {env.spec and env.spec.id}")
-        if min(speed, curve_speed, look_ahead) <= 0 or noise < 0:
-            raise PolicyNotUsable("policy driver: speed, curve_speed and look_ahead must be positive, noise at least 0")
+        if min(speed, curve_speed, look_ahead) <= 0 or noise < 0 or look_ahead != int(look_ahead):
+            raise PolicyNotUsable(
+                "policy driver: speed, curve_speed and look_ahead must be positive, look_ahead whole, noise at least 0"
+            )
         self._world = env.unwrapped
         self._speed, self._curve_speed, self._look_ahead, self._noise = speed, curve_speed, int(look_ahead), noise
 
