@@ -305,7 +305,9 @@ class TestRecorder:
 
     def test_arguments_that_make_no_sense_are_refused_by_name(self, tmp_path: Path) -> None:
         env = gymnasium.make("worldmodel_v/Stamp-v0")
-        for wrong in ({"seed": "1"}, {"seed": -1}, {"frame_size": 64.0}, {"policy": None}, {"policy": "two\nlines"}):
+        of_the_loop = ({"seed": "1"}, {"seed": -1}, {"frame_size": 64.0}, {"policy": None}, {"policy": "two\nlines"})
+        of_the_frames = ({"layout": "WHC"}, {"layout": None}, {"frames": 3}, {"record": "info.speed"}, {"record": None})
+        for wrong in (*of_the_loop, *of_the_frames):
             with pytest.raises(ConfigError, match=f"{next(iter(wrong))}"):
                 Recorder(env, tmp_path / "out", **wrong)
         with pytest.raises(EnvironmentNotUsable, match=r"Recorder: expected one gymnasium\.Env, got SyncVectorEnv"):

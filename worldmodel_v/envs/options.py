@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
-from worldmodel_v.envs.picture import AUTO
+from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.settings import require_settings
 
 
@@ -13,7 +13,7 @@ class EnvOptions:
     """The options of `wm-collect` with the same names; `CollectConfig` explains each."""
 
     frames: str = AUTO
-    layout: str = AUTO
+    layout: Layout = AUTO
     record: tuple[str, ...] = ()
     wrap: tuple[str, ...] = ()
     frame_skip: int = 1

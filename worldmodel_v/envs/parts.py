@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from gymnasium import Space, spaces
 
-from worldmodel_v.envs.picture import AUTO, PLAIN, is_clear, layout_of, why_no_picture
+from worldmodel_v.envs.picture import AUTO, PLAIN, Layout, is_clear, layout_of, why_no_picture
 from worldmodel_v.errors import EnvironmentNotUsable, shown
 from worldmodel_v.records import unchanged
 from worldmodel_v.schema import DTYPES, Column, Fill
@@ -90,8 +90,8 @@ def recorded_leaves(record: dict[str, Any], path: str = OBSERVATION) -> Iterator
 
 
 def choose_frames(
-    env_id: str, observation: Space, render_modes: list[str], asked: str = AUTO, layout: str = AUTO
-) -> tuple[str, str]:
+    env_id: str, observation: Space, render_modes: list[str], asked: str = AUTO, layout: Layout = AUTO
+) -> tuple[str, Layout]:
     """The path of the picture that is recorded, or "render", and its axes.
 
     Raises EnvironmentNotUsable if there is none, or if the choice is not clear.
@@ -132,7 +132,7 @@ def _parts_by_path(env_id: str, observation: Space) -> dict[str, Space]:
     return dict(found)
 
 
-def _layout_of_named(env_id: str, parts: dict[str, Space], path: str, layout: str) -> str:
+def _layout_of_named(env_id: str, parts: dict[str, Space], path: str, layout: Layout) -> Layout:
     space = parts.get(path)
     if space is None:
         pictures = ", ".join(each for each, part in parts.items() if why_no_picture(part, layout) is None) or "none"
@@ -142,15 +142,17 @@ def _layout_of_named(env_id: str, parts: dict[str, Space], path: str, layout: st
     if reason := why_no_picture(space, layout):
         raise EnvironmentNotUsable(f"{path} is {space}: {reason}", where=env_id, field="frames", got=path)
     assert isinstance(space, spaces.Box)
-    return str(layout_of(space, layout))
+    found = layout_of(space, layout)
+    assert found is not None  # or there was a reason
+    return found
 
 
-def _unclear(path: str, space: Space, layout: str) -> str:
+def _unclear(path: str, space: Space, layout: Layout) -> str:
     why = why_no_picture(space, layout) or f"if it is one, say {option('frames', path)}"
     return f"{path} ({space}: {why})"
 
 
-def _rendered(env_id: str, render_modes: list[str], layout: str, observation: Space, so: str = "") -> tuple[str, str]:
+def _rendered(env_id: str, render_modes: list[str], layout: Layout, observation: Space, so: str = "") -> tuple[str, Layout]:
     if "rgb_array" not in render_modes:
         raise EnvironmentNotUsable(
             f"{so}its observation is {observation} and its render modes are {render_modes}",

@@ -20,7 +20,7 @@ Layout = Literal["auto", "HWC", "HW", "CHW", "THW", "HWT", "THWC", "TCHW"]
 
 AUTO: Final = "auto"
 PLAIN: Final = "HWC"
-UNSTACKED = ("HWC", "HW", "CHW")
+UNSTACKED: tuple[Layout, ...] = ("HWC", "HW", "CHW")
 CHANNELS = (1, 3)
 RGBA = 4
 SMALLEST_CLEAR = 32
@@ -31,13 +31,13 @@ SYMBOLS = ((16, 31), (32, 10))
 no value exceeds `value`. MiniGrid's symbols are at most 10. A picture in a larger array may be as dark for a while."""
 
 
-def layout_of(space: spaces.Box, asked: str = AUTO) -> str | None:
+def layout_of(space: spaces.Box, asked: Layout = AUTO) -> Layout | None:
     """The axes of a space's values, if they can be those of a picture; `auto` never assumes a stack."""
     fitting = [layout for layout in (UNSTACKED if asked == AUTO else [asked]) if _fits(layout, space.shape)]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
+def why_no_picture(space: Space, asked: Layout = AUTO) -> str | None:
     """Why the values of a space cannot be recorded as frames, with the remedy; None if they can."""
     if not isinstance(space, spaces.Box):
         return "it is no array"
@@ -58,7 +58,7 @@ def why_no_picture(space: Space, asked: str = AUTO) -> str | None:
     return None
 
 
-def is_clear(space: Space, asked: str = AUTO) -> bool:
+def is_clear(space: Space, asked: Layout = AUTO) -> bool:
     """Whether its values are almost certainly a picture, so that the user need not name it."""
     if why_no_picture(space, asked) is not None:
         return False
