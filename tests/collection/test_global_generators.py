@@ -90,9 +90,18 @@ def test_what_gymnasium_makes_without_a_seed_repeats_and_differs_from_episode_to
     assert all(len({*values}) > 2 for values in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("env", ["CarRacing-v3", "worldmodel_v/CarRacing-v3"])
-def test_the_colours_that_car_racing_draws_when_it_is_made_repeat(tmp_path: Path, env: str) -> None:
-    settings = {"env": env, "env_kwargs": {"domain_randomize": True}, "reset_options": {"randomize": False}}
+COLOURS = {"env_kwargs": {"domain_randomize": True}, "reset_options": {"randomize": False}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"env": "CarRacing-v3", **COLOURS},
+        {"env": "worldmodel_v/CarRacing-v3", **COLOURS},
+        {"env": "FrozenLake-v1", "env_kwargs": {"map_name": None}},
+    ],
+)
+def test_the_colours_and_maps_that_gymnasiums_worlds_draw_when_they_are_made_repeat(tmp_path: Path, settings: dict) -> None:
     for name in ("a", "b"):
         collect(stamp_config(tmp_path / name, **settings, episodes=1, max_steps=1))
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
