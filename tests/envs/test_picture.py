@@ -402,6 +402,33 @@ def test_a_value_that_its_column_does_not_hold_exactly_is_refused(first: Any, se
         extra_rows(column, [first, second])
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "dtype"),
+    [
+        (0, 0.5, "float64"),
+        (1, 2, "int64"),
+        (np.float32(1), np.float32(2), "float32"),
+        (np.float32(1), 0.1, "float64"),
+        ([0, 0], [0.5, 1], "float64"),
+        (True, 2, "bool"),
+        (np.uint8(1), -1, "int64"),
+    ],
+)
+def test_a_column_holds_what_the_reset_and_the_first_step_give(first: Any, second: Any, dtype: str) -> None:
+    assert extra_column("info.x", [first, second]).dtype == dtype
+
+
+def test_a_chance_that_is_1_at_the_reset_is_recorded(tmp_path: Path) -> None:
+    settings = {"env": "FrozenLake-v1", "frames": "render", "record": ("info.prob",)}
+    collect(stamp_config(tmp_path / "out", **settings, policy="random", episodes=1))
+    collected = open_dataset(tmp_path / "out").episode(0).columns["info.prob"]
+    assert collected[:2].tolist() == pytest.approx([1, 1 / 3])
+    with Recorder(gymnasium.make("FrozenLake-v1", render_mode="rgb_array"), tmp_path / "own", record=("info.prob",)) as env:
+        env.reset()
+        env.step(0)
+    assert open_dataset(tmp_path / "own").episode(0).columns["info.prob"].tolist() == pytest.approx([1, 1 / 3])
+
+
 def test_lists_of_several_lengths_are_no_array_and_are_named() -> None:
     uneven = [[1, 2], [3]]
     with pytest.raises(EnvironmentNotUsable, match=r"info\.x': is .* \(list\); expected a number or an array"):

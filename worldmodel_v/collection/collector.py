@@ -27,7 +27,7 @@ from worldmodel_v.compiler import compilation_watched
 from worldmodel_v.envs import FramePreprocessor, ImageEnv, make_image_env
 from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.parts import MISSING, RENDER, extra_columns
+from worldmodel_v.envs.parts import RENDER, extra_columns
 from worldmodel_v.envs.picture import AUTO
 from worldmodel_v.envs.plugins import remedy
 from worldmodel_v.envs.source import env_source
@@ -234,7 +234,7 @@ def _try_once(config: CollectConfig, episode: int) -> RolloutSpec:
         extras = [[value] for value in env.extras()]
         raw = env.begin(policy, policy_rng, raw, config.policy)
         action = env.record_action(next_action(policy, raw, env.seen[0]))
-        if any(values[0] is MISSING for values in extras):
+        if extras:
             env.step(action)
             extras = [[*values, value] for values, value in zip(extras, env.extras(), strict=True)]
         columns = extra_columns(config.record, extras, env.seen)

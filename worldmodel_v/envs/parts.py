@@ -217,11 +217,15 @@ def extra_column(path: str, values: list[Any]) -> Column:
     """The column for a part, from its values at the first observations, of which there is one; raises EnvironmentNotUsable if
     they are no numbers.
 
-    Python's whole numbers become int64, its other numbers float64; arrays keep their dtype. If `reset` does not give the part,
-    its first row has a fill.
+    Python's whole numbers become int64, its other numbers float64; arrays keep their dtype. Where these differ, as in a reset
+    that gives 0 and a step that gives 0.5, it is one that holds both. If `reset` does not give the part, its first row has a
+    fill.
     """
     present = [value for value in values if value is not MISSING]
-    array = _array(present[0])
+    arrays = [_array(value) for value in present]
+    array = arrays[0]
+    if all(each.dtype.kind in "fiu" for each in arrays):
+        array = array.astype(np.result_type(*[each.dtype for each in arrays]))
     if (dtype := array.dtype.name) not in DTYPES:
         expected = f"a number or an array of numbers, as one of {', '.join(DTYPES)}"
         raise EnvironmentNotUsable(f"is {shown(present[0])}", field="record", got=path, expected=expected)

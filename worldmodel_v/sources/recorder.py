@@ -21,7 +21,7 @@ from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import engines
 from worldmodel_v.envs.making import choose_image_env
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.parts import MISSING, extra_columns
+from worldmodel_v.envs.parts import extra_columns
 from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.envs.source import as_json, env_source
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable
@@ -116,7 +116,7 @@ class Recorder(gymnasium.Wrapper):
         rows = EpisodeRows(self._image_env, frame_preprocessor(raw.shape, self._preprocessing))
         rows.see(raw)
         self._note_calls()
-        if self._writer is None and all(value is not MISSING for value in self._image_env.extras()):
+        if self._writer is None and not self._image_env.record:  # else the first step says what these hold
             self._begin(rows)
         self._rows = rows
         self._image_env.calls.clear()
