@@ -187,11 +187,24 @@ class WideningSpace(StampEnv):
 gymnasium.register("tests/WideningSpace-v0", entry_point=WideningSpace)
 
 
+class OfTheMoment:
+    """Samples the environment's space as it is."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        self.space = env.action_space
+
+    def reset(self, rng: np.random.Generator) -> None:
+        self.space.seed(1)
+
+    def act(self, frame: np.ndarray) -> Any:
+        return self.space.sample()
+
+
 def test_actions_of_a_space_that_widens_are_held_against_the_recorded_one(tmp_path: Path) -> None:
     with pytest.raises(
         EpisodesSetAside, match=r"the policy's action in step 1 is .*, outside Box\(-1.0, 1.0, \(2,\), float32\)"
     ):
-        collect(stamp_config(tmp_path / "out", env="tests/WideningSpace-v0", episodes=1))
+        collect(stamp_config(tmp_path / "out", env="tests/WideningSpace-v0", policy=f"{__name__}:OfTheMoment", episodes=1))
 
 
 def test_a_recorder_holds_to_the_size_too(tmp_path: Path) -> None:

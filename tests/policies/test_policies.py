@@ -11,8 +11,12 @@ from gymnasium.spaces import Box, Discrete, Space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import stamp_config
+from worldmodel_v.collection import collect
+from worldmodel_v.envs.stamp import StampEnv
 from worldmodel_v.errors import PolicyNotUsable
 from worldmodel_v.policies import POLICIES, BrownianPolicy, RandomPolicy, find_policy, make_policy, policy_weights
+from worldmodel_v.storage import open_dataset
 
 FRAME = np.zeros((8, 8, 3), np.uint8)
 HERE = "tests.policies.test_policies"
@@ -134,6 +138,27 @@ class TestRandom:
         chosen = actions("random", CAR, 0, 2000)
         assert all(CAR.contains(action) for action in chosen.astype(np.float32))
         np.testing.assert_allclose(chosen.mean(axis=0), (CAR.low + CAR.high) / 2, atol=0.07)
+
+
+class Wavering(StampEnv):
+    """Now and then takes another action than it is given, which it draws from its own space, seeded at its reset."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        self.action_space.seed(seed)
+        return super().reset(seed=seed)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        return super().step(self.action_space.sample() if self.stamps[0] % 2 else action)
+
+
+gymnasium.register("tests/Wavering-v0", entry_point=Wavering)
+
+
+def test_an_environment_that_draws_from_its_space_plays_again_without_the_random_policy(tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "out", env="tests/Wavering-v0", policy="random", episodes=1))
+    recorded, env = open_dataset(tmp_path / "out").episode(0), gymnasium.make("tests/Wavering-v0")
+    env.reset(seed=recorded.seed)
+    assert [env.step(action)[1] for action in recorded.action[:-1]] == recorded.reward[:-1].tolist()
 
 
 @pytest.mark.parametrize("name", ["random", "brownian"])
