@@ -1,6 +1,7 @@
 """What PyTorch's defaults are in the caller's program changes no result of this package, and they stay as they were."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,40 @@ from worldmodel_v.inspection import describe
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.training import TrainConfig, train
 
-OTHERS = {"float64 and meta": (torch.float64, "meta"), "bfloat16": (torch.bfloat16, None)}
+OTHERS: dict[str, tuple[torch.dtype, str | None, Callable[[], AbstractContextManager[object]]]] = {
+    "float64 and meta": (torch.float64, "meta", nullcontext),
+    "bfloat16": (torch.bfloat16, None, nullcontext),
+    "autocast": (torch.float32, None, lambda: torch.autocast("cpu", torch.bfloat16)),
+    "no gradients": (torch.float32, None, torch.no_grad),
+    "inference and fast products": (torch.float32, None, lambda: fast_products_for_inference()),
+}
 SETTINGS = {"batch_size": 16, "latent_dim": 8, "holdout_every": 4, "device": "cpu"}
+
+
+@contextmanager
+def fast_products_for_inference() -> Iterator[None]:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.inference_mode():
+            yield
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture(params=OTHERS)
 def under_others(request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]], Any]:
     """Calls something under other defaults, which must still be there when it returns."""
-    dtype, device = OTHERS[request.param]
+    dtype, device, block = OTHERS[request.param]
 
     def call(work: Callable[[], Any]) -> Any:
         torch.set_default_dtype(dtype)
         torch.set_default_device(device)
         try:
-            result = work()
+            with block():
+                modes = modes_of_torch()
+                result = work()
+                assert modes_of_torch() == modes
             assert torch.get_default_dtype() is dtype
             assert torch.empty(0).device == torch.device(device or "cpu")
             return result
@@ -42,6 +63,10 @@ def under_others(request: pytest.FixtureRequest) -> Callable[[Callable[[], Any]]
             torch.set_default_device(None)
 
     return call
+
+
+def modes_of_torch() -> tuple[object, ...]:
+    return torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
 
 
 Under = Callable[[Callable[[], Any]], Any]
@@ -134,6 +159,7 @@ def test_encoders_in_memory(under_others: Under, stamp_rollouts: Path, stamp_vae
         return {
             "one": dict(encoder(frames[0]).columns),
             "many": dict(encoder(frames).columns),
+            "for batches": dict(Encoder.load(stamp_vae, for_batches=True)(frames).columns),
             "Ray Data": EncodeBatch(stamp_vae, device="cpu")({"pixels": frames}),
         }
 
@@ -181,3 +207,17 @@ def test_defaults_come_back_after_an_error_and_in_a_block_of_a_device() -> None:
     with pytest.raises(ValueError, match="on the way"):
         fail()
     assert torch.zeros(1).device.type == "meta"
+
+
+def test_products_whose_precision_was_set_for_one_backend(stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    frames = open_dataset(stamp_rollouts).episode(0).pixels
+    collect(stamp_config(tmp_path / "plain", episodes=1))
+    expected = Encoder.load(stamp_vae)(frames[0]).mu
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        collect(stamp_config(tmp_path / "other", episodes=1))
+        np.testing.assert_array_equal(Encoder.load(stamp_vae)(frames[0]).mu, expected)
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert digests(tmp_path / "other") == digests(tmp_path / "plain")

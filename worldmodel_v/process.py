@@ -55,20 +55,32 @@ def directory_kept() -> Iterator[None]:
 
 @contextmanager
 def plain_tensors() -> Iterator[None]:
-    """Within the block, tensors are float32 on the CPU by default, whatever the caller's defaults; loads PyTorch.
+    """Within the block, tensors are float32 on the CPU by default and have gradients, and float32 is computed as such, without
+    autocast, whatever the caller's defaults and blocks; loads PyTorch.
 
     So a network is built, and its optimiser computes, the same in every program.
     """
     import torch
 
-    dtype = torch.get_default_dtype()
+    dtype, precision = torch.get_default_dtype(), _matmul_precision(torch)
     on_cpu = _default_device(torch).type == "cpu"
     torch.set_default_dtype(torch.float32)
+    if precision is not None:
+        torch.set_float32_matmul_precision("highest")
     try:
-        with contextlib.nullcontext() if on_cpu else torch.device("cpu"):
+        with contextlib.ExitStack() as blocks:
+            blocks.enter_context(torch.inference_mode(mode=False))
+            blocks.enter_context(torch.enable_grad())
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    blocks.enter_context(torch.autocast(device, enabled=False))
+            if not on_cpu:
+                blocks.enter_context(torch.device("cpu"))
             yield
     finally:
         torch.set_default_dtype(dtype)
+        if precision is not None:
+            torch.set_float32_matmul_precision(precision)
 
 
 @contextmanager
@@ -202,7 +214,7 @@ class _TorchState(NamedTuple):
     dtype: Any
     device: Any
     gradients: bool
-    matmul_precision: str
+    matmul_precision: str | None
     deterministic: int
     flushes_denormals: bool
 
@@ -217,7 +229,7 @@ def _torch_state() -> _TorchState | None:
         dtype=torch.get_default_dtype(),
         device=_default_device(torch),
         gradients=torch.is_grad_enabled(),
-        matmul_precision=torch.get_float32_matmul_precision(),
+        matmul_precision=_matmul_precision(torch),
         deterministic=torch.get_deterministic_debug_mode(),
         flushes_denormals=bool(_SUBNORMAL * _SUBNORMAL.dtype.type(1) == 0),
     )
@@ -228,6 +240,14 @@ def _default_device(torch: Any) -> Any:
     return torch.empty(0).device
 
 
+def _matmul_precision(torch: Any) -> str | None:
+    """None where it was set for one backend: then PyTorch does not tell it."""
+    try:
+        return str(torch.get_float32_matmul_precision())
+    except RuntimeError:
+        return None
+
+
 def _set_torch_state(state: _TorchState) -> None:
     torch = sys.modules["torch"]
     torch.set_num_threads(state.num_threads)
@@ -235,7 +255,8 @@ def _set_torch_state(state: _TorchState) -> None:
     if _default_device(torch) != state.device:  # not allowed within a block of a device, even to the same one
         torch.set_default_device(None if state.device.type == "cpu" else state.device)
     torch.set_grad_enabled(state.gradients)
-    torch.set_float32_matmul_precision(state.matmul_precision)
+    if state.matmul_precision is not None:
+        torch.set_float32_matmul_precision(state.matmul_precision)
     torch.set_deterministic_debug_mode(state.deterministic)
     torch.set_flush_denormal(state.flushes_denormals)
 

@@ -60,6 +60,7 @@ class Encoding:
 class Encoder:
     """An autoencoder's encoder for the frames of an environment. Make one with `Encoder.load`, and call it."""
 
+    @plain_tensors()
     def __init__(self, vae: Trained[Autoencoder], device: torch.device, source: str, *, for_batches: bool = False) -> None:
         """`source` names the VAE in errors."""
         self._model, self._trained_on, self._device, self._source = vae.model.to(device), vae.trained_on, device, source

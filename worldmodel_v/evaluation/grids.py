@@ -8,8 +8,10 @@ from PIL import Image
 
 from worldmodel_v.autoencoders import Autoencoder, frames_to_input, output_to_frames
 from worldmodel_v.evaluation.canvas import Row, frame_grid
+from worldmodel_v.process import plain_tensors
 
 
+@plain_tensors()
 @torch.no_grad()
 def reconstruction_grid(
     model: Autoencoder, frames_NHWC: np.ndarray, device: torch.device, condition_NK: np.ndarray | None = None
@@ -22,6 +24,7 @@ def reconstruction_grid(
     return frame_grid([Row("", frames_NHWC), Row("", decoded)])
 
 
+@plain_tensors()
 @torch.no_grad()
 def sample_grid(model: Autoencoder, *, rows: int, columns: int, seed: int) -> np.ndarray | None:
     """New frames, for a VAE decoded from the prior N(0, I); the same seed gives the same latents at every call. None if the
