@@ -143,13 +143,18 @@ class Training(NamedTuple):
 
 def save(model: Autoencoder, trained_on: TrainedOn | None = None) -> bytes:
     """The bytes of `vae.safetensors`."""
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: _copied(tensor) for name, tensor in model.state_dict().items()}
     columns = {column.name: _text(column) for column in model.latents("float32")[0]}
     record = {"kind": model.kind, "config": asdict(model.config), "columns": columns}
     if trained_on is not None:
         record["trained_on"] = {"env": trained_on.env, **asdict(trained_on.preprocessing), **_holdout_json(trained_on)}
     # one entry: safetensors writes several in random order
     return safetensors.torch.save(weights, metadata={ENTRY: canonical_json({**record, "sha256": _digest(record)})})
+
+
+def _copied(tensor: torch.Tensor) -> torch.Tensor:
+    """float32 on the CPU, in memory of its own: safetensors refuses weights that two layers share."""
+    return tensor.detach().float().cpu().clone(memory_format=torch.contiguous_format)
 
 
 def load(path: str | Path, autoencoder: str | None = None) -> Trained[Autoencoder]:

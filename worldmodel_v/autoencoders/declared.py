@@ -1,20 +1,27 @@
-"""Whether an autoencoder gives what it declares. One of a user's own may not, and PyTorch broadcasts many a wrong shape."""
+"""Whether an autoencoder gives what it declares, and the same again from its file. One of a user's own may not: PyTorch
+broadcasts many a wrong shape, and of a module it keeps parameters and buffers alone.
+"""
 
 import numpy as np
 import torch
 
+from worldmodel_v.autoencoders.artifact import from_bytes, save
 from worldmodel_v.autoencoders.base import Autoencoder, Latents
-from worldmodel_v.errors import ModelFailed
+from worldmodel_v.errors import ModelFailed, one_line, retold
 from worldmodel_v.schema import Column
+
+SAME = 1e-3
+"""Of the largest value of a column. On CUDA, the last digits may differ from call to call."""
 
 
 def require_round_trip(model: Autoencoder) -> None:
-    """Raise ModelFailed unless two black frames become the declared columns, and frames of their shape again."""
-    x = torch.zeros(2, model.config.channels, *model.config.frame_shape)
+    """Raise ModelFailed unless two frames become the declared columns, and frames of their shape again."""
+    x = torch.rand(2, model.config.channels, *model.config.frame_shape, generator=torch.Generator().manual_seed(0))
     condition = model.typical_condition(2)
     given = () if condition is None else (condition,)
     model.eval()
-    with torch.no_grad():
+    about = f"the autoencoder fails on frames of the shape {tuple(x.shape)}"
+    with torch.no_grad(), retold(lambda error: ModelFailed(f"{about}: {one_line(error)}")):
         latents = model.encode(x, *given)
         for column in model.latents("float32")[0]:
             require_rows(column, latents, len(x))
@@ -24,6 +31,25 @@ def require_round_trip(model: Autoencoder) -> None:
             f"the autoencoder's decode gives the shape {tuple(frames.shape)} for frames of the shape {tuple(x.shape)}",
             remedy="let it give (B, C, H, W)",
         )
+    require_same_from_file(model, x, condition)
+
+
+@torch.no_grad()
+def require_same_from_file(model: Autoencoder, x_BCHW: torch.Tensor, condition_BK: torch.Tensor | None) -> None:
+    """Raise ModelFailed unless what is loaded from the autoencoder's file makes the same of frames as it does itself."""
+    given = () if condition_BK is None else (condition_BK,)
+    loaded = from_bytes(save(model), "the autoencoder's file", model.kind).model.to(x_BCHW.device)
+    latents = model.eval().encode(x_BCHW, *given)
+    own = {**latents, "frames": model.decode(latents, *given)}
+    others = {**loaded.encode(x_BCHW, *given), "frames": loaded.decode(latents, *given)}
+    for name, rows in own.items():
+        values, other = rows.double(), others[name].double()
+        if ((values - other).abs() > SAME * values.abs().max()).any():
+            raise ModelFailed(
+                f"the autoencoder gives other {name} once it is saved and loaded",
+                remedy="keep all that it needs in parameters and buffers (register_buffer), as float32, and draw nothing in "
+                "encode and decode",
+            )
 
 
 def require_rows(column: Column, latents: Latents, num_rows: int) -> None:

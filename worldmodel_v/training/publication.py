@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from worldmodel_v.autoencoders import Autoencoder, TrainedOn, save
+from worldmodel_v.autoencoders import Autoencoder, TrainedOn, registry, save
 from worldmodel_v.autoencoders.artifact import CONFIG_NAME, WEIGHTS_NAME
 from worldmodel_v.autoencoders.base import Figures
+from worldmodel_v.autoencoders.declared import require_same_from_file
 from worldmodel_v.data import FrameBatch
 from worldmodel_v.errors import ModelNotUsable
 from worldmodel_v.evaluation import evaluate_frames, reconstruction_grid, sample_grid, to_png
+from worldmodel_v.evaluation.metrics import model_input
 from worldmodel_v.evenly import evenly_spaced
 from worldmodel_v.origins import collections_of
 from worldmodel_v.progress import Progress
@@ -67,6 +69,10 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
     model, step = (run.model, run.step) if run.config.publish == "last" else _best_model(run)
     probe = run.heldout_frames(FINAL_EVALUATION_FRAMES)
     heldout = evaluate_frames(model, probe.frames, run.device, progress, probe.condition)
+    if model.kind not in registry.BUILT_IN:
+        few = evenly_spaced(len(probe.frames), PICTURE_FRAMES)
+        condition = None if probe.condition is None else torch.from_numpy(probe.condition[few]).to(run.device)
+        require_same_from_file(model, model_input(model, probe.frames[few], run.device), condition)
     spec = run.dataset.spec
     weights = save(model, TrainedOn(spec.env, spec.preprocessing, run.config.holdout_every, collections_of(spec)))
     identity = _identity(run) | {"weights_of_step": step}
