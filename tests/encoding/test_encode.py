@@ -14,7 +14,7 @@ from worldmodel_v.autoencoders import save
 from worldmodel_v.autoencoders.gaussian import VAE, VAEConfig, load_vae
 from worldmodel_v.collection import collect
 from worldmodel_v.encoding import EncodeConfig, encode, encode_frames
-from worldmodel_v.errors import ModelNotUsable
+from worldmodel_v.errors import ModelFailed, ModelNotUsable
 from worldmodel_v.storage import open_dataset, verify
 from worldmodel_v.training import TrainConfig, train
 
@@ -122,6 +122,17 @@ def test_latents_in_half_precision_are_the_rounded_ones(
     half, full = open_dataset(tmp_path / "half").episode(2), open_dataset(stamp_latents).episode(2)
     assert half.mu.dtype == np.float16
     np.testing.assert_array_equal(half.mu, full.mu.astype(np.float16))
+
+
+def test_latents_that_half_precision_does_not_hold_are_named(stamp_rollouts: Path, tmp_path: Path) -> None:
+    model = VAE(VAEConfig(latent_dim=2))
+    with torch.no_grad():
+        model.to_posterior.bias.fill_(1e5)
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "vae.safetensors").write_bytes(save(model))
+    config = EncodeConfig(data=stamp_rollouts, vae=tmp_path / "vae", out=tmp_path / "half", device="cpu", dtype="float16")
+    with pytest.raises(ModelFailed, match=r"000000\.h5: mu has values that float16 cannot hold; use dtype='float32'"):
+        encode(config)
 
 
 def test_rollouts_that_grew_are_encoded_from_where_it_stopped(stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from worldmodel_v.evaluation.sample import Sample
 def sample(**columns: list[float]) -> Sample:
     size = len(next(iter(columns.values()), [0.0]))
     nothing = np.zeros((size, 0), np.float32)
+    frames = np.zeros((size, 8, 8, 3), np.uint8)
     return Sample(
-        frames=np.zeros((size, 8, 8, 3), np.uint8),
+        frames=frames,
+        seen=frames,
         episode=np.zeros(size, int),
         row=np.arange(size),
         action=nothing,

@@ -123,9 +123,12 @@ def test_a_discrete_action_is_one_hot_and_a_missing_one_is_nothing(tmp_path: Pat
 def test_a_vae_of_one_channel_is_shown_no_colours(small_rollouts: Path) -> None:
     dataset = open_dataset(small_rollouts)
     settings = {"holdout_every": 4, "limit": 10, "progress": Silent()}
-    colour, grey = (
-        read_sample(dataset, VAE(VAEConfig(frame_height=16, frame_width=16, channels=n)), **settings).frames for n in (3, 1)
+    of_colour, of_grey = (
+        read_sample(dataset, VAE(VAEConfig(frame_height=16, frame_width=16, channels=n)), **settings) for n in (3, 1)
     )
+    assert of_colour.seen is of_colour.frames
+    np.testing.assert_array_equal(of_grey.frames, of_colour.frames)
+    colour, grey = of_colour.seen, of_grey.seen
     brightness = (colour @ np.array([0.299, 0.587, 0.114])).round()
     assert np.abs(grey - brightness[..., None]).max() <= 1
     assert (grey == grey[..., :1]).all()

@@ -59,6 +59,17 @@ def test_its_headline_figures_are_those_that_training_gives(
     assert summary.without_zoom is None
 
 
+def test_of_one_channel_the_brightness_is_measured_as_it_is_encoded(tmp_path: Path) -> None:
+    data = write_rollouts(tmp_path / "data")
+    vae = write_vae(tmp_path / "vae", data, channels=1)
+    dataset = open_dataset(data)
+    frames = np.concatenate([dataset.episode(i).pixels for i in (1, 3)])
+    expected = evaluate_frames(load_vae(vae).model, frames, torch.device("cpu"))
+    summary = run(vae, data, tmp_path / "eval").summary
+    assert summary.squared_error == pytest.approx(expected["squared_error"], rel=1e-9)
+    assert summary.kl_nats == pytest.approx(expected["kl_nats"], rel=1e-9)
+
+
 def test_the_metrics_hold_every_figure_and_what_they_speak_of(small_evaluation: EvaluationReport, small_vae: Path) -> None:
     metrics = metrics_of(small_evaluation)
     assert metrics["identity"]["vae_sha256"] == load_vae(small_vae).sha256

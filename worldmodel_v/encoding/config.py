@@ -46,7 +46,7 @@ class EncodeConfig:
     """Use torch.compile; slower on a CPU for resnet and conv, and not measured on CUDA yet."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    """How latents are stored: float16 takes half the space."""
+    """How real numbers are stored: float16 takes half the space."""
 
     batch_size: Annotated[int | None, Interval(ge=1, le=MAX_BATCH_SIZE)] = None
     """Frames encoded at once, in multiples of 64; by default 64 on a CPU, 1024 on CUDA."""

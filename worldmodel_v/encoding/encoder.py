@@ -34,11 +34,12 @@ from worldmodel_v.autoencoders.declared import require_rows
 from worldmodel_v.data import condition_reader
 from worldmodel_v.device import batch_in_memory, num_cores, resolve_device
 from worldmodel_v.encoding.inference import inference_encoder, keep_freed_memory, reproducible_arithmetic
-from worldmodel_v.errors import ModelNotUsable
+from worldmodel_v.errors import ModelFailed, ModelNotUsable
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Schema
 from worldmodel_v.storage import IndexEntry, Shard, build_shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
+from worldmodel_v.surface import option
 
 SHARDS_UNDER_WAY = 3
 STREAMS = 2
@@ -277,7 +278,12 @@ class ShardEncoder:
         latents = self._encode_batch(frames[:num_encoded], condition)
         for column in self._columns:
             require_rows(column, latents, num_encoded)
-            shard.latents[column.name][start:stop] = latents[column.name][:num_rows].numpy()
+            try:
+                with np.errstate(over="raise"):
+                    shard.latents[column.name][start:stop] = latents[column.name][:num_rows].numpy()
+            except FloatingPointError:
+                what, remedy = f"{column.name} has values that {column.dtype} cannot hold", f"use {option('dtype', 'float32')}"
+                raise ModelFailed(what, where=shard.source.shard.source, remedy=remedy) from None
 
     def _encode_batch(self, frames: torch.Tensor, condition: torch.Tensor) -> Latents:
         """The latents on the CPU. When they are there, the device no longer needs the frames."""

@@ -18,7 +18,7 @@ from worldmodel_v.data.fit import require_fit
 from worldmodel_v.device import resolve_device
 from worldmodel_v.encoding.config import EncodeConfig
 from worldmodel_v.encoding.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
-from worldmodel_v.errors import DatasetNotUsable
+from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.execution import Executor, map_tasks
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
@@ -64,6 +64,7 @@ def encode(config: EncodeConfig, progress: Progress | None = None, executor: Exe
     weights = artifact.read_weights(config.vae)
     vae = artifact.from_bytes(weights, str(config.vae), config.autoencoder)
     require_fit(vae, rollouts, config.vae, "train a VAE on these rollouts")
+    _require_dtype(config.dtype, vae.model)
     if config.precision != "fp32":
         vae.model.for_inference(torch.device("cpu"), config.precision)  # refused before anything is written
     if executor is None and config.workers == 0:
@@ -106,6 +107,14 @@ def require_current(latents: Latents, rollouts: Rollouts) -> None:
                 where=latents.path / entry.name,
                 remedy="encode into a new directory",
             )
+
+
+def _require_dtype(dtype: str, model: Autoencoder) -> None:
+    """Raise ConfigError if another dtype than the default changes nothing."""
+    columns, _ = model.latents("float32")
+    if dtype != "float32" and model.latents(dtype)[0] == columns:
+        stored = ", ".join(f"{column.name} as {column.dtype}" for column in columns)
+        raise ConfigError(f"{model.kind} stores {stored} in any case", field="dtype", got=dtype, remedy="leave it out")
 
 
 def _latent_spec(config: EncodeConfig, rollouts: Rollouts, vae: Trained[Autoencoder]) -> LatentSpec:

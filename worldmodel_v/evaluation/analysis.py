@@ -189,7 +189,7 @@ def analyse(
     task = progress.task("analyse", 3, "parts")
     prior = _prior(sample, scores, coder, config)
     task.advance()
-    inpainting, filled = inpaint(coder, sample.frames[some], sample.condition[some], _completion(coder, prior))
+    inpainting, filled = inpaint(coder, sample.seen[some], sample.condition[some], _completion(coder, prior))
     task.advance()
     attributes = _attributes(sample, scores, coder, factors) if isinstance(coder, GaussianCoder) else []
     task.advance()

@@ -117,7 +117,7 @@ def draw_reconstructions(findings: Findings, material: Material) -> Figure:
 def _pair_of_rows(name: str, item: EpisodeFidelity, material: Material) -> list[Row]:
     of_episode = material.clear(np.flatnonzero(material.sample.episode == item.episode))
     picked = of_episode[evenly_spaced(len(of_episode), COLUMNS)]
-    frames = material.sample.frames[picked]
+    frames = material.sample.seen[picked]
     label = f"{name} episode\nno. {item.episode}, {item.fidelity.psnr_db:.1f} dB\nrecorded"
     return [Row(label, frames, starts_group=True), Row("reconstructed", material.reconstructions(picked))]
 
@@ -193,7 +193,7 @@ def draw_interpolations(findings: GaussianFindings, material: GaussianMaterial) 
     mixed = condition[starts][:, None] * (1 - shares) + condition[ends][:, None] * shares
     walks = [material.coder.decode_z(walk, told.astype(np.float32)) for walk, told in zip(points, mixed, strict=True)]
     rows = [
-        Row("", np.concatenate([material.sample.frames[[start]], walk, material.sample.frames[[end]]]))
+        Row("", np.concatenate([material.sample.seen[[start]], walk, material.sample.seen[[end]]]))
         for start, end, walk in zip(starts, ends, walks, strict=True)
     ]
     headings = ["recorded", "decoded", *[""] * (COLUMNS - 2), "decoded", "recorded"]
@@ -286,7 +286,7 @@ def draw_edits(findings: GaussianFindings, material: GaussianMaterial) -> Figure
         label = f"{_plain(attribute.factor)}\n{attribute.r2:.0%} explained\n+{a_step}\na step"
         for i, walk in enumerate(edit(material.mu[picked], attribute)):
             condition = material.sample.condition[picked[[i]]].repeat(len(walk), axis=0)
-            frames = np.concatenate([material.sample.frames[picked[[i]]], material.coder.decode_z(walk, condition)])
+            frames = np.concatenate([material.sample.seen[picked[[i]]], material.coder.decode_z(walk, condition)])
             rows.append(Row(label if i == 0 else "", frames, starts_group=i == 0))
     return Figure(
         name="edits",
@@ -357,7 +357,7 @@ def _standing_out(found: Anomalies, material: Material) -> np.ndarray:
     """Frames, their reconstructions, and the places of the errors."""
     shown = found.standing_out[:COLUMNS]
     picked = np.array([item.index for item in shown])
-    frames, decoded = material.sample.frames[picked], material.reconstructions(picked)
+    frames, decoded = material.sample.seen[picked], material.reconstructions(picked)
     error = np.abs(frames.astype(np.float64) - decoded).mean(axis=3) / 255
     rows = [Row("recorded", frames), Row("reconstructed", decoded), Row("error", heat(error * 2))]
     return frame_grid(rows, [f"{item.z_score:+.1f} SD" for item in shown])

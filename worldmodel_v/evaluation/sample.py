@@ -33,7 +33,10 @@ class Sample:
     """Held-out frames, in the dataset's order."""
 
     frames: np.ndarray
-    """uint8 (N, H, W, 3)"""
+    """uint8 (N, H, W, 3): as recorded, which is what is encoded."""
+
+    seen: np.ndarray
+    """uint8 (N, H, W, 3): as pictures show them; see `as_seen`."""
 
     episode: np.ndarray
     """int64 (N,): the episode of each frame."""
@@ -100,7 +103,7 @@ def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, li
     task.close()
     names = {part.pop("state_names") for part in parts}
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Sample(state_names=names.pop(), **columns)
+    return Sample(state_names=names.pop(), seen=columns.pop("seen", columns["frames"]), **columns)
 
 
 def _heldout_rows(dataset: Rollouts, split: Split) -> Iterator[tuple[Shard, np.ndarray]]:
@@ -119,8 +122,10 @@ def _columns(shard: Shard, rows: np.ndarray, model: Autoencoder) -> dict[str, An
     """The columns of some rows of a shard."""
     position = np.searchsorted(shard.ep_offset, rows, side="right") - 1
     state = shard.rows("state") if shard.state_names else np.zeros((shard.num_rows, 0), np.float32)
+    frames = _frames(shard, rows)
     return {
-        "frames": as_seen(_frames(shard, rows), model),
+        "frames": frames,
+        **({} if model.config.channels == 3 else {"seen": as_seen(frames, model)}),
         "episode": shard.episode_ids[position].astype(np.int64),
         "row": rows - shard.ep_offset[position],
         "action": shard.rows("action")[rows],
@@ -131,7 +136,8 @@ def _columns(shard: Shard, rows: np.ndarray, model: Autoencoder) -> dict[str, An
 
 
 def as_seen(frames_NHWC: np.ndarray, model: Autoencoder) -> np.ndarray:
-    """The frames as the VAE sees them: for a VAE with a single channel they are grey, so missing colours are no error."""
+    """The frames as the VAE sees them: for a VAE with a single channel they are grey, so missing colours are no error. The
+    brightness is rounded, so they are to be looked at, and the recorded ones to be encoded."""
     if model.config.channels == 3:
         return frames_NHWC
     return to_frames(frames_to_input(torch.from_numpy(frames_NHWC), model.config.channels))

@@ -157,14 +157,13 @@ def _read(dataset: Rollouts, episode: int, rows: int, coder: Coder, kind: Kind) 
     with _shard_of(dataset, episode) as shard:
         start, length = _place(shard, episode)
         stop = start + rows
-        frames = as_seen(shard.rows("pixels", start, stop), coder.model)
-        condition = condition_rows(shard, coder.model, start, stop)
+        frames, condition = shard.rows("pixels", start, stop), condition_rows(shard, coder.model, start, stop)
         latents = coder.encode(frames, condition)
         return Excerpt(
             episode=episode,
             kind=kind,
             num_rows=length,
-            frames=frames,
+            frames=as_seen(frames, coder.model),
             decoded=coder.decode(latents, condition),
             latents=latents,
             action=shard.rows("action", start, stop).reshape(rows, -1),

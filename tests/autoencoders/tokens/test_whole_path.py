@@ -129,6 +129,8 @@ def test_what_makes_no_sense_for_it_is_refused(work: tuple[str, Path], rollouts:
         assert said in run(folder, "wm-train", *train_words, *words, code=2)
     said = run(folder, "wm-encode", "--data", rollouts, "--vae", "vae", "--out", "x", "--precision", "bf16", code=2)
     assert f"--precision bf16: {kind} encodes in fp32" in said
+    said = run(folder, "wm-encode", "--data", rollouts, "--vae", "vae", "--out", "x", "--dtype", "float16", code=2)
+    assert f"--dtype float16: {kind} stores tokens as uint" in said
     assert not {"refused", "x"} & {path.name for path in folder.iterdir()}
 
 
