@@ -714,6 +714,14 @@ def test_a_video_of_an_episode(stamp_rollouts: Path, tmp_path: Path, monkeypatch
         ),
         ("? [a]\n: 3\ntrain: {}\nencode: {}\n", ":1: the file: expected a name"),
         ("collect:\n  seed: 2024-13-45\ntrain: {}\nencode: {}\n", ":2: collect.seed: not a plain value"),
+        (
+            "collect:\n  seed: 010\ntrain: {}\nencode: {}\n",
+            ":2: collect.seed: not a plain value (YAML reads 010 in base 8 or 60",
+        ),
+        (
+            "collect:\n  env_kwargs: {at: 1:30}\ntrain: {}\nencode: {}\n",
+            ":2: collect.env_kwargs: not a plain value (YAML reads",
+        ),
         ("[" * 5000, ":1: not valid YAML"),
         ("collect: {}\ntrain: 3\nencode: {}\n", ":2: train: expected fields (name: value), got '3'"),
         ("collect: !!python/object/apply:os.system [ls]\ntrain: {}\nencode: {}\n", ":1: collect: expected fields"),
