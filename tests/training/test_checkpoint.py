@@ -110,6 +110,24 @@ def test_the_latest_checkpoints_are_kept_and_one_goes_back_to_one_by_copying_it(
     assert kept(out) == [f"step_{step:07d}.safetensors" for step in (9, 11)]
 
 
+def test_what_was_made_after_a_checkpoint_that_one_goes_back_to_is_not_published(tiny_rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vae"
+    train(config(tiny_rollouts, out, steps=11, keep=3, publish="best"))
+    best = load_best(out)
+    assert best is not None
+    assert best.step > 8
+    shutil.copy(out / "checkpoints" / "step_0000006.safetensors", out / "checkpoint.safetensors")
+    with pytest.raises(
+        ModelNotUsable, match=r"holds no best\.safetensors of this training and data, up to its step; publish the last weights"
+    ):
+        train(config(tiny_rollouts, out, steps=6, keep=3, publish="best"))
+    train(config(tiny_rollouts, out, steps=8, keep=3, publish="best"))
+    assert json.loads((out / "heldout.json").read_text())["weights_of_step"] == 8
+    assert {path.name[:12] for path in (out / "samples").iterdir()} == {f"step_{step:07d}" for step in (3, 6, 8)}
+    train(config(tiny_rollouts, out, steps=3, resume=False))
+    assert {path.name[:12] for path in (out / "samples").iterdir()} == {"step_0000003"}
+
+
 def test_only_the_latest_stays_by_default_and_after_it_was_asked_for(tiny_rollouts: Path, tmp_path: Path) -> None:
     train(config(tiny_rollouts, tmp_path / "one"))
     assert not (tmp_path / "one" / "checkpoints").exists()
@@ -204,7 +222,7 @@ class TestBest:
                 work()
         (out / "best.safetensors").unlink()
         with pytest.raises(
-            ModelNotUsable, match=r"holds no best\.safetensors of this training and data; publish the last weights"
+            ModelNotUsable, match=r"holds no best\.safetensors of this training and data, up to its step; publish the last"
         ):
             train(config(tiny_rollouts, out, publish="best"))
 

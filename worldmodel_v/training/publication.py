@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from worldmodel_v.progress import Progress
 from worldmodel_v.storage import files
 from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.storage.directory import read_object
-from worldmodel_v.storage.publish import named_failure, publish
+from worldmodel_v.storage.publish import named_failure, publish, remove
 from worldmodel_v.training.best import BEST_NAME, load_best
 from worldmodel_v.training.run import TrainingRun
 
@@ -97,8 +98,19 @@ def draw_progress(run: TrainingRun, probe: FrameBatch) -> dict[str, bytes]:
     if prior is not None:
         drawn["prior"] = to_png(prior)
     for name, png in drawn.items():
-        publish(folder / f"step_{run.step:07d}_{name}.png", png, run.config.out)
+        publish(folder / f"{_step_name(run.step)}_{name}.png", png, run.config.out)
     return drawn
+
+
+def discard_pictures_after(step: int, out: Path) -> None:
+    """Delete the pictures of later steps, which were undone."""
+    for name in files.names(out / SAMPLES_FOLDER, out):
+        if fnmatch(name, "step_*_*.png") and name.rpartition("_")[0] > _step_name(step):
+            remove(out / SAMPLES_FOLDER / name, out)
+
+
+def _step_name(step: int) -> str:
+    return f"step_{step:07d}"
 
 
 def best_settings(run: TrainingRun) -> dict[str, Any]:
@@ -108,9 +120,11 @@ def best_settings(run: TrainingRun) -> dict[str, Any]:
 
 def _best_model(run: TrainingRun) -> tuple[Autoencoder, int]:
     best = load_best(run.config.out)
-    if best is None or best.settings != best_settings(run):
+    if best is None or best.settings != best_settings(run) or best.step > run.step:
         raise ModelNotUsable(
-            f"holds no {BEST_NAME} of this training and data", where=run.config.out, remedy="publish the last weights instead"
+            f"holds no {BEST_NAME} of this training and data, up to its step",
+            where=run.config.out,
+            remedy="publish the last weights instead",
         )
     model = copy.deepcopy(run.model)
     model.load_state_dict(best.weights)

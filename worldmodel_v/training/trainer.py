@@ -41,6 +41,7 @@ from worldmodel_v.training.publication import (
     PICTURE_NAME,
     SAMPLES_FOLDER,
     best_settings,
+    discard_pictures_after,
     draw_progress,
     publish_vae,
     published_evaluation,
@@ -202,12 +203,16 @@ def _remove_leftovers(out: Path) -> None:
 
 
 def _tidy(run: TrainingRun) -> None:
-    """Delete what a new training replaces; raises ModelNotUsable if `best.safetensors` is damaged."""
+    """Delete what a new training replaces, and what was made after the checkpoint that this one goes on from, which may have
+    been copied from an earlier one. Raises ModelNotUsable if `best.safetensors` is damaged."""
     out = run.config.out
     if run.step == 0:
         discard_kept(out)
         remove(out / BEST_NAME)
-    load_best(out)
+    best = load_best(out)
+    if best and best.step > run.step:
+        remove(out / BEST_NAME)
+    discard_pictures_after(run.step, out)
 
 
 def _check_up(run: TrainingRun, probe: FrameBatch, log: MetricsLog, watch: Watch, progress: Progress) -> str | None:
