@@ -119,3 +119,17 @@ def test_a_holder_that_cannot_be_noted_is_told_and_holds_nothing(tmp_path: Path,
         lock_directory(tmp_path)
     monkeypatch.undo()
     lock_directory(tmp_path).close()
+
+
+def test_a_holder_that_announces_no_work_leaves_what_the_last_run_said(tmp_path: Path) -> None:
+    with locked_directory(tmp_path) as lock:
+        lock.announce(stage="train", goal=3, done=0)
+    file = tmp_path / LOCK_NAME
+    os.utime(file, (1_000, 1_000))
+    before = file.read_bytes()
+    with locked_directory(tmp_path):
+        assert file.read_bytes() != before
+    assert (file.read_bytes(), file.stat().st_mtime) == (before, 1_000)
+    with locked_directory(tmp_path) as lock:
+        lock.announce(stage="train", goal=4, done=3)
+    assert file.read_bytes() != before

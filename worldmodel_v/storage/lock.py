@@ -59,6 +59,8 @@ class Lock:
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
         self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "birth": _birth(os.getpid())}
+        self._before = os.pread(descriptor, MAX_LOCK_BYTES, 0), os.fstat(descriptor).st_mtime_ns
+        self._worked = False
         try:
             self.announce()
         except BaseException:
@@ -68,10 +70,13 @@ class Lock:
     def announce(self, **about: str | int) -> None:
         """Write into the lock file who holds the lock, and `about`: the optional fields of `Run`. Raises WriteFailed."""
         owner = f"process {self._owner['pid']} on {self._owner['host']}"
-        content = f"{owner}\n{json.dumps(self._owner | about)}\n".encode()
         with named_failure(self._path / LOCK_NAME):
-            os.pwrite(self._descriptor, content, 0)
-            os.truncate(self._descriptor, len(content))
+            self._write(f"{owner}\n{json.dumps(self._owner | about)}\n".encode())
+        self._worked = self._worked or bool(about)
+
+    def _write(self, content: bytes) -> None:
+        os.pwrite(self._descriptor, content, 0)
+        os.truncate(self._descriptor, len(content))
 
     def require_own(self) -> None:
         """Raise DatasetBusy in a fork of the process that took the lock, or if the directory's lock file is not this lock's any
@@ -83,7 +88,8 @@ class Lock:
                 remedy="let that process write",
             )
         run = read_run(self._path)
-        if _is_file_of(self._descriptor, self._path / LOCK_NAME) and (run is None or vars(run).items() >= self._owner.items()):
+        if self._is_own(run):
+            self._worked = True
             return
         whose = f"; process {run.pid} on {run.host} has begun there since" if run else ""
         raise DatasetBusy(
@@ -92,9 +98,20 @@ class Lock:
             remedy="let one run at a time write there",
         )
 
+    def _is_own(self, run: Run | None) -> bool:
+        """Whether the lock file is this lock's; `run` is what it says."""
+        is_there = _is_file_of(self._descriptor, self._path / LOCK_NAME)
+        return is_there and (run is None or vars(run).items() >= self._owner.items())
+
     def close(self) -> None:
-        """Let go of the lock; may be called again. A close that fails does so too, and would hide what went wrong before."""
+        """Let go of the lock; may be called again. A close that fails does so too, and would hide what went wrong before. If
+        nothing was announced or committed, as where settings are refused, the file says of the last run what it said before."""
         if self._descriptor >= 0:
+            content, changed = self._before
+            with suppress(OSError):
+                if content and not self._worked and os.getpid() == self._owner["pid"] and self._is_own(read_run(self._path)):
+                    self._write(content)
+                    os.utime(self._descriptor, ns=(changed, changed))
             with suppress(OSError):
                 os.close(self._descriptor)
             self._descriptor = -1
