@@ -1,6 +1,6 @@
 """Progress in a notebook: a bar of text below the cell for each task, and warnings between them.
 
-Stages that are called without a `Progress` use it in an interactive kernel (Jupyter and its like), and report nothing anywhere
+Stages that are called without a `Progress` use it in an interactive kernel (Jupyter and its like), and log warnings alone anywhere
 else. It draws with IPython's display, which a kernel always has, so it needs no other package.
 """
 
@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from worldmodel_v.progress import Count, Progress, Silent, facts_text
+from worldmodel_v.progress import Count, OnlyWarnings, Progress, facts_text
 from worldmodel_v.untrusted import printable
 
 WIDTH = 30
@@ -16,8 +16,8 @@ SECONDS_BETWEEN_DRAWINGS = 0.5
 
 
 def shown(progress: Progress | None) -> Progress:
-    """`progress`, or if there is none a bar below the cell in a notebook, and elsewhere nothing."""
-    return progress or (NotebookProgress() if is_notebook() else Silent())
+    """`progress`, or if there is none a bar below the cell in a notebook, and elsewhere warnings alone."""
+    return progress or (NotebookProgress() if is_notebook() else OnlyWarnings())
 
 
 def is_notebook() -> bool:

@@ -1,8 +1,8 @@
 """How work is reported without printing: stages report to a `Progress`, which the command line provides.
 
 Stages report two things: how far a task is, and what has happened (events). An event has a line for people, and a name and
-facts for programs; the `Progress` decides which of them it shows. Rejected: `logging` with its global handlers, beside which
-the bars would need a second way to the same terminal.
+facts for programs; the `Progress` decides which of them it shows. Rejected for all of them: `logging` with its global handlers,
+beside which the bars would need a second way to the same terminal. Warnings go there where nobody gave a `Progress`.
 
 The events and their facts. Most events also have their `stage` (collect, import, train, eval, encode, select):
 
@@ -30,12 +30,14 @@ The events and their facts. Most events also have their `stage` (collect, import
 The command line adds `progress`, `working` (seconds; ten seconds without a task or an event), `interrupted` and `failed`.
 """
 
+import logging
 import time
 from collections import deque
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from worldmodel_v.untrusted import printable
 from worldmodel_v.words import sized
 
 RATE_SECONDS, RATE_SAMPLES = 60.0, 10
@@ -69,7 +71,7 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Reports nothing: the default of every stage when called from Python, except in a notebook (`notebook`)."""
+    """Reports nothing."""
 
     def task(self, title: str, total: int, unit: str, done: int = 0) -> "Silent":
         return self
@@ -85,6 +87,18 @@ class Silent:
 
     def say(self, message: str) -> None:
         pass
+
+
+class OnlyWarnings(Silent):
+    """The default of every stage when called from Python, except in a notebook (`notebook`): warnings go to the logger
+    `worldmodel_v`. Unless the program sets it up otherwise, Python prints them on standard error."""
+
+    def event(self, name: str, message: str, *, warning: bool = False, **facts: Any) -> None:
+        if warning:
+            logging.getLogger("worldmodel_v").warning("%s", printable(message))
+
+    def say(self, message: str) -> None:
+        self.event("note", message, warning=True)
 
 
 def begin(progress: Progress, stage: str, out: Path, spec_hash: str, *, total: int, unit: str, done: int) -> Task:

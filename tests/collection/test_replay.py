@@ -62,6 +62,13 @@ def test_what_differs_and_from_which_step_on(tmp_path: Path, episodes: int) -> N
     assert facts["steps"] == {"pixels": 3, "reward": 4}
 
 
+def test_a_script_is_told_by_the_logger(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    collect(stamp_config(tmp_path / "out", env="tests/Forgetful-v0", episodes=2))
+    (told,) = caplog.records
+    assert (told.name, told.levelname) == ("worldmodel_v", "WARNING")
+    assert "tests/Forgetful-v0 does not repeat" in told.getMessage()
+
+
 def test_a_source_of_ones_own(tmp_path: Path) -> None:
     sayings = Sayings()
     collect_source(Noise(), CollectionConfig(out=tmp_path / "out", episodes=3, workers=0), sayings)
