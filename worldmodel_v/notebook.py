@@ -1,7 +1,7 @@
 """Progress in a notebook: a bar of text below the cell for each task, and warnings between them.
 
-Stages that are called without a `Progress` use it in an interactive kernel (Jupyter and its like), and log warnings alone anywhere
-else. It draws with IPython's display, which a kernel always has, so it needs no other package.
+Stages that are called without a `Progress` use it in an interactive kernel (Jupyter and its like), and log warnings alone
+anywhere else. It draws with IPython's display, which a kernel always has, so it needs no other package.
 """
 
 import sys
