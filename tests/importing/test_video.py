@@ -337,6 +337,16 @@ def test_frames_that_are_left_out_of_their_numbers_are_refused(stamp_rollouts: P
         run_import("video", source, tmp_path / "out", action=("steer", "gas"))
 
 
+def test_a_frame_of_a_kind_that_is_not_read_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+    source = write_rides(tmp_path / "rides", stamp_rollouts, write_pictures, "")
+    last = max((source / "ride_5").glob("*.png"), key=lambda path: int(path.stem))
+    last.rename(last.with_suffix(".webp"))
+    with pytest.raises(
+        DatasetNotUsable, match=r"ride_5/\d+.webp: stands among the frames and is not read; expected PNG or JPEG"
+    ):
+        run_import("video", source, tmp_path / "out")
+
+
 def test_an_end_in_the_middle_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
     source = write_rides(tmp_path / "rides", stamp_rollouts)
     columns = columns_of(episodes(stamp_rollouts)[0], episodes(stamp_rollouts)[0].num_steps)

@@ -27,6 +27,8 @@ from worldmodel_v.storage.reading import readable
 
 CONTAINERS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".ogv", ".flv", ".wmv")
 PICTURES = (".png", ".jpg", ".jpeg")
+OTHER_PICTURES = (".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2", ".jxl", ".heic", ".exr")
+"""They are not read, so a folder that has some beside the others is refused."""
 FORMATS = ("PNG", "JPEG")
 PNG_SIGNATURE = b"\x89PNG"
 MODES = ("RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "YCbCr")

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from worldmodel_v.errors import DatasetNotUsable
-from worldmodel_v.importing.decoding import CONTAINERS, PICTURES
+from worldmodel_v.importing.decoding import CONTAINERS, OTHER_PICTURES, PICTURES
 from worldmodel_v.importing.tables import READERS
 
 
@@ -34,9 +34,11 @@ def videos(source: Path) -> list[Path]:
 
 def frame_files(video: Path) -> list[Path]:
     """The pictures of an episode in order, or its video alone; raises DatasetNotUsable if a number is left out, or if one has
-    none."""
+    none or is of a kind that is not read."""
     if video.is_file():
         return [video]
+    if others := _pictures(video, OTHER_PICTURES):
+        raise DatasetNotUsable("stands among the frames and is not read", where=others[0], expected="PNG or JPEG frames alone")
     pictures = _pictures(video)
     numbers = [int(found[-1]) if (found := re.findall(r"\d+", path.stem)) else None for path in pictures]
     for before, number, path in zip(numbers, numbers[1:], pictures[1:], strict=False):
@@ -80,8 +82,8 @@ def as_counted(text: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return in_order(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+def _pictures(folder: Path, endings: Collection[str] = PICTURES) -> list[Path]:
+    return in_order(path for path in folder.iterdir() if path.suffix.lower() in endings)
 
 
 def _table(video: Path, folder: Path) -> Path:

@@ -8,22 +8,25 @@ from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
 from worldmodel_v.spec import Spec
 from worldmodel_v.storage import files
-from worldmodel_v.storage.dataset import Dataset
+from worldmodel_v.storage.dataset import Dataset, open_dataset
 from worldmodel_v.storage.index import INDEX_NAME, SHARD_FOLDER, IndexEntry, read_index
 from worldmodel_v.storage.lock import is_at_work, read_run
 from worldmodel_v.storage.reading import readable
-from worldmodel_v.storage.store import Place
+from worldmodel_v.storage.store import Location, Place
 from worldmodel_v.words import are, counted
 
 
-def verify(dataset: Dataset[Spec], progress: Progress | None = None) -> list[str]:
-    """What is wrong with a dataset, one line for each finding; an empty list if nothing is wrong.
+def verify(dataset: Dataset[Spec] | Location, progress: Progress | None = None) -> list[str]:
+    """What is wrong with a dataset, one line for each finding; an empty list if nothing is wrong. `dataset` may be its path.
 
     Compares size and SHA-256 of every shard with the index, decodes every chunk, checks every episode's rows (shapes,
     dtypes, endings, where NaN is allowed). Names episodes that are missing between others and files outside the index, unless a
     process is writing there: it has not committed them yet.
-    Raises NotReadable, ReadFailed, RemoteFailed. A dataset behind a URL is not searched for files outside the index.
+    Raises NotReadable, ReadFailed, RemoteFailed, and of a path what `open_dataset` raises. A dataset behind a URL is not
+    searched for files outside the index.
     """
+    if not isinstance(dataset, Dataset):
+        dataset = open_dataset(dataset)
     task = shown(progress).task(f"verify {dataset.path.name}", len(dataset.entries), "shards")
     findings: list[str] = []
     for entry in dataset.entries:
