@@ -1,6 +1,6 @@
 """A controller that learns from a teacher: the C of a world model in minutes.
 
-    python examples/teach_controller.py --vae runs/quickstart/vae --rnn runs/quickstart/mdn_rnn --out runs/quickstart/taught
+    python examples/teach_controller.py --vae runs/quickstart/vae --rnn runs/quickstart/mdn_rnn --out runs/quickstart/controller
 
 Controller, tracks, choice and score are those of `train_controller.py`; only the way to the weights differs. The teacher is a
 policy that knows more than a frame shows: `driver` reads from the environment where CarRacing's road goes. In the first lesson

@@ -1,6 +1,6 @@
 """A car that drives on the latents: the C of a world model, in one file.
 
-    python examples/train_controller.py --vae runs/quickstart/vae --rnn runs/quickstart/mdn_rnn --out runs/quickstart/controller
+    python examples/train_controller.py --vae runs/quickstart/vae --rnn runs/quickstart/mdn_rnn --out runs/quickstart/evolved
 
 The controller is linear, as the paper's: a_t = W [z_t, h_t] + b, cut to the action space's bounds. z_t is the mean that the
 VAE's encoder gives for the frame (of tokens, the numbers that they are decoded from), h_t the hidden state of the MDN-RNN of

@@ -211,13 +211,19 @@ def test_defaults_come_back_after_an_error_and_in_a_block_of_a_device() -> None:
 
 def test_products_whose_precision_was_set_for_one_backend(stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
     frames = open_dataset(stamp_rollouts).episode(0).pixels
+    backends = [getattr(torch.backends, name).matmul for name in ("cuda", "mkldnn")]
+    before = [each.fp32_precision for each in backends]
     collect(stamp_config(tmp_path / "plain", episodes=1))
     expected = Encoder.load(stamp_vae)(frames[0]).mu
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    assert [each.fp32_precision for each in backends] == before
+    for each, asked in zip(backends, ("tf32", "bf16"), strict=True):
+        each.fp32_precision = asked
     try:
         collect(stamp_config(tmp_path / "other", episodes=1))
         np.testing.assert_array_equal(Encoder.load(stamp_vae)(frames[0]).mu, expected)
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+        with plain_tensors():
+            assert [each.fp32_precision for each in backends] == ["ieee", "ieee"]
+        assert [each.fp32_precision for each in backends] == ["tf32", "bf16"]
     finally:
         torch.set_float32_matmul_precision("highest")
     assert digests(tmp_path / "other") == digests(tmp_path / "plain")

@@ -304,14 +304,17 @@ class _Loader(yaml.SafeLoader):
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
-    """None that YAML 1.1 reads in base 8 or 60, as nobody means it so: 010 would be 8, and 1:30 would be 90."""
-    if ":" in node.value or re.fullmatch(r"[-+]?0[0-7_]+", node.value):
-        problem = f"YAML reads {node.value:.20} in base 8 or 60; write a decimal number, or text in quotes"
+    """None that YAML 1.1 reads in base 8 or 60, or as text, as nobody means it so: 010 would be 8, 1:30 90, and 09 a text."""
+    if ":" in node.value or WITH_ZEROS.fullmatch(node.value):
+        base = "base 60" if ":" in node.value else "base 8, or as text"
+        problem = f"YAML reads {node.value:.20} in {base}; write a decimal number, or text in quotes"
         raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
     whole = node.tag == "tag:yaml.org,2002:int"
     return loader.construct_yaml_int(node) if whole else loader.construct_yaml_float(node)
 
 
+WITH_ZEROS = re.compile(r"[-+]?0[0-9_]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", WITH_ZEROS, list("-+0"))
 for _tag in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))

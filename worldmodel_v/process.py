@@ -25,6 +25,9 @@ import numpy as np
 from worldmodel_v.interrupts import alarm_restored, handlers_restored
 
 STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
+EXACT = ("none", "ieee")
+"""Of PyTorch's `fp32_precision`: products are computed in float32."""
+
 _SUBNORMAL = np.finfo(np.float32).smallest_subnormal
 
 
@@ -62,13 +65,12 @@ def plain_tensors() -> Iterator[None]:
     """
     import torch
 
-    dtype, precision = torch.get_default_dtype(), _matmul_precision(torch)
+    dtype = torch.get_default_dtype()
     on_cpu = _default_device(torch).type == "cpu"
     torch.set_default_dtype(torch.float32)
-    if precision is not None:
-        torch.set_float32_matmul_precision("highest")
     try:
         with contextlib.ExitStack() as blocks:
+            blocks.enter_context(_exact_products(torch))
             blocks.enter_context(torch.inference_mode(mode=False))
             blocks.enter_context(torch.enable_grad())
             for device in ("cpu", "cuda"):
@@ -79,8 +81,27 @@ def plain_tensors() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
-        if precision is not None:
+
+
+@contextmanager
+def _exact_products(torch: Any) -> Iterator[None]:
+    """Within the block, products of float32 are computed in float32, where the caller has asked for less, for all backends or
+    for one."""
+    precision = _matmul_precision(torch)
+    products: list[Any] = [getattr(getattr(torch.backends, name), "matmul", None) for name in ("cuda", "mkldnn")]
+    lowered = [each for each in products if precision is None and getattr(each, "fp32_precision", "none") not in EXACT]
+    asked = [each.fp32_precision for each in lowered]
+    if precision not in (None, "highest"):
+        torch.set_float32_matmul_precision("highest")
+    for each in lowered:
+        each.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if precision not in (None, "highest"):
             torch.set_float32_matmul_precision(precision)
+        for each, before in zip(lowered, asked, strict=True):
+            each.fp32_precision = before
 
 
 @contextmanager
@@ -255,7 +276,7 @@ def _set_torch_state(state: _TorchState) -> None:
     if _default_device(torch) != state.device:  # not allowed within a block of a device, even to the same one
         torch.set_default_device(None if state.device.type == "cpu" else state.device)
     torch.set_grad_enabled(state.gradients)
-    if state.matmul_precision is not None:
+    if state.matmul_precision not in (None, _matmul_precision(torch)):
         torch.set_float32_matmul_precision(state.matmul_precision)
     torch.set_deterministic_debug_mode(state.deterministic)
     torch.set_flush_denormal(state.flushes_denormals)

@@ -25,6 +25,7 @@ The events and their facts. Most events also have their `stage` (collect, import
     training_warning    (a message alone)
     finished            out, and what was done
     verified            path
+    uploading           folder, repo
     note                (a message alone)
 
 The command line adds `progress`, `working` (seconds; ten seconds without a task or an event), `interrupted` and `failed`.

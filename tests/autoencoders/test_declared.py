@@ -89,12 +89,25 @@ class Following(Plain):
         return super().loss(batch)
 
 
+class Unknown(Following):
+    """Its number is NaN until it is trained."""
+
+    mean = float("nan")
+
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> Latents:
+        return {"code": self.encoder(x) - (0.0 if self.training else self.mean)}
+
+    def loss(self, batch: Batch) -> Loss:
+        self.mean = 1.0
+        return Plain.loss(self, batch)
+
+
 def config_of(own: type[Autoencoder], data: Path, out: Path, **settings: Any) -> Any:
     kind = f"{__name__}:{own.__name__}"
     return train_config(kind)(data=data, out=out, steps=2, batch_size=8, holdout_every=4, device="cpu", **settings)
 
 
-@pytest.mark.parametrize("own", [Listed, ListedDecoder, Large, Drawing, Following])
+@pytest.mark.parametrize("own", [Listed, ListedDecoder, Large, Drawing, Following, Unknown])
 def test_what_its_file_does_not_keep_is_refused(own: type[Autoencoder], stamp_rollouts: Path, tmp_path: Path) -> None:
     what = "frames" if own is ListedDecoder else "code"
     with pytest.raises(ModelFailed, match=rf"gives other {what} once it is saved and loaded; keep all that it needs in param"):

@@ -717,7 +717,11 @@ def test_a_video_of_an_episode(stamp_rollouts: Path, tmp_path: Path, monkeypatch
         ("collect:\n  seed: 2024-13-45\ntrain: {}\nencode: {}\n", ":2: collect.seed: not a plain value"),
         (
             "collect:\n  seed: 010\ntrain: {}\nencode: {}\n",
-            ":2: collect.seed: not a plain value (YAML reads 010 in base 8 or 60",
+            ":2: collect.seed: not a plain value (YAML reads 010 in base 8, or as text",
+        ),
+        (
+            "collect:\n  env_kwargs: {n: 09}\ntrain: {}\nencode: {}\n",
+            ":2: collect.env_kwargs: not a plain value (YAML reads 09",
         ),
         (
             "collect:\n  env_kwargs: {at: 1:30}\ntrain: {}\nencode: {}\n",

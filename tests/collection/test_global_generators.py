@@ -13,6 +13,7 @@ from gymnasium.utils import seeding
 from tests.builders import digests
 from tests.conftest import stamp_config
 from worldmodel_v.collection import collect
+from worldmodel_v.sources.base import seeded_globally
 from worldmodel_v.storage import open_dataset
 
 
@@ -88,6 +89,16 @@ def test_what_gymnasium_makes_without_a_seed_repeats_and_differs_from_episode_to
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     found = [(int(episode.pixels[0, 0, 0, 0]), *episode.action[:2].tolist()) for episode in open_dataset(tmp_path / "a")]
     assert all(len({*values}) > 2 for values in zip(*found, strict=True))
+
+
+def test_an_episode_within_an_episode_changes_nothing_of_the_rest_of_it() -> None:
+    seeds = []
+    for _ in range(2):
+        with seeded_globally(0, 0):
+            with seeded_globally(0, 1):
+                pass
+            seeds.append(seeding.np_random()[1])
+    assert seeds[0] == seeds[1]
 
 
 COLOURS = {"env_kwargs": {"domain_randomize": True}, "reset_options": {"randomize": False}}

@@ -90,9 +90,11 @@ def test_an_environment_with_something_around_it_is_not_built_without_it(source:
 def test_a_limit_of_steps_that_the_environment_was_made_with_is_one_there() -> None:
     schema, settings = make_episode(0, size=64).schema, {"max_episode_steps": 9}
     spec = rollout_spec(schema, env="CartPole-v1", env_kwargs=settings, frame_height=64, frame_width=64)
-    found = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(str(env_spec_json(spec))))
-    assert found.spec is not None
-    assert found.spec.max_episode_steps == 9
+    for given, expected in ((9, 9), (-1, None), (None, 500)):
+        settings["max_episode_steps"] = given
+        found = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(str(env_spec_json(spec))))
+        assert found.spec is not None
+        assert found.spec.max_episode_steps == expected
 
 
 @pytest.mark.parametrize("action_size", [0, 3])

@@ -170,6 +170,7 @@ class TestSource:
             ("name", "", "name: expected a printable text, got ''"),
             ("policy", None, "policy: expected a printable text"),
             ("state_names", "angle", "state_names: expected a list of texts, got 'angle'"),
+            ("state_names", None, "state_names: expected a list of texts"),
             ("settings", {"gravity": np.int64(3)}, "settings=.*: are no JSON values: Object of type int64 is not"),
             ("settings", {"gravity": np.nan}, "settings=.*: are no JSON values"),
             ("settings", None, "settings: are no JSON values"),

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -149,6 +150,26 @@ class Wavering(StampEnv):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
         return super().step(self.action_space.sample() if self.stamps[0] % 2 else action)
+
+
+class Legal(gymnasium.spaces.Discrete):
+    """Draws from what the environment allows at the moment."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(9)
+        self.env = env
+
+    def sample(self, *_: Any, **__: Any) -> Any:
+        return self.env.legal
+
+
+def test_a_space_that_asks_its_environment_is_told_what_is_there_now() -> None:
+    env: Any = SimpleNamespace(legal=0)
+    env.action_space = Legal(env)
+    policy = RandomPolicy(env)
+    policy.reset(np.random.default_rng(0))
+    env.legal = 3
+    assert policy.act(np.zeros(1)) == 3
 
 
 gymnasium.register("tests/Wavering-v0", entry_point=Wavering)

@@ -1,6 +1,7 @@
 """A dataset is a sequence of episodes, and a table."""
 
 import pickle
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from tests.builders import is_open, made_rollout_schema, make_episode, rollout_spec
 from tests.selection.made import write_rollouts
-from worldmodel_v import open_dataset
+from worldmodel_v import open_dataset, verify
 from worldmodel_v.errors import PackageMissing
 from worldmodel_v.records import Episode
 from worldmodel_v.schema import Column
@@ -44,7 +45,13 @@ def test_it_has_a_length_and_gives_each_episode_by_its_place(stamp_rollouts: Pat
 def test_it_stays_where_it_was_opened(stamp_rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stamp_rollouts.parent)
     dataset = open_dataset(stamp_rollouts.name)
+    shutil.copytree(stamp_rollouts, tmp_path / "there" / "d")
+    (tmp_path / "there/d/shards/000009.h5").write_bytes(b"stray")
+    monkeypatch.chdir(tmp_path / "there")
+    stray = open_dataset("d")
     monkeypatch.chdir(tmp_path)
+    (finding,) = verify(stray)
+    assert "000009.h5: is not in the index" in finding
     assert dataset.name == stamp_rollouts.name
     assert len([*dataset]) == len(dataset)
     assert pickle.loads(pickle.dumps(dataset)).episode(7).num_rows == dataset[7].num_rows

@@ -121,7 +121,13 @@ def test_what_was_made_after_a_checkpoint_that_one_goes_back_to_is_not_published
         ModelNotUsable, match=r"holds no best\.safetensors of this training and data, up to its step; publish the last weights"
     ):
         train(config(tiny_rollouts, out, steps=6, keep=3, publish="best"))
+    kept = {"step_final_note.png", "step_0000008_note.txt"}
+    for name in (*kept, "step_10000000_samples.png"):
+        (out / "samples" / name).write_bytes(b"")
     train(config(tiny_rollouts, out, steps=8, keep=3, publish="best"))
+    assert {path.name for path in (out / "samples").iterdir()} >= kept
+    for name in kept:
+        (out / "samples" / name).unlink()
     assert json.loads((out / "heldout.json").read_text())["weights_of_step"] == 8
     assert {path.name[:12] for path in (out / "samples").iterdir()} == {f"step_{step:07d}" for step in (3, 6, 8)}
     train(config(tiny_rollouts, out, steps=3, resume=False))

@@ -24,7 +24,9 @@ def env_spec_json(spec: RolloutSpec) -> str | None:
     if known is None:
         return None
     kwargs = spec.env_kwargs | ({"render_mode": "rgb_array"} if spec.frames == RENDER else {})
-    known.max_episode_steps = kwargs.pop("max_episode_steps", known.max_episode_steps)  # `gymnasium.make` takes it itself
+    limit = kwargs.pop("max_episode_steps", None)  # `gymnasium.make` takes it itself, and -1 for none
+    if limit is not None:
+        known.max_episode_steps = None if limit == -1 else limit
     known.kwargs |= kwargs
     known.additional_wrappers += tuple(WrapperSpec(name.rpartition(":")[2], name, {}) for name in spec.wrap)
     try:

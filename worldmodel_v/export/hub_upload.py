@@ -47,7 +47,7 @@ class Hub:
 
         Raises ConfigError if the account may not, RemoteFailed. `otherwise` is the command that does it later.
         """
-        progress.say(f"hub: uploading {folder} to {self.repo}")
+        progress.event("uploading", f"hub: uploading {folder} to {self.repo}", folder=folder, repo=self.repo)
         with self._bars(progress), self._told(f"{folder} is complete; upload it later with: {otherwise}"):
             made = self._api.create_repo(self.repo, repo_type=self.kind, private=private or None, exist_ok=True)
             common = {"repo_id": self.repo, "repo_type": self.kind, "folder_path": folder}

@@ -14,7 +14,7 @@ class RandomPolicy:
         self._of_env = env.action_space
 
     def reset(self, rng: np.random.Generator) -> None:
-        self._space = copy.deepcopy(self._of_env)  # an environment may draw from its own, and does so again without this policy
+        self._space = copy.copy(self._of_env)  # an environment may draw from its own, and does so again without this policy
         self._space.seed(int(rng.integers(2**31)))
 
     def act(self, frame: np.ndarray) -> Any:

@@ -86,6 +86,7 @@ def _unseeded_from(seeds: np.ndarray) -> Iterator[None]:
     """Within the block, Gymnasium seeds from `seeds` what it makes without a seed: the generator of an environment that draws
     before its first reset, as CarRacing its colours, and of a space that nobody has seeded."""
     global _blocks
+    before = getattr(_OF_THREAD, "sequence", None)
     _OF_THREAD.sequence = np.random.SeedSequence(seeds.tolist())
     with _LOCK:
         _blocks += 1
@@ -93,7 +94,7 @@ def _unseeded_from(seeds: np.ndarray) -> Iterator[None]:
     try:
         yield
     finally:
-        _OF_THREAD.sequence = None
+        _OF_THREAD.sequence = before
         with _LOCK:
             _blocks -= 1
             if not _blocks:

@@ -161,7 +161,7 @@ def _require_source(source: Any, where: str) -> None:
         if not isinstance(text, str) or not text or not text.isprintable():
             raise EnvironmentNotUsable(where=where, field=field, expected="a printable text", got=text)
     names = source.state_names
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if isinstance(names, str) or not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise EnvironmentNotUsable(where=where, field="state_names", expected="a list of texts", got=names)
     try:
         parse_object(canonical_json(dict(source.settings)))

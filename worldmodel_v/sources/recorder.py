@@ -95,8 +95,9 @@ class Recorder(gymnasium.Wrapper):
         return len(self._writer.entries if self._writer else read_index(self._out / INDEX_NAME))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin the next episode; raises OutputNotUsable if `out` holds something else, ConfigError if int64 lacks the seed or
-        the options are others than those of the dataset's first episode."""
+        """Begin the next episode; raises ConfigError if int64 lacks the seed, or if the options are others than those of the
+        dataset's first episode. The first reset opens the dataset, or with `record` the first step, and raises OutputNotUsable
+        if `out` holds something else."""
         if seed is not None and not (isinstance(seed, int | np.integer) and 0 <= seed <= MAX_SEED):
             raise ConfigError("Recorder: a seed that is recorded", expected=f"a whole number from 0 to {MAX_SEED}", got=seed)
         recorded_options = as_json(dict(options or {}))

@@ -64,11 +64,11 @@ class Dataset(Generic[S]):
     entries: tuple[IndexEntry, ...]
     """The committed shards, by number."""
 
-    _root: Place = field(init=False, repr=False, compare=False)
+    root: Place = field(init=False, repr=False, compare=False)
     """`path` from everywhere: a program may change its directory."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_root", self.path.absolute())
+        object.__setattr__(self, "root", self.path.absolute())
 
     def __repr__(self) -> str:
         kind = self.format.rpartition("/")[2]
@@ -157,7 +157,7 @@ class Dataset(Generic[S]):
 
     def set_aside(self) -> list[SetAside]:
         """The failed episodes of the last collection, by number; raises DatasetNotUsable if their file is damaged."""
-        missing = [episode for episode in read_set_aside(self.path) if not episode.is_committed(self.entries)]
+        missing = [episode for episode in read_set_aside(self.root) if not episode.is_committed(self.entries)]
         return sorted(missing, key=lambda episode: episode.episode)
 
     @property
@@ -171,7 +171,7 @@ class Dataset(Generic[S]):
 
     def open_file(self, entry: IndexEntry) -> OpenFile:
         """A committed shard's file, to read parts of it whose places are known; raises ShardDamaged if it is missing."""
-        return store.open_file(self._root / entry.name, self._root)
+        return store.open_file(self.root / entry.name, self.root)
 
     def shards(self, entries: Sequence[IndexEntry] | None = None) -> Iterator[tuple[IndexEntry, Shard]]:
         """Each committed shard, or each of `entries`, open in turn; remote ones are opened ahead. Raises as `open_shard`."""
@@ -199,7 +199,7 @@ class Dataset(Generic[S]):
     def open_shard(self, entry: IndexEntry, image: bytes | None = None) -> Shard:
         """Open a committed shard, from its bytes if `image` gives them; raises ShardDamaged if it differs from the index."""
         if image is None:
-            shard = Shard.open(self._root / entry.name, self.schema, entry.bytes, self._root)
+            shard = Shard.open(self.root / entry.name, self.schema, entry.bytes, self.root)
         else:
             shard = Shard.from_bytes(image, self.schema, str(self.shard_path(entry)))
         try:
@@ -211,11 +211,11 @@ class Dataset(Generic[S]):
 
     def open_verified(self, entry: IndexEntry) -> Shard:
         """Open a committed shard and check its SHA-256; a remote one is loaded into memory. Raises ShardDamaged."""
-        if isinstance(self._root, RemotePath):
+        if isinstance(self.root, RemotePath):
             return self.open_shard(entry, self.image(entry))
         shard = self.open_shard(entry)
         try:
-            self._require_sha256(entry, sha256_of_file(self._root / entry.name, self._root))
+            self._require_sha256(entry, sha256_of_file(self.root / entry.name, self.root))
         except ShardDamaged:
             shard.close()
             raise

@@ -57,7 +57,7 @@ def _unfinished(dataset: Dataset[Spec]) -> list[str]:
     The folder is listed before the lock is looked at, and that before the index is read anew: a run that has ended meanwhile
     has entered each of these files.
     """
-    path = dataset.path
+    path = dataset.root
     if not isinstance(path, Path):
         return _missing_episodes(path, dataset.entries)
     folder = path / SHARD_FOLDER

@@ -7,8 +7,8 @@ finished, and is published again from the checkpoint.
 import copy
 import hashlib
 import json
+import re
 from dataclasses import asdict
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +98,16 @@ def draw_progress(run: TrainingRun, probe: FrameBatch) -> dict[str, bytes]:
     if prior is not None:
         drawn["prior"] = to_png(prior)
     for name, png in drawn.items():
-        publish(folder / f"{_step_name(run.step)}_{name}.png", png, run.config.out)
+        publish(folder / f"step_{run.step:07d}_{name}.png", png, run.config.out)
     return drawn
 
 
 def discard_pictures_after(step: int, out: Path) -> None:
     """Delete the pictures of later steps, which were undone."""
     for name in files.names(out / SAMPLES_FOLDER, out):
-        if fnmatch(name, "step_*_*.png") and name.rpartition("_")[0] > _step_name(step):
+        found = re.fullmatch(r"step_(\d{7,})_[a-z]+\.png", name)
+        if found and int(found[1]) > step:
             remove(out / SAMPLES_FOLDER / name, out)
-
-
-def _step_name(step: int) -> str:
-    return f"step_{step:07d}"
 
 
 def best_settings(run: TrainingRun) -> dict[str, Any]:

@@ -82,9 +82,10 @@ class TrainReport:
 def train(config: LoopConfig, progress: Progress | None = None) -> TrainReport:
     """Train the VAE in `config.out` up to `config.steps`; continues from an existing checkpoint.
 
-    Raises UsageError (DatasetNotUsable, OutputNotUsable, …) or ModelFailed before anything is written; TrainingFailed when
-    the loss or a gradient is no longer finite, or when the posterior has collapsed if that shall stop it. An interrupt saves
-    a checkpoint first.
+    Raises UsageError (DatasetNotUsable, OutputNotUsable, …) or ModelFailed before anything is written, and ModelFailed at the
+    end too, if an autoencoder of the user's own has become another one than its file; TrainingFailed when the loss or a
+    gradient is no longer finite, or when the posterior has collapsed if that shall stop it. An interrupt saves a checkpoint
+    first.
     """
     progress = shown(progress)
     require_tracker(config.track)
