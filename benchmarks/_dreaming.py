@@ -2,9 +2,9 @@
 
 For vectors it is the example's MDN-RNN, which forecasts all numbers of the next latent independently given the past. For tokens
 it is the same LSTM over frames, and a small GRU over the places of the next frame: each token is forecast given those before
-it, as IRIS does (Micheli et al. 2023, arXiv:2209.00588). Without the GRU, tokens that are drawn independently mix two futures
-in one frame, and dreams of 8x8 tokens follow for hardly longer than latents that stay. Both take the same number of windows
-and steps, and both are dreamed with in the same way: after a warm-up on real latents, each forecast is drawn from
+it, as IRIS does (Micheli et al. 2023, arXiv:2209.00588). Without the GRU, drawn independently, they mix two futures in one
+frame: dreams of `vq` followed for 10 steps then, and 13 with it, at the quickstart's budget. Both take the same number of
+windows and steps, and both are dreamed with in the same way: after a warm-up on real latents, each forecast is drawn from
 (temperature 1) and the draw is the next input, beside the recorded actions. What is read off a forecast is its expected latent,
 as mu is read off a frame, averaged over four dreams: a single one that knows nothing any more is further from the truth than
 the mean is. A token is expected given the draws before it.
