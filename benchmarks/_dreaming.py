@@ -52,7 +52,7 @@ class Vectors(MdnRnn):
         """Of the next latents, in nats: (B, L)."""
         return self.forecast(window).losses(window)[0].sum(dim=-1)
 
-    def remember(self, z_BLZ: torch.Tensor, action: torch.Tensor) -> State:
+    def memory_of(self, z_BLZ: torch.Tensor, action: torch.Tensor) -> State:
         """The memory of what was seen."""
         return self(z_BLZ, action)[1]
 
@@ -116,7 +116,7 @@ class TokenRnn(nn.Module):
         nll_NP = functional.nll_loss(log_probs.transpose(1, 2), coming_NP, reduction="none")
         return nll_NP.sum(dim=-1).unflatten(0, said_BLPE.shape[:2])
 
-    def remember(self, tokens_BLP: torch.Tensor, action: torch.Tensor) -> State:
+    def memory_of(self, tokens_BLP: torch.Tensor, action: torch.Tensor) -> State:
         """The memory of what was seen."""
         return self(tokens_BLP, action)[1]
 
@@ -214,7 +214,7 @@ def dream(dynamics: Dynamics, latents: torch.Tensor, action: torch.Tensor, num_s
     torch.manual_seed(seed)
     rows = WARM_UP - 1
     latents, action = (values.repeat(DREAMS, *[1] * (values.ndim - 1)) for values in (latents, action))
-    state = dynamics.remember(latents[:, :rows], action[:, :rows])
+    state = dynamics.memory_of(latents[:, :rows], action[:, :rows])
     now, seen = latents[:, rows:], []
     for t in range(rows, rows + num_steps):
         now, expected, state = dynamics.imagine(now, action[:, t : t + 1], state)

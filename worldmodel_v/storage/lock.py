@@ -59,7 +59,9 @@ class Lock:
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path, self._descriptor = path, descriptor
         self._owner = {"pid": os.getpid(), "host": socket.gethostname(), "birth": _birth(os.getpid())}
-        self._before = os.pread(descriptor, MAX_LOCK_BYTES, 0), os.fstat(descriptor).st_mtime_ns
+        self._before: tuple[bytes, int] = b"", 0
+        with suppress(OSError):  # then the file keeps what is announced here
+            self._before = os.pread(descriptor, MAX_LOCK_BYTES, 0), os.fstat(descriptor).st_mtime_ns
         self._worked = False
         try:
             self.announce()
