@@ -52,10 +52,6 @@ class Vectors(MdnRnn):
         """Of the next latents, in nats: (B, L)."""
         return self.forecast(window).losses(window)[0].sum(dim=-1)
 
-    def memory_of(self, z_BLZ: torch.Tensor, action: torch.Tensor) -> State:
-        """The memory of what was seen."""
-        return self(z_BLZ, action)[1]
-
     def imagine(self, z_B1Z: torch.Tensor, action: torch.Tensor, state: State) -> tuple[torch.Tensor, torch.Tensor, State]:
         """A draw of the next latents, their expected features (B, 1, F), and the memory."""
         forecast, state = self(z_B1Z, action, state)
@@ -92,7 +88,9 @@ class TokenRnn(nn.Module):
         counts_PV.scatter_add_(1, coming_NP.T, torch.ones_like(coming_NP.T, dtype=torch.float32))
         self.usual = nn.Parameter((counts_PV / counts_PV.sum(dim=1, keepdim=True)).log())
 
-    def forward(self, tokens_BLP: torch.Tensor, action: torch.Tensor, state: State | None = None) -> tuple[torch.Tensor, State]:
+    def remember(
+        self, tokens_BLP: torch.Tensor, action: torch.Tensor, state: State | None = None
+    ) -> tuple[torch.Tensor, State]:
         """What the past says of each token of the next frame, (B, L, P, EMBEDDING), and the memory."""
         embedded_BLPE = self.token(tokens_BLP)
         inputs = torch.cat([embedded_BLPE.flatten(start_dim=2), as_vectors(action, self.actions)], dim=-1)
@@ -109,20 +107,16 @@ class TokenRnn(nn.Module):
 
     def nll(self, window: Window) -> torch.Tensor:
         """Of the next tokens, in nats: (B, L)."""
-        said_BLPE, _ = self(window[TOKENS], window["action"])
+        said_BLPE, _ = self.remember(window[TOKENS], window["action"])
         coming_NP = window["next_tokens"].flatten(end_dim=1)
         before_NPE = functional.pad(self.token(coming_NP)[:, :-1], (0, 0, 1, 0))
         log_probs, _ = self.log_probs(said_BLPE.flatten(end_dim=1), before_NPE, self.usual)
         nll_NP = functional.nll_loss(log_probs.transpose(1, 2), coming_NP, reduction="none")
         return nll_NP.sum(dim=-1).unflatten(0, said_BLPE.shape[:2])
 
-    def memory_of(self, tokens_BLP: torch.Tensor, action: torch.Tensor) -> State:
-        """The memory of what was seen."""
-        return self(tokens_BLP, action)[1]
-
     def imagine(self, tokens_B1P: torch.Tensor, action: torch.Tensor, state: State) -> tuple[torch.Tensor, torch.Tensor, State]:
         """A draw of the next tokens, their expected features (B, 1, F), and the memory."""
-        said_B1PE, state = self(tokens_B1P, action, state)
+        said_B1PE, state = self.remember(tokens_B1P, action, state)
         before, within = torch.zeros_like(said_B1PE[:, :, 0]), None
         drawn, expected = [], []
         for said_B1E, usual_V in zip(said_B1PE.unbind(dim=2), self.usual, strict=True):
@@ -214,7 +208,7 @@ def dream(dynamics: Dynamics, latents: torch.Tensor, action: torch.Tensor, num_s
     torch.manual_seed(seed)
     rows = WARM_UP - 1
     latents, action = (values.repeat(DREAMS, *[1] * (values.ndim - 1)) for values in (latents, action))
-    state = dynamics.memory_of(latents[:, :rows], action[:, :rows])
+    _, state = dynamics.remember(latents[:, :rows], action[:, :rows])
     now, seen = latents[:, rows:], []
     for t in range(rows, rows + num_steps):
         now, expected, state = dynamics.imagine(now, action[:, t : t + 1], state)

@@ -21,6 +21,9 @@ Array = np.ndarray
 NO_SEED = -1
 """The seed of an episode whose seed nobody recorded: no environment takes it."""
 
+MAX_SEED = (1 << 63) - 1
+"""The largest that int64, in which seeds are recorded, can hold."""
+
 
 def without_loss(values: Array, dtype: str) -> Array | None:
     """Values in another dtype: floats rounded, whole numbers never changed; None if it cannot hold them."""

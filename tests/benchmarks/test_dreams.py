@@ -175,7 +175,8 @@ def test_a_car_in_the_grass_or_across_the_road_is_left_out(dreams: ModuleType, v
 class Adds:
     """Dynamics that are known: the next latent is this one plus the action, and a draw adds 100 at once."""
 
-    def memory_of(self, z: torch.Tensor, action: torch.Tensor) -> None: ...
+    def remember(self, z: torch.Tensor, action: torch.Tensor) -> tuple[None, None]:
+        return None, None
 
     def imagine(self, z: torch.Tensor, action: torch.Tensor, state: None) -> tuple[torch.Tensor, torch.Tensor, None]:
         expected = z + action

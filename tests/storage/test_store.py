@@ -363,8 +363,6 @@ def test_the_home_directory_may_be_written_as_shells_do(tmp_path: Path, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     for path in ("~/runs", Path("~/runs")):
         assert to_place(path) == local_path(path) == CollectConfig(out=path).out == tmp_path / "runs"
-    inspected = InspectConfig(path="data", preview=Path("~/frames.png"), vae=Path("~/vae"))
-    assert (inspected.preview, inspected.vae) == (tmp_path / "frames.png", tmp_path / "vae")
     assert local_path("./~/runs") == Path("~/runs")
     assert local_path("~runs") == Path("~runs")
     monkeypatch.delenv("HOME")
@@ -375,8 +373,8 @@ def test_the_home_directory_may_be_written_as_shells_do(tmp_path: Path, monkeypa
 
 def test_so_may_every_other_file_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    shown = InspectConfig(path="x", video=Path("~/a.gif"), preview=Path("~/a.png"))
-    assert (shown.video, shown.preview) == (tmp_path / "a.gif", tmp_path / "a.png")
+    shown = InspectConfig(path="x", video=Path("~/a.gif"), preview=Path("~/a.png"), vae=Path("~/vae"))
+    assert (shown.video, shown.preview, shown.vae) == (tmp_path / "a.gif", tmp_path / "a.png", tmp_path / "vae")
     assert ViewConfig(vae="~/v", data="x", out=tmp_path / "a.html", rnn=Path("~/rnn")).rnn == tmp_path / "rnn"
     assert HubConfig(repo="me/x", vae="~/v", out=tmp_path / "hub").vae == tmp_path / "v"
     with pytest.raises(ModelNotUsable, match=re.escape(f"{tmp_path / 'v'}: holds no vae.safetensors")):

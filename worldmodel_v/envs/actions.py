@@ -60,7 +60,8 @@ class Actions:
         given: np.ndarray | None = None
         with suppress(ValueError, TypeError):  # it is no array: (action, state), a dictionary
             given = np.array(action)  # a copy: a policy may use its array again
-            given = np.reshape([*map(float, given.flat)], given.shape) if given.dtype.kind == "O" else given
+            if given.dtype.kind == "O":  # `astype` would make NaN of None
+                given = np.reshape([*map(float, given.flat)], given.shape)
         if given is None or given.dtype.kind in NO_REAL_NUMBERS:
             raise TypeError(f"the policy's action is {shown(action)}, expected numbers for {self.space}")
         return given

@@ -16,6 +16,7 @@ from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.npz_files import read_arrays
 from worldmodel_v.importing.npz_folder import NpzFolder
 from worldmodel_v.importing.recording import Recorded, Recording, without_last_action
+from worldmodel_v.records import MAX_SEED
 
 ARRAYS = ("obs", "action")
 
@@ -41,7 +42,7 @@ class _Record(NpzFolder):
     def __init__(self, root: Path, without: tuple[str, ...]) -> None:
         super().__init__(root, required=ARRAYS)
         self.notes = self.left_out(ARRAYS, without)
-        seeded = all(path.stem.isdecimal() and int(path.stem) < 2**63 for path in self.files)
+        seeded = all(path.stem.isdecimal() and int(path.stem) <= MAX_SEED for path in self.files)
         self.lacks = ("final observation", "reward", "termination", *(() if seeded else ("seed",)))
 
     def episode(self, number: int) -> Recorded:

@@ -27,6 +27,7 @@ from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.memory import most_bytes
 from worldmodel_v.importing.recording import Recorded, Recording, further, leave_out, reading
 from worldmodel_v.importing.source_files import files_below
+from worldmodel_v.records import MAX_SEED
 from worldmodel_v.schema import ActionSpace, space_record
 from worldmodel_v.storage.foreign_hdf5 import require_self_contained
 from worldmodel_v.storage.reading import readable
@@ -219,4 +220,4 @@ def _ends(name: str, rows: Any) -> bool:
 def _seed(metadata: Mapping[str, Any]) -> int | None:
     """The seed, if there is one that a dataset can hold."""
     seed = metadata.get("seed")
-    return None if seed is None or not 0 <= int(seed) < 2**63 else int(seed)
+    return None if seed is None or not 0 <= int(seed) <= MAX_SEED else int(seed)

@@ -12,7 +12,7 @@ from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.recording import LACKS, Recorded, Recording, named, reading
 from worldmodel_v.importing.source_files import SourceFiles
 from worldmodel_v.importing.spaces import space_of
-from worldmodel_v.records import NO_SEED, Episode
+from worldmodel_v.records import MAX_SEED, NO_SEED, Episode
 from worldmodel_v.schema import OWN_NAMES, Column, rollout_schema, space_record
 from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
@@ -99,7 +99,7 @@ class ImportSource:
             return Episode(
                 schema=self.spec.schema,
                 episode_id=episode_id,
-                seed=NO_SEED if recorded.seed is None or not 0 <= recorded.seed < 2**63 else recorded.seed,
+                seed=NO_SEED if recorded.seed is None or not 0 <= recorded.seed <= MAX_SEED else recorded.seed,
                 policy=recorded.policy or self.recording.policy,
                 columns=columns,
             )

@@ -83,12 +83,11 @@ def require_pyarrow(what: Any) -> None:
 
 def _read_csv(path: Path, without: Collection[str]) -> Table:
     require_pyarrow(path)
-    import pyarrow.csv
+    import pyarrow
 
     _require_commas(path)
-    parsed = pyarrow.csv.ParseOptions(newlines_in_values=True)  # without, it loses rows of files over 1 MB in silence
     try:
-        table = pyarrow.csv.read_csv(path, parse_options=parsed)
+        table = _parsed(path)
     except pyarrow.ArrowInvalid as error:
         expected = "a head with a name for each column, and rows with as many values"
         raise DatasetNotUsable(f"is no such CSV ({one_line(error)})", where=path, expected=expected) from None
@@ -96,6 +95,13 @@ def _read_csv(path: Path, without: Collection[str]) -> Table:
     for name in table.schema.names:
         _require_within_int64(columns.get(name.strip()), name, path)
     return columns
+
+
+def _parsed(path: Path, **options: Any) -> Any:
+    """pyarrow's table of a CSV. Without line breaks in values, it loses rows of files over 1 MB in silence."""
+    import pyarrow.csv
+
+    return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True), **options)
 
 
 def _require_within_int64(rows: np.ndarray | None, name: str, path: Path) -> None:
@@ -106,8 +112,7 @@ def _require_within_int64(rows: np.ndarray | None, name: str, path: Path) -> Non
     import pyarrow.csv
 
     as_text = pyarrow.csv.ConvertOptions(include_columns=[name], column_types={name: pyarrow.string()})
-    parsed = pyarrow.csv.ParseOptions(newlines_in_values=True)
-    texts = pyarrow.csv.read_csv(path, parse_options=parsed, convert_options=as_text)[name]
+    texts = _parsed(path, convert_options=as_text)[name]
     if pc.any(pc.match_substring_regex(texts, r"^\s*[+-]?\d{19,}\s*$")).as_py():
         raise DatasetNotUsable(f"{name.strip()}: whole numbers that int64 cannot hold", where=path)
 

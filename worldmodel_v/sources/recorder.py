@@ -26,7 +26,7 @@ from worldmodel_v.envs.picture import AUTO, Layout
 from worldmodel_v.envs.source import as_json, env_source
 from worldmodel_v.errors import ConfigError, EnvironmentNotUsable
 from worldmodel_v.preprocessing import Fit, Preprocessing, Resize, parse_frame_size, require_trainable
-from worldmodel_v.records import Episode
+from worldmodel_v.records import MAX_SEED, Episode
 from worldmodel_v.settings import local_path, require_at_least
 from worldmodel_v.sources.base import episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
@@ -34,8 +34,6 @@ from worldmodel_v.spec import RolloutSpec
 from worldmodel_v.storage import DatasetWriter, build_shard
 from worldmodel_v.storage.index import INDEX_NAME, read_index
 from worldmodel_v.storage.layout import MAX_ROWS_PER_EPISODE
-
-MAX_SEED = int(np.iinfo(np.int64).max)
 
 
 class Recorder(gymnasium.Wrapper):
