@@ -57,6 +57,11 @@ class Tally:
                 self.values[name] = value
                 self._tell(name, value)
 
+    def remind(self) -> None:
+        """Tell the gauges again. Ray's agents forget a gauge that nobody has set for two of their intervals, 20 s."""
+        for name in GAUGES:
+            self._tell(name, self.values[name])
+
     def committed(self, entry: "IndexEntry") -> None:
         """Count a committed shard, and report it as an event."""
         episodes, rows, num_bytes = entry.num_episodes, entry.num_rows, entry.bytes

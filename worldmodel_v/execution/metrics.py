@@ -30,9 +30,8 @@ def exported(tally: Tally) -> Iterator[None]:
         elif change > 0:  # Ray refuses 0
             counters[name].inc(change)
 
-    for name in gauges:  # not counters: if a run joins a cluster twice, Ray has their earlier growth already
-        export(name, tally.values[name])
     tally.export = export
+    tally.remind()  # of the gauges alone: if a run joins a cluster twice, Ray has the counters' earlier growth already
     try:
         yield
     finally:

@@ -36,7 +36,7 @@ TASKS_IN_FLIGHT_PER_WORKER = 2
 """A worker runs the second while the first one's result travels; the last tasks wait for a worker that is free."""
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""How often a run that waits looks whether its local Ray still lives."""
+"""How often a run that waits looks whether its local Ray still lives, and reminds Ray's agents of its gauges."""
 
 SECONDS_UNTIL_RAY_IS_DEAD = 0.5
 """A worker may be known to be dead a moment before the raylet that took it along."""
@@ -197,6 +197,7 @@ class _Pool(Generic[Task]):
             left = max(give_up - time.monotonic(), 0.0)
             done, _ = ray.wait([*self._in_flight, *self._starting], num_returns=1, timeout=min(left, SECONDS_BETWEEN_LOOKS))
             require_local_ray()
+            self._tally.remind()
             if done or not left:
                 return done[0] if done else None
 
