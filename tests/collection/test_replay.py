@@ -76,6 +76,30 @@ def test_a_source_of_ones_own(tmp_path: Path) -> None:
     assert facts["steps"] == {"pixels": 0}
 
 
+class Shortening(EpisodeSource):
+    """Each play is cut one action before the one before; all else is as ever."""
+
+    name = "shortening"
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, num_steps: int) -> None:
+        self.num_steps = num_steps
+
+    def episode(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+        self.num_steps -= 1
+        pixels = np.zeros((self.num_steps + 1, 8, 8, 3), np.uint8)
+        rows = [0] * self.num_steps
+        return {"pixels": pixels, "action": rows, "reward": rows, "terminated": False}
+
+
+@pytest.mark.parametrize("episodes", [2, 33])
+def test_an_episode_that_is_cut_earlier_when_it_is_played_again(tmp_path: Path, episodes: int) -> None:
+    sayings = Sayings()
+    collect_source(Shortening(99), CollectionConfig(out=tmp_path / "out", episodes=episodes, workers=0), sayings)
+    (facts,) = sayings.facts("not_reproducible")
+    assert facts["steps"].keys() == {"truncated", "the end"}
+
+
 @pytest.mark.parametrize("episodes", [2, 33])
 def test_a_world_that_repeats_has_the_shards_of_any_and_no_warning(tmp_path: Path, episodes: int) -> None:
     sayings = Sayings()

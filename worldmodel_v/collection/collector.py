@@ -296,7 +296,8 @@ def _collect_blocks(
 ) -> None:
     """Let workers collect blocks, and commit them; blocks that fail are tried once more at the end, episode by episode."""
     spec, replay = source.spec, replay_of(source, writer.entries, blocks)
-    plays = TwoPlays(source, progress, writer.dataset().episode(replay.first) if replay and writer.entries else None)
+    earlier = writer.dataset().episode(replay.first) if replay and writer.entries else None
+    plays = TwoPlays(source, progress, replay.num_steps if replay else 0, earlier)
     done = sum(entry.num_episodes for entry in writer.entries)
     total = done + sum(block.num_episodes for block in blocks)
     task = begin(progress, stage, config.out, spec.hash, total=total, unit="episodes", done=done)

@@ -43,6 +43,9 @@ class TwoPlays:
 
     source: Source
     progress: Progress
+    cut_after: int
+    """Actions after which the second play may be cut."""
+
     earlier: Episode | None = None
     """The first play, if an earlier run has recorded it."""
 
@@ -75,7 +78,7 @@ class TwoPlays:
             found = f"fails when it is played again: {self._second.reason}"
             remedy = "unless it repeats, this dataset cannot be made again"
         else:
-            steps = dict(differences(self._first, self._second))
+            steps = dict(differences(self._first, self._second, self.cut_after))
             if not steps:
                 return
             where = ", ".join(f"{name} from step {step} on" for name, step in steps.items())
@@ -87,17 +90,17 @@ class TwoPlays:
         self.progress.event("not_reproducible", message, warning=True, stage="collect", **facts)
 
 
-def differences(first: Episode, second: Episode) -> Iterator[tuple[str, int]]:
-    """The columns that differ, each with the first step that differs; `second` may be cut."""
-    num_steps = min(first.num_steps, second.num_steps)
+def differences(first: Episode, second: Episode, cut_after: int) -> Iterator[tuple[str, int]]:
+    """The columns that differ, each with the first step that differs; `second` may be cut after so many actions."""
+    num_steps, is_cut = min(first.num_steps, second.num_steps), second.num_steps == cut_after
     for name, column in first.columns.items():
-        is_of_a_step = first.schema[name].role in ("action", "reward", "terminated")
+        is_of_a_step = first.schema[name].role in ("action", "reward", "terminated", "truncated")
         rows = slice(num_steps if is_of_a_step else num_steps + 1)
-        if name == "truncated":  # a cut sets it
+        if name == "truncated" and is_cut:  # the cut sets it
             continue
         one, other = (rows_of[rows].reshape(len(rows_of[rows]), -1) for rows_of in (column, second.columns[name]))
         equal = (one == other) | ((one != one) & (other != other))
         if not equal.all():
             yield name, int(np.argmin(equal.all(axis=1)))
-    if second.num_steps > first.num_steps:
-        yield "the end", first.num_steps
+    if second.num_steps > first.num_steps or (second.num_steps < first.num_steps and not is_cut):
+        yield "the end", num_steps
