@@ -32,7 +32,7 @@ def offered(url: str, **labels: str) -> dict[str, float]:
     """Our metrics at a node's agent that carry these labels, by name."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     samples = (sample for family in families if "worldmodel_v" in family.name for sample in family.samples)
     return {sample.name: sample.value for sample in samples if labels.items() <= sample.labels.items()}

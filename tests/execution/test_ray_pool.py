@@ -22,7 +22,7 @@ from worldmodel_v.execution.executor import ATTEMPTS
 from worldmodel_v.execution.ray_pool import TASKS_IN_FLIGHT_PER_WORKER
 from worldmodel_v.telemetry import Tally
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 ONE, TWO = (RayPool(WorkerSettings(num_workers=num_workers)) for num_workers in (1, 2))
 

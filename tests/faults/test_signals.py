@@ -56,7 +56,7 @@ def working(group: int) -> list[str]:
 
 
 def require_nobody_working(group: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while (found := working(group)) and time.monotonic() < deadline:  # an agent may begin a process of a moment at any time
         time.sleep(0.2)
     assert found == []
@@ -73,7 +73,7 @@ def test_one_signal_to_the_whole_group_drops_what_is_in_flight_and_leaves(
     process = start(*command)
     wait_until(lambda: committed(out) >= 1, process)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert errors.endswith(f"wm-collect: {INTERRUPTED}")
     assert "Traceback" not in errors
@@ -92,7 +92,7 @@ def test_a_second_signal_leaves_now_and_leaves_no_work_behind(tmp_path: Path, un
     wait_until(lambda: committed(out) >= 1, process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     require_nobody_working(process.pid)
@@ -128,7 +128,7 @@ def signalled(stage: str, inputs: Path, out: Path, workers: int, *numbers: int) 
     wait_until(lambda: is_well_begun(stage, out), process)
     for number in numbers:
         os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     require_nobody_working(process.pid)

@@ -173,7 +173,7 @@ def head(folder: Path, customize: str = "", **environment: str) -> Iterator[tupl
             start_new_session=True,
         )
     try:
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 300
         while "Ray runtime started" not in (folder / "log").read_text():
             assert time.monotonic() < give_up, (folder / "log").read_text()
             time.sleep(0.1)
