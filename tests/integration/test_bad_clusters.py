@@ -1,6 +1,7 @@
 """Clusters that are none, or not ours: named in seconds, where Ray itself waits for minutes or for ever."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -159,7 +160,7 @@ def test_a_job_server_that_never_answers(silent: str) -> None:
 @contextmanager
 def head(folder: Path, customize: str = "", **environment: str) -> Iterator[tuple[str, str]]:
     """A cluster of one node whose Python begins with `customize`: its HOST:PORT, and its ray://HOST:PORT."""
-    (folder / "python").mkdir()
+    (folder / "python").mkdir(exist_ok=True)
     (folder / "python" / "sitecustomize.py").write_text(customize)
     port, client_port = free_ports(2)
     command = ("start", "--head", "--block", "--port", port, "--ray-client-server-port", client_port, "--num-cpus", 2)
@@ -220,6 +221,21 @@ def test_a_cluster_whose_nodes_lack_the_package(short: Path, tmp_path: Path, sta
         for number, command in enumerate((collecting, encoding, (*training, "--batch-size", 16, "--device", "cpu"))):
             assert lack in refused(*command, "--out", tmp_path / str(number), "--address", address, **NO_TOKEN)
         assert "worldmodel_v" in refused(*collecting, "--out", tmp_path / "client", "--address", client_address, **NO_TOKEN)
+
+
+@pytest.mark.slow
+def test_a_cluster_with_other_code_of_the_package(short: Path, tmp_path: Path, stamp_rollouts: Path) -> None:
+    package = short / "python" / "worldmodel_v"
+    shutil.copytree(Path(worldmodel_v.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (package / "preprocessing.py").open("a") as file:
+        file.write("# another resizing\n")
+    with head(short, **NO_TOKEN) as (address, _):
+        collecting = ("wm-collect", "--workers", 1, *COLLECT)
+        training = ("wm-train", "--data", stamp_rollouts, "--num-workers", 2, "--steps", 3, "--holdout-every", 4)
+        for number, command in enumerate((collecting, (*training, "--batch-size", 16, "--device", "cpu"))):
+            errors = refused(*command, "--out", tmp_path / str(number), "--address", address, **NO_TOKEN)
+            assert f"the worker on {socket.gethostname()} has other code of worldmodel_v than the process" in errors
+            assert f"({package}); install the same on every node" in errors
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ however long a run is.
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Generic
@@ -26,7 +27,7 @@ from worldmodel_v.execution.in_flight import Hand, HandedOut, Queue
 from worldmodel_v.execution.metrics import exported
 from worldmodel_v.execution.ray_errors import first_line, lack_of_a_module, our_error
 from worldmodel_v.execution.settings import WorkerSettings
-from worldmodel_v.execution.worker import WORKER_ENVIRONMENT, Worker
+from worldmodel_v.execution.worker import WORKER_ENVIRONMENT, Worker, code_sha256, require_code
 from worldmodel_v.own_modules import folder
 from worldmodel_v.progress import Progress
 from worldmodel_v.steps import Step, reached
@@ -86,7 +87,8 @@ class _Pool(Generic[Task]):
         attempts: int,
         in_flight: int,
     ) -> None:
-        self._setup, self._settings, self._progress, self._tally = setup, settings, progress, tally
+        self._setup = functools.partial(_with_code, code_sha256(), setup)
+        self._settings, self._progress, self._tally = settings, progress, tally
         self._attempts, self._in_flight_per_worker = attempts, in_flight
         self._workers: list[Hand] = []
         self._starting: dict[Any, Hand] = {}
@@ -293,3 +295,9 @@ class _Pool(Generic[Task]):
             raise lack_of_a_module(error) or error from error
         self._workers.append(worker)
         self._starting[worker.actor.ping.remote()] = worker
+
+
+def _with_code(sha256: str, setup: Callable[[], Run[Task]]) -> Run[Task]:
+    """In a worker: its setup, if it has the code of this package that the driver has."""
+    require_code(sha256)
+    return setup()

@@ -1,13 +1,15 @@
 """A worker: a process that runs task after task, of the pool on any node of the cluster, or beside the command."""
 
+import functools
 import gc
+import hashlib
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from worldmodel_v.errors import EpisodeFailed, WorldModelError
+from worldmodel_v.errors import ClusterNotUsable, EpisodeFailed, WorldModelError
 from worldmodel_v.execution.descriptors import Descriptors
 from worldmodel_v.execution.executor import Run, perform
 from worldmodel_v.interrupts import interruptions_ignored
@@ -24,6 +26,25 @@ WORKER_ENVIRONMENT = {
 
 MAX_GROWTH_BYTES = 512 << 20
 """A worker that runs other people's code is replaced if it holds this much more memory than after its first task."""
+
+
+@functools.cache
+def code_sha256() -> str:
+    """Of this package's Python files and their names: the number of a version does not say what was changed in a clone."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        digest.update(f"{file.relative_to(root)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def require_code(sha256: str) -> None:
+    """Raise ClusterNotUsable unless this process has the same code of this package as the one whose `code_sha256` it is."""
+    if code_sha256() != sha256:
+        raise ClusterNotUsable(
+            f"the worker on {socket.gethostname()} has other code of worldmodel_v than the process that sends it work, and may "
+            f"make other data of it ({Path(__file__).parents[1]})",
+            remedy="install the same on every node",
+        )
 
 
 class Worker:

@@ -26,6 +26,7 @@ from worldmodel_v.errors import ConfigError, DatasetNotUsable, WorkerLost, World
 from worldmodel_v.execution import WorkerSettings
 from worldmodel_v.execution.connection import cluster, end_of_local_ray, require_local_ray
 from worldmodel_v.execution.ray_errors import first_line, lack_of_a_module
+from worldmodel_v.execution.worker import code_sha256, require_code
 from worldmodel_v.own_modules import folder, look_in
 from worldmodel_v.selection import open_rollouts
 from worldmodel_v.surface import Surface, current, worded
@@ -67,6 +68,9 @@ class _Job:
 
     own_modules: str | None
     """Where modules of the user's own may lie."""
+
+    code_sha256: str
+    """Of the driver's code of this package."""
 
 
 def distributed_steps(run: TrainingRun, interrupted: Callable[[], bool]) -> Generator[tuple[StepTerms, bool]]:
@@ -120,6 +124,7 @@ class _Workers:
             stop=self._stop,
             surface=current(),
             own_modules=folder(),
+            code_sha256=code_sha256(),
         )
         trainer = _trainer(job, storage)
         self._thread = threading.Thread(target=self._fit, args=(trainer,), name="ray-train", daemon=True)
@@ -217,6 +222,7 @@ def _work(told: dict[str, Any]) -> None:
     context = train.get_context()
     share = Share(context.get_world_rank(), context.get_world_size())
     try:
+        require_code(job.code_sha256)
         with worded(job.surface), batch_in_memory(job.config["batch_size"], get_device()):
             _take_steps(job, share)
     except WorldModelError as error:
