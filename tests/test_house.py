@@ -30,7 +30,7 @@ ROOMS = (
         "evenly",
         "one_name",
     ),
-    *("preprocessing", "profiles", "schema", "spec", "origins", "records", "storage"),
+    *("preprocessing", "profiles", "schema", "spec", "origins", "records", "storage", "code"),
     *("telemetry", "execution", "jobs"),
     *("envs", "policies", "sources", "collection", "device", "autoencoders", "data", "selection"),
     *("evaluation", "training", "encoding", "view", "export", "alignment", "coverage", "importing"),

@@ -20,11 +20,12 @@ from gymnasium.wrappers import TransformReward
 from tests.builders import digests, files_in
 from tests.commands import options, start
 from tests.conftest import stamp_config
+from worldmodel_v.code.origin import code_source, held_in_common
 from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.collection.block import block_collector
 from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
-from worldmodel_v.envs.source import code_source, env_source, held_in_common, is_known
+from worldmodel_v.envs.source import env_source, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, OutputNotUsable
 from worldmodel_v.selection import SelectConfig, select
 from worldmodel_v.sources import GymSource

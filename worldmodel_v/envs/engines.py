@@ -18,9 +18,10 @@ from typing import Any
 
 import gymnasium
 
-from worldmodel_v.envs.fingerprint import functions_of, globals_read
-from worldmodel_v.envs.modules import KNOWN
-from worldmodel_v.envs.source import layers, packages_of
+from worldmodel_v.code.fingerprint import functions_of, globals_read
+from worldmodel_v.code.modules import KNOWN
+from worldmodel_v.code.origin import packages_of
+from worldmodel_v.envs.source import layers
 
 BENEATH_ALL = KNOWN | {"numpy", "numba"}
 UNSAID = {"Box2D": "2.3.10", "pygame-ce": "2.5.8"}

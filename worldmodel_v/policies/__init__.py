@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
-from worldmodel_v.envs.source import code_source
+from worldmodel_v.code.origin import code_source
 from worldmodel_v.errors import PolicyNotUsable, one_line, retold
 from worldmodel_v.own_modules import load_own
 from worldmodel_v.policies.acting import FRAME, OBSERVATION, acts_on, next_action
@@ -103,7 +103,7 @@ def policy_weights(text: str) -> dict[str, str]:
 
 
 def policy_source(text: str) -> dict[str, str]:
-    """Where a user's own code in a policy's line comes from (see `worldmodel_v.envs.source`): that of `module:factory`, and of
+    """Where a user's own code in a policy's line comes from (see `worldmodel_v.code.origin`): that of `module:factory`, and of
     a checkpoint's factory. Empty for the policies that ship; raises PolicyNotUsable if there is no such code."""
     source: dict[str, str] = {}
     for name in parse_policy(text).names():

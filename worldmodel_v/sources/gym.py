@@ -12,11 +12,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from worldmodel_v.code.origin import held_in_common
 from worldmodel_v.envs import ImageEnv, frame_preprocessor, import_env, make_image_env
 from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import installed, unsaid_engines
 from worldmodel_v.envs.options import EnvOptions
-from worldmodel_v.envs.source import env_source, held_in_common, is_known
+from worldmodel_v.envs.source import env_source, is_known
 from worldmodel_v.errors import (
     EnvironmentNotUsable,
     EpisodeFailed,

@@ -14,12 +14,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from worldmodel_v.code.origin import code_source, held_in_common
 from worldmodel_v.envs.actions import require_inside
 from worldmodel_v.envs.engines import engines, installed
 from worldmodel_v.envs.image_env import require_truth
 from worldmodel_v.envs.parts import OBSERVATION, extra_column
 from worldmodel_v.envs.picture import plain_array
-from worldmodel_v.envs.source import code_source, held_in_common
 from worldmodel_v.errors import EnvironmentNotUsable, EpisodeFailed, one_line, retold, shown
 from worldmodel_v.preprocessing import FULL, Preprocessing, require_trainable
 from worldmodel_v.records import Episode, unchanged, without_loss

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from worldmodel_v.envs.fingerprint import PLAIN
-from worldmodel_v.envs.modules import ONE_AT_A_TIME
+from worldmodel_v.code.fingerprint import PLAIN
+from worldmodel_v.code.modules import ONE_AT_A_TIME
 
 INNER = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 CONSTANT = (ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.unaryop, ast.operator, ast.expr_context, ast.List, ast.Dict)

@@ -12,10 +12,11 @@ import gymnasium
 import pytest
 
 from tests.envs.test_source import folder as folder
+from worldmodel_v.code.fingerprint import lives_in_no_file, sha256_of_code
+from worldmodel_v.code.origin import code_source
 from worldmodel_v.collection import CollectConfig, CollectionConfig, collect, collect_source
 from worldmodel_v.envs import STAMP_ENV_ID, make_image_env
-from worldmodel_v.envs.fingerprint import lives_in_no_file, sha256_of_code
-from worldmodel_v.envs.source import code_source, env_source
+from worldmodel_v.envs.source import env_source
 from worldmodel_v.errors import ClusterNotUsable, EnvironmentNotUsable, OutputNotUsable, PolicyNotUsable
 from worldmodel_v.policies import RandomPolicy
 from worldmodel_v.storage import open_dataset, verify
@@ -96,7 +97,7 @@ NOTHING = {
 }
 PROGRAM = f"""{CELL}
 import sys
-from worldmodel_v.envs.fingerprint import sha256_of_code
+from worldmodel_v.code.fingerprint import sha256_of_code
 print(sha256_of_code(Mine))
 """
 
@@ -175,7 +176,7 @@ def test_what_lives_in_no_file() -> None:
 
 def test_a_class_in_a_file_is_recorded_by_files_alone() -> None:
     source = code_source(InAFile)
-    assert "tests/envs/test_fingerprint.py" in source
+    assert "tests/code/test_fingerprint.py" in source
     assert all(name.endswith(".py") for name in source)
 
 

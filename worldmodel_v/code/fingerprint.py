@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, NoneType, SimpleNamespace
 from typing import Any
 
-import gymnasium
 import numpy as np
 
-from worldmodel_v.envs.modules import module_file
+from worldmodel_v.code.modules import module_file
 
 IN_NO_FILE = re.compile(r"<.*>|.*/ipykernel_\d+/.*")
 """The file names that Python and notebooks give to code that they compile from a text."""
@@ -101,7 +100,7 @@ class _Tokens:
             case np.ndarray() | np.generic():
                 yield f"{value.dtype} {value.shape}"
                 yield from self.of(value.tolist() if value.dtype.hasobject else value.tobytes())
-            case gymnasium.Space() | SimpleNamespace():
+            case _ if isinstance(value, SimpleNamespace) or _is_space(value):
                 yield from self._mapping({name: part for name, part in vars(value).items() if name != GENERATORS_STATE})
             case _:
                 yield from self._object(value)
@@ -161,6 +160,12 @@ def content_of(cell: CellType) -> Any:
         return cell.cell_contents
     except ValueError:  # the cell is empty
         return None
+
+
+def _is_space(value: Any) -> bool:
+    """Whether it is a space of Gymnasium's, which need not be installed."""
+    gymnasium = sys.modules.get("gymnasium")
+    return gymnasium is not None and isinstance(value, gymnasium.Space)
 
 
 def _name(code: type | FunctionType) -> str:

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
-from worldmodel_v.envs.fingerprint import content_of, lives_in_no_file
-from worldmodel_v.envs.modules import home, is_own, trees_of
-from worldmodel_v.envs.patched import is_plain, names_assigned
+from worldmodel_v.code.fingerprint import content_of, lives_in_no_file
+from worldmodel_v.code.modules import home, is_own, trees_of
+from worldmodel_v.code.patched import is_plain, names_assigned
 
 
 def values_enclosed(
