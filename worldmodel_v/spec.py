@@ -222,7 +222,7 @@ class LatentSpec(Spec):
     """The `spec_hash` of each collection that the VAE was trained on."""
 
     autoencoder_sha256: str = field(default="", metadata=UNSAID)
-    """SHA-256 of the file with the class of a user's own autoencoder; empty for those of this package."""
+    """SHA-256 of the code of a user's own autoencoder; empty for those of this package."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

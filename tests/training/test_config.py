@@ -2,9 +2,10 @@
 
 import json
 import re
+import sys
 from dataclasses import MISSING, dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from annotated_types import Interval
@@ -159,3 +160,30 @@ def test_the_identity_is_what_json_keeps_of_it() -> None:
     assert json.loads(json.dumps(identity)) == identity
     assert identity["condition"] == ["step", "action"]
     assert train_config(f"{__name__}:More")(data="data", out="out", sizes=(1, 2)).identity()["sizes"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"autoencoder": "own_model:Own"},
+        {"optimizer": "own_model:own"},
+        {"perceptual": 1.0, "perceptual_network": "own_model:own"},
+    ],
+)
+def test_a_file_that_ones_own_code_imports_is_of_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: dict[str, Any]
+) -> None:
+    """A training is not continued with an edited helper module, nor are latents."""
+    lines = ["from worldmodel_v.autoencoders import Autoencoder", "import own_layers", "class Own(Autoencoder): ..."]
+    (tmp_path / "own_model.py").write_text("\n".join([*lines, "def own(*_, **__): ..."]))
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for content in ("WIDTH = 8", "WIDTH = 16 "):
+        (tmp_path / "own_layers.py").write_text(content)
+        for name in ("own_model", "own_layers"):
+            sys.modules.pop(name, None)
+        kind = setting.get("autoencoder", "gaussian")
+        identity = train_config(kind)(data=tmp_path, out=tmp_path / "out", **setting).identity()
+        found.append([value for name, value in identity.items() if name.endswith("_sha256")])
+    assert [len(each) for each in found] == [1, 1]
+    assert found[0] != found[1]

@@ -1,17 +1,15 @@
 """Autoencoders by name: the built-in ones, and a user's own as `module:Class`. Only this file distinguishes them."""
 
-import inspect
+import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig, AutoencoderSettings
 from worldmodel_v.errors import ConfigError, one_line
 from worldmodel_v.own_modules import load_own
-from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, require_types
 
@@ -101,6 +99,14 @@ def refuse_foreign(kind: str, names: Iterable[str]) -> None:
 
 
 def sha256_of_source(kind: str) -> str:
-    """SHA-256 of the file with the class of a user's own autoencoder; empty for one of this package. Raises ConfigError."""
-    file = None if kind in BUILT_IN else inspect.getsourcefile(autoencoder_class(kind))
-    return sha256_of_file(Path(file)) if file else ""
+    """SHA-256 of the code of a user's own autoencoder; empty for one of this package. Raises ConfigError."""
+    return "" if kind in BUILT_IN else sha256_of_own(autoencoder_class(kind), kind)
+
+
+def sha256_of_own(code: Callable, name: str) -> str:
+    """SHA-256 of a user's own code, which a setting names, with what its file imports (see `worldmodel_v.envs.source`); empty
+    for code of PyTorch's."""
+    from worldmodel_v.envs.source import code_source  # which loads Gymnasium
+
+    source = code_source(code, name.partition(":")[0])
+    return hashlib.sha256(canonical_json(source).encode()).hexdigest() if source else ""

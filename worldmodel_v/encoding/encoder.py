@@ -73,7 +73,7 @@ class EncoderSettings:
     batch_size: int | None
 
     autoencoder_sha256: str = ""
-    """Of the file with the class of a user's own autoencoder: see `registry.sha256_of_source`."""
+    """Of the code of a user's own autoencoder: see `registry.sha256_of_source`."""
 
 
 @dataclass(frozen=True)

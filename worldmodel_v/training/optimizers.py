@@ -9,18 +9,16 @@ copy of the weights and moments.
 """
 
 import copy
-import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
+from worldmodel_v.autoencoders.registry import sha256_of_own
 from worldmodel_v.errors import ConfigError, one_line
-from worldmodel_v.own_modules import import_own, load_own
-from worldmodel_v.storage.checksum import sha256_of_file
+from worldmodel_v.own_modules import load_own
 
 State = dict[str, Any]
 """Tensors and numbers by name: `0.exp_avg` for the first parameter, `group.0.eps` for the first group."""
@@ -87,12 +85,9 @@ def build_optimizer(name: str, model: torch.nn.Module, learning_rate: float, wei
 
 
 def source_of(name: str) -> dict[str, str]:
-    """What a training records with the name of a user's own optimiser: the SHA-256 of its file; raises ConfigError."""
-    if name in OPTIMIZERS:
-        return {}
-    find_optimizer(name)
-    file = inspect.getsourcefile(import_own(name.partition(":")[0]))
-    return {"optimizer_sha256": sha256_of_file(Path(file))} if file else {}
+    """What a training records with the name of a user's own optimiser: the SHA-256 of its code; raises ConfigError."""
+    own = "" if name in OPTIMIZERS else sha256_of_own(find_optimizer(name), name)
+    return {"optimizer_sha256": own} if own else {}
 
 
 def state_of(optimizer: Optimizer) -> State:

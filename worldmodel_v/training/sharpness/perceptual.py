@@ -13,17 +13,15 @@ others.
 """
 
 import hashlib
-import inspect
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from worldmodel_v.autoencoders.registry import sha256_of_own
 from worldmodel_v.errors import ConfigError, one_line, retold
-from worldmodel_v.own_modules import import_own, load_own
-from worldmodel_v.storage.checksum import sha256_of_file
+from worldmodel_v.own_modules import load_own
 from worldmodel_v.training.extras import ExtraLoss, Made, Term
 
 DISCRIMINATOR = "discriminator"
@@ -113,12 +111,9 @@ def _nonsense(found: Any) -> str | None:
 
 
 def source_of(name: str) -> dict[str, str]:
-    """What a training records with the name of a network of one's own: the SHA-256 of its file; raises ConfigError."""
-    if name == DISCRIMINATOR:
-        return {}
-    _factory(name)
-    file = inspect.getsourcefile(import_own(name.partition(":")[0]))
-    return {"perceptual_network_sha256": sha256_of_file(Path(file))} if file else {}
+    """What a training records with the name of a network of one's own: the SHA-256 of its code; raises ConfigError."""
+    own = "" if name == DISCRIMINATOR else sha256_of_own(_factory(name), name)
+    return {"perceptual_network_sha256": own} if own else {}
 
 
 def _digest(network: nn.Module) -> Tensor:
