@@ -14,7 +14,7 @@ from tests.builders import (
     run_python,
 )
 from worldmodel_v.schema import Schema
-from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, differences
+from worldmodel_v.spec import FORMAT_VERSION, SPEC_CLASSES, LatentSpec, RolloutSpec, differences, schema_differences
 from worldmodel_v.untrusted import canonical_json
 
 ROLLOUT_HASH = "0c2000253b09f20216bd87c3eb4ed0b32e62f4ad94053f16b42a9fa8e5e32423"
@@ -118,3 +118,14 @@ def test_differences_name_each_field_with_both_values_in_order() -> None:
 
 def test_equal_settings_have_no_differences() -> None:
     assert differences(dict(ROLLOUT_SETTINGS), dict(reversed(ROLLOUT_SETTINGS.items()))) == []
+
+
+def test_columns_that_differ_are_named_by_their_parts() -> None:
+    one, other = made_rollout_schema(8, 2, 2), made_rollout_schema(16, 0, 0)
+    assert [each for each in schema_differences(one, other, ("in one", "here")) if "space" not in each] == [
+        "column state is 'float32 [2]' in one, 'not set' here",
+        "the dtype of column action is 'float32' in one, 'int64' here",
+        "the fill of column action is 'nan' in one, -1 here",
+        "the row_shape of column action is (2,) in one, () here",
+        "the row_shape of column pixels is (8, 8, 3) in one, (16, 16, 3) here",
+    ]

@@ -5,7 +5,7 @@ it was begun with. Settings that do not change the content (workers, episodes, p
 """
 
 import hashlib
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar
 
@@ -261,15 +261,18 @@ def _beside(value: Any, other: Any) -> Any:
 
 
 def schema_differences(recorded: Schema, asked: Schema, words: tuple[str, str] = ("there", "asked")) -> list[str]:
-    """Name every part in which two schemas differ: `column state is … there, … asked`."""
-    return differences(_parts(recorded), _parts(asked), words)
+    """Name every part in which two schemas differ: `the dtype of column state is … there, … asked`."""
+    common = {column.name for column in recorded.columns} & {column.name for column in asked.columns}
+    return differences(_parts(recorded, common), _parts(asked, common), words)
 
 
-def _parts(schema: Schema) -> dict[str, Any]:
-    columns = {f"column {column.name}": column for column in schema.columns}
-    return {
-        **columns,
-        "observation_space": schema.observation_space,
-        "action_space": schema.action_space,
-        "draws": schema.draws,
-    }
+def _parts(schema: Schema, common: set[str]) -> dict[str, Any]:
+    """By name: of a column that both have (`common`) its parts, of others what they are."""
+    parts: dict[str, Any] = {"observation_space": schema.observation_space, "action_space": schema.action_space}
+    parts |= {f"the draw {draw.name}": asdict(draw) for draw in schema.draws}
+    for column in schema.columns:
+        if column.name in common:
+            parts |= {f"the {part} of column {column.name}": value for part, value in asdict(column).items()}
+        else:
+            parts[f"column {column.name}"] = f"{column.dtype} {[*column.row_shape]}"
+    return parts

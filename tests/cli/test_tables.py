@@ -33,7 +33,7 @@ def test_numbers_are_rounded_for_people() -> None:
     numbers = [0.7071067811865476, 20.921108349581477, -8091.1455078125, 123456.7, 1e-05, 0.0, 3, True, "x" * 64]
     assert list(map(rounded, numbers)) == ["0.7071", "20.92", "-8091", "123457", "1e-05", "0", "3", "True", "x" * 64]
     assert rounded("0123456789abcdef" * 4) == "0123456789ab…"
-    assert in_words({"a": 0.12345, "b": None, "c": [], "d": {"e": (1.0, 2)}}) == "a 0.1235, d e 1, 2"
+    assert in_words({"a": 0.12345, "b": None, "c": [], "f": "", "d": {"e": (1.0, 2)}}) == "a 0.1235, d e 1, 2"
 
 
 def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, facts: dict[str, Any]) -> list[str]:

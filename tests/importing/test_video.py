@@ -3,9 +3,11 @@
 import csv
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -40,7 +42,7 @@ def write_csv(path: Path, columns: dict[str, np.ndarray]) -> None:
         writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
 
 
-def write_parquet(path: Path, columns: dict[str, np.ndarray]) -> None:
+def write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
     pyarrow.parquet.write_table(pa.table(columns), path)
 
 
@@ -210,6 +212,25 @@ def test_what_an_npz_holds_once_is_the_seed_or_named(stamp_rollouts: Path, tmp_p
     write_npz(tmp_path / "ride.npz", {"action": episode.action[:-1], "reward": np.array(7.0)})
     with pytest.raises(DatasetNotUsable, match=r"ride\.npz: reward: is a single value; expected a number in every row"):
         run_import("video", tmp_path / "ride", tmp_path / "other")
+
+
+def test_tensors_decimals_and_categories_of_numbers_are_numbers(tmp_path: Path) -> None:
+    steer = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    columns = {
+        "action": pa.FixedShapeTensorArray.from_numpy_ndarray(steer),
+        "gain": pa.array([Decimal("0.25"), None, Decimal("-3"), Decimal("1")]),
+        "gear": pa.array([2, 1, 2, 2]).dictionary_encode(),
+        "road": pa.array(["dirt", "ice", "dirt", "ice"]).dictionary_encode(),
+    }
+    write_parquet(tmp_path / "ride.parquet", columns)
+    table = read_table(tmp_path / "ride.parquet")
+    np.testing.assert_array_equal(table["action"], steer)
+    np.testing.assert_array_equal(table["gain"], [0.25, np.nan, -3, 1])
+    np.testing.assert_array_equal(table["gear"], [2, 1, 2, 2])
+    assert table["road"].dtype == object
+    write_parquet(tmp_path / "ride.parquet", columns | {"action": columns["action"].take(pa.array([0, None, 1, 2]))})
+    with pytest.raises(DatasetNotUsable, match=r"action: 1 values are missing; expected a number in every row"):
+        read_table(tmp_path / "ride.parquet")
 
 
 def test_a_large_csv_with_quotes_keeps_its_rows(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from worldmodel_v.cli.terminal import plain, results
 from worldmodel_v.words import counted, figure_in_words, sized
 
 SHA256 = re.compile("[0-9a-f]{64}")
-NOTHING: tuple[Any, ...] = (None, [], (), {}, "{}")
+NOTHING: tuple[Any, ...] = (None, [], (), {}, "{}", "")
 """What is left out of facts."""
 
 

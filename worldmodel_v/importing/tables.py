@@ -39,14 +39,25 @@ def arrow_column(column: Any, shape: tuple[int, ...] | None = None, *, name: str
 
     Raises DatasetNotUsable if a value is missing, no number, or if rows differ in length.
     """
+    rows = _nested(column.combine_chunks() if hasattr(column, "combine_chunks") else column, name, where)
+    if shape is not None and rows.shape[1:] != shape and rows[:1].size == np.prod(shape, dtype=int):
+        rows = rows.reshape(len(rows), *shape)  # a single value in a row is stored without its axis
+    if shape is not None and rows.shape[1:] != shape:
+        raise DatasetNotUsable(f"{name}", where=where, expected=f"rows of {[*shape]}", got=f"{[*rows.shape[1:]]}")
+    return rows
+
+
+def _nested(values: Any, name: str, where: Any) -> np.ndarray:
+    """(R, …) of an array of pyarrow; raises DatasetNotUsable."""
     import pyarrow as pa
 
-    sizes, values, num_rows = [], column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column, len(column)
-    while _is_list(values.type) or isinstance(values.type, pa.ExtensionType):
-        if isinstance(values.type, pa.ExtensionType):
+    sizes, num_rows, tensor = [], len(values), None
+    while _is_list(values.type) or isinstance(values.type, pa.BaseExtensionType):
+        _require_whole(values, name, where)
+        if isinstance(values.type, pa.BaseExtensionType):
+            tensor = values if isinstance(values, pa.FixedShapeTensorArray) else tensor
             values = values.storage
             continue
-        _require_whole(values, name, where)
         flat = values.flatten()
         size, rest = divmod(len(flat), max(1, len(values)))
         if rest or not _of_one_length(values, size):
@@ -54,22 +65,20 @@ def arrow_column(column: Any, shape: tuple[int, ...] | None = None, *, name: str
         sizes.append(size)
         values = flat
     _require_whole(values, name, where)
-    if not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type) or pa.types.is_boolean(values.type)):
+    if not is_numeric(values.type):
         raise DatasetNotUsable(f"{name}: is of {values.type}", where=where, expected="numbers")
-    rows = values.to_numpy(zero_copy_only=False).reshape(num_rows, *sizes)
-    if shape is not None and rows.shape[1:] != shape and rows[:1].size == np.prod(shape, dtype=int):
-        rows = rows.reshape(num_rows, *shape)  # a single value in a row is stored without its axis
-    if shape is not None and rows.shape[1:] != shape:
-        raise DatasetNotUsable(f"{name}", where=where, expected=f"rows of {[*shape]}", got=f"{[*rows.shape[1:]]}")
-    return rows
+    if tensor is not None:  # it has axes of its own
+        rows = tensor.to_numpy_ndarray()
+        return rows.reshape(num_rows, *sizes[:-1], *rows.shape[1:])
+    return values.to_numpy(zero_copy_only=False).reshape(num_rows, *sizes)
 
 
 def is_numeric(type_: Any) -> bool:
     """Whether a column of this pyarrow type holds numbers, or lists of them."""
     import pyarrow as pa
 
-    while _is_list(type_) or isinstance(type_, pa.ExtensionType):
-        type_ = type_.storage_type if isinstance(type_, pa.ExtensionType) else type_.value_type
+    while _is_list(type_) or isinstance(type_, pa.BaseExtensionType):
+        type_ = type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_.value_type
     return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_))
 
 
@@ -173,7 +182,11 @@ def _columns(table: Any, path: Path, without: Collection[str]) -> Table:
             found[name] = _no_numbers(len(column))
         if name in without:
             continue
-        if column.null_count and is_numeric(column.type) and not _is_list(column.type):
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if pa.types.is_decimal(column.type):
+            column = column.cast(pa.float64())
+        if column.null_count and is_numeric(column.type) and pa.types.is_primitive(column.type):
             whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
             column = pc.fill_null(whole.cast(pa.float64()), np.nan)
         if is_numeric(column.type):
