@@ -115,6 +115,13 @@ def test_with_pad_no_episode_is_too_short(tmp_path: Path) -> None:
     assert all_windows(data)["mask"].sum(axis=1).tolist() == [4, 5, 5, 5, 1]
 
 
+def test_windows_that_fill_the_memory_are_refused(stamp_latents: Path) -> None:
+    pattern = r"windows of 1,000,000,000,000 transitions; expected at most [\d,]+ rows .*; ask for windows of at most \d+, "
+    for windows in (LatentSequences, LatentStream):
+        with pytest.raises(DatasetNotUsable, match=pattern):
+            next(windows(stamp_latents, length=10**12, pad=True).batches(2))
+
+
 def test_a_whole_episode_is_one_item_and_a_batch_as_long_as_its_longest(stamp_latents: Path) -> None:
     data = LatentSequences(stamp_latents, length=None, sample=False)
     records = [open_dataset(stamp_latents).episode(episode) for episode in EPISODES]

@@ -266,8 +266,7 @@ def test_a_directory_that_holds_something(refused: Callable[..., str], tmp_path:
 def test_a_missing_package(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, package: str, name: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     assert refused(PackageMissing, formats=("torchscript", name)) == (
-        f"formats={name!r}: needs {package}, which is not installed; pip install 'worldmodel_v[export]', "
-        "or leave out onnx and int8"
+        f"needs {package}, which is not installed; pip install 'worldmodel_v[export]', or leave out onnx and int8"
     )
 
 

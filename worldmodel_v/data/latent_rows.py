@@ -14,12 +14,13 @@ numba, for a fused loop.
 """
 
 import math
+import os
 
 import numpy as np
 import torch
 
-from worldmodel_v.data.windows import Places
-from worldmodel_v.errors import ShardDamaged
+from worldmodel_v.data.windows import Places, WindowTable
+from worldmodel_v.errors import DatasetNotUsable, ShardDamaged
 from worldmodel_v.schema import Column, Draw, Schema
 from worldmodel_v.storage import Shard
 
@@ -41,8 +42,17 @@ class LatentRows:
     zero. So L spare rows follow the N rows, and no window shows them.
     """
 
-    def __init__(self, num_rows: int, length: int, schema: Schema) -> None:
-        """`schema` is that of the latents."""
+    def __init__(self, num_rows: int, table: WindowTable) -> None:
+        """`table` has the windows that are wanted. Raises DatasetNotUsable if they take more than the machine's memory."""
+        schema, length = table.schema, table.length
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // bytes_of_row(schema)
+        if num_rows + length > room:
+            raise DatasetNotUsable(
+                f"{num_rows:,} rows, and windows of {length:,} transitions",
+                where=table.dataset.path,
+                expected=f"at most {room:,} rows and transitions together, which fill the machine's memory",
+                remedy=f"ask for windows of at most {table.num_steps.max()}, the longest episode, or use LatentStream",
+            )
         held = _held(schema)
         shapes = {column.name: (num_rows + length, *column.row_shape) for column in held}
         self._columns = {column.name: torch.from_numpy(np.empty(shapes[column.name], _in_memory(column))) for column in held}

@@ -96,7 +96,7 @@ class SectionPool:
 
     def __init__(self, table: SectionTable, num_places: int) -> None:
         self._table = table
-        self._rows = LatentRows(num_places * table.place_rows, table.windows.length, table.windows.schema)
+        self._rows = LatentRows(num_places * table.place_rows, table.windows)
         self._first_row = np.zeros(len(table.counts), np.int64)
         self._place: dict[int, int] = {}
         self._free = list(range(num_places))

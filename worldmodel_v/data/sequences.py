@@ -152,7 +152,7 @@ def _load(table: WindowTable) -> tuple[LatentRows, np.ndarray]:
     """The rows of all wanted episodes end to end, and the first row of each."""
     num_rows_E = table.num_steps + 1
     ends_E = np.cumsum(num_rows_E)
-    rows, first = LatentRows(int(ends_E[-1]), table.length, table.schema), 0
+    rows, first = LatentRows(int(ends_E[-1]), table), 0
     for _, shard in table.dataset.shards(table.entries):
         wanted_E = [table.wants(int(episode)) for episode in shard.episode_ids]
         keep = np.repeat(wanted_E, shard.ep_len)

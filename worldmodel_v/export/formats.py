@@ -10,7 +10,6 @@ All take any number of rows. An ONNX file contains no code, but a `.pt` or `.pt2
 """
 
 import contextlib
-import importlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,8 +19,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from worldmodel_v.errors import PackageMissing
 from worldmodel_v.export.modules import Part
+from worldmodel_v.export.packages import optional
 
 FormatName = Literal["torchscript", "torch.export", "onnx", "int8"]
 
@@ -40,17 +39,8 @@ Runner = Callable[..., Arrays]
 
 def require_packages(formats: tuple[FormatName, ...]) -> None:
     """Raise PackageMissing, with the command that installs it, if a package that the formats need cannot be imported."""
-    for name in formats:
-        for package in PACKAGES[name]:
-            try:
-                importlib.import_module(package)
-            except ImportError:
-                raise PackageMissing(
-                    f"needs {package}, which is not installed",
-                    field="formats",
-                    got=name,
-                    remedy="pip install 'worldmodel_v[export]', or leave out onnx and int8",
-                ) from None
+    for package in (package for name in formats for package in PACKAGES[name]):
+        optional(package, instead="leave out onnx and int8")
 
 
 def write_torchscript(part: Part, file: Path) -> None:

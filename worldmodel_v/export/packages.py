@@ -9,12 +9,12 @@ PACKAGES = {"lance": "pylance"}
 """Where a package has another name than its module."""
 
 
-def optional(module: str, extra: str = "export") -> Any:
-    """Import a module of an extra; raises PackageMissing, which names its package, if it is not installed."""
+def optional(module: str, extra: str = "export", instead: str | None = None) -> Any:
+    """Import a module of an extra; raises PackageMissing, which names its package, and what to do `instead`, if it is not
+    installed."""
     try:
         return importlib.import_module(module)
     except ImportError:
         top = module.partition(".")[0]
-        raise PackageMissing(
-            f"needs {PACKAGES.get(top, top)}, which is not installed", remedy=f"pip install 'worldmodel_v[{extra}]'"
-        ) from None
+        ways = [f"pip install 'worldmodel_v[{extra}]'", *filter(None, [instead])]
+        raise PackageMissing(f"needs {PACKAGES.get(top, top)}, which is not installed", remedy=", or ".join(ways)) from None
