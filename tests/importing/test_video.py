@@ -269,6 +269,19 @@ def test_a_lossy_video_is_close(stamp_rollouts: Path, tmp_path: Path) -> None:
     assert 0 < difference.mean() < 2
 
 
+@pytest.mark.parametrize(("pixels", "eight"), [("gray16le", "gray"), ("gbrp16le", "bgr0")])
+def test_a_video_of_more_than_8_bits_a_colour_is_refused(pixels: str, eight: str, tmp_path: Path) -> None:
+    """Such as distances, of which 8 bits would be left."""
+    with av.open(str(tmp_path / "depth.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 16, 24, pixels
+        picture = av.VideoFrame.from_ndarray(np.zeros((16, 24, 3), np.uint8), format="rgb24")
+        container.mux([*stream.encode(picture.reformat(format=pixels)), *stream.encode()])
+    message = rf"expected 8 bits a colour, got 16 \({pixels}\); make 8 of them .* -pix_fmt {eight} "
+    with pytest.raises(DatasetNotUsable, match=message):
+        list(video_frames(tmp_path / "depth.mkv"))
+
+
 def test_frames_are_resized_one_by_one(stamp_rollouts: Path, tmp_path: Path) -> None:
     source = write_rides(tmp_path / "rides", stamp_rollouts)
     run_import("video", source, tmp_path / "out", action=("steer", "gas"), frame_size=32)

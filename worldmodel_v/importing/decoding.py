@@ -152,6 +152,7 @@ def _opened(av: Any, path: Path) -> Iterator[tuple[Any, Any, list[Any]]]:
             if len(container.streams.video) != 1:
                 raise DatasetNotUsable(where=path, expected="one video stream", got=len(container.streams.video))
             stream = container.streams.video[0]
+            _require_8_bits(stream.codec_context.format, path)
             stream.thread_type, stream.codec_context.thread_count = "NONE", 1
             yield container, stream, errors
     except av.error.FFmpegError as error:
@@ -159,6 +160,14 @@ def _opened(av: Any, path: Path) -> Iterator[tuple[Any, Any, list[Any]]]:
         raise DatasetNotUsable(what, where=path, remedy=COPY) from error
     finally:
         av.logging.set_level(level)
+
+
+def _require_8_bits(stored: Any, path: Path) -> None:
+    """Raise DatasetNotUsable for grey and RGB of more bits, such as distances. YUV is rounded to 8 bits in any case."""
+    is_yuv = stored is None or (not stored.is_rgb and len(stored.components) > 2)
+    if not is_yuv and (bits := max(part.bits for part in stored.components)) > 8:
+        remedy = f"make 8 of them (ffmpeg -i IN -pix_fmt {'bgr0' if stored.is_rgb else 'gray'} -c:v ffv1 OUT.mkv)"
+        raise DatasetNotUsable(where=path, expected="8 bits a colour", got=f"{bits} ({stored.name})", remedy=remedy)
 
 
 @readable()
