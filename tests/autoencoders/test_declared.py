@@ -102,6 +102,21 @@ class Unknown(Following):
         return Plain.loss(self, batch)
 
 
+class Centred(Plain):
+    """Subtracts the mean of a batch."""
+
+    def encode(self, x: Tensor, condition: Tensor | None = None) -> Latents:
+        return {"code": self.encoder(x - x.mean(dim=0))}
+
+
+class CentredDecoder(Plain):
+    """Normalises by the batch where it decodes, as it keeps no statistics."""
+
+    def decode(self, latents: Latents, condition: Tensor | None = None) -> Tensor:
+        normalise = nn.BatchNorm2d(3, affine=False, track_running_stats=False)
+        return torch.sigmoid(normalise(self.decoder(latents["code"])))
+
+
 def config_of(own: type[Autoencoder], data: Path, out: Path, **settings: Any) -> Any:
     kind = f"{__name__}:{own.__name__}"
     return train_config(kind)(data=data, out=out, steps=2, batch_size=8, holdout_every=4, device="cpu", **settings)
@@ -114,6 +129,15 @@ def test_what_its_file_does_not_keep_is_refused(own: type[Autoencoder], stamp_ro
         train(config_of(own, stamp_rollouts, tmp_path / "vae"))
     assert (tmp_path / "vae").exists() == (own is Following)
     assert not (tmp_path / "vae" / "vae.safetensors").exists()
+
+
+@pytest.mark.parametrize(("own", "what"), [(Centred, "code"), (CentredDecoder, "frames")])
+def test_what_depends_on_the_rest_of_a_batch_is_refused(
+    own: type[Autoencoder], what: str, stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelFailed, match=rf"gives other {what} for a frame beside other frames in a batch; let each depend"):
+        train(config_of(own, stamp_rollouts, tmp_path / "vae"))
+    assert not (tmp_path / "vae").exists()
 
 
 def test_layers_may_share_their_weights(stamp_rollouts: Path, tmp_path: Path) -> None:

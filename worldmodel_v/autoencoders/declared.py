@@ -32,6 +32,7 @@ def require_round_trip(model: Autoencoder) -> None:
             remedy="let it give (B, C, H, W)",
         )
     require_same_from_file(model, x, condition)
+    _require_frame_alone(model, x, given)
 
 
 @torch.no_grad()
@@ -42,15 +43,38 @@ def require_same_from_file(model: Autoencoder, x_BCHW: torch.Tensor, condition_B
     latents = model.eval().encode(x_BCHW, *given)
     own = {**latents, "frames": model.decode(latents, *given)}
     others = {**loaded.encode(x_BCHW, *given), "frames": loaded.decode(latents, *given)}
-    for name, rows in own.items():
+    if name := _differing(own, others):
+        raise ModelFailed(
+            f"the autoencoder gives other {name} once it is saved and loaded",
+            remedy="keep all that it needs in parameters and buffers (register_buffer), as float32, and draw nothing in "
+            "encode and decode",
+        )
+
+
+@torch.no_grad()
+def _require_frame_alone(model: Autoencoder, x_BCHW: torch.Tensor, given: tuple[torch.Tensor, ...]) -> None:
+    """Raise ModelFailed if what it makes of a frame depends on the other frames of the batch."""
+    first = []
+    for x in (x_BCHW, torch.cat([x_BCHW[:1], 1 - x_BCHW[1:]])):
+        latents = model.encode(x, *given)
+        made = {column.name: latents[column.name] for column in model.latents("float32")[0]}
+        made["frames"] = model.decode(latents, *given)
+        first.append({name: rows[:1] for name, rows in made.items()})
+    if name := _differing(*first):
+        raise ModelFailed(
+            f"the autoencoder gives other {name} for a frame beside other frames in a batch",
+            remedy="let each depend on its own frame alone, and let a BatchNorm keep running statistics",
+        )
+
+
+def _differing(some: Latents, others: Latents) -> str | None:
+    """The first of some tensors whose values are others'; None if none are."""
+    for name, rows in some.items():
         values, other = rows.double(), others[name].double()
         tolerance = SAME * values.abs().max() if rows.is_floating_point() else 0
         if not ((values - other).abs() <= tolerance).all():  # NaN is not the same as anything
-            raise ModelFailed(
-                f"the autoencoder gives other {name} once it is saved and loaded",
-                remedy="keep all that it needs in parameters and buffers (register_buffer), as float32, and draw nothing in "
-                "encode and decode",
-            )
+            return name
+    return None
 
 
 def require_rows(column: Column, latents: Latents, num_rows: int) -> None:
