@@ -340,6 +340,13 @@ class TestFailures:
     def test_a_url_of_a_file_is_its_path(self, stamp_rollouts: Path) -> None:
         assert open_dataset(f"file://{stamp_rollouts}").path == stamp_rollouts
 
+    def test_a_dataset_in_an_archive_is_read(self, stamp_rollouts: Path, tmp_path: Path) -> None:
+        shutil.make_archive(str(tmp_path / "here"), "zip", stamp_rollouts.parent, stamp_rollouts.name)
+        shutil.make_archive(str(tmp_path / "alone"), "zip", stamp_rollouts)
+        there = open_dataset(stamp_rollouts).episode(1).pixels
+        for url in (f"zip://{stamp_rollouts.name}/::{tmp_path}/here.zip", f"zip://::file://{tmp_path}/alone.zip"):
+            np.testing.assert_array_equal(open_dataset(url).episode(1).pixels, there)
+
     def test_a_cache_of_fsspecs_may_stand_before_a_url(
         self, copy: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -51,6 +51,8 @@ def space_of(stated: str | None, recorded: gymnasium.Space | None, actions: np.n
             return ActionSpace(unbounded if recorded is None else space_record(recorded))
         except ValueError as error:
             raise DatasetNotUsable(str(error), where=where) from None
+    if actions.dtype.kind not in "iub":
+        raise DatasetNotUsable(where=where, expected="actions: numbers", got=actions.dtype)
     raise DatasetNotUsable(
         f"its actions are whole numbers ({actions.dtype}), and how many there are it does not say",
         where=where,

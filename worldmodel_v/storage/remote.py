@@ -48,7 +48,12 @@ class RemotePath(str):
     __slots__ = ()
 
     def __truediv__(self, name: str) -> "RemotePath":
-        return RemotePath(f"{self}/{name}")
+        """Of a URL in a URL, as of a folder in an archive (`zip://rollouts::s3://bucket/file.zip`), below the first that has a
+        path."""
+        before, mark, rest = self.partition("://")
+        path, inside, outer = rest.partition("::")
+        slash = "" if path in ("", "/") or path.endswith("/") else "/"
+        return RemotePath(f"{before}{mark}{path}{slash}{name}{inside}{outer}")
 
     @property
     def name(self) -> str:
