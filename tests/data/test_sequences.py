@@ -115,6 +115,15 @@ def test_with_pad_no_episode_is_too_short(tmp_path: Path) -> None:
     assert all_windows(data)["mask"].sum(axis=1).tolist() == [4, 5, 5, 5, 1]
 
 
+@pytest.mark.parametrize("windows", [LatentSequences, LatentStream])
+def test_what_is_no_dataset_or_no_truth_value_is_refused(windows: Any, stamp_latents: Path) -> None:
+    with pytest.raises(ConfigError, match=r"sample: expected True or False, got 'no'"):
+        windows(stamp_latents, length=2, sample="no")
+    message = r"expected the path or URL of a dataset, got \[.*\]; make one of several with wm-select"
+    with pytest.raises(ConfigError, match=message):
+        windows([stamp_latents, stamp_latents], length=2)
+
+
 def test_windows_that_fill_the_memory_are_refused(stamp_latents: Path) -> None:
     pattern = r"windows of 1,000,000,000,000 transitions; expected at most [\d,]+ rows .*; ask for windows of at most \d+, "
     for windows in (LatentSequences, LatentStream):

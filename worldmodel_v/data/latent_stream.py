@@ -64,7 +64,9 @@ class LatentStream(OverWindows, IterableDataset[Window]):
         """
         if length is None:
             raise ConfigError("windows from disk need one; LatentSequences has whole episodes", field="length")
-        settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
+        settings = WindowSettings(
+            length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every, sample=sample
+        )
         require_at_least(0, seed=seed)
         self.path, self.sample, self.seed, self.length = to_place(path), sample, operator.index(seed), operator.index(length)
         self._windows = find_windows(self.path, settings)

@@ -72,7 +72,9 @@ class LatentSequences(OverWindows, TorchDataset[Window]):
 
         Raises DatasetNotUsable if they are no latents or no window fits, ShardDamaged, ConfigError.
         """
-        settings = WindowSettings(length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every)
+        settings = WindowSettings(
+            length=length, stride=stride, pad=pad, split=split, holdout_every=holdout_every, sample=sample
+        )
         require_at_least(0, seed=seed)
         self.path, self.sample, self.seed = to_place(path), sample, operator.index(seed)
         self._windows = find_windows(self.path, settings)

@@ -32,13 +32,16 @@ SPLITS = ("all", "train", "held-out")
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSettings:
-    """Which windows are wanted; raises ConfigError if a setting is not valid."""
+    """Which windows are wanted, and how; raises ConfigError if a setting is not valid."""
 
     length: int | None
     stride: Annotated[int, Ge(1)]
     pad: bool
     split: str
     holdout_every: Annotated[int | None, Ge(2)] = None
+
+    sample: bool = True
+    """Whether latents are drawn, or are their distribution's mean."""
 
     def __post_init__(self) -> None:
         require_settings(self)

@@ -63,6 +63,9 @@ def to_place(location: Location) -> Place:
         return Path(location.removeprefix("file://")) if location.startswith("file://") else parse_url(location)
     if _is_url(location):
         raise ConfigError("is a URL that has lost a slash, as in a Path", where=location, remedy="give it as text, with ://")
+    if not isinstance(location, str | os.PathLike):
+        remedy = "make one of several with wm-select" if isinstance(location, list | tuple) else None
+        raise ConfigError(expected="the path or URL of a dataset", got=f"{location!r:.200}", remedy=remedy)
     return local_path(location)
 
 
