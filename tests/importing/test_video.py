@@ -590,19 +590,25 @@ def test_folders_with_a_dot_in_their_names_are_episodes_of_their_own(stamp_rollo
     assert run_import("video", source, tmp_path / "out", action=("steer", "gas")).episodes == 2
 
 
-def test_a_video_that_is_stored_on_its_side_is_refused(stamp_rollouts: Path, tmp_path: Path) -> None:
+ON_ITS_SIDE, UPSIDE_DOWN = (0, 1, -1, 0), (1, 0, 0, -1)
+
+
+@pytest.mark.parametrize(("matrix", "how"), [(ON_ITS_SIDE, "turned by -90°"), (UPSIDE_DOWN, "turned upside down")])
+def test_a_video_that_is_stored_on_its_side_is_refused(
+    matrix: tuple[int, ...], how: str, stamp_rollouts: Path, tmp_path: Path
+) -> None:
     source = write_rides(tmp_path / "rides", stamp_rollouts)
-    turn_mp4(source / "ride_5.mp4")
-    with pytest.raises(DatasetNotUsable, match=r"stored as they are shown, got one to be turned by -90°; turn it \(ffmpeg"):
+    turn_mp4(source / "ride_5.mp4", matrix)
+    with pytest.raises(DatasetNotUsable, match=rf"stored as they are shown, got one to be {how}; turn it \(ffmpeg"):
         run_import("video", source, tmp_path / "out", action=("steer", "gas"))
 
 
-def turn_mp4(path: Path) -> None:
-    """Write into the header of its track that it is shown turned by 90 degrees, as telephones do."""
+def turn_mp4(path: Path, matrix: tuple[int, ...]) -> None:
+    """Write into the header of its track that it is shown turned, as telephones do."""
     content = bytearray(path.read_bytes())
-    matrix = content.rindex(b"tkhd") + 4 + 4 + 20 + 16
-    one = 1 << 16
-    content[matrix : matrix + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 64 * one, 0, 1 << 30)
+    start = content.rindex(b"tkhd") + 4 + 4 + 20 + 16
+    right, down, left, top = (value << 16 for value in matrix)
+    content[start : start + 36] = struct.pack(">9i", right, down, 0, left, top, 0, 64 << 16, 0, 1 << 30)
     path.write_bytes(content)
 
 

@@ -120,8 +120,8 @@ def _decoded(av: Any, path: Path, start: float | None = None) -> Iterator[Any]:
         count = 0
         for frame in container.decode(stream):
             _require_sound(path, errors, count, frame.is_corrupt)
-            if frame.rotation:
-                got = f"one to be turned by {frame.rotation}°"
+            if frame.rotation or (not count and _is_mirrored(frame)):
+                got = f"one to be turned by {frame.rotation}°" if frame.rotation else "one to be turned upside down"
                 raise DatasetNotUsable(where=path, expected=UPRIGHT_VIDEO, got=got, remedy=TURN)
             count += 1
             yield frame
@@ -130,6 +130,12 @@ def _decoded(av: Any, path: Path, start: float | None = None) -> Iterator[Any]:
             raise DatasetNotUsable(
                 "ends early", where=path, expected=f"{stream.frames} frames, as it says", got=count, remedy=COPY
             )
+
+
+def _is_mirrored(frame: Any) -> bool:
+    """Whether its top is shown below, which is no rotation."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return matrix is not None and bool(np.frombuffer(bytes(matrix), np.int32)[4] < 0)
 
 
 def _require_sound(path: Path, errors: list[Any], count: int, is_corrupt: bool = False) -> None:
