@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig, AutoencoderSettings
+from worldmodel_v.code.origin import code_source
 from worldmodel_v.errors import ConfigError, one_line
 from worldmodel_v.own_modules import load_own
 from worldmodel_v.surface import option
@@ -104,9 +105,7 @@ def sha256_of_source(kind: str) -> str:
 
 
 def sha256_of_own(code: Callable, name: str) -> str:
-    """SHA-256 of a user's own code, which a setting names, with what its file imports (see `worldmodel_v.envs.source`); empty
+    """SHA-256 of a user's own code, which a setting names, with what its file imports (see `worldmodel_v.code.origin`); empty
     for code of PyTorch's."""
-    from worldmodel_v.envs.source import code_source  # which loads Gymnasium
-
     source = code_source(code, name.partition(":")[0])
     return hashlib.sha256(canonical_json(source).encode()).hexdigest() if source else ""
