@@ -52,6 +52,11 @@ def test_ours_are_compiled_whatever_numba_is_told_of_others(monkeypatch: pytest.
     assert numba.config.DISABLE_JIT == 1
 
 
+def test_no_threads_for_numba_count_as_none_said() -> None:
+    variables = {**os.environ, "NUMBA_NUM_THREADS": "0"}
+    subprocess.run([sys.executable, "-c", "import worldmodel_v.compiler, numba"], env=variables, check=True)
+
+
 def test_an_interruption_waits_for_the_end_of_the_function() -> None:
     ended = []
 

@@ -6,15 +6,20 @@ for the resizing of frames, about twenty more for the fast CarRacing. The same h
 in /tmp, where others could leave code.
 
 Our functions ignore NUMBA_DISABLE_JIT, which is for debugging one's own functions: as Python, ours would take hours, and some
-could not run at all.
+could not run at all. A NUMBA_NUM_THREADS below 1, with which numba cannot be imported, counts as none.
 """
 
+import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from worldmodel_v.interrupts import deferred_interrupts
 from worldmodel_v.progress import Progress
+
+with suppress(KeyError, ValueError):
+    if int(os.environ["NUMBA_NUM_THREADS"]) < 1:
+        del os.environ["NUMBA_NUM_THREADS"]
 
 
 def njit(**options: Any) -> Callable[[Callable], Callable]:

@@ -156,6 +156,17 @@ def load_pipeline(file: str | Path, out: str | Path, changes: Sequence[Change] =
         encode=_stage(file, stages, "encode", configs, {"out": latents, **trained}),
     )
     episodes, every = pipeline.collect.episodes, pipeline.train.holdout_every
+    if pipeline.eval and pipeline.eval.holdout_every not in (None, every):  # rather than when all is trained
+        with _worded_as_in_a_file("eval", configs):
+            raise _error(
+                file,
+                _node(stages["eval"], _mapping(file, stages["eval"][1], "eval"), "holdout_every"),
+                "others than the training's would be measured, on which it was trained",
+                field="holdout_every",
+                expected=f"{every}, as of train",
+                got=pipeline.eval.holdout_every,
+                remedy="leave it out",
+            )
     if episodes < every:  # rather than when all are collected
         with _worded_as_in_a_file("train", configs):
             raise _error(

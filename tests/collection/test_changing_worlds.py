@@ -176,6 +176,27 @@ def test_a_space_that_changes_at_a_reset_is_refused(what: str, name: str, tmp_pa
         collect(stamp_config(tmp_path / "out", **settings))
 
 
+class Brightening(StampEnv):
+    """Doubles the bounds of its frames in place at a reset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = Box(0, 1, (64, 64, 3), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.observation_space.high[:] = 2  # type: ignore[attr-defined]
+        frame, info = super().reset(seed=seed)
+        return frame.astype(np.float32) / 255, info
+
+
+gymnasium.register("tests/Brightening-v0", entry_point=Brightening)
+
+
+def test_bounds_that_change_at_a_reset_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentNotUsable, match="the bounds in the space of its observation were changed at its reset"):
+        collect(stamp_config(tmp_path / "out", env="tests/Brightening-v0"))
+
+
 class WideningSpace(StampEnv):
     """Widens its action space in place at its first step."""
 
@@ -213,3 +234,11 @@ def test_a_recorder_holds_to_the_size_too(tmp_path: Path) -> None:
         env.step(env.action_space.sample())
         with pytest.raises(ValueError, match=r"the environment's render is \(32, 32, 3\) in this episode"):
             env.reset(seed=3)
+
+
+def test_a_recorder_is_not_copied(tmp_path: Path) -> None:
+    with Recorder(StampEnv(), tmp_path / "out") as env:
+        for copied in (copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="a Recorder is neither copied nor pickled"):
+                copied(env)
+        copy.deepcopy(env.unwrapped).reset(seed=1)

@@ -91,6 +91,29 @@ def test_what_gymnasium_makes_without_a_seed_repeats_and_differs_from_episode_to
     assert all(len({*values}) > 2 for values in zip(*found, strict=True))
 
 
+class OfTheClass(Careless):
+    """All of its class share one space, from which it draws."""
+
+    action_space = gymnasium.spaces.Discrete(1000)
+
+    def _see(self) -> np.ndarray:
+        return np.full((8, 8, 3), self.action_space.sample() % 256, np.uint8)
+
+
+gymnasium.register("tests/OfTheClass-v0", entry_point=OfTheClass)
+
+
+def test_a_space_of_the_class_draws_no_further_in_the_next_episode(tmp_path: Path) -> None:
+    for name, episodes in (("whole", 3), ("first", 1), ("first", 3)):
+        if episodes == 1 or name == "whole":
+            OfTheClass.action_space = gymnasium.spaces.Discrete(1000)  # as in another process
+        settings = {"policy": "tests.collection.test_global_generators:Unseeded", "frame_size": 8}
+        collect(stamp_config(tmp_path / name, env="tests/OfTheClass-v0", **settings, episodes=episodes, episodes_per_shard=1))
+        assert OfTheClass.action_space._np_random is None
+    assert digests(tmp_path / "whole") == digests(tmp_path / "first")
+    assert len({episode.action[0].item() for episode in open_dataset(tmp_path / "whole")}) == 3
+
+
 def test_an_episode_within_an_episode_changes_nothing_of_the_rest_of_it() -> None:
     seeds = []
     for _ in range(2):

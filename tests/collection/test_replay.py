@@ -157,13 +157,39 @@ class AnewEachTime:
 
     def try_tasks(self, setup: Any, tasks: Any, **how: Any) -> Any:
         for task in tasks:
-            Counting.episodes = 0
+            Counting.episodes, FirstMapForAll.light = 0, None
             yield task, setup()(task)
 
 
 def test_what_a_world_keeps_shows_in_a_fresh_process_too(tmp_path: Path) -> None:
     sayings = Sayings()
     collect(stamp_config(tmp_path / "out", env="tests/Counting-v0", episodes=1), sayings, AnewEachTime())
+    (facts,) = sayings.facts("not_reproducible")
+    assert facts["steps"] == {"reward": 0}
+
+
+class FirstMapForAll(StampEnv):
+    """Keeps the brightness that the first seed in its process draws."""
+
+    light: int | None = None
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        given = super().reset(seed=seed, options=options)
+        cls = type(self)
+        cls.light = int(self.np_random.integers(1 << 20)) if cls.light is None else cls.light
+        return given
+
+    def step(self, action: Any) -> Any:
+        frame, reward, *end = super().step(action)
+        return frame, reward + self.light, *end
+
+
+gymnasium.register("tests/FirstMapForAll-v0", entry_point=FirstMapForAll)
+
+
+def test_what_the_first_episode_of_a_process_decides_for_all_shows(tmp_path: Path) -> None:
+    sayings = Sayings()
+    collect(stamp_config(tmp_path / "out", env="tests/FirstMapForAll-v0", episodes=2), sayings, AnewEachTime())
     (facts,) = sayings.facts("not_reproducible")
     assert facts["steps"] == {"reward": 0}
 

@@ -345,6 +345,12 @@ def test_a_wrapper_may_tell_the_ground_truth(car_racing: ImageEnv) -> None:
         assert named_state(wrapped) == {"seven": 7.0}
 
 
+def test_another_render_mode_is_not_replaced() -> None:
+    with pytest.raises(EnvironmentNotUsable, match=r"^Pendulum-v1: the frames are render.*as rgb_array, .* got human; leave"):
+        make_image_env("Pendulum-v1", {"render_mode": "human"})
+    make_image_env("Pendulum-v1", {"render_mode": "rgb_array"}).close()
+
+
 def test_warnings_may_be_errors() -> None:
     program = "import worldmodel_v.envs"
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=120)

@@ -1,6 +1,9 @@
 """Where an environment comes from: recorded, and a changed one refused, where Gymnasium's version does not say it."""
 
+import collections
 import dataclasses
+import datetime
+import decimal
 import functools
 import hashlib
 import importlib
@@ -10,9 +13,12 @@ import types
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
+import torch
 from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.wrappers import TransformReward
@@ -25,7 +31,7 @@ from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.collection.block import block_collector
 from worldmodel_v.collection.collector import resolve_spec
 from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
-from worldmodel_v.envs.source import env_source, is_known
+from worldmodel_v.envs.source import as_json, env_source, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, OutputNotUsable
 from worldmodel_v.selection import SelectConfig, select
 from worldmodel_v.sources import GymSource
@@ -457,6 +463,46 @@ def test_what_functions_and_classes_have_from_the_function_that_made_them_is_rec
     env.step(0)  # counts its steps, which is state
     assert own(env_source(env)) == world | applied | of_reward
     assert own(code_source(makers.scaled(2))) == of_reward
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("part", ["wrap", "policy"])
+def test_a_module_that_registers_another_environment_by_the_id_is_refused(folder: Path, tmp_path: Path, part: str) -> None:
+    (folder / "my_world.py").write_text(MODULE)
+    (folder / "my_other.py").write_text(MODULE)
+    named: dict[str, Any] = {"wrap": ("my_other:Mine",)} if part == "wrap" else {"policy": "my_other:Mine"}
+    config = stamp_config(tmp_path / "out", **SETTINGS | named)
+    for _ in range(2):
+        with pytest.raises(EnvironmentNotUsable, match=r"another one by this id, .*my_other.Mine.* in the place of .*my_world"):
+            resolve_spec(config)
+        del sys.modules["my_other"]
+    make_image_env("my_world:Mine-v0", {}).close()
+    assert "my_world" in str(gymnasium.registry["Mine-v0"].entry_point)
+
+
+@pytest.mark.parametrize(
+    ("value", "recorded"),
+    [
+        (datetime.date(2020, 1, 1), "datetime.date(2020, 1, 1)"),
+        (datetime.timedelta(1), "datetime.timedelta(days=1)"),
+        (np.array(["2020-01-01", "2020-01-02"], "M8[D]"), ["2020-01-01", "2020-01-02"]),
+        (np.datetime64("2020-01-01T00:00", "ns"), "2020-01-01T00:00:00.000000000"),
+        (decimal.Decimal("0.10"), "Decimal('0.10')"),
+        (2j, "2j"),
+        (b"ab", "b'ab'"),
+        (collections.deque([1, 2]), [1, 2]),
+        (torch.tensor([1.5, 2]), [1.5, 2.0]),
+        (gymnasium.spaces.Discrete(3), "Discrete(3)"),
+    ],
+)
+def test_arguments_that_are_no_json_are_recorded_by_their_values(value: Any, recorded: Any) -> None:
+    assert as_json({"value": value}) == {"value": recorded}
+
+
+def test_a_long_text_of_a_value_is_recorded_by_its_hash() -> None:
+    one, other = as_json(bytes(5000)), as_json(bytes(4999) + b"a")
+    assert len(one) < 100
+    assert one != other
 
 
 def test_an_environment_that_another_argument_made_does_not_continue_the_dataset(tmp_path: Path, folder: Path) -> None:

@@ -14,6 +14,7 @@ from worldmodel_v.export import export
 from worldmodel_v.importing import FORMATS, ImportReport, import_recordings
 from worldmodel_v.importing.episode_files import tables
 from worldmodel_v.importing.npz_folder import npz_files
+from worldmodel_v.importing.order import require_in_order
 from worldmodel_v.records import Episode
 from worldmodel_v.storage import Dataset, open_dataset, verify
 
@@ -186,6 +187,13 @@ def test_rows_in_another_order_than_their_steps_are_refused(tmp_path: Path) -> N
     ):
         run_import("npz", tmp_path / "recorded", tmp_path / "out")
     run_import("npz", tmp_path / "recorded", tmp_path / "out", without=("step",))
+
+
+@pytest.mark.parametrize("unit", ["s", "us", "ns"])
+def test_dates_are_told_as_dates(unit: str) -> None:
+    times = np.array(["2020-01-02T00:00:00", "2020-01-01T00:00:00"], f"M8[{unit}]")
+    with pytest.raises(DatasetNotUsable, match=r"got 2020-01-01T00:00:00[.0]* after 2020-01-02T00:00:00[.0]*; sort it by t"):
+        require_in_order({"t": times})
 
 
 def test_a_single_file_is_an_episode(tmp_path: Path) -> None:

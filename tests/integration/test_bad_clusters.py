@@ -132,6 +132,15 @@ def test_a_client_server_that_cannot_start_a_driver(failure: str, number: int, m
 
 
 @pytest.mark.usefixtures("unconnected")
+def test_a_local_ray_without_bash_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PATH", "")
+    expected = r"^Ray starts its workers with bash, and PATH='' has none; add its folder"
+    with pytest.raises(ClusterNotUsable, match=expected), cluster(WorkerSettings(num_workers=1)):
+        pass
+
+
+@pytest.mark.usefixtures("unconnected")
 @pytest.mark.parametrize("error", [KeyError("raylet"), AssertionError(), PermissionError(13, "Permission denied", "/tmp/ray")])
 def test_a_local_ray_that_cannot_start_is_told_in_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**_: object) -> None:

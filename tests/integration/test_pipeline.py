@@ -12,7 +12,8 @@ from worldmodel_v.cli import pipeline as pipeline_command
 from worldmodel_v.cli import terminal
 from worldmodel_v.data import LatentSequences
 from worldmodel_v.envs import STAMP_ENV_ID
-from worldmodel_v.pipeline import load_pipeline, run_pipeline
+from worldmodel_v.errors import ConfigError
+from worldmodel_v.pipeline import Change, load_pipeline, run_pipeline
 from worldmodel_v.storage import open_dataset, verify
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,14 @@ def test_the_pipelines_that_ship_are_valid(name: str, tmp_path: Path) -> None:
     pipeline = load_pipeline(ROOT / "pipelines" / f"{name}.yaml", tmp_path)
     assert pipeline.encode.data == pipeline.train.data == (pipeline.collect.out,) == (tmp_path / "rollouts",)
     assert pipeline.collect.episodes >= pipeline.train.holdout_every
+
+
+def test_other_held_out_episodes_than_the_trainings_are_refused_before_anything_begins(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("collect: {}\ntrain: {holdout_every: 4}\neval: {holdout_every: 5}\nencode: {}\n")
+    with pytest.raises(ConfigError, match=r"pipeline.yaml:3: eval.holdout_every: 5: .*; expected 4, as of train; leave it out"):
+        load_pipeline(file, tmp_path / "out")
+    load_pipeline(file, tmp_path / "out", [Change("eval", "holdout_every", ("4",))])
 
 
 def test_inspect_shows_each_kind_of_directory_in_one_screen(

@@ -126,7 +126,9 @@ def test_a_checkpoint_drives_with_the_weights_of_its_file(tmp_path: Path, suffix
     weights = {"factor": torch.tensor([0.5, -0.25])}
     (safetensors.torch.save_file if suffix == "safetensors" else torch.save)(weights, tmp_path / f"w.{suffix}")
     monkeypatch.chdir(tmp_path)
-    line = f"checkpoint:tests.policies.test_drivers:Reddest:w.{suffix}"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    home = "~/" if suffix == "pt" else ""
+    line = f"checkpoint:tests.policies.test_drivers:Reddest:{home}w.{suffix}"
     num_threads = torch.get_num_threads()
     collect(stamp_config(tmp_path / "out", policy=line, episodes=1, frame_size=64))
     assert torch.get_num_threads() == num_threads

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from worldmodel_v.errors import PolicyNotUsable
 from worldmodel_v.policies.expression import PolicyExpression, parse_policy
 
-NAMES = st.sampled_from(["driver", "random-start", "mixture", "my_module.sub:make", "checkpoint:a.b:make:dir/x.pt"])
-NUMBERS = st.dictionaries(st.sampled_from(["speed", "noise"]), st.sampled_from([0.0, 0.25, -2.0, 40.0, 1e-05]))
+NAMES = st.sampled_from(["driver", "random-start", "mixture", "my_module.sub:make", "checkpoint:a.b:make:dir/x.pt", "onnx:~/p"])
+NUMBERS = st.dictionaries(st.sampled_from(["speed", "noise"]), st.sampled_from([0.0, 0.25, -2.0, 40.0, 1e-05, 0.123456789]))
 
 
 def expressions() -> st.SearchStrategy[PolicyExpression]:

@@ -11,6 +11,7 @@ import pytest
 from tests.policies.test_policies import CAR, SpaceOnly
 from worldmodel_v.errors import PackageMissing, PolicyNotUsable
 from worldmodel_v.policies import make_policy, policy_weights
+from worldmodel_v.storage.checksum import sha256_of_file
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -56,6 +57,13 @@ def test_the_sha256_of_the_file_is_recorded(tmp_path: Path) -> None:
     write_mean_of_channels(file := tmp_path / "p.onnx")
     expected = {str(file): hashlib.sha256(file.read_bytes()).hexdigest()}
     assert policy_weights(f"mixture(2*onnx:{file}, 1*random)") == expected
+
+
+def test_its_path_may_begin_with_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_mean_of_channels(tmp_path / "p.onnx")
+    assert policy_weights("mixture(onnx:~/p.onnx)") == {"~/p.onnx": sha256_of_file(tmp_path / "p.onnx")}
+    make_policy("mixture(onnx:~/p.onnx)", SpaceOnly(CAR))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Checkpoints: whole or refused, the latest and the kept, the best, and what is published of them."""
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import pickle
@@ -23,7 +24,7 @@ from worldmodel_v.storage import open_dataset
 from worldmodel_v.storage.publish import publish
 from worldmodel_v.training import train
 from worldmodel_v.training.best import load_best
-from worldmodel_v.training.checkpoint import load_checkpoint, sealed, unseal
+from worldmodel_v.training.checkpoint import load_checkpoint, save_checkpoint, sealed, unseal
 from worldmodel_v.training.trainer import QUICK_EVALUATION_FRAMES
 
 
@@ -108,6 +109,17 @@ def test_the_latest_checkpoints_are_kept_and_one_goes_back_to_one_by_copying_it(
     assert report.new_steps == 5
     assert (out / "vae.safetensors").read_bytes() == weights
     assert kept(out) == [f"step_{step:07d}.safetensors" for step in (9, 11)]
+
+
+def test_what_its_steps_were_computed_in_is_recorded(tiny_rollouts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "vae"
+    train(config(tiny_rollouts, out, steps=1))
+    assert json.loads((out / "config.json").read_text())["precisions"] == ["fp32"]
+    checkpoint = load_checkpoint(out)
+    assert checkpoint is not None
+    save_checkpoint(out, dataclasses.replace(checkpoint, precisions=("bf16",)))  # as on a GPU
+    train(config(tiny_rollouts, out, steps=2))
+    assert json.loads((out / "config.json").read_text())["precisions"] == ["bf16", "fp32"]
 
 
 def test_what_was_made_after_a_checkpoint_that_one_goes_back_to_is_not_published(tiny_rollouts: Path, tmp_path: Path) -> None:

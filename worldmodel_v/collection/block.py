@@ -2,9 +2,10 @@
 
 import faulthandler
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+from worldmodel_v.errors import EpisodeFailed
 from worldmodel_v.records import Episode
 from worldmodel_v.sources import Source
 from worldmodel_v.spec import RolloutSpec
@@ -76,9 +77,10 @@ def block_collector(source: Source, episode_timeout: float = 0.0) -> Callable[[B
 
     def collect_block(block: Block) -> bytes:
         if isinstance(block, Replay):
-            for num_steps in (1, block.num_steps):  # so that the second play is not the first episode of this process
-                with ended_after(episode_timeout):
-                    played = source.beginning(block.first, num_steps)
+            with ended_after(episode_timeout), suppress(EpisodeFailed):  # so that the second play is not this process's first
+                source.beginning(block.first + 1, 1)
+            with ended_after(episode_timeout):
+                played = source.beginning(block.first, block.num_steps)
             return build_shard([played], spec_hash=spec_hash)
         episodes = [collect_episode(block.first + i) for i in range(block.num_episodes)]
         return build_shard(episodes, spec_hash=spec_hash)

@@ -4,7 +4,7 @@ It is the dataset's first episode. Where an earlier run has recorded it, the sec
 not recorded, such as a file that it reads.
 
 The second play of the first episode is a task like the blocks: a crash or a hang in it costs no more than one in a block, and
-two processes may do the two plays. Just before it, its process plays the episode's first step, because a world that keeps
+two processes may do the two plays. Just before it, its process plays the next episode's first step, because a world that keeps
 something from episode to episode repeats in a fresh process. In a long collection the second play is of the whole episode, in a
 short one only of its beginning, so that it costs about 3% of a collection; a user's own source cannot be cut. Environments of
 Gymnasium and of this package, with policies of this package, are known to repeat and are not played twice. Shards hold the

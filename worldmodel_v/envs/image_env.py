@@ -242,6 +242,8 @@ class ImageEnv:
             shown = dict(leaves(self.gym.observation_space)).get(self.frames)
             if shown is not self._frame_space and shown != self._frame_space:  # comparing large ones takes milliseconds
                 raise ValueError(f"the space of its {self.frames} is {shown} after reset, and {self._frame_space} before")
+            if self._convert is not None and not self._convert.scales_by(shown):
+                raise ValueError(f"the bounds in the space of its {self.frames} were changed at its reset; make it with them")
 
     def _of_one_shape(self, frame: np.ndarray) -> np.ndarray:
         if self._frame_shape and frame.shape != self._frame_shape:

@@ -39,6 +39,13 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions 
         env = _make(env_id, env_kwargs, options.wrap)
     try:
         chosen = _chosen(env, env_id, options)
+        if chosen.frames == RENDER and (mode := env_kwargs.get("render_mode")) not in (None, "rgb_array"):
+            raise EnvironmentNotUsable(
+                "the frames are render()'s as rgb_array, and env_kwargs ask for another render_mode",
+                where=env_id,
+                got=mode,
+                remedy="leave it out, or record an observation",
+            )
         if chosen.frames == RENDER and env.render_mode != "rgb_array":
             with _told_by_name(env_id, env_kwargs):
                 env.close()
@@ -81,6 +88,22 @@ def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> EnvOptions:
     return dataclasses.replace(options, frames=frames, layout=layout)
 
 
+@contextmanager
+def registration_kept(env_id: str) -> Iterator[None]:
+    """Raise EnvironmentNotUsable if the block registers another environment by this id, which is then as before."""
+    name = env_id.rpartition(":")[2]
+    before = gymnasium.registry.get(name)
+    yield
+    if before is not None and repr(now := gymnasium.registry.get(name)) != repr(before):
+        gymnasium.registry[name] = before
+        raise EnvironmentNotUsable(
+            "a wrapper's or a policy's module registers another one by this id, "
+            f"{getattr(now, 'entry_point', now)} in the place of {before.entry_point}",
+            where=f"environment {env_id!r}",
+            remedy="give one of them another id",
+        )
+
+
 def import_env(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> None:
     """Import the modules of an environment and of its wrappers, without building it; raises EnvironmentNotUsable."""
     draw_without_a_display()
@@ -94,8 +117,9 @@ def import_env(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -
         entry_point = getattr(gymnasium.registry.get(name), "entry_point", None)
         if isinstance(entry_point, str):
             load_env_creator(entry_point)
-    for wrapper in wrap:
-        _wrapper(wrapper)
+    with registration_kept(env_id):
+        for wrapper in wrap:
+            _wrapper(wrapper)
 
 
 def _make(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> gymnasium.Env:

@@ -101,6 +101,10 @@ class Picture:
         self._time, self._before = layout.find("T"), np.empty(0)
         self._last = layout.replace("T", "").find("C")
 
+    def scales_by(self, space: spaces.Box) -> bool:
+        """Whether floats are still scaled by the bounds of their space, which its owner may have changed."""
+        return space.dtype.kind != "f" or _bounds(space) == (self._low, self._high)
+
     @property
     def doubtful(self) -> int:
         """First frames without a value above this may be no picture, whatever their space says. -1: they are one."""

@@ -12,11 +12,15 @@ import hashlib
 import json
 import math
 from argparse import Namespace
+from collections import deque
 from collections.abc import Iterator, Mapping
+from datetime import date, time, timedelta
 from enum import Enum
+from numbers import Number
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import gymnasium
 import numpy as np
@@ -119,11 +123,11 @@ def as_json(value: Any, inside: tuple[Any, ...] = ()) -> Any:
         case np.ndarray() if value.size > MOST_NUMBERS and not value.dtype.hasobject:
             return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
         case np.ndarray() | np.generic():
-            plain = value.tolist()
+            plain = (value.astype(str) if value.dtype.kind in "mM" else value).tolist()
             return str(plain) if isinstance(plain, np.generic) else part_of(plain)  # long doubles have no number of Python's
         case Mapping():
             return {str(key): part_of(item) for key, item in value.items()}
-        case list() | tuple():
+        case list() | tuple() | deque():
             parts = [part_of(item) for item in value]
             is_short = len(parts) <= MOST_NUMBERS
             return parts if is_short else f"{len(parts)} values {hashlib.sha256(json.dumps(parts).encode()).hexdigest()}"
@@ -133,10 +137,17 @@ def as_json(value: Any, inside: tuple[Any, ...] = ()) -> Any:
             return part_of(vars(value))
         case Path() | Enum():
             return str(value)
+        case Number() | bytes() | bytearray() | range() | slice() | date() | time() | timedelta() | UUID() | gymnasium.Space():
+            said = repr(value)
+            is_short = len(said) <= MOST_NUMBERS
+            return said if is_short else f"{len(said)} characters {hashlib.sha256(said.encode()).hexdigest()}"
         case functools.partial():
             return part_of([value.func, value.args, value.keywords])
         case type() | FunctionType():
             return sha256_of_code(value) if lives_in_no_file(value) else f"{value.__module__}.{value.__qualname__}"
     if dataclasses.is_dataclass(value):
         return {each.name: part_of(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if hasattr(type(value), "__array__"):  # a tensor
+        with suppress(Exception):
+            return part_of(np.asarray(value))
     return type(value).__qualname__

@@ -127,6 +127,11 @@ def _connected(settings: WorkerSettings, progress: Progress) -> Iterator[None]:
 def _connect(address: str, settings: WorkerSettings, progress: Progress) -> None:
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
+        if shutil.which("bash") is None:  # Ray would wait for its workers for ever
+            raise ClusterNotUsable(
+                f"Ray starts its workers with bash, and PATH={os.environ.get('PATH', '')!r} has none",
+                remedy="add its folder (/usr/bin), install it, or ask for 0 workers",
+            )
         _have_a_token()
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}
     if folder() is not None and not address.startswith("ray://"):

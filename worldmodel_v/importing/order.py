@@ -31,7 +31,7 @@ def require_in_order(columns: Mapping[str, np.ndarray], where: Any = None) -> No
 
 def _require_no_fall(name: str, times: np.ndarray, where: Any) -> None:
     if (falls := np.flatnonzero(times[1:] < times[:-1])).size:
-        before, after = times[falls[0] : falls[0] + 2].tolist()
+        before, after = map(str, times[falls[0] : falls[0] + 2])  # not `tolist`: of dates in ns it makes whole numbers
         said = name or "the column without a name"
         raise DatasetNotUsable(
             f"its rows are not in the order of {said}",

@@ -30,6 +30,7 @@ from worldmodel_v.policies.onnx import OnnxPolicy
 from worldmodel_v.policies.sb3 import PREFIX as SB3_PREFIX
 from worldmodel_v.policies.sb3 import StableBaselinesPolicy
 from worldmodel_v.policies.uniform import RandomPolicy
+from worldmodel_v.settings import local_path
 
 
 class Policy(Protocol):
@@ -75,7 +76,7 @@ def find_policy(name: str) -> PolicyFactory:
         return checkpoint_factory(name.removeprefix(CHECKPOINT_PREFIX))
     for prefix, policy in FILE_POLICIES.items():
         if name.startswith(prefix):
-            return partial(policy, file=Path.cwd() / name.removeprefix(prefix))
+            return partial(policy, file=Path.cwd() / local_path(name.removeprefix(prefix)))
     if ":" not in name:
         files = (f"{prefix}FILE" for prefix in FILE_POLICIES)
         expected = ", ".join([*POLICIES, f"{CHECKPOINT_PREFIX}MODULE:FACTORY:FILE", *files])
@@ -99,7 +100,7 @@ def policy_weights(text: str) -> dict[str, str]:
     names = parse_policy(text).names()
     files = [source_parts(name.removeprefix(CHECKPOINT_PREFIX))[2] for name in names if name.startswith(CHECKPOINT_PREFIX)]
     files += [name.removeprefix(prefix) for prefix in FILE_POLICIES for name in names if name.startswith(prefix)]
-    return {file: sha256_of_weights(Path(file)) for file in files}
+    return {file: sha256_of_weights(local_path(file)) for file in files}
 
 
 def policy_source(text: str) -> dict[str, str]:

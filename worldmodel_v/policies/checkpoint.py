@@ -15,6 +15,7 @@ from worldmodel_v.policies.acting import FRAME, acts_on
 from worldmodel_v.policies.network import chosen_action, unusable_input
 from worldmodel_v.policies.sb3 import PREFIX as SB3_PREFIX
 from worldmodel_v.process import plain_tensors
+from worldmodel_v.settings import local_path
 from worldmodel_v.storage.checksum import sha256_of_file
 
 PREFIX = "checkpoint:"
@@ -41,7 +42,7 @@ class CheckpointPolicy:
         torch.set_num_threads(1)  # so that a worker and a lone process add up in the same order
         self._torch = torch
         self._network = getattr(import_own(module), factory)(env)
-        stored = _read_weights(folder / file)
+        stored = _read_weights(folder / local_path(file))
         self._network.load_state_dict(fitting_weights(stored, self._network.state_dict(), f"policy checkpoint: {file}"))
         self._network.eval()
         self._space = env.action_space

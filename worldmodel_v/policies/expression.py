@@ -19,7 +19,7 @@ from worldmodel_v.errors import PolicyNotUsable
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)"
-    r"|(?P<name>[A-Za-z_.][\w.-]*(?::[\w./-]+)*:?)"
+    r"|(?P<name>[A-Za-z_.][\w.-]*(?::(?:~/)?[\w./-]+)*:?)"
     r"|(?P<mark>[(),*=])|(?P<end>$))"
 )
 
@@ -45,9 +45,14 @@ class PolicyExpression:
         return [self.name, *(name for _, policy in self.inner for name in policy.names())]
 
     def __str__(self) -> str:
-        inner = [f"{'' if weight == 1 else f'{weight:g}*'}{policy}" for weight, policy in self.inner]
-        arguments = [*inner, *(f"{key}={value:g}" for key, value in self.numbers.items())]
+        inner = [f"{'' if weight == 1 else f'{_exact(weight)}*'}{policy}" for weight, policy in self.inner]
+        arguments = [*inner, *(f"{key}={_exact(value)}" for key, value in self.numbers.items())]
         return f"{self.name}({', '.join(arguments)})" if arguments else self.name
+
+
+def _exact(number: float) -> str:
+    """The shortest text that is this number again."""
+    return repr(number).removesuffix(".0")
 
 
 def parse_policy(text: str) -> PolicyExpression:

@@ -5,8 +5,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
+import gymnasium
 import numpy as np
 from gymnasium.utils import seeding
 from numpy.random import get_bit_generator, set_bit_generator  # type: ignore[attr-defined]  # they have no stubs
@@ -73,9 +74,13 @@ def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
 
 
 _OF_THREAD = threading.local()
-"""`sequence`: what seeds the generators that Gymnasium makes without a seed, in an episode of this thread."""
+"""`sequence`: what seeds the generators that Gymnasium makes without a seed, in an episode of this thread; `spaces`: those that
+have got one."""
 
 _GYMNASIUMS = seeding.np_random
+_GENERATOR: Any = gymnasium.Space.np_random
+"""Of a space, which makes one when it first draws."""
+
 _LOCK = threading.Lock()
 _blocks = 0
 """How many episodes, of several threads, are in progress."""
@@ -84,21 +89,26 @@ _blocks = 0
 @contextmanager
 def _unseeded_from(seeds: np.ndarray) -> Iterator[None]:
     """Within the block, Gymnasium seeds from `seeds` what it makes without a seed: the generator of an environment that draws
-    before its first reset, as CarRacing its colours, and of a space that nobody has seeded."""
+    before its first reset, as CarRacing its colours, and of a space that nobody has seeded. Afterwards such a space has none
+    again: one that belongs to a class would go on from episode to episode."""
     global _blocks
-    before = getattr(_OF_THREAD, "sequence", None)
-    _OF_THREAD.sequence = np.random.SeedSequence(seeds.tolist())
+    before = getattr(_OF_THREAD, "sequence", None), getattr(_OF_THREAD, "spaces", [])
+    _OF_THREAD.sequence, _OF_THREAD.spaces = np.random.SeedSequence(seeds.tolist()), []
     with _LOCK:
         _blocks += 1
         seeding.np_random = _np_random
+        gymnasium.Space.np_random = property(_np_random_of)
     try:
         yield
     finally:
-        _OF_THREAD.sequence = before
+        for space in _OF_THREAD.spaces:
+            space._np_random = None
+        _OF_THREAD.sequence, _OF_THREAD.spaces = before
         with _LOCK:
             _blocks -= 1
             if not _blocks:
                 seeding.np_random = _GYMNASIUMS
+                gymnasium.Space.np_random = _GENERATOR
 
 
 def _np_random(seed: int | None = None) -> tuple[np.random.Generator, int]:
@@ -106,3 +116,10 @@ def _np_random(seed: int | None = None) -> tuple[np.random.Generator, int]:
     sequence = getattr(_OF_THREAD, "sequence", None)
     drawn = int(sequence.spawn(1)[0].generate_state(1)[0]) if seed is None and sequence is not None else seed
     return _GYMNASIUMS(drawn)
+
+
+def _np_random_of(space: gymnasium.Space) -> np.random.Generator:
+    """In the place of `Space.np_random` while episodes are in progress."""
+    if space._np_random is None:
+        getattr(_OF_THREAD, "spaces", []).append(space)
+    return _GENERATOR.fget(space)

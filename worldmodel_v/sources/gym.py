@@ -16,6 +16,7 @@ from worldmodel_v.code.origin import held_in_common
 from worldmodel_v.envs import ImageEnv, frame_preprocessor, import_env, make_image_env
 from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.engines import installed, unsaid_engines
+from worldmodel_v.envs.making import registration_kept
 from worldmodel_v.envs.options import EnvOptions
 from worldmodel_v.envs.source import env_source, is_known
 from worldmodel_v.errors import (
@@ -29,7 +30,7 @@ from worldmodel_v.errors import (
 )
 from worldmodel_v.interrupts import handlers_restored
 from worldmodel_v.policies import POLICIES, Policy, next_action, parse_policy, policy_maker, policy_source
-from worldmodel_v.process import directory_kept, process_kept
+from worldmodel_v.process import directory_kept
 from worldmodel_v.records import Episode
 from worldmodel_v.sources.base import episode_apart, episode_seeds
 from worldmodel_v.sources.rows import EpisodeRows
@@ -71,7 +72,7 @@ class GymSource:
         spec = self.spec
         try:
             import_all(spec.env, spec.env_kwargs, spec.wrap, spec.policy)
-            with process_kept(), retold(lambda error: EnvironmentNotUsable(one_line(error))):
+            with episode_apart(spec.seed, 0), retold(lambda error: EnvironmentNotUsable(one_line(error))):
                 env = make_image_env(spec.env, spec.env_kwargs, EnvOptions.of(vars(spec)))
                 env.close()
             of_policy = policy_source(spec.policy)
@@ -104,7 +105,8 @@ def import_all(env: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...], poli
     """
     with directory_kept():
         import_env(env, env_kwargs, wrap)
-        policy_maker(policy)
+        with registration_kept(env):
+            policy_maker(policy)
 
 
 def _lacking(where: str, name: str, error: WorldModelError) -> dict[str, str]:

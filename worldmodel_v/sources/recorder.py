@@ -176,6 +176,12 @@ class Recorder(gymnasium.Wrapper):
             self._rows = None
         self.close()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(
+            "a Recorder is neither copied nor pickled, as two would write into one directory; copy what it wraps, "
+            "copy.deepcopy(env.unwrapped), and make one in the process that steps it"
+        )
+
     def _note_calls(self) -> None:
         """From now on, note who steps and resets the environment; its source is read first, as noting changes its classes."""
         if self._source is None:

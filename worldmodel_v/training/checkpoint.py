@@ -47,6 +47,9 @@ class Checkpoint:
 
     tensors: dict[str, torch.Tensor]
 
+    precisions: tuple[str, ...] = ()
+    """What its steps were computed in: fp32, bf16, or both, if it went on elsewhere; empty if an older file does not say."""
+
     @classmethod
     def of(
         cls,
@@ -55,13 +58,14 @@ class Checkpoint:
         model: Autoencoder,
         optimizer: torch.optim.Optimizer,
         extras: Extras = _NO_EXTRAS,
+        precisions: tuple[str, ...] = (),
     ) -> "Checkpoint":
         """The present state, copied."""
         tensors = {_MODEL + name: tensor for name, tensor in model.state_dict().items()}
         tensors |= {_OPTIMIZER + name: tensor for name, tensor in as_tensors(state_of(optimizer)).items()}
         tensors |= {_EXTRA + name: tensor for name, tensor in extras.tensors().items()}
         copies = {name: tensor.detach().clone(memory_format=torch.contiguous_format).cpu() for name, tensor in tensors.items()}
-        return cls(step, settings, copies)
+        return cls(step, settings, copies, precisions)
 
     @classmethod
     def from_bytes(cls, content: bytes, source: str) -> "Checkpoint":
@@ -70,13 +74,15 @@ class Checkpoint:
             tensors, notes = unseal(content)
             if not (notes["step"].isascii() and notes["step"].isdecimal() and len(notes["step"]) < 16):
                 raise ValueError(f"its step is {notes['step']!r:.100}")
-            return cls(int(notes["step"]), parse_object(notes["settings"]), tensors)
+            precisions = tuple(notes.get("precisions", "").split())
+            return cls(int(notes["step"]), parse_object(notes["settings"]), tensors, precisions)
         except INVALID as error:
             raise ModelNotUsable(f"the checkpoint is damaged ({error})", where=source, remedy=_remedy()) from None
 
     def to_bytes(self) -> bytes:
         """The content of `checkpoint.safetensors`."""
-        return sealed(self.tensors, {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)})
+        notes = {"step": str(self.step), "settings": json.dumps(self.settings, sort_keys=True)}
+        return sealed(self.tensors, notes | {"precisions": " ".join(self.precisions)})
 
     def restore(self, model: Autoencoder, optimizer: torch.optim.Optimizer, extras: Extras = _NO_EXTRAS) -> None:
         """Restore the weights, the optimiser's state and that of extra losses; raises ModelNotUsable unless they fit.

@@ -77,11 +77,9 @@ def publish_vae(run: TrainingRun, progress: Progress) -> Figures:
     spec = run.dataset.spec
     weights = save(model, TrainedOn(spec.env, spec.preprocessing, run.config.holdout_every, collections_of(spec)))
     identity = _identity(run) | {"weights_of_step": step}
+    about = {"autoencoder": model.kind, "model": asdict(model.config)}
     publish(out / PICTURE_NAME, to_png(_picture(model, probe, run.device)))
-    publish(
-        out / CONFIG_NAME,
-        _json({"autoencoder": model.kind, "model": asdict(model.config), **identity, "data": spec.settings()}),
-    )
+    publish(out / CONFIG_NAME, _json({**about, **identity, "precisions": run.precisions, "data": spec.settings()}))
     publish(out / WEIGHTS_NAME, weights)
     vae_sha256 = hashlib.sha256(weights).hexdigest()
     publish(out / HELDOUT_NAME, _json({**identity, "vae_sha256": vae_sha256, "heldout": heldout}))

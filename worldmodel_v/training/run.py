@@ -102,6 +102,8 @@ class TrainingRun:
             self.extras: Extras = build_losses(config, self.model, device, self._num_frames)
         """The losses beside the autoencoder's own, with their networks."""
         self.step = 0
+        self.precisions: tuple[str, ...] = ()
+        """What its steps were computed in, in the order of their first use."""
         if checkpoint is not None:
             self.restore(checkpoint)
             self.step = checkpoint.step
@@ -177,6 +179,7 @@ class TrainingRun:
 
     def take_step(self, batch: TensorBatch) -> StepTerms:
         """One optimiser step; returns its terms (tensors stay on the device until they are logged)."""
+        self.precisions = tuple(dict.fromkeys([*self.precisions, self._precision]))
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         with self._parts.few_threads():
@@ -203,11 +206,12 @@ class TrainingRun:
 
     def checkpoint(self) -> Checkpoint:
         """The present state, copied."""
-        return Checkpoint.of(self.step, self.settings, self.model, self.optimizer, self.extras)
+        return Checkpoint.of(self.step, self.settings, self.model, self.optimizer, self.extras, self.precisions)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Restore weights and moments, but not the step; raises ModelNotUsable if they do not fit."""
         checkpoint.restore(self.model, self.optimizer, self.extras)
+        self.precisions = checkpoint.precisions
 
     def save(self) -> None:
         """Replace the checkpoint; raises WriteFailed, or DatasetBusy if the directory is another run's by now."""
@@ -229,11 +233,13 @@ class TrainingRun:
         noise = torch.randn(shape, generator=self._noise, device=self.device)
         return noise[self._share.rows(self.config.batch_size)]
 
+    @property
+    def _precision(self) -> str:
+        wanted, on_cuda = self.config.precision, self.device.type == "cuda"
+        return wanted if wanted != "auto" else "bf16" if on_cuda else "fp32"
+
     def _autocast(self) -> AbstractContextManager:
-        wanted = self.config.precision
-        if wanted == "auto":
-            wanted = "bf16" if self.device.type == "cuda" else "fp32"
-        return torch.autocast(self.device.type, torch.bfloat16) if wanted == "bf16" else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self._precision == "bf16" else nullcontext()
 
 
 @contextmanager
