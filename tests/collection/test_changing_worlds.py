@@ -197,6 +197,37 @@ def test_bounds_that_change_at_a_reset_are_refused(tmp_path: Path) -> None:
         collect(stamp_config(tmp_path / "out", env="tests/Brightening-v0"))
 
 
+class Telling(StampEnv):
+    """Tells the seed of its reset."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.seed = seed
+        return super().reset(seed=seed)
+
+    def ground_truth(self) -> dict[str, float]:
+        return {"seed": self.seed % 1000 if self.seed else -1}
+
+
+class NewInside(gymnasium.Wrapper):
+    """Puts another environment inside at each reset."""
+
+    def __init__(self) -> None:
+        super().__init__(Telling())
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.env = Telling()
+        return self.env.reset(seed=seed)
+
+
+gymnasium.register("tests/NewInside-v0", entry_point=NewInside, disable_env_checker=True)
+
+
+def test_the_ground_truth_is_that_of_the_environment_that_a_reset_has_put_inside(tmp_path: Path) -> None:
+    collect(stamp_config(tmp_path / "out", env="tests/NewInside-v0", episodes=2))
+    for episode in open_dataset(tmp_path / "out"):
+        assert (episode.state == episode.seed % 1000).all()
+
+
 class WideningSpace(StampEnv):
     """Widens its action space in place at its first step."""
 

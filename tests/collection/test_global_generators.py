@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
+import numba
 import numpy as np
 import pytest
 import torch
@@ -112,6 +113,24 @@ def test_a_space_of_the_class_draws_no_further_in_the_next_episode(tmp_path: Pat
         assert OfTheClass.action_space._np_random is None
     assert digests(tmp_path / "whole") == digests(tmp_path / "first")
     assert len({episode.action[0].item() for episode in open_dataset(tmp_path / "whole")}) == 3
+
+
+@numba.njit
+def compiled() -> float:
+    return np.random.normal() + random.random()
+
+
+def test_what_compiled_functions_draw_repeats_and_the_callers_goes_on() -> None:
+    compiled()
+    state = numba._helperlib.rnd_get_np_state_ptr()
+    numba._helperlib.rnd_seed(state, 1)
+    expected = numba._helperlib.rnd_get_state(state)
+    drawn = []
+    for episode in (0, 0, 1):
+        with seeded_globally(0, episode):
+            drawn.append([compiled() for _ in range(3)])
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert numba._helperlib.rnd_get_state(state) == expected
 
 
 def test_an_episode_within_an_episode_changes_nothing_of_the_rest_of_it() -> None:

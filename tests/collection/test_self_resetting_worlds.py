@@ -66,6 +66,41 @@ class Around(gymnasium.ObservationWrapper):
         return 255 - observation
 
 
+class Holding(gymnasium.Env):
+    """Wraps another that resets itself, without Gymnasium's class, and turns its frames."""
+
+    def __init__(self) -> None:
+        self._env = ResetsItself("first")
+        self.observation_space, self.action_space = self._env.observation_space, self._env.action_space
+
+    def reset(self, **options: Any) -> Any:
+        shown, info = self._env.reset(**options)
+        return 255 - shown, info
+
+    def step(self, action: Any) -> Any:
+        shown, *outcome = self._env.step(action)
+        return 255 - shown, *outcome
+
+
+class OneOfSeveral(gymnasium.Env):
+    """The only environment in a vector of one, which resets it in the same step."""
+
+    def __init__(self) -> None:
+        mode = gymnasium.vector.AutoresetMode.SAME_STEP
+        self.worlds = gymnasium.vector.SyncVectorEnv([StampEnv], autoreset_mode=mode)
+        self.observation_space, self.action_space = self.worlds.single_observation_space, self.worlds.single_action_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        shown, info = self.worlds.reset(seed=seed)
+        return shown[0], info
+
+    def step(self, action: Any) -> Any:
+        shown, reward, terminated, truncated, info = self.worlds.step(action[None])
+        return shown[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
+
+
+gymnasium.register("ResetsItself/holding-v0", Holding)
+gymnasium.register("ResetsItself/several-v0", OneOfSeveral)
 for how in ("first", "final", "buffer", "rendered"):
     gymnasium.register(f"ResetsItself/{how}-v0", ResetsItself, kwargs={"how": how})
 gymnasium.register("ResetsItself/nan-v0", BesideNaN)
@@ -73,12 +108,17 @@ gymnasium.register("ResetsItself/nan-v0", BesideNaN)
 
 @pytest.mark.parametrize(
     ("how", "wrap"),
-    [("first", ()), ("buffer", ()), ("rendered", ()), ("nan", ()), ("first", (f"{__name__}:Around",))],
+    [*((how, ()) for how in ("first", "buffer", "rendered", "nan", "holding")), ("first", (f"{__name__}:Around",))],
 )
 def test_the_next_episodes_first_frame_is_not_the_final_one(how: str, wrap: tuple[str, ...], tmp_path: Path) -> None:
     with pytest.raises(EpisodesSetAside, match="the environment resets itself in the same step"):
         collect(stamp_config(tmp_path / "out", env=f"{__name__}:ResetsItself/{how}-v0", wrap=wrap, episodes=1))
     assert not [*tmp_path.rglob("*.h5")]
+
+
+def test_a_final_observation_in_an_array_for_several_environments_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(EpisodesSetAside, match=r"info\['final_obs'\] is another observation than the one returned"):
+        collect(stamp_config(tmp_path / "out", env=f"{__name__}:ResetsItself/several-v0", episodes=1))
 
 
 def test_one_that_gives_the_final_frame_is_recorded(tmp_path: Path) -> None:

@@ -31,13 +31,27 @@ def calls_noted(env: gymnasium.Env) -> Iterator[list[Call]]:
     The classes note them, since a method of the object's own would be in its copies too.
     """
     calls: list[Call] = []
+    parts = list(_held(env))
     with ExitStack() as noted:
-        for layer in layers(env):
-            _CALLS[id(layer)] = calls
-            noted.callback(_CALLS.pop, id(layer), None)
-        for cls in {type(layer) for layer in layers(env)}:
+        for part in parts:
+            _CALLS[id(part)] = calls
+            noted.callback(_CALLS.pop, id(part), None)
+        for cls in {type(part) for part in parts}:
             noted.enter_context(_noting(cls))
         yield calls
+
+
+def _held(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
+    """The layers of an environment, and those of the one that the innermost holds as `env` or `_env`, as one does that is a
+    wrapper without Gymnasium's class; and so on."""
+    met: set[int] = set()
+    waiting: list[Any] = [env]
+    while waiting:
+        for layer in layers(waiting.pop()):
+            if id(layer) not in met:
+                met.add(id(layer))
+                yield layer
+                waiting += [each for name in ("env", "_env") if isinstance(each := vars(layer).get(name), gymnasium.Env)]
 
 
 _CALLS: dict[int, list[Call]] = {}

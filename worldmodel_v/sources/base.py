@@ -53,7 +53,7 @@ def episode_apart(root_seed: int, episode_id: int) -> Iterator[None]:
 
 @contextmanager
 def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
-    """Within the block, the global generators of Python, NumPy and PyTorch (if it is loaded) are seeded for episode
+    """Within the block, the global generators of Python, NumPy, PyTorch and numba (if they are loaded) are seeded for episode
     `episode_id`, and so is what Gymnasium makes without a seed; afterwards they are as before.
 
     For environments and policies that use them instead of the seed that they are given.
@@ -64,13 +64,29 @@ def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
     set_bit_generator(np.random.MT19937(0))  # an episode before may have set another kind
     np.random.seed(seeds[1])
     try:
-        with torch.random.fork_rng(devices=[]) if torch else nullcontext(), _unseeded_from(seeds):
+        with torch.random.fork_rng(devices=[]) if torch else nullcontext(), _compiled_seeded(seeds), _unseeded_from(seeds):
             if torch:
                 torch.default_generator.manual_seed(int(seeds[2]))
             yield
     finally:
         random.setstate(python)
         set_bit_generator(numpy)
+
+
+@contextmanager
+def _compiled_seeded(seeds: np.ndarray) -> Iterator[None]:
+    """Within the block, the generators are seeded that `random` and `numpy.random` are in functions that numba has compiled,
+    otherwise than Python's own."""
+    numba = sys.modules.get("numba._helperlib")
+    states = [numba.rnd_get_py_state_ptr(), numba.rnd_get_np_state_ptr()] if numba else []
+    before = [numba.rnd_get_state(state) for state in states] if numba else []
+    for state, seed in zip(states, seeds, strict=False):
+        numba.rnd_seed(state, int(seed) ^ 0xFFFFFFFF)
+    try:
+        yield
+    finally:
+        for state, value in zip(states, before, strict=True):
+            numba.rnd_set_state(state, value)
 
 
 _OF_THREAD = threading.local()
