@@ -274,7 +274,9 @@ class ImageEnv:
         given = part_of(observation, self._frame_path)
         for name in FINAL_OBSERVATION:
             final = part_of(info, (name,))
-            if getattr(final, "dtype", None) == object and final.size == 1:  # in an array, for each of several environments
+            if (
+                isinstance(final, np.ndarray) and final.dtype.hasobject and final.size == 1
+            ):  # as of a vector of one
                 final = final.item()
             final = part_of(final, self._frame_path)
             both_arrays = isinstance(final, np.ndarray) and isinstance(given, np.ndarray) and final.shape == given.shape
