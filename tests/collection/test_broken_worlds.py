@@ -61,7 +61,10 @@ STEPS: dict[str, tuple[Callable[[Step], tuple], str]] = {
         lambda s: (np.ma.masked_less(s[0], 300), *s[1:]),
         "in step 3: ValueError: the frame has masked values",
     ),
-    "no frame": (lambda s: (None, *s[1:]), "in step 3: ValueError: expected a uint8 frame, got NoneType"),
+    "no frame": (
+        lambda s: (None, *s[1:]),
+        "in step 3: ValueError: expected a uint8 frame, got a NoneType, which is no array of NumPy",
+    ),
     "frames of four channels": (
         lambda s: (s[0][:, :, [0, 0, 0, 0]], *s[1:]),
         "in step 3: ValueError: expected a frame of shape (H, W), (H, W, 1) or (H, W, 3), got (64, 64, 4)",

@@ -274,9 +274,7 @@ class ImageEnv:
         given = part_of(observation, self._frame_path)
         for name in FINAL_OBSERVATION:
             final = part_of(info, (name,))
-            if (
-                isinstance(final, np.ndarray) and final.dtype.hasobject and final.size == 1
-            ):  # as of a vector of one
+            if isinstance(final, np.ndarray) and final.dtype.hasobject and final.size == 1:  # as of a vector of one
                 final = final.item()
             final = part_of(final, self._frame_path)
             both_arrays = isinstance(final, np.ndarray) and isinstance(given, np.ndarray) and final.shape == given.shape
@@ -311,7 +309,8 @@ def _frame_space(env: gymnasium.Env, options: EnvOptions) -> gymnasium.spaces.Bo
 def require_frame(frame: Any) -> np.ndarray:
     """A frame as it is, uint8 (H, W), (H, W, 1) or (H, W, 3); raises ValueError if it is something else."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
-        raise ValueError(f"expected a uint8 frame, got {getattr(frame, 'dtype', type(frame).__name__)}")
+        found = frame.dtype if isinstance(frame, np.ndarray) else f"a {type(frame).__name__}, which is no array of NumPy"
+        raise ValueError(f"expected a uint8 frame, got {found}")
     if type(frame) is not np.ndarray:  # a subclass may have values that are none, or other shapes than those of its data
         frame = plain_array(frame)
     if not (frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 3))):

@@ -77,7 +77,7 @@ def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
 def _compiled_seeded(seeds: np.ndarray) -> Iterator[None]:
     """Within the block, the generators are seeded that `random` and `numpy.random` are in functions that numba has compiled,
     otherwise than Python's own."""
-    numba = sys.modules.get("numba._helperlib")
+    numba: Any = sys.modules.get("numba._helperlib")
     states = [numba.rnd_get_py_state_ptr(), numba.rnd_get_np_state_ptr()] if numba else []
     before = [numba.rnd_get_state(state) for state in states] if numba else []
     for state, seed in zip(states, seeds, strict=False):
