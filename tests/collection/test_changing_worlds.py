@@ -14,7 +14,7 @@ from tests.conftest import stamp_config
 from worldmodel_v.collection import collect
 from worldmodel_v.envs.calls import calls_noted
 from worldmodel_v.envs.stamp import StampEnv
-from worldmodel_v.errors import EnvironmentNotUsable, EpisodesSetAside
+from worldmodel_v.errors import ConfigError, EnvironmentNotUsable, EpisodesSetAside
 from worldmodel_v.sources import Recorder
 from worldmodel_v.storage import open_dataset
 
@@ -226,6 +226,17 @@ def test_the_ground_truth_is_that_of_the_environment_that_a_reset_has_put_inside
     collect(stamp_config(tmp_path / "out", env="tests/NewInside-v0", episodes=2))
     for episode in open_dataset(tmp_path / "out"):
         assert (episode.state == episode.seed % 1000).all()
+
+
+def test_a_recorder_notes_who_steps_that_one(tmp_path: Path) -> None:
+    with Recorder(NewInside(), tmp_path / "out") as env:
+        for seed in (1, 2):
+            env.reset(seed=seed)
+            env.step(env.action_space.sample())
+        env.unwrapped.step(env.action_space.sample())
+        with pytest.raises(ConfigError, match="the environment's step was called past the recorder"):
+            env.step(env.action_space.sample())
+    assert open_dataset(tmp_path / "out").num_episodes == 1
 
 
 class WideningSpace(StampEnv):

@@ -183,10 +183,12 @@ class Recorder(gymnasium.Wrapper):
         )
 
     def _note_calls(self) -> None:
-        """From now on, note who steps and resets the environment; its source is read first, as noting changes its classes."""
+        """From now on, note who steps and resets the environment, whose layers this reset may have replaced; its source is read
+        first, as noting changes its classes."""
         if self._source is None:
             self._source = env_source(self.env) | around(self.env) | engines(self.env)
-            self._image_env.calls = self._noting.enter_context(calls_noted(self.env))
+        self._noting.close()
+        self._image_env.calls = self._noting.enter_context(calls_noted(self.env))
 
     def _begin(self, rows: EpisodeRows) -> None:
         """Open the dataset, with a schema from what the first episode has shown."""
