@@ -14,6 +14,7 @@ import math
 from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import date, time, timedelta
 from enum import Enum
 from numbers import Number
