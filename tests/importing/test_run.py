@@ -20,7 +20,7 @@ from tests.test_alignment import toy as linear_world
 from worldmodel_v.cli import importing as command
 from worldmodel_v.cli import inspect
 from worldmodel_v.collection import collect
-from worldmodel_v.errors import DatasetNotUsable, OutputNotUsable
+from worldmodel_v.errors import ConfigError, DatasetNotUsable, OutputNotUsable
 from worldmodel_v.export import FORMATS, export
 from worldmodel_v.importing import ImportReport, import_recordings, source_files
 from worldmodel_v.importing.hardmaru import HardmaruImportConfig
@@ -115,6 +115,20 @@ def test_other_settings_are_refused_by_name(recorded: Path, tmp_path: Path) -> N
     collect(stamp_config(tmp_path / "collected", episodes=1))
     with pytest.raises(OutputNotUsable, match="holds a dataset that was not imported, and this command does not continue it"):
         run(recorded, tmp_path / "collected")
+
+
+def test_episodes_that_are_skipped_are_not_there(recorded: Path, tmp_path: Path) -> None:
+    run(recorded, tmp_path / "all")
+    assert run(recorded, tmp_path / "some", skip=(2, 0)).episodes == 2
+    for ours, theirs in zip(open_dataset(tmp_path / "some"), [open_dataset(tmp_path / "all")[i] for i in (1, 3)], strict=True):
+        assert all(np.array_equal(rows, theirs.columns[name], equal_nan=True) for name, rows in ours.columns.items())
+    assert run(recorded, tmp_path / "some", skip=(0, 2)).new_episodes == 0
+    with pytest.raises(OutputNotUsable, match=r"imported\.options\.skip is \[0, 2\] there, 'not set' asked"):
+        run(recorded, tmp_path / "some")
+    with pytest.raises(ConfigError, match=r"^skip: expected 0 to 3, got 4"):
+        run(recorded, tmp_path / "more", skip=(4,))
+    with pytest.raises(ConfigError, match=r"^episodes: expected at most 0, "):
+        run(recorded, tmp_path / "none", skip=(0, 1, 2, 3))
 
 
 def test_a_damaged_file_ends_the_run_and_what_was_committed_stays(recorded: Path, tmp_path: Path) -> None:

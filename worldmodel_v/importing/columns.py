@@ -49,7 +49,7 @@ def columns_of(recorded: Recorded, schema: Schema, preprocessing: Preprocessing,
         raise DatasetNotUsable(expected=f"frames of {raw_shape}, as in the first episode", got=recorded.frames.shape[1:])
     num_steps = len(recorded.action)
     if num_steps < 1:
-        raise DatasetNotUsable(expected="at least one action", got=0)
+        raise DatasetNotUsable(expected="at least one action", got=0, remedy=f"leave the episode out with {option('skip')}")
     given = {**({} if recorded.state is None else {"state": recorded.state}), **recorded.extras}
     expected = [column.name for column in schema.by_role("state", "extra")]
     if (found := [*given]) != expected:
@@ -90,7 +90,8 @@ def _actions(actions: np.ndarray, space: ActionSpace) -> np.ndarray:
     given = exactly("action", actions.reshape(len(actions), *column.row_shape), column.dtype)
     if not (finite := np.isfinite(given)).all():
         step = int(np.argwhere(~finite)[0, 0])
-        raise DatasetNotUsable(f"action {step} is {given[step].tolist()}", expected="finite numbers")
+        what, remedy = f"action {step} is {given[step].tolist()}", f"leave the episode out with {option('skip')}"
+        raise DatasetNotUsable(what, expected="finite numbers", remedy=remedy)
     if (bounds := bounds_of(space)) is not None:
         low, high = (bound.reshape(column.row_shape) for bound in bounds)
         inside = (given >= low) & (given <= high)

@@ -29,6 +29,9 @@ class ImportConfig(ABC):
     episodes: Annotated[int | None, Ge(1)] = None
     """Import only so many, the first ones; a larger number extends the dataset. By default all."""
 
+    skip: tuple[int, ...] = ()
+    """Episodes to leave out, by their numbers in the recording, from 0, such as those without an action."""
+
     episodes_per_shard: Annotated[int, Interval(ge=1, le=MAX_EPISODES_PER_SHARD)] = 10
     """Episodes in one file; a run that is killed loses at most the file under way."""
 

@@ -28,14 +28,19 @@ class ImportSource:
     raw_shape: tuple[int, ...]
     """Of a frame as it was recorded."""
 
+    skip: tuple[int, ...]
+    """The recording's episodes that are left out, in order."""
+
     left_out: dict[str, str]
     """Further columns that the user leaves out, or that no dataset can hold, and why."""
 
     @classmethod
     def of(cls, config: ImportConfig, recording: Recording, files: SourceFiles) -> "ImportSource":
-        """Read episode 0, to know what the episodes hold; raises UsageError if a dataset cannot hold them."""
-        where = recording.where(0)
-        first = _read(recording, 0)
+        """Read the first episode, to know what they hold; raises UsageError if a dataset cannot hold them."""
+        skip = tuple(sorted({*config.skip}))
+        number = _number(0, skip)
+        where = recording.where(number)
+        first = _read(recording, number)
         with named(where):
             require_frames(first.frames)
         raw_shape = first.frames.shape[1:]
@@ -69,13 +74,13 @@ class ImportSource:
             gymnasium="",
             imported={
                 "format": config.name,
-                "options": {**config.options, **recording.settings},
+                "options": {**config.options, **({"skip": [*skip]} if skip else {}), **recording.settings},
                 "licence": recording.licence,
                 "lacks": lacks,
                 **files.record(),
             },
         )
-        return cls(recording, spec, raw_shape, left_out)
+        return cls(recording, spec, raw_shape, skip, left_out)
 
     @property
     def notes(self) -> list[str]:
@@ -91,10 +96,11 @@ class ImportSource:
 
     def episode(self, episode_id: int) -> Episode:
         """Read it; raises UsageError, naming file or episode, if it is damaged or not what the first one was."""
-        recorded = _read(self.recording, episode_id)
+        number = _number(episode_id, self.skip)
+        recorded = _read(self.recording, number)
         extras = {name: rows for name, rows in recorded.extras.items() if name not in self.left_out}
         recorded = dataclasses.replace(recorded, extras=extras)
-        with named(self.recording.where(episode_id)):
+        with named(self.recording.where(number)):
             columns = columns_of(recorded, self.spec.schema, self.spec.preprocessing, self.raw_shape)
             return Episode(
                 schema=self.spec.schema,
@@ -112,6 +118,13 @@ class ImportSource:
     def repeats(self) -> bool:
         """True: files are the same when they are read again."""
         return True
+
+
+def _number(episode_id: int, skip: tuple[int, ...]) -> int:
+    """The number in the recording of the dataset's episode."""
+    for skipped in skip:
+        episode_id += skipped <= episode_id
+    return episode_id
 
 
 def _is_nan(rewards: np.ndarray | None) -> bool:

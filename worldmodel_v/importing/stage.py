@@ -57,12 +57,13 @@ def import_recordings(config: ImportConfig, progress: Progress | None = None) ->
     with output_to_stderr():
         with named(str(config.from_)), reading(config.from_):
             recording = config.open()
+        episodes = _num_episodes(config, recording)
         files = SourceFiles.of(recording, progress)
         files.require_same(config.out)
         source = ImportSource.of(config, recording, files)
         collection = CollectionConfig(
             out=config.out,
-            episodes=_num_episodes(config, recording),
+            episodes=episodes,
             workers=config.workers,
             episodes_per_shard=config.episodes_per_shard,
             episode_timeout=0,
@@ -80,11 +81,13 @@ def import_recordings(config: ImportConfig, progress: Progress | None = None) ->
 
 
 def _num_episodes(config: ImportConfig, recording: Recording) -> int:
-    wanted = recording.num_episodes if config.episodes is None else config.episodes
-    if wanted > recording.num_episodes:
-        raise ConfigError(
-            field="episodes", expected=f"at most {recording.num_episodes}, which {config.from_} has", got=config.episodes
-        )
+    """How many are wanted; raises ConfigError if there are fewer, or if one that is left out is not there."""
+    if wrong := [number for number in config.skip if not 0 <= number < recording.num_episodes]:
+        raise ConfigError(field="skip", expected=f"0 to {recording.num_episodes - 1}", got=wrong[0])
+    most = recording.num_episodes - len({*config.skip})
+    wanted = most if config.episodes is None else config.episodes
+    if not 1 <= wanted <= most:
+        raise ConfigError(field="episodes", expected=f"at most {most}, which {config.from_} has", got=wanted)
     return wanted
 
 
