@@ -8,6 +8,12 @@ def counted(number: int, noun: str, form: str = "") -> str:
     return f"{number:{form}} {noun}" if number == 1 else f"{number:{form}} {noun}s"
 
 
+def ordinal(number: int) -> str:
+    """`1st`, `2nd`, `3rd`, `4th`, `11th`, `21st`."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
 def sized(num_bytes: float) -> str:
     """`8.7 kB`, `4.5 MB`, `1,200.0 MB`."""
     return f"{num_bytes / 1e3:.1f} kB" if num_bytes < 1e6 else f"{num_bytes / 1e6:,.1f} MB"

@@ -84,12 +84,12 @@ def test_another_number_is_refused_where_the_vae_saw_the_episodes(kind: Any, tmp
     with pytest.raises(ConfigError) as caught:
         kind(latents, length=2, split="train", holdout_every=2)
     assert str(caught.value) == (
-        f"holdout_every=2: the VAE of {latents} was trained on these episodes with every 3th held out, so others are no test; "
+        f"holdout_every=2: the VAE of {latents} was trained on these episodes with every 3rd held out, so others are no test; "
         "leave it out"
     )
     assert kind(latents, length=2, split="all", holdout_every=2)
     selected(tmp_path / "some", latents, drop="0")
-    with pytest.raises(ConfigError, match="with every 3th held out"):
+    with pytest.raises(ConfigError, match="with every 3rd held out"):
         kind(tmp_path / "some", length=2, split="held-out", holdout_every=2)
 
 
@@ -112,7 +112,7 @@ def test_latents_that_do_not_say_need_the_number(tmp_path: Path) -> None:
 def test_a_selection_with_nothing_on_one_side_is_refused_for_training(episodes: str, held_out: int, tmp_path: Path) -> None:
     selected(tmp_path / "some", write_rollouts(tmp_path / "all", 6), episodes=episodes)
     split = Split(open_dataset(tmp_path / "some"), 3)
-    text = f"every 3th held out are {held_out} of its {len(episodes) // 2 + 1} episodes, and both sides need some; choose"
+    text = f"every 3rd held out are {held_out} of its {len(episodes) // 2 + 1} episodes, and both sides need some; choose"
     with pytest.raises(DatasetNotUsable, match=text):
         split.require_both()
     assert pickle.loads(pickle.dumps(split)).is_held_out(1) == split.is_held_out(1)

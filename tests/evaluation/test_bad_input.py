@@ -73,7 +73,7 @@ def test_data_without_a_held_out_episode(refused: Callable[..., str], tmp_path: 
 def test_too_few_frames(refused: Callable[..., str], tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "data", num_episodes=2)
     line = refused(write_vae(tmp_path / "vae", data), data)
-    assert "its held-out episodes (every 2th) have 6 frames, 10 are needed" in line
+    assert "its held-out episodes (every 2nd) have 6 frames, 10 are needed" in line
 
 
 def test_a_factor_that_is_not_recorded(refused: Callable[..., str], small_vae: Path, small_rollouts: Path) -> None:

@@ -64,7 +64,7 @@ def test_fewer_frames_are_evenly_spaced_and_keep_what_stands_beside_them(small_r
 
 def test_a_split_that_leaves_too_few_frames_is_refused(tmp_path: Path) -> None:
     data = write_rollouts(tmp_path / "data", num_steps=3)
-    with pytest.raises(DatasetNotUsable, match=r"its held-out episodes \(every 2th\) have 8 frames, 10 are needed"):
+    with pytest.raises(DatasetNotUsable, match=r"its held-out episodes \(every 2nd\) have 8 frames, 10 are needed"):
         read(data, holdout_every=2)
     with pytest.raises(DatasetNotUsable, match="has 4 episodes; holding out every 9th needs at least 9"):
         read(data, holdout_every=9)
@@ -76,7 +76,7 @@ def test_the_split_is_the_trainings(tmp_path: Path) -> None:
     assert training == Training(holdout_every=3, data_spec_hash=dataset.spec_hash, steps=5)
     assert choose_holdout(None, training, dataset) == 3
     assert choose_holdout(3, training, dataset) == 3
-    with pytest.raises(ConfigError, match="holdout_every=4: the VAE was trained on these rollouts with every 3th"):
+    with pytest.raises(ConfigError, match="holdout_every=4: the VAE was trained on these rollouts with every 3rd"):
         choose_holdout(4, training, dataset)
     elsewhere = Training(holdout_every=3, data_spec_hash="f" * 64, steps=5)
     assert choose_holdout(4, elsewhere, dataset) == 4

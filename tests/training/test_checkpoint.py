@@ -287,7 +287,7 @@ class TestSmallest:
             writer.commit(0, build_shard([make_episode(0)], spec_hash=rollout_spec().hash))
         with pytest.raises(DatasetNotUsable, match="has 1 episode; holding out every 4th needs at least 4; collect more"):
             train(config(tmp_path / "data", tmp_path / "vae"))
-        with pytest.raises(DatasetNotUsable, match="has 1 episode; holding out every 2th needs at least 2; collect more"):
+        with pytest.raises(DatasetNotUsable, match="has 1 episode; holding out every 2nd needs at least 2; collect more"):
             train(config(tmp_path / "data", tmp_path / "vae", holdout_every=2))
 
 

@@ -16,7 +16,7 @@ from worldmodel_v.origins import collections_of, is_selected
 from worldmodel_v.spec import LatentSpec
 from worldmodel_v.storage import Dataset, Latents, Location
 from worldmodel_v.surface import option
-from worldmodel_v.words import counted
+from worldmodel_v.words import counted, ordinal
 
 
 class Split:
@@ -44,7 +44,7 @@ class Split:
         held_out = sum(map(self.is_held_out, self._numbers))
         if held_out in (0, len(self._numbers)):
             raise DatasetNotUsable(
-                f"is made of other datasets; by the numbers there, every {self.holdout_every}th held out are "
+                f"is made of other datasets; by the numbers there, every {ordinal(self.holdout_every)} held out are "
                 f"{held_out} of its {len(self._numbers)} episodes, and both sides need some",
                 where=self._dataset.name,
                 remedy=f"choose another {option('holdout_every')}, or give more episodes",
@@ -60,7 +60,7 @@ def require_split(path: Location, num_episodes: int, holdout_every: int) -> None
     """Raise DatasetNotUsable if one side of the split would have no episode."""
     if num_episodes < holdout_every or num_episodes < 2:
         raise DatasetNotUsable(
-            f"has {counted(num_episodes, 'episode')}; holding out every {holdout_every}th needs at least "
+            f"has {counted(num_episodes, 'episode')}; holding out every {ordinal(holdout_every)} needs at least "
             f"{max(2, holdout_every)}",
             where=path,
             remedy=f"collect more, or lower {option('holdout_every')} (2 or more)",
@@ -83,7 +83,7 @@ def choose_holdout(asked: int | None, latents: Latents) -> int:
         )
     if recorded not in (None, every) and not {*spec.trained_on}.isdisjoint(collections_of(spec)):
         raise ConfigError(
-            f"the VAE of {latents.path} was trained on these episodes with every {recorded}th held out, so others are no test",
+            f"the VAE of {latents.path} was trained on these episodes with every {ordinal(recorded)} held out, so others are no test",
             field="holdout_every",
             got=every,
             remedy="leave it out",

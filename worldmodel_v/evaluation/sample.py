@@ -25,7 +25,7 @@ from worldmodel_v.origins import collections_of
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage import Rollouts, Shard
 from worldmodel_v.storage.layout import PIXEL_CHUNK_ROWS
-from worldmodel_v.words import counted
+from worldmodel_v.words import counted, ordinal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ def choose_holdout(asked: int | None, training: Training, dataset: Rollouts) -> 
         return training.holdout_every
     if has_trained_on(training, dataset):
         raise ConfigError(
-            f"the VAE was trained on these rollouts with every {training.holdout_every}th episode held out, so others are "
+            f"the VAE was trained on these rollouts with every {ordinal(training.holdout_every)} episode held out, so others are "
             "no test of it",
             field="holdout_every",
             got=asked,
@@ -86,7 +86,7 @@ def read_sample(dataset: Rollouts, model: Autoencoder, *, holdout_every: int, li
     total = sum(len(rows) for _, rows in _heldout_rows(dataset, split))
     if total < MIN_FRAMES:
         raise DatasetNotUsable(
-            f"its held-out episodes (every {holdout_every}th) have {counted(total, 'frame')}, {MIN_FRAMES} are needed",
+            f"its held-out episodes (every {ordinal(holdout_every)}) have {counted(total, 'frame')}, {MIN_FRAMES} are needed",
             where=dataset.name,
             remedy="collect more episodes",
         )

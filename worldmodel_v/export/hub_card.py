@@ -20,7 +20,7 @@ from worldmodel_v.storage import Dataset
 from worldmodel_v.storage.layout import ALIGNMENT
 from worldmodel_v.training.publication import PICTURE_NAME as RECONSTRUCTIONS_NAME
 from worldmodel_v.untrusted import printable, shortened
-from worldmodel_v.words import counted
+from worldmodel_v.words import counted, ordinal
 
 CARD_NAME = "README.md"
 PICTURE_NAME = "preview.png"
@@ -121,7 +121,7 @@ def model_card(facts: ModelFacts) -> str:
         "steps of training": f"{facts.training.steps:,}",
         "trained on the dataset": facts.training.data_spec_hash,
         **({"which is made of": ", ".join(facts.training.selected_from)} if facts.training.selected_from else {}),
-        "held out": f"every {facts.training.holdout_every}th episode",
+        "held out": f"every {ordinal(facts.training.holdout_every)} episode",
         **{f"{name}, held-out frames": value for name, value in figures.items()},
     }
     load = "load_vae(path)" if is_vae(described.kind) else f'load(path, autoencoder="{described.kind}")'
@@ -168,7 +168,7 @@ def _provenance(dataset: Dataset[Any]) -> dict[str, Any]:
     if isinstance(spec, LatentSpec):
         facts |= {"vae_sha256": spec.vae_sha256, "precision": spec.precision}
         if spec.holdout_every is not None:
-            facts |= {"held out of the VAE's training": f"every {spec.holdout_every}th episode of a collection"}
+            facts |= {"held out of the VAE's training": f"every {ordinal(spec.holdout_every)} episode of a collection"}
     return facts
 
 
