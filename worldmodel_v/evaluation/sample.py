@@ -65,8 +65,8 @@ def choose_holdout(asked: int | None, training: Training, dataset: Rollouts) -> 
         return training.holdout_every
     if has_trained_on(training, dataset):
         raise ConfigError(
-            f"the VAE was trained on these rollouts with every {ordinal(training.holdout_every)} episode held out, so others are "
-            "no test of it",
+            f"the VAE was trained on these rollouts with every {ordinal(training.holdout_every)} episode held out, so others "
+            "are no test of it",
             field="holdout_every",
             got=asked,
             remedy="leave it out",
