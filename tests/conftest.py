@@ -12,6 +12,7 @@ from tests.commands import environment_here
 from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.envs import STAMP_ENV_ID
+from worldmodel_v.evaluation import completion
 from worldmodel_v.training import TrainConfig, train
 
 os.environ.pop("RAY_ADDRESS", None)  # the tests' Ray is their own
@@ -45,6 +46,12 @@ def stamp_latents(stamp_rollouts: Path, stamp_vae: Path) -> Path:
     out = stamp_rollouts.parent / "latents"
     encode(EncodeConfig(data=stamp_rollouts, vae=stamp_vae, out=out, device="cpu"))
     return out
+
+
+@pytest.fixture
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluations search for the most probable latents in 3 steps. With 60, they do little else."""
+    monkeypatch.setattr(completion, "STEPS", 3)
 
 
 CLUSTER = """

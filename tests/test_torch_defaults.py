@@ -70,6 +70,20 @@ def modes_of_torch() -> tuple[object, ...]:
 
 
 Under = Callable[[Callable[[], Any]], Any]
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """The folder of that name, in which something is made under PyTorch's own defaults when it is first asked for."""
+    folder = tmp_path_factory.mktemp("plain")
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        if not (folder / name).exists():
+            make(folder / name)
+        return folder / name
+
+    return made
 
 
 def require_same(found: Any, expected: Any) -> None:
@@ -96,27 +110,31 @@ def require_same_training(found: Path, expected: Path) -> None:
     require_same(*states)
 
 
-def test_a_training_that_is_interrupted_and_continued(under_others: Under, stamp_rollouts: Path, tmp_path: Path) -> None:
-    plain, other = tmp_path / "plain", tmp_path / "other"
-    train(TrainConfig(data=stamp_rollouts, out=plain, steps=3, **SETTINGS))
+def test_a_training_that_is_interrupted_and_continued(
+    under_others: Under, once: Once, stamp_rollouts: Path, tmp_path: Path
+) -> None:
+    plain = once("training", lambda out: train(TrainConfig(data=stamp_rollouts, out=out, steps=3, **SETTINGS)))
+    other = tmp_path / "other"
     for steps in (2, 3):
         under_others(lambda steps=steps: train(TrainConfig(data=stamp_rollouts, out=other, steps=steps, **SETTINGS)))
     require_same_training(other, plain)
 
 
 @pytest.mark.parametrize("estimator", ["sampling", "discriminator"])
-def test_a_training_for_independent_latents(under_others: Under, stamp_rollouts: Path, tmp_path: Path, estimator: str) -> None:
+def test_a_training_for_independent_latents(
+    under_others: Under, once: Once, stamp_rollouts: Path, tmp_path: Path, estimator: str
+) -> None:
     losses = {"total_correlation": 2.0, "total_correlation_estimator": estimator, "architecture": "conv", **SETTINGS}
-    train(TrainConfig(data=stamp_rollouts, out=tmp_path / "plain", steps=1, **losses))
+    plain = once(estimator, lambda out: train(TrainConfig(data=stamp_rollouts, out=out, steps=1, **losses)))
     under_others(lambda: train(TrainConfig(data=stamp_rollouts, out=tmp_path / "other", steps=1, **losses)))
-    require_same_training(tmp_path / "other", tmp_path / "plain")
+    require_same_training(tmp_path / "other", plain)
 
 
-def test_a_grey_conditional_training(under_others: Under, stamp_rollouts: Path, tmp_path: Path) -> None:
+def test_a_grey_conditional_training(under_others: Under, once: Once, stamp_rollouts: Path, tmp_path: Path) -> None:
     grey = {"steps": 1, "channels": 1, "condition": ("action",), "likelihood": "gaussian", **SETTINGS}
-    train(TrainConfig(data=stamp_rollouts, out=tmp_path / "plain", **grey))
+    plain = once("grey", lambda out: train(TrainConfig(data=stamp_rollouts, out=out, **grey)))
     under_others(lambda: train(TrainConfig(data=stamp_rollouts, out=tmp_path / "other", **grey)))
-    require_same_training(tmp_path / "other", tmp_path / "plain")
+    require_same_training(tmp_path / "other", plain)
 
 
 def test_encoding(under_others: Under, stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path) -> None:
@@ -124,13 +142,14 @@ def test_encoding(under_others: Under, stamp_rollouts: Path, stamp_vae: Path, st
     assert digests(tmp_path / "out") == digests(stamp_latents)
 
 
-def test_evaluating(under_others: Under, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
-    def config(name: str) -> EvalConfig:
-        return EvalConfig(vae=stamp_vae, data=stamp_rollouts, out=tmp_path / name, device="cpu", frames=40)
+@pytest.mark.usefixtures("short_search")
+def test_evaluating(under_others: Under, once: Once, stamp_rollouts: Path, stamp_vae: Path, tmp_path: Path) -> None:
+    def evaluated(out: Path) -> None:
+        evaluate(EvalConfig(vae=stamp_vae, data=stamp_rollouts, out=out, device="cpu", frames=40))
 
-    evaluate(config("plain"))
-    under_others(lambda: evaluate(config("other")))
-    plain, other = (sorted((tmp_path / name).glob("*.[jp]*")) for name in ("plain", "other"))
+    folder = once("evaluation", evaluated)
+    under_others(lambda: evaluated(tmp_path / "other"))
+    plain, other = (sorted(each.glob("*.[jp]*")) for each in (folder, tmp_path / "other"))
     assert [file.name for file in other] == [file.name for file in plain]
     assert all(first.read_bytes() == second.read_bytes() for first, second in zip(plain, other, strict=True))
 

@@ -192,6 +192,7 @@ def test_in_the_place_of_a_part_of_latents(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("hostile", HARMFUL)
 @pytest.mark.parametrize("name", ["metrics.json", "report.html", "reconstructions.png", ".lock"])
 def test_in_the_place_of_a_part_of_an_evaluation(

@@ -49,6 +49,7 @@ STAGES: dict[str, tuple[Work, str, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_is_read_is_opened_once(
     stage: str, stamp_rollouts: Path, stamp_vae: Path, stamp_latents: Path, tmp_path: Path, opened: list[str]

@@ -171,6 +171,7 @@ def test_encoding_continues_with_the_same_list_alone(pair: Paths, vae: Path, lat
     assert encode(config).new_rows == 0
 
 
+@pytest.mark.usefixtures("short_search")
 def test_an_evaluation_has_the_figures_of_the_merge(pair: Paths, vae: Path, tmp_path: Path) -> None:
     reports = [
         evaluate(EvalConfig(vae=vae, data=data, out=tmp_path / str(number), frames=30, device="cpu"))

@@ -141,6 +141,7 @@ class TestEveryPlace:
         }
         require_binding(f"{folder}/latents", data=f"{folder}/rollouts", vae=stamp / "vae")
 
+    @pytest.mark.usefixtures("short_search")
     @pytest.mark.parametrize("folder", ["http"], indirect=True)
     def test_an_evaluation_has_the_same_figures(self, folder: Location, stamp: Path, tmp_path: Path) -> None:
         summaries = [
