@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.builders import run_python
+from tests.commands import start
 from worldmodel_v.device import resolve_device
 from worldmodel_v.errors import ConfigError
 from worldmodel_v.storage import open_dataset
@@ -64,13 +65,12 @@ def test_processes_together_make_the_steps_of_one(
 
     All processes end with the same weights, bit for bit.
     """
-    launch = (
-        "import subprocess, sys\n"
-        "processes = [subprocess.Popen([sys.executable, '-c', *sys.argv[1:2], str(r), *sys.argv[2:]])"
-        " for r in range(int(sys.argv[2]))]\n"
-        "assert not any([process.wait() for process in processes])"
-    )
-    run_python(launch, RANK, size, tiny_rollouts, tmp_path, json.dumps(losses))
+    (program := tmp_path / "rank.py").write_text(RANK)
+    arguments = (size, tiny_rollouts, tmp_path, json.dumps(losses))
+    processes = [start(program, rank, *arguments, PYTHONPATH=str(Path(__file__).parents[2])) for rank in range(size)]
+    for process in processes:
+        said = process.communicate()
+        assert process.returncode == 0, said
     alone, weights = steps(tiny_rollouts, **losses)
     for rank in range(size):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
