@@ -33,14 +33,16 @@ def lines(out: Path, group: str) -> list[dict[str, float]]:
     return [record for record in records if record["group"] == group]
 
 
-def test_a_short_training_learns_on_frames_it_has_not_seen(stamp_rollouts: Path, tmp_path: Path) -> None:
+def test_a_short_training_learns_on_frames_it_has_not_seen(tmp_path: Path) -> None:
+    rollouts = tmp_path / "rollouts"
+    collect(stamp_config(rollouts, frame_size=16))
     settings = {"steps": 150, "batch_size": 32, "checkpoint_every": 75, "beta_warmup_steps": 50, "latent_dim": 8}
-    report = train(config(stamp_rollouts, tmp_path / "vae", **settings))
+    report = train(config(rollouts, tmp_path / "vae", **settings))
     first, *_, last = lines(tmp_path / "vae", "train")
     assert last["reconstruction"] < 0.2 * first["reconstruction"]
     assert report.heldout["psnr_db"] > 20
     assert report.heldout["kl_nats"] > 1
-    assert report.heldout["num_frames"] == sum(open_dataset(stamp_rollouts).episode(i).num_rows for i in (3, 7))
+    assert report.heldout["num_frames"] == sum(open_dataset(rollouts).episode(i).num_rows for i in (3, 7))
 
 
 def test_a_batch_for_which_there_is_no_memory_is_the_options_fault(
