@@ -34,6 +34,7 @@ from tests.commands import BIN, options
 from tests.conftest import stamp_config
 from tests.faults.every_step import (
     EVALUATION,
+    EXPORTING,
     SMALL,
     TRAINING,
     dataset_content,
@@ -155,7 +156,7 @@ COMMANDS = {
         lambda folder: ["wm-export", "model", *of_vae(folder), "--out", folder / "out/model", "--formats", "torch.export"],
         export_content,
         ("rollouts", "vae"),
-        ("torch.export",),
+        EXPORTING,
     ),
 }
 
@@ -254,8 +255,9 @@ def tries(command: Command, folder: Path, faults: Callable[[list[str]], Iterable
     """Run it with each of the faults that are made of the kinds of its calls, and say what came of each."""
     unbroken = run(command, folder)
     assert unbroken.code == 0, unbroken.errors
-    expected = folder.with_name(f"{folder.name}-unbroken")
-    (folder / "out").rename(expected)
+    expected = folder.with_name(f"{folder.name}-unbroken.json")
+    assert in_a_fork(lambda: expected.write_text(json.dumps(content(command, folder)))) == 0
+    shutil.rmtree(folder / "out")
     for fault in faults(unbroken.calls):
         start = time.monotonic()
         broken = run(command, folder, fault)
@@ -311,20 +313,17 @@ def what_is_wrong(command: Command, folder: Path, fault: Fault, broken: Ending, 
 
 
 def same(command: Command, folder: Path, expected: Path) -> bool:
-    return in_a_fork(lambda: require_same(command, folder, expected)) == 0
+    """Whether what it made has the content that a file says."""
+    return in_a_fork(lambda: require_same(content(command, folder), json.loads(expected.read_text()))) == 0
 
 
-def require_same(command: Command, folder: Path, expected: Path) -> None:
-    (here := folder.parent / "compared").mkdir(exist_ok=True)
-    found = []
-    for out in (folder / "out", expected):
-        out.rename(here / "out")
-        try:
-            content = command.content(here / "out").items()
-            found.append({name: digest for name, digest in content if TEMPORARY_PREFIX not in name})  # the next run's to remove
-        finally:
-            (here / "out").rename(out)
-    assert found[0] == found[1], sorted(found[0].items() ^ found[1].items())
+def content(command: Command, folder: Path) -> dict[str, str]:
+    """But for what is temporary, which is the next run's to remove."""
+    return {name: digest for name, digest in command.content(folder / "out").items() if TEMPORARY_PREFIX not in name}
+
+
+def require_same(found: dict[str, str], expected: dict[str, str]) -> None:
+    assert found == expected, sorted(found.items() ^ expected.items())
 
 
 def main(folder: Path, asked: list[str]) -> None:

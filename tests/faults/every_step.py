@@ -1,10 +1,10 @@
 """A process that runs stages again and again, each time stopped behind another step, and then run to its end.
 
-    python -m tests.faults.every_step FOLDER SIGNAL STAGE:STRIDE...
+    python tests/faults/every_step.py FOLDER SIGNAL STAGE:STRIDE...
 
-SIGNAL is SIGKILL, or SIGINT as from Ctrl-C, and is sent behind every STRIDE-th step. Every run is a fork of a process that
-has imported everything and computed nothing, so a run costs no start. The steps are those that an unbroken run announces
-(`worldmodel_v.steps`): nobody lists them by hand. Prints one JSON object for each stop.
+SIGNAL is SIGKILL, or SIGINT as from Ctrl-C, and is sent behind every STRIDE-th step. Every run is a fork of a process that has
+imported everything and computed nothing (itself a fork of `tests.fork_server`), so a run costs no start. The steps are those
+that an unbroken run announces (`worldmodel_v.steps`): nobody lists them by hand. Prints one JSON object for each stop.
 """
 
 import errno
@@ -145,7 +145,7 @@ def train_small(out: Path) -> object:
 
 
 def train_sharply(out: Path) -> object:
-    settings = {"steps": 4, "batch_size": 4, "latent_dim": 2, "architecture": "mlp", "checkpoint_every": 1}
+    settings = {"steps": 3, "batch_size": 4, "latent_dim": 2, "architecture": "mlp", "checkpoint_every": 1}
     losses: dict[str, Any] = {"error_weight": "gradient", "adversarial": 0.5, "adversarial_start": 1, "perceptual": 0.1}
     losses |= {"total_correlation": 1.0, "total_correlation_estimator": "discriminator"}
     files = {"data": out.parent / "rollouts", "out": out}
@@ -252,6 +252,7 @@ def _export_stage(format_: str) -> Stage:
 
 
 TRAINING = ("torch._dynamo", "torch.utils.tensorboard")
+EXPORTING = ("torch.export", "torch.fx.experimental.symbolic_shapes")
 EVALUATION = ("torchmetrics.functional.image", "sklearn.manifold", "sklearn.metrics", "sklearn.neighbors")
 
 STAGES = {
@@ -272,7 +273,7 @@ STAGES = {
     ),
     "minari": _export_stage("minari"),
     "npz": _export_stage("npz"),
-    "model": Stage(export_small_model, export_content, whole_export, reads=("rollouts", "vae"), imports=("torch.export",)),
+    "model": Stage(export_small_model, export_content, whole_export, reads=("rollouts", "vae"), imports=EXPORTING),
     "preview": Stage(preview_small, export_content, whole_export, reads=("rollouts",)),
     "pipeline": Stage(run_small_pipeline, pipeline_content, whole_pipeline, imports=(*TRAINING, *EVALUATION)),
 }
@@ -296,16 +297,19 @@ def main(folder: Path, number: signal.Signals, asked: list[str]) -> None:
 def stops(stage: Stage, folder: Path, number: signal.Signals, stride: int) -> Iterator[dict[str, object]]:
     in_a_fork(lambda: make_inputs(stage, folder))
     begin = in_a_fork(lambda: stage.begin(folder / BEGUN))
-    for step in range(0, len(announced_steps(stage, folder)), stride):
+    put_begun(folder, folder / "unbroken")
+    record = folder / "unbroken.json"
+    assert in_a_fork(lambda: record.write_text(json.dumps(record_unbroken(stage, folder / "unbroken")))) == 0
+    announced, unbroken = json.loads(record.read_text())
+    for step, name in list(enumerate(announced))[::stride]:
         out = folder / f"stopped-{step}"
         put_begun(folder, out)
         stopped = in_a_fork(lambda out=out: stage.run(out), Stopper(step, number))
         left = sum(map(is_temporary, out.rglob("*")))
         whole = in_a_fork(lambda out=out: stage.require_whole(out))
-        finished = in_a_fork(lambda out=out: stage.run(out))
-        same = in_a_fork(lambda out=out: require_same(stage, out, folder / "unbroken", number))
-        codes = {"begin": begin, "stopped": stopped, "whole": whole, "finished": finished, "same": same}
-        yield {"number": step, "step": announced_steps(stage, folder)[step], "left": left, **codes}
+        finished = in_a_fork(lambda out=out: finish(stage, out, unbroken, number))
+        codes = {"begin": begin, "stopped": stopped, "whole": whole, "finished": finished}
+        yield {"number": step, "of": len(announced), "step": name, "left": left, **codes}
         shutil.rmtree(out)
 
 
@@ -315,25 +319,26 @@ def put_begun(folder: Path, out: Path) -> None:
         shutil.copytree(folder / BEGUN, out)
 
 
-def announced_steps(stage: Stage, folder: Path) -> list[str]:
-    """The steps of an unbroken run, which the first call makes."""
-    record = folder / "steps.json"
-    if not record.exists():
-        put_begun(folder, folder / "unbroken")
-        assert in_a_fork(lambda: record_steps(stage, folder / "unbroken", record)) == 0
-    return json.loads(record.read_text())
-
-
-def record_steps(stage: Stage, out: Path, record: Path) -> None:
+def record_unbroken(stage: Stage, out: Path) -> tuple[list[str], dict[str, str]]:
+    """Do a stage without a stop: the steps that it announces, and the content that it has made."""
     announced: list[str] = []
     steps.listener = lambda step: announced.append(step.name)
     stage.run(out)
     steps.listener = None
-    record.write_text(json.dumps(announced))
+    return announced, stage.content(out)
+
+
+def finish(stage: Stage, out: Path, expected: dict[str, str], number: signal.Signals) -> None:
+    """Run a stage that was stopped to its end; raises if it has not made what an unbroken run makes."""
+    stage.run(out)
+    require_content(stage.content(out), expected, number)
 
 
 def require_same(stage: Stage, out: Path, unbroken: Path, number: signal.Signals) -> None:
-    found, expected = stage.content(out), stage.content(unbroken)
+    require_content(stage.content(out), stage.content(unbroken), number)
+
+
+def require_content(found: dict[str, str], expected: dict[str, str], number: signal.Signals) -> None:
     if number is signal.SIGINT:  # an interrupted training keeps the checkpoint that it saves then
         found, expected = (
             {name: content[name] for name in content if "checkpoints/" not in name} for content in (found, expected)
