@@ -8,7 +8,6 @@ import importlib.util
 import os
 import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 
 from tests.builders import digests
+from tests.commands import BIN, run
 from worldmodel_v.data.sequences import LatentSequences
 from worldmodel_v.encoding import EncodeConfig, encode
 from worldmodel_v.envs import make_image_env
@@ -54,7 +54,6 @@ WORLDS = [
     World("MiniWorld-Hallway-v0", "miniworld", "observation"),
     World("procgen_world:Procgen/coinrun-v0", "procgen", "observation"),
 ]
-BIN = Path(sys.executable).parent
 EXAMPLES = Path(__file__).parents[2] / "examples"
 EPISODES, SEED = 4, 3
 COUNTS = f"--episodes {EPISODES} --episodes-per-shard 2 --max-steps 25 --frame-size 32 --policy random --seed {SEED}".split()
@@ -70,12 +69,9 @@ def test_a_world_becomes_latents_of_what_happened_in_it(world: World, tmp_path: 
     if importlib.util.find_spec(world.package) is None:
         pytest.skip(f"{world.package} is not installed")
     rollouts, vae, latents = (tmp_path / name for name in ("rollouts", "vae", "latents"))
-    for out, workers in (
-        (rollouts, "0"),
-        (tmp_path / "by workers", "2"),
-    ):  # a process and a Ray of its own, as a user has
-        command = ["wm-collect", "--env", world.env, *COUNTS, *world.options, "--workers", workers, "--out", str(out)]
-        subprocess.run([BIN / command[0], *command[1:]], check=True, cwd=tmp_path)
+    command = ["wm-collect", "--env", world.env, *COUNTS, *world.options]
+    subprocess.run([BIN / command[0], *command[1:], "--workers", "0", "--out", rollouts], check=True, cwd=tmp_path)
+    run(*command, "--workers", 2, "--out", tmp_path / "by workers", folder=tmp_path)  # a Ray of its own, as a user has
     assert digests(rollouts) == digests(tmp_path / "by workers")
     dataset = open_dataset(rollouts)
     assert dataset.spec.frames == world.frames
