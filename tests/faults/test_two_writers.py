@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,43 @@ from worldmodel_v.storage.lock import LOCK_NAME
 
 MANY = {"env": "worldmodel_v/Stamp-v0", "env_kwargs": '{"length": 100}', "episodes": 150, "episodes_per_shard": 5, "seed": 7}
 FEW = {**MANY, "episodes": 10}
+WAITING_STAMP = """
+import time
+from pathlib import Path
+
+import gymnasium
+
+from worldmodel_v.envs.stamp import StampEnv
+
+
+class WaitingStamp(StampEnv):
+    def step(self, action):
+        while not Path("go").exists():
+            time.sleep(0.02)
+        return super().step(action)
+
+
+gymnasium.register("WaitingStamp-v0", entry_point="waiting_stamp:WaitingStamp")
+"""
 
 
 def test_of_two_collectors_that_start_together_one_wins_and_the_other_is_told_who(tmp_path: Path) -> None:
+    """The winner's world stands still until the other has left."""
     out = tmp_path / "rollouts"
-    command = ("wm-collect", "--out", out, "--workers", 0, *options(MANY))
-    both = [start(*command), start(*command)]
+    (tmp_path / "waiting_stamp.py").write_text(WAITING_STAMP)
+    command = ("wm-collect", "--out", out, "--workers", 0, *options({**FEW, "env": "waiting_stamp:WaitingStamp-v0"}))
+    both = [start(*command, folder=tmp_path, PYTHONPATH=str(tmp_path)) for _ in range(2)]
+    give_up = time.monotonic() + 300
+    while all(process.poll() is None for process in both) and time.monotonic() < give_up:
+        time.sleep(0.02)
+    (tmp_path / "go").touch()
     errors = {process.pid: process.communicate()[1] for process in both}
     winner, loser = sorted(both, key=lambda process: process.returncode)
     assert (winner.returncode, loser.returncode) == (0, 2), errors
     assert f"{out}: another process (process {winner.pid} on " in errors[loser.pid]
     assert "is writing there; wait for it or stop it, then run again" in errors[loser.pid]
     assert verify(open_dataset(out)) == []
-    assert open_dataset(out).num_episodes == 150
+    assert open_dataset(out).num_episodes == 10
 
 
 @pytest.mark.parametrize("stage", ["train", "encode"])
@@ -36,7 +61,8 @@ def test_of_two_commands_that_write_into_one_new_directory_one_wins(
     """The other is refused, or finds all done if it began too late."""
     out = tmp_path / stage
     more = {
-        "train": {"steps": 60, "checkpoint_every": 5, "latent_dim": 4, "batch_size": 16, "holdout_every": 4},
+        "train": {"steps": 20, "checkpoint_every": 5, "latent_dim": 4, "batch_size": 16, "holdout_every": 4}
+        | {"architecture": "conv"},
         "encode": {"vae": stamp_vae},
     }
     command = (f"wm-{stage}", *options({"data": stamp_rollouts, "out": out, "device": "cpu", **more[stage]}))
