@@ -93,6 +93,7 @@ def test_a_stage_that_fills_the_disk_says_so_and_continues_when_there_is_room(
     assert content(out) == content(tmp_path / "unbroken")
 
 
+@pytest.mark.usefixtures("short_search")
 @pytest.mark.parametrize("kind", FullDisk.KINDS)
 @pytest.mark.parametrize("stage", ["collect", "encode", *(pytest.param(stage, marks=pytest.mark.slow) for stage in SLOW)])
 def test_a_stage_whose_nth_write_fails_for_every_n_is_completed_by_the_next_run(stage: str, kind: str, tmp_path: Path) -> None:
