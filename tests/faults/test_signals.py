@@ -27,7 +27,7 @@ EPISODES = {
     "policy": "random",
 }
 FEWER = {**EPISODES, "env_kwargs": '{"length": 240}', "episodes": 48}
-VAE = {"steps": 80, "checkpoint_every": 40, "log_every": 1, "batch_size": 8, "latent_dim": 4, "holdout_every": 4}
+VAE = {"steps": 80, "checkpoint_every": 40, "log_every": 1, "batch_size": 8, "latent_dim": 4, "holdout_every": 24}
 INTERRUPTED = "interrupted; what is committed is kept, and the same command continues\n"
 
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
