@@ -83,8 +83,8 @@ def choose_holdout(asked: int | None, latents: Latents) -> int:
         )
     if recorded not in (None, every) and not {*spec.trained_on}.isdisjoint(collections_of(spec)):
         raise ConfigError(
-            f"the VAE of {latents.path} was trained on these episodes with every {ordinal(recorded)} held out, so others are no "
-            "test",
+            f"the VAE of {latents.path} was trained on these episodes with every {ordinal(recorded)} held out, so others are "
+            "no test",
             field="holdout_every",
             got=every,
             remedy="leave it out",
