@@ -6,7 +6,7 @@ for the resizing of frames, about twenty more for the fast CarRacing. The same h
 in /tmp, where others could leave code.
 
 Our functions ignore NUMBA_DISABLE_JIT, which is for debugging one's own functions: as Python, ours would take hours, and some
-could not run at all. A NUMBA_NUM_THREADS below 1, with which numba cannot be imported, counts as none.
+could not run at all. A NUMBA_NUM_THREADS below 1, with which numba cannot be imported, is ignored.
 """
 
 import os

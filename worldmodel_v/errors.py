@@ -157,7 +157,8 @@ class ConfigError(UsageError):
 
 
 class EnvironmentNotUsable(UsageError):
-    """The environment is unknown, cannot be built, gives no images, or has actions that are neither Box nor Discrete.
+    """The environment is unknown, cannot be built, gives no images, or has actions that are neither Box, Discrete,
+    MultiDiscrete nor MultiBinary.
 
     Try `gymnasium.make` with the same id and arguments; for pictures, see the options `frames`, `layout` and `wrap`.
     """
@@ -206,9 +207,10 @@ class DatasetBusy(UsageError):
 
 
 class ClusterNotUsable(UsageError):
-    """No Ray cluster answers at the address, it lacks the resources, or it has no such job.
+    """No Ray cluster answers at the address, it lacks the resources, its workers have other code of this package, or it has no
+    such job; or Ray cannot start here.
 
-    Start Ray or mend the address; ask for fewer workers; or work here, without a cluster.
+    Start Ray or mend the address; install the same code on every node; ask for fewer workers; or work here, without a cluster.
     """
 
 
@@ -297,7 +299,8 @@ class TrainingFailed(WorldModelError):
 
 
 class ModelFailed(WorldModelError):
-    """An autoencoder, or its export, gives NaN, not what it declares, or not what the original gives.
+    """An autoencoder, or its export, gives NaN, not what it declares, not what the original gives, or something else for a
+    frame beside other frames.
 
     Train it again, or mend your own autoencoder; an export can leave that format out.
     """

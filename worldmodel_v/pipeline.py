@@ -161,9 +161,9 @@ def load_pipeline(file: str | Path, out: str | Path, changes: Sequence[Change] =
             raise _error(
                 file,
                 _node(stages["eval"], _mapping(file, stages["eval"][1], "eval"), "holdout_every"),
-                "others than the training's would be measured, on which it was trained",
+                "must be that of train, or the autoencoder is measured on frames that it was trained on",
                 field="holdout_every",
-                expected=f"{every}, as of train",
+                expected=f"{every}, as in train",
                 got=pipeline.eval.holdout_every,
                 remedy="leave it out",
             )

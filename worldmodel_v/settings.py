@@ -74,6 +74,8 @@ def _kinds(hint: Any) -> list[tuple[str, Callable[[Any], bool]]]:
         return [kind for each in kinds for kind in each] if all(kinds) else []
     if hint == tuple[str, ...]:
         return [("a list of texts", lambda value: isinstance(value, tuple | list) and all(map(_is_text, value)))]
+    if hint == tuple[int, ...]:
+        return [("a list of whole numbers", lambda value: isinstance(value, tuple | list) and all(map(KINDS[int][1], value)))]
     return [KINDS[hint]] if isinstance(hint, type) and hint in KINDS else []
 
 

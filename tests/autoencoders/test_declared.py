@@ -135,7 +135,7 @@ def test_what_its_file_does_not_keep_is_refused(own: type[Autoencoder], stamp_ro
 def test_what_depends_on_the_rest_of_a_batch_is_refused(
     own: type[Autoencoder], what: str, stamp_rollouts: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelFailed, match=rf"gives other {what} for a frame beside other frames in a batch; let each depend"):
+    with pytest.raises(ModelFailed, match=rf"gives other {what} for a frame if the other frames of its batch change; let"):
         train(config_of(own, stamp_rollouts, tmp_path / "vae"))
     assert not (tmp_path / "vae").exists()
 

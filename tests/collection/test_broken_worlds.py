@@ -63,7 +63,7 @@ STEPS: dict[str, tuple[Callable[[Step], tuple], str]] = {
     ),
     "no frame": (
         lambda s: (None, *s[1:]),
-        "in step 3: ValueError: expected a uint8 frame, got a NoneType, which is no array of NumPy",
+        "in step 3: ValueError: expected a uint8 frame, got NoneType, which is no NumPy array",
     ),
     "frames of four channels": (
         lambda s: (s[0][:, :, [0, 0, 0, 0]], *s[1:]),

@@ -193,7 +193,7 @@ gymnasium.register("tests/Brightening-v0", entry_point=Brightening)
 
 
 def test_bounds_that_change_at_a_reset_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentNotUsable, match="the bounds in the space of its observation were changed at its reset"):
+    with pytest.raises(EnvironmentNotUsable, match="the bounds in the space of its observation changed at its reset"):
         collect(stamp_config(tmp_path / "out", env="tests/Brightening-v0"))
 
 

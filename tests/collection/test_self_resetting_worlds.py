@@ -99,6 +99,27 @@ class OneOfSeveral(gymnasium.Env):
         return shown[0], float(reward[0]), bool(terminated[0]), bool(truncated[0]), info
 
 
+class Rounds(gymnasium.Env):
+    """Shows a picture of its own for each round of a game that it holds and begins anew after each."""
+
+    observation_space, action_space = gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8), gymnasium.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self._env = gymnasium.make("CliffWalking-v1")
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self._env.reset(seed=seed)
+        self._round = 0
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action: Any) -> Any:
+        self._round += 1
+        self._env.step(3)  # where the last reset has begun
+        self._env.reset()
+        return np.full((16, 16, 3), 20 * self._round, np.uint8), 1.0, self._round == 3, False, {}
+
+
+gymnasium.register("ResetsItself/rounds-v0", Rounds)
 gymnasium.register("ResetsItself/holding-v0", Holding)
 gymnasium.register("ResetsItself/several-v0", OneOfSeveral)
 for how in ("first", "final", "buffer", "rendered"):
@@ -114,6 +135,12 @@ def test_the_next_episodes_first_frame_is_not_the_final_one(how: str, wrap: tupl
     with pytest.raises(EpisodesSetAside, match="the environment resets itself in the same step"):
         collect(stamp_config(tmp_path / "out", env=f"{__name__}:ResetsItself/{how}-v0", wrap=wrap, episodes=1))
     assert not [*tmp_path.rglob("*.h5")]
+
+
+def test_an_environment_that_begins_a_game_inside_anew_does_not_reset_itself(tmp_path: Path) -> None:
+    env = f"{__name__}:ResetsItself/rounds-v0"
+    collect(stamp_config(tmp_path / "out", env=env, episodes=1, policy="random", frame_size=16))
+    assert open_dataset(tmp_path / "out").episode(0).pixels[:, 0, 0, 0].tolist() == [0, 20, 40, 60]
 
 
 def test_a_final_observation_in_an_array_for_several_environments_is_seen(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_latents_that_do_not_say_need_the_number(tmp_path: Path) -> None:
 def test_a_selection_with_nothing_on_one_side_is_refused_for_training(episodes: str, held_out: int, tmp_path: Path) -> None:
     selected(tmp_path / "some", write_rollouts(tmp_path / "all", 6), episodes=episodes)
     split = Split(open_dataset(tmp_path / "some"), 3)
-    text = f"every 3rd held out are {held_out} of its {len(episodes) // 2 + 1} episodes, and both sides need some; choose"
+    text = f"every 3rd episode of those held out, {held_out} of its {len(episodes) // 2 + 1} episodes are, and both sides need"
     with pytest.raises(DatasetNotUsable, match=text):
         split.require_both()
     assert pickle.loads(pickle.dumps(split)).is_held_out(1) == split.is_held_out(1)

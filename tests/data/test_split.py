@@ -6,7 +6,7 @@ import pytest
 
 from worldmodel_v.data import is_held_out, require_split
 from worldmodel_v.errors import DatasetNotUsable
-from worldmodel_v.words import counted
+from worldmodel_v.words import counted, ordinal
 
 
 @pytest.mark.parametrize(("every", "expected"), [(2, [1, 3, 5, 7, 9]), (4, [3, 7]), (10, [9]), (11, [])])
@@ -25,6 +25,6 @@ def test_a_dataset_that_would_leave_one_side_empty_is_refused(num_episodes: int,
     with pytest.raises(DatasetNotUsable) as caught:
         require_split(Path("data"), num_episodes, every)
     assert str(caught.value) == (
-        f"data: has {counted(num_episodes, 'episode')}; holding out every {every}th needs at least {needed}; "
+        f"data: has {counted(num_episodes, 'episode')}; holding out every {ordinal(every)} needs at least {needed}; "
         "collect more, or lower holdout_every (2 or more)"
     )

@@ -30,7 +30,7 @@ from worldmodel_v.code.origin import code_source, held_in_common
 from worldmodel_v.collection import CollectConfig, collect
 from worldmodel_v.collection.block import block_collector
 from worldmodel_v.collection.collector import resolve_spec
-from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, make_image_env
+from worldmodel_v.envs import FAST_CAR_RACING_ENV_ID, STAMP_ENV_ID, import_env, make_image_env
 from worldmodel_v.envs.source import as_json, env_source, is_known
 from worldmodel_v.errors import EnvironmentNotUsable, OutputNotUsable
 from worldmodel_v.selection import SelectConfig, select
@@ -473,7 +473,9 @@ def test_a_module_that_registers_another_environment_by_the_id_is_refused(folder
     named: dict[str, Any] = {"wrap": ("my_other:Mine",)} if part == "wrap" else {"policy": "my_other:Mine"}
     config = stamp_config(tmp_path / "out", **SETTINGS | named)
     for _ in range(2):
-        with pytest.raises(EnvironmentNotUsable, match=r"another one by this id, .*my_other.Mine.* in the place of .*my_world"):
+        with pytest.raises(
+            EnvironmentNotUsable, match=r"environment under this id: .*my_other.Mine.* in the place of .*my_world"
+        ):
             resolve_spec(config)
         del sys.modules["my_other"]
     make_image_env("my_world:Mine-v0", {}).close()
@@ -491,12 +493,26 @@ def test_a_module_that_registers_another_environment_by_the_id_is_refused(folder
         (2j, "2j"),
         (b"ab", "b'ab'"),
         (collections.deque([1, 2]), [1, 2]),
-        (torch.tensor([1.5, 2]), [1.5, 2.0]),
-        (gymnasium.spaces.Discrete(3), "Discrete(3)"),
+        (torch.nn.Parameter(torch.tensor([1.5, 2], dtype=torch.bfloat16)), ["torch.bfloat16", [1.5, 2.0]]),
+        (gymnasium.spaces.Discrete(3), {"type": "Discrete", "n": 3, "start": 0, "dtype": "int64"}),
     ],
 )
 def test_arguments_that_are_no_json_are_recorded_by_their_values(value: Any, recorded: Any) -> None:
     assert as_json({"value": value}) == {"value": recorded}
+
+
+def test_spaces_that_look_alike_are_told_apart() -> None:
+    one, other = np.ones(2000, np.float32), np.ones(2000, np.float32)
+    other[1000] = 2
+    assert as_json(gymnasium.spaces.Box(0, one)) != as_json(gymnasium.spaces.Box(0, other))
+
+
+@pytest.mark.filterwarnings("ignore:.*Overriding environment")
+def test_the_same_environment_may_be_registered_again_under_another_spelling(folder: Path) -> None:
+    (folder / "my_world.py").write_text(MODULE)
+    register = 'gymnasium.register("Mine-v0", entry_point="my_world:Mine", kwargs={"size": 16}, max_episode_steps=9)'
+    (folder / "my_again.py").write_text(f"import gymnasium\nfrom my_world import Mine\n{register}\n")
+    import_env("my_world:Mine-v0", {}, ("my_again:Mine",))
 
 
 def test_a_long_text_of_a_value_is_recorded_by_its_hash() -> None:

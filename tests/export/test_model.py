@@ -266,7 +266,8 @@ def test_a_directory_that_holds_something(refused: Callable[..., str], tmp_path:
 def test_a_missing_package(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, package: str, name: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     assert refused(PackageMissing, formats=("torchscript", name)) == (
-        f"needs {package}, which is not installed; pip install 'worldmodel_v[export]', or leave out onnx and int8"
+        f"formats='{name}': needs {package}, which is not installed; pip install 'worldmodel_v[export]', "
+        "or leave out onnx and int8"
     )
 
 

@@ -1,5 +1,7 @@
 """Every optimiser and schedule: a training that was stopped and continued is the one that was not."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,8 @@ import torch
 
 from tests.extending.own_loop import train_until
 from tests.training.test_train import config
+from worldmodel_v.autoencoders.registry import sha256_of_own
+from worldmodel_v.code.origin import code_source
 from worldmodel_v.errors import ConfigError, OutputNotUsable
 from worldmodel_v.training import train
 from worldmodel_v.training.checkpoint import unseal
@@ -53,6 +57,27 @@ def test_ones_own_is_recorded_with_the_hash_of_its_file(tmp_path: Path) -> None:
     identity = config(tmp_path, tmp_path, optimizer=LION).identity()
     assert identity["optimizer"] == LION
     assert len(identity["optimizer_sha256"]) == 64
+
+
+class Mine(torch.optim.AdamW):
+    """Of a subclass only its own file counts, and not what PyTorch's classes are made of."""
+
+
+def test_what_is_pytorchs_is_not_recorded() -> None:
+    assert sha256_of_own(torch.optim.RMSprop, "torch.optim:RMSprop") == ""
+    assert not [name for name in code_source(Mine, __name__) if not name.endswith(".py")]
+
+
+def test_an_edit_in_an_installed_package_of_the_same_version_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "site-packages" / "my_installed.py"
+    file.parent.mkdir()
+    monkeypatch.syspath_prepend(file.parent)
+    found = set()
+    for factor in (1, 2):
+        file.write_text(f"def mine(parameters, lr):\n    return {factor} * lr\n")
+        monkeypatch.delitem(sys.modules, "my_installed", raising=False)
+        found.add(sha256_of_own(import_module("my_installed").mine, "my_installed:mine"))
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,13 @@ def test_episodes_that_are_skipped_are_not_there(recorded: Path, tmp_path: Path)
         run(recorded, tmp_path / "some")
     with pytest.raises(ConfigError, match=r"^skip: expected 0 to 3, got 4"):
         run(recorded, tmp_path / "more", skip=(4,))
-    with pytest.raises(ConfigError, match=r"^episodes: expected at most 0, "):
+    with pytest.raises(ConfigError, match=r"^skip: leaves out all 4 episodes; leave out fewer"):
         run(recorded, tmp_path / "none", skip=(0, 1, 2, 3))
+    with pytest.raises(ConfigError, match=r"^episodes: expected at most 3, which .* has besides the 1 skipped ones, got 4"):
+        run(recorded, tmp_path / "many", skip=(1,), episodes=4)
+    for skip in (3, (1.5,), (np.int64(2),)):
+        with pytest.raises(ConfigError, match=r"^skip: expected a list of whole numbers, got"):
+            run(recorded, tmp_path / "wrong", skip=skip)
 
 
 def test_a_damaged_file_ends_the_run_and_what_was_committed_stays(recorded: Path, tmp_path: Path) -> None:

@@ -221,13 +221,18 @@ def test_tensors_decimals_and_categories_of_numbers_are_numbers(tmp_path: Path) 
         "gain": pa.array([Decimal("0.25"), None, Decimal("-3"), Decimal("1")]),
         "gear": pa.array([2, 1, 2, 2]).dictionary_encode(),
         "road": pa.array(["dirt", "ice", "dirt", "ice"]).dictionary_encode(),
+        "number": pa.array([Decimal(2**53 + 1)] * 4),
+        "flags": pa.array([[True]] * 4, pa.list_(pa.bool_(), 1)).cast(pa.fixed_shape_tensor(pa.bool_(), (1,))),
+        "when": pa.array([1000, 2000, 3000, 4000], pa.timestamp("ms")),
     }
     write_parquet(tmp_path / "ride.parquet", columns)
     table = read_table(tmp_path / "ride.parquet")
     np.testing.assert_array_equal(table["action"], steer)
     np.testing.assert_array_equal(table["gain"], [0.25, np.nan, -3, 1])
     np.testing.assert_array_equal(table["gear"], [2, 1, 2, 2])
-    assert table["road"].dtype == object
+    assert table["road"].dtype == table["flags"].dtype == object
+    assert table["number"].tolist() == [2**53 + 1] * 4
+    assert str(table["when"][1]) == "1970-01-01T00:00:02.000"
     write_parquet(tmp_path / "ride.parquet", columns | {"action": columns["action"].take(pa.array([0, None, 1, 2]))})
     with pytest.raises(DatasetNotUsable, match=r"action: 1 values are missing; expected a number in every row"):
         read_table(tmp_path / "ride.parquet")
@@ -277,7 +282,7 @@ def test_a_video_of_more_than_8_bits_a_colour_is_refused(pixels: str, eight: str
         stream.height, stream.width, stream.pix_fmt = 16, 24, pixels
         picture = av.VideoFrame.from_ndarray(np.zeros((16, 24, 3), np.uint8), format="rgb24")
         container.mux([*stream.encode(picture.reformat(format=pixels)), *stream.encode()])
-    message = rf"expected 8 bits a colour, got 16 \({pixels}\); make 8 of them .* -pix_fmt {eight} "
+    message = rf"expected 8 bits a colour, got 16 \({pixels}\); convert it to 8 bits .* -pix_fmt {eight} "
     with pytest.raises(DatasetNotUsable, match=message):
         list(video_frames(tmp_path / "depth.mkv"))
 
@@ -593,7 +598,7 @@ def test_folders_with_a_dot_in_their_names_are_episodes_of_their_own(stamp_rollo
 ON_ITS_SIDE, UPSIDE_DOWN = (0, 1, -1, 0), (1, 0, 0, -1)
 
 
-@pytest.mark.parametrize(("matrix", "how"), [(ON_ITS_SIDE, "turned by -90°"), (UPSIDE_DOWN, "turned upside down")])
+@pytest.mark.parametrize(("matrix", "how"), [(ON_ITS_SIDE, "turned by -90°"), (UPSIDE_DOWN, "flipped vertically")])
 def test_a_video_that_is_stored_on_its_side_is_refused(
     matrix: tuple[int, ...], how: str, stamp_rollouts: Path, tmp_path: Path
 ) -> None:

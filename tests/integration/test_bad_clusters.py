@@ -135,7 +135,7 @@ def test_a_client_server_that_cannot_start_a_driver(failure: str, number: int, m
 def test_a_local_ray_without_bash_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PATH", "")
-    expected = r"^Ray starts its workers with bash, and PATH='' has none; add its folder"
+    expected = r"^Ray starts its workers with bash, and PATH='' has none; add the folder of bash"
     with pytest.raises(ClusterNotUsable, match=expected), cluster(WorkerSettings(num_workers=1)):
         pass
 

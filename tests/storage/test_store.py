@@ -336,6 +336,7 @@ class TestFailures:
     def test_urls_that_name_nothing_or_too_much(self) -> None:
         self.refused(ConfigError, "memory://", "^memory://: names no directory")
         self.refused(ConfigError, "ftp://me:secret@host/data", "^ftp://…: has a password in it")
+        self.refused(ConfigError, "zip://data::https://me:secret@host/file.zip", "^zip://…: has a password in it")
         self.refused(ConfigError, Path("memory://x/data"), "^memory:/x/data: is a URL that has lost a slash")
 
     def test_a_url_of_a_file_is_its_path(self, stamp_rollouts: Path) -> None:

@@ -62,8 +62,8 @@ def _require_frame_alone(model: Autoencoder, x_BCHW: torch.Tensor, given: tuple[
         first.append({name: rows[:1] for name, rows in made.items()})
     if name := _differing(*first):
         raise ModelFailed(
-            f"the autoencoder gives other {name} for a frame beside other frames in a batch",
-            remedy="let each depend on its own frame alone, and let a BatchNorm keep running statistics",
+            f"the autoencoder gives other {name} for a frame if the other frames of its batch change",
+            remedy="let encode and decode treat each frame alone; a BatchNorm needs its running statistics",
         )
 
 

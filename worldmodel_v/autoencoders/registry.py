@@ -8,9 +8,11 @@ from functools import partial
 from typing import Any
 
 from worldmodel_v.autoencoders.base import Autoencoder, AutoencoderConfig, AutoencoderSettings
+from worldmodel_v.code.modules import KNOWN, module_file
 from worldmodel_v.code.origin import code_source
 from worldmodel_v.errors import ConfigError, one_line
 from worldmodel_v.own_modules import load_own
+from worldmodel_v.storage.checksum import sha256_of_file
 from worldmodel_v.surface import option
 from worldmodel_v.untrusted import canonical_json, require_types
 
@@ -105,7 +107,10 @@ def sha256_of_source(kind: str) -> str:
 
 
 def sha256_of_own(code: Callable, name: str) -> str:
-    """SHA-256 of a user's own code, which a setting names, with what its file imports (see `worldmodel_v.code.origin`); empty
-    for code of PyTorch's."""
-    source = code_source(code, name.partition(":")[0])
+    """SHA-256 of a user's own code, which a setting names: of its file, and of what that imports (see
+    `worldmodel_v.code.origin`); empty for code of PyTorch's."""
+    module = name.partition(":")[0]
+    source, file = code_source(code, module), module_file(module)
+    if file is not None and module.partition(".")[0] not in KNOWN:  # also in a package, which may be edited under one version
+        source |= {module: sha256_of_file(file)}
     return hashlib.sha256(canonical_json(source).encode()).hexdigest() if source else ""

@@ -1,1 +1,1 @@
-"""Where a user's own code comes from, and its SHA-256 where it is in no file. It needs no package but NumPy."""
+"""Where a user's own code comes from: its files and packages, with their SHA-256 or version. It does not need Gymnasium."""

@@ -35,7 +35,8 @@ def code_source(code: Callable, *modules: str) -> dict[str, str]:
     of a function, and of modules that count beside it."""
     if isinstance(code, FunctionType):
         return classes_source([], [], {*modules, code.__module__}, [code])
-    return classes_source((code if isinstance(code, type) else type(code)).__mro__, [], {*modules})
+    classes = (code if isinstance(code, type) else type(code)).__mro__
+    return classes_source([cls for cls in classes if cls.__module__.partition(".")[0] != "torch"], [], {*modules})
 
 
 def held_in_common(source: dict[str, str]) -> dict[str, str]:

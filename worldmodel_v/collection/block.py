@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from worldmodel_v.errors import EpisodeFailed
 from worldmodel_v.records import Episode
 from worldmodel_v.sources import Source
 from worldmodel_v.spec import RolloutSpec
@@ -77,7 +76,7 @@ def block_collector(source: Source, episode_timeout: float = 0.0) -> Callable[[B
 
     def collect_block(block: Block) -> bytes:
         if isinstance(block, Replay):
-            with ended_after(episode_timeout), suppress(EpisodeFailed):  # so that the second play is not this process's first
+            with ended_after(episode_timeout), suppress(Exception):  # so that the second play is not this process's first
                 source.beginning(block.first + 1, 1)
             with ended_after(episode_timeout):
                 played = source.beginning(block.first, block.num_steps)

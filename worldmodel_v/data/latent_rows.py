@@ -51,7 +51,8 @@ class LatentRows:
                 f"{num_rows:,} rows, and windows of {length:,} transitions",
                 where=table.dataset.path,
                 expected=f"at most {room:,} rows and transitions together, which fill the machine's memory",
-                remedy=f"ask for windows of at most {table.num_steps.max()}, the longest episode, or use LatentStream",
+                remedy=f"ask for windows of at most {table.num_steps.max()}, the longest episode; if the rows alone are too "
+                "many, read them with LatentStream",
             )
         held = _held(schema)
         shapes = {column.name: (num_rows + length, *column.row_shape) for column in held}

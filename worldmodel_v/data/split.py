@@ -44,8 +44,8 @@ class Split:
         held_out = sum(map(self.is_held_out, self._numbers))
         if held_out in (0, len(self._numbers)):
             raise DatasetNotUsable(
-                f"is made of other datasets; by the numbers there, every {ordinal(self.holdout_every)} held out are "
-                f"{held_out} of its {len(self._numbers)} episodes, and both sides need some",
+                f"is made of other datasets; with every {ordinal(self.holdout_every)} episode of those held out, "
+                f"{held_out} of its {len(self._numbers)} episodes are, and both sides need some",
                 where=self._dataset.name,
                 remedy=f"choose another {option('holdout_every')}, or give more episodes",
             )

@@ -1,4 +1,5 @@
-"""Who steps and resets an environment meanwhile: the calls of `step` and `reset` on any of its layers, with what they gave.
+"""Who steps and resets an environment meanwhile: the calls of `step` and `reset` on any of its layers, or of an environment
+that a layer holds as `env` or `_env`, with what they gave.
 
 So a policy that moves the environment is found, and an environment that resets itself when its episode ends.
 """
@@ -20,21 +21,28 @@ class Call:
     """One call of `step` or `reset`."""
 
     name: str
+    of_layer: bool
+    """Whether it is of a layer of the environment, and not of one that a layer holds."""
+
+    in_step: bool
+    """Whether a step of an environment that a layer holds runs meanwhile."""
+
     given: Any = None
     """What it returned; None while it runs, or if it raised."""
 
 
 @contextmanager
 def calls_noted(env: gymnasium.Env) -> Iterator[list[Call]]:
-    """Yields a list of the calls of `step` and `reset` within the block, on any layer of the environment; on none of a copy.
+    """Yields a list of the calls of `step` and `reset` within the block, on any layer of the environment and on what a layer
+    holds; on none of a copy.
 
     The classes note them, since a method of the object's own would be in its copies too.
     """
     calls: list[Call] = []
-    parts = list(_held(env))
+    parts, own = list(_held(env)), [*map(id, layers(env))]
     with ExitStack() as noted:
         for part in parts:
-            _CALLS[id(part)] = calls
+            _CALLS[id(part)] = calls, id(part) in own
             noted.callback(_CALLS.pop, id(part), None)
         for cls in {type(part) for part in parts}:
             noted.enter_context(_noting(cls))
@@ -42,8 +50,8 @@ def calls_noted(env: gymnasium.Env) -> Iterator[list[Call]]:
 
 
 def _held(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
-    """The layers of an environment, and those of the one that the innermost holds as `env` or `_env`, as one does that is a
-    wrapper without Gymnasium's class; and so on."""
+    """The layers of an environment. A layer may hold another environment as `env` or `_env` without being a
+    `gymnasium.Wrapper`; its layers count too."""
     met: set[int] = set()
     waiting: list[Any] = [env]
     while waiting:
@@ -54,8 +62,8 @@ def _held(env: gymnasium.Env) -> Iterator[gymnasium.Env]:
                 waiting += [each for name in ("env", "_env") if isinstance(each := vars(layer).get(name), gymnasium.Env)]
 
 
-_CALLS: dict[int, list[Call]] = {}
-"""Where the calls of an object are noted, by its id."""
+_CALLS: dict[int, tuple[list[Call], bool]] = {}
+"""Where the calls of an object are noted, by its id, and whether it is a layer."""
 
 _NOTING: dict[type, tuple[int, ExitStack]] = {}
 """How many blocks, of several threads, note the calls of a class, and what ends it."""
@@ -90,9 +98,10 @@ def _replaced(cls: type, name: str) -> Iterator[None]:
 
     @functools.wraps(method)
     def noted(self: gymnasium.Env, *arguments: Any, **options: Any) -> Any:
-        call = Call(name)
-        if (calls := _CALLS.get(id(self))) is not None:
-            calls.append(call)
+        calls, of_layer = _CALLS.get(id(self), ([], False))
+        in_step = any(each.name == "step" and not each.of_layer and each.given is None for each in calls)
+        call = Call(name, of_layer, in_step)
+        calls.append(call)
         call.given = method(self, *arguments, **options)
         return call.given
 

@@ -249,7 +249,7 @@ class ImageEnv:
             if shown is not self._frame_space and shown != self._frame_space:  # comparing large ones takes milliseconds
                 raise ValueError(f"the space of its {self.frames} is {shown} after reset, and {self._frame_space} before")
             if self._convert is not None and not self._convert.scales_by(shown):
-                raise ValueError(f"the bounds in the space of its {self.frames} were changed at its reset; make it with them")
+                raise ValueError(f"the bounds in the space of its {self.frames} changed at its reset; set them when it is made")
 
     def _of_one_shape(self, frame: np.ndarray) -> np.ndarray:
         if self._frame_shape and frame.shape != self._frame_shape:
@@ -285,10 +285,18 @@ class ImageEnv:
                 )
 
     def _shows_next_episode(self) -> bool:
-        """Whether a layer was reset in the last step, and what a layer then gave is what the reset did."""
-        first = [call.given[0] for call in self.calls if call.name == "reset" and isinstance(call.given, tuple | list)]
-        last = [call.given[0] for call in self.calls if call.name == "step" and isinstance(call.given, tuple | list)]
-        return bool(first) and (self.frames == RENDER or any(_are_equal(a, b) for a in first for b in last))
+        """Whether a layer was reset in the last step, and what a layer then gave is what the reset did.
+
+        An environment that a layer holds may be reset for the layer's own ends. So it counts if it was reset in its own step,
+        or if what is seen is what the reset gave.
+        """
+        told = [call for call in self.calls if isinstance(call.given, tuple | list)]
+        for reset in (call for call in told if call.name == "reset"):
+            steps = [call.given[0] for call in told if call.name == "step" and call.of_layer == reset.of_layer]
+            shown = steps if reset.of_layer or reset.in_step else [self.seen[0]]
+            if any(_are_equal(reset.given[0], each) for each in shown) or (reset.of_layer and self.frames == RENDER):
+                return True
+        return False
 
     def _frame(self) -> np.ndarray:
         picture = self.gym.render() if self.frames == RENDER else part_of(self.seen[0], self._frame_path)
@@ -309,7 +317,7 @@ def _frame_space(env: gymnasium.Env, options: EnvOptions) -> gymnasium.spaces.Bo
 def require_frame(frame: Any) -> np.ndarray:
     """A frame as it is, uint8 (H, W), (H, W, 1) or (H, W, 3); raises ValueError if it is something else."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
-        found = frame.dtype if isinstance(frame, np.ndarray) else f"a {type(frame).__name__}, which is no array of NumPy"
+        found = frame.dtype if isinstance(frame, np.ndarray) else f"{type(frame).__name__}, which is no NumPy array"
         raise ValueError(f"expected a uint8 frame, got {found}")
     if type(frame) is not np.ndarray:  # a subclass may have values that are none, or other shapes than those of its data
         frame = plain_array(frame)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import FrameStackObservation
 
 from worldmodel_v.envs.image_env import ImageEnv
@@ -41,7 +41,7 @@ def make_image_env(env_id: str, env_kwargs: dict[str, Any], options: EnvOptions 
         chosen = _chosen(env, env_id, options)
         if chosen.frames == RENDER and (mode := env_kwargs.get("render_mode")) not in (None, "rgb_array"):
             raise EnvironmentNotUsable(
-                "the frames are render()'s as rgb_array, and env_kwargs ask for another render_mode",
+                "the frames are those of render() in the mode rgb_array, and env_kwargs ask for another render_mode",
                 where=env_id,
                 got=mode,
                 remedy="leave it out, or record an observation",
@@ -90,18 +90,30 @@ def _chosen(env: gymnasium.Env, name: str, options: EnvOptions) -> EnvOptions:
 
 @contextmanager
 def registration_kept(env_id: str) -> Iterator[None]:
-    """Raise EnvironmentNotUsable if the block registers another environment by this id, which is then as before."""
+    """Raise EnvironmentNotUsable if the block registers another environment under this id; the first registration is
+    restored."""
     name = env_id.rpartition(":")[2]
     before = gymnasium.registry.get(name)
-    yield
-    if before is not None and repr(now := gymnasium.registry.get(name)) != repr(before):
-        gymnasium.registry[name] = before
+    try:
+        yield
+    finally:
+        now = gymnasium.registry.get(name)
+        if before is not None:
+            gymnasium.registry[name] = before
+    if before is not None and now is not None and not _makes_the_same(before, now):
         raise EnvironmentNotUsable(
-            "a wrapper's or a policy's module registers another one by this id, "
-            f"{getattr(now, 'entry_point', now)} in the place of {before.entry_point}",
+            "a wrapper's or a policy's module registers another environment under this id: "
+            f"{now.entry_point} in the place of {before.entry_point}",
             where=f"environment {env_id!r}",
             remedy="give one of them another id",
         )
+
+
+def _makes_the_same(one: EnvSpec, other: EnvSpec) -> bool:
+    """Whether two registrations make the same, however each names its class."""
+    said = [repr({**vars(each), "entry_point": None}) for each in (one, other)]
+    makers = [load_env_creator(each) if isinstance(each, str) else each for each in (one.entry_point, other.entry_point)]
+    return said[0] == said[1] and makers[0] is makers[1]
 
 
 def import_env(env_id: str, env_kwargs: dict[str, Any], wrap: tuple[str, ...]) -> None:

@@ -120,7 +120,7 @@ class Picture:
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """The frame, uint8; raises ValueError if the values are not those of the space."""
         if not isinstance(values, np.ndarray) or values.dtype.kind != self._dtype.kind:
-            found = values.dtype if isinstance(values, np.ndarray) else f"a {type(values).__name__}, which is no array of NumPy"
+            found = values.dtype if isinstance(values, np.ndarray) else f"{type(values).__name__}, which is no NumPy array"
             raise ValueError(f"expected a frame of {self._dtype}, as the observation space says, got {found}")
         if not _fits(self.layout, values.shape):
             raise ValueError(f"expected a frame with the axes {self.layout} and 1 or 3 channels, got {values.shape}")

@@ -11,10 +11,10 @@ import functools
 import hashlib
 import json
 import math
+import sys
 from argparse import Namespace
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from datetime import date, time, timedelta
 from enum import Enum
 from numbers import Number
@@ -28,8 +28,12 @@ import numpy as np
 
 from worldmodel_v.code.fingerprint import lives_in_no_file, sha256_of_code
 from worldmodel_v.code.origin import IN_NO_FILE, classes_source
+from worldmodel_v.schema import space_record
 
 REGISTRATION = "registration"
+LARGEST_TENSOR = 1 << 24
+"""Bytes of a tensor that an environment was made with; a larger one is recorded by its class alone."""
+
 MOST_NUMBERS = 1000
 """Of an array or list that an environment was made with, to be recorded as they are."""
 
@@ -138,17 +142,19 @@ def as_json(value: Any, inside: tuple[Any, ...] = ()) -> Any:
             return part_of(vars(value))
         case Path() | Enum():
             return str(value)
-        case Number() | bytes() | bytearray() | range() | slice() | date() | time() | timedelta() | UUID() | gymnasium.Space():
+        case Number() | bytes() | bytearray() | range() | slice() | date() | time() | timedelta() | UUID():
             said = repr(value)
             is_short = len(said) <= MOST_NUMBERS
             return said if is_short else f"{len(said)} characters {hashlib.sha256(said.encode()).hexdigest()}"
+        case gymnasium.Space():
+            return part_of(space_record(value))
         case functools.partial():
             return part_of([value.func, value.args, value.keywords])
         case type() | FunctionType():
             return sha256_of_code(value) if lives_in_no_file(value) else f"{value.__module__}.{value.__qualname__}"
     if dataclasses.is_dataclass(value):
         return {each.name: part_of(getattr(value, each.name)) for each in dataclasses.fields(value)}
-    if hasattr(type(value), "__array__"):  # a tensor
-        with suppress(Exception):
-            return part_of(np.asarray(value))
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor) and value.nbytes <= LARGEST_TENSOR:
+        return part_of([str(value.dtype), value.detach().cpu().tolist()])
     return type(value).__qualname__

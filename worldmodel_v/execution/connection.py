@@ -130,7 +130,7 @@ def _connect(address: str, settings: WorkerSettings, progress: Progress) -> None
         if shutil.which("bash") is None:  # Ray would wait for its workers for ever
             raise ClusterNotUsable(
                 f"Ray starts its workers with bash, and PATH={os.environ.get('PATH', '')!r} has none",
-                remedy="add its folder (/usr/bin), install it, or ask for 0 workers",
+                remedy="add the folder of bash to PATH (often /usr/bin), install bash, or ask for 0 workers",
             )
         _have_a_token()
         options |= {"include_dashboard": False, "num_cpus": max(settings.num_workers, os.cpu_count() or 1)}

@@ -12,7 +12,7 @@ NO_MODULE = re.compile(r"No module named '([\w.]+)'")
 def lack_of_a_module(error: BaseException) -> ClusterNotUsable | None:
     """The error to raise if a worker died because its node cannot import what it was sent, else None. Ray words this in
     several ways."""
-    if not any(sign in str(error) for sign in ("failed to import", "No module named")):
+    if not any(sign in str(error) for sign in ("failed to import", "No module named", "on <module 'worldmodel_v")):
         return None
     last, missing = _lines(error)[-1], NO_MODULE.search(str(error))
     if missing and missing[1].partition(".")[0] != "worldmodel_v":

@@ -32,7 +32,7 @@ MAX_GROWTH_BYTES = 512 << 20
 def code_sha256() -> str:
     """Of this package's Python files and their names: the number of a version does not say what was changed in a clone."""
     root, digest = Path(__file__).parents[1], hashlib.sha256()
-    for file in sorted(root.rglob("*.py")):
+    for file in sorted(filter(Path.is_file, root.rglob("*.py"))):
         digest.update(f"{file.relative_to(root)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()
 
@@ -41,9 +41,9 @@ def require_code(sha256: str) -> None:
     """Raise ClusterNotUsable unless this process has the same code of this package as the one whose `code_sha256` it is."""
     if code_sha256() != sha256:
         raise ClusterNotUsable(
-            f"the worker on {socket.gethostname()} has other code of worldmodel_v than the process that sends it work, and may "
-            f"make other data of it ({Path(__file__).parents[1]})",
-            remedy="install the same on every node",
+            f"the worker on {socket.gethostname()} has other code of worldmodel_v than the process that sends it work, so its "
+            f"results may differ ({Path(__file__).parents[1]})",
+            remedy="install the same code on every node; if its files were changed meanwhile, run the same command again",
         )
 
 

@@ -39,8 +39,9 @@ Runner = Callable[..., Arrays]
 
 def require_packages(formats: tuple[FormatName, ...]) -> None:
     """Raise PackageMissing, with the command that installs it, if a package that the formats need cannot be imported."""
-    for package in (package for name in formats for package in PACKAGES[name]):
-        optional(package, instead="leave out onnx and int8")
+    for name in formats:
+        for package in PACKAGES[name]:
+            optional(package, instead="leave out onnx and int8", field="formats", got=name)
 
 
 def write_torchscript(part: Part, file: Path) -> None:

@@ -9,12 +9,13 @@ PACKAGES = {"lance": "pylance"}
 """Where a package has another name than its module."""
 
 
-def optional(module: str, extra: str = "export", instead: str | None = None) -> Any:
+def optional(module: str, extra: str = "export", instead: str | None = None, **parts: Any) -> Any:
     """Import a module of an extra; raises PackageMissing, which names its package, and what to do `instead`, if it is not
-    installed."""
+    installed. `parts` are further parts of the error."""
     try:
         return importlib.import_module(module)
     except ImportError:
         top = module.partition(".")[0]
         ways = [f"pip install 'worldmodel_v[{extra}]'", *filter(None, [instead])]
-        raise PackageMissing(f"needs {PACKAGES.get(top, top)}, which is not installed", remedy=", or ".join(ways)) from None
+        what = f"needs {PACKAGES.get(top, top)}, which is not installed"
+        raise PackageMissing(what, remedy=", or ".join(ways), **parts) from None

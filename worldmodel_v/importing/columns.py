@@ -42,6 +42,11 @@ def flags(name: str, rows: np.ndarray, where: Any = None) -> np.ndarray:
     return rows.astype(np.bool_)
 
 
+def without_it() -> str:
+    """The remedy for an episode that cannot be imported."""
+    return f"leave the episode out with {option('skip')}, into another directory"
+
+
 def columns_of(recorded: Recorded, schema: Schema, preprocessing: Preprocessing, raw_shape: tuple[int, ...]) -> dict[str, Any]:
     """The columns, (T + 1, …) each; raises DatasetNotUsable if the episode is not what the first one was."""
     require_frames(recorded.frames)
@@ -49,7 +54,7 @@ def columns_of(recorded: Recorded, schema: Schema, preprocessing: Preprocessing,
         raise DatasetNotUsable(expected=f"frames of {raw_shape}, as in the first episode", got=recorded.frames.shape[1:])
     num_steps = len(recorded.action)
     if num_steps < 1:
-        raise DatasetNotUsable(expected="at least one action", got=0, remedy=f"leave the episode out with {option('skip')}")
+        raise DatasetNotUsable(expected="at least one action", got=0, remedy=without_it())
     given = {**({} if recorded.state is None else {"state": recorded.state}), **recorded.extras}
     expected = [column.name for column in schema.by_role("state", "extra")]
     if (found := [*given]) != expected:
@@ -90,8 +95,8 @@ def _actions(actions: np.ndarray, space: ActionSpace) -> np.ndarray:
     given = exactly("action", actions.reshape(len(actions), *column.row_shape), column.dtype)
     if not (finite := np.isfinite(given)).all():
         step = int(np.argwhere(~finite)[0, 0])
-        what, remedy = f"action {step} is {given[step].tolist()}", f"leave the episode out with {option('skip')}"
-        raise DatasetNotUsable(what, expected="finite numbers", remedy=remedy)
+        what = f"action {step} is {given[step].tolist()}"
+        raise DatasetNotUsable(what, expected="finite numbers", remedy=without_it())
     if (bounds := bounds_of(space)) is not None:
         low, high = (bound.reshape(column.row_shape) for bound in bounds)
         inside = (given >= low) & (given <= high)

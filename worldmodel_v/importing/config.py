@@ -27,10 +27,10 @@ class ImportConfig(ABC):
     """The dataset's directory: new, empty, or a dataset imported with these settings, to continue."""
 
     episodes: Annotated[int | None, Ge(1)] = None
-    """Import only so many, the first ones; a larger number extends the dataset. By default all."""
+    """Import only so many, the first ones that are not skipped; a larger number extends the dataset. By default all."""
 
     skip: tuple[int, ...] = ()
-    """Episodes to leave out, by their numbers in the recording, from 0, such as those without an action."""
+    """Episodes to leave out, such as those without an action: their numbers, from 0 (files: in the order of their names)."""
 
     episodes_per_shard: Annotated[int, Interval(ge=1, le=MAX_EPISODES_PER_SHARD)] = 10
     """Episodes in one file; a run that is killed loses at most the file under way."""

@@ -121,7 +121,7 @@ def _decoded(av: Any, path: Path, start: float | None = None) -> Iterator[Any]:
         for frame in container.decode(stream):
             _require_sound(path, errors, count, frame.is_corrupt)
             if frame.rotation or (not count and _is_mirrored(frame)):
-                got = f"one to be turned by {frame.rotation}°" if frame.rotation else "one to be turned upside down"
+                got = f"one to be turned by {frame.rotation}°" if frame.rotation else "one to be flipped vertically"
                 raise DatasetNotUsable(where=path, expected=UPRIGHT_VIDEO, got=got, remedy=TURN)
             count += 1
             yield frame
@@ -172,7 +172,7 @@ def _require_8_bits(stored: Any, path: Path) -> None:
     """Raise DatasetNotUsable for grey and RGB of more bits, such as distances. YUV is rounded to 8 bits in any case."""
     is_yuv = stored is None or (not stored.is_rgb and len(stored.components) > 2)
     if not is_yuv and (bits := max(part.bits for part in stored.components)) > 8:
-        remedy = f"make 8 of them (ffmpeg -i IN -pix_fmt {'bgr0' if stored.is_rgb else 'gray'} -c:v ffv1 OUT.mkv)"
+        remedy = f"convert it to 8 bits (ffmpeg -i IN -pix_fmt {'bgr0' if stored.is_rgb else 'gray'} -c:v ffv1 OUT.mkv)"
         raise DatasetNotUsable(where=path, expected="8 bits a colour", got=f"{bits} ({stored.name})", remedy=remedy)
 
 

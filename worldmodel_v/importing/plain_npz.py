@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
-from worldmodel_v.importing.columns import flags, is_storable
+from worldmodel_v.importing.columns import flags, is_storable, without_it
 from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.npz_files import Header, read_arrays, read_headers
 from worldmodel_v.importing.npz_folder import NpzFolder
@@ -139,7 +139,7 @@ class _Folder(NpzFolder):
         require_in_order(extras)
         num_steps = len(action)
         if num_steps < 1:
-            raise DatasetNotUsable(expected="at least one action", got=0)
+            raise DatasetNotUsable(expected="at least one action", got=0, remedy=without_it())
         if num_steps not in (len(frames) - 1, len(frames)):
             expected = f"as many actions as frames ({len(frames)}) or one less"
             raise DatasetNotUsable(expected=expected, got=f"{len(action)} actions")

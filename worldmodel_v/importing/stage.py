@@ -85,9 +85,12 @@ def _num_episodes(config: ImportConfig, recording: Recording) -> int:
     if wrong := [number for number in config.skip if not 0 <= number < recording.num_episodes]:
         raise ConfigError(field="skip", expected=f"0 to {recording.num_episodes - 1}", got=wrong[0])
     most = recording.num_episodes - len({*config.skip})
+    if config.skip and not most:
+        raise ConfigError(f"leaves out all {recording.num_episodes} episodes", field="skip", remedy="leave out fewer")
     wanted = most if config.episodes is None else config.episodes
     if not 1 <= wanted <= most:
-        raise ConfigError(field="episodes", expected=f"at most {most}, which {config.from_} has", got=wanted)
+        has = f"has besides the {len({*config.skip})} skipped ones" if config.skip else "has"
+        raise ConfigError(field="episodes", expected=f"at most {most}, which {config.from_} {has}", got=wanted)
     return wanted
 
 

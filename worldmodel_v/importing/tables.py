@@ -51,6 +51,8 @@ def _nested(values: Any, name: str, where: Any) -> np.ndarray:
     """(R, …) of an array of pyarrow; raises DatasetNotUsable."""
     import pyarrow as pa
 
+    if not is_numeric(values.type):
+        raise DatasetNotUsable(f"{name}: is of {values.type}", where=where, expected="numbers")
     sizes, num_rows, tensor = [], len(values), None
     while _is_list(values.type) or isinstance(values.type, pa.BaseExtensionType):
         _require_whole(values, name, where)
@@ -65,8 +67,6 @@ def _nested(values: Any, name: str, where: Any) -> np.ndarray:
         sizes.append(size)
         values = flat
     _require_whole(values, name, where)
-    if not is_numeric(values.type):
-        raise DatasetNotUsable(f"{name}: is of {values.type}", where=where, expected="numbers")
     if tensor is not None:  # it has axes of its own
         rows = tensor.to_numpy_ndarray()
         return rows.reshape(num_rows, *sizes[:-1], *rows.shape[1:])
@@ -74,9 +74,12 @@ def _nested(values: Any, name: str, where: Any) -> np.ndarray:
 
 
 def is_numeric(type_: Any) -> bool:
-    """Whether a column of this pyarrow type holds numbers, or lists of them."""
+    """Whether a column of this pyarrow type holds numbers, or lists of them; not tensors of truth values, which pyarrow cannot
+    give."""
     import pyarrow as pa
 
+    if isinstance(type_, pa.FixedShapeTensorType) and pa.types.is_boolean(type_.value_type):
+        return False
     while _is_list(type_) or isinstance(type_, pa.BaseExtensionType):
         type_ = type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_.value_type
     return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_))
@@ -185,15 +188,16 @@ def _columns(table: Any, path: Path, without: Collection[str]) -> Table:
         if pa.types.is_dictionary(column.type):
             column = column.cast(column.type.value_type)
         if pa.types.is_decimal(column.type):
-            column = column.cast(pa.float64())
+            column = column.cast(pa.int64() if column.type.scale <= 0 else pa.float64())
         if column.null_count and is_numeric(column.type) and pa.types.is_primitive(column.type):
             whole = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
             column = pc.fill_null(whole.cast(pa.float64()), np.nan)
         if is_numeric(column.type):
             found[name] = arrow_column(column, name=name, where=path)
         elif pa.types.is_temporal(column.type) and not column.null_count:
-            whole = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
-            found[name] = whole.to_numpy().astype("M8[us]")
+            if not (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):  # a time of a day, or how long
+                column = column.cast(pa.int32() if column.type.bit_width == 32 else pa.int64())
+            found[name] = column.to_numpy()
     return found
 
 

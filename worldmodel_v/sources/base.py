@@ -3,6 +3,7 @@
 import random
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
@@ -75,8 +76,8 @@ def seeded_globally(root_seed: int, episode_id: int) -> Iterator[None]:
 
 @contextmanager
 def _compiled_seeded(seeds: np.ndarray) -> Iterator[None]:
-    """Within the block, the generators are seeded that `random` and `numpy.random` are in functions that numba has compiled,
-    otherwise than Python's own."""
+    """Within the block, the generators that `random` and `numpy.random` use in functions that numba has compiled are seeded,
+    with other seeds than Python's and NumPy's own; those of this thread."""
     numba: Any = sys.modules.get("numba._helperlib")
     states = [numba.rnd_get_py_state_ptr(), numba.rnd_get_np_state_ptr()] if numba else []
     before = [numba.rnd_get_state(state) for state in states] if numba else []
@@ -117,7 +118,7 @@ def _unseeded_from(seeds: np.ndarray) -> Iterator[None]:
     try:
         yield
     finally:
-        for space in _OF_THREAD.spaces:
+        for space in filter(None, (reference() for reference in _OF_THREAD.spaces)):
             space._np_random = None
         _OF_THREAD.sequence, _OF_THREAD.spaces = before
         with _LOCK:
@@ -137,5 +138,5 @@ def _np_random(seed: int | None = None) -> tuple[np.random.Generator, int]:
 def _np_random_of(space: gymnasium.Space) -> np.random.Generator:
     """In the place of `Space.np_random` while episodes are in progress."""
     if space._np_random is None:
-        getattr(_OF_THREAD, "spaces", []).append(space)
+        getattr(_OF_THREAD, "spaces", []).append(weakref.ref(space))
     return _GENERATOR.fget(space)

@@ -178,8 +178,8 @@ class Recorder(gymnasium.Wrapper):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            "a Recorder is neither copied nor pickled, as two would write into one directory; copy what it wraps, "
-            "copy.deepcopy(env.unwrapped), and make one in the process that steps it"
+            "a Recorder is neither copied nor pickled, as two would write into one directory; copy the environment "
+            "inside, copy.deepcopy(env.unwrapped), or make a Recorder in the process that steps it"
         )
 
     def _note_calls(self) -> None:

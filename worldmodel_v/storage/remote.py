@@ -70,7 +70,7 @@ def parse_url(text: str) -> RemotePath:
     scheme, _, rest = text.partition("://")
     if not scheme or not rest.strip("/"):
         raise ConfigError("names no directory", where=text, remedy="give the whole URL of one, such as s3://bucket/rollouts")
-    if ":" in rest.partition("/")[0].rpartition("@")[0]:
+    if any(":" in part.partition("://")[2].partition("/")[0].rpartition("@")[0] for part in text.split("::")):
         raise ConfigError(
             "has a password in it, which messages would show",
             where=f"{scheme}://…",

@@ -209,7 +209,7 @@ class TrainingRun:
         return Checkpoint.of(self.step, self.settings, self.model, self.optimizer, self.extras, self.precisions)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Restore weights and moments, but not the step; raises ModelNotUsable if they do not fit."""
+        """Restore weights, moments and `precisions`, but not the step; raises ModelNotUsable if they do not fit."""
         checkpoint.restore(self.model, self.optimizer, self.extras)
         self.precisions = checkpoint.precisions
 
