@@ -87,7 +87,7 @@ def test_the_pipelines_that_ship_are_valid(name: str, tmp_path: Path) -> None:
 def test_other_held_out_episodes_than_the_trainings_are_refused_before_anything_begins(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     file.write_text("collect: {}\ntrain: {holdout_every: 4}\neval: {holdout_every: 5}\nencode: {}\n")
-    with pytest.raises(ConfigError, match=r"pipeline.yaml:3: eval.holdout_every: 5: .*; expected 4, as of train; leave it out"):
+    with pytest.raises(ConfigError, match=r"pipeline.yaml:3: eval.holdout_every: 5: .*; expected 4, as in train; leave it out"):
         load_pipeline(file, tmp_path / "out")
     load_pipeline(file, tmp_path / "out", [Change("eval", "holdout_every", ("4",))])
 
