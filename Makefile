@@ -47,7 +47,7 @@ test: lint types ## Lint, types, and every test but the slow ones, in JOBS (2) p
 test-slow: $(INSTALLED) ## The slow tests alone; Procgen, which asks for an older NumPy and does not need it, is installed for them
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps \
 	  procgen-mirror gym3 gym gym-notices || echo "There is no Procgen for this Python; its test is skipped"
-	$(BIN)/pytest -m slow -n $(JOBS) --dist worksteal
+	$(BIN)/pytest -m slow -n $(JOBS) --dist loadfile
 
 test-all: test test-slow ## Everything, and ten minutes of fuzzing
 	$(BIN)/python -m tests.hostile.fuzz --minutes 10

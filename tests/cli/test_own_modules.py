@@ -1,6 +1,6 @@
 """Commands in a directory where files are called as every module of Python and of what is installed: none of them runs."""
 
-import importlib.metadata
+import subprocess
 import sys
 from pathlib import Path
 
@@ -41,11 +41,17 @@ OWN_STAMP = {**STAMP, "env": "own:Own-v0", "policy": "own:Policy", "wrap": "own:
 TRAINING = {"steps": 2, "batch_size": 4, "latent_dim": 2, "architecture": "mlp", "holdout_every": 2, "device": "cpu"}
 
 
+def installed() -> list[str]:
+    """The modules of all packages, as a fresh process sees them: setuptools, once it is imported, adds those inside of it."""
+    code = "import importlib.metadata as m; print(*m.packages_distributions())"
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+
+
 @pytest.fixture
 def traps(tmp_path: Path) -> Path:
     folder = tmp_path / "traps"
     folder.mkdir()
-    for name in {*sys.stdlib_module_names, *importlib.metadata.packages_distributions(), "worldmodel_v"}:
+    for name in {*sys.stdlib_module_names, *installed(), "worldmodel_v"}:
         if name.isidentifier():
             (folder / f"{name}.py").write_text(TRAP)
     (folder / "own.py").write_text(OWN)

@@ -38,7 +38,8 @@ def run_block(block: Block, folder: Path) -> None:
         file = folder / (block.title or "block.py")
         file.write_text(block.code)
         if not block.title:
-            run(file, folder=folder, PYTHONPATH=str(folder), HF_HOME=str(folder / "hugging_face"))
+            apart = {"HF_HOME": str(folder / "hugging_face"), "RAY_ADDRESS": "local"}  # not another test's cluster
+            run(file, folder=folder, PYTHONPATH=str(folder), **apart)
         return
     code = block.code.replace("\\\n", " ")
     for long, short in SMALLER.items():

@@ -244,7 +244,7 @@ def test_a_cluster_with_other_code_of_the_package(short: Path, tmp_path: Path, s
         for number, command in enumerate((collecting, (*training, "--batch-size", 16, "--device", "cpu"))):
             errors = refused(*command, "--out", tmp_path / str(number), "--address", address, **NO_TOKEN)
             assert f"the worker on {socket.gethostname()} has other code of worldmodel_v than the process" in errors
-            assert f"({package}); install the same on every node" in errors
+            assert f"({package}); install the same code on every node" in errors
 
 
 @pytest.mark.slow
