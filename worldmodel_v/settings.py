@@ -72,10 +72,9 @@ def _kinds(hint: Any) -> list[tuple[str, Callable[[Any], bool]]]:
     if get_origin(hint) in (UnionType, Union):
         kinds = [_kinds(member) for member in members]
         return [kind for each in kinds for kind in each] if all(kinds) else []
-    if hint == tuple[str, ...]:
-        return [("a list of texts", lambda value: isinstance(value, tuple | list) and all(map(_is_text, value)))]
-    if hint == tuple[int, ...]:
-        return [("a list of whole numbers", lambda value: isinstance(value, tuple | list) and all(map(KINDS[int][1], value)))]
+    if hint in (tuple[str, ...], tuple[int, ...]):
+        words, (_, is_member) = ("texts" if members[0] is str else "whole numbers"), KINDS[members[0]]
+        return [(f"a list of {words}", lambda value: isinstance(value, tuple | list) and all(map(is_member, value)))]
     return [KINDS[hint]] if isinstance(hint, type) and hint in KINDS else []
 
 

@@ -25,7 +25,7 @@ class Call:
     """Whether it is of a layer of the environment, and not of one that a layer holds."""
 
     in_step: bool
-    """Whether a step of an environment that a layer holds runs meanwhile."""
+    """Of a reset: whether a step of an environment that a layer holds runs meanwhile."""
 
     given: Any = None
     """What it returned; None while it runs, or if it raised."""
@@ -98,8 +98,10 @@ def _replaced(cls: type, name: str) -> Iterator[None]:
 
     @functools.wraps(method)
     def noted(self: gymnasium.Env, *arguments: Any, **options: Any) -> Any:
-        calls, of_layer = _CALLS.get(id(self), ([], False))
-        in_step = any(each.name == "step" and not each.of_layer and each.given is None for each in calls)
+        if (known := _CALLS.get(id(self))) is None:
+            return method(self, *arguments, **options)
+        calls, of_layer = known
+        in_step = name == "reset" and any(each.name == "step" and not each.of_layer and each.given is None for each in calls)
         call = Call(name, of_layer, in_step)
         calls.append(call)
         call.given = method(self, *arguments, **options)

@@ -84,12 +84,13 @@ def _num_episodes(config: ImportConfig, recording: Recording) -> int:
     """How many are wanted; raises ConfigError if there are fewer, or if one that is left out is not there."""
     if wrong := [number for number in config.skip if not 0 <= number < recording.num_episodes]:
         raise ConfigError(field="skip", expected=f"0 to {recording.num_episodes - 1}", got=wrong[0])
-    most = recording.num_episodes - len({*config.skip})
-    if config.skip and not most:
-        raise ConfigError(f"leaves out all {recording.num_episodes} episodes", field="skip", remedy="leave out fewer")
+    skipped = len({*config.skip})
+    most = recording.num_episodes - skipped
+    if skipped and not most:
+        raise ConfigError(f"leaves out all {skipped} episodes", field="skip", remedy="leave out fewer")
     wanted = most if config.episodes is None else config.episodes
     if not 1 <= wanted <= most:
-        has = f"has besides the {len({*config.skip})} skipped ones" if config.skip else "has"
+        has = f"has besides the {skipped} skipped ones" if skipped else "has"
         raise ConfigError(field="episodes", expected=f"at most {most}, which {config.from_} {has}", got=wanted)
     return wanted
 

@@ -52,7 +52,7 @@ class RemotePath(str):
         path."""
         before, mark, rest = self.partition("://")
         path, inside, outer = rest.partition("::")
-        slash = "" if path in ("", "/") or path.endswith("/") else "/"
+        slash = "" if not path or path.endswith("/") else "/"
         return RemotePath(f"{before}{mark}{path}{slash}{name}{inside}{outer}")
 
     @property
