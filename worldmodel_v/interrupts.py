@@ -73,23 +73,24 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block, SIGTERM and SIGHUP interrupt as Ctrl-C does. A second signal ends the process without cleanup.
-
-    Python loses an exception that is raised in a destructor or a callback, and HDF5's bindings are in one most of the time. An
-    interruption that is lost there is raised again a moment later.
-    """
+    """Within the block, SIGTERM and SIGHUP interrupt as Ctrl-C does. A second signal ends the process without cleanup. An
+    interruption that is lost is raised again."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         _handle_with(lambda *_: os._exit(EXIT_INTERRUPTED))
         raise KeyboardInterrupt
 
-    with handlers_restored(), _raised_again_if_lost():
+    with handlers_restored(), raised_again_if_lost():
         _handle_with(interrupt)
         yield
 
 
 @contextmanager
-def _raised_again_if_lost() -> Iterator[None]:
+def raised_again_if_lost() -> Iterator[None]:
+    """Within the block, an interruption that Python has lost is raised again a moment later.
+
+    Python loses an exception that is raised in a destructor or a callback, and HDF5's bindings are in one most of the time.
+    """
     if not _in_main_thread():
         yield
         return

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import torch
 
 from tests.builders import digests
 from tests.conftest import stamp_config
+from tests.test_interrupts import Dying
 from worldmodel_v.collection import collect, collect_source
 from worldmodel_v.collection.config import CollectionConfig
 from worldmodel_v.envs.stamp import StampEnv
@@ -194,6 +196,23 @@ def test_signals_interrupt_the_run_whatever_handlers_an_environment_sets(
     settings = {"env": "tests/Deaf-v0", "env_kwargs": json.dumps({"how": how, "number": int(number)})}
     with pytest.raises(KeyboardInterrupt), interruptible():
         collect(stamp_config(tmp_path / "out", **settings))
+
+
+class Losing(StampEnv):
+    """Ctrl-C comes in a destructor, which swallows it, and then nothing happens for a while."""
+
+    def step(self, action: Any) -> Any:
+        Dying(signal.SIGINT)
+        time.sleep(9)
+        return super().step(action)
+
+
+gymnasium.register("tests/Losing-v0", entry_point=Losing)
+
+
+def test_an_interruption_that_a_destructor_swallows_ends_a_call_from_python(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        collect(stamp_config(tmp_path / "out", env="tests/Losing-v0", episodes=1, max_steps=1))
 
 
 class RudeSource(EpisodeSource):

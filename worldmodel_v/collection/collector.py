@@ -41,6 +41,7 @@ from worldmodel_v.errors import (
     retold,
 )
 from worldmodel_v.execution import Apart, Executor, Failure
+from worldmodel_v.interrupts import raised_again_if_lost
 from worldmodel_v.notebook import shown
 from worldmodel_v.policies import Policy, next_action, policy_maker, policy_source, policy_weights
 from worldmodel_v.policies.checkpoint import torch_threads_kept
@@ -90,6 +91,7 @@ class CollectReport:
     """Episodes that this run added; 0 if everything was there."""
 
 
+@raised_again_if_lost()
 def collect(
     config: CollectConfig, progress: Progress | None = None, executor: Executor | None = None, *, apart: Apart | None = None
 ) -> CollectReport:
@@ -138,6 +140,7 @@ def _kept(config: CollectConfig, progress: Progress) -> Iterator[None]:
         yield
 
 
+@raised_again_if_lost()
 def collect_source(
     source: EpisodeSource, config: CollectionConfig, progress: Progress | None = None, executor: Executor | None = None
 ) -> CollectReport:

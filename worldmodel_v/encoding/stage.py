@@ -20,6 +20,7 @@ from worldmodel_v.encoding.config import EncodeConfig
 from worldmodel_v.encoding.encoder import EncoderSettings, EncodeTask, ShardEncoder, Source, shard_encoder
 from worldmodel_v.errors import ConfigError, DatasetNotUsable
 from worldmodel_v.execution import Executor, map_tasks
+from worldmodel_v.interrupts import raised_again_if_lost
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, begin
@@ -50,6 +51,7 @@ class EncodeReport:
 
 
 @plain_tensors()
+@raised_again_if_lost()
 def encode(config: EncodeConfig, progress: Progress | None = None, executor: Executor | None = None) -> EncodeReport:
     """Write the latents of every episode of `config.data` to `config.out`; continues existing latents.
 

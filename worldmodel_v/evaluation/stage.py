@@ -32,6 +32,7 @@ from worldmodel_v.evaluation.figures import Figure, all_figures
 from worldmodel_v.evaluation.metrics import score_frames, ssim
 from worldmodel_v.evaluation.report import Provenance, render
 from worldmodel_v.evaluation.sample import Sample, choose_holdout, has_trained_on, read_sample
+from worldmodel_v.interrupts import raised_again_if_lost
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.profiles import profile_of
@@ -105,6 +106,7 @@ class EvaluationReport:
 
 
 @plain_tensors()
+@raised_again_if_lost()
 def evaluate(config: EvalConfig, progress: Progress | None = None) -> EvaluationReport:
     """Write the evaluation of `config.vae` on the held-out episodes of `config.data` to `config.out`.
 

@@ -14,6 +14,7 @@ from worldmodel_v.export.config import ExportConfig, Written
 from worldmodel_v.export.notes import absent_reward
 from worldmodel_v.export.packages import optional
 from worldmodel_v.export.source import Source
+from worldmodel_v.interrupts import raised_again_if_lost
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress
 from worldmodel_v.storage.new_directory import new_directory, require_new
@@ -39,6 +40,7 @@ class ExportReport:
     """What the format lacks, or holds in a different way than the dataset."""
 
 
+@raised_again_if_lost()
 def export(config: ExportConfig, progress: Progress | None = None) -> ExportReport:
     """Write the dataset to `config.out` in the format of `config`; it appears completely or not at all.
 

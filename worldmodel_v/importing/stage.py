@@ -16,6 +16,7 @@ from worldmodel_v.importing.config import ImportConfig
 from worldmodel_v.importing.recording import Recording, named, reading
 from worldmodel_v.importing.source import ImportSource
 from worldmodel_v.importing.source_files import SourceFiles
+from worldmodel_v.interrupts import raised_again_if_lost
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import output_to_stderr
 from worldmodel_v.progress import Progress
@@ -47,6 +48,7 @@ class ImportReport:
     """Whether the actions are in the right rows: aligned, late or early by some rows, or undecidable; None if not judged."""
 
 
+@raised_again_if_lost()
 def import_recordings(config: ImportConfig, progress: Progress | None = None) -> ImportReport:
     """Make `config.out` a dataset of the episodes of `config.from_`; continues what is there.
 

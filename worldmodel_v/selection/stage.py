@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from worldmodel_v.interrupts import raised_again_if_lost
 from worldmodel_v.notebook import shown
 from worldmodel_v.progress import Progress, begin
 from worldmodel_v.records import Episode
@@ -53,6 +54,7 @@ class SelectReport:
     """Episodes that this run wrote; 0 if everything was there."""
 
 
+@raised_again_if_lost()
 def select(config: SelectConfig, progress: Progress | None = None) -> SelectReport:
     """Write the chosen episodes of `config.data` to `config.out`; continues where a run was interrupted.
 

@@ -21,7 +21,7 @@ from worldmodel_v.data import FrameBatch, Split
 from worldmodel_v.device import batch_in_memory, resolve_device
 from worldmodel_v.errors import OutputNotUsable, TrainingFailed
 from worldmodel_v.evaluation.metrics import score_frames, summarise
-from worldmodel_v.interrupts import deferred_interrupts
+from worldmodel_v.interrupts import deferred_interrupts, raised_again_if_lost
 from worldmodel_v.notebook import shown
 from worldmodel_v.process import plain_tensors
 from worldmodel_v.progress import Progress, begin
@@ -79,6 +79,7 @@ class TrainReport:
     """Held-out frames above their reconstructions."""
 
 
+@raised_again_if_lost()
 def train(config: LoopConfig, progress: Progress | None = None) -> TrainReport:
     """Train the VAE in `config.out` up to `config.steps`; continues from an existing checkpoint.
 
